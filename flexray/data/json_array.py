@@ -1,0 +1,66 @@
+"""JSON: the file is one array of objects. It is parsed whole; big data sets want jsonl or Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import fsspec
+
+from flexray.data.files import open_file
+from flexray.data.records import Record, json_type, to_record
+from flexray.types import DataError
+
+
+def read_records(path: str) -> Iterator[Record]:
+    """Every record. Raises DataError if the file is no JSON array."""
+    for row, value in enumerate(_load(path), start=1):
+        yield to_record(row, value)
+
+
+def read_slice(path: str, first_row: int, num_rows: int) -> list[Record]:
+    """Records first_row .. first_row+num_rows-1. Raises DataError if the file is no JSON array."""
+    fs, name = fsspec.core.url_to_fs(path)
+    values = _load_cached(path, fs.ukey(name))[first_row - 1 : first_row - 1 + num_rows]
+    return [to_record(first_row + i, value) for i, value in enumerate(values)]
+
+
+@lru_cache(maxsize=2)  # a worker reads many shards of one file
+def _load_cached(path: str, version: str) -> list[Any]:
+    del version  # part of the key only: size, time or ETag, so that a changed file is read again
+    return _load(path)
+
+
+def _load(path: str) -> list[Any]:
+    with open_file(path) as stream:
+        data = stream.read()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise DataError(f"{path}: not UTF-8 (byte {e.start + 1}). Convert the file to UTF-8.") from e
+    try:
+        values = json.loads(text)
+    except RecursionError as e:
+        raise DataError(f"{path}: a record is nested too deeply to be parsed. Flatten it.") from e
+    except ValueError as e:
+        if _is_object(text.strip().partition("\n")[0]):
+            raise DataError(
+                f"{path}: read as one JSON array, but it holds JSON lines (one object a line). "
+                "Set data.format: jsonl, or name the file .jsonl."
+            ) from e
+        raise DataError(f"{path}: not JSON: {e}. One array of objects is expected.") from e
+    if not isinstance(values, list):
+        raise DataError(
+            f"{path}: one JSON array of objects is expected, found {json_type(values)}. "
+            "Write the records as one array, or one object a line with data.format: jsonl."
+        )
+    return values
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False

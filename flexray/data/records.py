@@ -1,0 +1,103 @@
+"""A source record as it was read, before anything is asked of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from flexray.config import Fields
+
+MAX_DEPTH = 100  # the interpreter's own limit depends on the caller's stack: scan and worker would differ
+
+
+class Missing:
+    """The value of a field that a record does not have; JSON null is None."""
+
+    def __repr__(self) -> str:
+        return "(no such field)"
+
+
+MISSING = Missing()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of a source file: an object, or the problem that kept it from being one."""
+
+    row: int  # 1-based record number in the file
+    value: dict[str, Any] | None  # None: see problem
+    problem: str = ""
+    raw: bytes = b""  # what was found in place of an object
+    span: tuple[int, int] = (0, 0)  # jsonl only: bytes [start, end) of its line
+
+
+def to_record(row: int, value: Any, span: tuple[int, int] = (0, 0)) -> Record:
+    """Wrap a parsed JSON value; anything but an object of sane depth becomes a problem."""
+    if _deeper_than(value, MAX_DEPTH):
+        problem = f"the record is nested more than {MAX_DEPTH} levels deep"
+        return Record(row, None, problem, b"(nested too deeply)", span)
+    if not isinstance(value, dict):
+        problem = f"a record must be a JSON object, not {json_type(value)}"
+        return Record(row, None, problem, canonical(value).encode(), span)
+    return Record(row, value, span=span)
+
+
+def json_type(value: Any) -> str:
+    """A value's type in the words of JSON, for messages."""
+    if value is MISSING:
+        return "missing"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    names = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return names.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def canonical(value: Any) -> str:
+    """The same ASCII text for the same value, whatever the file's format, spacing or key order."""
+    # repr: Parquet has values that JSON lacks (dates, decimals, bytes)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
+
+
+def lookup(value: Any, path: str) -> Any:
+    """The value at a dotted path, or MISSING. A key that is spelled like the path comes first."""
+    if isinstance(value, dict) and path in value:
+        return value[path]
+    for key in path.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return MISSING
+        value = value[key]
+    return value
+
+
+def field_paths(fields: Fields) -> dict[str, str]:
+    """Role -> dotted path, of the roles that are mapped."""
+    roles = {
+        "id": fields.id,
+        "question": fields.question,
+        "paraphrases": fields.paraphrases,
+        "answers": fields.answers,
+    }
+    return {role: path for role, path in roles.items() if path is not None}
+
+
+def mapped(value: dict[str, Any], fields: Fields) -> dict[str, Any]:
+    """Role -> value, of the mapped fields that the record has."""
+    found = {role: lookup(value, path) for role, path in field_paths(fields).items()}
+    return {role: v for role, v in found.items() if v is not MISSING}
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for v in level
+            if isinstance(v, dict | list)
+            for child in (v.values() if isinstance(v, dict) else v)
+        ]
+        if not level:
+            return False
+    return any(isinstance(v, dict | list) for v in level)

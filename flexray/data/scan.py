@@ -1,0 +1,111 @@
+"""The plan of a run: every row's id and the shard it belongs to, from one pass over the files."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import islice
+
+import pyarrow as pa
+
+from flexray.config import DataConfig
+from flexray.data.census import Census
+from flexray.data.files import SourceFile, list_files
+from flexray.data.identity import identify, make_distinct
+from flexray.data.readers import read_records
+from flexray.data.records import Record
+from flexray.types import DataError, ShardSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scan:
+    """A data set as it was found."""
+
+    shards: tuple[ShardSpec, ...]  # in order of file and row; together they hold every row once
+    num_rows: int
+    data_digest: str  # sha256 over row ids and mapped content in order; not over names of files
+    files: tuple[str, ...]  # those that rows were taken from
+
+
+def scan(config: DataConfig) -> Scan:
+    """Read the whole data set once, name its rows and cut it into shards.
+
+    Runs on the driver. Memory: the row ids, and the records of one shard (format json: of one file).
+    Faulty rows are planned like any other; `read_shard` reports them.
+
+    Raises:
+        DataError: a file that cannot be read, a mapped field that no record of a file has, no rows.
+    """
+    shards: list[ShardSpec] = []
+    row_ids: list[str] = []
+    total = sha256()
+    for file in list_files(config):
+        if config.limit is not None and len(row_ids) >= config.limit:
+            break
+        room = None if config.limit is None else config.limit - len(row_ids)
+        for records in _grouped(_checked(file, config, room), config.shard_rows):
+            identities = [identify(record, config) for record in records]
+            digest = sha256()
+            for identity in identities:
+                total.update(identity.digest)
+                digest.update(identity.digest)
+            row_ids += [identity.row_id for identity in identities]
+            shards.append(
+                ShardSpec(
+                    shard_id=f"{config.name}-{config.split}-{len(shards):06d}",
+                    file=file.path,
+                    format=file.format,
+                    first_row=records[0].row,
+                    num_rows=len(records),
+                    byte_range=(records[0].span[0], records[-1].span[1]) if file.format == "jsonl" else None,
+                    digest=digest.hexdigest(),
+                )
+            )
+    if not shards:
+        raise DataError(f"{', '.join(config.files)}: no rows in any file. Correct data.files.")
+    return Scan(
+        shards=_named(shards, row_ids),
+        num_rows=len(row_ids),
+        data_digest=total.hexdigest(),
+        files=tuple(dict.fromkeys(shard.file for shard in shards)),
+    )
+
+
+def _checked(file: SourceFile, config: DataConfig, room: int | None) -> Iterator[Record]:
+    """At most `room` records of a file, then the check that they have the mapped fields."""
+    census = Census(file.path, config.fields)
+    try:
+        for record in islice(read_records(file, config.fields), room):
+            if file.format != "parquet":  # its schema has answered already
+                census.add(record)
+            yield record
+    except (OSError, pa.ArrowException) as e:
+        raise DataError(f"{file.path}: cannot be read: {type(e).__name__}: {e}") from e
+    census.check()
+
+
+def _grouped(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
+    while group := list(islice(records, size)):
+        yield group
+
+
+def _named(shards: list[ShardSpec], row_ids: list[str]) -> tuple[ShardSpec, ...]:
+    """The shards with their rows' distinct ids. All ids must be known: `x#2` may be a real one."""
+    distinct, duplicate_of = make_distinct(row_ids)
+    starts, start = [], 0
+    for shard in shards:
+        starts.append(start)
+        start += shard.num_rows
+    duplicates: list[list[tuple[int, str, int]]] = [[] for _ in shards]
+    for index, first in duplicate_of.items():
+        here, there = bisect_right(starts, index) - 1, bisect_right(starts, first) - 1
+        row = shards[there].first_row + first - starts[there]
+        duplicates[here].append((index - starts[here], shards[there].file, row))
+    return tuple(
+        replace(
+            shard, row_ids=tuple(distinct[start : start + shard.num_rows]), duplicate_of=tuple(duplicates[i])
+        )
+        for i, (shard, start) in enumerate(zip(shards, starts, strict=True))
+    )

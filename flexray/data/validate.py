@@ -1,0 +1,139 @@
+"""A record to a Question; what is wrong with the record becomes the Question's error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flexray.config import DataConfig
+from flexray.data.identity import Identity, id_problem, text_problem
+from flexray.data.records import MISSING, Record, json_type, lookup
+from flexray.types import Question, RowFault
+
+_SHOWN_BYTES = 200
+
+
+def to_question(
+    record: Record,
+    identity: Identity,
+    config: DataConfig,
+    file: str,
+    row_id: str,
+    duplicate_of: tuple[str, int] | None,
+) -> Question:
+    """Check one record. All its faults stand in `error`; each field holds what could be read.
+
+    Args:
+        row_id: the planned id, distinct in the data set.
+        duplicate_of: file and row that had this record's id first, if it is not the first.
+    """
+    check = _Check(record, file)
+    question = ""
+    paraphrases: tuple[str, ...] = ()
+    answers: tuple[str, ...] | None = None
+    if duplicate_of is not None:
+        check.duplicate(identity, config, duplicate_of)
+    if record.value is None:
+        check.unreadable()
+    else:
+        check.id(config.fields.id)
+        question = check.text(config.fields.question)
+        paraphrases = _paraphrases(check, question, config)
+        answers = _answers(check, config)
+    return Question(
+        row_id=row_id,
+        dataset=config.name,
+        split=config.split,
+        source_file=file,
+        source_row=record.row,
+        source_id=identity.source_id,
+        question=question,
+        paraphrases=paraphrases,
+        answers=answers,
+        error=" ".join(str(fault) for fault in check.faults),
+    )
+
+
+def _paraphrases(check: _Check, question: str, config: DataConfig) -> tuple[str, ...]:
+    own = (question,) if config.include_question and question else ()
+    path = config.fields.paraphrases
+    rest = () if path is None else check.texts(path, "Give each row at least one paraphrase.")
+    return (own + rest)[: config.max_paraphrases]
+
+
+def _answers(check: _Check, config: DataConfig) -> tuple[str, ...] | None:
+    path = config.fields.answers
+    if path is None:
+        return None
+    return check.texts(path, "If the data set has no answers, set data.fields.answers to null.")
+
+
+class _Check:
+    """Reads the fields of one record and notes what is wrong."""
+
+    def __init__(self, record: Record, file: str) -> None:
+        self._record = record
+        self._file = file
+        self.faults: list[RowFault] = []
+
+    def duplicate(self, identity: Identity, config: DataConfig, first: tuple[str, int]) -> None:
+        what = "id" if identity.source_id and config.fields.id is not None else "content"
+        self._fault(
+            config.fields.id or "(record)",
+            identity.source_id or identity.row_id,
+            f"the same {what} as {first[0]}, row {first[1]}",
+            "Remove the repeated row, or give it an id of its own.",
+        )
+
+    def unreadable(self) -> None:
+        shown = self._record.raw[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
+        self._fault("(record)", shown, self._record.problem, "Write the row as one JSON object in UTF-8.")
+
+    def id(self, path: str | None) -> None:
+        value = None if path is None else lookup(self._record.value, path)
+        if path is not None and (problem := id_problem(value)):
+            advice = "Give the row an id, or set data.fields.id to null to have ids made from the content."
+            self._fault(path, value, problem, advice)
+
+    def text(self, path: str) -> str:
+        value = lookup(self._record.value, path)
+        if not isinstance(value, str):
+            problem = f"a string is needed, not {_found(value)}"
+        else:
+            problem = text_problem(value, "the text")
+        if problem:
+            self._fault(path, value, problem, "Give the row a question, as a string.")
+            return ""
+        return value
+
+    def texts(self, path: str, if_none: str) -> tuple[str, ...]:
+        """The usable elements of a list of strings."""
+        value = lookup(self._record.value, path)
+        if isinstance(value, str):
+            self._fault(path, value, "a list of strings is needed, not a string", "Put it in a list: [...].")
+            return ()
+        if not isinstance(value, list):
+            self._fault(path, value, f"a list of strings is needed, not {_found(value)}", if_none)
+            return ()
+        if not value:
+            self._fault(path, value, "the list is empty", if_none)
+        good = []
+        for number, element in enumerate(value, start=1):
+            what = f"element {number} of {len(value)}"
+            is_text = isinstance(element, str)
+            problem = (
+                text_problem(element, what)
+                if is_text
+                else f"{what} is not a string, but {json_type(element)}"
+            )
+            if problem:
+                self._fault(path, element, problem, "Correct or remove this element.")
+            else:
+                good.append(element)
+        return tuple(good)
+
+    def _fault(self, field: str, value: Any, problem: str, advice: str) -> None:
+        self.faults.append(RowFault(self._file, self._record.row, field, value, problem, advice))
+
+
+def _found(value: Any) -> str:
+    return "a missing field" if value is MISSING else json_type(value)

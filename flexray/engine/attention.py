@@ -1,0 +1,171 @@
+"""The attention that replaces LLaMA's own: writes K/V into the pool, then looks at the pool.
+
+Registered with `AttentionInterface`, so every layer calls it with its module and its rotated q, k, v.
+Three backends, one mask: all read the tables of `flexray.masks.visibility`.
+Shapes: B batch rows, T query tokens a row, H query heads, K key/value heads, G = H / K, P pool slots.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from transformers import AttentionInterface
+
+from flexray.masks.visibility import ScoreMod
+from flexray.types import Backend
+
+ATTENTION_NAME = "flexray"
+
+
+@dataclass(frozen=True, slots=True)
+class DenseView:
+    """What sdpa and eager need: the slots each row looks at, and the mask over them."""
+
+    slots_BL: Tensor  # int64 [B, L]
+    mask: Tensor  # bool [B, 1, T, L]
+    bias: Tensor | None  # float32 [B, 1, T, L], added to the scores
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """One forward pass's attention, built once and shared by all layers."""
+
+    backend: Backend
+    keys: list[Tensor]  # the pool's, a layer each: [1, K, P, D]
+    values: list[Tensor]
+    write_slots: Tensor  # int64 [B * T], where this pass's K/V go
+    block_mask: BlockMask | None = None  # flex
+    score_mod: ScoreMod | None = None  # flex
+    dense: DenseView | None = None  # sdpa, eager
+    fold_heads: bool = False  # flex, T == 1: the G heads of a group become G query tokens
+    calls: Tensor | None = None  # int64 [1], counted where the attention is computed
+
+
+def flexray_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    plan: AttentionPlan | None = None,
+    dropout: float = 0.0,
+    **kwargs: object,
+) -> tuple[Tensor, None]:
+    """Attention of one layer.
+
+    Args:
+        query: [B, H, T, D], rotated. key, value: [B, K, T, D], key rotated.
+        attention_mask: must be None: the mask is in the plan.
+        plan: must be given; without it there is no isolation, so there is no default.
+
+    Returns:
+        [B, T, H, D], and None for the attention weights.
+    """
+    if plan is None or attention_mask is not None:
+        raise ValueError("flexray attention takes its mask from `plan` only; call the model through flexray.engine.llama")
+    keys, values = plan.keys[module.layer_idx], plan.values[module.layer_idx]
+    _write(keys, key, plan.write_slots)
+    _write(values, value, plan.write_slots)
+    out = BACKENDS[plan.backend](query, keys, values, scaling, plan)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _write(pool: Tensor, new: Tensor, slots: Tensor) -> None:
+    """Put [B, K, T, D] into the pool's [1, K, P, D] at slots [B * T]."""
+    heads, width = new.shape[1], new.shape[3]
+    pool[0].index_copy_(1, slots, new.transpose(0, 1).reshape(heads, -1, width))
+
+
+def _flex(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: AttentionPlan) -> Tensor:
+    B, H, T, D = query.shape
+    K = keys.shape[1]
+    if plan.fold_heads:
+        # flex_decoding wants a power-of-two H/K (3 in Llama-3.2-3B); as query tokens the ratio is 1
+        query = query.reshape(B, K, (H // K) * T, D)
+    out = compiled_flex()(query, keys, values, plan.block_mask, plan.score_mod, scale, plan.calls)
+    return out.reshape(B, H, T, D)
+
+
+def _counted_flex(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    block_mask: BlockMask,
+    score_mod: ScoreMod | None,
+    scale: float,
+    calls: Tensor,
+) -> Tensor:
+    calls.add_(1)  # in the compiled graph: counts only if this very code ran
+    gqa = query.shape[1] != keys.shape[1]
+    return flex_attention(query, keys, values, score_mod=score_mod, block_mask=block_mask, scale=scale, enable_gqa=gqa)
+
+
+@functools.cache
+def compiled_flex() -> Callable[..., Tensor]:
+    """FlexAttention, compiled; one graph for each shape and each presence of a score_mod.
+
+    Past its recompile limit dynamo would run flex_attention uncompiled, a dense O(S x P) path, with one
+    warning. Here that is an error.
+    """
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    return torch.compile(_counted_flex, dynamic=False, fullgraph=True)
+
+
+def _sdpa(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: AttentionPlan) -> Tensor:
+    assert plan.dense is not None
+    K = keys.shape[1]
+    seen_keys, seen_values = _gather(keys, plan.dense), _gather(values, plan.dense)
+    mask = plan.dense.mask
+    if plan.dense.bias is not None:
+        mask = plan.dense.bias.to(query.dtype).masked_fill(~mask, float("-inf"))
+    _count(plan)
+    return F.scaled_dot_product_attention(
+        query, seen_keys, seen_values, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != K
+    )
+
+
+def _eager(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: AttentionPlan) -> Tensor:
+    """Softmax written out, in float32."""
+    assert plan.dense is not None
+    B, H, T, D = query.shape
+    K = keys.shape[1]
+    grouped = query.reshape(B, K, H // K, T, D).float()
+    seen_keys, seen_values = _gather(keys, plan.dense).float(), _gather(values, plan.dense).float()
+    scores = torch.einsum("bkgtd,bkld->bkgtl", grouped, seen_keys) * scale
+    if plan.dense.bias is not None:
+        scores = scores + plan.dense.bias[:, None]
+    scores = scores.masked_fill(~plan.dense.mask[:, None], float("-inf"))
+    out = torch.einsum("bkgtl,bkld->bkgtd", scores.softmax(-1), seen_values)
+    _count(plan)
+    return out.reshape(B, H, T, D).to(query.dtype)
+
+
+def _gather(pool: Tensor, view: DenseView) -> Tensor:
+    """[1, K, P, D] at slots [B, L] -> [B, K, L, D]."""
+    return pool[0][:, view.slots_BL].transpose(0, 1)
+
+
+def _count(plan: AttentionPlan) -> None:
+    if plan.calls is not None:
+        plan.calls.add_(1)
+
+
+BACKENDS: dict[Backend, Callable[[Tensor, Tensor, Tensor, float, AttentionPlan], Tensor]] = {
+    "flex": _flex,
+    "sdpa": _sdpa,
+    "eager": _eager,
+}
+
+
+def register_attention() -> None:
+    """Make `attn_implementation="flexray"` known to transformers."""
+    AttentionInterface.register(ATTENTION_NAME, flexray_attention)

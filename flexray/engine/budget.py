@@ -1,0 +1,97 @@
+"""How much at once: rows, tokens and slots, from the device's memory. A few sizes only, so few graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from flexray.config import EngineConfig
+from flexray.engine import llama
+from flexray.engine.kv_pool import BLOCK_SIZE, blocks_for
+from flexray.masks.block_mask import QUERY_TILE
+
+MIN_BUCKET_ROWS = 8
+MIN_BUCKET_TOKENS = 2 * QUERY_TILE
+CPU_POOL_SLOTS = 8192
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """Sizes of one engine. Shapes are rounded up to powers of two ("buckets")."""
+
+    max_rows: int
+    max_prefill_tokens: int
+    max_slots: int  # of the pool; what the memory holds
+    steps_per_look: int  # decode steps before the host looks who is done
+
+    def decode_bucket(self, rows: int) -> int:
+        """Rows that a batch of `rows` is padded to."""
+        return _round_up(rows, MIN_BUCKET_ROWS)
+
+    def prefill_bucket(self, tokens: int) -> int:
+        """Tokens that a packed stream of `tokens` is padded to."""
+        return _round_up(tokens, MIN_BUCKET_TOKENS)
+
+    def pool_slots(self, num_context: int, needs: Sequence[int]) -> int:
+        """Slots of a pool for a context and rows that need this many each.
+
+        Raises:
+            MemoryError: the largest row does not fit into the memory.
+        """
+        blocks = sorted((blocks_for(n) for n in needs), reverse=True)
+        fixed = 1 + blocks_for(num_context)
+        least = (fixed + blocks[0]) * BLOCK_SIZE
+        if least > self.max_slots:
+            raise MemoryError(f"a row needs a KV pool of {least} slots; the memory holds {self.max_slots}")
+        wanted = (fixed + sum(blocks[: self.max_rows])) * BLOCK_SIZE
+        return min(self.max_slots, _round_up(wanted, CPU_POOL_SLOTS))
+
+    def halved(self) -> Budget:
+        """Half the rows and tokens at once."""
+        return dataclasses.replace(
+            self,
+            max_rows=max(1, self.max_rows // 2),
+            max_prefill_tokens=max(MIN_BUCKET_TOKENS, self.max_prefill_tokens // 2),
+            max_slots=max(CPU_POOL_SLOTS, self.max_slots // 2),
+        )
+
+
+def plan_budget(model: nn.Module, config: EngineConfig) -> Budget:
+    """Sizes for a model on its device."""
+    device = llama.device_of(model)
+    on_gpu = device.type == "cuda"
+    max_prefill_tokens = _round_up(config.max_prefill_tokens or (32768 if on_gpu else 2048), MIN_BUCKET_TOKENS)
+    if on_gpu:
+        free, _ = torch.cuda.mem_get_info(device)
+        shape = model.config
+        # the widest activations of a prefill pass: MLP gate and up, their product, and the residuals
+        per_token = (3 * shape.intermediate_size + 8 * shape.hidden_size) * model.dtype.itemsize
+        room = free * config.memory_fraction - per_token * max_prefill_tokens
+        max_slots = int(room // slot_bytes(model)) // BLOCK_SIZE * BLOCK_SIZE
+    else:
+        max_slots = 2**20
+    return Budget(
+        max_rows=config.max_rows or (512 if on_gpu else 32),
+        max_prefill_tokens=max_prefill_tokens,
+        max_slots=max_slots,
+        steps_per_look=4 if on_gpu else 1,
+    )
+
+
+def slot_bytes(model: nn.Module) -> int:
+    """Bytes of one token's K and V in all layers."""
+    shape = model.config
+    head_dim = model.model.layers[0].self_attn.head_dim
+    return 2 * shape.num_hidden_layers * shape.num_key_value_heads * head_dim * model.dtype.itemsize
+
+
+def _round_up(count: int, unit: int) -> int:
+    """The smallest `unit * 2**n` that holds `count`."""
+    size = unit
+    while size < count:
+        size *= 2
+    return size

@@ -1,0 +1,221 @@
+"""A user's model folder: checked before anything expensive starts, then loaded.
+
+Weights come from safetensors only, code from the installed transformers only: a model folder is
+data, and loading it runs nothing that it contains. The one exception is a tokenizer for which the
+user has set `trust_remote_code`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flexray.types import ModelError
+
+if TYPE_CHECKING:  # torch and transformers take seconds to import, and a check may fail without them
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+ARCHITECTURE = "LlamaForCausalLM"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
+
+
+def check_checkpoint(path: str | Path) -> LlamaConfig:
+    """Check that `path` is a folder flexray can run, reading no weights and running none of its code.
+
+    Returns:
+        The model's configuration, a new object on every call.
+
+    Raises:
+        ModelError: the folder, its config.json, weights or tokenizer files are missing, broken or
+            of a kind that flexray does not run. The message says which, and what to do.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ModelError(
+            f"{path}: no such model folder. Give a local folder that every node sees; "
+            "nothing is downloaded during a run."
+        )
+    config = _check_config(folder)
+    _check_weights(folder)
+    if not any(all((folder / name).is_file() for name in files) for files in TOKENIZER_FILES):
+        choices = ", ".join(" + ".join(files) for files in TOKENIZER_FILES)
+        raise ModelError(f"{path}: has no tokenizer ({choices}). Copy the tokenizer's files into the folder.")
+    return config
+
+
+def load_model(
+    path: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    trust_remote_code: bool = False,
+    attn_implementation: str = "eager",
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+    """Load the model, in eval mode on its device, and its tokenizer.
+
+    Two calls never share a config object, so that each model keeps its own attention.
+
+    Args:
+        path: a folder that passes `check_checkpoint`; it is checked again here.
+        dtype: a torch dtype or its name. "auto": bfloat16 on CUDA, float32 on CPU.
+        device: "auto": CUDA if there is any, else CPU.
+        trust_remote_code: run Python code from the folder to build the tokenizer, never the model.
+        attn_implementation: a name that transformers knows, or one registered before.
+
+    Raises:
+        ModelError: as `check_checkpoint`; or the weights do not fit the configuration, the tokenizer
+            cannot be built, or the device is not there.
+    """
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    config = check_checkpoint(path)
+    device = _resolve_device(device)
+    if dtype == "auto":
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    elif isinstance(dtype, str):
+        dtype = getattr(torch, dtype)
+
+    with no_progress_bars():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                path,
+                config=config,  # else AutoConfig would read, and may run, what config.json's auto_map names
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+            )
+        except Exception as e:  # transformers and tokenizers raise many types, bare Exception among them
+            raise ModelError(f"{path}: the tokenizer cannot be loaded: {e}") from e
+        try:
+            loaded: Any = LlamaForCausalLM.from_pretrained(
+                path,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attn_implementation,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except RuntimeError as e:  # tensors of another shape than the configuration's
+            raise ModelError(f"{path}: the weights do not fit config.json: {e}") from e
+    model, info = loaded
+    # transformers fills a missing weight with random numbers and only warns.
+    if missing := sorted(info["missing_keys"]):
+        names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise ModelError(f"{path}: {len(missing)} weight(s) are missing from the files: {names}.")
+    return model.to(device).eval(), tokenizer
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Silence transformers' progress bars, which fill a worker's log; as before afterwards."""
+    from transformers.utils import logging
+
+    were_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            logging.enable_progress_bar()
+
+
+def _check_config(folder: Path) -> LlamaConfig:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ModelError(
+            f"{folder}: has no config.json. Give the folder of a checkpoint in the Hugging Face format."
+        )
+    tree = _read_json(file)
+    found = tree.get("model_type")
+    if found != "llama":
+        kind = f"model_type {found!r}" if found else "no model_type"
+        raise ModelError(f"{file}: {kind}. flexray runs only LLaMA architectures (model_type 'llama').")
+    architectures = tree.get("architectures")
+    if architectures and ARCHITECTURE not in architectures:
+        raise ModelError(
+            f"{file}: architectures {architectures}. Only {ARCHITECTURE} has the language-model head "
+            "that generates an answer."
+        )
+    if quantization := tree.get("quantization_config"):
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
+        raise ModelError(
+            f"{file}: the weights are quantised (quant_method {method!r}). "
+            "Give the unquantised checkpoint, or dequantise it first."
+        )
+
+    from transformers import LlamaConfig
+
+    try:
+        # Not AutoConfig: it would look at `auto_map`, the folder's own code.
+        return LlamaConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as e:  # the types differ between transformers' versions
+        raise ModelError(f"{file}: no valid LLaMA configuration: {e}") from e
+
+
+def _check_weights(folder: Path) -> None:
+    index = folder / INDEX
+    if (folder / WEIGHTS).is_file():
+        files = [WEIGHTS]
+    elif index.is_file():
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ModelError(f"{index}: has no weight_map. Copy the checkpoint again.")
+        files = sorted(set(map(str, weight_map.values())))
+        missing = [name for name in files if not (folder / name).is_file()]
+        if missing:
+            names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise ModelError(
+                f"{index}: {len(missing)} of {len(files)} weight files are missing: {names}. "
+                "Copy the checkpoint again."
+            )
+    elif any(folder.glob("pytorch_model*.bin")):
+        raise ModelError(
+            f"{folder}: has only pickled weights (pytorch_model.bin). They are refused, as reading them can "
+            'run code. Convert them once, where you trust them: python -c "from transformers import '
+            "AutoModelForCausalLM as M; M.from_pretrained('FOLDER', use_safetensors=False)"
+            ".save_pretrained('NEW_FOLDER')\", then copy the tokenizer's files."
+        )
+    else:
+        others = sorted(p.name for p in folder.glob("*.safetensors"))
+        found = f" (found only {', '.join(others[:3])})" if others else ""
+        raise ModelError(f"{folder}: has no weights: {WEIGHTS} or {INDEX} is expected{found}.")
+
+    from safetensors import SafetensorError, safe_open
+
+    for name in files:
+        try:  # reads the header and compares the file's length with it: no tensor is loaded
+            with safe_open(folder / name, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as e:
+            raise ModelError(
+                f"{folder / name}: not a whole safetensors file ({e}). "
+                "It may be cut short, or a Git LFS pointer: copy it again."
+            ) from e
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:  # ValueError: no JSON, or no UTF-8
+        raise ModelError(f"{file}: cannot be read as JSON: {e}") from e
+    if not isinstance(tree, dict):
+        raise ModelError(f"{file}: a JSON object is expected, found {type(tree).__name__}.")
+    return tree
+
+
+def _resolve_device(device: str | torch.device) -> torch.device:
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    resolved = torch.device(device)
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError("device is cuda, but torch finds no CUDA device. Use auto or cpu, or a CUDA torch.")
+    return resolved

@@ -1,0 +1,78 @@
+"""The patched LLaMA: transformers' own modules, our attention, our loop over the layers.
+
+The loop is `LlamaModel.forward` without its mask creation and caches: the mask is in the plan, and K/V
+live in the pool. Layers, norms, MLPs and rotary embedding are the model's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from flexray.engine.attention import ATTENTION_NAME, AttentionPlan, register_attention
+
+
+def patch(model: nn.Module) -> None:
+    """Point a LLaMA's attention layers at flexray's attention. Idempotent.
+
+    The model must own its config object: a second model that shares it would be patched as well.
+    """
+    register_attention()
+    model.config._attn_implementation = ATTENTION_NAME
+    for layer in model.model.layers:
+        layer.self_attn.config._attn_implementation = ATTENTION_NAME
+
+
+def forward(model: nn.Module, ids_BT: Tensor, positions_BT: Tensor, plan: AttentionPlan) -> Tensor:
+    """Hidden states after the last norm, [B, T, hidden].
+
+    Args:
+        ids_BT: int64 [B, T]. positions_BT: int64 [B, T], RoPE positions.
+        plan: this pass's attention; its K/V are written into the pool.
+    """
+    body = model.model
+    hidden = body.embed_tokens(ids_BT)
+    rotary = body.rotary_emb(hidden, position_ids=positions_BT)
+    for layer in body.layers:
+        out = layer(
+            hidden, attention_mask=None, position_ids=positions_BT, position_embeddings=rotary, use_cache=False, plan=plan
+        )
+        hidden = out[0] if isinstance(out, tuple) else out
+    return body.norm(hidden)
+
+
+def logits(model: nn.Module, hidden: Tensor) -> Tensor:
+    """[..., hidden] -> [..., V]."""
+    return model.lm_head(hidden)
+
+
+def rotate_keys(model: nn.Module, keys_KCD: Tensor, offsets_M: Tensor) -> Tensor:
+    """Context keys as they would be had the context started at each of M offsets: [M, K, C, D].
+
+    RoPE rotations compose, R(p + o) = R(o) R(p), so the rotated keys are rotated on, by the rotary
+    functions of the installed transformers.
+    """
+    rotary = model.model.rotary_emb
+    cos, sin = rotary(keys_KCD, position_ids=offsets_M[:, None])  # [M, 1, D]
+    scaling = getattr(rotary, "attention_scaling", 1.0)  # in the keys already
+    keys = keys_KCD[None].expand(len(offsets_M), -1, -1, -1)
+    _, rotated = modeling_of(model).apply_rotary_pos_emb(keys, keys, cos / scaling, sin / scaling)
+    return rotated
+
+
+def modeling_of(model: nn.Module) -> ModuleType:
+    """The transformers module that defines the model's class."""
+    return importlib.import_module(type(model).__module__)
+
+
+def num_parameters_bytes(model: nn.Module) -> int:
+    """Bytes of the weights, tied ones once."""
+    return sum(p.numel() * p.element_size() for p in {id(p): p for p in model.parameters()}.values())
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of the weights."""
+    return next(model.parameters()).device

@@ -1,0 +1,184 @@
+"""Packed prefill: the tokens of many rows in one stream, without padding between them.
+
+The stream may be cut into passes anywhere: a token sees earlier ones through the pool, so a long row
+or context simply takes several passes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flexray.engine import llama
+from flexray.engine.attention import AttentionPlan, DenseView
+from flexray.engine.kv_pool import BLOCK_SIZE, CONTEXT_SAMPLE, PADDING_SAMPLE, KVPool, Placement
+from flexray.masks.block_mask import QUERY_TILE, BlockMaskCache, packed_block_mask, tile_blocks
+from flexray.masks.layout import ANSWER, CONTEXT, SampleLayout
+from flexray.masks.visibility import (
+    QueryTables,
+    dense_context_bias,
+    dense_mask,
+    make_context_bias,
+    make_visible,
+)
+from flexray.types import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Tokens to prefill, on the host. Each [S]; `rows` indexes `blocks`, ascending."""
+
+    token_ids: np.ndarray
+    positions: np.ndarray
+    segments: np.ndarray
+    orders: np.ndarray
+    samples: np.ndarray
+    slots: np.ndarray
+    bias: np.ndarray
+    rows: np.ndarray
+    ends: np.ndarray  # bool, the last token of a row
+    blocks: list[np.ndarray]  # key blocks each row may look at, the shared context's included
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def row_ends(self) -> Tensor:
+        """int64, where rows end in this stream: the tokens that the first answer tokens are sampled from."""
+        return torch.from_numpy(np.flatnonzero(self.ends))
+
+    def passes(self, max_tokens: int) -> list[Stream]:
+        """Cut into streams of at most `max_tokens`."""
+        return [self._part(slice(i, i + max_tokens)) for i in range(0, len(self), max_tokens)]
+
+    def _part(self, part: slice) -> Stream:
+        columns = (self.token_ids, self.positions, self.segments, self.orders, self.samples, self.slots, self.bias, self.rows, self.ends)
+        return Stream(*(c[part] for c in columns), blocks=self.blocks)
+
+
+def context_stream(token_ids: Sequence[int], pool: KVPool) -> Stream:
+    """The context that all rows share, at positions 0..C-1."""
+    C = len(token_ids)
+    index = np.arange(C)
+    return Stream(
+        token_ids=np.asarray(token_ids, dtype=np.int64),
+        positions=index,
+        segments=np.full(C, CONTEXT),
+        orders=index,
+        samples=np.full(C, CONTEXT_SAMPLE),
+        slots=pool.context_slots,
+        bias=np.zeros(C),
+        rows=np.zeros(C, dtype=np.int64),
+        ends=index == C - 1,
+        blocks=[pool.context_blocks],
+    )
+
+
+def rows_stream(samples: Sequence[SampleLayout], placements: Sequence[Placement], pool: KVPool) -> Stream:
+    """Many rows' tokens, one row behind the other."""
+    lengths = [s.num_tokens for s in samples]
+    # a row's slots are in stream order; orders count from its first slot
+    slots = [p.slots[s.orders - _first_order(s)] for s, p in zip(samples, placements, strict=True)]
+    shared = pool.context_blocks
+    return Stream(
+        token_ids=np.concatenate([s.token_ids for s in samples]),
+        positions=np.concatenate([s.positions for s in samples]),
+        segments=np.concatenate([s.segments for s in samples]),
+        orders=np.concatenate([s.orders for s in samples]),
+        samples=np.repeat([p.row for p in placements], lengths),
+        slots=np.concatenate(slots),
+        bias=np.concatenate([np.where(s.segments == ANSWER, s.context_bias, 0.0) for s in samples]),
+        rows=np.repeat(np.arange(len(samples)), lengths),
+        ends=np.concatenate([np.arange(n) == n - 1 for n in lengths]),
+        blocks=[visible_blocks(s, p, shared) for s, p in zip(samples, placements, strict=True)],
+    )
+
+
+def visible_blocks(sample: SampleLayout, placement: Placement, context_blocks: np.ndarray) -> np.ndarray:
+    """The key blocks a row may look at."""
+    return np.concatenate([context_blocks, placement.blocks]) if sample.sees_context else placement.blocks
+
+
+def _first_order(sample: SampleLayout) -> int:
+    copied = len(sample.copy_offsets) > 0
+    return int(sample.copy_offsets[0]) if copied else int(sample.orders[0])
+
+
+def copy_context(model: nn.Module, pool: KVPool, sample: SampleLayout, placement: Placement) -> None:
+    """Write a row's rotated copies of the context into its slots, in all layers."""
+    C = len(pool.context_slots)
+    if not len(sample.copy_offsets) or not C:
+        return
+    source = torch.from_numpy(pool.context_slots).to(pool.device)
+    within = (sample.copy_offsets[:, None] + np.arange(C)).reshape(-1)
+    target = torch.from_numpy(placement.slots[within]).to(pool.device)
+    offsets = torch.from_numpy(sample.copy_offsets).to(pool.device)
+    for keys, values in zip(pool.keys, pool.values, strict=True):
+        rotated_MKCD = llama.rotate_keys(model, keys[0][:, source], offsets)
+        keys[0].index_copy_(1, target, rotated_MKCD.transpose(0, 1).flatten(1, 2))
+        values[0].index_copy_(1, target, values[0][:, source].repeat(1, len(offsets), 1))
+
+
+@torch.no_grad()
+def prefill(
+    model: nn.Module,
+    pool: KVPool,
+    stream: Stream,
+    *,
+    backend: Backend,
+    bucket: int,
+    biased: bool,
+    cache: BlockMaskCache,
+    calls: Tensor,
+) -> Tensor:
+    """One pass: write the stream's K/V into the pool.
+
+    Args:
+        bucket: tokens the stream is padded to, a multiple of QUERY_TILE.
+        biased: whether any row of the run has a context bias (it decides on the graph, not the batch).
+
+    Returns:
+        Hidden states [bucket, hidden].
+    """
+    S = len(stream)
+    assert bucket >= S and bucket % QUERY_TILE == 0
+    scratch = np.arange(bucket - S) % BLOCK_SIZE
+    columns = np.zeros((5, bucket), dtype=np.int64)
+    columns[:, :S] = (stream.token_ids, stream.positions, stream.segments, stream.orders, stream.samples)
+    columns[2, S:], columns[4, S:] = ANSWER, PADDING_SAMPLE
+    ids, positions, segments, orders, samples = torch.from_numpy(columns).to(pool.device)
+    bias = torch.from_numpy(np.pad(stream.bias, (0, bucket - S)).astype(np.float32)).to(pool.device)
+    slots = torch.from_numpy(np.concatenate([stream.slots, scratch])).to(pool.device)
+    tables = QueryTables(samples.int()[None], segments.int()[None], orders.int()[None], bias[None])
+
+    block_mask = score_mod = dense = None
+    if backend == "flex":
+        rows = np.pad(stream.rows, (0, bucket - S), constant_values=len(stream.blocks))
+        tiles = tile_blocks(rows, [*stream.blocks, np.zeros(1, dtype=np.int64)])
+        digest = hashlib.blake2b(columns[1:].tobytes())
+        digest.update(b"".join(t.tobytes() for t in tiles))
+        block_mask = cache.get(
+            ("prefill", digest.digest(), bucket, BLOCK_SIZE, str(pool.device)),
+            lambda: packed_block_mask(
+                tiles,
+                num_blocks=pool.num_blocks,
+                block_size=BLOCK_SIZE,
+                mask_mod=make_visible(tables, pool.tables),
+                device=pool.device,
+            ),
+        )
+        score_mod = make_context_bias(tables, pool.tables) if biased else None
+    else:
+        seen = np.unique(np.concatenate([[0], *(stream.blocks[r] for r in np.unique(stream.rows))]))
+        slots_BL = torch.from_numpy((seen[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).reshape(1, -1)).to(pool.device)
+        dense = DenseView(
+            slots_BL,
+            dense_mask(tables, pool.tables, slots_BL),
+            dense_context_bias(tables, pool.tables, slots_BL) if biased else None,
+        )
+    plan = AttentionPlan(backend, pool.keys, pool.values, slots, block_mask, score_mod, dense, calls=calls)
+    return llama.forward(model, ids[None], positions[None], plan)[0]

@@ -1,0 +1,59 @@
+"""Which tokens end an answer, as a table over the vocabulary that is read on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from flexray.types import FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class StopRule:
+    """bool [V] each: tokens that are EOS, and tokens whose text has a newline in it."""
+
+    eos: Tensor
+    newline: Tensor
+
+    @property
+    def any(self) -> Tensor:
+        """bool [V], tokens after which nothing is generated."""
+        return self.eos | self.newline
+
+    def reason(self, token_id: int) -> FinishReason:
+        """Why an answer that ends in this token ended."""
+        if self.eos[token_id]:
+            return "eos"
+        return "newline" if self.newline[token_id] else "length"
+
+    def stop_ids(self) -> set[int]:
+        """The ids of `any`."""
+        return set(self.any.nonzero().flatten().tolist())
+
+
+def make_stop_rule(model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, at_newline: bool) -> StopRule:
+    """EOS ids of generation config, config and tokenizer together (instruct models name several), and,
+    if asked, every token that decodes to text with a newline: "\\n", but also ".\\n" and "\\n\\n"."""
+    size = model.get_input_embeddings().weight.shape[0]
+    eos = torch.zeros(size, dtype=torch.bool)
+    generation = getattr(model, "generation_config", None)
+    for owner in (generation, model.config, tokenizer):
+        ids = getattr(owner, "eos_token_id", None)
+        for i in [ids] if isinstance(ids, int) else ids or []:
+            eos[i] = True
+    newline = torch.zeros(size, dtype=torch.bool)
+    if at_newline:
+        known = range(min(size, len(tokenizer)))
+        for i, text in zip(known, tokenizer.batch_decode([[i] for i in known]), strict=True):
+            newline[i] = "\n" in text
+    return StopRule(eos, newline & ~eos)
+
+
+def answer_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], *, at_newline: bool) -> str:
+    """The answer: generated ids decoded, special tokens dropped, cut at the first newline, trimmed."""
+    text = tokenizer.decode(list(token_ids), skip_special_tokens=True)
+    return (text.split("\n", 1)[0] if at_newline else text).strip()

@@ -1,0 +1,94 @@
+"""The accuracy of a finished run, method by method, in one pass over its output tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodAccuracy:
+    """Counts of one method's rows. An error row is never scored: `scored + errors <= rows`."""
+
+    rows: int = 0
+    errors: int = 0
+    scored: int = 0  # answered rows that have accepted answers
+    correct: int = 0
+
+    @property
+    def answered(self) -> int:
+        """Rows without an error, scored or not."""
+        return self.rows - self.errors
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the scored rows that are correct, in [0, 1]. None: nothing was scored."""
+        return self.correct / self.scored if self.scored else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The accuracy's Wilson 95 % interval. None: nothing was scored."""
+        return wilson_interval(self.correct, self.scored) if self.scored else None
+
+    def __add__(self, other: MethodAccuracy) -> MethodAccuracy:
+        return MethodAccuracy(
+            rows=self.rows + other.rows,
+            errors=self.errors + other.errors,
+            scored=self.scored + other.scored,
+            correct=self.correct + other.correct,
+        )
+
+
+def accuracy_by_method(tables: Iterable[pa.Table]) -> dict[str, MethodAccuracy]:
+    """Count rows, errors and correct answers of each method, sorted by the method's name.
+
+    Args:
+        tables: tables with at least the columns `method`, `error` and `correct` of ROW_SCHEMA. They
+            are read one at a time and not kept, so an iterator over files of any total size will do.
+    """
+    totals: dict[str, MethodAccuracy] = {}
+    for table in tables:
+        correct = table["correct"]
+        flags = pa.table(
+            {
+                "method": table["method"],
+                "error": pc.not_equal(table["error"], ""),
+                "scored": pc.is_valid(correct),
+                "correct": pc.fill_null(correct, False),
+            }
+        )
+        counts = flags.group_by("method").aggregate(
+            [([], "count_all"), ("error", "sum"), ("scored", "sum"), ("correct", "sum")]
+        )
+        for row in counts.to_pylist():
+            totals[row["method"]] = totals.get(row["method"], MethodAccuracy()) + MethodAccuracy(
+                rows=row["count_all"],
+                errors=row["error_sum"],
+                scored=row["scored_sum"],
+                correct=row["correct_sum"],
+            )
+    return dict(sorted(totals.items()))
+
+
+def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927): within [0, 1], and sound at 0 and 1.
+
+    Raises:
+        ValueError: not 0 <= successes <= trials, or no trials.
+    """
+    if not 0 <= successes <= trials or not trials:
+        raise ValueError(f"{successes} successes of {trials} trials")
+    share = successes / trials
+    shrink = 1 + z * z / trials
+    centre = (share + z * z / (2 * trials)) / shrink
+    half = z / shrink * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    # At the ends the interval touches 0 or 1 exactly, which rounding may miss.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == trials else min(1.0, centre + half)
+    return low, high

@@ -1,0 +1,8 @@
+"""The Ray Data stream: shard -> questions and prompts -> GPU actors -> commit. Only here and in jobs/ is Ray."""
+
+from flexray.pipeline.answer import AnsweredShard
+from flexray.pipeline.cluster import connect
+from flexray.pipeline.prepare import PreparedShard
+from flexray.pipeline.stream import answer_shards
+
+__all__ = ["AnsweredShard", "PreparedShard", "answer_shards", "connect"]

@@ -1,0 +1,61 @@
+"""CPU stage: read a shard's rows again, check them, tokenise them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+from transformers import AutoTokenizer
+
+from flexray.config import ModelConfig, RunConfig
+from flexray.data import read_shard
+from flexray.engine.checkpoint import check_checkpoint
+from flexray.prompts import PromptBuilder
+from flexray.types import Prompt, Question, RowFault, ShardSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedShard:
+    """A shard ready to be answered; `prompts[i]` is None where `questions[i]` has an error."""
+
+    spec: ShardSpec
+    questions: list[Question]
+    prompts: list[Prompt | None]
+
+
+def prepare_shard(spec: ShardSpec, config: RunConfig) -> PreparedShard:
+    """Read, check and tokenise. A faulty row goes on as an error; the rest is answered."""
+    builder = _builder(config.model_dump_json())
+    questions: list[Question] = []
+    prompts: list[Prompt | None] = []
+    for question in read_shard(spec, config.data):
+        prompt = None
+        if not question.error:
+            try:
+                prompt = builder.build(question)
+            except RowFault as fault:
+                question = dataclasses.replace(question, error=str(fault))
+        questions.append(question)
+        prompts.append(prompt)
+    return PreparedShard(spec, questions, prompts)
+
+
+@functools.lru_cache(maxsize=1)
+def _builder(config_json: str) -> PromptBuilder:
+    """One for each worker process: loading a tokenizer takes most of a second."""
+    config = RunConfig.model_validate_json(config_json)
+    return make_prompt_builder(config)
+
+
+def make_prompt_builder(config: RunConfig) -> PromptBuilder:
+    """The prompt builder of a run. Raises ModelError if the model folder cannot be used."""
+    max_positions = check_checkpoint(config.model.path).max_position_embeddings
+    return PromptBuilder(load_tokenizer(config.model), config.prompt, config.method, max_positions)
+
+
+def load_tokenizer(config: ModelConfig):  # noqa: ANN201  transformers has a class for each kind
+    """The model folder's tokenizer; runs no code of the folder's unless the configuration trusts it."""
+    return AutoTokenizer.from_pretrained(
+        config.path, local_files_only=True, trust_remote_code=config.trust_remote_code
+    )

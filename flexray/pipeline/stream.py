@@ -1,0 +1,70 @@
+"""The stream itself. One Ray row is one shard, so no block boundary can ever cut a shard."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+
+from flexray.config import RunConfig
+from flexray.pipeline.answer import AnsweredShard, Answerer
+from flexray.pipeline.prepare import PreparedShard, prepare_shard
+from flexray.types import ShardSpec
+
+COMPILE_SECONDS = 1800
+"""How long Ray waits for a sign of life: the first shard compiles kernels."""
+
+
+def answer_shards(
+    shards: Sequence[ShardSpec], config: RunConfig, commit: Callable[[AnsweredShard], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Read, answer and commit shards, all at once as a stream; yields what `commit` returns for each,
+    in the order in which they are done.
+
+    Args:
+        commit: called in a worker process with each answered shard; picklable. Ray repeats work whose
+            process died, so it may see a shard again and must then have the same effect once.
+    """
+    settings = ray.data.DataContext.get_current()
+    settings.execution_options.preserve_order = False
+    settings.execution_no_progress_timeout_s = COMPILE_SECONDS
+    settings.enable_progress_bars = False
+    settings.print_on_execution_start = False
+
+    gpus = config.ray.num_gpus_per_actor
+    if gpus is None:
+        gpus = 1 if ray.cluster_resources().get("GPU") and config.model.device != "cpu" else 0
+    stream = (
+        ray.data.from_items([_pack(s) for s in shards], override_num_blocks=len(shards))
+        .map(lambda row: _pack(prepare_shard(_unpack(row), config)), num_cpus=0.25)
+        .map_batches(
+            _AnswerStage,
+            fn_constructor_args=(config,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=config.ray.min_actors, max_size=config.ray.max_actors),
+            num_cpus=config.ray.num_cpus_per_actor,
+            num_gpus=gpus,
+        )
+        .map(lambda row: commit(_unpack(row)), num_cpus=0.25)
+    )
+    yield from stream.iter_rows()
+
+
+class _AnswerStage(Answerer):
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
+        shards = [self.answer(pickle.loads(shard)) for shard in batch["shard"]]
+        return {"shard": [_pack(shard)["shard"] for shard in shards]}
+
+
+# A shard travels as one pickled value, through Ray's object store only, which pickles as well; as columns
+# it would be cut and converted on the way.
+def _pack(shard: ShardSpec | PreparedShard | AnsweredShard) -> dict[str, bytes]:
+    return {"shard": pickle.dumps(shard)}
+
+
+def _unpack(row: dict[str, bytes]) -> Any:
+    return pickle.loads(row["shard"])

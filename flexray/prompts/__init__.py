@@ -1,0 +1,5 @@
+"""From a question to token ids. Ids are concatenated, never decoded and tokenised again."""
+
+from flexray.prompts.builder import PromptBuilder
+
+__all__ = ["PromptBuilder"]

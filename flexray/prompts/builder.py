@@ -1,0 +1,78 @@
+"""Turns a Question into a Prompt: [BOS + instruction + few-shots] [P1] .. [PN] [cue]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from flexray.config import MethodConfig, PromptConfig
+from flexray.types import Prompt, Question, RowFault
+
+
+class PromptBuilder:
+    """Builds prompts for one run.
+
+    Args:
+        max_positions: the model's context window, in tokens.
+
+    Every text is tokenised on its own, as text: a special token that a user's text spells out is
+    encoded as the characters it is written with.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, method: MethodConfig, max_positions: int
+    ):
+        self._tokenizer, self._prompt, self._method = tokenizer, prompt, method
+        self._max_positions = max_positions
+        bos = tokenizer.bos_token_id if prompt.add_bos else None
+        shots = "".join(
+            self._question(shot.question) + prompt.cue + " " + shot.answer.strip() for shot in prompt.few_shots
+        )
+        self.context = (*([] if bos is None else [bos]), *self._encode(prompt.instruction + shots))
+        self.cue = self._encode(prompt.cue)
+
+    def build(self, question: Question) -> Prompt:
+        """The prompt of one good row.
+
+        Raises:
+            RowFault: a paraphrase that has no tokens, or a prompt that leaves the model no room for
+                `max_new_tokens` (the message says by how much).
+        """
+        segments: list[tuple[int, ...]] = []
+        for text in question.paraphrases:
+            segments.append(self._encode(self._question(text)))
+            if not segments[-1]:
+                raise self._fault(question, text, "the paraphrase has no tokens", "Write it out.")
+        prompt = Prompt(self.context, tuple(segments), self.cue)
+        needed = self._positions_needed(prompt)
+        if needed > self._max_positions:
+            raise self._fault(
+                question,
+                question.paraphrases,
+                f"the prompt is longer than the context: {needed} positions are needed (answer included), "
+                f"the model has {self._max_positions}",
+                "Shorten the paraphrases or the few-shots, lower max_new_tokens, or set positions: restart.",
+            )
+        return prompt
+
+    def _positions_needed(self, prompt: Prompt) -> int:
+        lengths = [len(s) for s in prompt.segments]
+        contexts = 1
+        if self._method.positions == "continuous" and self._method.layout == "full_prompt":
+            contexts = len(lengths)
+        paraphrases = sum(lengths) if self._method.positions == "continuous" else max(lengths)
+        return contexts * len(prompt.context) + paraphrases + len(prompt.cue) + self._method.max_new_tokens
+
+    def _question(self, text: str) -> str:
+        return self._prompt.question_template.replace("{question}", text.strip())
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        if not text:
+            return ()
+        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return tuple(ids)
+
+    @staticmethod
+    def _fault(question: Question, value: str | Sequence[str], problem: str, advice: str) -> RowFault:
+        return RowFault(question.source_file, question.source_row, "paraphrases", value, problem, advice)

@@ -1,0 +1,1 @@
+"""What a person looks at: the mask of one sample, and the summary of a run."""

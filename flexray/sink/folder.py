@@ -1,0 +1,186 @@
+"""The output folder: whole-file reads and writes on a local path or any fsspec URL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from flexray.sink.scrub import scrub
+from flexray.types import OutputError
+
+# Stores without folders: a file's name may hold slashes, and making a "folder" could make a bucket.
+_FLAT_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
+_PROBE = ".probe-"
+_TEMPORARY = ".tmp"
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file name is that of a probe or of a write that did not finish."""
+    return name.startswith(_PROBE) or (name.startswith(".") and name.endswith(_TEMPORARY))
+
+
+class OutputFolder:
+    """A folder addressed by path or URL; all names below are relative to it, with `/`.
+
+    Storage credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID,
+    AWS_ENDPOINT_URL, ...) or from fsspec's configuration, never from flexray's.
+    It pickles as its URL, so that it can travel to another process.
+
+    Raises:
+        OutputError: no file system is known, or installed, for the URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        if not url:
+            raise OutputError("the output folder has no name. Give a local path or a URL.")
+        try:
+            self._fs, self._root = url_to_fs(url)
+        except Exception as e:  # each file system has exceptions of its own
+            raise OutputError(
+                f"{scrub(url)}: cannot be used as an output folder: {_reason(e)}. Give a local path or a "
+                "URL of an installed fsspec file system, such as s3://bucket/folder."
+            ) from e
+        self._local = isinstance(self._fs, LocalFileSystem)
+        # A relative path means another folder in a process that started elsewhere.
+        self.url = self._root if self._local else url
+
+    def __str__(self) -> str:
+        return str(scrub(self.url))
+
+    def __repr__(self) -> str:
+        return f"OutputFolder({str(self)!r})"
+
+    def __reduce__(self) -> tuple[type[OutputFolder], tuple[str]]:
+        return OutputFolder, (self.url,)
+
+    def where(self, name: str) -> str:
+        """The file's full path or URL, for messages."""
+        return f"{str(self).rstrip('/')}/{name}" if name else str(self)
+
+    def prepare(self) -> None:
+        """Create the folder and prove that it can be written, read and cleaned up.
+
+        Raises:
+            OutputError: it cannot; the message names the path and the reason.
+        """
+        probe = f"{_PROBE}{uuid4().hex}"
+        try:
+            with self._as_oserror(""):
+                self._make_folder(self._root)
+            self.write_bytes(probe, b"flexray")
+            if self.read_bytes(probe) != b"flexray":
+                raise OSError("a file that was just written reads back differently")
+            self.remove(probe)
+        except OSError as e:
+            raise OutputError(
+                f"{self}: the output folder cannot be created or written: {_reason(e)}. "
+                "Give another output folder, or make this one writable."
+            ) from e
+
+    def read_bytes(self, name: str) -> bytes:
+        """The whole file. Raises FileNotFoundError, or another OSError if it cannot be read."""
+        with self._as_oserror(name):
+            return bytes(self._fs.cat_file(self._path(name)))
+
+    def read_if_there(self, name: str) -> bytes | None:
+        """The whole file, or None where there is none. Raises OSError if it cannot be read."""
+        try:
+            return self.read_bytes(name)
+        except FileNotFoundError:
+            return None
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a whole file; a reader sees the old file or the new one, never a part.
+
+        Raises:
+            OSError: it cannot be written; then nothing is to be seen under that name.
+        """
+        with self._as_oserror(name):
+            path = self._path(name)
+            self._make_folder(path.rpartition("/")[0])
+            if self._local:
+                _write_local(path, data)
+            else:
+                # One put is atomic on object stores; a rename there is a copy and a delete.
+                self._fs.pipe_file(path, data)
+
+    def remove(self, name: str) -> None:
+        """Delete one file. Raises OSError if it cannot be deleted."""
+        with self._as_oserror(name):
+            self._fs.rm_file(self._path(name))
+
+    def list(self, name: str = "") -> list[str]:
+        """Sorted names of the files and folders in a folder; empty where there is no folder.
+
+        Raises:
+            OSError: it cannot be listed, or is a file.
+        """
+        with self._as_oserror(name):
+            path = self._path(name)
+            self._fs.invalidate_cache()  # other processes write here too
+            try:
+                entries = self._fs.ls(path, detail=True)
+            except FileNotFoundError:
+                return []
+            for entry in entries:
+                # S3 shows a folder made by hand as an empty file of the folder's name and a slash.
+                if _same(entry["name"], path) and entry["type"] == "file" and (self._local or entry["size"]):
+                    raise NotADirectoryError(f"{self.where(name)} is a file, not a folder")
+            names = {
+                entry["name"].rstrip("/").rpartition("/")[2]
+                for entry in entries
+                if not _same(entry["name"], path)
+            }
+            return sorted(names)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}" if name else self._root
+
+    def _make_folder(self, path: str) -> None:
+        protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
+        if not protocols & _FLAT_PROTOCOLS:
+            self._fs.makedirs(path, exist_ok=True)
+
+    @contextmanager
+    def _as_oserror(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as e:  # botocore and others raise outside of OSError: no credentials, no endpoint
+            raise OSError(f"{self.where(name)}: {_reason(e)}") from e
+
+
+def _write_local(path: str, data: bytes) -> None:
+    parent, _, name = path.rpartition("/")
+    parent = parent or "/"
+    temporary = f"{parent}/.{name}.{uuid4().hex}{_TEMPORARY}"
+    try:
+        with open(temporary, "xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+    folder = os.open(parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else a power cut may lose the new name
+    finally:
+        os.close(folder)
+
+
+def _same(a: str, b: str) -> bool:
+    return a.strip("/") == b.strip("/")
+
+
+def _reason(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return str(scrub(text)).strip().rstrip(".") or type(error).__name__

@@ -1,0 +1,114 @@
+"""Output rows as an Arrow table: to and from Parquet bytes, their rules, their accounting."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flexray.sink.differences import differences
+from flexray.sink.records import Accounting
+from flexray.types import ROW_SCHEMA, FinishReason
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """The table as one zstd Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def from_parquet(data: bytes) -> pa.Table:
+    """Read a Parquet file's bytes. Raises pyarrow.ArrowException or OSError if they are none."""
+    return pq.read_table(pa.BufferReader(data))
+
+
+def columns_of(schema: pa.Schema) -> dict[str, str]:
+    """Column -> type, in order, as it is written into the run record."""
+    return {f.name: f"{f.type}{'' if f.nullable else ' not null'}" for f in schema}
+
+
+def schema_fault(schema: pa.Schema) -> str:
+    """How a schema differs from ROW_SCHEMA; "" if it does not."""
+    if schema.equals(ROW_SCHEMA):
+        return ""
+    lines = differences(columns_of(ROW_SCHEMA), columns_of(schema))
+    return "its schema is not that of output rows: " + ("; ".join(lines) or "the columns' order differs")
+
+
+def row_faults(table: pa.Table, shard_id: str) -> list[str]:
+    """Breaches of what every row of a shard must say; [] if there are none.
+
+    `table` has ROW_SCHEMA. A row is either answered (by a named backend, for a reason if that is
+    not the requested one) or an error row (with finish_reason "error" and no score).
+    """
+    nulls = [f.name for f in ROW_SCHEMA if not f.nullable and table[f.name].null_count]
+    if nulls:
+        return [f"null in {', '.join(nulls)}"]
+    failed = pc.not_equal(table["error"], "")
+    finished_badly = pc.equal(table["finish_reason"], "error")
+    used = table["backend_used"]
+    scored = pc.is_valid(table["correct"])
+    fell_back = pc.not_equal(used, table["backend_requested"])
+    breaches = {
+        "belong to another shard": pc.not_equal(table["shard_id"], shard_id),
+        "have an unknown finish_reason": pc.invert(
+            pc.is_in(table["finish_reason"], pa.array(get_args(FinishReason)))
+        ),
+        "have an error, but not finish_reason 'error', or the reverse": pc.xor(failed, finished_badly),
+        "are answered, but name no backend": pc.and_(pc.invert(failed), pc.equal(used, "")),
+        "fell back to another backend without a reason": pc.and_(
+            pc.and_(pc.invert(failed), fell_back), pc.equal(table["fallback_reason"], "")
+        ),
+        "are scored, but are error rows or have no answers": pc.and_(
+            scored, pc.or_(failed, pc.is_null(table["answers"]))
+        ),
+    }
+    counts = {breach: pc.sum(rows).as_py() or 0 for breach, rows in breaches.items()}
+    return [f"{count} row(s) {breach}" for breach, count in counts.items() if count]
+
+
+def account(table: pa.Table) -> Accounting:
+    """Count the rows of a shard. `table` has ROW_SCHEMA and no row faults."""
+    return Accounting(
+        rows=table.num_rows,
+        answered=_count(pc.equal(table["error"], "")),
+        errors=_count(pc.not_equal(table["error"], "")),
+        backend_requested=_counter(table["backend_requested"]),
+        backend_used=_counter(table["backend_used"]),
+        fallback_reason=_counter(table["fallback_reason"]),
+        finish_reason=_counter(table["finish_reason"]),
+        scored=_count(pc.is_valid(table["correct"])),
+        correct=_count(table["correct"]),
+        prompt_tokens=pc.sum(table["prompt_tokens"].cast(pa.int64())).as_py() or 0,
+        generated_tokens=pc.sum(pc.list_value_length(table["token_ids"]).cast(pa.int64())).as_py() or 0,
+    )
+
+
+def accounting_faults(accounting: Accounting) -> list[str]:
+    """Sums of an accounting that disagree with each other; [] if they all agree."""
+    faults = []
+    if accounting.answered + accounting.errors != accounting.rows:
+        faults.append(
+            f"{accounting.answered} answered + {accounting.errors} errors are not {accounting.rows} rows"
+        )
+    for name in ("backend_requested", "backend_used", "fallback_reason", "finish_reason"):
+        total = sum(getattr(accounting, name).values())
+        if total != accounting.rows:
+            faults.append(f"{name} sums to {total}, not to {accounting.rows} rows")
+    if not accounting.correct <= accounting.scored <= accounting.answered:
+        faults.append(
+            f"correct <= scored <= answered does not hold: "
+            f"{accounting.correct}, {accounting.scored}, {accounting.answered}"
+        )
+    return faults
+
+
+def _count(flags: pa.ChunkedArray) -> int:
+    return int(pc.sum(flags).as_py() or 0)
+
+
+def _counter(column: pa.ChunkedArray) -> dict[str, int]:
+    return dict(sorted((item["values"], item["counts"]) for item in column.value_counts().to_pylist()))

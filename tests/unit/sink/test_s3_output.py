@@ -1,0 +1,136 @@
+"""The sink on S3: a moto server on loopback, addressed as a user does, through the environment."""
+
+import pickle
+from uuid import uuid4
+
+import fsspec
+import pytest
+from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
+
+from flexray.sink import DamageError, OutputFolder, committed_shards, read_committed, verify
+from flexray.types import OutputError
+from tests.unit.sink.builders import SHARDS, commit, edit_json, finished, start, table
+
+A, B, _ = SHARDS
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def environment(server, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    S3FileSystem.clear_instance_cache()  # an instance keeps the endpoint it was made with
+    yield
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def folder(environment):
+    bucket = f"bucket-{uuid4().hex}"
+    fsspec.filesystem("s3").mkdir(bucket)
+    folder = OutputFolder(f"s3://{bucket}/nightly/out")
+    folder.prepare()
+    return folder
+
+
+def test_a_run_on_s3_is_started_committed_read_and_verified(folder):
+    assert folder.list() == []
+    finished(folder)
+    assert list(read_committed(folder)) == [table(spec) for spec in SHARDS]
+    assert verify(folder).summary_line() == "rows=12 missing=0 doubled=0 damaged=0 unaccounted=0"
+    assert folder.list() == ["_manifests", "_plan.parquet", "_run.json", "data"]
+
+
+def test_a_run_on_s3_is_resumed_by_another_process(folder):
+    run = start(folder)
+    commit(folder, run, A)
+    other = pickle.loads(pickle.dumps(folder))
+    assert start(other) == run
+    assert list(committed_shards(other, run.fingerprint)) == ["a"]
+    commit(other, run, B)
+    assert list(committed_shards(folder, run.fingerprint)) == ["a", "b"]
+
+
+def test_writes_of_another_client_are_seen(folder):
+    run = start(folder)
+    assert committed_shards(folder, run.fingerprint) == {}
+    S3FileSystem.clear_instance_cache()
+    commit(OutputFolder(folder.url), run, A)
+    assert list(committed_shards(folder, run.fingerprint)) == ["a"]
+
+
+def test_a_crash_before_the_manifest_shows_nothing_on_s3(folder, monkeypatch):
+    run = start(folder)
+    write = OutputFolder.write_bytes
+
+    def crash(self, name, data):
+        if name.startswith("_manifests"):
+            raise OSError("the node died")
+        write(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "write_bytes", crash)
+        with pytest.raises(OSError, match="the node died"):
+            commit(folder, run, A)
+    assert list(read_committed(folder)) == []
+    assert len(verify(folder).orphans) == 1
+    commit(folder, run, A)
+    assert list(read_committed(folder)) == [table(A)]
+
+
+def test_damage_on_s3_is_found(folder):
+    run = finished(folder)
+    manifests = committed_shards(folder, run.fingerprint)
+    data = bytearray(folder.read_bytes(manifests["a"].file))
+    data[50] ^= 1
+    folder.write_bytes(manifests["a"].file, bytes(data))
+    folder.remove(manifests["b"].file)
+    assert verify(folder).summary_line() == "rows=4 missing=8 doubled=0 damaged=2 unaccounted=0"
+    edit_json(folder, "_manifests/c.json", rows=1)
+    assert verify(folder).summary_line() == "rows=0 missing=12 doubled=0 damaged=3 unaccounted=0"
+    with pytest.raises(DamageError):
+        list(read_committed(folder))
+
+
+def test_foreign_objects_under_the_prefix_are_refused(folder):
+    folder.write_bytes("thesis.tex", b"precious")
+    with pytest.raises(OutputError, match=r"thesis\.tex"):
+        start(folder)
+
+
+def test_an_empty_object_that_stands_for_the_folder_is_no_foreign_file(folder):
+    folder._fs.touch(f"{folder._root}/")
+    assert folder.list() == []
+    start(folder)
+
+
+def test_a_bucket_that_is_not_there_is_refused_and_not_created(environment):
+    folder = OutputFolder("s3://no-such-bucket/out")
+    with pytest.raises(
+        OutputError, match=r"s3://no-such-bucket/out: .* cannot be created or written: .*bucket"
+    ):
+        folder.prepare()
+    with pytest.raises(OutputError, match="holds no run"):
+        verify(folder)
+
+
+def test_missing_credentials_are_a_fault_of_the_output(environment, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(OutputError, match=r"cannot be created or written: .*credentials"):
+        OutputFolder("s3://bucket/out").prepare()

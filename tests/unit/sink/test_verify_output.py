@@ -1,0 +1,203 @@
+import hashlib
+
+import pytest
+
+from flexray.sink import OutputFolder, committed_shards, verify
+from flexray.sink.records import PLAN_FILE, RUN_FILE, manifest_name
+from flexray.sink.rows import to_parquet
+from flexray.sink.run import plan_table
+from flexray.types import OutputError
+from tests.unit.sink.builders import SHARDS, commit, edit_json, finished, forge, row, start, table
+
+A, B, _ = SHARDS
+
+
+@pytest.fixture
+def manifests(folder):
+    return committed_shards(folder, finished(folder).fingerprint)
+
+
+def check(folder, rows, missing=0, doubled=0, damaged=0, unaccounted=0):
+    report = verify(folder)
+    assert report.summary_line() == (
+        f"rows={rows} missing={missing} doubled={doubled} damaged={damaged} unaccounted={unaccounted}"
+    )
+    assert report.ok == (missing + doubled + damaged + unaccounted == 0)
+    assert bool(report.findings) == (not report.ok)
+    return report
+
+
+def found(report, path):
+    return [str(finding) for finding in report.findings if finding.path.endswith(path)]
+
+
+def test_a_finished_run_is_in_order(folder, manifests):
+    report = check(folder, rows=12)
+    assert (report.planned_rows, report.planned_shards, report.committed_shards) == (12, 3, 3)
+    assert report.orphans == ()
+
+
+def test_an_unfinished_run_misses_rows(folder):
+    run = start(folder)
+    commit(folder, run, A)
+    report = check(folder, rows=4, missing=8)
+    assert "not committed" in found(report, "b.json")[0]
+
+
+def test_a_flipped_byte_is_damage_and_the_rows_are_missing(folder, manifests):
+    data = bytearray(folder.read_bytes(manifests["b"].file))
+    data[len(data) // 2] ^= 1
+    folder.write_bytes(manifests["b"].file, bytes(data))
+    report = check(folder, rows=8, missing=4, damaged=1)
+    assert "sha256 differs" in found(report, manifests["b"].file)[0]
+    assert "b.json and run again" in found(report, manifests["b"].file)[0]
+
+
+def test_a_truncated_file_is_damage(folder, manifests):
+    folder.write_bytes(manifests["b"].file, folder.read_bytes(manifests["b"].file)[:100])
+    assert "has 100 bytes" in found(check(folder, rows=8, missing=4, damaged=1), ".parquet")[0]
+
+
+def test_a_missing_data_file_is_damage(folder, manifests):
+    folder.remove(manifests["b"].file)
+    assert "is missing" in found(check(folder, rows=8, missing=4, damaged=1), ".parquet")[0]
+
+
+def test_an_orphan_is_told_but_is_no_fault(folder, manifests):
+    folder.write_bytes("data/b-00.parquet", to_parquet(table(B)))
+    folder.write_bytes("_manifests/.b.json.00.tmp", b"{")
+    assert check(folder, rows=12).orphans == ("data/b-00.parquet", "_manifests/.b.json.00.tmp")
+
+
+def test_a_doubled_row_is_counted(folder, manifests):
+    rows = table(B).to_pylist()
+    forge(folder, manifests["b"], table(B, rows=[*rows, rows[0]]))
+    check(folder, rows=13, doubled=1)
+
+
+def test_a_row_in_two_shards_is_doubled_and_unaccounted(folder, manifests):
+    rows = [*table(B).to_pylist(), row(A.row_ids[0], "b")]
+    forge(folder, manifests["b"], table(B, rows=rows))
+    check(folder, rows=13, doubled=1, unaccounted=1)
+
+
+def test_a_lost_row_is_missing(folder, manifests):
+    forge(folder, manifests["b"], table(B, rows=table(B).to_pylist()[1:]))
+    assert "lacks 1 planned row(s) (qa/test/b0)" in found(check(folder, rows=11, missing=1), "b.json")[0]
+
+
+def test_an_unplanned_row_is_unaccounted(folder, manifests):
+    rows = [*table(B).to_pylist()[1:], row("qa/test/invented", "b")]
+    forge(folder, manifests["b"], table(B, rows=rows))
+    check(folder, rows=12, missing=1, unaccounted=1)
+
+
+def test_an_unplanned_shard_is_unaccounted(folder):
+    run = start(folder, shards=[A])
+    commit(folder, run, A)
+    commit(folder, run, B)
+    check(folder, rows=8, unaccounted=4)
+
+
+def test_an_accounting_that_is_not_that_of_the_rows_is_unaccounted(folder, manifests):
+    wrong = manifests["b"].accounting.model_copy(update={"correct": 3, "prompt_tokens": 1})
+    forge(folder, manifests["b"], table(B), accounting=wrong)
+    report = check(folder, rows=12, unaccounted=2)
+    assert "correct: 3 -> 4" in found(report, manifests["b"].file)[0]
+
+
+def test_rows_that_break_the_rules_are_unaccounted(folder, manifests):
+    rows = [row(row_id, "b", backend_used="eager") for row_id in B.row_ids]
+    forge(folder, manifests["b"], table(B, rows=rows))
+    check(folder, rows=12, unaccounted=1)
+
+
+def test_an_edited_manifest_is_damage(folder, manifests):
+    edit_json(folder, manifest_name("b"), rows=3)
+    report = check(folder, rows=8, missing=4, damaged=1)
+    assert "was changed after it was written" in found(report, "b.json")[0]
+
+
+def test_a_manifest_that_is_no_json_is_damage(folder, manifests):
+    folder.write_bytes(manifest_name("b"), b"")
+    check(folder, rows=8, missing=4, damaged=1)
+
+
+def test_a_manifest_of_another_run_is_damage(folder, manifests):
+    forge(folder, manifests["b"], table(B), fingerprint="0" * 64)
+    check(folder, rows=8, missing=4, damaged=1)
+
+
+def test_a_copied_manifest_is_damage(folder, manifests):
+    folder.write_bytes(manifest_name("d"), folder.read_bytes(manifest_name("b")))
+    assert "is the manifest of shard b" in found(check(folder, rows=12, damaged=1), "d.json")[0]
+
+
+def test_a_manifest_cannot_name_a_file_outside(folder, manifests):
+    folder.write_bytes("secret.parquet", to_parquet(table(B)))
+    forged = manifests["b"].model_copy(update={"file": "data/../secret.parquet"}).sealed()
+    folder.write_bytes(manifest_name("b"), forged.to_bytes())
+    check(folder, rows=8, missing=4, damaged=1)
+
+
+def test_a_lost_manifest_leaves_its_rows_missing_and_its_file_an_orphan(folder, manifests):
+    folder.remove(manifest_name("b"))
+    assert check(folder, rows=8, missing=4).orphans == (manifests["b"].file,)
+
+
+@pytest.mark.parametrize("column", ["error", "token_ids"])
+def test_schema_drift_is_damage(folder, manifests, column):
+    forge(folder, manifests["b"], table(B).drop_columns([column]))
+    report = check(folder, rows=8, missing=4, damaged=1)
+    assert f"{column}: " in found(report, manifests["b"].file)[0]
+
+
+def test_a_file_that_is_no_parquet_is_damage(folder, manifests):
+    folder.write_bytes(manifests["b"].file, b"text")
+    truth = {"bytes": 4, "sha256": hashlib.sha256(b"text").hexdigest()}
+    folder.write_bytes(manifest_name("b"), manifests["b"].model_copy(update=truth).sealed().to_bytes())
+    assert "is no Parquet file" in found(check(folder, rows=8, missing=4, damaged=1), ".parquet")[0]
+
+
+def test_swapped_files_are_damage(folder, manifests):
+    a, b = (folder.read_bytes(manifests[name].file) for name in "ab")
+    folder.write_bytes(manifests["a"].file, b)
+    folder.write_bytes(manifests["b"].file, a)
+    check(folder, rows=4, missing=8, damaged=2)
+
+
+def test_an_edited_plan_is_damage_and_is_not_used(folder, manifests):
+    folder.write_bytes(PLAN_FILE, to_parquet(plan_table(SHARDS[:2])))
+    assert "is not the plan" in found(check(folder, rows=12, damaged=1), PLAN_FILE)[0]
+
+
+def test_a_lost_plan_is_damage_and_missing_rows_are_still_counted(folder, manifests):
+    folder.remove(PLAN_FILE)
+    folder.remove(manifest_name("b"))
+    check(folder, rows=8, missing=4, damaged=1)
+
+
+def test_an_edited_run_record_is_damage(folder, manifests):
+    edit_json(folder, RUN_FILE, fingerprint="0" * 64)
+    check(folder, rows=12, damaged=1)
+
+
+def test_faults_of_several_kinds_are_counted_together(folder, manifests):
+    folder.remove(manifests["a"].file)
+    edit_json(folder, manifest_name("c"), seconds=0.0)
+    rows = table(B).to_pylist()
+    forge(folder, manifests["b"], table(B, rows=[*rows, rows[0], row("x", "b")]))
+    check(folder, rows=6, missing=8, doubled=1, damaged=2, unaccounted=1)
+
+
+def test_a_folder_that_is_not_there_or_holds_no_run_is_an_error(tmp_path):
+    with pytest.raises(OutputError, match=r"out: holds no run"):
+        verify(OutputFolder(str(tmp_path / "out")))
+    with pytest.raises(OutputError, match="holds no run"):
+        verify(OutputFolder(str(tmp_path)))
+
+
+def test_verifying_changes_nothing(folder, manifests, tmp_path):
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    verify(folder)
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
