@@ -15,7 +15,9 @@ from flexray.types import UserError
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="YAML file, path or URL.")]
-SetOption = Annotated[list[str], typer.Option("--set", help="section.key=value, overrides the file; repeatable.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", help="section.key=value, overrides the file; repeatable.")
+]
 
 
 def _reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,7 +49,12 @@ def run(
     from flexray.run import run as run_job
 
     result = run_job(checked, fresh=fresh, say=_say)
-    print_summary(result.manifests.values(), method=checked.method.name, rows_now=result.rows_now, seconds=result.seconds)
+    print_summary(
+        result.manifests.values(),
+        method=checked.method.name,
+        rows_now=result.rows_now,
+        seconds=result.seconds,
+    )
 
 
 @app.command()

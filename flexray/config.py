@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import fsspec
 import yaml
@@ -163,7 +163,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
             tree = yaml.safe_load(stream)
     except FileNotFoundError as e:
         raise ConfigError(f"{path}: no such configuration file. Give a path or URL of a YAML file.") from e
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+    except Exception as e:  # each store raises its own types, for a bad URL, key or permission
         raise ConfigError(f"{path}: cannot be read as YAML: {e}") from e
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a mapping of sections is expected, found {type(tree).__name__}.")
@@ -189,11 +189,9 @@ def _hint(fault: Any) -> str:
         return ". Add this key."
     if fault["type"] == "extra_forbidden":
         section: Any = RunConfig
-        for part in fault["loc"][:-1]:
-            fields = getattr(section, "model_fields", {})
-            section = fields[part].annotation if part in fields else None
-        known = ", ".join(sorted(getattr(section, "model_fields", {})))
-        return f". Unknown key; known here: {known}" if known else ". Unknown key."
+        for part in fault["loc"][:-1]:  # a number is the place in a tuple[Section, ...]
+            section = get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
+        return f". Unknown key; known here: {', '.join(sorted(section.model_fields))}"
     return f" (value: {fault['input']!r})"
 
 

@@ -51,12 +51,12 @@ def run(config: RunConfig, *, fresh: bool = False, say: Say = print) -> RunResul
     start = time.perf_counter()
     folder = OutputFolder(config.output)
     folder.prepare()
-    if fresh:
-        discard_run(folder)
     check_checkpoint(config.model.path)
     found = scan(config.data)
+    discarded = fresh and discard_run(folder)  # not before it is known that this start can go on
     record = start_run(
         folder,
+        known=discarded,
         parts=fingerprint_parts(config, found),
         config=config.model_dump(mode="json"),
         provenance=provenance(),

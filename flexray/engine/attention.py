@@ -37,8 +37,6 @@ class AttentionPlan:
     """One forward pass's attention, built once and shared by all layers."""
 
     backend: Backend
-    keys: list[Tensor]  # the pool's, a layer each: [1, K, P, D]
-    values: list[Tensor]
     write_slots: Tensor  # int64 [B * T], where this pass's K/V go
     block_mask: BlockMask | None = None  # flex
     score_mod: ScoreMod | None = None  # flex
@@ -56,6 +54,8 @@ def flexray_attention(
     *,
     scaling: float,
     plan: AttentionPlan | None = None,
+    key_pool: Tensor | None = None,
+    value_pool: Tensor | None = None,
     dropout: float = 0.0,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
@@ -64,33 +64,35 @@ def flexray_attention(
     Args:
         query: [B, H, T, D], rotated. key, value: [B, K, T, D], key rotated.
         attention_mask: must be None: the mask is in the plan.
-        plan: must be given; without it there is no isolation, so there is no default.
+        plan, key_pool, value_pool: must be given; without them there is no isolation, so there is no
+            default. The pools are this layer's, [K, P, D].
 
     Returns:
         [B, T, H, D], and None for the attention weights.
     """
-    if plan is None or attention_mask is not None:
-        raise ValueError("flexray attention takes its mask from `plan` only; call the model through flexray.engine.llama")
-    keys, values = plan.keys[module.layer_idx], plan.values[module.layer_idx]
-    _write(keys, key, plan.write_slots)
-    _write(values, value, plan.write_slots)
-    out = BACKENDS[plan.backend](query, keys, values, scaling, plan)
+    if plan is None or key_pool is None or value_pool is None or attention_mask is not None:
+        raise ValueError("flexray attention takes its mask from `plan` only: call the model by flexray.engine.llama")
+    _write(key_pool, key, plan.write_slots)
+    _write(value_pool, value, plan.write_slots)
+    out = BACKENDS[plan.backend](query, key_pool, value_pool, scaling, plan)
     return out.transpose(1, 2).contiguous(), None
 
 
 def _write(pool: Tensor, new: Tensor, slots: Tensor) -> None:
-    """Put [B, K, T, D] into the pool's [1, K, P, D] at slots [B * T]."""
+    """Put [B, K, T, D] into the pool's [K, P, D] at slots [B * T]."""
     heads, width = new.shape[1], new.shape[3]
-    pool[0].index_copy_(1, slots, new.transpose(0, 1).reshape(heads, -1, width))
+    pool[:, slots] = new.transpose(0, 1).reshape(heads, -1, width)
 
 
 def _flex(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: AttentionPlan) -> Tensor:
     B, H, T, D = query.shape
-    K = keys.shape[1]
+    K = keys.shape[0]
     if plan.fold_heads:
         # flex_decoding wants a power-of-two H/K (3 in Llama-3.2-3B); as query tokens the ratio is 1
         query = query.reshape(B, K, (H // K) * T, D)
-    out = compiled_flex()(query, keys, values, plan.block_mask, plan.score_mod, scale, plan.calls)
+    # within a compiled layer, flex is part of its graph
+    flex = _counted_flex if torch.compiler.is_compiling() else compiled_flex()
+    out = flex(query, keys[None], values[None], plan.block_mask, plan.score_mod, scale, plan.calls)
     return out.reshape(B, H, T, D)
 
 
@@ -104,8 +106,18 @@ def _counted_flex(
     calls: Tensor,
 ) -> Tensor:
     calls.add_(1)  # in the compiled graph: counts only if this very code ran
-    gqa = query.shape[1] != keys.shape[1]
-    return flex_attention(query, keys, values, score_mod=score_mod, block_mask=block_mask, scale=scale, enable_gqa=gqa)
+    # the kernel's key tile must divide the mask's key block, and its default may be larger
+    half = query.is_cuda and query.dtype.itemsize == 2
+    return flex_attention(
+        query,
+        keys,
+        values,
+        score_mod=score_mod,
+        block_mask=block_mask,
+        scale=scale,
+        enable_gqa=query.shape[1] != keys.shape[1],
+        kernel_options={"BLOCK_N": block_mask.BLOCK_SIZE[1]} if half else None,
+    )
 
 
 @functools.cache
@@ -115,14 +127,19 @@ def compiled_flex() -> Callable[..., Tensor]:
     Past its recompile limit dynamo would run flex_attention uncompiled, a dense O(S x P) path, with one
     warning. Here that is an error.
     """
+    return static_compile(_counted_flex)
+
+
+def static_compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """torch.compile with a graph for each shape, none of them ever given up silently."""
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    return torch.compile(_counted_flex, dynamic=False, fullgraph=True)
+    return torch.compile(function, dynamic=False, fullgraph=True)
 
 
 def _sdpa(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: AttentionPlan) -> Tensor:
     assert plan.dense is not None
-    K = keys.shape[1]
+    K = keys.shape[0]
     seen_keys, seen_values = _gather(keys, plan.dense), _gather(values, plan.dense)
     mask = plan.dense.mask
     if plan.dense.bias is not None:
@@ -137,7 +154,7 @@ def _eager(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: Atte
     """Softmax written out, in float32."""
     assert plan.dense is not None
     B, H, T, D = query.shape
-    K = keys.shape[1]
+    K = keys.shape[0]
     grouped = query.reshape(B, K, H // K, T, D).float()
     seen_keys, seen_values = _gather(keys, plan.dense).float(), _gather(values, plan.dense).float()
     scores = torch.einsum("bkgtd,bkld->bkgtl", grouped, seen_keys) * scale
@@ -150,8 +167,8 @@ def _eager(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: Atte
 
 
 def _gather(pool: Tensor, view: DenseView) -> Tensor:
-    """[1, K, P, D] at slots [B, L] -> [B, K, L, D]."""
-    return pool[0][:, view.slots_BL].transpose(0, 1)
+    """[K, P, D] at slots [B, L] -> [B, K, L, D]."""
+    return pool[:, view.slots_BL].transpose(0, 1)
 
 
 def _count(plan: AttentionPlan) -> None:

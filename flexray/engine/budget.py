@@ -16,6 +16,8 @@ from flexray.masks.block_mask import QUERY_TILE
 
 MIN_BUCKET_ROWS = 8
 MIN_BUCKET_TOKENS = 2 * QUERY_TILE
+PREFILL_BUCKETS = 5
+"""Sizes of prefill passes, from `max_prefill_tokens` down by halves."""
 CPU_POOL_SLOTS = 8192
 
 
@@ -33,8 +35,20 @@ class Budget:
         return _round_up(rows, MIN_BUCKET_ROWS)
 
     def prefill_bucket(self, tokens: int) -> int:
-        """Tokens that a packed stream of `tokens` is padded to."""
-        return _round_up(tokens, MIN_BUCKET_TOKENS)
+        """Tokens that a pass of `tokens` is padded to."""
+        return _round_up(tokens, self._least_bucket)
+
+    def prefill_pass(self, tokens: int) -> int:
+        """How many of `tokens` waiting ones the next pass takes: a full bucket, the largest there is; when
+        they would fill even the smallest to less than one, all."""
+        bucket = self.max_prefill_tokens
+        while bucket > max(tokens, self._least_bucket):
+            bucket //= 2
+        return min(bucket, tokens)
+
+    @property
+    def _least_bucket(self) -> int:
+        return max(MIN_BUCKET_TOKENS, self.max_prefill_tokens >> (PREFILL_BUCKETS - 1))
 
     def pool_slots(self, num_context: int, needs: Sequence[int]) -> int:
         """Slots of a pool for a context and rows that need this many each.

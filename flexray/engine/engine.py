@@ -1,8 +1,10 @@
-"""The engine: prompts in, generations out. `_step` is the whole flow: admit, decode, retire."""
+"""The engine: prompts in, generations out. `_run` is the whole flow: admit, decode, retire."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from flexray.config import EngineConfig, MethodConfig
 from flexray.engine import llama
 from flexray.engine.budget import Budget, plan_budget
-from flexray.engine.decode import DecodeBatch, DecodeState, decode_step
+from flexray.engine.decode import DecodeBatch, DecodeState, decode
 from flexray.engine.fallback import describe, fallback_errors, is_out_of_memory, next_backends
 from flexray.engine.kv_pool import KVPool, Placement
 from flexray.engine.prefill import Stream, context_stream, copy_context, prefill, rows_stream
@@ -28,13 +30,50 @@ from flexray.types import Backend, Generation, Prompt
 MASK_CACHE_BYTES = 256 * 2**20
 
 
-@dataclass(slots=True)
+@dataclass
 class _Row:
     """A prompt on its way."""
 
     index: int  # in the caller's list
-    sample: SampleLayout
+    prompt: Prompt
+    method: MethodConfig
     placement: Placement | None = None
+    steps_left: int = 0  # decode steps until it is done at the latest
+
+    @functools.cached_property
+    def sample(self) -> SampleLayout:
+        return lay_out(self.prompt, self.method.layout, self.method.positions)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens to prefill."""
+        return sum(map(len, self.prompt.segments)) + len(self.prompt.cue)
+
+    @property
+    def placed(self) -> Placement:
+        assert self.placement is not None
+        return self.placement
+
+
+@dataclass(slots=True)
+class _Desk:
+    """What rows are worked on with: the pool, with one context in it, and the decoding state over it."""
+
+    context: tuple[int, ...]
+    pool: KVPool
+    state: DecodeState
+    group: int  # query heads for each key/value head
+    biased: bool
+    batches: dict[tuple[Backend, int], DecodeBatch] = dataclasses.field(default_factory=dict)
+
+    def batch(self, size: int, backend: Backend) -> DecodeBatch:
+        """The batch of that size."""
+        key = (backend, size)
+        if key not in self.batches:
+            self.batches[key] = DecodeBatch(
+                size, self.state, self.pool, backend=backend, group=self.group, biased=self.biased
+            )
+        return self.batches[key]
 
 
 class Engine:
@@ -60,8 +99,7 @@ class Engine:
         self.mask_cache = BlockMaskCache(MASK_CACHE_BYTES)
         self.stats = EngineStats.zero(self.device)
         self.broken: dict[Backend, str] = {}  # backends that failed, and how
-        self._context: tuple[int, ...] | None = None
-        self._pool: KVPool | None = None
+        self._desk: _Desk | None = None
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Generation]:
         """Answer prompts, each once, in the order given.
@@ -76,11 +114,10 @@ class Engine:
         done: dict[int, Generation] = {}
         by_context: dict[tuple[int, ...], list[_Row]] = {}
         for i, prompt in enumerate(prompts):
-            sample = lay_out(prompt, self.method.layout, self.method.positions)
-            by_context.setdefault(prompt.context, []).append(_Row(i, sample))
+            by_context.setdefault(prompt.context, []).append(_Row(i, prompt, self.method))
         for context, rows in by_context.items():
             # length-sorted: rows prefilled together are alike, and the long ones find the pool empty
-            rows.sort(key=lambda r: -r.sample.num_tokens)
+            rows.sort(key=lambda r: -r.num_tokens)
             self._answer(context, rows, done)
         return [done[i] for i in range(len(prompts))]
 
@@ -99,7 +136,7 @@ class Engine:
                         done[row.index] = self._generation(token_ids, backend, reasons, attempts)
                     return
                 except (torch.OutOfMemoryError, *fallback_errors()) as error:
-                    self._drop_pool()
+                    self._drop_desk()
                     if self.config.strict:
                         raise
                     reason = describe(backend, error)
@@ -124,88 +161,80 @@ class Engine:
         """Answer rows by one backend; yields each as soon as it is done."""
         if not rows:
             return
-        pool = self._pool_for(context, rows, backend)
-        state = DecodeState(pool, self.method.max_new_tokens)
-        waiting, active = deque(rows), list[_Row]()
-        batches: dict[int, DecodeBatch] = {}
+        desk = self._desk_for(context, rows, backend)
         passes = _Passes(self.stats, backend)
+        waiting, active = deque(rows), list[_Row]()
         try:
             while waiting or active:
-                self._admit(waiting, active, pool, state, passes)
-                self._decode(active, pool, state, batches, passes)
-                yield from self._retire(active, pool, state)
+                self._admit(waiting, active, desk, passes)
+                self._decode(active, desk, passes)
+                for row in itertools.islice(waiting, self.budget.max_rows):
+                    _ = row.sample  # lay out the next ones while the device is at work
+                yield from self._retire(active, desk)
         finally:
-            for row in active:
-                assert row.placement is not None
-                pool.release(row.placement)
-        passes.check(num_layers=len(pool.keys))
+            desk.pool.release([row.placed for row in active])
+        passes.check(num_layers=len(desk.pool.keys))
 
-    def _admit(
-        self, waiting: deque[_Row], active: list[_Row], pool: KVPool, state: DecodeState, passes: _Passes
-    ) -> None:
+    def _admit(self, waiting: deque[_Row], active: list[_Row], desk: _Desk, passes: _Passes) -> None:
         """Place and prefill waiting rows, if enough of them have room to make a pass worth while."""
         room = min(len(waiting), self.budget.max_rows - len(active))
         if not room or (active and room < min(len(waiting), self.budget.max_rows // 4)):
             return
-        new: list[_Row] = []
-        while len(new) < room and pool.fits(waiting[0].sample, state.max_new_tokens):
-            row = waiting.popleft()
-            row.placement = pool.place(row.sample, state.max_new_tokens)
-            new.append(row)
-        if not new:
-            assert active, "the pool holds the largest row: see _pool_for"
+        pool, state = desk.pool, desk.state
+        samples = [row.sample for row in itertools.islice(waiting, room)]
+        placements = pool.place(samples, state.max_new_tokens)
+        if not placements:
+            assert active, "the pool holds the largest row: see _desk_for"
             return
-        active += new
         start = time.perf_counter()
-        samples, placements = [r.sample for r in new], [r.placement for r in new if r.placement is not None]
-        for sample, placement in zip(samples, placements, strict=True):
-            copy_context(self.model, pool, sample, placement)
-        last_BD = self._prefill(rows_stream(samples, placements, pool), pool, passes, last_of_each=True)
+        samples = samples[: len(placements)]
+        for placement in placements:
+            row = waiting.popleft()
+            row.placement, row.steps_left = placement, state.max_new_tokens - 1
+            active.append(row)
+        copy_context(self.model, pool, samples, placements)
+        last_BD = self._prefill(rows_stream(samples, placements, pool), pool, passes)
         first_tokens = llama.logits(self.model, last_BD).argmax(-1)
-        state.admit(samples, placements, pool.context_blocks, first_tokens, self.stop)
+        state.admit(samples, placements, pool.context_lists, first_tokens, self.stop)
         self.stats.prefill_tokens += sum(s.num_tokens for s in samples)
         self.stats.prefill_seconds += time.perf_counter() - start
 
-    def _decode(
-        self, active: list[_Row], pool: KVPool, state: DecodeState, batches: dict[int, DecodeBatch], passes: _Passes
-    ) -> None:
+    def _decode(self, active: list[_Row], desk: _Desk, passes: _Passes) -> None:
         """A few steps for all active rows: as many as go by before the host looks who is done."""
         start = time.perf_counter()
-        size = self.budget.decode_bucket(len(active))
-        if size not in batches:
-            batches[size] = DecodeBatch(
-                size, state, pool, backend=passes.backend, group=self._group, biased=self._biased
-            )
-        batch = batches[size]
-        placements = [r.placement for r in active if r.placement is not None]
-        batch.choose([p.row for p in placements])
-        widest = len(pool.context_blocks) + max(len(p.blocks) for p in placements)
-        for _ in range(min(self.budget.steps_per_look, state.max_new_tokens - 1)):
-            decode_step(self.model, batch, self.stop, self.mask_cache, widest, self.stats.calls[passes.backend])
+        batch = desk.batch(self.budget.decode_bucket(len(active)), passes.backend)
+        batch.choose([row.placed.row for row in active])
+        widest = len(desk.pool.context_blocks) + max(len(row.placed.blocks) for row in active)
+        steps = min(self.budget.steps_per_look, max(row.steps_left for row in active))
+        for row in active:
+            row.steps_left -= steps
+        for _ in range(steps):
+            decode(self.model, batch, self.stop, self.mask_cache, widest, self.stats.calls[passes.backend])
             passes.count += 1
             self.stats.decode_steps += 1
         self.stats.decode_seconds += time.perf_counter() - start
 
-    def _retire(self, active: list[_Row], pool: KVPool, state: DecodeState) -> Iterator[tuple[_Row, list[int]]]:
+    def _retire(self, active: list[_Row], desk: _Desk) -> Iterator[tuple[_Row, list[int]]]:
         """Take out the rows that are done."""
-        places = torch.tensor([r.placement.row for r in active if r.placement], device=self.device)
-        done, produced = state.done[places].tolist(), state.produced[places].tolist()
-        finished = [i for i, d in enumerate(done) if d]
-        if not finished:
+        start = time.perf_counter()
+        state = desk.state
+        places = torch.tensor([row.placed.row for row in active], device=self.device)
+        done, produced = torch.stack([state.done[places].long(), state.produced[places]]).tolist()
+        self.stats.decode_seconds += time.perf_counter() - start  # the device's: this is where the host waits
+        if not any(done):
             return
         output = state.output[places].tolist()
-        rows = [active[i] for i in finished]
-        active[:] = [row for row, d in zip(active, done, strict=True) if not d]
-        for i, row in zip(finished, rows, strict=True):
-            assert row.placement is not None
-            pool.release(row.placement)
-            self.stats.generated_tokens += produced[i]
-            yield row, output[i][: produced[i]]
+        finished = [(row, output[i][: produced[i]]) for i, row in enumerate(active) if done[i]]
+        active[:] = [row for i, row in enumerate(active) if not done[i]]
+        desk.pool.release([row.placed for row, _ in finished])
+        for row, token_ids in finished:
+            self.stats.generated_tokens += len(token_ids)
+            yield row, token_ids
 
-    def _prefill(self, stream: Stream, pool: KVPool, passes: _Passes, *, last_of_each: bool) -> Tensor:
+    def _prefill(self, stream: Stream, pool: KVPool, passes: _Passes) -> Tensor:
         """Run a stream in passes; hidden states [N, hidden] of the last token of each of its N rows."""
         ends = []
-        for part in stream.passes(self.budget.max_prefill_tokens):
+        for part in stream.passes(self.budget):
             hidden = prefill(
                 self.model,
                 pool,
@@ -217,44 +246,40 @@ class Engine:
                 calls=self.stats.calls[passes.backend],
             )
             passes.count += 1
-            if last_of_each:
-                ends.append(hidden[part.row_ends().to(self.device)])
-        return torch.cat(ends) if ends else torch.empty(0)
+            ends.append(hidden[part.row_ends().to(self.device)])
+        return torch.cat(ends)
 
-    def _pool_for(self, context: tuple[int, ...], rows: list[_Row], backend: Backend) -> KVPool:
-        """The pool with this context in it; made anew when the context is another or a row is too large."""
+    def _desk_for(self, context: tuple[int, ...], rows: list[_Row], backend: Backend) -> _Desk:
+        """The desk with this context in its pool; made anew when the context is another or a row too large."""
+        copied = self.method.layout == "full_prompt" and self.method.positions == "continuous"
         needs = [
-            len(r.sample.copy_offsets) * len(context) + r.sample.num_tokens + self.method.max_new_tokens for r in rows
+            copied * len(r.prompt.segments) * len(context) + r.num_tokens + self.method.max_new_tokens for r in rows
         ]
         num_slots = self.budget.pool_slots(len(context), needs)
-        if self._pool is not None and self._context == context and self._pool.num_slots >= num_slots:
-            return self._pool
-        self._drop_pool()
-        config = self.model.config
+        if self._desk is not None and self._desk.context == context and self._desk.pool.num_slots >= num_slots:
+            return self._desk
+        self._drop_desk()
+        shape = self.model.config
         pool = KVPool(
-            num_layers=config.num_hidden_layers,
-            num_kv_heads=config.num_key_value_heads,
+            num_layers=shape.num_hidden_layers,
+            num_kv_heads=shape.num_key_value_heads,
             head_dim=self.model.model.layers[0].self_attn.head_dim,
             num_slots=num_slots,
             max_rows=self.budget.max_rows,
-            dtype=next(self.model.parameters()).dtype,
+            dtype=self.model.dtype,
             device=self.device,
         )
         if context:
             pool.place_context(len(context))
-            passes = _Passes(self.stats, backend)
-            self._prefill(context_stream(context, pool), pool, passes, last_of_each=False)
+            self._prefill(context_stream(context, pool), pool, _Passes(self.stats, backend))
             self.stats.context_tokens += len(context)
-        self._pool, self._context = pool, context
-        return pool
+        group = shape.num_attention_heads // shape.num_key_value_heads
+        self._desk = _Desk(context, pool, DecodeState(pool, self.method.max_new_tokens), group, self._biased)
+        return self._desk
 
-    def _drop_pool(self) -> None:
-        self._pool = self._context = None
+    def _drop_desk(self) -> None:
+        self._desk = None
         self.mask_cache.clear()
-
-    @property
-    def _group(self) -> int:
-        return self.model.config.num_attention_heads // self.model.config.num_key_value_heads
 
     @property
     def _biased(self) -> bool:

@@ -6,13 +6,15 @@ live in the pool. Layers, norms, MLPs and rotary embedding are the model's own.
 
 from __future__ import annotations
 
+import functools
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-from flexray.engine.attention import ATTENTION_NAME, AttentionPlan, register_attention
+from flexray.engine.attention import ATTENTION_NAME, AttentionPlan, register_attention, static_compile
 
 
 def patch(model: nn.Module) -> None:
@@ -23,30 +25,60 @@ def patch(model: nn.Module) -> None:
     register_attention()
     model.config._attn_implementation = ATTENTION_NAME
     for layer in model.model.layers:
-        layer.self_attn.config._attn_implementation = ATTENTION_NAME
+        assert layer.self_attn.config is model.config
 
 
-def forward(model: nn.Module, ids_BT: Tensor, positions_BT: Tensor, plan: AttentionPlan) -> Tensor:
-    """Hidden states after the last norm, [B, T, hidden].
+def forward(
+    model: nn.Module, ids_BT: Tensor, positions_BT: Tensor, plan: AttentionPlan, keys: list[Tensor], values: list[Tensor]
+) -> Tensor:
+    """Hidden states before the last norm, [B, T, hidden].
 
     Args:
         ids_BT: int64 [B, T]. positions_BT: int64 [B, T], RoPE positions.
-        plan: this pass's attention; its K/V are written into the pool.
+        plan: this pass's attention.
+        keys, values: the pool's, [K, P, D] for each layer; this pass's are written into them.
     """
     body = model.model
     hidden = body.embed_tokens(ids_BT)
     rotary = body.rotary_emb(hidden, position_ids=positions_BT)
-    for layer in body.layers:
-        out = layer(
-            hidden, attention_mask=None, position_ids=positions_BT, position_embeddings=rotary, use_cache=False, plan=plan
-        )
-        hidden = out[0] if isinstance(out, tuple) else out
-    return body.norm(hidden)
+    run = compiled_layer() if plan.backend == "flex" and hidden.is_cuda else _layer
+    for layer, key_pool, value_pool in zip(body.layers, keys, values, strict=True):
+        hidden = run(layer, hidden, positions_BT, rotary, plan, key_pool, value_pool)
+    return hidden
+
+
+def _layer(
+    layer: nn.Module,
+    hidden: Tensor,
+    positions: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    plan: AttentionPlan,
+    key_pool: Tensor,
+    value_pool: Tensor,
+) -> Tensor:
+    out = layer(
+        hidden,
+        attention_mask=None,
+        position_ids=positions,
+        position_embeddings=rotary,
+        use_cache=False,
+        plan=plan,
+        key_pool=key_pool,
+        value_pool=value_pool,
+    )
+    return out[0] if isinstance(out, tuple) else out
+
+
+@functools.cache
+def compiled_layer() -> Callable[..., Tensor]:
+    """A decoder layer as one graph, the same for all layers. On a GPU that fuses norms, rotation and
+    activation, which else cost as much memory traffic as the products; on a CPU it gains nothing."""
+    return static_compile(_layer)
 
 
 def logits(model: nn.Module, hidden: Tensor) -> Tensor:
-    """[..., hidden] -> [..., V]."""
-    return model.lm_head(hidden)
+    """Hidden states of `forward`, [..., hidden], to logits [..., V]."""
+    return model.lm_head(model.model.norm(hidden))
 
 
 def rotate_keys(model: nn.Module, keys_KCD: Tensor, offsets_M: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ or context simply takes several passes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,15 @@ from torch import Tensor, nn
 
 from flexray.engine import llama
 from flexray.engine.attention import AttentionPlan, DenseView
+from flexray.engine.budget import Budget
 from flexray.engine.kv_pool import BLOCK_SIZE, CONTEXT_SAMPLE, PADDING_SAMPLE, KVPool, Placement
-from flexray.masks.block_mask import QUERY_TILE, BlockMaskCache, packed_block_mask, tile_blocks
+from flexray.masks.block_mask import (
+    QUERY_TILE,
+    BlockLists,
+    BlockMaskCache,
+    packed_block_mask,
+    tile_blocks,
+)
 from flexray.masks.layout import ANSWER, CONTEXT, SampleLayout
 from flexray.masks.visibility import (
     QueryTables,
@@ -27,6 +34,13 @@ from flexray.masks.visibility import (
     make_visible,
 )
 from flexray.types import Backend
+
+
+COPIES_AT_ONCE = 256
+"""Rotated copies of the context written in one go; bounds the memory this takes."""
+
+
+NO_BLOCKS = BlockLists(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +56,8 @@ class Stream:
     bias: np.ndarray
     rows: np.ndarray
     ends: np.ndarray  # bool, the last token of a row
-    blocks: list[np.ndarray]  # key blocks each row may look at, the shared context's included
+    blocks: list[np.ndarray]  # each row's own key blocks
+    shared: BlockLists  # key blocks that all rows may look at
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -51,13 +66,17 @@ class Stream:
         """int64, where rows end in this stream: the tokens that the first answer tokens are sampled from."""
         return torch.from_numpy(np.flatnonzero(self.ends))
 
-    def passes(self, max_tokens: int) -> list[Stream]:
-        """Cut into streams of at most `max_tokens`."""
-        return [self._part(slice(i, i + max_tokens)) for i in range(0, len(self), max_tokens)]
+    def passes(self, budget: Budget) -> Iterator[Stream]:
+        """Cut into streams that fill the budget's buckets, the last one as well as it can."""
+        start = 0
+        while start < len(self):
+            stop = start + budget.prefill_pass(len(self) - start)
+            yield self._part(slice(start, stop))
+            start = stop
 
     def _part(self, part: slice) -> Stream:
         columns = (self.token_ids, self.positions, self.segments, self.orders, self.samples, self.slots, self.bias, self.rows, self.ends)
-        return Stream(*(c[part] for c in columns), blocks=self.blocks)
+        return Stream(*(c[part] for c in columns), blocks=self.blocks, shared=self.shared)
 
 
 def context_stream(token_ids: Sequence[int], pool: KVPool) -> Stream:
@@ -75,6 +94,7 @@ def context_stream(token_ids: Sequence[int], pool: KVPool) -> Stream:
         rows=np.zeros(C, dtype=np.int64),
         ends=index == C - 1,
         blocks=[pool.context_blocks],
+        shared=NO_BLOCKS,
     )
 
 
@@ -83,7 +103,8 @@ def rows_stream(samples: Sequence[SampleLayout], placements: Sequence[Placement]
     lengths = [s.num_tokens for s in samples]
     # a row's slots are in stream order; orders count from its first slot
     slots = [p.slots[s.orders - _first_order(s)] for s, p in zip(samples, placements, strict=True)]
-    shared = pool.context_blocks
+    sees_context = samples[0].sees_context
+    assert all(s.sees_context == sees_context for s in samples)
     return Stream(
         token_ids=np.concatenate([s.token_ids for s in samples]),
         positions=np.concatenate([s.positions for s in samples]),
@@ -94,13 +115,9 @@ def rows_stream(samples: Sequence[SampleLayout], placements: Sequence[Placement]
         bias=np.concatenate([np.where(s.segments == ANSWER, s.context_bias, 0.0) for s in samples]),
         rows=np.repeat(np.arange(len(samples)), lengths),
         ends=np.concatenate([np.arange(n) == n - 1 for n in lengths]),
-        blocks=[visible_blocks(s, p, shared) for s, p in zip(samples, placements, strict=True)],
+        blocks=[p.prompt_blocks for p in placements],
+        shared=pool.context_lists if sees_context else NO_BLOCKS,
     )
-
-
-def visible_blocks(sample: SampleLayout, placement: Placement, context_blocks: np.ndarray) -> np.ndarray:
-    """The key blocks a row may look at."""
-    return np.concatenate([context_blocks, placement.blocks]) if sample.sees_context else placement.blocks
 
 
 def _first_order(sample: SampleLayout) -> int:
@@ -108,19 +125,26 @@ def _first_order(sample: SampleLayout) -> int:
     return int(sample.copy_offsets[0]) if copied else int(sample.orders[0])
 
 
-def copy_context(model: nn.Module, pool: KVPool, sample: SampleLayout, placement: Placement) -> None:
-    """Write a row's rotated copies of the context into its slots, in all layers."""
+@torch.no_grad()
+def copy_context(
+    model: nn.Module, pool: KVPool, samples: Sequence[SampleLayout], placements: Sequence[Placement]
+) -> None:
+    """Write rows' rotated copies of the context into their slots, in all layers."""
     C = len(pool.context_slots)
-    if not len(sample.copy_offsets) or not C:
+    if not C or not any(len(s.copy_offsets) for s in samples):
         return
+    offsets = np.concatenate([s.copy_offsets for s in samples])
+    within = [(s.copy_offsets[:, None] + np.arange(C)).reshape(-1) for s in samples]
+    slots = np.concatenate([p.slots[i] for p, i in zip(placements, within, strict=True)])
     source = torch.from_numpy(pool.context_slots).to(pool.device)
-    within = (sample.copy_offsets[:, None] + np.arange(C)).reshape(-1)
-    target = torch.from_numpy(placement.slots[within]).to(pool.device)
-    offsets = torch.from_numpy(sample.copy_offsets).to(pool.device)
-    for keys, values in zip(pool.keys, pool.values, strict=True):
-        rotated_MKCD = llama.rotate_keys(model, keys[0][:, source], offsets)
-        keys[0].index_copy_(1, target, rotated_MKCD.transpose(0, 1).flatten(1, 2))
-        values[0].index_copy_(1, target, values[0][:, source].repeat(1, len(offsets), 1))
+    for start in range(0, len(offsets), COPIES_AT_ONCE):
+        part = slice(start, start + COPIES_AT_ONCE)
+        offsets_M = torch.from_numpy(offsets[part]).to(pool.device)
+        target = torch.from_numpy(slots[part.start * C : part.stop * C]).to(pool.device)
+        for keys, values in zip(pool.keys, pool.values, strict=True):
+            rotated_MKCD = llama.rotate_keys(model, keys[:, source], offsets_M)
+            keys[:, target] = rotated_MKCD.transpose(0, 1).flatten(1, 2)
+            values[:, target] = values[:, source].repeat(1, len(offsets_M), 1)
 
 
 @torch.no_grad()
@@ -142,7 +166,7 @@ def prefill(
         biased: whether any row of the run has a context bias (it decides on the graph, not the batch).
 
     Returns:
-        Hidden states [bucket, hidden].
+        Hidden states before the last norm, [bucket, hidden].
     """
     S = len(stream)
     assert bucket >= S and bucket % QUERY_TILE == 0
@@ -158,9 +182,9 @@ def prefill(
     block_mask = score_mod = dense = None
     if backend == "flex":
         rows = np.pad(stream.rows, (0, bucket - S), constant_values=len(stream.blocks))
-        tiles = tile_blocks(rows, [*stream.blocks, np.zeros(1, dtype=np.int64)])
-        digest = hashlib.blake2b(columns[1:].tobytes())
-        digest.update(b"".join(t.tobytes() for t in tiles))
+        tiles = tile_blocks(rows, stream.shared, [*stream.blocks, np.zeros(1, dtype=np.int64)])
+        digest = hashlib.blake2b(columns[2:].tobytes())
+        digest.update(b"".join(t.full.tobytes() + b"/" + t.partial.tobytes() for t in tiles))
         block_mask = cache.get(
             ("prefill", digest.digest(), bucket, BLOCK_SIZE, str(pool.device)),
             lambda: packed_block_mask(
@@ -173,12 +197,13 @@ def prefill(
         )
         score_mod = make_context_bias(tables, pool.tables) if biased else None
     else:
-        seen = np.unique(np.concatenate([[0], *(stream.blocks[r] for r in np.unique(stream.rows))]))
+        own = stream.blocks[stream.rows[0] : stream.rows[-1] + 1]
+        seen = np.concatenate([[0], stream.shared.full, stream.shared.partial, *own])
         slots_BL = torch.from_numpy((seen[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).reshape(1, -1)).to(pool.device)
         dense = DenseView(
             slots_BL,
             dense_mask(tables, pool.tables, slots_BL),
             dense_context_bias(tables, pool.tables, slots_BL) if biased else None,
         )
-    plan = AttentionPlan(backend, pool.keys, pool.values, slots, block_mask, score_mod, dense, calls=calls)
-    return llama.forward(model, ids[None], positions[None], plan)[0]
+    plan = AttentionPlan(backend, slots, block_mask, score_mod, dense, calls=calls)
+    return llama.forward(model, ids[None], positions[None], plan, pool.keys, pool.values)[0]

@@ -21,33 +21,44 @@ QUERY_TILE = 128
 """Query tokens in a block of the packed prefill."""
 
 
-def tile_blocks(rows_of_token: np.ndarray, blocks_of_row: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The key blocks each query tile of a packed stream may look at, ascending.
+@dataclass(frozen=True, slots=True)
+class BlockLists:
+    """Key blocks by block id: those a row sees all of, and those the mask_mod must be asked about."""
+
+    full: np.ndarray  # int64
+    partial: np.ndarray  # int64
+
+
+def tile_blocks(rows_of_token: np.ndarray, shared: BlockLists, blocks_of_row: Sequence[np.ndarray]) -> list[BlockLists]:
+    """The key blocks each query tile of a packed stream may look at.
 
     Args:
         rows_of_token: int [S], index into `blocks_of_row` for each token of the stream, ascending; S
             is a multiple of QUERY_TILE.
-        blocks_of_row: for each row, the ids of the blocks it may look at.
+        shared: blocks that all rows may look at.
+        blocks_of_row: for each row, the ids of its own blocks.
     """
     assert len(rows_of_token) % QUERY_TILE == 0
-    tiles = []
-    for start in range(0, len(rows_of_token), QUERY_TILE):
-        first, last = rows_of_token[start], rows_of_token[start + QUERY_TILE - 1]
-        tiles.append(np.unique(np.concatenate(blocks_of_row[first : last + 1])))
-    return tiles
+    first, last = rows_of_token[::QUERY_TILE], rows_of_token[QUERY_TILE - 1 :: QUERY_TILE]
+    return [
+        BlockLists(shared.full, np.concatenate([shared.partial, *blocks_of_row[a : b + 1]]))
+        for a, b in zip(first, last, strict=True)
+    ]
 
 
 def packed_block_mask(
-    tiles: Sequence[np.ndarray], *, num_blocks: int, block_size: int, mask_mod: MaskMod, device: torch.device
+    tiles: Sequence[BlockLists], *, num_blocks: int, block_size: int, mask_mod: MaskMod, device: torch.device
 ) -> BlockMask:
     """BlockMask [1, 1, S, P] of a packed stream from the blocks of each query tile."""
-    counts = np.asarray([len(t) for t in tiles], dtype=np.int32)
-    indices = np.zeros((len(tiles), num_blocks), dtype=np.int32)
-    for row, blocks in zip(indices, tiles, strict=True):
-        row[: len(blocks)] = blocks
+    counts = np.zeros((2, 1, 1, len(tiles)), dtype=np.int32)
+    indices = np.zeros((2, 1, 1, len(tiles), num_blocks), dtype=np.int32)
+    for i, tile in enumerate(tiles):
+        for kind, blocks in enumerate((tile.partial, tile.full)):
+            counts[kind, 0, 0, i] = len(blocks)
+            indices[kind, 0, 0, i, : len(blocks)] = blocks
     return make_block_mask(
-        torch.from_numpy(counts)[None, None].to(device),
-        torch.from_numpy(indices)[None, None].to(device),
+        torch.from_numpy(counts).to(device),
+        torch.from_numpy(indices).to(device),
         query_tokens=len(tiles) * QUERY_TILE,
         block_size=block_size,
         mask_mod=mask_mod,
@@ -57,10 +68,13 @@ def packed_block_mask(
 def make_block_mask(
     counts: Tensor, indices: Tensor, *, query_tokens: int, block_size: int, mask_mod: MaskMod
 ) -> BlockMask:
-    """BlockMask from block counts [B, 1, Q] and block indices [B, 1, Q, P / block_size]."""
+    """BlockMask from block counts [2, B, 1, Q] and block indices [2, B, 1, Q, P / block_size], partial
+    blocks first, full ones second."""
     return BlockMask.from_kv_blocks(
-        counts,
-        indices,
+        counts[0],
+        indices[0],
+        counts[1],
+        indices[1],
         BLOCK_SIZE=(QUERY_TILE, block_size),
         mask_mod=mask_mod,
         seq_lengths=(query_tokens, indices.shape[-1] * block_size),
@@ -69,7 +83,7 @@ def make_block_mask(
 
 
 def _num_bytes(mask: BlockMask) -> int:
-    return sum(t.numel() * t.element_size() for t in (mask.kv_num_blocks, mask.kv_indices) if t is not None)
+    return sum(t.numel() * t.element_size() for t in (mask.kv_indices, mask.full_kv_indices) if t is not None)
 
 
 @dataclass(slots=True)

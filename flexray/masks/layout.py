@@ -17,6 +17,9 @@ cue. In `full_prompt` the context's copies are never computed again:
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -66,39 +69,45 @@ def lay_out(prompt: Prompt, layout: Layout, positions: Positions) -> SampleLayou
     >>> lay_out(p, "full_prompt", "continuous").positions.tolist()
     [2, 5, 6, 7]
     """
-    num_context = len(prompt.context)
-    lengths = [len(s) for s in prompt.segments]
-    copied = layout == "full_prompt" and positions == "continuous" and num_context > 0
+    shape = _shape(
+        len(prompt.context), tuple(map(len, prompt.segments)), len(prompt.cue), layout, positions
+    )
+    token_ids = np.fromiter(itertools.chain(*prompt.segments, prompt.cue), np.int64, len(shape.segments))
+    return dataclasses.replace(shape, token_ids=token_ids)
 
-    token_ids: list[int] = []
+
+@functools.lru_cache(maxsize=4096)
+def _shape(
+    num_context: int, lengths: tuple[int, ...], num_cue: int, layout: Layout, positions: Positions
+) -> SampleLayout:
+    """All of a layout but the token ids: it depends on lengths only, and those repeat."""
+    copied = layout == "full_prompt" and positions == "continuous" and num_context > 0
     segments: list[int] = []
     orders: list[int] = []
     copy_offsets: list[int] = []
     order = 0 if copied else num_context
-    for number, segment in enumerate(prompt.segments, start=1):
+    for number, length in enumerate(lengths, start=1):
         if copied:
             copy_offsets.append(order)
             order += num_context
-        token_ids += segment
-        segments += [number] * len(segment)
-        orders += range(order, order + len(segment))
-        order += len(segment)
-    token_ids += prompt.cue
-    segments += [ANSWER] * len(prompt.cue)
-    orders += range(order, order + len(prompt.cue))
-    order += len(prompt.cue)
+        segments += [number] * length
+        orders += range(order, order + length)
+        order += length
+    segments += [ANSWER] * num_cue
+    orders += range(order, order + num_cue)
+    order += num_cue
 
     if positions == "restart":
         answer_start = num_context + max(lengths)
         position_ids = [num_context + i for n in lengths for i in range(n)]
-        position_ids += range(answer_start, answer_start + len(prompt.cue))
-        answer_position = answer_start + len(prompt.cue)
+        position_ids += range(answer_start, answer_start + num_cue)
+        answer_position = answer_start + num_cue
     else:
         position_ids = list(orders)
         answer_position = order
 
     return SampleLayout(
-        token_ids=np.asarray(token_ids, dtype=np.int64),
+        token_ids=np.zeros(0, dtype=np.int64),
         positions=np.asarray(position_ids, dtype=np.int64),
         segments=np.asarray(segments, dtype=np.int32),
         orders=np.asarray(orders, dtype=np.int32),

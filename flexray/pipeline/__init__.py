@@ -1,4 +1,4 @@
-"""The Ray Data stream: shard -> questions and prompts -> GPU actors -> commit. Only here and in jobs/ is Ray."""
+"""The Ray Data stream: shard -> questions and prompts -> GPU actors -> commit. Only it and jobs/ use Ray."""
 
 from flexray.pipeline.answer import AnsweredShard
 from flexray.pipeline.cluster import connect

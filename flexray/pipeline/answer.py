@@ -57,7 +57,9 @@ class Answerer:
         generations = [
             next(answers)
             if prompt is not None
-            else Generation(finish_reason="error", backend_requested=requested, attempts=0, error=question.error)
+            else Generation(
+                finish_reason="error", backend_requested=requested, attempts=0, error=question.error
+            )
             for question, prompt in zip(shard.questions, shard.prompts, strict=True)
         ]
         at_newline = self._config.method.stop_at_newline

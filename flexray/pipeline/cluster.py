@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from pathlib import Path
 
 import ray
@@ -13,6 +14,7 @@ from flexray.config import RayConfig
 from flexray.types import ConfigError
 
 PROJECT = Path(flexray.__file__).resolve().parent.parent
+KNOCK_SECONDS = 10
 
 
 def connect(config: RayConfig) -> None:
@@ -26,24 +28,44 @@ def connect(config: RayConfig) -> None:
     """
     if ray.is_initialized():
         return
-    # Ray copies the whole working directory to its workers only if asked; they import flexray from where
-    # it is installed, or from the project's folder if the command was started elsewhere
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))}}
     logging.getLogger("ray.data").addFilter(lambda r: "Progress bars disabled" not in r.getMessage())
     address = config.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        _join(address)
+    else:
+        _start(config)
+
+
+def _join(address: str) -> None:
     try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            # else Ray's core warns of how Ray Data itself passes an actor's arguments
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            ray.init(
-                num_cpus=config.num_cpus,
-                object_store_memory=config.object_store_mb and config.object_store_mb * 2**20,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env=environment,
-            )
-    except ConnectionError as e:
-        raise ConfigError(f"ray.address: no Ray cluster answers at {address}: {e}") from e
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError) as e:  # ValueError: no address at all
+        raise ConfigError(
+            f"ray.address: no Ray cluster answers at {address}: {e}. "
+            "Give the host:port or ray://host:port of a running cluster, or null to start one here."
+        ) from e
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nothing listens: Ray itself would go on trying for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+
+
+def _start(config: RayConfig) -> None:
+    # Ray copies the whole working directory to its workers only if asked; they import flexray from where
+    # it is installed, or from the project's folder if the command was started elsewhere
+    python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+    # else Ray's core warns of how Ray Data itself passes an actor's arguments
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    ray.init(
+        address="local",  # the default joins a cluster that `ray start` left on this machine
+        num_cpus=config.num_cpus,
+        object_store_memory=config.object_store_mb and config.object_store_mb * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {"PYTHONPATH": python_path}},
+    )

@@ -54,7 +54,7 @@ def make_prompt_builder(config: RunConfig) -> PromptBuilder:
     return PromptBuilder(load_tokenizer(config.model), config.prompt, config.method, max_positions)
 
 
-def load_tokenizer(config: ModelConfig):  # noqa: ANN201  transformers has a class for each kind
+def load_tokenizer(config: ModelConfig):  # transformers has a class for each kind
     """The model folder's tokenizer; runs no code of the folder's unless the configuration trusts it."""
     return AutoTokenizer.from_pretrained(
         config.path, local_files_only=True, trust_remote_code=config.trust_remote_code

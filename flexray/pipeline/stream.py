@@ -45,7 +45,9 @@ def answer_shards(
             _AnswerStage,
             fn_constructor_args=(config,),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=config.ray.min_actors, max_size=config.ray.max_actors),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=config.ray.min_actors, max_size=config.ray.max_actors
+            ),
             num_cpus=config.ray.num_cpus_per_actor,
             num_gpus=gpus,
         )

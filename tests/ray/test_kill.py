@@ -1,0 +1,100 @@
+"""Processes that die without a word: what is committed stays, and every row is there once in the end."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import psutil
+import pytest
+
+from flexray.run import run
+from tests.ray.jobs import (
+    assert_whole,
+    flexray_command,
+    flexray_run,
+    make_config,
+    make_tree,
+    manifests,
+    question,
+    write,
+    write_config,
+)
+
+ROWS = 60
+
+
+@pytest.fixture
+def slow_job(tiny_model, tmp_path):
+    """What takes a second or more once the model is loaded, in shards of two rows: (data, sections)."""
+    data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
+    sections = {"data": {"shard_rows": 2}, "method": {"max_new_tokens": 24, "stop_at_newline": False}}
+    return (tmp_path / "out", tiny_model, data), sections
+
+
+def wait_for(condition, what, seconds=120):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"no {what} within {seconds} s"
+        time.sleep(0.02)
+    return found
+
+
+def test_a_killed_run_is_resumed_and_every_row_is_there_once(slow_job, tmp_path):
+    arguments, sections = slow_job
+    output = arguments[0]
+    config = write_config(tmp_path, make_tree(*arguments, **sections))
+    with (tmp_path / "log").open("w") as log:
+        driver = subprocess.Popen(flexray_command(config), start_new_session=True, stdout=log, stderr=log)
+    family: list[psutil.Process] = []
+    try:
+        wait_for(lambda: manifests(output) or driver.poll() is not None, "manifest")
+        family = psutil.Process(driver.pid).children(recursive=True)  # the Ray that it has started
+        assert driver.poll() is None, (tmp_path / "log").read_text()
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        for process in family:
+            if process.is_running():  # by pid and start time, so never another's process
+                process.kill()
+        driver.wait()
+    psutil.wait_procs(family, timeout=30)
+    done = len(manifests(output))
+    assert 0 < done < ROWS // 2
+
+    second = flexray_run(config)
+    assert second.returncode == 0, second.stderr
+    assert f"{2 * done} rows in {done} shards committed already" in second.stdout
+    assert_whole(output, ROWS)
+
+
+def test_a_killed_actor_is_replaced_and_every_row_is_there_once(slow_job, local_ray):
+    arguments, sections = slow_job
+    output = arguments[0]
+    killed: list[int] = []
+
+    def kill_the_actor():
+        wait_for(lambda: manifests(output), "manifest")
+        (actor,) = wait_for(lambda: answerers(os.getpid()), "actor")
+        actor.kill()
+        killed.append(len(manifests(output)))
+
+    killer = threading.Thread(target=kill_the_actor)
+    killer.start()
+    run(make_config(*arguments, **sections), say=lambda _: None)
+    killer.join()
+    assert killed
+    assert killed[0] < ROWS // 2
+    assert_whole(output, ROWS)
+
+
+def answerers(driver):
+    """The processes below `driver` that hold an engine."""
+    found = []
+    for process in psutil.Process(driver).children(recursive=True):
+        try:
+            if "AnswerStage" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:  # it has ended meanwhile
+            continue
+    return found

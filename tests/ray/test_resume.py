@@ -1,0 +1,168 @@
+"""A second start of a run: it does what is missing, and refuses to mix in anything else."""
+
+import json
+import shutil
+
+import pytest
+
+from flexray.config import parse_config
+from flexray.run import run
+from flexray.types import OutputError
+from tests.ray.jobs import (
+    assert_whole,
+    flexray_run,
+    make_config,
+    make_tree,
+    manifests,
+    question,
+    rows_of,
+    write,
+    write_config,
+)
+
+ROWS = 7
+
+
+@pytest.fixture(scope="module")
+def finished(local_ray, tiny_model, tmp_path_factory):
+    """A finished run of three shards; returns its folder with questions.jsonl and out/. Do not change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    data = write(folder / "questions.jsonl", [question(i) for i in range(ROWS)])
+    run(make_config(folder / "out", tiny_model, data), say=lambda _: None)
+    return folder
+
+
+@pytest.fixture
+def again(finished, tiny_model, tmp_path):
+    """A copy of the finished run: returns the configuration tree of its second start."""
+    shutil.copytree(finished / "out", tmp_path / "out")
+    shutil.copy(finished / "questions.jsonl", tmp_path)
+    return make_tree(tmp_path / "out", tiny_model, tmp_path / "questions.jsonl")
+
+
+@pytest.fixture
+def output(again, tmp_path):
+    return tmp_path / "out"
+
+
+def start(tree, **options):
+    return run(parse_config(tree, source="test"), say=lambda _: None, **options)
+
+
+def contents(output):
+    return {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+
+
+def test_a_second_start_has_nothing_to_do_and_asks_for_no_ray(again, output, tmp_path):
+    before = contents(output)
+    again["ray"]["address"] = "127.0.0.1:1"  # where no cluster answers
+    done = flexray_run(write_config(tmp_path, again))
+    assert done.returncode == 0, done.stderr
+    assert "everything is committed: nothing to do" in done.stdout
+    assert contents(output) == before
+
+
+def test_a_cluster_that_does_not_answer_is_the_users_error(again, output, tmp_path):
+    manifests(output)["qa-test-000001"].unlink()
+    again["ray"]["address"] = "127.0.0.1:1"
+    done = flexray_run(write_config(tmp_path, again))
+    assert done.returncode == 2
+    assert "no Ray cluster answers at 127.0.0.1:1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_only_a_shard_without_a_manifest_is_answered_again(again, output):
+    def answers():
+        return {row_id: {**row, "source_file": ""} for row_id, row in rows_of(output).items()}  # it is a copy
+
+    rows, before = answers(), contents(output)
+    manifests(output)["qa-test-000001"].unlink()
+    result = start(again)
+    assert (result.rows_before, result.rows_now) == (4, 3)
+    assert_whole(output, ROWS)
+    assert answers() == rows
+    after = contents(output)
+    kept = [p for p in before if p.name != "qa-test-000001.json"]
+    assert {p: after[p] for p in kept} == {p: before[p] for p in kept}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "named"),
+    [
+        ("prompt", "instruction", "Reply.", 'prompt.instruction: "Answer." -> "Reply."'),
+        ("prompt", "few_shots", [], "prompt.few_shots: "),
+        ("method", "max_new_tokens", 5, "method.max_new_tokens: 4 -> 5"),
+        ("method", "layout", "full_prompt", "method.layout: "),
+        ("data", "max_paraphrases", 1, "data.max_paraphrases: null -> 1"),
+        ("data", "split", "train", 'data.split: "test" -> "train"'),
+        ("model", "dtype", "bfloat16", "model.dtype: "),
+    ],
+)
+def test_a_run_with_another_configuration_is_refused_by_its_name(again, output, section, key, value, named):
+    before = contents(output)
+    again[section][key] = value
+    with pytest.raises(OutputError) as error:
+        start(again)
+    assert str(output) in str(error.value)
+    assert named in str(error.value)
+    assert contents(output) == before
+
+
+def test_changed_data_are_refused(again, tmp_path):
+    changed = [question(i) for i in range(ROWS)]
+    changed[3] = question(3, answers=["other"])
+    write(tmp_path / "questions.jsonl", changed)
+    with pytest.raises(OutputError, match=r"data\.digest: "):
+        start(again)
+
+
+def test_another_model_of_the_same_shape_is_refused(again, save_tiny_model, tmp_path):
+    again["model"]["path"] = str(save_tiny_model(tmp_path / "model", seed=1))
+    with pytest.raises(OutputError, match=r"model\.digest: "):
+        start(again)
+
+
+def test_other_shards_of_the_same_rows_are_refused(again):
+    again["data"]["shard_rows"] = 2
+    with pytest.raises(OutputError, match="7 planned rows in 3 shards are not the 7 in 4 of now"):
+        start(again)
+
+
+def test_what_does_not_determine_the_rows_may_change(again, output, tiny_model, tmp_path):
+    again["engine"] = {"backend": "eager", "max_rows": 2}
+    again["ray"] = {"max_actors": 2}
+    again["model"]["path"] = str(shutil.copytree(tiny_model, tmp_path / "moved_model"))
+    (tmp_path / "questions.jsonl").rename(tmp_path / "moved.jsonl")
+    again["data"]["files"] = [str(tmp_path / "moved.jsonl")]
+    assert start(again).rows_before == ROWS
+
+
+def test_fresh_starts_over_and_leaves_other_peoples_files(again, output):
+    (output / "notes.txt").write_text("mine")
+    (output / "data" / "notes.txt").write_text("mine too")
+    again["method"]["max_new_tokens"] = 2
+    result = start(again, fresh=True)
+    assert (result.rows_before, result.rows_now) == (0, ROWS)
+    assert_whole(output, ROWS)
+    assert max(len(row["token_ids"]) for row in rows_of(output).values()) <= 2
+    assert (output / "notes.txt").read_text() == "mine"
+    assert (output / "data" / "notes.txt").read_text() == "mine too"
+    assert len(list((output / "data").glob("*.parquet"))) == 3
+
+
+@pytest.mark.parametrize(("section", "key"), [("model", "path"), ("data", "files")])
+def test_fresh_discards_nothing_when_the_new_run_cannot_start(again, output, tmp_path, section, key):
+    before = contents(output)
+    again[section][key] = str(tmp_path / "no-such-thing")
+    with pytest.raises(ValueError, match="no-such-thing"):
+        start(again, fresh=True)
+    assert contents(output) == before
+
+
+def test_an_edited_manifest_is_refused(again, output):
+    path = manifests(output)["qa-test-000000"]
+    record = json.loads(path.read_text())
+    record["rows"] = 2
+    path.write_text(json.dumps(record))
+    with pytest.raises(OutputError, match="qa-test-000000.json: was changed after it was written"):
+        start(again)

@@ -1,0 +1,101 @@
+"""The summary adds up, stays short, and prints generated text as it is."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from flexray.report.summary import print_summary
+
+
+def shard(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "shard_id": f"test-{number:05d}",
+        "rows": 100,
+        "errors": 0,
+        "scored": 100,
+        "correct": 60,
+        "backend_used": {"flex": 100},
+        "fallback_reason": {"": 100},
+        "seconds": 2.0,
+    } | changes
+
+
+def summary(shards: list[dict[str, Any]], width: int = 110, **options: Any) -> str:
+    out = io.StringIO()
+    print_summary(
+        shards, console=Console(file=out, width=width), **({"method": "attention/shared/restart"} | options)
+    )
+    return out.getvalue()
+
+
+def line(text: str, start: str) -> str:
+    return next(row for row in text.splitlines() if row.startswith(start))
+
+
+def test_totals_accuracy_and_speed_are_printed():
+    text = summary([shard(0), shard(1, errors=4, scored=96, correct=36)], seconds=8.0)
+    assert "attention/shared/restart" in line(text, "method")
+    assert line(text, "rows").split() == ["rows", "200"]
+    assert line(text, "answered").split() == ["answered", "196"]
+    assert line(text, "errors").split() == ["errors", "4"]
+    assert "49.0%" in line(text, "accuracy")
+    assert "42.1% to 55.9%" in line(text, "accuracy")
+    assert "96 of 196" in line(text, "accuracy")
+    assert "25.00 rows/s" in line(text, "speed")
+
+
+def test_each_shard_has_a_line_and_the_last_line_adds_up():
+    used = {"flex": 90, "sdpa": 8, "": 2}
+    reasons = {"": 92, "flex: out of memory": 8}
+    text = summary([shard(0), shard(1, errors=2, backend_used=used, fallback_reason=reasons)])
+    assert line(text, "test-00001").split()[1:5] == ["100", "2", "8", "60/100"]
+    assert "flex 90, sdpa 8, none 2" in line(text, "test-00001")
+    assert line(text, "all").split()[1:5] == ["200", "2", "8", "120/200"]
+    assert "8 rows: flex: out of memory" in text
+
+
+def test_many_shards_are_cut_and_the_rest_added_up():
+    text = summary([shard(i, errors=i % 2) for i in range(1000)])
+    assert sum("test-" in row for row in text.splitlines()) == 20
+    assert "... and 980 more" in text
+    assert line(text, "... and 980").split()[4:6] == ["98,000", "490"]
+    assert len(text.splitlines()) < 40
+
+
+def test_many_reasons_are_cut():
+    text = summary([shard(0, fallback_reason={f"reason {i}": 1 for i in range(50)})])
+    assert "... and 40 more reasons" in text
+
+
+def test_without_wall_time_the_speed_is_one_workers():
+    assert "50.00 rows/s  (100 rows in 2.0 s of work, per worker)" in summary([shard(0)])
+
+
+def test_without_gold_answers_nothing_is_scored():
+    text = summary([shard(0, scored=0, correct=0)])
+    assert "not scored" in line(text, "accuracy")
+    assert line(text, "test-00000").split()[4] == "-"
+
+
+def test_a_run_without_shards_is_printed():
+    text = summary([])
+    assert line(text, "rows").split() == ["rows", "0"]
+    assert "not measured" in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_and_reasons_are_never_markup(terminal):
+    out = io.StringIO()
+    bad = "[bold]x[/red] [link=http://evil]y"
+    console = Console(file=out, width=200, force_terminal=terminal, color_system=None)
+    shards = [shard(0, shard_id=bad, backend_used={bad: 100}, fallback_reason={bad: 1})]
+    print_summary(shards, method=bad, console=console)
+    assert out.getvalue().count(bad) >= 5
+
+
+def test_a_file_gets_plain_text():
+    assert "\x1b" not in summary([shard(0, errors=1)])

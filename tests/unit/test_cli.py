@@ -1,0 +1,180 @@
+"""The command line: a fault of the user's is one message and exit code 2, before anything expensive."""
+
+import json
+import re
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flexray.cli import app
+from flexray.sink import commit_shard
+from tests.unit.sink.builders import SHARDS, finished
+from tests.unit.sink.conftest import folder  # noqa: F401  a fixture
+
+RECORD = {"id": "a", "question": "Who?", "paraphrases": ["Which person?"], "answers": ["Ada"]}
+
+
+@pytest.fixture
+def tree(tmp_path, tiny_model):
+    """A configuration without a fault."""
+    data = tmp_path / "questions.jsonl"
+    data.write_text(json.dumps(RECORD) + "\n")
+    return {
+        "output": str(tmp_path / "out"),
+        "data": {"name": "qa", "files": [str(data)]},
+        "model": {"path": str(tiny_model)},
+        "engine": {"backend": "sdpa"},
+        "ray": {"address": "none:0"},  # a test that gets as far as Ray has gone too far
+    }
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """Runs a configuration that must be refused, and returns the message."""
+
+    def no_ray(config):
+        raise AssertionError("Ray was asked for")
+
+    monkeypatch.setattr("flexray.run.connect", no_ray)
+
+    def refused(tree, *arguments):
+        config = tmp_path / "job.yaml"
+        config.write_text(yaml.safe_dump(tree))
+        result = CliRunner().invoke(app, ["run", "--config", str(config), *arguments])
+        assert result.exit_code == 2, result.output
+        assert isinstance(result.exception, SystemExit)
+        assert result.stdout == ""
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("error: ") == 1
+        assert "Traceback" not in result.stderr
+        return result.stderr
+
+    return refused
+
+
+def test_a_missing_data_file_is_named(tree, refused, tmp_path):
+    tree["data"]["files"] = [str(tmp_path / "none.jsonl")]
+    assert f"{tmp_path}/none.jsonl: no such file. Correct data.files." in refused(tree)
+
+
+def test_a_glob_without_a_match_is_named(tree, refused, tmp_path):
+    tree["data"]["files"] = [str(tmp_path / "*.parquet")]
+    assert f"{tmp_path}/*.parquet: no file matches this glob" in refused(tree)
+
+
+@pytest.mark.parametrize("role", ["id", "question", "paraphrases", "answers"])
+def test_a_field_that_no_record_has_is_named_with_those_there_are(tree, refused, role):
+    tree["data"]["fields"] = {role: "nosuch"}
+    message = refused(tree)
+    assert "questions.jsonl: no record has the field 'nosuch'" in message
+    assert f"Set data.fields.{role} to one of: 'id', 'question', 'paraphrases', 'answers'" in message
+
+
+def test_an_empty_data_file_is_named(tree, refused, tmp_path):
+    (tmp_path / "questions.jsonl").write_text("\n")
+    assert f"{tmp_path}/questions.jsonl: no rows in any file" in refused(tree)
+
+
+def test_a_missing_configuration_is_named(tmp_path):
+    result = CliRunner().invoke(app, ["run", "--config", str(tmp_path / "none.yaml")])
+    assert result.exit_code == 2
+    assert f"error: {tmp_path}/none.yaml: no such configuration file" in result.stderr
+
+
+def test_an_unknown_key_is_named_with_the_known_ones(tree, refused, tmp_path):
+    tree["data"]["shard_row"] = 3
+    message = refused(tree)
+    assert f"{tmp_path}/job.yaml" in message
+    assert "data.shard_row" in message
+    assert re.search(r"known here: .*shard_rows", message)
+
+
+def test_a_value_of_the_wrong_type_is_named(tree, refused):
+    tree["data"]["shard_rows"] = "many"
+    message = refused(tree)
+    assert "data.shard_rows" in message
+    assert "'many'" in message
+
+
+def test_a_bad_override_is_named(tree, refused):
+    assert "engine.backend" in refused(tree, "--set", "engine.backend=flash")
+
+
+def test_a_missing_model_folder_is_named(tree, refused, tmp_path):
+    tree["model"]["path"] = str(tmp_path / "nomodel")
+    assert f"{tmp_path}/nomodel: no such model folder" in refused(tree)
+
+
+def test_a_model_that_is_no_llama_is_refused(tree, refused, tmp_path):
+    (tmp_path / "gpt2").mkdir()
+    (tmp_path / "gpt2" / "config.json").write_text('{"model_type": "gpt2"}')
+    tree["model"]["path"] = str(tmp_path / "gpt2")
+    message = refused(tree)
+    assert f"{tmp_path}/gpt2/config.json: model_type 'gpt2'" in message
+    assert "LLaMA" in message
+
+
+@pytest.mark.parametrize("output", ["{tmp}/file", "{tmp}/file/below", "/proc/flexray/out", "nosuch://bucket/out", ""])
+def test_an_output_folder_that_cannot_be_written_is_told_before_the_model_is_looked_at(
+    tree, refused, tmp_path, output
+):
+    (tmp_path / "file").write_text("in the way")
+    tree["output"] = output.format(tmp=tmp_path)
+    tree["model"]["path"] = str(tmp_path / "nomodel")
+    tree["data"]["files"] = [str(tmp_path / "none.jsonl")]
+    message = refused(tree)
+    assert tree["output"] in message
+    assert "output folder" in message
+    assert "nomodel" not in message
+    assert "none.jsonl" not in message
+
+
+def test_an_output_folder_of_something_else_is_left_alone(tree, refused, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    message = refused(tree, "--fresh")
+    assert f"{tmp_path}/out: is not empty and holds no run (thesis.txt)" in message
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def verify(path):
+    result = CliRunner().invoke(app, ["verify", str(path)])
+    return result.exit_code, result.stdout.splitlines(), result.stderr
+
+
+def test_verify_of_a_whole_run_is_0(folder):  # noqa: F811
+    finished(folder)
+    code, lines, _ = verify(folder)
+    assert code == 0
+    assert lines == ["rows=12 missing=0 doubled=0 damaged=0 unaccounted=0"]
+
+
+def test_verify_of_a_run_with_a_shard_missing_is_1_and_names_it(folder, tmp_path):  # noqa: F811
+    finished(folder)
+    folder.remove("_manifests/b.json")
+    code, lines, _ = verify(folder)
+    assert code == 1
+    assert lines[-1] == "rows=8 missing=4 doubled=0 damaged=0 unaccounted=0"
+    assert "_manifests/b.json: shard b is not committed" in lines[0]
+    assert lines[1].startswith("1 file(s) of attempts that were not committed")
+
+
+def test_verify_of_a_damaged_file_is_1_and_names_it(folder, tmp_path):  # noqa: F811
+    finished(folder)
+    (path,) = (tmp_path / "out" / "data").glob("a-*.parquet")
+    path.write_bytes(path.read_bytes()[:-1])
+    code, lines, _ = verify(folder)
+    assert code == 1
+    assert lines[-1] == "rows=8 missing=4 doubled=0 damaged=1 unaccounted=0"
+    assert str(path) in lines[0]
+
+
+@pytest.mark.parametrize("name", ["none", "file", "nosuch://x"])
+def test_verify_of_what_is_no_run_is_2(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    path = name if "://" in name else tmp_path / name
+    code, lines, stderr = verify(path)
+    assert code == 2
+    assert lines == []
+    assert stderr.startswith(f"error: {path}")
