@@ -49,12 +49,13 @@ def run(
     from flexray.run import run as run_job
 
     result = run_job(checked, fresh=fresh, say=_say)
-    print_summary(
-        result.manifests.values(),
-        method=checked.method.name,
-        rows_now=result.rows_now,
-        seconds=result.seconds,
-    )
+    shards = [
+        {"shard_id": m.shard_id, "seconds": m.seconds, **m.accounting.model_dump()}
+        for m in result.manifests.values()
+    ]
+    # the wall time is that of this start's rows only
+    seconds = None if result.rows_before else result.seconds
+    print_summary(shards, method=checked.method.name, seconds=seconds)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import LlamaForCausalLM
 
 from flexray.types import Prompt
 
@@ -65,7 +66,7 @@ def mask_of(tokens: list[Token]) -> Tensor:
 
 
 @torch.no_grad()
-def logits_of(model: torch.nn.Module, tokens: list[Token], mask: Tensor | None = None) -> Tensor:
+def logits_of(model: LlamaForCausalLM, tokens: list[Token], mask: Tensor | None = None) -> Tensor:
     """Logits [L, V] of the whole stream under its dense mask, by the unpatched model."""
     mask = mask_of(tokens) if mask is None else mask
     bias = torch.zeros(mask.shape, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
@@ -78,7 +79,7 @@ def logits_of(model: torch.nn.Module, tokens: list[Token], mask: Tensor | None =
 
 
 def answer(
-    model: torch.nn.Module,
+    model: LlamaForCausalLM,
     prompt: Prompt,
     *,
     layout: str = "shared_context",

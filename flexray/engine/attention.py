@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
@@ -27,7 +26,7 @@ ATTENTION_NAME = "flexray"
 class DenseView:
     """What sdpa and eager need: the slots each row looks at, and the mask over them."""
 
-    slots_BL: Tensor  # int64 [B, L]
+    slots: Tensor  # int64 [B, L]
     mask: Tensor  # bool [B, 1, T, L]
     bias: Tensor | None  # float32 [B, 1, T, L], added to the scores
 
@@ -38,11 +37,11 @@ class AttentionPlan:
 
     backend: Backend
     write_slots: Tensor  # int64 [B * T], where this pass's K/V go
+    calls: Tensor  # int64 [1], counted where the attention is computed
     block_mask: BlockMask | None = None  # flex
     score_mod: ScoreMod | None = None  # flex
     dense: DenseView | None = None  # sdpa, eager
     fold_heads: bool = False  # flex, T == 1: the G heads of a group become G query tokens
-    calls: Tensor | None = None  # int64 [1], counted where the attention is computed
 
 
 def flexray_attention(
@@ -71,7 +70,9 @@ def flexray_attention(
         [B, T, H, D], and None for the attention weights.
     """
     if plan is None or key_pool is None or value_pool is None or attention_mask is not None:
-        raise ValueError("flexray attention takes its mask from `plan` only: call the model by flexray.engine.llama")
+        raise ValueError(
+            "flexray attention takes its mask from `plan` only: call the model by flexray.engine.llama"
+        )
     _write(key_pool, key, plan.write_slots)
     _write(value_pool, value, plan.write_slots)
     out = BACKENDS[plan.backend](query, key_pool, value_pool, scaling, plan)
@@ -87,6 +88,7 @@ def _write(pool: Tensor, new: Tensor, slots: Tensor) -> None:
 def _flex(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: AttentionPlan) -> Tensor:
     B, H, T, D = query.shape
     K = keys.shape[0]
+    assert plan.block_mask is not None
     if plan.fold_heads:
         # flex_decoding wants a power-of-two H/K (3 in Llama-3.2-3B); as query tokens the ratio is 1
         query = query.reshape(B, K, (H // K) * T, D)
@@ -144,8 +146,8 @@ def _sdpa(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: Atten
     mask = plan.dense.mask
     if plan.dense.bias is not None:
         mask = plan.dense.bias.to(query.dtype).masked_fill(~mask, float("-inf"))
-    _count(plan)
-    return F.scaled_dot_product_attention(
+    plan.calls.add_(1)
+    return nn.functional.scaled_dot_product_attention(
         query, seen_keys, seen_values, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != K
     )
 
@@ -162,18 +164,13 @@ def _eager(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: Atte
         scores = scores + plan.dense.bias[:, None]
     scores = scores.masked_fill(~plan.dense.mask[:, None], float("-inf"))
     out = torch.einsum("bkgtl,bkld->bkgtd", scores.softmax(-1), seen_values)
-    _count(plan)
+    plan.calls.add_(1)
     return out.reshape(B, H, T, D).to(query.dtype)
 
 
 def _gather(pool: Tensor, view: DenseView) -> Tensor:
     """[K, P, D] at slots [B, L] -> [B, K, L, D]."""
-    return pool[:, view.slots_BL].transpose(0, 1)
-
-
-def _count(plan: AttentionPlan) -> None:
-    if plan.calls is not None:
-        plan.calls.add_(1)
+    return pool[:, view.slots].transpose(0, 1)
 
 
 BACKENDS: dict[Backend, Callable[[Tensor, Tensor, Tensor, float, AttentionPlan], Tensor]] = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from transformers import LlamaForCausalLM
 
 from flexray.config import EngineConfig
 from flexray.engine import llama
@@ -18,7 +18,7 @@ MIN_BUCKET_ROWS = 8
 MIN_BUCKET_TOKENS = 2 * QUERY_TILE
 PREFILL_BUCKETS = 5
 """Sizes of prefill passes, from `max_prefill_tokens` down by halves."""
-CPU_POOL_SLOTS = 8192
+LEAST_POOL_SLOTS = 8192
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,18 +51,14 @@ class Budget:
         return max(MIN_BUCKET_TOKENS, self.max_prefill_tokens >> (PREFILL_BUCKETS - 1))
 
     def pool_slots(self, num_context: int, needs: Sequence[int]) -> int:
-        """Slots of a pool for a context and rows that need this many each.
+        """Slots of a pool for a context and rows that need this many each, of which the largest fits."""
+        largest = sorted(needs, reverse=True)[: self.max_rows]
+        wanted = self.least_slots(num_context, 0) + sum(blocks_for(n) for n in largest) * BLOCK_SIZE
+        return min(self.max_slots, _round_up(wanted, LEAST_POOL_SLOTS))
 
-        Raises:
-            MemoryError: the largest row does not fit into the memory.
-        """
-        blocks = sorted((blocks_for(n) for n in needs), reverse=True)
-        fixed = 1 + blocks_for(num_context)
-        least = (fixed + blocks[0]) * BLOCK_SIZE
-        if least > self.max_slots:
-            raise MemoryError(f"a row needs a KV pool of {least} slots; the memory holds {self.max_slots}")
-        wanted = (fixed + sum(blocks[: self.max_rows])) * BLOCK_SIZE
-        return min(self.max_slots, _round_up(wanted, CPU_POOL_SLOTS))
+    def least_slots(self, num_context: int, needed: int) -> int:
+        """Slots of a pool that holds the scratch block, a context and one row."""
+        return (1 + blocks_for(num_context) + blocks_for(needed)) * BLOCK_SIZE
 
     def halved(self) -> Budget:
         """Half the rows and tokens at once."""
@@ -70,15 +66,17 @@ class Budget:
             self,
             max_rows=max(1, self.max_rows // 2),
             max_prefill_tokens=max(MIN_BUCKET_TOKENS, self.max_prefill_tokens // 2),
-            max_slots=max(CPU_POOL_SLOTS, self.max_slots // 2),
+            max_slots=max(LEAST_POOL_SLOTS, self.max_slots // 2),
         )
 
 
-def plan_budget(model: nn.Module, config: EngineConfig) -> Budget:
+def plan_budget(model: LlamaForCausalLM, config: EngineConfig) -> Budget:
     """Sizes for a model on its device."""
     device = llama.device_of(model)
     on_gpu = device.type == "cuda"
-    max_prefill_tokens = _round_up(config.max_prefill_tokens or (32768 if on_gpu else 2048), MIN_BUCKET_TOKENS)
+    max_prefill_tokens = _round_up(
+        config.max_prefill_tokens or (32768 if on_gpu else 2048), MIN_BUCKET_TOKENS
+    )
     if on_gpu:
         free, _ = torch.cuda.mem_get_info(device)
         shape = model.config
@@ -96,11 +94,11 @@ def plan_budget(model: nn.Module, config: EngineConfig) -> Budget:
     )
 
 
-def slot_bytes(model: nn.Module) -> int:
+def slot_bytes(model: LlamaForCausalLM) -> int:
     """Bytes of one token's K and V in all layers."""
     shape = model.config
     head_dim = model.model.layers[0].self_attn.head_dim
-    return 2 * shape.num_hidden_layers * shape.num_key_value_heads * head_dim * model.dtype.itemsize
+    return 2 * shape.num_hidden_layers * llama.num_kv_heads(model) * head_dim * model.dtype.itemsize
 
 
 def _round_up(count: int, unit: int) -> int:

@@ -48,6 +48,27 @@ def check_checkpoint(path: str | Path) -> LlamaConfig:
     return config
 
 
+def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer, nothing downloaded.
+
+    Raises:
+        ModelError: as `check_checkpoint`, or the tokenizer cannot be built.
+    """
+    from transformers import AutoTokenizer
+
+    config = check_checkpoint(path)
+    try:
+        with no_progress_bars():
+            return AutoTokenizer.from_pretrained(
+                path,
+                config=config,  # else AutoConfig would read, and may run, what config.json's auto_map names
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+            )
+    except Exception as e:  # transformers and tokenizers raise many types, bare Exception among them
+        raise ModelError(f"{path}: the tokenizer cannot be loaded: {e}") from e
+
+
 def load_model(
     path: str | Path,
     *,
@@ -72,7 +93,7 @@ def load_model(
             cannot be built, or the device is not there.
     """
     import torch
-    from transformers import AutoTokenizer, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     config = check_checkpoint(path)
     device = _resolve_device(device)
@@ -81,16 +102,8 @@ def load_model(
     elif isinstance(dtype, str):
         dtype = getattr(torch, dtype)
 
+    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     with no_progress_bars():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                path,
-                config=config,  # else AutoConfig would read, and may run, what config.json's auto_map names
-                local_files_only=True,
-                trust_remote_code=trust_remote_code,
-            )
-        except Exception as e:  # transformers and tokenizers raise many types, bare Exception among them
-            raise ModelError(f"{path}: the tokenizer cannot be loaded: {e}") from e
         try:
             loaded: Any = LlamaForCausalLM.from_pretrained(
                 path,

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
+from transformers import LlamaForCausalLM
 
 from flexray.engine import llama
 from flexray.engine.attention import AttentionPlan, DenseView
 from flexray.engine.kv_pool import BLOCK_SIZE, PADDING_SAMPLE, KVPool, Placement
+from flexray.engine.transfer import to_device
 from flexray.masks.block_mask import BlockLists, BlockMaskCache, make_block_mask
 from flexray.masks.layout import ANSWER, SampleLayout
 from flexray.masks.visibility import (
@@ -66,28 +68,37 @@ class DecodeState:
         Args:
             context: the blocks of the context that the rows share.
         """
-        device = self.token.device
-        rows = torch.tensor([p.row for p in placements], device=device)
         lists = [_decode_blocks(s, p, context) for s, p in zip(samples, placements, strict=True)]
         indices = np.zeros((2, len(samples), self.block_indices.shape[2]), dtype=np.int32)
         for i, blocks in enumerate(lists):
             indices[0, i, : len(blocks.partial)] = blocks.partial
             indices[1, i, : len(blocks.full)] = blocks.full
-        others = [len(b.partial) - len(p.blocks) for b, p in zip(lists, placements, strict=True)]
-        slots = np.stack([p.slots[-self.max_new_tokens :] for p in placements])
-        self.block_indices[:, rows] = torch.from_numpy(indices).to(device)
-        self.full_blocks[rows] = torch.tensor([len(b.full) for b in lists], dtype=torch.int32, device=device)
-        self.other_blocks[rows] = torch.tensor(others, dtype=torch.int32, device=device)
-        self.num_prompt[rows] = torch.tensor([p.num_prompt for p in placements], device=device)
-        self.slots[rows] = torch.from_numpy(slots).to(device)
-        self.position[rows] = torch.tensor([s.answer_position for s in samples], device=device)
-        self.order[rows] = torch.tensor([s.answer_order for s in samples], device=device, dtype=torch.int32)
-        self.context_bias[rows] = torch.tensor([s.context_bias for s in samples], device=device)
+        numbers = [
+            (
+                p.row,
+                len(b.full),
+                len(b.partial) - len(p.blocks),
+                p.num_prompt,
+                s.answer_position,
+                s.answer_order,
+            )
+            for s, p, b in zip(samples, placements, lists, strict=True)
+        ]
+        device = self.token.device
+        rows, full, others, num_prompt, position, order = to_device(np.asarray(numbers).T, device)
+        self.block_indices[:, rows] = to_device(indices, device)
+        self.full_blocks[rows] = full.int()
+        self.other_blocks[rows] = others.int()
+        self.num_prompt[rows] = num_prompt
+        self.position[rows] = position
+        self.order[rows] = order.int()
+        self.slots[rows] = to_device(np.stack([p.slots[-self.max_new_tokens :] for p in placements]), device)
+        bias = np.asarray([s.context_bias for s in samples], dtype=np.float32)
+        self.context_bias[rows] = to_device(bias, device)
         self.token[rows] = first_tokens
         self.output[rows, 0] = first_tokens
         self.produced[rows] = 1
         self.done[rows] = stop[first_tokens] | (self.max_new_tokens == 1)
-
 
     def block_counts(self, rows: Tensor) -> Tensor:
         """int32 [2, B]: how many partial and full blocks rows look at, with the next token in its slot."""
@@ -109,7 +120,9 @@ def _decode_blocks(sample: SampleLayout, placement: Placement, context: BlockLis
 class DecodeBatch:
     """One batch size of one backend: the static tensors a step reads, refreshed in place, and its mask."""
 
-    def __init__(self, size: int, state: DecodeState, pool: KVPool, *, backend: Backend, group: int, biased: bool):
+    def __init__(
+        self, size: int, state: DecodeState, pool: KVPool, *, backend: Backend, group: int, biased: bool
+    ):
         self.size, self.state, self.pool, self.backend, self.biased = size, state, pool, backend, biased
         device = pool.device
         self.rows = torch.full((size,), state.padding_row, dtype=torch.int64, device=device)
@@ -133,7 +146,7 @@ class DecodeBatch:
     def choose(self, rows: Sequence[int]) -> None:
         """Decode these rows of the pool from now on."""
         padded = [*rows, *[self.state.padding_row] * (self.size - len(rows))]
-        self.rows.copy_(torch.tensor(padded), non_blocking=True)
+        self.rows.copy_(to_device(np.asarray(padded), self.rows.device))
 
     def block_mask(self, cache: BlockMaskCache) -> BlockMask:
         """The mask of this batch size over this pool: its tensors' contents follow the rows."""
@@ -163,7 +176,7 @@ class DecodeBatch:
         self.block_indices.copy_(state.block_indices[:, rows, None, None])
         write_slots = state.slots[rows, state.produced[rows] - 1]
         if self.backend == "flex":
-            return AttentionPlan("flex", write_slots, block_mask, self.score_mod, fold_heads=True, calls=calls)
+            return AttentionPlan("flex", write_slots, calls, block_mask, self.score_mod, fold_heads=True)
         # unused block indices are 0, the scratch block, which no real row sees
         blocks = self.block_indices[:, :, 0, 0, :widest].transpose(0, 1).flatten(1).long()
         slots_BL = (blocks[:, :, None] * BLOCK_SIZE + torch.arange(BLOCK_SIZE, device=pool.device)).flatten(1)
@@ -172,11 +185,18 @@ class DecodeBatch:
             dense_mask(self.tables, pool.tables, slots_BL),
             dense_context_bias(self.tables, pool.tables, slots_BL) if self.biased else None,
         )
-        return AttentionPlan(self.backend, write_slots, dense=dense, calls=calls)
+        return AttentionPlan(self.backend, write_slots, calls, dense=dense)
 
 
 @torch.no_grad()
-def decode(model: nn.Module, batch: DecodeBatch, stop: Tensor, cache: BlockMaskCache, widest: int, calls: Tensor) -> None:
+def decode(
+    model: LlamaForCausalLM,
+    batch: DecodeBatch,
+    stop: Tensor,
+    cache: BlockMaskCache,
+    widest: int,
+    calls: Tensor,
+) -> None:
     """Generate the next token of each row of the batch; on a GPU by replaying the step's CUDA graph."""
     if batch.backend != "flex":
         return _step(model, batch, stop, None, widest, calls)
@@ -192,7 +212,12 @@ def decode(model: nn.Module, batch: DecodeBatch, stop: Tensor, cache: BlockMaskC
 
 
 def _step(
-    model: nn.Module, batch: DecodeBatch, stop: Tensor, block_mask: BlockMask | None, widest: int, calls: Tensor
+    model: LlamaForCausalLM,
+    batch: DecodeBatch,
+    stop: Tensor,
+    block_mask: BlockMask | None,
+    widest: int,
+    calls: Tensor,
 ) -> None:
     """One token for each row. Rows that are done stay as they are.
 
@@ -201,7 +226,9 @@ def _step(
     """
     state, rows, pool = batch.state, batch.rows, batch.pool
     plan = batch.plan(block_mask, widest, calls)
-    hidden = llama.forward(model, state.token[rows, None], state.position[rows, None], plan, pool.keys, pool.values)
+    hidden = llama.forward(
+        model, state.token[rows, None], state.position[rows, None], plan, pool.keys, pool.values
+    )
     best = llama.logits(model, hidden[:, 0]).argmax(-1)
 
     going = ~state.done[rows]

@@ -17,13 +17,14 @@ def next_backends(requested: Backend) -> tuple[Backend, ...]:
 
 
 @functools.cache
-def fallback_errors() -> tuple[type[BaseException], ...]:
-    """Faults of a compiler or kernel, which another backend may not have. Any other fault is a bug or a
-    bad device and is raised: to answer over it would hide it."""
+def handled_errors() -> tuple[type[Exception], ...]:
+    """Out of memory, and faults of a compiler or kernel, which another backend may not have. Any other
+    fault is a bug or a bad device and is raised: to answer over it would hide it."""
     import torch._dynamo.exc
     import torch._inductor.exc
 
-    errors: list[type[BaseException]] = [
+    errors: list[type[Exception]] = [
+        torch.OutOfMemoryError,
         NotImplementedError,  # a kernel that does not support the device, dtype or shape
         torch._dynamo.exc.TorchDynamoException,
         torch._inductor.exc.InductorError,

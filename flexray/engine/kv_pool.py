@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from flexray.engine.transfer import to_device
 from flexray.masks.block_mask import BlockLists
 from flexray.masks.layout import ANSWER, CONTEXT, NOBODY, SampleLayout
 from flexray.masks.visibility import KeyTables
@@ -139,9 +139,10 @@ class KVPool:
         return blocks, (blocks[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).reshape(-1)
 
     def _write(self, slots: np.ndarray, columns: np.ndarray) -> None:
-        index = torch.from_numpy(slots).to(self.device)
-        values = torch.from_numpy(columns).to(self.device)
-        for table, value in zip((self.tables.sample, self.tables.segment, self.tables.order), values, strict=True):
+        index, values = to_device(slots, self.device), to_device(columns, self.device)
+        for table, value in zip(
+            (self.tables.sample, self.tables.segment, self.tables.order), values, strict=True
+        ):
             table[index] = value
 
 

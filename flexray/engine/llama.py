@@ -13,11 +13,12 @@ from types import ModuleType
 
 import torch
 from torch import Tensor, nn
+from transformers import LlamaForCausalLM
 
 from flexray.engine.attention import ATTENTION_NAME, AttentionPlan, register_attention, static_compile
 
 
-def patch(model: nn.Module) -> None:
+def patch(model: LlamaForCausalLM) -> None:
     """Point a LLaMA's attention layers at flexray's attention. Idempotent.
 
     The model must own its config object: a second model that shares it would be patched as well.
@@ -29,7 +30,12 @@ def patch(model: nn.Module) -> None:
 
 
 def forward(
-    model: nn.Module, ids_BT: Tensor, positions_BT: Tensor, plan: AttentionPlan, keys: list[Tensor], values: list[Tensor]
+    model: LlamaForCausalLM,
+    ids_BT: Tensor,
+    positions_BT: Tensor,
+    plan: AttentionPlan,
+    keys: list[Tensor],
+    values: list[Tensor],
 ) -> Tensor:
     """Hidden states before the last norm, [B, T, hidden].
 
@@ -76,12 +82,12 @@ def compiled_layer() -> Callable[..., Tensor]:
     return static_compile(_layer)
 
 
-def logits(model: nn.Module, hidden: Tensor) -> Tensor:
+def logits(model: LlamaForCausalLM, hidden: Tensor) -> Tensor:
     """Hidden states of `forward`, [..., hidden], to logits [..., V]."""
     return model.lm_head(model.model.norm(hidden))
 
 
-def rotate_keys(model: nn.Module, keys_KCD: Tensor, offsets_M: Tensor) -> Tensor:
+def rotate_keys(model: LlamaForCausalLM, keys_KCD: Tensor, offsets_M: Tensor) -> Tensor:
     """Context keys as they would be had the context started at each of M offsets: [M, K, C, D].
 
     RoPE rotations compose, R(p + o) = R(o) R(p), so the rotated keys are rotated on, by the rotary
@@ -95,16 +101,16 @@ def rotate_keys(model: nn.Module, keys_KCD: Tensor, offsets_M: Tensor) -> Tensor
     return rotated
 
 
-def modeling_of(model: nn.Module) -> ModuleType:
+def modeling_of(model: LlamaForCausalLM) -> ModuleType:
     """The transformers module that defines the model's class."""
     return importlib.import_module(type(model).__module__)
 
 
-def num_parameters_bytes(model: nn.Module) -> int:
-    """Bytes of the weights, tied ones once."""
-    return sum(p.numel() * p.element_size() for p in {id(p): p for p in model.parameters()}.values())
+def num_kv_heads(model: LlamaForCausalLM) -> int:
+    """K: key/value heads. A configuration without them has one for each query head."""
+    return model.config.num_key_value_heads or model.config.num_attention_heads
 
 
-def device_of(model: nn.Module) -> torch.device:
+def device_of(model: LlamaForCausalLM) -> torch.device:
     """The device of the weights."""
     return next(model.parameters()).device

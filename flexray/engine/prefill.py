@@ -6,18 +6,21 @@ or context simply takes several passes.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import LlamaForCausalLM
 
 from flexray.engine import llama
 from flexray.engine.attention import AttentionPlan, DenseView
 from flexray.engine.budget import Budget
 from flexray.engine.kv_pool import BLOCK_SIZE, CONTEXT_SAMPLE, PADDING_SAMPLE, KVPool, Placement
+from flexray.engine.transfer import to_device
 from flexray.masks.block_mask import (
     QUERY_TILE,
     BlockLists,
@@ -34,7 +37,6 @@ from flexray.masks.visibility import (
     make_visible,
 )
 from flexray.types import Backend
-
 
 COPIES_AT_ONCE = 256
 """Rotated copies of the context written in one go; bounds the memory this takes."""
@@ -62,9 +64,10 @@ class Stream:
     def __len__(self) -> int:
         return len(self.token_ids)
 
-    def row_ends(self) -> Tensor:
+    @property
+    def row_ends(self) -> np.ndarray:
         """int64, where rows end in this stream: the tokens that the first answer tokens are sampled from."""
-        return torch.from_numpy(np.flatnonzero(self.ends))
+        return np.flatnonzero(self.ends)
 
     def passes(self, budget: Budget) -> Iterator[Stream]:
         """Cut into streams that fill the budget's buckets, the last one as well as it can."""
@@ -75,8 +78,8 @@ class Stream:
             start = stop
 
     def _part(self, part: slice) -> Stream:
-        columns = (self.token_ids, self.positions, self.segments, self.orders, self.samples, self.slots, self.bias, self.rows, self.ends)
-        return Stream(*(c[part] for c in columns), blocks=self.blocks, shared=self.shared)
+        columns = [f.name for f in dataclasses.fields(self) if f.type == "np.ndarray"]
+        return dataclasses.replace(self, **{name: getattr(self, name)[part] for name in columns})
 
 
 def context_stream(token_ids: Sequence[int], pool: KVPool) -> Stream:
@@ -127,7 +130,7 @@ def _first_order(sample: SampleLayout) -> int:
 
 @torch.no_grad()
 def copy_context(
-    model: nn.Module, pool: KVPool, samples: Sequence[SampleLayout], placements: Sequence[Placement]
+    model: LlamaForCausalLM, pool: KVPool, samples: Sequence[SampleLayout], placements: Sequence[Placement]
 ) -> None:
     """Write rows' rotated copies of the context into their slots, in all layers."""
     C = len(pool.context_slots)
@@ -136,11 +139,11 @@ def copy_context(
     offsets = np.concatenate([s.copy_offsets for s in samples])
     within = [(s.copy_offsets[:, None] + np.arange(C)).reshape(-1) for s in samples]
     slots = np.concatenate([p.slots[i] for p, i in zip(placements, within, strict=True)])
-    source = torch.from_numpy(pool.context_slots).to(pool.device)
+    source = to_device(pool.context_slots, pool.device)
     for start in range(0, len(offsets), COPIES_AT_ONCE):
         part = slice(start, start + COPIES_AT_ONCE)
-        offsets_M = torch.from_numpy(offsets[part]).to(pool.device)
-        target = torch.from_numpy(slots[part.start * C : part.stop * C]).to(pool.device)
+        offsets_M = to_device(offsets[part], pool.device)
+        target = to_device(slots[part.start * C : part.stop * C], pool.device)
         for keys, values in zip(pool.keys, pool.values, strict=True):
             rotated_MKCD = llama.rotate_keys(model, keys[:, source], offsets_M)
             keys[:, target] = rotated_MKCD.transpose(0, 1).flatten(1, 2)
@@ -149,7 +152,7 @@ def copy_context(
 
 @torch.no_grad()
 def prefill(
-    model: nn.Module,
+    model: LlamaForCausalLM,
     pool: KVPool,
     stream: Stream,
     *,
@@ -169,14 +172,15 @@ def prefill(
         Hidden states before the last norm, [bucket, hidden].
     """
     S = len(stream)
-    assert bucket >= S and bucket % QUERY_TILE == 0
+    assert bucket >= S
+    assert bucket % QUERY_TILE == 0
     scratch = np.arange(bucket - S) % BLOCK_SIZE
     columns = np.zeros((5, bucket), dtype=np.int64)
     columns[:, :S] = (stream.token_ids, stream.positions, stream.segments, stream.orders, stream.samples)
     columns[2, S:], columns[4, S:] = ANSWER, PADDING_SAMPLE
-    ids, positions, segments, orders, samples = torch.from_numpy(columns).to(pool.device)
-    bias = torch.from_numpy(np.pad(stream.bias, (0, bucket - S)).astype(np.float32)).to(pool.device)
-    slots = torch.from_numpy(np.concatenate([stream.slots, scratch])).to(pool.device)
+    ids, positions, segments, orders, samples = to_device(columns, pool.device)
+    bias = to_device(np.pad(stream.bias, (0, bucket - S)).astype(np.float32), pool.device)
+    slots = to_device(np.concatenate([stream.slots, scratch]), pool.device)
     tables = QueryTables(samples.int()[None], segments.int()[None], orders.int()[None], bias[None])
 
     block_mask = score_mod = dense = None
@@ -192,18 +196,18 @@ def prefill(
                 num_blocks=pool.num_blocks,
                 block_size=BLOCK_SIZE,
                 mask_mod=make_visible(tables, pool.tables),
-                device=pool.device,
+                to_device=lambda array: to_device(array, pool.device),
             ),
         )
         score_mod = make_context_bias(tables, pool.tables) if biased else None
     else:
         own = stream.blocks[stream.rows[0] : stream.rows[-1] + 1]
         seen = np.concatenate([[0], stream.shared.full, stream.shared.partial, *own])
-        slots_BL = torch.from_numpy((seen[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).reshape(1, -1)).to(pool.device)
+        slots_BL = to_device((seen[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).reshape(1, -1), pool.device)
         dense = DenseView(
             slots_BL,
             dense_mask(tables, pool.tables, slots_BL),
             dense_context_bias(tables, pool.tables, slots_BL) if biased else None,
         )
-    plan = AttentionPlan(backend, slots, block_mask, score_mod, dense, calls=calls)
+    plan = AttentionPlan(backend, slots, calls, block_mask, score_mod, dense)
     return llama.forward(model, ids[None], positions[None], plan, pool.keys, pool.values)[0]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from flexray.types import FinishReason
 
@@ -35,10 +35,12 @@ class StopRule:
         return set(self.any.nonzero().flatten().tolist())
 
 
-def make_stop_rule(model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, at_newline: bool) -> StopRule:
+def make_stop_rule(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *, at_newline: bool
+) -> StopRule:
     """EOS ids of generation config, config and tokenizer together (instruct models name several), and,
     if asked, every token that decodes to text with a newline: "\\n", but also ".\\n" and "\\n\\n"."""
-    size = model.get_input_embeddings().weight.shape[0]
+    size = model.config.vocab_size
     eos = torch.zeros(size, dtype=torch.bool)
     generation = getattr(model, "generation_config", None)
     for owner in (generation, model.config, tokenizer):
@@ -55,5 +57,5 @@ def make_stop_rule(model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, at_n
 
 def answer_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], *, at_newline: bool) -> str:
     """The answer: generated ids decoded, special tokens dropped, cut at the first newline, trimmed."""
-    text = tokenizer.decode(list(token_ids), skip_special_tokens=True)
+    text = str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
     return (text.split("\n", 1)[0] if at_newline else text).strip()

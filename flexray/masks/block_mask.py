@@ -11,7 +11,6 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
@@ -29,7 +28,9 @@ class BlockLists:
     partial: np.ndarray  # int64
 
 
-def tile_blocks(rows_of_token: np.ndarray, shared: BlockLists, blocks_of_row: Sequence[np.ndarray]) -> list[BlockLists]:
+def tile_blocks(
+    rows_of_token: np.ndarray, shared: BlockLists, blocks_of_row: Sequence[np.ndarray]
+) -> list[BlockLists]:
     """The key blocks each query tile of a packed stream may look at.
 
     Args:
@@ -47,9 +48,19 @@ def tile_blocks(rows_of_token: np.ndarray, shared: BlockLists, blocks_of_row: Se
 
 
 def packed_block_mask(
-    tiles: Sequence[BlockLists], *, num_blocks: int, block_size: int, mask_mod: MaskMod, device: torch.device
+    tiles: Sequence[BlockLists],
+    *,
+    num_blocks: int,
+    block_size: int,
+    mask_mod: MaskMod,
+    to_device: Callable[[np.ndarray], Tensor],
 ) -> BlockMask:
-    """BlockMask [1, 1, S, P] of a packed stream from the blocks of each query tile."""
+    """BlockMask [1, 1, S, P] of a packed stream from the blocks of each query tile.
+
+    Args:
+        num_blocks: P / block_size.
+        to_device: copies an array to the device of the mask's tables.
+    """
     counts = np.zeros((2, 1, 1, len(tiles)), dtype=np.int32)
     indices = np.zeros((2, 1, 1, len(tiles), num_blocks), dtype=np.int32)
     for i, tile in enumerate(tiles):
@@ -57,8 +68,8 @@ def packed_block_mask(
             counts[kind, 0, 0, i] = len(blocks)
             indices[kind, 0, 0, i, : len(blocks)] = blocks
     return make_block_mask(
-        torch.from_numpy(counts).to(device),
-        torch.from_numpy(indices).to(device),
+        to_device(counts),
+        to_device(indices),
         query_tokens=len(tiles) * QUERY_TILE,
         block_size=block_size,
         mask_mod=mask_mod,

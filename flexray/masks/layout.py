@@ -69,9 +69,7 @@ def lay_out(prompt: Prompt, layout: Layout, positions: Positions) -> SampleLayou
     >>> lay_out(p, "full_prompt", "continuous").positions.tolist()
     [2, 5, 6, 7]
     """
-    shape = _shape(
-        len(prompt.context), tuple(map(len, prompt.segments)), len(prompt.cue), layout, positions
-    )
+    shape = _shape(len(prompt.context), tuple(map(len, prompt.segments)), len(prompt.cue), layout, positions)
     token_ids = np.fromiter(itertools.chain(*prompt.segments, prompt.cue), np.int64, len(shape.segments))
     return dataclasses.replace(shape, token_ids=token_ids)
 

@@ -6,11 +6,9 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 
-from transformers import AutoTokenizer
-
-from flexray.config import ModelConfig, RunConfig
+from flexray.config import RunConfig
 from flexray.data import read_shard
-from flexray.engine.checkpoint import check_checkpoint
+from flexray.engine.checkpoint import check_checkpoint, load_tokenizer
 from flexray.prompts import PromptBuilder
 from flexray.types import Prompt, Question, RowFault, ShardSpec
 
@@ -51,11 +49,9 @@ def _builder(config_json: str) -> PromptBuilder:
 def make_prompt_builder(config: RunConfig) -> PromptBuilder:
     """The prompt builder of a run. Raises ModelError if the model folder cannot be used."""
     max_positions = check_checkpoint(config.model.path).max_position_embeddings
-    return PromptBuilder(load_tokenizer(config.model), config.prompt, config.method, max_positions)
-
-
-def load_tokenizer(config: ModelConfig):  # transformers has a class for each kind
-    """The model folder's tokenizer; runs no code of the folder's unless the configuration trusts it."""
-    return AutoTokenizer.from_pretrained(
-        config.path, local_files_only=True, trust_remote_code=config.trust_remote_code
+    return PromptBuilder(
+        load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code),
+        config.prompt,
+        config.method,
+        max_positions,
     )

@@ -21,13 +21,18 @@ class PromptBuilder:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, method: MethodConfig, max_positions: int
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: PromptConfig,
+        method: MethodConfig,
+        max_positions: int,
     ):
         self._tokenizer, self._prompt, self._method = tokenizer, prompt, method
         self._max_positions = max_positions
         bos = tokenizer.bos_token_id if prompt.add_bos else None
         shots = "".join(
-            self._question(shot.question) + prompt.cue + " " + shot.answer.strip() for shot in prompt.few_shots
+            self._question(shot.question) + prompt.cue + " " + shot.answer.strip()
+            for shot in prompt.few_shots
         )
         self.context = (*([] if bos is None else [bos]), *self._encode(prompt.instruction + shots))
         self.cue = self._encode(prompt.cue)

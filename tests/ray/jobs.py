@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -95,3 +98,23 @@ def flexray_command(config: Path) -> list[str]:
 def flexray_run(config: Path) -> subprocess.CompletedProcess[str]:
     """`flexray run` in a process of its own, to its end."""
     return subprocess.run(flexray_command(config), capture_output=True, text=True, timeout=300)
+
+
+def kill(processes: Sequence[psutil.Process], seconds: float = 30) -> None:
+    """Kill just these, none that has got the pid of one meanwhile, and wait until they are dead."""
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    end = time.monotonic() + seconds
+    while any(map(_lives, processes)):
+        assert time.monotonic() < end, "processes outlive SIGKILL"
+        time.sleep(0.05)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:  # a zombie is dead: it may stay if nobody asks for it
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

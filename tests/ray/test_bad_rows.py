@@ -64,7 +64,11 @@ def test_an_error_row_has_no_answer_and_no_score(job):
         pytest.param(2, "question", "''", "the text is empty", id="empty question"),
         pytest.param(3, "paraphrases", "[]", "the list is empty", id="no paraphrases"),
         pytest.param(
-            4, "paraphrases", "(no such field)", "a list of strings is needed, not a missing field", id="no field"
+            4,
+            "paraphrases",
+            "(no such field)",
+            "needed, not a missing field",
+            id="no field",
         ),
         pytest.param(
             5, "answers", "'France'", "a list of strings is needed, not a string", id="answers a string"
@@ -78,7 +82,7 @@ def test_an_error_row_has_no_answer_and_no_score(job):
         pytest.param(8, "id", "'q1'", "the same id as", id="duplicate id"),
         pytest.param(9, "id", "None", "an id must be a string or a whole number, but is null", id="no id"),
         pytest.param(10, "(record)", "'{this is not JSON'", "the line is not JSON", id="no JSON"),
-        pytest.param(11, "(record)", "neither an object", "a record must be a JSON object, not a list", id="list"),
+        pytest.param(11, "(record)", "neither an object", "must be a JSON object, not a list", id="list"),
         pytest.param(12, "paraphrases", "''", "element 2 of 2 is empty", id="empty paraphrase"),
     ],
 )

@@ -14,6 +14,7 @@ from tests.ray.jobs import (
     assert_whole,
     flexray_command,
     flexray_run,
+    kill,
     make_config,
     make_tree,
     manifests,
@@ -54,11 +55,8 @@ def test_a_killed_run_is_resumed_and_every_row_is_there_once(slow_job, tmp_path)
         assert driver.poll() is None, (tmp_path / "log").read_text()
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
-        for process in family:
-            if process.is_running():  # by pid and start time, so never another's process
-                process.kill()
         driver.wait()
-    psutil.wait_procs(family, timeout=30)
+        kill(family)
     done = len(manifests(output))
     assert 0 < done < ROWS // 2
 

@@ -164,5 +164,5 @@ def test_an_edited_manifest_is_refused(again, output):
     record = json.loads(path.read_text())
     record["rows"] = 2
     path.write_text(json.dumps(record))
-    with pytest.raises(OutputError, match="qa-test-000000.json: was changed after it was written"):
+    with pytest.raises(OutputError, match=r"qa-test-000000\.json: was changed after it was written"):
         start(again)

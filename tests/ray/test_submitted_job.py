@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -14,21 +15,27 @@ import psutil
 import pytest
 
 from tests.conftest import PROJECT
-from tests.ray.jobs import assert_whole, make_tree, question, write, write_config
+from tests.ray.jobs import assert_whole, kill, make_tree, question, write, write_config
 
 RAY = str(Path(sys.executable).with_name("ray"))
 ROWS = 5
 
 
 @pytest.fixture(scope="module")
-def head():
+def environment():
+    """Of the head and of who submits: a cluster that only this module's token opens."""
+    ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+    return {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | ours
+
+
+@pytest.fixture(scope="module")
+def head(environment):
     """The dashboard's address of a head node of its own, which ends with the module."""
     temp = Path(tempfile.mkdtemp(prefix="fx", dir="/tmp"))  # short: Ray makes sockets below it
-    gcs, dashboard, agent = free_ports(3)
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    gcs, dashboard, agent, client = free_ports(4)
     command = [RAY, "start", "--head", "--block", f"--temp-dir={temp}", "--node-ip-address=127.0.0.1"]
     command += [f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-    command += [f"--dashboard-agent-listen-port={agent}", "--ray-client-server-port=0"]
+    command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
     command += ["--num-cpus=2", f"--object-store-memory={100 * 2**20}"]
     with (temp / "log").open("w") as log:
         starter = subprocess.Popen(
@@ -43,12 +50,18 @@ def head():
 
 
 @pytest.fixture(scope="module")
-def working_dir(tmp_path_factory):
-    """What is uploaded with the job: the package and its entry point."""
+def submit(head, environment, tmp_path_factory):
+    """Submits a job of the package and its entry point, and waits for its end."""
     folder = tmp_path_factory.mktemp("upload")
     for name in ("flexray", "jobs"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
+
+    def submit(config):
+        command = [RAY, "job", "submit", f"--address={head}", f"--working-dir={folder}", "--"]
+        command += [sys.executable, "jobs/generate.py", "--config", str(config)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+    return submit
 
 
 def free_ports(count):
@@ -75,33 +88,22 @@ def end(starter):
     with contextlib.suppress(psutil.NoSuchProcess):
         parent = psutil.Process(starter.pid)
         processes = [parent, *parent.children(recursive=True)]
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    kill(processes)
     starter.wait()
-    psutil.wait_procs(processes, timeout=30)
 
 
-def submit(head, working_dir, config):
-    command = [RAY, "job", "submit", f"--address={head}", f"--working-dir={working_dir}", "--"]
-    command += [sys.executable, "jobs/generate.py", "--config", str(config)]
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    environment["RAY_AUTH_MODE"] = "disabled"
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def test_a_submitted_job_answers_every_row_once(head, working_dir, tiny_model, tmp_path):
+def test_a_submitted_job_answers_every_row_once(submit, tiny_model, tmp_path):
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
     tree = make_tree(tmp_path / "out", tiny_model, data)
-    done = submit(head, working_dir, write_config(tmp_path, tree))
+    done = submit(write_config(tmp_path, tree))
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"[{ROWS}/{ROWS} rows" in done.stdout
     assert_whole(tmp_path / "out", ROWS)
 
 
-def test_a_submitted_job_that_is_refused_fails_with_its_message(head, working_dir, tiny_model, tmp_path):
+def test_a_submitted_job_that_is_refused_fails_with_its_message(submit, tiny_model, tmp_path):
     tree = make_tree(tmp_path / "out", tiny_model, tmp_path / "none.jsonl")
-    done = submit(head, working_dir, write_config(tmp_path, tree))
+    done = submit(write_config(tmp_path, tree))
     assert done.returncode != 0
     assert f"error: {tmp_path}/none.jsonl: no such file" in done.stdout + done.stderr
     assert "exit code 2" in done.stdout + done.stderr

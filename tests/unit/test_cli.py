@@ -8,8 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from flexray.cli import app
-from flexray.sink import commit_shard
-from tests.unit.sink.builders import SHARDS, finished
+from tests.unit.sink.builders import finished
 from tests.unit.sink.conftest import folder  # noqa: F401  a fixture
 
 RECORD = {"id": "a", "question": "Who?", "paraphrases": ["Which person?"], "answers": ["Ada"]}
@@ -115,7 +114,9 @@ def test_a_model_that_is_no_llama_is_refused(tree, refused, tmp_path):
     assert "LLaMA" in message
 
 
-@pytest.mark.parametrize("output", ["{tmp}/file", "{tmp}/file/below", "/proc/flexray/out", "nosuch://bucket/out", ""])
+@pytest.mark.parametrize(
+    "output", ["{tmp}/file", "{tmp}/file/below", "/proc/flexray/out", "nosuch://bucket/out", ""]
+)
 def test_an_output_folder_that_cannot_be_written_is_told_before_the_model_is_looked_at(
     tree, refused, tmp_path, output
 ):

@@ -129,12 +129,14 @@ def test_a_missing_file_or_a_folder_is_refused_by_its_path(tmp_path):
         load_config(str(tmp_path / "none.yaml"))
     with pytest.raises(ConfigError, match=str(tmp_path)):
         load_config(str(tmp_path))
-    with pytest.raises(ConfigError, match="nosuch://a/b.yaml"):
+    with pytest.raises(ConfigError, match=r"nosuch://a/b\.yaml"):
         load_config("nosuch://a/b.yaml")
 
 
 def test_overrides_are_yaml_and_reach_any_depth(load):
-    config = load(GOOD, ["data.fields.answers=null", "engine.strict=true", "method.max_new_tokens=3", "output=x=y"])
+    config = load(
+        GOOD, ["data.fields.answers=null", "engine.strict=true", "method.max_new_tokens=3", "output=x=y"]
+    )
     assert config.data.fields.answers is None
     assert config.engine.strict is True
     assert config.method.max_new_tokens == 3

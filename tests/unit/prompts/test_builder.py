@@ -27,11 +27,12 @@ def question(*paraphrases):
 def build(tokenizer):
     """Builds one question's prompt with the given settings."""
 
-    def build(*paraphrases, max_positions=2048, layout="shared_context", positions="restart", new=16, **prompt):
+    def build(
+        *paraphrases, max_positions=2048, layout="shared_context", positions="restart", new=16, **texts
+    ):
         method = MethodConfig(layout=layout, positions=positions, max_new_tokens=new)
-        return PromptBuilder(tokenizer, PromptConfig(**prompt), method, max_positions).build(
-            question(*paraphrases)
-        )
+        builder = PromptBuilder(tokenizer, PromptConfig(**texts), method, max_positions)
+        return builder.build(question(*paraphrases))
 
     return build
 
