@@ -1,12 +1,8 @@
 """A model folder that answers in milliseconds: SmolLM2's tokenizer, a tiny LLaMA with random weights."""
 
-import os
 from pathlib import Path
 
 import pytest
-
-# Ray reads it when it is imported; its 30 s do not suffice on a busy machine of two cores.
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
 
 PROJECT = Path(__file__).resolve().parent.parent
 SMOLLM2 = PROJECT / "models" / "smollm2-135m"

@@ -7,7 +7,7 @@ eager attention. Nothing here is shared with the engine.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +76,20 @@ def logits_of(model: LlamaForCausalLM, tokens: list[Token], mask: Tensor | None 
         attention_mask=bias[None, None].to(model.device),
         use_cache=False,
     ).logits[0]
+
+
+def greedy_along(
+    model: LlamaForCausalLM, prompt: Prompt, token_ids: Sequence[int], *, layout: str, positions: str
+) -> OracleAnswer:
+    """What greedy decoding generates at each step, given that it has generated `token_ids` so far.
+
+    One run of the whole sequence instead of one for each token: the mask is causal, so the logits of an
+    answer token do not depend on the tokens behind it. Equal to `token_ids` if and only if `answer` gives
+    `token_ids` too.
+    """
+    tokens = stream(prompt, layout, positions, token_ids[:-1])
+    best = logits_of(model, tokens)[-len(token_ids) :].float().topk(2)
+    return OracleAnswer(best.indices[:, 0].tolist(), (best.values[:, 0] - best.values[:, 1]).tolist())
 
 
 def answer(

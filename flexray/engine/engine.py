@@ -222,7 +222,7 @@ class Engine:
         return torch.cat(ends)
 
     def _desk_for(self, context: tuple[int, ...], rows: list[Row], backend: Backend) -> Desk:
-        """The desk with this context in its pool; made anew when the context is another or a row too large."""
+        """The desk with this context in its pool; a new one for another context or too large a row."""
         needs = [self._slots_needed(row) for row in rows]
         num_slots = self.budget.pool_slots(len(context), needs)
         if (

@@ -79,8 +79,7 @@ class KVPool:
         self.tables.segment[:BLOCK_SIZE] = ANSWER
         self.context_blocks = np.zeros(0, dtype=np.int64)
         self.context_slots = np.zeros(0, dtype=np.int64)
-        self._free_blocks = np.arange(self.num_blocks - 1, 0, -1)  # a stack
-        self._free_rows = list(range(max_rows - 1, -1, -1))
+        self._free_all()
 
     @property
     def num_blocks(self) -> int:
@@ -129,9 +128,17 @@ class KVPool:
         return placements
 
     def release(self, placements: Sequence[Placement]) -> None:
-        """Take rows' blocks back."""
+        """Take rows' blocks back. An empty pool hands them out in the order it did at first: the same rows
+        then find the same places, and their masks in the cache."""
         self._free_rows.extend(p.row for p in placements)
         self._free_blocks = np.concatenate([self._free_blocks, *(p.blocks[::-1] for p in placements)])
+        if len(self._free_rows) == self.max_rows:
+            self._free_all()
+
+    def _free_all(self) -> None:
+        first = 1 + len(self.context_blocks)  # they are the first ones taken
+        self._free_blocks = np.arange(self.num_blocks - 1, first - 1, -1)  # a stack
+        self._free_rows = list(range(self.max_rows - 1, -1, -1))
 
     def _take(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         keep = len(self._free_blocks) - count

@@ -28,7 +28,9 @@ def connect(config: RayConfig) -> None:
     """
     if ray.is_initialized():
         return
-    logging.getLogger("ray.data").addFilter(lambda r: "Progress bars disabled" not in r.getMessage())
+    logging.getLogger("ray.data._internal.progress").addFilter(
+        lambda r: "Progress bars disabled" not in r.getMessage()
+    )
     address = config.address or os.environ.get("RAY_ADDRESS")
     if address:
         _join(address)

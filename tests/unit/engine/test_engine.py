@@ -1,0 +1,151 @@
+import dataclasses
+
+import pytest
+import torch
+
+from flexray.engine import attention
+from tests.unit.engine.test_attention import oracle_answers, tokens
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 8])
+def test_the_number_of_rows_at_once_changes_no_answer(make_model, make_engine, make_prompts, max_rows):
+    prompts = make_prompts(10)
+    engine = make_engine(make_model(), max_rows=max_rows)
+    assert tokens(engine.generate(prompts)) == oracle_answers(make_model(), prompts, engine)
+
+
+@pytest.mark.parametrize("positions", ["restart", "continuous"])
+def test_a_prompt_longer_than_a_prefill_pass_takes_several(make_model, make_engine, make_prompts, positions):
+    prompts = make_prompts(3, num_context=300, longest=150)
+    engine = make_engine(make_model(), max_prefill_tokens=128, layout="full_prompt", positions=positions)
+    assert engine.budget.max_prefill_tokens < max(sum(map(len, p.segments)) for p in prompts)
+    assert tokens(engine.generate(prompts)) == oracle_answers(make_model(), prompts, engine)
+
+
+def test_an_empty_context_a_single_token_and_a_single_new_token_are_answered(
+    make_model, make_engine, make_prompts
+):
+    prompts = [
+        dataclasses.replace(p, segments=((50,), *p.segments[1:])) for p in make_prompts(4, num_context=0)
+    ]
+    for max_new_tokens in (1, 2):
+        for layout in ("shared_context", "full_prompt"):
+            engine = make_engine(make_model(), layout=layout, max_new_tokens=max_new_tokens)
+            assert tokens(engine.generate(prompts)) == oracle_answers(make_model(), prompts, engine)
+
+
+def test_prompts_of_several_contexts_are_answered_in_the_order_given(make_model, make_engine, make_prompts):
+    mixed = [p for pair in zip(make_prompts(3), make_prompts(3, seed=1), strict=True) for p in pair]
+    engine = make_engine(make_model())
+    assert tokens(engine.generate(mixed)) == oracle_answers(make_model(), mixed, engine)
+
+
+def test_no_prompts_are_no_generations(make_model, make_engine):
+    assert make_engine(make_model()).generate([]) == []
+
+
+def test_each_row_stops_by_itself_and_says_why(make_model, make_engine, make_prompts):
+    engine = make_engine(make_model(), max_new_tokens=40)
+    generations = engine.generate(make_prompts(30))
+    stops = engine.stop_rule.stop_ids()
+    for g in generations:
+        assert not set(g.token_ids[:-1]) & stops
+        last = g.token_ids[-1]
+        assert g.finish_reason == {2: "eos", 10: "newline"}.get(last, "length")
+        assert (g.finish_reason == "length") == (len(g.token_ids) == 40)
+    assert len({g.finish_reason for g in generations}) == 3
+
+
+def test_the_context_is_computed_once_for_all_calls(make_model, make_engine, make_prompts):
+    engine = make_engine(make_model())
+    prompts = make_prompts(12)
+    engine.generate(prompts[:5])
+    engine.generate(prompts[5:])
+    stats = engine.stats.to_dict()
+    assert stats["context_tokens"] == 70
+    assert stats["prefill_tokens"] == sum(sum(map(len, p.segments)) + len(p.cue) for p in prompts)
+
+
+def test_all_blocks_and_rows_of_the_pool_are_free_again_after_a_call(make_model, make_engine, make_prompts):
+    engine = make_engine(make_model())
+    engine.generate(make_prompts(20))
+    pool = engine._desk.pool
+    assert len(pool._free_rows) == pool.max_rows
+    assert len(pool._free_blocks) == pool.num_blocks - 1 - len(pool.context_blocks)
+    assert len(set(pool._free_blocks.tolist())) == len(pool._free_blocks)
+
+
+def test_graphs_stay_the_same_after_warm_up_whatever_the_rows_and_lengths(
+    make_model, make_engine, make_prompts
+):
+    engine = make_engine(make_model(), max_rows=16, max_prefill_tokens=512)
+    for count in (1, 9, 16):  # the decode buckets
+        engine.generate(make_prompts(count))
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for seed in range(1, 6):
+        engine.generate(make_prompts(seed * 7, longest=5 * seed, seed=seed, num_context=70))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+
+
+def test_decoding_finds_its_block_mask_in_the_cache(make_model, make_engine, make_prompts):
+    engine = make_engine(make_model(), max_new_tokens=30)
+    engine.generate(make_prompts(4))
+    misses = engine.mask_cache.misses
+    engine.generate(make_prompts(4))  # the same layout in the same place: even its prefill mask is there
+    assert engine.mask_cache.misses == misses
+    assert engine.mask_cache.hits > 20
+
+
+def test_a_row_that_no_pool_can_hold_is_an_error_and_the_others_are_answered(
+    make_model, make_engine, make_prompts
+):
+    prompts = make_prompts(3)
+    huge = dataclasses.replace(prompts[1], segments=(tuple([40] * 2000),))
+    engine = make_engine(make_model())
+    engine.budget = dataclasses.replace(engine.budget, max_slots=1024)
+    generations = engine.generate([prompts[0], huge, prompts[2]])
+    assert "needs a KV pool of" in generations[1].error
+    assert generations[1].finish_reason == "error"
+    others = [generations[0], generations[2]]
+    assert tokens(others) == oracle_answers(make_model(), [prompts[0], prompts[2]], engine)
+
+
+@pytest.fixture
+def no_compiler(tmp_path, monkeypatch):
+    """A machine without a C++ compiler: compiled FlexAttention cannot be built on its CPU."""
+    import torch._inductor.config
+    from torch._inductor.utils import fresh_cache
+
+    torch._dynamo.reset()
+    attention.compiled_flex.cache_clear()
+    with torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "no-such-compiler"),)}), fresh_cache():
+        yield
+    torch._dynamo.reset()
+    attention.compiled_flex.cache_clear()
+
+
+def test_a_backend_that_cannot_be_built_hands_over_to_the_next_with_the_same_mask(
+    make_model, make_engine, make_prompts, no_compiler
+):
+    prompts = make_prompts(6)
+    engine = make_engine(make_model(), strict=False)
+    generations = engine.generate(prompts)
+    assert tokens(generations) == oracle_answers(make_model(), prompts, engine)
+    for g in generations:
+        assert (g.backend_requested, g.backend_used) == ("flex", "sdpa")
+        assert g.fallback_reason.startswith("flex: ")
+        assert g.attempts == 2
+        assert not g.error
+    # it is not tried again for each batch, and each row still says why
+    again = engine.generate(prompts[:2])
+    assert {g.backend_used for g in again} == {"sdpa"}
+    assert {g.attempts for g in again} == {1}
+    assert all(g.fallback_reason for g in again)
+
+
+def test_strict_fails_instead_of_falling_back(make_model, make_engine, make_prompts, no_compiler):
+    from flexray.engine.fallback import handled_errors
+
+    engine = make_engine(make_model(), strict=True)
+    with pytest.raises(handled_errors()):
+        engine.generate(make_prompts(2))
