@@ -79,6 +79,8 @@ class KVPool:
         self.tables.segment[:BLOCK_SIZE] = ANSWER
         self.context_blocks = np.zeros(0, dtype=np.int64)
         self.context_slots = np.zeros(0, dtype=np.int64)
+        self._free_blocks = np.zeros(0, dtype=np.int64)
+        self._free_rows: list[int] = []
         self._free_all()
 
     @property
