@@ -25,7 +25,8 @@ LEAST_POOL_SLOTS = 8192
 class Budget:
     """Sizes of one engine. Shapes are rounded up to powers of two ("buckets")."""
 
-    max_rows: int
+    max_rows: int  # decoded at once
+    rows_ahead: int  # placed before they can be decoded, so that the host's work overlaps the device's
     max_prefill_tokens: int
     max_slots: int  # of the pool; what the memory holds
     steps_per_look: int  # decode steps before the host looks who is done
@@ -52,7 +53,7 @@ class Budget:
 
     def pool_slots(self, num_context: int, needs: Sequence[int]) -> int:
         """Slots of a pool for a context and rows that need this many each, of which the largest fits."""
-        largest = sorted(needs, reverse=True)[: self.max_rows]
+        largest = sorted(needs, reverse=True)[: self.max_rows + self.rows_ahead]
         wanted = self.least_slots(num_context, 0) + sum(blocks_for(n) for n in largest) * BLOCK_SIZE
         return min(self.max_slots, _round_up(wanted, LEAST_POOL_SLOTS))
 
@@ -65,6 +66,7 @@ class Budget:
         return dataclasses.replace(
             self,
             max_rows=max(1, self.max_rows // 2),
+            rows_ahead=self.rows_ahead // 2,
             max_prefill_tokens=max(MIN_BUCKET_TOKENS, self.max_prefill_tokens // 2),
             max_slots=max(LEAST_POOL_SLOTS, self.max_slots // 2),
         )
@@ -86,8 +88,10 @@ def plan_budget(model: LlamaForCausalLM, config: EngineConfig) -> Budget:
         max_slots = int(room // slot_bytes(model)) // BLOCK_SIZE * BLOCK_SIZE
     else:
         max_slots = 2**20
+    max_rows = config.max_rows or (512 if on_gpu else 32)
     return Budget(
-        max_rows=config.max_rows or (512 if on_gpu else 32),
+        max_rows=max_rows,
+        rows_ahead=max_rows if on_gpu else 0,  # on a CPU the device is the host
         max_prefill_tokens=max_prefill_tokens,
         max_slots=max_slots,
         steps_per_look=4 if on_gpu else 1,

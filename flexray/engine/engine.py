@@ -135,35 +135,48 @@ class Engine:
             return
         desk = self._desk_for(context, rows, backend)
         passes = Passes(self.stats, backend)
-        waiting, active = deque(rows), list[Row]()
+        waiting, active, finished = deque(rows), list[Row](), list[tuple[Row, list[int]]]()
         try:
             while waiting or active:
                 self._admit(waiting, active, desk, passes)
+                yield from finished  # the caller's work with them is done while the device prefills
                 self._decode(active, desk, passes)
-                for row in itertools.islice(waiting, self.budget.max_rows):
-                    _ = row.sample  # lay out the next ones while the device is at work
-                yield from self._retire(active, desk)
+                self._place(waiting, self.budget.rows_ahead, desk)
+                finished = self._retire(active, desk)
+            yield from finished
         finally:
-            desk.pool.release([row.placed for row in active])
+            held = [row for row in (*active, *waiting) if row.placement is not None]
+            desk.pool.release([row.placed for row in held])
+            for row in held:
+                row.placement = None
         passes.check(num_layers=len(desk.pool.keys))
 
+    def _place(self, waiting: deque[Row], count: int, desk: Desk) -> int:
+        """Give the first `count` waiting rows their places, as far as there is room; returns how many have
+        one. Beyond what may be active at once: the host's work for rows to come is done while the device
+        is at work."""
+        first = list(itertools.islice(waiting, count))
+        new = [row for row in first if row.placement is None]
+        placements = desk.pool.place([row.sample for row in new], desk.state.max_new_tokens)
+        for row, placement in zip(new, placements, strict=False):
+            row.placement = placement
+        return len(first) - len(new) + len(placements)
+
     def _admit(self, waiting: deque[Row], active: list[Row], desk: Desk, passes: Passes) -> None:
-        """Place and prefill waiting rows, if enough of them have room to make a pass worth while."""
+        """Prefill waiting rows, if there is room for enough of them to make a pass worth while."""
         room = min(len(waiting), self.budget.max_rows - len(active))
         if not room or (active and room < min(len(waiting), self.budget.max_rows // 4)):
             return
-        pool, state = desk.pool, desk.state
-        samples = [row.sample for row in itertools.islice(waiting, room)]
-        placements = pool.place(samples, state.max_new_tokens)
-        if not placements:
+        start = time.perf_counter()
+        new = [waiting.popleft() for _ in range(self._place(waiting, room, desk))]
+        if not new:
             assert active, "the pool holds the largest row: see _desk_for"
             return
-        start = time.perf_counter()
-        samples = samples[: len(placements)]
-        for placement in placements:
-            row = waiting.popleft()
-            row.placement, row.steps_left = placement, state.max_new_tokens - 1
-            active.append(row)
+        active += new
+        pool, state = desk.pool, desk.state
+        samples, placements = [row.sample for row in new], [row.placed for row in new]
+        for row in new:
+            row.steps_left = state.max_new_tokens - 1
         copy_context(self.model, pool, samples, placements)
         last_BD = self._prefill(rows_stream(samples, placements, pool), pool, passes)
         first_tokens = llama.logits(self.model, last_BD).argmax(-1)
@@ -186,22 +199,23 @@ class Engine:
             self.stats.decode_steps += 1
         self.stats.decode_seconds += time.perf_counter() - start
 
-    def _retire(self, active: list[Row], desk: Desk) -> Iterator[tuple[Row, list[int]]]:
-        """Take out the rows that are done."""
+    def _retire(self, active: list[Row], desk: Desk) -> list[tuple[Row, list[int]]]:
+        """Take out the rows that are done, with what they generated."""
         start = time.perf_counter()
         state = desk.state
         places = to_device(np.asarray([row.placed.row for row in active]), self.device)
         done, produced = torch.stack([state.done[places].long(), state.produced[places]]).tolist()
         self.stats.decode_seconds += time.perf_counter() - start  # the device's: this is where the host waits
         if not any(done):
-            return
+            return []
         output = state.output[places].tolist()
         finished = [(row, output[i][: produced[i]]) for i, row in enumerate(active) if done[i]]
         active[:] = [row for i, row in enumerate(active) if not done[i]]
         desk.pool.release([row.placed for row, _ in finished])
-        for row, token_ids in finished:
-            self.stats.generated_tokens += len(token_ids)
-            yield row, token_ids
+        for row, _ in finished:
+            row.placement = None
+        self.stats.generated_tokens += sum(len(token_ids) for _, token_ids in finished)
+        return finished
 
     def _prefill(self, stream: Stream, pool: KVPool, passes: Passes) -> Tensor:
         """Run a stream in passes; hidden states [N, hidden] of the last token of each of its N rows."""
@@ -239,7 +253,7 @@ class Engine:
             num_kv_heads=num_kv_heads,
             head_dim=self.model.model.layers[0].self_attn.head_dim,
             num_slots=num_slots,
-            max_rows=self.budget.max_rows,
+            max_rows=self.budget.max_rows + self.budget.rows_ahead,
             dtype=self.model.dtype,
             device=self.device,
         )

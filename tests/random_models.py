@@ -1,0 +1,80 @@
+"""Random-weight LLaMAs of real head shapes, and random prompts, on the CPU in float32."""
+
+import random
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from flexray.config import EngineConfig, MethodConfig
+from flexray.engine.engine import Engine
+from flexray.types import Prompt
+
+VOCAB = 256
+
+
+class ByteTokenizer:
+    """What the engine asks of a tokenizer, for models whose 256 tokens are bytes: 10 is the newline."""
+
+    eos_token_id = 2
+
+    def __len__(self):
+        return VOCAB
+
+    def batch_decode(self, ids):
+        return [bytes(i).decode("latin-1") for i in ids]
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    def make(heads=3, kv_heads=1, head_dim=64, seed=0, **kwargs):
+        config = LlamaConfig(
+            vocab_size=VOCAB,
+            hidden_size=heads * 32,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            head_dim=head_dim,
+            max_position_embeddings=4096,
+            initializer_range=0.2,
+            eos_token_id=2,
+            attn_implementation="eager",
+            **kwargs,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return LlamaForCausalLM(config).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_engine():
+    def make(model, *, layout="shared_context", positions="restart", max_new_tokens=6, **engine):
+        engine = {"backend": "flex", "strict": True, "max_rows": 8, **engine}
+        method = MethodConfig(layout=layout, positions=positions, max_new_tokens=max_new_tokens)
+        return Engine(model, ByteTokenizer(), method, EngineConfig(**engine))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_prompts():
+    def make(count, *, num_context=70, longest=30, seed=0):
+        rnd = random.Random(seed)
+
+        def words(n):
+            return tuple(rnd.randrange(32, VOCAB) for _ in range(n))
+
+        context = words(num_context)
+        return [
+            Prompt(
+                context,
+                tuple(words(rnd.randint(1, longest)) for _ in range(rnd.randint(1, 6))),
+                words(2),
+            )
+            for _ in range(count)
+        ]
+
+    return make
