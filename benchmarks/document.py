@@ -1,0 +1,68 @@
+"""Write docs/benchmarks.md from result files: `python -m benchmarks.document RESULT.json...`.
+
+Every figure comes from a result file; what was tried and why is written by hand, in benchmarks/log.md.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import jinja2
+import typer
+
+from benchmarks.plot import draw_growth
+from benchmarks.tables import heading, last_line, tables_of
+
+HERE = Path(__file__).resolve().parent
+
+
+def write_document(results: list[dict[str, Any]], docs: Path) -> Path:
+    """docs/benchmarks.md, and docs/pictures/growth-*.png where growth was measured."""
+    runs = []
+    for number, result in enumerate(results, start=1):
+        shapes = []
+        for name, entry in result["shapes"].items():
+            picture = None
+            if any(entry.get("growth", {}).values()):
+                picture = f"pictures/growth-{number}-{name}.png"
+                draw_growth(entry, docs / picture)
+            shapes.append(
+                {
+                    "title": f"{entry['title']}, {entry['dtype']}",
+                    "tables": [
+                        table.for_markdown() for table in tables_of(entry, result["machine"]["device"])
+                    ],
+                    "ratios": last_line(entry) if entry.get("flexray") else None,
+                    "picture": picture,
+                }
+            )
+        runs.append({**result, "heading": heading(result), "shapes": shapes})
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, of our own results
+    )
+    text = environment.get_template("benchmarks.md.j2").render(
+        runs=runs, log=(HERE / "log.md").read_text(encoding="utf-8").strip()
+    )
+    path = docs / "benchmarks.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def main(
+    results: Annotated[list[Path], typer.Argument(help="JSON files that python -m benchmarks wrote.")],
+    docs: Annotated[Path, typer.Option(help="Folder to write into.")] = HERE.parent / "docs",
+) -> None:
+    """Write docs/benchmarks.md from result files, in the order given."""
+    print(write_document([json.loads(path.read_text(encoding="utf-8")) for path in results], docs))
+
+
+if __name__ == "__main__":
+    typer.run(main)
