@@ -82,6 +82,10 @@ def run(config: RunConfig, *, fresh: bool = False, say: Say = print) -> RunResul
                 f"{shard['seconds']:.1f} s [{done}/{rows_todo} rows, {time.perf_counter() - start:.0f} s]"
             )
     after = committed_shards(folder, record.fingerprint)
+    if lost := [s.shard_id for s in found.shards if s.shard_id not in after]:
+        raise RuntimeError(
+            f"{folder}: {len(lost)} shards are not committed ({', '.join(lost[:5])}); run again to redo them"
+        )
     rows_now = sum(m.rows for m in after.values()) - rows_before
     return RunResult(
         manifests=after, rows_before=rows_before, rows_now=rows_now, seconds=time.perf_counter() - start

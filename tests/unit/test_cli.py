@@ -179,3 +179,23 @@ def test_verify_of_what_is_no_run_is_2(tmp_path, name):
     assert code == 2
     assert lines == []
     assert stderr.startswith(f"error: {path}")
+
+
+def test_show_mask_draws_the_prompt_of_a_row_in_the_terminal_and_as_png(tree, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    png = tmp_path / "pictures" / "mask.png"
+    done = CliRunner().invoke(app, ["show-mask", "--config", str(config), "--row", "1", "--png", str(png)])
+    assert done.exit_code == 0, done.output
+    assert "qa/test/a: Who?" in done.output
+    for segment in ("context", "P1", "answer"):
+        assert segment in done.output
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_mask_of_a_row_that_is_not_there_says_how_many_there_are(tree, refused, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    done = CliRunner().invoke(app, ["show-mask", "--config", str(config), "--row", "2"])
+    assert done.exit_code == 2
+    assert "--row 2: the data set has 1 rows" in done.output
