@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from flexray.evaluation.accuracy import MethodAccuracy
 
 MAX_SHARDS = 20
 MAX_REASONS = 10
+LOG_WIDTH = 120
 
 
 def print_summary(
@@ -38,7 +40,8 @@ def print_summary(
 
     All names and reasons are printed as they are, never read as rich markup.
     """
-    console = console or Console()
+    # a log or a job's output has no width of its own; rich would take 80 and fold the shards' names
+    console = console or Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     console.print(_totals_table(shards, method, seconds))
     console.print()
     console.print(_shard_table(shards, max_shards))
