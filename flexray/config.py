@@ -6,7 +6,6 @@ Unknown keys, wrong types and values out of range are errors that name the key.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import fsspec
@@ -210,13 +209,3 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         node[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as e:
         raise ConfigError(f"--set {override}: the value is no YAML: {e}") from e
-
-
-def is_local(path: str) -> bool:
-    """Whether a path or URL is on this machine's file systems."""
-    return "://" not in path or path.startswith("file://")
-
-
-def local_path(path: str) -> Path:
-    """The file-system path of a local path or file:// URL."""
-    return Path(path.removeprefix("file://"))
