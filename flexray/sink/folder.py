@@ -10,6 +10,7 @@ from uuid import uuid4
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from flexray.faults import reach
 from flexray.sink.scrub import scrub
 from flexray.types import OutputError
 
@@ -102,12 +103,14 @@ class OutputFolder:
         """
         with self._as_oserror(name):
             path = self._path(name)
+            reach("sink.write.before", name=name)
             self._make_folder(path.rpartition("/")[0])
             if self._local:
-                _write_local(path, data)
+                _write_local(path, data, name)
             else:
                 # One put is atomic on object stores; a rename there is a copy and a delete.
                 self._fs.pipe_file(path, data)
+            reach("sink.write.after", name=name)
 
     def remove(self, name: str) -> None:
         """Delete one file. Raises OSError if it cannot be deleted."""
@@ -156,13 +159,17 @@ class OutputFolder:
             raise OSError(f"{self.where(name)}: {_reason(e)}") from e
 
 
-def _write_local(path: str, data: bytes) -> None:
+def _write_local(path: str, data: bytes, label: str) -> None:
     parent, _, name = path.rpartition("/")
     parent = parent or "/"
     temporary = f"{parent}/.{name}.{uuid4().hex}{_TEMPORARY}"
     try:
         with open(temporary, "xb") as stream:
-            stream.write(data)
+            half = len(data) // 2
+            stream.write(data[:half])
+            stream.flush()
+            reach("sink.write.during", name=label)
+            stream.write(data[half:])
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

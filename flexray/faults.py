@@ -1,0 +1,98 @@
+"""Named points where faults are made to happen, for tests and rehearsals. Without the variable: nothing.
+
+FLEXRAY_FAULTS holds a JSON list of faults, which the processes of a run inherit:
+
+    [{"point": "sink.write.during", "match": {"name": "_manifests/*"}, "action": "kill",
+      "skip": 2, "times": 1, "ledger": "/tmp/faults"}]
+
+The code says where it is (`reach`), and what happens there is what a real fault does: the process dies, or
+the named error is raised. So tests replace no part of the program.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import itertools
+import json
+import os
+import pydoc
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+VARIABLE = "FLEXRAY_FAULTS"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """What happens at a point."""
+
+    point: str
+    action: str
+    """kill: SIGKILL this process. sleep:SECONDS. raise:DOTTED.NAME: raise that error."""
+    match: dict[str, str] = field(default_factory=dict)
+    """Facts of the point that must match (shell patterns)."""
+    skip: int = 0
+    """Matching reaches to let pass first, counted over all processes."""
+    times: int | None = 1
+    """How often it happens, over all processes. null: each time."""
+    ledger: str | None = None
+    """A folder on this machine where processes count together; needed unless it happens each time."""
+
+
+def reach(point: str, **facts: object) -> None:
+    """Say that the program is at a point. Facts are compared as text."""
+    if text := os.environ.get(VARIABLE):
+        for number, fault in enumerate(_parse(text)):
+            if fault.point == point and _matches(fault, facts) and _is_due(fault, number):
+                _happen(fault, facts)
+
+
+@functools.lru_cache(maxsize=4)
+def _parse(text: str) -> tuple[Fault, ...]:
+    return tuple(Fault(**fault) for fault in json.loads(text))
+
+
+def _matches(fault: Fault, facts: dict[str, object]) -> bool:
+    return all(
+        name in facts and fnmatch.fnmatchcase(str(facts[name]), pattern)
+        for name, pattern in fault.match.items()
+    )
+
+
+def _is_due(fault: Fault, number: int) -> bool:
+    if fault.skip == 0 and fault.times is None:
+        return True
+    if fault.ledger is None:
+        raise ValueError(f"{VARIABLE}: the fault at {fault.point} needs a ledger to be counted")
+    reached = _count(Path(fault.ledger), number)
+    return fault.skip <= reached and (fault.times is None or reached < fault.skip + fault.times)
+
+
+def _count(ledger: Path, number: int) -> int:
+    """How often the fault's point was reached before, in any process."""
+    ledger.mkdir(parents=True, exist_ok=True)
+    for reached in itertools.count():
+        try:
+            os.close(os.open(ledger / f"{number}-{reached}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        return reached
+    raise AssertionError
+
+
+def _happen(fault: Fault, facts: dict[str, object]) -> None:
+    action, _, argument = fault.action.partition(":")
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "sleep":
+        time.sleep(float(argument))
+    elif action == "raise":
+        error = pydoc.locate(argument)
+        if not (isinstance(error, type) and issubclass(error, BaseException)):
+            raise ValueError(f"{VARIABLE}: {argument} is no error")
+        raise error(f"injected at {fault.point} {facts}")
+    else:
+        raise ValueError(f"{VARIABLE}: unknown action {fault.action!r}")
