@@ -29,6 +29,12 @@ class Fields(_Section):
     """A list of strings. null only with `include_question`."""
     answers: str | None = "answers"
     """A list of accepted answers. null: nothing is scored."""
+    relation: str | None = None
+    """A string: the group of the question, for accuracy by relation. null: no groups."""
+    num_manual: str | None = None
+    """A whole number: so many of the first paraphrases are manual templates. null: none are."""
+    confidences: str | None = None
+    """A list of numbers in [0, 1], one for each paraphrase. null: unknown."""
 
 
 class DataConfig(_Section):

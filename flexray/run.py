@@ -132,6 +132,7 @@ def to_table(shard: AnsweredShard, method: str) -> pa.Table:
                 "shard_id": shard.spec.shard_id,
                 "method": method,
                 "prediction": text,
+                "paraphrase_predictions": [],
                 "correct": exact_match(text, question.answers or ()) if scored else None,
                 "prompt_tokens": prompt_tokens,
                 "error": generation.error,

@@ -68,6 +68,9 @@ class Question:
     question: str
     paraphrases: tuple[str, ...] = ()
     answers: tuple[str, ...] | None = None  # None: nothing to score against
+    relation: str = ""  # the group of questions it belongs to, for accuracy by relation
+    num_manual: int = 0  # the first so many paraphrases are manual templates, the others automatic
+    confidences: tuple[float, ...] | None = None  # of each paraphrase, in [0, 1]; None: unknown
     error: str = ""  # "" for a good row, else the row's fault
 
 
@@ -127,8 +130,13 @@ ROW_SCHEMA = pa.schema(
         pa.field("question", pa.string(), nullable=False),
         pa.field("paraphrases", pa.list_(pa.string()), nullable=False),
         pa.field("answers", pa.list_(pa.string())),  # null: nothing to score against
+        pa.field("relation", pa.string(), nullable=False),
+        pa.field("num_manual", pa.int32(), nullable=False),
+        pa.field("confidences", pa.list_(pa.float64())),  # null: unknown
         pa.field("method", pa.string(), nullable=False),
         pa.field("prediction", pa.string(), nullable=False),
+        # of each paraphrase answered alone (method per_prompt); else empty
+        pa.field("paraphrase_predictions", pa.list_(pa.string()), nullable=False),
         pa.field("correct", pa.bool_()),  # null: error row, or nothing to score against
         pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("prompt_tokens", pa.int32(), nullable=False),

@@ -79,6 +79,9 @@ def field_paths(fields: Fields) -> dict[str, str]:
         "question": fields.question,
         "paraphrases": fields.paraphrases,
         "answers": fields.answers,
+        "relation": fields.relation,
+        "num_manual": fields.num_manual,
+        "confidences": fields.confidences,
     }
     return {role: path for role, path in roles.items() if path is not None}
 

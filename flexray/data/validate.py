@@ -30,15 +30,19 @@ def to_question(
     question = ""
     paraphrases: tuple[str, ...] = ()
     answers: tuple[str, ...] | None = None
+    relation, num_manual, confidences = "", 0, None
     if duplicate_of is not None:
         check.duplicate(identity, config, duplicate_of)
     if record.value is None:
         check.unreadable()
     else:
         check.id(config.fields.id)
-        question = check.text(config.fields.question)
+        question = check.text(config.fields.question, "question")
         paraphrases = _paraphrases(check, question, config)
         answers = _answers(check, config)
+        relation = "" if config.fields.relation is None else check.text(config.fields.relation, "relation")
+        num_manual = _num_manual(check, config, len(paraphrases))
+        confidences = _confidences(check, config, len(paraphrases))
     return Question(
         row_id=row_id,
         dataset=config.name,
@@ -49,6 +53,9 @@ def to_question(
         question=question,
         paraphrases=paraphrases,
         answers=answers,
+        relation=relation,
+        num_manual=num_manual,
+        confidences=confidences,
         error=" ".join(str(fault) for fault in check.faults),
     )
 
@@ -65,6 +72,25 @@ def _answers(check: _Check, config: DataConfig) -> tuple[str, ...] | None:
     if path is None:
         return None
     return check.texts(path, "If the data set has no answers, set data.fields.answers to null.")
+
+
+def _num_manual(check: _Check, config: DataConfig, num_paraphrases: int) -> int:
+    """How many of the paraphrases that are used are manual."""
+    path = config.fields.num_manual
+    if path is None:
+        return 0
+    extra = bool(config.include_question)  # the question itself stands first, and is manual
+    return min(check.count(path) + extra, num_paraphrases)
+
+
+def _confidences(check: _Check, config: DataConfig, num_paraphrases: int) -> tuple[float, ...] | None:
+    path = config.fields.confidences
+    if path is None:
+        return None
+    values = check.shares(path)[: config.max_paraphrases]
+    if values and len(values) != num_paraphrases and not check.faults:
+        check.mismatch(path, values, f"{len(values)} numbers for {num_paraphrases} paraphrases")
+    return values
 
 
 class _Check:
@@ -94,16 +120,43 @@ class _Check:
             advice = "Give the row an id, or set data.fields.id to null to have ids made from the content."
             self._fault(path, value, problem, advice)
 
-    def text(self, path: str) -> str:
+    def text(self, path: str, role: str) -> str:
         value = lookup(self._record.value, path)
         if not isinstance(value, str):
             problem = f"a string is needed, not {_found(value)}"
         else:
             problem = text_problem(value, "the text")
         if problem:
-            self._fault(path, value, problem, "Give the row a question, as a string.")
+            self._fault(path, value, problem, f"Give the row a {role}, as a string.")
             return ""
         return value
+
+    def count(self, path: str) -> int:
+        value = lookup(self._record.value, path)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            problem = f"a whole number of 0 or more is needed, not {_found(value)}"
+            self._fault(path, value, problem, "Say how many of the paraphrases are manual.")
+            return 0
+        return value
+
+    def shares(self, path: str) -> tuple[float, ...]:
+        """A list of numbers in [0, 1]."""
+        value = lookup(self._record.value, path)
+        good = isinstance(value, list) and all(
+            isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= 1 for v in value
+        )
+        if not good:
+            self._fault(
+                path,
+                value,
+                "a list of numbers from 0 to 1 is needed",
+                "Give one for each paraphrase, or set data.fields.confidences to null.",
+            )
+            return ()
+        return tuple(map(float, value))
+
+    def mismatch(self, path: str, value: Any, problem: str) -> None:
+        self._fault(path, value, problem, "Give one for each paraphrase that is used.")
 
     def texts(self, path: str, if_none: str) -> tuple[str, ...]:
         """The usable elements of a list of strings."""

@@ -52,7 +52,11 @@ def test_the_recipes_are_valid(request):
     [
         ("outputs", "x", "known here: data, engine, method, model, output, prompt, ray"),
         ("engine.backnd", "flex", "known here: backend, "),
-        ("data.fields.anwsers", "a", "known here: answers, id, paraphrases, question"),
+        (
+            "data.fields.anwsers",
+            "a",
+            "known here: answers, confidences, id, num_manual, paraphrases, question",
+        ),
         ("prompt.few_shots", [{"question": "q", "answer": "a", "hint": "h"}], "known here: answer, question"),
         ("engine.backend", "flash", "'flash'"),
         ("data.shard_rows", "many", "'many'"),
