@@ -36,7 +36,7 @@ def check(model: LlamaForCausalLM, method: Method, work: Work) -> CheckResult:
     """
     layout, positions = method
     prompts = work.prompts(SAMPLES, model.config.vocab_size, seed=99)
-    answers = [g.token_ids for g in make_engine(model, method, work).generate(prompts)]
+    answers = [g.token_ids for ((g,),) in make_engine(model, method, work).generate(prompts)]
     use_attention(model, "eager")
     equal, gaps = 0, [0.0]
     for prompt, token_ids in zip(prompts, answers, strict=True):

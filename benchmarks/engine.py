@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import statistics
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from transformers import LlamaForCausalLM
@@ -12,12 +13,11 @@ from transformers import LlamaForCausalLM
 from benchmarks.clock import repeated, seconds
 from benchmarks.models import NoStops
 from benchmarks.work import Sizes, Work
-from flexray.config import EngineConfig, MethodConfig
+from flexray.config import EngineConfig, GenerationConfig, MethodConfig
 from flexray.engine.engine import Engine
-from flexray.masks.layout import Layout, Positions
 from flexray.types import Prompt
 
-Method = tuple[Layout, Positions]
+Method = tuple[Literal["shared_context", "full_prompt"], Literal["restart", "continuous"]]
 METHODS: tuple[Method, ...] = (
     ("shared_context", "restart"),
     ("full_prompt", "restart"),
@@ -58,9 +58,8 @@ def make_engine(model: LlamaForCausalLM, method: Method, work: Work, max_rows: i
     return Engine(
         model,
         NoStops(),  # type: ignore[arg-type]
-        MethodConfig(
-            layout=layout, positions=positions, max_new_tokens=work.new_tokens, stop_at_newline=False
-        ),
+        [MethodConfig(layout=layout, positions=positions)],
+        GenerationConfig(max_new_tokens=work.new_tokens, stop_at_newline=False),
         EngineConfig(strict=True, max_rows=max_rows),
     )
 
@@ -114,7 +113,7 @@ def measure_engine(
 
 
 def _answer(engine: Engine, prompts: list[Prompt], work: Work) -> None:
-    for generation in engine.generate(prompts):
+    for ((generation,),) in engine.generate(prompts):
         assert generation.backend_used == "flex", generation.error
         assert len(generation.token_ids) == work.new_tokens
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,17 @@ from typing import Annotated, Any
 
 import typer
 
+from flexray.storage import scrub
 from flexray.types import UserError
+
+MAX_FINDINGS = 100  # printed; a run that has just begun may miss a hundred thousand shards
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
-ConfigOption = Annotated[str, typer.Option("--config", "-c", help="YAML file, path or URL.")]
+ConfigOption = Annotated[
+    list[str], typer.Option("--config", "-c", help="YAML file, path or URL; repeatable, a later one wins.")
+]
+OutputArgument = Annotated[str, typer.Argument(help="Output folder or URL of a run.")]
 SetOption = Annotated[
     list[str], typer.Option("--set", help="section.key=value, overrides the file; repeatable.")
 ]
@@ -28,7 +35,7 @@ def _reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except UserError as e:
-            typer.echo(f"error: {e}", err=True)
+            typer.echo(f"error: {scrub(str(e))}", err=True)
             raise typer.Exit(2) from e
 
     return wrapped
@@ -55,24 +62,65 @@ def run(
     ]
     # the wall time is that of this start's rows only
     seconds = None if result.rows_before else result.seconds
-    print_summary(shards, method=checked.method.name, seconds=seconds)
+    print_summary(shards, method=", ".join(m.name for m in checked.methods), seconds=seconds)
 
 
 @app.command()
 @_reports_user_errors
-def verify(output: Annotated[str, typer.Argument(help="Output folder or URL of a run.")]) -> None:
+def verify(
+    output: OutputArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+) -> None:
     """Check an output folder: exit code 1 if a row is missing, doubled, damaged or unaccounted."""
     from flexray.sink import OutputFolder
     from flexray.sink import verify as verify_folder
 
     report = verify_folder(OutputFolder(output))
-    for finding in report.findings:
-        typer.echo(str(finding))
-    if report.orphans:
-        typer.echo(f"{len(report.orphans)} file(s) of attempts that were not committed; readers ignore them")
-    typer.echo(report.summary_line())
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        for finding in report.findings[:MAX_FINDINGS]:
+            typer.echo(str(finding))
+        if len(report.findings) > MAX_FINDINGS:
+            typer.echo(f"... and {len(report.findings) - MAX_FINDINGS} more findings; --json has them all")
+        typer.echo(report.summary_line())
     if not report.ok:
         raise typer.Exit(1)
+
+
+@app.command()
+@_reports_user_errors
+def repair(
+    output: OutputArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be moved.")] = False,
+    orphans: Annotated[
+        bool, typer.Option("--orphans", help="Move files that no manifest names however young they are.")
+    ] = False,
+) -> None:
+    """Move what verify finds damaged into OUT/_quarantine, so that `run` computes it again."""
+    from flexray.sink import OutputFolder
+    from flexray.sink import repair as repair_folder
+
+    done = repair_folder(OutputFolder(output), dry_run=dry_run, all_orphans=orphans, say=_say)
+    typer.echo(done.summary_line())
+
+
+@app.command()
+@_reports_user_errors
+def evaluate(
+    outputs: Annotated[list[str], typer.Argument(help="Output folders or URLs of runs.")],
+    baseline: Annotated[str | None, typer.Option(help="Compare with this method only.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there.")] = None,
+    by_relation: Annotated[bool, typer.Option("--by-relation", help="Print each relation too.")] = False,
+) -> None:
+    """Score the methods of one or several runs on the committed rows, and compare them row by row."""
+    from flexray.evaluation import evaluate as evaluate_runs
+    from flexray.evaluation import print_evaluation
+
+    evaluation = evaluate_runs(outputs, baseline=baseline)
+    print_evaluation(evaluation, by_relation=by_relation)
+    if json_file is not None:
+        evaluation.write_json(json_file)
 
 
 @app.command("show-mask")

@@ -1,4 +1,4 @@
-"""The run's configuration: one YAML file, checked before anything is loaded.
+"""The run's configuration: a recipe (see flexray.recipe), checked before anything is loaded.
 
 Unknown keys, wrong types and values out of range are errors that name the key.
 """
@@ -8,62 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-import fsspec
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from flexray.data_config import DataConfig, FewShotData
+from flexray.data_config import Fields as Fields
+from flexray.data_config import Section as _Section
+from flexray.recipe import read_recipe
 from flexray.types import Backend, ConfigError
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Fields(_Section):
-    """Where each value stands in a source record; `a.b` reaches into nested records."""
-
-    id: str | None = "id"
-    """Identifies the row for ever. null: a digest of the row's content."""
-    question: str = "question"
-    paraphrases: str | None = "paraphrases"
-    """A list of strings. null only with `include_question`."""
-    answers: str | None = "answers"
-    """A list of accepted answers. null: nothing is scored."""
-    relation: str | None = None
-    """A string: the group of the question, for accuracy by relation. null: no groups."""
-    num_manual: str | None = None
-    """A whole number: so many of the first paraphrases are manual templates. null: none are."""
-    confidences: str | None = None
-    """A list of numbers in [0, 1], one for each paraphrase. null: unknown."""
-
-
-class DataConfig(_Section):
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    """Name of the data set; part of every row id."""
-    split: str = Field(default="test", pattern=r"^[A-Za-z0-9._-]+$")
-    files: tuple[str, ...] = Field(min_length=1)
-    """Paths, URLs or globs: jsonl, json (one array of records) or Parquet."""
-    format: Literal["auto", "jsonl", "json", "parquet"] = "auto"
-    fields: Fields = Fields()
-    include_question: bool = False
-    """Use the question itself as the first paraphrase."""
-    max_paraphrases: int | None = Field(default=None, ge=1)
-    """Use only the first of them. null: all."""
-    limit: int | None = Field(default=None, ge=1)
-    """Read only the first rows of the data set. null: all."""
-    shard_rows: int = Field(default=512, ge=1)
-    """Rows in a shard: the unit of work, of commit and of resume."""
-
-    @field_validator("files", mode="before")
-    @classmethod
-    def _one_file(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _some_text(self) -> DataConfig:
-        if self.fields.paraphrases is None and not self.include_question:
-            raise ValueError("fields.paraphrases is null: set include_question to true, or name the field")
-        return self
 
 
 class ModelConfig(_Section):
@@ -84,6 +35,8 @@ class FewShot(_Section):
 class PromptConfig(_Section):
     instruction: str = ""
     few_shots: tuple[FewShot, ...] = ()
+    few_shot_data: FewShotData | None = None
+    """In place of few_shots: draw them from other rows."""
     question_template: str = "\nQ: {question}"
     """One paraphrase, in a segment and in a few-shot."""
     cue: str = Field(default="\nA:", min_length=1)
@@ -98,19 +51,51 @@ class PromptConfig(_Section):
             raise ValueError("needs the slot {question} exactly once")
         return value
 
+    @model_validator(mode="after")
+    def _one_source(self) -> PromptConfig:
+        if self.few_shots and self.few_shot_data is not None:
+            raise ValueError("few_shots and few_shot_data: give one of them, and set the other to [] or null")
+        return self
+
 
 class MethodConfig(_Section):
-    layout: Literal["shared_context", "full_prompt"] = "shared_context"
-    """full_prompt: each paraphrase has a copy of the context of its own."""
+    kind: str = "attention"
+    """attention, origin, per_prompt, avg, max, weighted_avg or weighted_max; the rest is for attention."""
+    layout: Literal["shared_context", "full_prompt", "myriadlama"] = "shared_context"
+    """full_prompt: each paraphrase has a copy of the context of its own. myriadlama: shared_context with
+    manual and automatic templates."""
     positions: Literal["restart", "continuous"] = "restart"
     """restart: each paraphrase starts right after the context, the answer after the longest."""
-    max_new_tokens: int = Field(default=16, ge=1)
-    stop_at_newline: bool = True
+    cross_attention: bool = False
+    """myriadlama: the manual templates see each other, each those before it."""
+    paraphrase_scale: float | Literal["-log N"] = 0.0
+    """Added to the scores of the answer against the paraphrases; "-log N" makes all N weigh as one."""
+
+    @model_validator(mode="after")
+    def _crossing(self) -> MethodConfig:
+        if self.cross_attention and self.layout != "myriadlama":
+            raise ValueError("cross_attention: only layout myriadlama knows manual templates")
+        return self
 
     @property
     def name(self) -> str:
         """The `method` of each output row."""
-        return f"attention/{self.layout}/{self.positions}"
+        if self.kind != "attention":
+            return self.kind
+        parts = ["attention", self.layout, self.positions]
+        parts += ["cross"] * self.cross_attention
+        parts += [f"scale {self.paraphrase_scale}"] if self.paraphrase_scale else []
+        return "/".join(parts)
+
+    @property
+    def copies_context(self) -> bool:
+        """Whether each paraphrase has a copy of the context at positions of its own."""
+        return self.kind == "attention" and self.layout == "full_prompt" and self.positions == "continuous"
+
+
+class GenerationConfig(_Section):
+    max_new_tokens: int = Field(default=16, ge=1)
+    stop_at_newline: bool = True
 
 
 class EngineConfig(_Section):
@@ -151,30 +136,28 @@ class RunConfig(_Section):
     data: DataConfig
     model: ModelConfig
     prompt: PromptConfig = PromptConfig()
-    method: MethodConfig = MethodConfig()
+    methods: tuple[MethodConfig, ...] = Field(default=(MethodConfig(),), min_length=1)
+    """Each answers every question; by its kind alone, or by its settings."""
+    generation: GenerationConfig = GenerationConfig()
     engine: EngineConfig = EngineConfig()
     ray: RayConfig = RayConfig()
 
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        methods = value if isinstance(value, list | tuple) else (value,)
+        return tuple({"kind": m} if isinstance(m, str) else m for m in methods)
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a YAML file and apply `a.b=value` overrides (values are YAML).
+
+def load_config(path: str | Sequence[str], overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a recipe, or several of which a later one wins, and check it; see `flexray.recipe`.
 
     Raises:
-        ConfigError: the file is missing or no YAML mapping, an override has no `=`, or a key is
+        ConfigError: a file is missing or no YAML mapping, an override has no `=`, or a key is
             unknown, of the wrong type or out of range. The message names file and key.
     """
-    try:
-        with fsspec.open(path, "rt", encoding="utf-8") as stream:
-            tree = yaml.safe_load(stream)
-    except FileNotFoundError as e:
-        raise ConfigError(f"{path}: no such configuration file. Give a path or URL of a YAML file.") from e
-    except Exception as e:  # each store raises its own types, for a bad URL, key or permission
-        raise ConfigError(f"{path}: cannot be read as YAML: {e}") from e
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a mapping of sections is expected, found {type(tree).__name__}.")
-    for override in overrides:
-        _apply(tree, override)
-    return parse_config(tree, source=path)
+    paths = [path] if isinstance(path, str) else path
+    return parse_config(read_recipe(paths, overrides), source=", ".join(paths))
 
 
 def parse_config(tree: dict[str, Any], *, source: str) -> RunConfig:
@@ -194,24 +177,9 @@ def _hint(fault: Any) -> str:
         return ". Add this key."
     if fault["type"] == "extra_forbidden":
         section: Any = RunConfig
-        for part in fault["loc"][:-1]:  # a number is the place in a tuple[Section, ...]
-            section = get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
+        for part in fault["loc"][:-1]:  # a number is the place in a tuple
+            section = section.model_fields[part].annotation if isinstance(part, str) else section
+            if not isinstance(section, type):  # tuple[Section, ...] or Section | None
+                section = get_args(section)[0]
         return f". Unknown key; known here: {', '.join(sorted(section.model_fields))}"
     return f" (value: {fault['input']!r})"
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: expected section.key=value")
-    *parents, leaf = key.split(".")
-    node = tree
-    for parent in parents:
-        child = node.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"--set {override}: {parent!r} is a value, not a section")
-        node = child
-    try:
-        node[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise ConfigError(f"--set {override}: the value is no YAML: {e}") from e

@@ -5,25 +5,33 @@ This is where the stages are joined; each of them knows only those before it.
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
 
-import pyarrow as pa
-
 from flexray import __version__
 from flexray.config import RunConfig
-from flexray.data import Scan, scan
+from flexray.data import Scan, scan, with_few_shots
 from flexray.engine.checkpoint import check_checkpoint
 from flexray.engine.model_digest import checkpoint_digest
-from flexray.evaluation import exact_match
+from flexray.evaluation import to_table
+from flexray.methods import make_methods
 from flexray.pipeline import AnsweredShard, answer_shards, connect
-from flexray.sink import Manifest, OutputFolder, commit_shard, committed_shards, discard_run, start_run
-from flexray.types import ROW_SCHEMA
+from flexray.sink import (
+    Lock,
+    Manifest,
+    OutputFolder,
+    commit_shard,
+    committed_shards,
+    compact,
+    discard_run,
+    hold,
+    start_run,
+)
+from flexray.types import ShardSpec
 
 Say = Callable[[str], None]
 
@@ -52,36 +60,36 @@ def run(config: RunConfig, *, fresh: bool = False, say: Say = print) -> RunResul
     folder = OutputFolder(config.output)
     folder.prepare()
     check_checkpoint(config.model.path)
+    config = with_few_shots(config)  # drawn once: all rows of a run have the same context
     found = scan(config.data)
-    discarded = fresh and discard_run(folder)  # not before it is known that this start can go on
-    record = start_run(
-        folder,
-        known=discarded,
-        parts=fingerprint_parts(config, found),
-        config=config.model_dump(mode="json"),
-        provenance=provenance(),
-        shards=found.shards,
-    )
-    before = committed_shards(folder, record.fingerprint)
-    rows_before = sum(m.rows for m in before.values())
-    todo = [s for s in found.shards if s.shard_id not in before]
-    say(
-        f"{config.data.name}/{config.data.split}: {found.num_rows} rows in {len(found.shards)} shards, "
-        f"{rows_before} rows in {len(before)} shards committed already -> {folder}"
-    )
-    if not todo:
-        say("everything is committed: nothing to do")
-    else:
-        connect(config.ray)
-        rows_todo = found.num_rows - rows_before
-        done = 0
-        for shard in answer_shards(todo, config, Commit(folder.url, record.fingerprint, config.method.name)):
-            done += shard["rows"]
-            say(
-                f"  {shard['shard_id']}: {shard['rows']} rows, {shard['errors']} errors, "
-                f"{shard['seconds']:.1f} s [{done}/{rows_todo} rows, {time.perf_counter() - start:.0f} s]"
-            )
-    after = committed_shards(folder, record.fingerprint)
+    parts = fingerprint_parts(config, found)
+    with hold(folder, say=say) as lock:
+        discarded = fresh and discard_run(folder)  # not before it is known that this start can go on
+        record = start_run(
+            folder,
+            known=discarded,
+            parts=parts,
+            config=config.model_dump(mode="json"),
+            provenance=provenance(),
+            shards=found.shards,
+            methods=tuple(method.name for method in make_methods(config.methods)),
+        )
+        compact(folder, record.fingerprint)  # here and below nobody commits
+        before = committed_shards(folder, record.fingerprint)
+        rows_before = sum(m.rows for m in before.values())
+        todo = [s for s in found.shards if s.shard_id not in before]
+        say(
+            f"{config.data.name}/{config.data.split}: {record.planned_rows} rows in {len(found.shards)} "
+            f"shards, {rows_before} rows in {len(before)} shards committed already -> {folder}"
+        )
+        if todo:
+            commit = Commit(folder.url, record.fingerprint, record.methods)
+            _answer(todo, config, commit, lock, say, start)
+            lock.check()
+            compact(folder, record.fingerprint)
+        else:
+            say("everything is committed: nothing to do")
+        after = committed_shards(folder, record.fingerprint)
     if lost := [s.shard_id for s in found.shards if s.shard_id not in after]:
         raise RuntimeError(
             f"{folder}: {len(lost)} shards are not committed ({', '.join(lost[:5])}); run again to redo them"
@@ -92,21 +100,38 @@ def run(config: RunConfig, *, fresh: bool = False, say: Say = print) -> RunResul
     )
 
 
+def _answer(
+    shards: Sequence[ShardSpec], config: RunConfig, commit: Commit, lock: Lock, say: Say, start: float
+) -> None:
+    """Answer and commit, for as long as the output folder is this run's."""
+    connect(config.ray)
+    rows = sum(s.num_rows for s in shards) * len(commit.methods)
+    done = 0
+    for shard in answer_shards(shards, config, commit):
+        lock.check()
+        done += shard["rows"]
+        say(
+            f"  {shard['shard_id']}: {shard['rows']} rows, {shard['errors']} errors, "
+            f"{shard['seconds']:.1f} s [{done}/{rows} rows, {time.perf_counter() - start:.0f} s]"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Scores a shard's answers and commits them; travels to Ray's workers."""
 
     output: str
     fingerprint: str
-    method: str
+    methods: tuple[str, ...]
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
         """Commit, and say what: shard_id, rows, errors, seconds."""
         manifest = commit_shard(
             OutputFolder(self.output),
             shard_id=shard.spec.shard_id,
-            table=to_table(shard, self.method),
+            table=to_table(shard, self.methods),
             fingerprint=self.fingerprint,
+            methods=self.methods,
             engine_stats=shard.engine_stats,
             seconds=round(shard.seconds, 3),
             expected_row_ids=shard.spec.row_ids,
@@ -117,28 +142,6 @@ class Commit:
             "errors": manifest.accounting.errors,
             "seconds": manifest.seconds,
         }
-
-
-def to_table(shard: AnsweredShard, method: str) -> pa.Table:
-    """A shard's output rows, ROW_SCHEMA, one for one with its questions."""
-    rows = []
-    columns = (shard.questions, shard.generations, shard.texts, shard.prompt_tokens)
-    for question, generation, text, prompt_tokens in zip(*columns, strict=True):
-        scored = not generation.error and question.answers is not None
-        rows.append(
-            {
-                **dataclasses.asdict(question),
-                **dataclasses.asdict(generation),
-                "shard_id": shard.spec.shard_id,
-                "method": method,
-                "prediction": text,
-                "paraphrase_predictions": [],
-                "correct": exact_match(text, question.answers or ()) if scored else None,
-                "prompt_tokens": prompt_tokens,
-                "error": generation.error,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
 
 
 def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
@@ -154,7 +157,8 @@ def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
         },
         "model": {"digest": checkpoint_digest(config.model.path), "dtype": config.model.dtype},
         "prompt": config.prompt.model_dump(mode="json"),
-        "method": config.method.model_dump(mode="json"),
+        "methods": [method.model_dump(mode="json") for method in config.methods],
+        "generation": config.generation.model_dump(mode="json"),
     }
 
 

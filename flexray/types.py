@@ -14,6 +14,10 @@ Backend = Literal["flex", "sdpa", "eager"]
 FinishReason = Literal["eos", "newline", "length", "error"]
 
 
+MAX_PARAPHRASES = 2047
+"""Of one question; what the mask can tell apart (see flexray.masks.layout)."""
+
+
 class UserError(ValueError):
     """Something the user can put right: the message says what, where and how. Exit code 2."""
 
@@ -81,6 +85,8 @@ class Prompt:
     context: tuple[int, ...]
     segments: tuple[tuple[int, ...], ...]
     cue: tuple[int, ...]
+    num_manual: int = 0  # the first so many segments are manual templates
+    confidences: tuple[float, ...] | None = None  # of each segment
 
     def __post_init__(self) -> None:
         if not self.segments or any(not s for s in self.segments):
@@ -91,7 +97,7 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Generation:
-    """What the engine answers for one Prompt, and how it was computed."""
+    """One answer to a Prompt, and how it was computed."""
 
     token_ids: tuple[int, ...] = ()  # generated ids, the stop token included
     finish_reason: FinishReason
@@ -108,7 +114,7 @@ class ShardSpec:
 
     shard_id: str
     file: str
-    format: Literal["jsonl", "json", "parquet"]
+    format: Literal["jsonl", "json", "parquet", "arrow"]
     first_row: int  # 1-based record number of the first row
     num_rows: int
     byte_range: tuple[int, int] | None = None  # jsonl only: [start, end) in the file

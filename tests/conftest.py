@@ -26,30 +26,10 @@ def tokenizer(smollm2):
 @pytest.fixture(scope="session")
 def save_tiny_model(tokenizer):
     """Saves a tiny model of the given seed and context length into a folder."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from tests.tiny_model import save_tiny_model  # torch: not for tests that need none
 
-    def save(folder: Path, *, seed: int = 0, max_positions: int = 2048) -> Path:
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=48,  # a multiple of the heads, as transformers insists
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=3,
-            num_key_value_heads=1,
-            head_dim=64,
-            max_position_embeddings=max_positions,
-            initializer_range=0.2,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = LlamaForCausalLM(config)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return folder
+    def save(folder: Path, **changes: int) -> Path:
+        return save_tiny_model(folder, tokenizer, **changes)
 
     return save
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from flexray.config import EngineConfig, MethodConfig
+from flexray.config import EngineConfig, GenerationConfig, MethodConfig
 from flexray.engine.engine import Engine
 from flexray.types import Prompt
 
@@ -51,10 +51,14 @@ def make_model():
 
 @pytest.fixture(scope="session")
 def make_engine():
-    def make(model, *, layout="shared_context", positions="restart", max_new_tokens=6, **engine):
+    def make(
+        model, *, layout="shared_context", positions="restart", methods=None, max_new_tokens=6, **engine
+    ):
         engine = {"backend": "flex", "strict": True, "max_rows": 8, **engine}
-        method = MethodConfig(layout=layout, positions=positions, max_new_tokens=max_new_tokens)
-        return Engine(model, ByteTokenizer(), method, EngineConfig(**engine))
+        if methods is None:
+            methods = [MethodConfig(layout=layout, positions=positions)]
+        generation = GenerationConfig(max_new_tokens=max_new_tokens)
+        return Engine(model, ByteTokenizer(), methods, generation, EngineConfig(**engine))
 
     return make
 

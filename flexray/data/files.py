@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import has_magic
 from pathlib import PurePosixPath
 from typing import Any, Literal, cast
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from flexray.config import DataConfig
+from flexray.data.hf_folder import split_files
+from flexray.data_config import DataConfig
+from flexray.storage import connect, describe, matches, patiently, scrub
 from flexray.types import DataError
 
-Format = Literal["jsonl", "json", "parquet"]
+Format = Literal["jsonl", "json", "parquet", "arrow"]
 
 _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
 
 
@@ -38,37 +41,54 @@ def list_files(config: DataConfig) -> list[SourceFile]:
         DataError: a path that does not exist, a glob without a match, a folder, storage that cannot
             be reached, or a name that does not tell the format.
     """
-    paths = {path for pattern in config.files for path in _expand(pattern)}
-    return sorted(SourceFile(path, _format(path, config)) for path in paths)
+    return find_files(config.files, "data.files", form=config.format, split=config.split)
 
 
-def open_file(path: str) -> Any:
-    """An open binary file, seekable, for a path or URL."""
-    fs, name = fsspec.core.url_to_fs(path)
-    return fs.open(name, "rb")
+def find_files(
+    patterns: Sequence[str], key: str, *, form: Format | Literal["auto"] = "auto", split: str = ""
+) -> list[SourceFile]:
+    """Likewise for any list of paths, URLs and globs; `key` is its place in the configuration."""
+    paths = {path for pattern in patterns for path in _expand(pattern, key, split)}
+    return sorted(SourceFile(path, _format(path) if form == "auto" else form) for path in paths)
 
 
-def _expand(pattern: str) -> list[str]:
+def with_version(file: SourceFile) -> tuple[SourceFile, str]:
+    """A key for caches: another one once the file has changed, by its size and time, or its ETag."""
+    fs, name = connect(file.path)
+    return file, str(patiently(file.path, lambda: fs.ukey(name)))
+
+
+def _expand(pattern: str, key: str, split: str) -> list[str]:
+    shown = scrub(pattern)
     try:
-        fs, name = fsspec.core.url_to_fs(pattern)
-        if fs.exists(name):  # first, so that a file whose name holds [ or * can be named
-            if fs.isdir(name):
+        fs, name = connect(pattern)
+        if _is_there(fs, name, pattern):  # first, so that a name may hold [ or *
+            names: list[str] | None = [name]
+            if patiently(pattern, lambda: fs.isdir(name)):
+                names = patiently(pattern, lambda: split_files(fs, name, split)) if split else None
+            if names is None:
                 raise DataError(
-                    f"{pattern}: a folder, not a file. Give a glob, e.g. {pattern.rstrip('/')}/*.parquet."
+                    f"{shown}: a folder, not a file. Give a glob, e.g. {shown.rstrip('/')}/*.parquet."
                 )
-            names = [name]
         elif has_magic(name):
-            found = fs.glob(name, detail=True)
-            names = [n for n, info in found.items() if info["type"] != "directory"]
+            names = matches(fs, name, pattern)
         else:
-            raise DataError(f"{pattern}: no such file. Correct data.files.")
+            raise DataError(f"{shown}: no such file. Correct {key}.")
     except DataError:
         raise
     except Exception as e:  # each store raises its own types for a bad URL, key or permission
-        raise DataError(f"{pattern}: cannot be listed: {type(e).__name__}: {e}") from e
+        raise DataError(f"{shown}: cannot be listed: {describe(e, pattern)}") from e
     if not names:
-        raise DataError(f"{pattern}: no file matches this glob. Correct data.files.")
+        raise DataError(f"{shown}: no file matches this glob. Correct {key}.")
     return [_absolute(fs, n, pattern) for n in names]
+
+
+def _is_there(fs: Any, name: str, pattern: str) -> bool:
+    try:
+        patiently(pattern, lambda: fs.info(name))  # not `exists`, which may take a failure for a no
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _absolute(fs: Any, name: str, pattern: str) -> str:
@@ -80,18 +100,19 @@ def _absolute(fs: Any, name: str, pattern: str) -> str:
         return name  # fsspec has made it absolute: a worker has another working folder
     if "::" in pattern:  # a chained URL cannot be put together again from its parts
         if has_magic(pattern):
-            raise DataError(f"{pattern}: a glob in a chained URL is not read. Name the files one by one.")
+            raise DataError(
+                f"{scrub(pattern)}: a glob in a chained URL is not read. Name the files one by one."
+            )
         return pattern
     return cast(str, fs.unstrip_protocol(name))
 
 
-def _format(path: str, config: DataConfig) -> Format:
-    if config.format != "auto":
-        return config.format
+def _format(path: str) -> Format:
     extension = PurePosixPath(path).suffix.lower()
     if extension not in _FORMATS:
         raise DataError(
-            f"{path}: the extension {extension!r} does not tell the format (known: {', '.join(_FORMATS)}). "
-            "Set data.format, or rename the file; compressed files are not read."
+            f"{scrub(path)}: the extension {extension!r} does not tell the format "
+            f"(known: {', '.join(_FORMATS)}). Set data.format, or rename the file; compressed files are "
+            "not read."
         )
     return _FORMATS[extension]

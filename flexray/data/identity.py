@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from flexray.config import DataConfig
 from flexray.data.records import Record, canonical, json_type, mapped
+from flexray.data_config import DataConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,13 @@ def identify(record: Record, config: DataConfig) -> Identity:
     source_id = ""
     if record.value is None:
         content: Any = record.raw.hex()
-        name = f"!{_short_digest(record.raw)}"
+        name = f"!{short_digest(record.raw)}"
     else:
-        content = mapped(record.value, config.fields)
-        if config.fields.id is None:
-            source_id = name = _short_digest(canonical(content).encode())
+        content = mapped(record.value, record.fields)
+        if record.fields.id is None:
+            source_id = name = short_digest(canonical(content).encode())
         elif "id" not in content or id_problem(content["id"]):
-            name = f"!{_short_digest(canonical(content).encode())}"
+            name = f"!{short_digest(canonical(content).encode())}"
         else:
             source_id = name = str(content["id"])
     row_id = f"{config.name}/{config.split}/{name}"
@@ -83,5 +83,6 @@ def make_distinct(row_ids: Sequence[str]) -> tuple[list[str], dict[int, int]]:
     return distinct, duplicate_of
 
 
-def _short_digest(content: bytes) -> str:
+def short_digest(content: bytes) -> str:
+    """The first 16 hex digits of the sha256."""
     return sha256(content).hexdigest()[:16]

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-import fsspec
-
-from flexray.data.files import open_file
 from flexray.data.records import Record, json_type, to_record
+from flexray.storage import connect, open_file, patiently
 from flexray.types import DataError
 
 
@@ -22,8 +20,9 @@ def read_records(path: str) -> Iterator[Record]:
 
 def read_slice(path: str, first_row: int, num_rows: int) -> list[Record]:
     """Records first_row .. first_row+num_rows-1. Raises DataError if the file is no JSON array."""
-    fs, name = fsspec.core.url_to_fs(path)
-    values = _load_cached(path, fs.ukey(name))[first_row - 1 : first_row - 1 + num_rows]
+    fs, name = connect(path)
+    version = patiently(path, lambda: fs.ukey(name))
+    values = _load_cached(path, version)[first_row - 1 : first_row - 1 + num_rows]
     return [to_record(first_row + i, value) for i, value in enumerate(values)]
 
 

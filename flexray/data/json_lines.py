@@ -6,10 +6,8 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 
-import fsspec
-
-from flexray.data.files import open_file
 from flexray.data.records import Record, to_record
+from flexray.storage import open_file, read_range
 from flexray.types import DataError
 
 _BOM = b"\xef\xbb\xbf"
@@ -28,13 +26,10 @@ def read_records(path: str) -> Iterator[Record]:
             yield record
 
 
-def read_range(path: str, byte_range: tuple[int, int], first_row: int) -> list[Record]:
+def read_slice(path: str, byte_range: tuple[int, int], first_row: int) -> list[Record]:
     """The records in bytes [start, end) of the file; the first has the number `first_row`."""
     start, end = byte_range
-    fs, name = fsspec.core.url_to_fs(path)
-    end = min(end, fs.size(name))  # S3 refuses a range behind the end of a file that has shrunk
-    # By keyword: s3fs has the version second. One request, not the read-ahead of an open file.
-    data = fs.cat_file(name, start=start, end=end) if start < end else b""
+    data = read_range(path, start, end)  # one request, not the read-ahead of an open file
     return list(_parse(io.BytesIO(data), offset=start, row=first_row))
 
 

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flexray.config import Fields
-from flexray.data import json_array, json_lines, parquet
+from flexray.data import arrow, json_array, json_lines, parquet
 from flexray.data.files import SourceFile
 from flexray.data.records import Record
+from flexray.data.wanted import Wanted
 from flexray.types import ShardSpec
 
 
-def read_records(file: SourceFile, fields: Fields) -> Iterator[Record]:
+def read_records(file: SourceFile, wanted: Wanted) -> Iterator[Record]:
     """Every record in order; memory for one record or batch (format json: the whole file).
 
     Raises:
-        DataError: while iterating, when the file is of another format or has no mapped column.
+        DataError: while iterating, when the file is of another format or lacks a wanted column.
     """
     if file.format == "jsonl":
         return json_lines.read_records(file.path)
     if file.format == "json":
         return json_array.read_records(file.path)
-    return parquet.read_records(file.path, fields)
+    if file.format == "arrow":
+        return arrow.read_records(file.path, wanted)
+    return parquet.read_records(file.path, wanted)
 
 
-def read_slice(spec: ShardSpec, fields: Fields) -> list[Record]:
+def read_slice(spec: ShardSpec, wanted: Wanted) -> list[Record]:
     """The shard's records, touching no more of the file than the format demands.
 
     There are fewer or more than `spec.num_rows` of them if the file has changed.
@@ -35,7 +37,9 @@ def read_slice(spec: ShardSpec, fields: Fields) -> list[Record]:
     """
     if spec.format == "jsonl":
         assert spec.byte_range is not None, "a jsonl shard is planned with its byte range"
-        return json_lines.read_range(spec.file, spec.byte_range, spec.first_row)
+        return json_lines.read_slice(spec.file, spec.byte_range, spec.first_row)
     if spec.format == "json":
         return json_array.read_slice(spec.file, spec.first_row, spec.num_rows)
-    return parquet.read_slice(spec.file, spec.first_row, spec.num_rows, fields)
+    if spec.format == "arrow":
+        return arrow.read_slice(spec.file, spec.first_row, spec.num_rows, wanted)
+    return parquet.read_slice(spec.file, spec.first_row, spec.num_rows, wanted)

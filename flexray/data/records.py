@@ -1,4 +1,4 @@
-"""A source record as it was read, before anything is asked of it."""
+"""A source record: as it was read, and as its kind of data set understands it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from flexray.config import Fields
+from flexray.data_config import Fields
 
+_BY_NAME = Fields()
 MAX_DEPTH = 100  # the interpreter's own limit depends on the caller's stack: scan and worker would differ
 
 
@@ -22,14 +23,29 @@ MISSING = Missing()
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with one field, before the file and row are known."""
+
+    field: str
+    value: Any
+    problem: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
-    """One row of a source file: an object, or the problem that kept it from being one."""
+    """One row of a source file: an object, or the problem that kept it from being one.
+
+    `fields` and `faults` are for its kind to fill in (see flexray.data.kinds).
+    """
 
     row: int  # 1-based record number in the file
     value: dict[str, Any] | None  # None: see problem
     problem: str = ""
     raw: bytes = b""  # what was found in place of an object
     span: tuple[int, int] = (0, 0)  # jsonl only: bytes [start, end) of its line
+    fields: Fields = _BY_NAME  # where the values stand in `value`
+    faults: tuple[Fault, ...] = ()
 
 
 def to_record(row: int, value: Any, span: tuple[int, int] = (0, 0)) -> Record:

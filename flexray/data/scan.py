@@ -10,12 +10,12 @@ from itertools import islice
 
 import pyarrow as pa
 
-from flexray.config import DataConfig
-from flexray.data.census import Census
 from flexray.data.files import SourceFile, list_files
 from flexray.data.identity import identify, make_distinct
-from flexray.data.readers import read_records
 from flexray.data.records import Record
+from flexray.data.source import Source
+from flexray.data_config import DataConfig
+from flexray.storage import describe, scrub
 from flexray.types import DataError, ShardSpec
 
 
@@ -33,19 +33,22 @@ def scan(config: DataConfig) -> Scan:
     """Read the whole data set once, name its rows and cut it into shards.
 
     Runs on the driver. Memory: the row ids, and the records of one shard (format json: of one file).
+    What templates and joined paraphrases make of a row is part of its digest.
     Faulty rows are planned like any other; `read_shard` reports them.
 
     Raises:
-        DataError: a file that cannot be read, a mapped field that no record of a file has, no rows.
+        DataError: a file that cannot be read, a wanted field that no record of a file has, no rows.
     """
     shards: list[ShardSpec] = []
     row_ids: list[str] = []
     total = sha256()
+    source = _open(config)
     for file in list_files(config):
         if config.limit is not None and len(row_ids) >= config.limit:
             break
+        ranged = file.format == "jsonl" and source.has_spans
         room = None if config.limit is None else config.limit - len(row_ids)
-        for records in _grouped(_checked(file, config, room), config.shard_rows):
+        for records in _grouped(_read(source, file, room), config.shard_rows):
             identities = [identify(record, config) for record in records]
             digest = sha256()
             for identity in identities:
@@ -59,12 +62,13 @@ def scan(config: DataConfig) -> Scan:
                     format=file.format,
                     first_row=records[0].row,
                     num_rows=len(records),
-                    byte_range=(records[0].span[0], records[-1].span[1]) if file.format == "jsonl" else None,
+                    byte_range=(records[0].span[0], records[-1].span[1]) if ranged else None,
                     digest=digest.hexdigest(),
                 )
             )
     if not shards:
         raise DataError(f"{', '.join(config.files)}: no rows in any file. Correct data.files.")
+    source.check_joined()
     return Scan(
         shards=_named(shards, row_ids),
         num_rows=len(row_ids),
@@ -73,17 +77,19 @@ def scan(config: DataConfig) -> Scan:
     )
 
 
-def _checked(file: SourceFile, config: DataConfig, room: int | None) -> Iterator[Record]:
-    """At most `room` records of a file, then the check that they have the mapped fields."""
-    census = Census(file.path, config.fields)
+def _open(config: DataConfig) -> Source:
     try:
-        for record in islice(read_records(file, config.fields), room):
-            if file.format != "parquet":  # its schema has answered already
-                census.add(record)
-            yield record
+        return Source(config)
     except (OSError, pa.ArrowException) as e:
-        raise DataError(f"{file.path}: cannot be read: {type(e).__name__}: {e}") from e
-    census.check()
+        files = ", ".join((*config.template_files, *config.paraphrase_files))
+        raise DataError(f"{scrub(files)}: cannot be read: {describe(e)}") from e
+
+
+def _read(source: Source, file: SourceFile, room: int | None) -> Iterator[Record]:
+    try:
+        yield from source.read(file, room)
+    except (OSError, pa.ArrowException) as e:
+        raise DataError(f"{scrub(file.path)}: cannot be read: {describe(e)}") from e
 
 
 def _grouped(records: Iterator[Record], size: int) -> Iterator[list[Record]]:

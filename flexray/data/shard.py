@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from flexray.config import DataConfig
 from flexray.data.identity import Identity, identify
-from flexray.data.readers import read_slice
+from flexray.data.source import Source
 from flexray.data.validate import to_question
+from flexray.data_config import DataConfig
+from flexray.storage import scrub
 from flexray.types import DataError, Question, ShardSpec
 
 
@@ -19,11 +20,12 @@ def read_shard(spec: ShardSpec, config: DataConfig) -> list[Question]:
         fault in `error`, and in the other fields what could be read of it.
 
     Raises:
-        DataError: the file has changed since the scan, or is gone.
+        DataError: the file, or a template or joined paraphrase, has changed since the scan or is gone.
         OSError: the storage failed; worth another attempt.
     """
+    source = Source(config)
     try:
-        records = read_slice(spec, config.fields)
+        records = source.read_slice(spec)
     except FileNotFoundError as e:
         raise _changed(spec, "it is gone") from e
     if len(records) != spec.num_rows:
@@ -31,15 +33,15 @@ def read_shard(spec: ShardSpec, config: DataConfig) -> list[Question]:
             spec, f"{spec.num_rows} rows were planned from row {spec.first_row}, found {len(records)}"
         )
     identities = [identify(record, config) for record in records]
-    _check_unchanged(spec, identities)
-    first = {index: (file, row) for index, file, row in spec.duplicate_of}
+    _check_unchanged(spec, identities, (*config.template_files, *config.paraphrase_files))
+    first = {index: (scrub(file), row) for index, file, row in spec.duplicate_of}
     return [
-        to_question(record, identity, config, spec.file, spec.row_ids[i], first.get(i))
+        to_question(record, identity, config, scrub(spec.file), spec.row_ids[i], first.get(i))
         for i, (record, identity) in enumerate(zip(records, identities, strict=True))
     ]
 
 
-def _check_unchanged(spec: ShardSpec, identities: list[Identity]) -> None:
+def _check_unchanged(spec: ShardSpec, identities: list[Identity], beside: tuple[str, ...]) -> None:
     renamed = {index for index, _, _ in spec.duplicate_of}
     digest = sha256()
     for i, (planned, identity) in enumerate(zip(spec.row_ids, identities, strict=True)):
@@ -48,11 +50,12 @@ def _check_unchanged(spec: ShardSpec, identities: list[Identity]) -> None:
             raise _changed(spec, f"row {spec.first_row + i} was {planned}, now it is {identity.row_id}")
     if spec.digest and digest.hexdigest() != spec.digest:
         last_row = spec.first_row + spec.num_rows - 1
-        raise _changed(spec, f"the same ids, but other content in rows {spec.first_row} to {last_row}")
+        or_in = f" or in {scrub(', '.join(beside))}" if beside else ""
+        raise _changed(spec, f"the same ids, but other content in rows {spec.first_row} to {last_row}{or_in}")
 
 
 def _changed(spec: ShardSpec, what: str) -> DataError:
     return DataError(
-        f"{spec.file}: changed since shard {spec.shard_id} was planned: {what}. "
-        "Restore the file, or start a new run with a new output folder."
+        f"{scrub(spec.file)}: changed since shard {spec.shard_id} was planned: {what}. "
+        "Restore it, or start a new run with a new output folder."
     )

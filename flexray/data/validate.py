@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from flexray.config import DataConfig
 from flexray.data.identity import Identity, id_problem, text_problem
 from flexray.data.records import MISSING, Record, json_type, lookup
+from flexray.data_config import DataConfig
 from flexray.types import Question, RowFault
 
 _SHOWN_BYTES = 200
+_SHOWN_FAULTS = 20  # a list of a million numbers in place of texts has as many
 
 
 def to_question(
@@ -26,23 +27,25 @@ def to_question(
         row_id: the planned id, distinct in the data set.
         duplicate_of: file and row that had this record's id first, if it is not the first.
     """
-    check = _Check(record, file)
+    check = _Check(record, file, config)
+    fields = record.fields
     question = ""
     paraphrases: tuple[str, ...] = ()
     answers: tuple[str, ...] | None = None
     relation, num_manual, confidences = "", 0, None
     if duplicate_of is not None:
-        check.duplicate(identity, config, duplicate_of)
+        check.duplicate(identity, duplicate_of)
     if record.value is None:
         check.unreadable()
     else:
-        check.id(config.fields.id)
-        question = check.text(config.fields.question, "question")
+        check.id(fields.id)
+        question = check.text(fields.question, "question")
         paraphrases = _paraphrases(check, question, config)
-        answers = _answers(check, config)
-        relation = "" if config.fields.relation is None else check.text(config.fields.relation, "relation")
+        answers = _answers(check, fields.answers)
+        relation = "" if fields.relation is None else check.text(fields.relation, "relation")
         num_manual = _num_manual(check, config, len(paraphrases))
         confidences = _confidences(check, config, len(paraphrases))
+        check.known()
     return Question(
         row_id=row_id,
         dataset=config.name,
@@ -56,27 +59,32 @@ def to_question(
         relation=relation,
         num_manual=num_manual,
         confidences=confidences,
-        error=" ".join(str(fault) for fault in check.faults),
+        error=_error(check.faults),
     )
+
+
+def _error(faults: list[RowFault]) -> str:
+    shown = [str(fault) for fault in faults[:_SHOWN_FAULTS]]
+    more = len(faults) - len(shown)
+    return " ".join([*shown, f"And {more} more fault(s)."] if more else shown)
 
 
 def _paraphrases(check: _Check, question: str, config: DataConfig) -> tuple[str, ...]:
     own = (question,) if config.include_question and question else ()
-    path = config.fields.paraphrases
-    rest = () if path is None else check.texts(path, "Give each row at least one paraphrase.")
+    path = check.fields.paraphrases
+    rest = () if path is None else check.texts(path, "Give each row at least one paraphrase.", "a paraphrase")
     return (own + rest)[: config.max_paraphrases]
 
 
-def _answers(check: _Check, config: DataConfig) -> tuple[str, ...] | None:
-    path = config.fields.answers
+def _answers(check: _Check, path: str | None) -> tuple[str, ...] | None:
     if path is None:
         return None
-    return check.texts(path, "If the data set has no answers, set data.fields.answers to null.")
+    return check.texts(path, "If the data set has no answers, set data.fields.answers to null.", "an answer")
 
 
 def _num_manual(check: _Check, config: DataConfig, num_paraphrases: int) -> int:
     """How many of the paraphrases that are used are manual."""
-    path = config.fields.num_manual
+    path = check.fields.num_manual
     if path is None:
         return 0
     extra = bool(config.include_question)  # the question itself stands first, and is manual
@@ -84,11 +92,11 @@ def _num_manual(check: _Check, config: DataConfig, num_paraphrases: int) -> int:
 
 
 def _confidences(check: _Check, config: DataConfig, num_paraphrases: int) -> tuple[float, ...] | None:
-    path = config.fields.confidences
+    path = check.fields.confidences
     if path is None:
         return None
     values = check.shares(path)[: config.max_paraphrases]
-    if values and len(values) != num_paraphrases and not check.faults:
+    if len(values) != num_paraphrases and not check.faults:
         check.mismatch(path, values, f"{len(values)} numbers for {num_paraphrases} paraphrases")
     return values
 
@@ -96,15 +104,17 @@ def _confidences(check: _Check, config: DataConfig, num_paraphrases: int) -> tup
 class _Check:
     """Reads the fields of one record and notes what is wrong."""
 
-    def __init__(self, record: Record, file: str) -> None:
+    def __init__(self, record: Record, file: str, config: DataConfig) -> None:
         self._record = record
         self._file = file
+        self._configured = config.kind == "records"  # else there are no data.fields to speak of
+        self.fields = record.fields
         self.faults: list[RowFault] = []
 
-    def duplicate(self, identity: Identity, config: DataConfig, first: tuple[str, int]) -> None:
-        what = "id" if identity.source_id and config.fields.id is not None else "content"
+    def duplicate(self, identity: Identity, first: tuple[str, int]) -> None:
+        what = "id" if identity.source_id and self.fields.id is not None else "content"
         self._fault(
-            config.fields.id or "(record)",
+            self.fields.id or "(record)",
             identity.source_id or identity.row_id,
             f"the same {what} as {first[0]}, row {first[1]}",
             "Remove the repeated row, or give it an id of its own.",
@@ -114,11 +124,24 @@ class _Check:
         shown = self._record.raw[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
         self._fault("(record)", shown, self._record.problem, "Write the row as one JSON object in UTF-8.")
 
+    def known(self) -> None:
+        """Put first what the kind of data set found wrong, and say nothing else of those fields.
+
+        What it could not make for that reason is not reported as missing.
+        """
+        theirs = {fault.field for fault in self._record.faults}
+        if theirs:
+            mine = [f for f in self.faults if f.field not in theirs and f.value is not MISSING]
+            self.faults = []
+            for fault in self._record.faults:
+                self._fault(fault.field, fault.value, fault.problem, fault.advice)
+            self.faults += mine
+
     def id(self, path: str | None) -> None:
         value = None if path is None else lookup(self._record.value, path)
         if path is not None and (problem := id_problem(value)):
-            advice = "Give the row an id, or set data.fields.id to null to have ids made from the content."
-            self._fault(path, value, problem, advice)
+            null = ", or set data.fields.id to null to have ids made from the content"
+            self._fault(path, value, problem, f"Give the row an id{null if self._configured else ''}.")
 
     def text(self, path: str, role: str) -> str:
         value = lookup(self._record.value, path)
@@ -158,8 +181,9 @@ class _Check:
     def mismatch(self, path: str, value: Any, problem: str) -> None:
         self._fault(path, value, problem, "Give one for each paraphrase that is used.")
 
-    def texts(self, path: str, if_none: str) -> tuple[str, ...]:
+    def texts(self, path: str, if_none: str, role: str) -> tuple[str, ...]:
         """The usable elements of a list of strings."""
+        if_none = if_none if self._configured else f"Give the row {role}."
         value = lookup(self._record.value, path)
         if isinstance(value, str):
             self._fault(path, value, "a list of strings is needed, not a string", "Put it in a list: [...].")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,8 +109,6 @@ def _counted_flex(
     calls: Tensor,
 ) -> Tensor:
     calls.add_(1)  # in the compiled graph: counts only if this very code ran
-    # the kernel's key tile must divide the mask's key block, and its default may be larger
-    half = query.is_cuda and query.dtype.itemsize == 2
     return flex_attention(
         query,
         keys,
@@ -118,8 +117,19 @@ def _counted_flex(
         block_mask=block_mask,
         scale=scale,
         enable_gqa=query.shape[1] != keys.shape[1],
-        kernel_options={"BLOCK_N": block_mask.BLOCK_SIZE[1]} if half else None,
+        kernel_options=_kernel_options(query, block_mask) if query.is_cuda else None,
     )
+
+
+def _kernel_options(query: Tensor, block_mask: BlockMask) -> Any:
+    """Tiles for the GPU. The key tile must divide the mask's key block. Few query tokens: decoding. The
+    figures are the fastest of those tried on an H100 (docs/benchmarks.md); torch's own are for long rows."""
+    options: dict[str, int] = {"BLOCK_N": block_mask.BLOCK_SIZE[1]}
+    if query.dtype.itemsize == 2:
+        decoding = query.shape[2] < block_mask.BLOCK_SIZE[0]
+        tiles = {"num_warps": 2} if decoding else {"num_warps": 4, "BLOCK_M": 64}
+        options |= {"num_stages": 3} | tiles
+    return options
 
 
 @functools.cache

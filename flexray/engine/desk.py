@@ -1,42 +1,90 @@
-"""What the engine's flow works on: rows on their way, the desk they are worked on, passes counted."""
+"""What the engine's flow works on: rows and their branches, the desk they are worked on, passes counted."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flexray.config import MethodConfig
 from flexray.engine.decode import DecodeBatch, DecodeState
 from flexray.engine.kv_pool import KVPool, Placement
+from flexray.engine.prefill import PlacedRow, PrefillBatch
 from flexray.engine.stats import EngineStats
-from flexray.masks.layout import SampleLayout, lay_out
+from flexray.masks.layout import Sample, Trunk, View, lay_out
+from flexray.methods import Fusion, Method
 from flexray.types import Backend, Prompt
 
 
-@dataclass
-class Row:
-    """A prompt on its way."""
+@dataclass(frozen=True, slots=True)
+class TrunkPlan:
+    """Methods that answer from the same trunk, by their numbers in the run, so that it is prefilled once."""
 
-    index: int  # in the caller's list
-    prompt: Prompt
-    method: MethodConfig
-    placement: Placement | None = None
+    trunk: Trunk
+    methods: tuple[tuple[int, Method], ...]
+
+
+def plan_trunks(methods: Sequence[Method]) -> tuple[TrunkPlan, ...]:
+    """The methods by trunk."""
+    by_trunk: dict[Trunk, list[tuple[int, Method]]] = {}
+    for number, method in enumerate(methods):
+        by_trunk.setdefault(method.trunk, []).append((number, method))
+    return tuple(TrunkPlan(trunk, tuple(found)) for trunk, found in by_trunk.items())
+
+
+@dataclass(eq=False, slots=True)
+class Branch:
+    """An answer on its way."""
+
+    row: Row
+    number: int  # in its row
+    method: int  # in the run
+    fusion: Fusion | None
+    weight: float  # in its group: the branches of one method that choose their tokens together
+    place: int = -1  # in the decode state
     steps_left: int = 0  # decode steps until it is done at the latest
+    token_ids: list[int] | None = None  # once it is done
+
+    @property
+    def group(self) -> tuple[int, int]:
+        """What branches that choose together have in common."""
+        return (self.row.index, self.method)
+
+
+@dataclass(eq=False)
+class Row:
+    """A prompt on its way, with the branches of one trunk."""
+
+    index: int  # of the prompt, in the caller's list
+    prompt: Prompt
+    plan: TrunkPlan
+    max_new_tokens: int
+    placement: Placement | None = None
+    placed: PlacedRow | None = None
 
     @functools.cached_property
-    def sample(self) -> SampleLayout:
-        return lay_out(self.prompt, self.method.layout, self.method.positions)
+    def branches(self) -> tuple[Branch, ...]:
+        return tuple(branch for branch, _ in self._branches)
+
+    @functools.cached_property
+    def sample(self) -> Sample:
+        views = tuple(view for _, view in self._branches)
+        return lay_out(self.prompt, self.plan.trunk, views, self.max_new_tokens)
+
+    @functools.cached_property
+    def _branches(self) -> list[tuple[Branch, View]]:
+        found: list[tuple[Branch, View]] = []
+        for number, method in self.plan.methods:
+            views = method.views(self.prompt)
+            weights = method.weights(self.prompt) if method.weights else [1 / len(views)] * len(views)
+            for view, weight in zip(views, weights, strict=True):
+                found.append((Branch(self, len(found), number, method.fusion, weight), view))
+        return found
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens to prefill."""
-        return sum(map(len, self.prompt.segments)) + len(self.prompt.cue)
-
-    @property
-    def placed(self) -> Placement:
-        assert self.placement is not None
-        return self.placement
+    def num_slots(self) -> int:
+        """Slots of the pool that it takes."""
+        return self.sample.shape.num_slots
 
 
 @dataclass(slots=True)
@@ -48,16 +96,29 @@ class Desk:
     state: DecodeState
     group: int  # query heads for each key/value head
     biased: bool
-    batches: dict[tuple[Backend, int], DecodeBatch] = dataclasses.field(default_factory=dict)
+    prefills: dict[int, PrefillBatch] = dataclasses.field(default_factory=dict)
+    decodes: dict[tuple[Backend, Fusion | None, int], DecodeBatch] = dataclasses.field(default_factory=dict)
 
-    def batch(self, size: int, backend: Backend) -> DecodeBatch:
+    def prefill_batch(self, bucket: int) -> PrefillBatch:
+        """The pass of that many tokens."""
+        if bucket not in self.prefills:
+            self.prefills[bucket] = PrefillBatch(bucket, self.pool, biased=self.biased)
+        return self.prefills[bucket]
+
+    def decode_batch(self, backend: Backend, fusion: Fusion | None, size: int) -> DecodeBatch:
         """The batch of that size."""
-        key = (backend, size)
-        if key not in self.batches:
-            self.batches[key] = DecodeBatch(
-                size, self.state, self.pool, backend=backend, group=self.group, biased=self.biased
+        key = (backend, fusion, size)
+        if key not in self.decodes:
+            self.decodes[key] = DecodeBatch(
+                size,
+                self.state,
+                self.pool,
+                backend=backend,
+                fusion=fusion,
+                group=self.group,
+                biased=self.biased,
             )
-        return self.batches[key]
+        return self.decodes[key]
 
 
 @dataclass(slots=True)

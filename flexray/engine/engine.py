@@ -1,36 +1,34 @@
-"""The engine: prompts in, generations out. `_run` is the whole flow: admit, decode, retire."""
+"""The engine: prompts in, generations out. `answer_rows` in flow.py is the whole flow."""
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-import torch
-from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from flexray.config import EngineConfig, MethodConfig
+from flexray.config import EngineConfig, GenerationConfig, MethodConfig
 from flexray.engine import llama
 from flexray.engine.budget import Budget, plan_budget
-from flexray.engine.decode import DecodeState, decode
-from flexray.engine.desk import Desk, Passes, Row
-from flexray.engine.fallback import describe, handled_errors, is_out_of_memory, next_backends
+from flexray.engine.decode import DecodeState
+from flexray.engine.desk import Desk, Passes, Row, plan_trunks
+from flexray.engine.fallback import Ladder, describe, handled_errors, is_out_of_memory
+from flexray.engine.flow import Flow
 from flexray.engine.kv_pool import KVPool
-from flexray.engine.prefill import Stream, context_stream, copy_context, prefill, rows_stream
+from flexray.engine.prefill import context_stream
 from flexray.engine.stats import EngineStats
 from flexray.engine.stopping import StopRule, make_stop_rule
-from flexray.engine.transfer import to_device
 from flexray.masks.block_mask import BlockMaskCache
+from flexray.methods import make_methods
 from flexray.types import Backend, Generation, Prompt
 
 MASK_CACHE_BYTES = 256 * 2**20
 
+Answers = tuple[Generation, ...]
+"""What one method says to one prompt: one answer, or one for each paraphrase if each is asked alone."""
+
 
 class Engine:
-    """Answers prompts with one LLaMA, greedily, by one method.
+    """Answers prompts with one LLaMA, greedily, by one or more methods.
 
     Args:
         model: a LlamaForCausalLM in eval mode, on its device. It is patched in place, and must own its
@@ -38,213 +36,137 @@ class Engine:
         tokenizer: tells which tokens end an answer.
 
     The model's device and dtype are the engine's. Nothing here knows of Ray.
+
+    Raises:
+        ConfigError: a method that does not exist.
     """
 
     def __init__(
         self,
         model: LlamaForCausalLM,
         tokenizer: PreTrainedTokenizerBase,
-        method: MethodConfig,
+        methods: Sequence[MethodConfig],
+        generation: GenerationConfig,
         config: EngineConfig,
     ):
         llama.patch(model)
-        self.model, self.method, self.config = model, method, config
+        self.model, self.config, self.generation = model, config, generation
+        self.methods = make_methods(methods)
+        self.trunks = plan_trunks(self.methods)
         self.device = llama.device_of(model)
-        self.stop_rule: StopRule = make_stop_rule(model, tokenizer, at_newline=method.stop_at_newline)
+        self.stop_rule: StopRule = make_stop_rule(model, tokenizer, at_newline=generation.stop_at_newline)
         self.stop = self.stop_rule.any.to(self.device)
-        self.budget: Budget = plan_budget(model, config)
+        self.full_budget: Budget = plan_budget(model, config)
+        self.budget = self.full_budget
         self.mask_cache = BlockMaskCache(MASK_CACHE_BYTES)
         self.stats = EngineStats.zero(self.device)
-        self.broken: dict[Backend, str] = {}  # backends that failed, and how
+        self.ladder = Ladder(config.backend)
         self._desk: Desk | None = None
 
-    def generate(self, prompts: Sequence[Prompt]) -> list[Generation]:
-        """Answer prompts, each once, in the order given.
+    def generate(self, prompts: Sequence[Prompt]) -> list[tuple[Answers, ...]]:
+        """Answer prompts, in the order given, each by every method, in their order.
 
         A backend that fails on the named list of errors hands over to the next, with the same mask; out
-        of memory halves the rows at once first. A prompt that cannot be answered gets a Generation with
-        `error` set.
+        of memory halves the rows at once first. Rows that no backend answers are halved until the bad ones
+        are alone; those get one Generation a method with `error` set.
 
         Raises:
             the backend's own error, with `strict`; any error that is not on the list, always.
         """
-        done: dict[int, Generation] = {}
-        by_context: dict[tuple[int, ...], list[Row]] = {}
+        done: dict[tuple[int, int], Answers] = {}
+        if self.ladder.tries_full_size_again():
+            self.budget = self.full_budget
+        by_context: dict[tuple[int, ...], list[int]] = {}
         for i, prompt in enumerate(prompts):
-            by_context.setdefault(prompt.context, []).append(Row(i, prompt, self.method))
-        for context, rows in by_context.items():
-            # length-sorted: rows prefilled together are alike, and the long ones find the pool empty
-            rows.sort(key=lambda r: -r.num_tokens)
-            self._refuse_too_large(context, rows, done)
-            self._answer(context, [r for r in rows if r.index not in done], done)
-        return [done[i] for i in range(len(prompts))]
+            by_context.setdefault(prompt.context, []).append(i)
+        for context, indices in by_context.items():
+            for plan in self.trunks:
+                rows = [Row(i, prompts[i], plan, self.generation.max_new_tokens) for i in indices]
+                # length-sorted: rows prefilled together are alike, and the long ones find the pool empty
+                rows.sort(key=lambda row: -row.sample.num_tokens)
+                self._answer(context, self._refuse_too_large(context, rows, done), done)
+        return [tuple(done[i, m] for m in range(len(self.methods))) for i in range(len(prompts))]
 
     def _refuse_too_large(
-        self, context: tuple[int, ...], rows: list[Row], done: dict[int, Generation]
-    ) -> None:
-        """Rows that no pool on this device can hold, estimated before anything is computed."""
+        self, context: tuple[int, ...], rows: list[Row], done: dict[tuple[int, int], Answers]
+    ) -> list[Row]:
+        """Fail rows that no pool on this device can hold, estimated before anything is computed."""
+        good = []
         for row in rows:
-            needed = self.budget.least_slots(len(context), self._slots_needed(row))
-            if needed > self.budget.max_slots:
-                reason = f"needs a KV pool of {needed} slots; the memory holds {self.budget.max_slots}"
-                done[row.index] = self._failure(reason, [], 1)
-
-    def _slots_needed(self, row: Row) -> int:
-        copied = self.method.layout == "full_prompt" and self.method.positions == "continuous"
-        copies = copied * len(row.prompt.segments) * len(row.prompt.context)
-        return copies + row.num_tokens + self.method.max_new_tokens
-
-    def _answer(self, context: tuple[int, ...], rows: list[Row], done: dict[int, Generation]) -> None:
-        """Go down the ladder of backends until every row is done."""
-        reasons: list[str] = []
-        attempts = 0
-        for backend in next_backends(self.config.backend):
-            if backend in self.broken:
-                reasons.append(self.broken[backend])
+            needed = self.budget.least_slots(len(context), row.num_slots)
+            if needed <= self.budget.max_slots:
+                good.append(row)
                 continue
-            while True:
+            reason = f"needs a KV pool of {needed} slots; the memory holds {self.budget.max_slots}"
+            self._fail(row, reason, [], 1, done)
+        return good
+
+    def _answer(
+        self, context: tuple[int, ...], rows: list[Row], done: dict[tuple[int, int], Answers]
+    ) -> None:
+        """Answer all rows, or find out which cannot be answered, by halving."""
+        parts: list[tuple[list[Row], list[str], int]] = [(rows, [], 0)]
+        while parts:
+            part, reasons, attempts = parts.pop()
+            left, reasons, attempts = self._go_down_the_ladder(context, part, reasons, attempts, done)
+            if len(left) > 1:
+                middle = len(left) // 2
+                parts += [(half, reasons, attempts) for half in (left[middle:], left[:middle])]
+            elif left:
+                why = "no backend could answer this row: " + "; ".join(reasons)
+                self._fail(left[0], why, reasons, attempts, done)
+
+    def _go_down_the_ladder(
+        self,
+        context: tuple[int, ...],
+        rows: list[Row],
+        reasons: list[str],
+        attempts: int,
+        done: dict[tuple[int, int], Answers],
+    ) -> tuple[list[Row], list[str], int]:
+        """Try one backend after another. Returns the rows that none could answer, why, and the attempts."""
+        reasons = [*reasons, *self.ladder.broken.values()]
+        failed: dict[Backend, str] = {}
+        for backend in self.ladder.backends():
+            while rows:
                 attempts += 1
+                left = dict.fromkeys(rows)
                 try:
-                    for row, token_ids in self._run(
-                        context, [r for r in rows if r.index not in done], backend
-                    ):
-                        done[row.index] = self._generation(token_ids, backend, reasons, attempts)
-                    return
+                    flow = Flow(self.model, self.stop, self.stats, self.mask_cache, self.budget)
+                    for row in flow.answer_rows(self._desk_for(context, rows, backend), rows, backend):
+                        del left[row]
+                        self._finish(row, backend, reasons, attempts, done)
+                    self.ladder.worked(backend, instead_of=failed)
+                    return [], reasons, attempts
                 except handled_errors() as error:
                     self._drop_desk()
                     if self.config.strict:
                         raise
+                    rows = list(left)
                     reason = describe(backend, error)
                     if is_out_of_memory(error) and self.budget.max_rows > 1:
+                        self.ladder.ran_out_of_memory()
                         self.budget = self.budget.halved()
-                        reasons.append(f"{reason} (rows at once halved to {self.budget.max_rows})")
+                        reason = f"{reason} (rows at once halved to {self.budget.max_rows})"
+                        reasons = list(dict.fromkeys([*reasons, reason]))
                         continue
-                    self.broken[backend] = reason
-                    reasons.append(reason)
+                    failed[backend] = reason
+                    reasons = list(dict.fromkeys([*reasons, reason]))
                     break
-        for row in rows:
-            if row.index not in done:
-                why = "no backend could answer this row: " + "; ".join(reasons)
-                done[row.index] = self._failure(why, reasons, attempts)
-
-    def _run(
-        self, context: tuple[int, ...], rows: list[Row], backend: Backend
-    ) -> Iterator[tuple[Row, list[int]]]:
-        """Answer rows by one backend; yields each as soon as it is done."""
-        if not rows:
-            return
-        desk = self._desk_for(context, rows, backend)
-        passes = Passes(self.stats, backend)
-        waiting, active, finished = deque(rows), list[Row](), list[tuple[Row, list[int]]]()
-        try:
-            while waiting or active:
-                self._admit(waiting, active, desk, passes)
-                yield from finished  # the caller's work with them is done while the device prefills
-                self._decode(active, desk, passes)
-                self._place(waiting, self.budget.rows_ahead, desk)
-                finished = self._retire(active, desk)
-            yield from finished
-        finally:
-            held = [row for row in (*active, *waiting) if row.placement is not None]
-            desk.pool.release([row.placed for row in held])
-            for row in held:
-                row.placement = None
-        passes.check(num_layers=len(desk.pool.keys))
-
-    def _place(self, waiting: deque[Row], count: int, desk: Desk) -> int:
-        """Give the first `count` waiting rows their places, as far as there is room; returns how many have
-        one. Beyond what may be active at once: the host's work for rows to come is done while the device
-        is at work."""
-        first = list(itertools.islice(waiting, count))
-        new = [row for row in first if row.placement is None]
-        placements = desk.pool.place([row.sample for row in new], desk.state.max_new_tokens)
-        for row, placement in zip(new, placements, strict=False):
-            row.placement = placement
-        return len(first) - len(new) + len(placements)
-
-    def _admit(self, waiting: deque[Row], active: list[Row], desk: Desk, passes: Passes) -> None:
-        """Prefill waiting rows, if there is room for enough of them to make a pass worth while."""
-        room = min(len(waiting), self.budget.max_rows - len(active))
-        if not room or (active and room < min(len(waiting), self.budget.max_rows // 4)):
-            return
-        start = time.perf_counter()
-        new = [waiting.popleft() for _ in range(self._place(waiting, room, desk))]
-        if not new:
-            assert active, "the pool holds the largest row: see _desk_for"
-            return
-        active += new
-        pool, state = desk.pool, desk.state
-        samples, placements = [row.sample for row in new], [row.placed for row in new]
-        for row in new:
-            row.steps_left = state.max_new_tokens - 1
-        copy_context(self.model, pool, samples, placements)
-        last_BD = self._prefill(rows_stream(samples, placements, pool), pool, passes)
-        first_tokens = llama.logits(self.model, last_BD).argmax(-1)
-        state.admit(samples, placements, pool.context_lists, first_tokens, self.stop)
-        self.stats.prefill_tokens += sum(s.num_tokens for s in samples)
-        self.stats.prefill_seconds += time.perf_counter() - start
-
-    def _decode(self, active: list[Row], desk: Desk, passes: Passes) -> None:
-        """A few steps for all active rows: as many as go by before the host looks who is done."""
-        start = time.perf_counter()
-        batch = desk.batch(self.budget.decode_bucket(len(active)), passes.backend)
-        batch.choose([row.placed.row for row in active])
-        widest = len(desk.pool.context_blocks) + max(len(row.placed.blocks) for row in active)
-        steps = min(self.budget.steps_per_look, max(row.steps_left for row in active))
-        for row in active:
-            row.steps_left -= steps
-        for _ in range(steps):
-            decode(self.model, batch, self.stop, self.mask_cache, widest, self.stats.calls[passes.backend])
-            passes.count += 1
-            self.stats.decode_steps += 1
-        self.stats.decode_seconds += time.perf_counter() - start
-
-    def _retire(self, active: list[Row], desk: Desk) -> list[tuple[Row, list[int]]]:
-        """Take out the rows that are done, with what they generated."""
-        start = time.perf_counter()
-        state = desk.state
-        places = to_device(np.asarray([row.placed.row for row in active]), self.device)
-        done, produced = torch.stack([state.done[places].long(), state.produced[places]]).tolist()
-        self.stats.decode_seconds += time.perf_counter() - start  # the device's: this is where the host waits
-        if not any(done):
-            return []
-        output = state.output[places].tolist()
-        finished = [(row, output[i][: produced[i]]) for i, row in enumerate(active) if done[i]]
-        active[:] = [row for i, row in enumerate(active) if not done[i]]
-        desk.pool.release([row.placed for row, _ in finished])
-        for row, _ in finished:
-            row.placement = None
-        self.stats.generated_tokens += sum(len(token_ids) for _, token_ids in finished)
-        return finished
-
-    def _prefill(self, stream: Stream, pool: KVPool, passes: Passes) -> Tensor:
-        """Run a stream in passes; hidden states [N, hidden] of the last token of each of its N rows."""
-        ends = []
-        for part in stream.passes(self.budget):
-            hidden = prefill(
-                self.model,
-                pool,
-                part,
-                backend=passes.backend,
-                bucket=self.budget.prefill_bucket(len(part)),
-                biased=self._biased,
-                cache=self.mask_cache,
-                calls=self.stats.calls[passes.backend],
-            )
-            passes.count += 1
-            ends.append(hidden[to_device(part.row_ends, self.device)])
-        return torch.cat(ends)
+        return rows, reasons, attempts
 
     def _desk_for(self, context: tuple[int, ...], rows: list[Row], backend: Backend) -> Desk:
         """The desk with this context in its pool; a new one for another context or too large a row."""
-        needs = [self._slots_needed(row) for row in rows]
-        num_slots = self.budget.pool_slots(len(context), needs)
+        num_slots = self.budget.pool_slots(len(context), [row.num_slots for row in rows])
+        branches = max(self.budget.max_rows, *(len(row.branches) for row in rows))
+        desk = self._desk
         if (
-            self._desk is not None
-            and self._desk.context == context
-            and self._desk.pool.num_slots >= num_slots
+            desk is not None
+            and desk.context == context
+            and desk.pool.num_slots >= num_slots
+            and desk.state.max_branches >= branches
         ):
-            return self._desk
+            return desk
         self._drop_desk()
         shape = self.model.config
         num_kv_heads = llama.num_kv_heads(self.model)
@@ -257,39 +179,54 @@ class Engine:
             dtype=self.model.dtype,
             device=self.device,
         )
+        state = DecodeState(pool, branches, self.generation.max_new_tokens)
+        group = shape.num_attention_heads // num_kv_heads
+        desk = Desk(context, pool, state, group, biased=any(m.biased for m in self.methods))
         if context:
             pool.place_context(len(context))
-            self._prefill(context_stream(context, pool), pool, Passes(self.stats, backend))
+            flow = Flow(self.model, self.stop, self.stats, self.mask_cache, self.budget)
+            flow.prefill(context_stream(context, pool), desk, Passes(self.stats, backend))
             self.stats.context_tokens += len(context)
-        group = shape.num_attention_heads // num_kv_heads
-        self._desk = Desk(context, pool, DecodeState(pool, self.method.max_new_tokens), group, self._biased)
-        return self._desk
+        self._desk = desk
+        return desk
 
     def _drop_desk(self) -> None:
         self._desk = None
         self.mask_cache.clear()
 
-    @property
-    def _biased(self) -> bool:
-        return self.method.layout == "full_prompt" and self.method.positions == "restart"
+    def _finish(
+        self,
+        row: Row,
+        backend: Backend,
+        reasons: list[str],
+        attempts: int,
+        done: dict[tuple[int, int], Answers],
+    ) -> None:
+        for number, method in row.plan.methods:
+            answers = [b.token_ids for b in row.branches if b.method == number and b.token_ids is not None]
+            done[row.index, number] = tuple(
+                Generation(
+                    token_ids=tuple(token_ids),
+                    finish_reason=self.stop_rule.reason(token_ids[-1]),
+                    backend_requested=self.config.backend,
+                    backend_used=backend,
+                    fallback_reason="; ".join(reasons),
+                    attempts=attempts,
+                )
+                # branches that choose together say the same
+                for token_ids in (answers if method.fusion is None else answers[:1])
+            )
 
-    def _failure(self, error: str, reasons: list[str], attempts: int) -> Generation:
-        return Generation(
-            finish_reason="error",
-            backend_requested=self.config.backend,
-            fallback_reason="; ".join(reasons),
-            attempts=attempts,
-            error=error,
-        )
-
-    def _generation(
-        self, token_ids: list[int], backend: Backend, reasons: list[str], attempts: int
-    ) -> Generation:
-        return Generation(
-            token_ids=tuple(token_ids),
-            finish_reason=self.stop_rule.reason(token_ids[-1]),
-            backend_requested=self.config.backend,
-            backend_used=backend,
-            fallback_reason="; ".join(reasons),
-            attempts=attempts,
-        )
+    def _fail(
+        self, row: Row, error: str, reasons: list[str], attempts: int, done: dict[tuple[int, int], Answers]
+    ) -> None:
+        for number, _ in row.plan.methods:
+            done[row.index, number] = (
+                Generation(
+                    finish_reason="error",
+                    backend_requested=self.config.backend,
+                    fallback_reason="; ".join(reasons),
+                    attempts=attempts,
+                    error=error,
+                ),
+            )

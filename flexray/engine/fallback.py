@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 
 import torch
 
 from flexray.types import Backend
 
 LADDER: tuple[Backend, ...] = ("flex", "sdpa", "eager")
+FAULTS_ALLOWED = 3
+"""Times that a backend that has worked, or the full size, may fail before it is given up."""
 
 
-def next_backends(requested: Backend) -> tuple[Backend, ...]:
-    """The requested backend and those below it."""
-    return LADDER[LADDER.index(requested) :]
+class Ladder:
+    """Which backends are tried, in order, and what the engine has learned about them."""
+
+    def __init__(self, requested: Backend):
+        self._backends = LADDER[LADDER.index(requested) :]
+        self._worked: set[Backend] = set()
+        self._faults: Counter[Backend] = Counter()
+        self._out_of_memory = 0
+        self.broken: dict[Backend, str] = {}  # given up, and why
+
+    def backends(self) -> list[Backend]:
+        """The requested backend and those below it, less the broken ones."""
+        return [backend for backend in self._backends if backend not in self.broken]
+
+    def worked(self, backend: Backend, instead_of: dict[Backend, str]) -> None:
+        """A backend has answered rows at which others failed: then it was those, not the rows. One that has
+        never worked is given up at once, else after FAULTS_ALLOWED times."""
+        self._worked.add(backend)
+        for other, reason in instead_of.items():
+            self._faults[other] += 1
+            if other not in self._worked or self._faults[other] >= FAULTS_ALLOWED:
+                self.broken[other] = reason
+
+    def ran_out_of_memory(self) -> None:
+        """The rows at once had to be halved."""
+        self._out_of_memory += 1
+
+    def tries_full_size_again(self) -> bool:
+        """Whether the next call starts with the full size: one large row need not slow down the night."""
+        return self._out_of_memory < FAULTS_ALLOWED
 
 
 @functools.cache

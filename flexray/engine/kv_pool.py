@@ -9,6 +9,7 @@ Block 0 is scratch: padding writes there and sees only itself, hence is always f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,15 +18,14 @@ import torch
 
 from flexray.engine.transfer import to_device
 from flexray.masks.block_mask import BlockLists
-from flexray.masks.layout import ANSWER, CONTEXT, NOBODY, SampleLayout
+from flexray.masks.layout import CONTEXT_CODE, FIRST_BRANCH, MAX_ROWS, PART_BITS, Sample, Shape
 from flexray.masks.visibility import KeyTables
 
-BLOCK_SIZE = 64
+BLOCK_SIZE = 32
 """Slots in a block."""
 
-PADDING_SAMPLE = -1
-CONTEXT_SAMPLE = -2
-FREE_SAMPLE = -3
+PADDING_CODE = (MAX_ROWS - 1) << PART_BITS | 1
+FREE_CODE = (MAX_ROWS - 2) << PART_BITS | 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,8 @@ class Placement:
     """Where one row lives in the pool."""
 
     row: int
-    blocks: np.ndarray  # int64 [num blocks], in stream order
-    slots: np.ndarray  # int64 [num_prompt + max_new_tokens], in stream order
-    num_prompt: int  # slots of the prompt: copies of the context and own tokens
-
-    @property
-    def prompt_blocks(self) -> np.ndarray:
-        """The blocks that hold the prompt, without those only the answer will reach."""
-        return self.blocks[: blocks_for(self.num_prompt)]
+    blocks: np.ndarray  # int64 [num blocks], in the order of the row's stream
+    slots: np.ndarray  # int64 [num_slots], where in the pool each of the row's slots is
 
 
 def blocks_for(num_tokens: int) -> int:
@@ -73,10 +67,10 @@ class KVPool:
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
         self.num_slots, self.max_rows, self.device = num_slots, max_rows, device
-        nobody = torch.full((num_slots,), FREE_SAMPLE, dtype=torch.int32, device=device)
-        self.tables = KeyTables(nobody, torch.full_like(nobody, NOBODY), torch.zeros_like(nobody))
-        self.tables.sample[:BLOCK_SIZE] = PADDING_SAMPLE
-        self.tables.segment[:BLOCK_SIZE] = ANSWER
+        assert max_rows <= MAX_ROWS - 2
+        free = torch.full((num_slots,), FREE_CODE, dtype=torch.int32, device=device)
+        self.tables = KeyTables(free, torch.zeros_like(free))
+        self.tables.code[:BLOCK_SIZE] = PADDING_CODE
         self.context_blocks = np.zeros(0, dtype=np.int64)
         self.context_slots = np.zeros(0, dtype=np.int64)
         self._free_blocks = np.zeros(0, dtype=np.int64)
@@ -93,8 +87,7 @@ class KVPool:
         assert len(self.context_blocks) == 0, "the context has a place already"
         self.context_blocks, slots = self._take(blocks_for(num_tokens))
         self.context_slots = slots[:num_tokens]
-        columns = _columns(slots, CONTEXT_SAMPLE, np.full(num_tokens, CONTEXT), np.arange(num_tokens))
-        self._write(slots, columns)
+        self._write(slots, _columns(len(slots), np.full(num_tokens, CONTEXT_CODE), first_order=0))
 
     @property
     def context_lists(self) -> BlockLists:
@@ -102,12 +95,7 @@ class KVPool:
         whole = len(self.context_slots) // BLOCK_SIZE
         return BlockLists(self.context_blocks[:whole], self.context_blocks[whole:])
 
-    def slots_needed(self, sample: SampleLayout, max_new_tokens: int) -> int:
-        """Slots that a row takes: copies of the context, its tokens, its answer."""
-        copies = len(sample.copy_offsets) * len(self.context_slots)
-        return copies + sample.num_tokens + max_new_tokens
-
-    def place(self, samples: Sequence[SampleLayout], max_new_tokens: int) -> list[Placement]:
+    def place(self, samples: Sequence[Sample]) -> list[Placement]:
         """Give rows their blocks, as many of `samples`, from the first on, as there is room for, and say
         in the tables who will be in each slot.
 
@@ -116,22 +104,23 @@ class KVPool:
         """
         placements, slots, columns = [], [], []
         for sample in samples:
-            count = blocks_for(self.slots_needed(sample, max_new_tokens))
+            shape = sample.shape
+            count = blocks_for(shape.num_slots)
             if not self._free_rows or count > len(self._free_blocks):
                 break
             row = self._free_rows.pop()
-            segments, orders = _stream(sample, len(self.context_slots), max_new_tokens)
             blocks, own = self._take(count)
-            placements.append(Placement(row, blocks, own[: len(orders)], len(orders) - max_new_tokens))
+            placements.append(Placement(row, blocks, own[: shape.num_slots]))
             slots.append(own)
-            columns.append(_columns(own, row, segments, orders))
+            codes = (row << PART_BITS) + shape.slot_parts
+            columns.append(_columns(len(own), codes, shape.first_order))
         if placements:
             self._write(np.concatenate(slots), np.concatenate(columns, axis=1))
         return placements
 
     def release(self, placements: Sequence[Placement]) -> None:
-        """Take rows' blocks back. An empty pool hands them out in the order it did at first: the same rows
-        then find the same places, and their masks in the cache."""
+        """Take rows' blocks back. An empty pool hands them out in order again: a row's blocks then lie
+        side by side."""
         self._free_rows.extend(p.row for p in placements)
         self._free_blocks = np.concatenate([self._free_blocks, *(p.blocks[::-1] for p in placements)])
         if len(self._free_rows) == self.max_rows:
@@ -148,31 +137,50 @@ class KVPool:
         return blocks, (blocks[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).reshape(-1)
 
     def _write(self, slots: np.ndarray, columns: np.ndarray) -> None:
-        index, values = to_device(slots, self.device), to_device(columns, self.device)
-        for table, value in zip(
-            (self.tables.sample, self.tables.segment, self.tables.order), values, strict=True
-        ):
-            table[index] = value
+        index, (code, order) = to_device(slots, self.device), to_device(columns, self.device)
+        self.tables.code[index] = code
+        self.tables.order[index] = order
 
 
-def _columns(slots: np.ndarray, sample: int, segments: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """int32 [3, slots]: sample, segment and order of each slot; those left over are free."""
-    used = len(orders)
-    columns = np.zeros((3, len(slots)), dtype=np.int32)
-    columns[0, used:], columns[1, used:] = FREE_SAMPLE, NOBODY
-    columns[0, :used], columns[1, :used], columns[2, :used] = sample, segments, orders
+def _columns(num_slots: int, codes: np.ndarray, first_order: int) -> np.ndarray:
+    """int32 [2, num_slots]: code and order of each slot; those left over are free."""
+    columns = np.zeros((2, num_slots), dtype=np.int32)
+    columns[0, len(codes) :] = FREE_CODE
+    columns[0, : len(codes)] = codes
+    columns[1, : len(codes)] = np.arange(first_order, first_order + len(codes))
     return columns
 
 
-def _stream(sample: SampleLayout, num_context: int, max_new_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Segments and orders of a row's slots in stream order: context copies, own tokens, the answer."""
-    answer = np.arange(sample.answer_order, sample.answer_order + max_new_tokens, dtype=np.int32)
-    orders = np.concatenate([sample.orders, answer])
-    segments = np.concatenate([sample.segments, np.full(max_new_tokens, ANSWER, dtype=np.int32)])
-    if not len(sample.copy_offsets):
-        return segments, orders
-    copies = (sample.copy_offsets[:, None] + np.arange(num_context)).reshape(-1)
-    orders = np.concatenate([copies, orders])
-    segments = np.concatenate([np.repeat(sample.copy_segments, num_context), segments])
-    stream = np.argsort(orders)
-    return segments[stream], orders[stream]
+@dataclass(frozen=True, slots=True)
+class RowBlocks:
+    """A row's blocks by number, counted from its first one: what its passes may look at."""
+
+    prompt: np.ndarray  # int64, that hold its copies of the context and its own tokens
+    branches: tuple[BlockLists, ...]
+    """For each branch: full ones, of which it sees every slot, and partial ones; of those the last
+    `answers` are the ones that its answer will fill, from the block of the first generated token on."""
+    answers: tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=4096)
+def row_blocks(shape: Shape, max_new_tokens: int) -> RowBlocks:
+    """Work out once, for all rows of a shape, which blocks are looked at."""
+    parts = np.pad(shape.slot_parts, (0, -shape.num_slots % BLOCK_SIZE)).reshape(-1, BLOCK_SIZE)
+    filled = np.ones(shape.num_slots, dtype=bool)
+    for first in shape.answer_slots:
+        filled[first : first + max_new_tokens] = False
+    prompt = np.pad(filled, (0, parts.size - shape.num_slots)).reshape(parts.shape)
+    branches, answers = [], []
+    for number, (view, first) in enumerate(zip(shape.views, shape.answer_slots, strict=True)):
+        seen = (
+            (parts < FIRST_BRANCH)
+            if view.paraphrase is None
+            else parts == shape.paraphrase_parts[view.paraphrase]
+        )
+        seen = (seen | (parts == FIRST_BRANCH + number)) & prompt
+        full = np.flatnonzero(seen.all(axis=1))
+        answer = np.arange(first // BLOCK_SIZE, (first + max_new_tokens - 1) // BLOCK_SIZE + 1)
+        others = np.setdiff1d(np.flatnonzero(seen.any(axis=1)), np.concatenate([full, answer]))
+        branches.append(BlockLists(full, np.concatenate([others, answer])))
+        answers.append(len(answer))
+    return RowBlocks(np.flatnonzero(prompt.any(axis=1)), tuple(branches), tuple(answers))

@@ -6,36 +6,23 @@ or context simply takes several passes.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import LlamaForCausalLM
 
 from flexray.engine import llama
 from flexray.engine.attention import AttentionPlan, DenseView
 from flexray.engine.budget import Budget
-from flexray.engine.kv_pool import BLOCK_SIZE, CONTEXT_SAMPLE, PADDING_SAMPLE, KVPool, Placement
+from flexray.engine.kv_pool import BLOCK_SIZE, PADDING_CODE, KVPool, Placement, row_blocks
 from flexray.engine.transfer import to_device
-from flexray.masks.block_mask import (
-    QUERY_TILE,
-    BlockLists,
-    BlockMaskCache,
-    packed_block_mask,
-    tile_blocks,
-)
-from flexray.masks.layout import ANSWER, CONTEXT, SampleLayout
-from flexray.masks.visibility import (
-    QueryTables,
-    dense_context_bias,
-    dense_mask,
-    make_context_bias,
-    make_visible,
-)
+from flexray.masks.block_mask import QUERY_TILE, BlockLists, BlockMaskCache, make_block_mask, tile_blocks
+from flexray.masks.layout import CONTEXT_CODE, PART_BITS, Sample
+from flexray.masks.visibility import QueryTables, dense_biases, dense_mask, make_biases, make_visible
 from flexray.types import Backend
 
 COPIES_AT_ONCE = 256
@@ -45,100 +32,109 @@ COPIES_AT_ONCE = 256
 NO_BLOCKS = BlockLists(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
+# The columns of a stream, int64: what a pass has to know of each token.
+ID, POSITION, SEEN, OWN, ORDER, SLOT = range(6)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRow:
+    """A row that has its place in the pool, ready to be packed. L own tokens."""
+
+    columns: np.ndarray  # int64 [6, L]
+    biases: np.ndarray  # float32 [2, L]
+    ends: np.ndarray  # int64 [B], tokens that the first tokens of answers are chosen from
+    blocks: np.ndarray  # int64, ids of its own key blocks
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Tokens to prefill, on the host. Each [S]; `rows` indexes `blocks`, ascending."""
+    """Tokens to prefill, on the host, one row behind the other."""
 
-    token_ids: np.ndarray
-    positions: np.ndarray
-    segments: np.ndarray
-    orders: np.ndarray
-    samples: np.ndarray
-    slots: np.ndarray
-    bias: np.ndarray
-    rows: np.ndarray
-    ends: np.ndarray  # bool, the last token of a row
-    blocks: list[np.ndarray]  # each row's own key blocks
+    columns: np.ndarray  # int64 [6, S]
+    biases: np.ndarray  # float32 [2, S]
+    rows: np.ndarray  # int64 [S], index into `blocks`, ascending
+    ends: np.ndarray  # int64, where answers begin, ascending
+    blocks: Sequence[np.ndarray]  # each row's own key blocks
     shared: BlockLists  # key blocks that all rows may look at
 
     def __len__(self) -> int:
-        return len(self.token_ids)
-
-    @property
-    def row_ends(self) -> np.ndarray:
-        """int64, where rows end in this stream: the tokens that the first answer tokens are sampled from."""
-        return np.flatnonzero(self.ends)
+        return self.columns.shape[1]
 
     def passes(self, budget: Budget) -> Iterator[Stream]:
         """Cut into streams that fill the budget's buckets, the last one as well as it can."""
         start = 0
         while start < len(self):
             stop = start + budget.prefill_pass(len(self) - start)
-            yield self._part(slice(start, stop))
+            rows = self.rows[start:stop]
+            yield Stream(
+                self.columns[:, start:stop],
+                self.biases[:, start:stop],
+                rows - rows[0],
+                self.ends[(start <= self.ends) & (self.ends < stop)] - start,
+                self.blocks[rows[0] : rows[-1] + 1],
+                self.shared,
+            )
             start = stop
 
-    def _part(self, part: slice) -> Stream:
-        columns = [f.name for f in dataclasses.fields(self) if f.type == "np.ndarray"]
-        return dataclasses.replace(self, **{name: getattr(self, name)[part] for name in columns})
+
+def place_row(sample: Sample, placement: Placement, max_new_tokens: int) -> PlacedRow:
+    """What the passes have to know of a row."""
+    shape = sample.shape
+    columns = np.empty((6, sample.num_tokens), dtype=np.int64)
+    columns[ID] = sample.token_ids
+    columns[POSITION] = shape.positions
+    columns[SEEN] = (placement.row << PART_BITS) + shape.seen_parts
+    columns[OWN] = (placement.row << PART_BITS) + shape.slot_parts[shape.slots]
+    columns[ORDER] = shape.first_order + shape.slots
+    columns[SLOT] = placement.slots[shape.slots]
+    blocks = placement.blocks[row_blocks(shape, max_new_tokens).prompt]
+    return PlacedRow(columns, shape.biases, shape.cue_ends, blocks)
 
 
 def context_stream(token_ids: Sequence[int], pool: KVPool) -> Stream:
     """The context that all rows share, at positions 0..C-1."""
     C = len(token_ids)
     index = np.arange(C)
+    code = np.full(C, CONTEXT_CODE)
+    columns = np.stack([np.asarray(token_ids), index, code, code, index, pool.context_slots])
+    nothing = np.zeros(0, dtype=np.int64)
     return Stream(
-        token_ids=np.asarray(token_ids, dtype=np.int64),
-        positions=index,
-        segments=np.full(C, CONTEXT),
-        orders=index,
-        samples=np.full(C, CONTEXT_SAMPLE),
-        slots=pool.context_slots,
-        bias=np.zeros(C),
-        rows=np.zeros(C, dtype=np.int64),
-        ends=index == C - 1,
-        blocks=[pool.context_blocks],
-        shared=NO_BLOCKS,
+        columns,
+        np.zeros((2, C), dtype=np.float32),
+        np.zeros(C, dtype=np.int64),
+        np.array([C - 1]),
+        [pool.context_blocks],
+        BlockLists(nothing, nothing),
     )
 
 
-def rows_stream(samples: Sequence[SampleLayout], placements: Sequence[Placement], pool: KVPool) -> Stream:
+def rows_stream(rows: Sequence[PlacedRow], shared: BlockLists) -> Stream:
     """Many rows' tokens, one row behind the other."""
-    lengths = [s.num_tokens for s in samples]
-    # a row's slots are in stream order; orders count from its first slot
-    slots = [p.slots[s.orders - _first_order(s)] for s, p in zip(samples, placements, strict=True)]
-    sees_context = samples[0].sees_context
-    assert all(s.sees_context == sees_context for s in samples)
+    lengths = [row.columns.shape[1] for row in rows]
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     return Stream(
-        token_ids=np.concatenate([s.token_ids for s in samples]),
-        positions=np.concatenate([s.positions for s in samples]),
-        segments=np.concatenate([s.segments for s in samples]),
-        orders=np.concatenate([s.orders for s in samples]),
-        samples=np.repeat([p.row for p in placements], lengths),
-        slots=np.concatenate(slots),
-        bias=np.concatenate([np.where(s.segments == ANSWER, s.context_bias, 0.0) for s in samples]),
-        rows=np.repeat(np.arange(len(samples)), lengths),
-        ends=np.concatenate([np.arange(n) == n - 1 for n in lengths]),
-        blocks=[p.prompt_blocks for p in placements],
-        shared=pool.context_lists if sees_context else NO_BLOCKS,
+        np.concatenate([row.columns for row in rows], axis=1),
+        np.concatenate([row.biases for row in rows], axis=1),
+        np.repeat(np.arange(len(rows)), lengths),
+        np.concatenate([row.ends + start for row, start in zip(rows, starts, strict=True)]),
+        [row.blocks for row in rows],
+        shared,
     )
-
-
-def _first_order(sample: SampleLayout) -> int:
-    copied = len(sample.copy_offsets) > 0
-    return int(sample.copy_offsets[0]) if copied else int(sample.orders[0])
 
 
 @torch.no_grad()
 def copy_context(
-    model: LlamaForCausalLM, pool: KVPool, samples: Sequence[SampleLayout], placements: Sequence[Placement]
+    model: LlamaForCausalLM, pool: KVPool, samples: Sequence[Sample], placements: Sequence[Placement]
 ) -> None:
     """Write rows' rotated copies of the context into their slots, in all layers."""
     C = len(pool.context_slots)
-    if not C or not any(len(s.copy_offsets) for s in samples):
+    copies = [s.shape.copy_slots for s in samples]
+    if not C or not any(map(len, copies)):
         return
-    offsets = np.concatenate([s.copy_offsets for s in samples])
-    within = [(s.copy_offsets[:, None] + np.arange(C)).reshape(-1) for s in samples]
-    slots = np.concatenate([p.slots[i] for p, i in zip(placements, within, strict=True)])
+    offsets = np.concatenate(copies)
+    slots = np.concatenate(
+        [p.slots[(c[:, None] + np.arange(C)).reshape(-1)] for c, p in zip(copies, placements, strict=True)]
+    )
     source = to_device(pool.context_slots, pool.device)
     for start in range(0, len(offsets), COPIES_AT_ONCE):
         part = slice(start, start + COPIES_AT_ONCE)
@@ -150,64 +146,88 @@ def copy_context(
             values[:, target] = values[:, source].repeat(1, len(offsets_M), 1)
 
 
+class PrefillBatch:
+    """One size of pass: the static tensors it reads, refreshed in place, and their mask.
+
+    Args:
+        bucket: tokens that a stream is padded to, a multiple of QUERY_TILE.
+        biased: whether any row of the run has a bias (it decides on the graph, not the batch).
+    """
+
+    def __init__(self, bucket: int, pool: KVPool, *, biased: bool):
+        assert bucket % QUERY_TILE == 0
+        self.bucket, self.pool = bucket, pool
+        device, tiles = pool.device, bucket // QUERY_TILE
+        self.tables = QueryTables.zeros((1, bucket), device)
+        self.block_counts = torch.zeros((2, 1, 1, tiles), dtype=torch.int32, device=device)
+        self.block_indices = torch.zeros((2, 1, 1, tiles, pool.num_blocks), dtype=torch.int32, device=device)
+        self.mask_mod = make_visible(self.tables, pool.tables)
+        self.score_mod = make_biases(self.tables, pool.tables) if biased else None
+        self.padding = np.zeros((6, bucket), dtype=np.int64)
+        self.padding[[SEEN, OWN]] = PADDING_CODE
+        self.padding[SLOT] = np.arange(bucket) % BLOCK_SIZE  # of the scratch block
+
+    def load(
+        self, stream: Stream, backend: Backend, cache: BlockMaskCache, calls: Tensor
+    ) -> tuple[Tensor, Tensor, AttentionPlan]:
+        """Token ids and positions, int64 [bucket], and how to attend."""
+        S, device = len(stream), self.pool.device
+        assert self.bucket >= S
+        columns = self.padding.copy()
+        columns[:, :S] = stream.columns
+        ids, positions, seen, own, order, slots = to_device(columns, device)
+        biases = None
+        if self.score_mod is not None:
+            biases = to_device(np.pad(stream.biases, ((0, 0), (0, self.bucket - S))), device)
+        self.tables.refresh(seen, own, order, biases)
+        if backend != "flex":
+            plan = AttentionPlan(backend, slots, calls, dense=self._dense(stream))
+            return ids, positions, plan
+        rows = np.pad(stream.rows, (0, self.bucket - S), constant_values=len(stream.blocks))
+        counts, indices = tile_blocks(rows, stream.shared, [*stream.blocks, np.zeros(1, dtype=np.int64)])
+        self.block_counts.copy_(to_device(counts, device)[:, None, None])
+        self.block_indices[..., : indices.shape[-1]] = to_device(indices, device)[:, None, None]
+        return ids, positions, AttentionPlan(backend, slots, calls, self._mask(cache), self.score_mod)
+
+    def _mask(self, cache: BlockMaskCache) -> BlockMask:
+        return cache.get(
+            ("prefill", self.bucket, self.pool.num_slots, BLOCK_SIZE, str(self.pool.device)),
+            lambda: make_block_mask(
+                self.block_counts,
+                self.block_indices,
+                query_tokens=self.bucket,
+                block_size=BLOCK_SIZE,
+                mask_mod=self.mask_mod,
+            ),
+        )
+
+    def _dense(self, stream: Stream) -> DenseView:
+        seen = np.concatenate([[0], stream.shared.full, stream.shared.partial, *stream.blocks])
+        slots = (seen[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).reshape(1, -1)
+        slots_BL = to_device(slots, self.pool.device)
+        return DenseView(
+            slots_BL,
+            dense_mask(self.tables, self.pool.tables, slots_BL),
+            None if self.score_mod is None else dense_biases(self.tables, self.pool.tables, slots_BL),
+        )
+
+
 @torch.no_grad()
 def prefill(
     model: LlamaForCausalLM,
-    pool: KVPool,
+    batch: PrefillBatch,
     stream: Stream,
     *,
     backend: Backend,
-    bucket: int,
-    biased: bool,
     cache: BlockMaskCache,
     calls: Tensor,
 ) -> Tensor:
     """One pass: write the stream's K/V into the pool.
 
-    Args:
-        bucket: tokens the stream is padded to, a multiple of QUERY_TILE.
-        biased: whether any row of the run has a context bias (it decides on the graph, not the batch).
-
     Returns:
-        Hidden states before the last norm, [bucket, hidden].
+        Hidden states before the last norm, [N, hidden], of the N tokens that answers begin at.
     """
-    S = len(stream)
-    assert bucket >= S
-    assert bucket % QUERY_TILE == 0
-    scratch = np.arange(bucket - S) % BLOCK_SIZE
-    columns = np.zeros((5, bucket), dtype=np.int64)
-    columns[:, :S] = (stream.token_ids, stream.positions, stream.segments, stream.orders, stream.samples)
-    columns[2, S:], columns[4, S:] = ANSWER, PADDING_SAMPLE
-    ids, positions, segments, orders, samples = to_device(columns, pool.device)
-    bias = to_device(np.pad(stream.bias, (0, bucket - S)).astype(np.float32), pool.device)
-    slots = to_device(np.concatenate([stream.slots, scratch]), pool.device)
-    tables = QueryTables(samples.int()[None], segments.int()[None], orders.int()[None], bias[None])
-
-    block_mask = score_mod = dense = None
-    if backend == "flex":
-        rows = np.pad(stream.rows, (0, bucket - S), constant_values=len(stream.blocks))
-        tiles = tile_blocks(rows, stream.shared, [*stream.blocks, np.zeros(1, dtype=np.int64)])
-        digest = hashlib.blake2b(columns[2:].tobytes())
-        digest.update(b"".join(t.full.tobytes() + b"/" + t.partial.tobytes() for t in tiles))
-        block_mask = cache.get(
-            ("prefill", digest.digest(), bucket, BLOCK_SIZE, str(pool.device)),
-            lambda: packed_block_mask(
-                tiles,
-                num_blocks=pool.num_blocks,
-                block_size=BLOCK_SIZE,
-                mask_mod=make_visible(tables, pool.tables),
-                to_device=lambda array: to_device(array, pool.device),
-            ),
-        )
-        score_mod = make_context_bias(tables, pool.tables) if biased else None
-    else:
-        own = stream.blocks[stream.rows[0] : stream.rows[-1] + 1]
-        seen = np.concatenate([[0], stream.shared.full, stream.shared.partial, *own])
-        slots_BL = to_device((seen[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).reshape(1, -1), pool.device)
-        dense = DenseView(
-            slots_BL,
-            dense_mask(tables, pool.tables, slots_BL),
-            dense_context_bias(tables, pool.tables, slots_BL) if biased else None,
-        )
-    plan = AttentionPlan(backend, slots, calls, block_mask, score_mod, dense)
-    return llama.forward(model, ids[None], positions[None], plan, pool.keys, pool.values)[0]
+    ids, positions, plan = batch.load(stream, backend, cache, calls)
+    pool = batch.pool
+    hidden = llama.forward(model, ids[None], positions[None], plan, pool.keys, pool.values)[0]
+    return hidden[to_device(stream.ends, pool.device)]

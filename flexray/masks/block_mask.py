@@ -30,7 +30,7 @@ class BlockLists:
 
 def tile_blocks(
     rows_of_token: np.ndarray, shared: BlockLists, blocks_of_row: Sequence[np.ndarray]
-) -> list[BlockLists]:
+) -> tuple[np.ndarray, np.ndarray]:
     """The key blocks each query tile of a packed stream may look at.
 
     Args:
@@ -38,42 +38,24 @@ def tile_blocks(
             is a multiple of QUERY_TILE.
         shared: blocks that all rows may look at.
         blocks_of_row: for each row, the ids of its own blocks.
+
+    Returns:
+        Counts, int32 [2, tiles], and ids, int32 [2, tiles, W], of the partial and the full blocks; what
+        stands behind a tile's count is of no account.
     """
     assert len(rows_of_token) % QUERY_TILE == 0
     first, last = rows_of_token[::QUERY_TILE], rows_of_token[QUERY_TILE - 1 :: QUERY_TILE]
-    return [
-        BlockLists(shared.full, np.concatenate([shared.partial, *blocks_of_row[a : b + 1]]))
-        for a, b in zip(first, last, strict=True)
-    ]
-
-
-def packed_block_mask(
-    tiles: Sequence[BlockLists],
-    *,
-    num_blocks: int,
-    block_size: int,
-    mask_mod: MaskMod,
-    to_device: Callable[[np.ndarray], Tensor],
-) -> BlockMask:
-    """BlockMask [1, 1, S, P] of a packed stream from the blocks of each query tile.
-
-    Args:
-        num_blocks: P / block_size.
-        to_device: copies an array to the device of the mask's tables.
-    """
-    counts = np.zeros((2, 1, 1, len(tiles)), dtype=np.int32)
-    indices = np.zeros((2, 1, 1, len(tiles), num_blocks), dtype=np.int32)
-    for i, tile in enumerate(tiles):
-        for kind, blocks in enumerate((tile.partial, tile.full)):
-            counts[kind, 0, 0, i] = len(blocks)
-            indices[kind, 0, 0, i, : len(blocks)] = blocks
-    return make_block_mask(
-        to_device(counts),
-        to_device(indices),
-        query_tokens=len(tiles) * QUERY_TILE,
-        block_size=block_size,
-        mask_mod=mask_mod,
-    )
+    ends = np.cumsum([len(blocks) for blocks in blocks_of_row])
+    starts = np.concatenate([[0], ends[:-1]])
+    flat = np.concatenate(blocks_of_row)
+    own = ends[last] - starts[first]
+    partial, full = len(shared.partial), len(shared.full)
+    counts = np.stack([partial + own, np.full(len(first), full)]).astype(np.int32)
+    indices = np.zeros((2, len(first), max(partial + own.max(), full)), dtype=np.int32)
+    indices[0, :, :partial], indices[1, :, :full] = shared.partial, shared.full
+    reach = np.minimum(starts[first][:, None] + np.arange(own.max()), len(flat) - 1)
+    indices[0, :, partial : partial + own.max()] = flat[reach]
+    return counts, indices
 
 
 def make_block_mask(
@@ -101,8 +83,8 @@ def _num_bytes(mask: BlockMask) -> int:
 class BlockMaskCache:
     """Least-recently-used cache of BlockMasks with a byte limit.
 
-    The key must determine the mask: the layout's digest, bucket, block size and device. (A key of the
-    shape alone would hand out another batch's mask.)
+    A mask is a view of tensors that each pass refreshes in place, so the key is what they are made for:
+    phase, bucket, pool, block size and device. (Masks of a batch's values would need them in their key.)
     """
 
     max_bytes: int

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flexray.config import RunConfig
 from flexray.data import read_shard
 from flexray.engine.checkpoint import check_checkpoint, load_tokenizer
+from flexray.methods import make_methods
 from flexray.prompts import PromptBuilder
 from flexray.types import Prompt, Question, RowFault, ShardSpec
 
@@ -25,18 +26,32 @@ class PreparedShard:
 def prepare_shard(spec: ShardSpec, config: RunConfig) -> PreparedShard:
     """Read, check and tokenise. A faulty row goes on as an error; the rest is answered."""
     builder = _builder(config.model_dump_json())
+    needs_confidences = any(method.needs_confidences for method in make_methods(config.methods))
     questions: list[Question] = []
     prompts: list[Prompt | None] = []
     for question in read_shard(spec, config.data):
         prompt = None
         if not question.error:
             try:
+                if needs_confidences and question.confidences is None:
+                    raise _no_confidences(question)
                 prompt = builder.build(question)
             except RowFault as fault:
                 question = dataclasses.replace(question, error=str(fault))
         questions.append(question)
         prompts.append(prompt)
     return PreparedShard(spec, questions, prompts)
+
+
+def _no_confidences(question: Question) -> RowFault:
+    return RowFault(
+        question.source_file,
+        question.source_row,
+        "confidences",
+        None,
+        "the weighted methods need the confidence of each paraphrase",
+        "Map data.fields.confidences (jobs/confidence.py makes them), or leave those methods out.",
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -52,6 +67,7 @@ def make_prompt_builder(config: RunConfig) -> PromptBuilder:
     return PromptBuilder(
         load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code),
         config.prompt,
-        config.method,
+        config.methods,
+        config.generation,
         max_positions,
     )

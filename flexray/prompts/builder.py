@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from flexray.config import MethodConfig, PromptConfig
-from flexray.types import Prompt, Question, RowFault
+from flexray.config import GenerationConfig, MethodConfig, PromptConfig
+from flexray.types import MAX_PARAPHRASES, Prompt, Question, RowFault
 
 
 class PromptBuilder:
@@ -24,10 +24,12 @@ class PromptBuilder:
         self,
         tokenizer: PreTrainedTokenizerBase,
         prompt: PromptConfig,
-        method: MethodConfig,
+        methods: Sequence[MethodConfig],
+        generation: GenerationConfig,
         max_positions: int,
     ):
-        self._tokenizer, self._prompt, self._method = tokenizer, prompt, method
+        self._tokenizer, self._prompt = tokenizer, prompt
+        self._methods, self._generation = tuple(methods), generation
         self._max_positions = max_positions
         bos = tokenizer.bos_token_id if prompt.add_bos else None
         shots = "".join(
@@ -44,13 +46,16 @@ class PromptBuilder:
             RowFault: a paraphrase that has no tokens, or a prompt that leaves the model no room for
                 `max_new_tokens` (the message says by how much).
         """
+        if (count := len(question.paraphrases)) > MAX_PARAPHRASES:
+            problem = f"{count} paraphrases, but at most {MAX_PARAPHRASES} can be told apart"
+            raise self._fault(question, question.paraphrases, problem, "Set data.max_paraphrases.")
         segments: list[tuple[int, ...]] = []
         for text in question.paraphrases:
             segments.append(self._encode(self._question(text)))
             if not segments[-1]:
                 raise self._fault(question, text, "the paraphrase has no tokens", "Write it out.")
-        prompt = Prompt(self.context, tuple(segments), self.cue)
-        needed = self._positions_needed(prompt)
+        prompt = Prompt(self.context, tuple(segments), self.cue, question.num_manual, question.confidences)
+        needed = max(self._positions_needed(prompt, method) for method in self._methods)
         if needed > self._max_positions:
             raise self._fault(
                 question,
@@ -61,13 +66,13 @@ class PromptBuilder:
             )
         return prompt
 
-    def _positions_needed(self, prompt: Prompt) -> int:
+    def _positions_needed(self, prompt: Prompt, method: MethodConfig) -> int:
         lengths = [len(s) for s in prompt.segments]
-        contexts = 1
-        if self._method.positions == "continuous" and self._method.layout == "full_prompt":
-            contexts = len(lengths)
-        paraphrases = sum(lengths) if self._method.positions == "continuous" else max(lengths)
-        return contexts * len(prompt.context) + paraphrases + len(prompt.cue) + self._method.max_new_tokens
+        contexts = len(lengths) if method.copies_context else 1
+        continuous = method.kind == "attention" and method.positions == "continuous"
+        paraphrases = sum(lengths) if continuous else max(lengths)
+        new = self._generation.max_new_tokens
+        return contexts * len(prompt.context) + paraphrases + len(prompt.cue) + new
 
     def _question(self, text: str) -> str:
         return self._prompt.question_template.replace("{question}", text.strip())

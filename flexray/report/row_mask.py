@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flexray.config import RunConfig
-from flexray.data import read_shard, scan
+from flexray.config import MethodConfig, RunConfig
+from flexray.data import read_shard, scan, with_few_shots
 from flexray.engine.checkpoint import load_tokenizer
 from flexray.masks.picture import draw_mask
 from flexray.pipeline.prepare import make_prompt_builder
@@ -30,6 +30,7 @@ def show_row_mask(
         ModelError: the model folder's tokenizer cannot be used.
     """
     console = console or Console()
+    config = with_few_shots(config)
     shards = scan(config.data.model_copy(update={"limit": row})).shards
     num_rows = sum(s.num_rows for s in shards)
     if num_rows < row:
@@ -41,8 +42,9 @@ def show_row_mask(
         prompt = make_prompt_builder(config).build(question)
     except RowFault as fault:
         raise DataError(str(fault)) from fault
-    layout, positions = config.method.layout, config.method.positions
-    picture = draw_mask(prompt, layout, positions, generated)
+    method = next((m for m in config.methods if m.kind == "attention"), MethodConfig())
+    layout, positions = method.layout, method.positions
+    picture = draw_mask(prompt, layout, positions, generated, cross_attention=method.cross_attention)
 
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     labels = [str(tokenizer.decode([i])) if i >= 0 else "..." for i in picture.token_ids.tolist()]

@@ -1,14 +1,22 @@
 """Exactly-once output: rows are visible through shard manifests only, on any fsspec file system.
 
-OUT/_run.json                        what the folder is the output of
-OUT/_plan.parquet                    each planned row: (shard_id, row_id)
-OUT/data/<shard_id>-<uuid>.parquet   rows
-OUT/_manifests/<shard_id>.json       the commit of a shard, written last
+OUT/_run.json                            what the folder is the output of
+OUT/_plan.parquet                        each planned row: (shard_id, row_id)
+OUT/data/<shard_id>-<uuid>.parquet       rows
+OUT/_manifests/<shard_id>.json           the commit of a shard, written last
+OUT/_manifests/compact-<sha256>.jsonl    many of those, merged
+OUT/_quarantine/<time>-<random>/         what a repair has moved aside
+OUT/_lock-<n>.json                       who is at work there; gone afterwards
 """
 
-from flexray.sink.commit import CommitError, commit_shard, committed_shards, read_committed
+from flexray.sink.commit import CommitError, commit_shard, recommit_shard
+from flexray.sink.committed import committed_shards, read_committed
+from flexray.sink.compaction import compact
+from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
-from flexray.sink.records import Accounting, DamageError, Manifest, RunRecord, fingerprint
+from flexray.sink.lock import HeldError, Lock, LostError, hold
+from flexray.sink.records import Accounting, Manifest, RunRecord, fingerprint
+from flexray.sink.repair import RepairResult, repair
 from flexray.sink.report import Finding, VerifyReport
 from flexray.sink.run import discard_run, load_run, start_run
 from flexray.sink.scrub import scrub
@@ -19,16 +27,24 @@ __all__ = [
     "CommitError",
     "DamageError",
     "Finding",
+    "HeldError",
+    "Lock",
+    "LostError",
     "Manifest",
     "OutputFolder",
+    "RepairResult",
     "RunRecord",
     "VerifyReport",
     "commit_shard",
     "committed_shards",
+    "compact",
     "discard_run",
     "fingerprint",
+    "hold",
     "load_run",
     "read_committed",
+    "recommit_shard",
+    "repair",
     "scrub",
     "start_run",
     "verify",

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from uuid import uuid4
 
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.faults import reach
-from flexray.sink.scrub import scrub
+from flexray.storage import StorageError, connect, describe, patiently, scrub, write_file
 from flexray.types import OutputError
 
 # Stores without folders: a file's name may hold slashes, and making a "folder" could make a bucket.
 _FLAT_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
+_START_PATIENCE = 15.0  # seconds: at a start nothing is lost yet, and somebody may be waiting
 _PROBE = ".probe-"
 _TEMPORARY = ".tmp"
 
@@ -29,7 +27,8 @@ class OutputFolder:
     """A folder addressed by path or URL; all names below are relative to it, with `/`.
 
     Storage credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID,
-    AWS_ENDPOINT_URL, ...) or from fsspec's configuration, never from flexray's.
+    AWS_ENDPOINT_URL, ...) or from fsspec's configuration, never from flexray's. Faults that pass are
+    sat out (`storage.patiently`): what is said to raise OSError does so when that has not helped.
     It pickles as its URL, so that it can travel to another process.
 
     Raises:
@@ -40,11 +39,11 @@ class OutputFolder:
         if not url:
             raise OutputError("the output folder has no name. Give a local path or a URL.")
         try:
-            self._fs, self._root = url_to_fs(url)
+            self._fs, self._root = connect(url)
         except Exception as e:  # each file system has exceptions of its own
             raise OutputError(
-                f"{scrub(url)}: cannot be used as an output folder: {_reason(e)}. Give a local path or a "
-                "URL of an installed fsspec file system, such as s3://bucket/folder."
+                f"{scrub(url)}: cannot be used as an output folder: {describe(e, url)} Give a local path or "
+                "a URL of an installed fsspec file system, such as s3://bucket/folder."
             ) from e
         self._local = isinstance(self._fs, LocalFileSystem)
         # A relative path means another folder in a process that started elsewhere.
@@ -61,7 +60,7 @@ class OutputFolder:
 
     def where(self, name: str) -> str:
         """The file's full path or URL, for messages."""
-        return f"{str(self).rstrip('/')}/{name}" if name else str(self)
+        return str(scrub(self._url(name)))
 
     def prepare(self) -> None:
         """Create the folder and prove that it can be written, read and cleaned up.
@@ -71,22 +70,23 @@ class OutputFolder:
         """
         probe = f"{_PROBE}{uuid4().hex}"
         try:
-            with self._as_oserror(""):
-                self._make_folder(self._root)
-            self.write_bytes(probe, b"flexray")
+            self._make_folder(self._root)
+            self._write(probe, b"flexray", patience=_START_PATIENCE)
             if self.read_bytes(probe) != b"flexray":
                 raise OSError("a file that was just written reads back differently")
             self.remove(probe)
         except OSError as e:
+            advice = "Give another output folder, or make this one writable."
+            if isinstance(e, StorageError) and e.advice:
+                advice = e.advice
             raise OutputError(
-                f"{self}: the output folder cannot be created or written: {_reason(e)}. "
-                "Give another output folder, or make this one writable."
+                f"{self}: the output folder cannot be created or written: {_reason(e)}. {advice}"
             ) from e
 
     def read_bytes(self, name: str) -> bytes:
         """The whole file. Raises FileNotFoundError, or another OSError if it cannot be read."""
-        with self._as_oserror(name):
-            return bytes(self._fs.cat_file(self._path(name)))
+        path = self._path(name)
+        return patiently(self._url(name), lambda: bytes(self._fs.cat_file(path)))
 
     def read_if_there(self, name: str) -> bytes | None:
         """The whole file, or None where there is none. Raises OSError if it cannot be read."""
@@ -99,23 +99,17 @@ class OutputFolder:
         """Write a whole file; a reader sees the old file or the new one, never a part.
 
         Raises:
-            OSError: it cannot be written; then nothing is to be seen under that name.
+            OSError: it cannot be written. Then the old file, or none, is to be seen under that name,
+                or the new one: where a connection broke after the last byte, nobody knows.
         """
-        with self._as_oserror(name):
-            path = self._path(name)
-            reach("sink.write.before", name=name)
-            self._make_folder(path.rpartition("/")[0])
-            if self._local:
-                _write_local(path, data, name)
-            else:
-                # One put is atomic on object stores; a rename there is a copy and a delete.
-                self._fs.pipe_file(path, data)
-            reach("sink.write.after", name=name)
+        reach("sink.write.before", name=name)
+        self._write(name, data)
+        reach("sink.write.after", name=name)
 
     def remove(self, name: str) -> None:
         """Delete one file. Raises OSError if it cannot be deleted."""
-        with self._as_oserror(name):
-            self._fs.rm_file(self._path(name))
+        path = self._path(name)
+        patiently(self._url(name), lambda: self._fs.rm_file(path))
 
     def list(self, name: str = "") -> list[str]:
         """Sorted names of the files and folders in a folder; empty where there is no folder.
@@ -123,23 +117,35 @@ class OutputFolder:
         Raises:
             OSError: it cannot be listed, or is a file.
         """
-        with self._as_oserror(name):
-            path = self._path(name)
-            self._fs.invalidate_cache()  # other processes write here too
-            try:
-                entries = self._fs.ls(path, detail=True)
-            except FileNotFoundError:
-                return []
-            for entry in entries:
-                # S3 shows a folder made by hand as an empty file of the folder's name and a slash.
-                if _same(entry["name"], path) and entry["type"] == "file" and (self._local or entry["size"]):
-                    raise NotADirectoryError(f"{self.where(name)} is a file, not a folder")
-            names = {
-                entry["name"].rstrip("/").rpartition("/")[2]
-                for entry in entries
-                if not _same(entry["name"], path)
-            }
-            return sorted(names)
+        path = self._path(name)
+        self._fs.invalidate_cache()  # other processes write here too
+        try:
+            entries = patiently(self._url(name), lambda: self._fs.ls(path, detail=True))
+        except FileNotFoundError:
+            return []
+        for entry in entries:
+            # S3 shows a folder made by hand as an empty file of the folder's name and a slash.
+            if _same(entry["name"], path) and entry["type"] == "file" and (self._local or entry["size"]):
+                raise NotADirectoryError(f"{self.where(name)} is a file, not a folder")
+        names = {
+            entry["name"].rstrip("/").rpartition("/")[2]
+            for entry in entries
+            if not _same(entry["name"], path)
+        }
+        return sorted(names)
+
+    def _write(self, name: str, data: bytes, patience: float | None = None) -> None:
+        path = self._path(name)
+        self._make_folder(path.rpartition("/")[0])
+        if self._local:
+            _write_local(path, data, name)
+        else:
+            # A put is atomic on object stores; a rename there is a copy and a delete. Put again after a
+            # lost answer, it is the same bytes under the same name.
+            patiently(self._url(name), lambda: write_file(self._fs, path, data), patience=patience)
+
+    def _url(self, name: str) -> str:
+        return f"{self.url.rstrip('/')}/{name}" if name else self.url
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}" if name else self._root
@@ -147,16 +153,7 @@ class OutputFolder:
     def _make_folder(self, path: str) -> None:
         protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
         if not protocols & _FLAT_PROTOCOLS:
-            self._fs.makedirs(path, exist_ok=True)
-
-    @contextmanager
-    def _as_oserror(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            raise
-        except Exception as e:  # botocore and others raise outside of OSError: no credentials, no endpoint
-            raise OSError(f"{self.where(name)}: {_reason(e)}") from e
+            patiently(self.url, lambda: self._fs.makedirs(path, exist_ok=True))
 
 
 def _write_local(path: str, data: bytes, label: str) -> None:
@@ -188,6 +185,6 @@ def _same(a: str, b: str) -> bool:
     return a.strip("/") == b.strip("/")
 
 
-def _reason(error: BaseException) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+def _reason(error: OSError) -> str:
+    text = error.reason if isinstance(error, StorageError) else error.strerror or str(error)
     return str(scrub(text)).strip().rstrip(".") or type(error).__name__

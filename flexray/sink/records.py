@@ -6,20 +6,22 @@ Sealed: a record holds the digest of its own content, so that an edited one is t
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Self
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
-from flexray.types import OutputError
+from flexray.sink.damage import DamageError, DamageKind
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 RUN_FILE = "_run.json"
 PLAN_FILE = "_plan.parquet"
 DATA_FOLDER = "data"
 MANIFEST_FOLDER = "_manifests"
+QUARANTINE_FOLDER = "_quarantine"
 
 SHARD_ID = r"[A-Za-z0-9_][A-Za-z0-9._-]*"  # it is part of file names
 
@@ -28,23 +30,13 @@ ShardId = Annotated[str, Field(pattern=rf"^{SHARD_ID}$")]
 Counter = dict[str, NonNegativeInt]
 
 
-class DamageError(OutputError):
-    """A file of the output folder that cannot be trusted: which, why, and what to do."""
-
-    def __init__(self, path: str, what: str, advice: str) -> None:
-        super().__init__(f"{path}: {what}. {advice} `flexray verify` checks the whole folder.")
-        self.path, self.what, self.advice = path, what, advice
-
-    def __reduce__(self) -> tuple[type[DamageError], tuple[str, str, str]]:
-        return DamageError, (self.path, self.what, self.advice)
-
-
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class _Sealed(_Frozen):
     advice: ClassVar[str]
+    damage: ClassVar[DamageKind]
 
     schema_version: int = SCHEMA_VERSION
     digest: str = ""
@@ -52,11 +44,16 @@ class _Sealed(_Frozen):
 
     def sealed(self) -> Self:
         """The same record with its digest."""
-        return self.model_copy(update={"digest": _seal(self.model_dump(mode="json"))})
+        tree = json.loads(canonical_json(self.model_dump(mode="json")))
+        return self.model_copy(update={"digest": _seal(tree)})
 
     def to_bytes(self) -> bytes:
         """JSON for people and programs, one key a line."""
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False).encode() + b"\n"
+
+    def to_line(self) -> bytes:
+        """The same on one line, which ends in a newline. Equal records have equal lines."""
+        return _spell(self.model_dump(mode="json")) + b"\n"
 
     @classmethod
     def parse(cls, data: bytes, path: str) -> Self:
@@ -66,23 +63,23 @@ class _Sealed(_Frozen):
             DamageError: it is no such record, of another schema version, or edited.
         """
         try:
-            tree = json.loads(data)
+            tree = json.loads(data, parse_constant=_refuse_constant)
+            whole = isinstance(tree, dict) and _seal(tree) == tree.get("digest")
         except ValueError as e:
-            raise DamageError(path, f"is no JSON ({e})", cls.advice) from e
+            raise DamageError(path, f"is no JSON ({e})", cls.advice, cls.damage) from e
         if not isinstance(tree, dict):
-            raise DamageError(path, "is no record of flexray", cls.advice)
-        if tree.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
-            what = (
-                f"has schema version {tree['schema_version']!r}; this flexray reads version {SCHEMA_VERSION}"
-            )
-            raise DamageError(path, what, "Use the version of flexray that wrote it.")
-        if _seal(tree) != tree.get("digest"):
-            raise DamageError(path, "was changed after it was written (its digest does not fit)", cls.advice)
+            raise DamageError(path, "is no record of flexray", cls.advice, cls.damage)
+        if _is_of_another_version(tree):
+            what = f"has schema version {tree['schema_version']}; this flexray reads version {SCHEMA_VERSION}"
+            raise DamageError(path, what, "Use the version of flexray that wrote it.", "other_version")
+        if not whole:
+            what = "was changed after it was written (its digest does not fit)"
+            raise DamageError(path, what, cls.advice, cls.damage)
         try:
             return cls.model_validate(tree)
         except ValidationError as e:
             faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors())
-            raise DamageError(path, f"is no valid record ({faults})", cls.advice) from e
+            raise DamageError(path, f"is no valid record ({faults})", cls.advice, cls.damage) from e
 
 
 class PlanRecord(_Frozen):
@@ -93,24 +90,42 @@ class PlanRecord(_Frozen):
     rows: NonNegativeInt
     bytes: NonNegativeInt
     sha256: Sha256
+    """Of the file's bytes."""
+    pairs_sha256: Sha256
+    """Of the canonical JSON list of the (shard_id, row_id) pairs, in order: of the content, however
+    it is written as Parquet."""
 
 
 class RunRecord(_Sealed):
-    """`_run.json`: what this folder is the output of. Written once, after the plan."""
+    """`_run.json`: what this folder is the output of. Written after the plan."""
 
-    advice: ClassVar[str] = "Restore it from a copy, or use another output folder."
+    advice: ClassVar[str] = (
+        "Restore it from a copy; or `flexray repair` moves it aside, and a run with the same configuration "
+        "writes it again."
+    )
+    damage: ClassVar[DamageKind] = "run_record_damaged"
 
     created: str
     """UTC, ISO 8601."""
     fingerprint: Sha256
     parts: dict[str, Any]
     """What the fingerprint is made of, less credentials in URLs."""
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    """How each question is answered, in order: one output row for each."""
     config: dict[str, Any]
     """The whole configuration of the first start, less credentials in URLs."""
     provenance: dict[str, Any]
     row_schema: dict[str, str]
     """Column -> Arrow type, in order."""
     plan: PlanRecord
+    rebuilt: str = ""
+    """UTC, ISO 8601: when a lost record was written again; then `config` and `provenance` are of that
+    start, not of the first one. "": never."""
+
+    @property
+    def planned_rows(self) -> int:
+        """Rows that the finished output has: one for each planned row and method."""
+        return self.plan.rows * len(self.methods)
 
 
 class Accounting(_Frozen):
@@ -119,6 +134,7 @@ class Accounting(_Frozen):
     rows: NonNegativeInt
     answered: NonNegativeInt
     errors: NonNegativeInt
+    rows_by_method: Counter
     backend_requested: Counter
     backend_used: Counter
     """"" counts the rows that no backend answered."""
@@ -132,9 +148,10 @@ class Accounting(_Frozen):
 
 
 class Manifest(_Sealed):
-    """`_manifests/<shard_id>.json`: the commit of one shard. Readers see what manifests name."""
+    """The commit of one shard, in a file of its own or one line of many. Readers see what manifests name."""
 
-    advice: ClassVar[str] = "Delete this manifest and run again: the shard is computed again."
+    advice: ClassVar[str] = "`flexray repair` moves it aside; then run again: its shard is computed again."
+    damage: ClassVar[DamageKind] = "manifest_damaged"
 
     shard_id: ShardId
     fingerprint: Sha256
@@ -144,21 +161,36 @@ class Manifest(_Sealed):
     bytes: NonNegativeInt
     sha256: Sha256
     """Of the data file's bytes."""
-    row_ids_sha256: Sha256
-    """Of the canonical JSON list of the row ids, in order."""
+    keys_sha256: Sha256
+    """Of the canonical JSON list of the rows' (method, row_id) pairs, in order."""
     accounting: Accounting
     engine_stats: dict[str, Any]
     created: str
     """UTC, ISO 8601."""
     seconds: Annotated[float, Field(ge=0)]
     """What the shard took, as the caller measured it."""
+    revision: NonNegativeInt = 0
+    """How often error rows of the shard were replaced; the manifest of the highest one is valid."""
+    replaces: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """The digest of the manifest of the revision before."""
+
+    @model_validator(mode="after")
+    def _replaces_what_was_before(self) -> Self:
+        if bool(self.revision) != bool(self.replaces):
+            raise ValueError("a revision names what it replaces, and the first one replaces nothing")
+        return self
+
+    @property
+    def rank(self) -> tuple[int, str, str]:
+        """Of several manifests of a shard the one of the lowest rank is valid. Two of the same revision
+        are of two writers at the same time: both are right, and all readers take the same one."""
+        return -self.revision, self.created, self.digest
 
 
 def canonical_json(value: Any) -> bytes:
     """One spelling for equal values. Raises ValueError or TypeError for what is no JSON (NaN too)."""
     # The round trip makes all keys strings first: sorting then agrees with that of the parsed file.
-    plain = json.loads(json.dumps(value, allow_nan=False))
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _spell(json.loads(json.dumps(value, allow_nan=False)))
 
 
 def fingerprint(parts: dict[str, Any]) -> str:
@@ -166,16 +198,41 @@ def fingerprint(parts: dict[str, Any]) -> str:
     return hashlib.sha256(canonical_json(parts)).hexdigest()
 
 
-def row_ids_digest(row_ids: Sequence[str]) -> str:
-    """Hex sha256 over the row ids in order."""
-    return hashlib.sha256(canonical_json(list(row_ids))).hexdigest()
+def keys_digest(pairs: Iterable[tuple[str, str]]) -> str:
+    """Hex sha256 over the canonical JSON list of pairs of strings, in order; it is hashed in parts."""
+    digest, before = hashlib.sha256(b"["), b""
+    remaining = iter(pairs)
+    while part := list(itertools.islice(remaining, 10_000)):
+        digest.update(before + _spell(part)[1:-1])
+        before = b","
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def manifest_name(shard_id: str) -> str:
-    """Where a shard's manifest stands in the output folder."""
+    """Where a shard's manifest is written; `compact` moves it into a file of many later."""
     return f"{MANIFEST_FOLDER}/{shard_id}.json"
+
+
+def _is_of_another_version(tree: dict[str, Any]) -> bool:
+    version = tree.get("schema_version")
+    if not isinstance(version, int) or version == SCHEMA_VERSION:
+        return False
+    # unless just the number is what was changed
+    return _seal(tree | {"schema_version": SCHEMA_VERSION}) != tree.get("digest")
 
 
 def _seal(tree: dict[str, Any]) -> str:
     content = {key: value for key, value in tree.items() if key != "digest"}
-    return hashlib.sha256(canonical_json(content)).hexdigest()
+    return hashlib.sha256(_spell(content)).hexdigest()
+
+
+def _spell(plain: Any) -> bytes:
+    """Canonical JSON of what has string keys only."""
+    return json.dumps(
+        plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import get_args
 
 import pyarrow as pa
@@ -23,6 +24,16 @@ def to_parquet(table: pa.Table) -> bytes:
 def from_parquet(data: bytes) -> pa.Table:
     """Read a Parquet file's bytes. Raises pyarrow.ArrowException or OSError if they are none."""
     return pq.read_table(pa.BufferReader(data))
+
+
+def keys_of(table: pa.Table) -> list[tuple[str, str]]:
+    """The (method, row_id) pair of each row, in order: what a row is known by."""
+    return list(zip(table["method"].to_pylist(), table["row_id"].to_pylist(), strict=True))
+
+
+def expected_keys(methods: Sequence[str], row_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of a shard's table: for each method, in order, the rows of all its questions, in order."""
+    return [(method, row_id) for method in methods for row_id in row_ids]
 
 
 def columns_of(schema: pa.Schema) -> dict[str, str]:
@@ -76,6 +87,7 @@ def account(table: pa.Table) -> Accounting:
         rows=table.num_rows,
         answered=_count(pc.equal(table["error"], "")),
         errors=_count(pc.not_equal(table["error"], "")),
+        rows_by_method=_counter(table["method"]),
         backend_requested=_counter(table["backend_requested"]),
         backend_used=_counter(table["backend_used"]),
         fallback_reason=_counter(table["fallback_reason"]),
@@ -94,7 +106,7 @@ def accounting_faults(accounting: Accounting) -> list[str]:
         faults.append(
             f"{accounting.answered} answered + {accounting.errors} errors are not {accounting.rows} rows"
         )
-    for name in ("backend_requested", "backend_used", "fallback_reason", "finish_reason"):
+    for name in ("rows_by_method", "backend_requested", "backend_used", "fallback_reason", "finish_reason"):
         total = sum(getattr(accounting, name).values())
         if total != accounting.rows:
             faults.append(f"{name} sums to {total}, not to {accounting.rows} rows")

@@ -2,57 +2,41 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from flexray.sink.commit import READERS, load_manifest, load_shard, manifest_names
+from flexray.sink.committed import load_shard
+from flexray.sink.damage import DamageError
 from flexray.sink.differences import differences
-from flexray.sink.folder import OutputFolder
+from flexray.sink.folder import OutputFolder, is_leftover
+from flexray.sink.manifests import READERS, Found, find_manifests, is_manifest_file
+from flexray.sink.plan import Plan, load_plan
 from flexray.sink.records import (
     DATA_FOLDER,
     MANIFEST_FOLDER,
-    DamageError,
+    PLAN_FILE,
+    RUN_FILE,
+    SHARD_ID,
     Manifest,
     RunRecord,
-    manifest_name,
 )
-from flexray.sink.report import Finding, VerifyReport
-from flexray.sink.rows import account, accounting_faults, row_faults
-from flexray.sink.run import load_plan, load_run
+from flexray.sink.report import VerifyReport
+from flexray.sink.rows import account, accounting_faults, keys_of, row_faults
+from flexray.sink.run import load_run
+from flexray.sink.tally import Key, Tally
 from flexray.types import OutputError
 
-_AGAIN = "Run again: a resume computes only what is missing."
-_RECOMPUTE = "Delete the shard's manifest and run again: the shard is computed again."
-
-_Plan = dict[str, list[str]]  # shard id -> its row ids
-
-
-@dataclass
-class _Tally:
-    """Counts and findings so far."""
-
-    doubled: int = 0
-    missing: int = 0
-    damaged: int = 0
-    unaccounted: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    seen: Counter[str] = field(default_factory=Counter)  # committed row ids
-    trusted: set[str] = field(default_factory=set)  # shards that are readable
-
-    def note(self, path: str, what: str, advice: str) -> None:
-        self.findings.append(Finding(path=path, what=what, advice=advice))
-
-    def damage(self, error: DamageError) -> None:
-        self.damaged += 1
-        self.note(error.path, error.what, error.advice)
+_DATA_FILE = re.compile(rf"({SHARD_ID})-[0-9a-f]{{32}}\.parquet")
+_AT_ONCE = 256  # shards that are being read: what is read must not pile up before it is counted
 
 
 @dataclass(frozen=True)
 class _Shard:
     """What is kept of a data file once it is read; a run's rows need not fit into memory."""
 
-    row_ids: list[str]
+    keys: list[Key]
     faults: list[str]
 
 
@@ -65,67 +49,71 @@ def verify(folder: OutputFolder) -> VerifyReport:
     Raises:
         OutputError: the folder holds no run, or cannot be listed.
     """
-    tally = _Tally()
-    run = _read_run(folder, tally)
-    plan = _read_plan(folder, run, tally)
-    manifests = _read_manifests(folder, run, tally)
-    with ThreadPoolExecutor(READERS) as pool:
-        shards = pool.map(lambda manifest: _read_shard(folder, manifest), manifests)
-        for manifest, shard in zip(manifests, shards, strict=True):
-            _count_shard(folder, manifest, shard, plan, tally)
-    _count_doubled(folder, tally)
-    _count_missing(folder, run, plan, tally)
-    return VerifyReport(
-        planned_rows=run.plan.rows if run else sum(map(len, (plan or {}).values())),
-        planned_shards=run.plan.shards if run else len(plan or {}),
+    return examine(folder)[0]
+
+
+def examine(folder: OutputFolder) -> tuple[VerifyReport, Found]:
+    """Verify, and give the manifests that were found too."""
+    tally = Tally(folder)
+    tally.run = run = _read_run(folder, tally)
+    tally.plan = _read_plan(folder, run, tally)
+    found = find_manifests(folder, run.fingerprint if run else None)
+    for name, damage in found.damage.items():
+        tally.damage(name, damage)
+    manifests = list(found.visible().values())
+    for start in range(0, len(manifests), _AT_ONCE):
+        _count_shards(folder, manifests[start : start + _AT_ONCE], tally)
+    tally.finish()
+    orphans, foreign = _unnamed(folder, {manifest.file for manifest in manifests})
+    _note_unnamed(orphans, foreign, tally)
+    report = VerifyReport(
+        planned_rows=run.planned_rows if run else 0,
+        planned_shards=run.plan.shards if run else 0,
         committed_shards=len(tally.trusted),
-        rows=tally.seen.total(),
+        rows=tally.rows,
         missing=tally.missing,
         doubled=tally.doubled,
         damaged=tally.damaged,
         unaccounted=tally.unaccounted,
         findings=tuple(tally.findings),
-        orphans=_orphans(folder, {manifest.file for manifest in manifests}),
+        orphans=orphans,
+        foreign=foreign,
     )
+    return report, found
 
 
-def _read_run(folder: OutputFolder, tally: _Tally) -> RunRecord | None:
+def shard_of_data_file(name: str) -> str | None:
+    """The shard that a data file, by its name in the data folder, was written for."""
+    match = _DATA_FILE.fullmatch(name)
+    return match and match[1]
+
+
+def _read_run(folder: OutputFolder, tally: Tally) -> RunRecord | None:
     try:
         return load_run(folder)
     except DamageError as e:
-        tally.damage(e)
+        tally.damage(RUN_FILE, e)
         return None
 
 
-def _read_plan(folder: OutputFolder, run: RunRecord | None, tally: _Tally) -> _Plan | None:
+def _read_plan(folder: OutputFolder, run: RunRecord | None, tally: Tally) -> Plan | None:
     if run is None:  # it alone vouches for the plan
         return None
     try:
-        table = load_plan(folder, run)
+        return Plan(load_plan(folder, run))
     except DamageError as e:
-        tally.damage(e)
+        tally.damage(PLAN_FILE, e)
         return None
-    plan: _Plan = {}
-    for shard_id, row_id in zip(table["shard_id"].to_pylist(), table["row_id"].to_pylist(), strict=True):
-        plan.setdefault(shard_id, []).append(row_id)
-    return plan
 
 
-def _read_manifests(folder: OutputFolder, run: RunRecord | None, tally: _Tally) -> list[Manifest]:
-    def read(name: str) -> Manifest | DamageError:
-        try:
-            return load_manifest(folder, name, run.fingerprint if run else None)
-        except DamageError as e:
-            return e
-
-    manifests = []
+def _count_shards(folder: OutputFolder, manifests: Sequence[Manifest], tally: Tally) -> None:
     with ThreadPoolExecutor(READERS) as pool:
-        for found in pool.map(read, manifest_names(folder)):
-            if isinstance(found, DamageError):
-                tally.damage(found)
+        shards = pool.map(lambda manifest: _read_shard(folder, manifest), manifests)
+        for manifest, shard in zip(manifests, shards, strict=True):
+            if isinstance(shard, DamageError):
+                tally.damage(manifest.file, shard, [manifest.shard_id])
             else:
-                manifests.append(found)
-    return manifests
+                tally.count(manifest, shard.keys, shard.faults)
 
 
 def _read_shard(folder: OutputFolder, manifest: Manifest) -> _Shard | DamageError:
@@ -141,65 +129,31 @@ def _read_shard(folder: OutputFolder, manifest: Manifest) -> _Shard | DamageErro
             f"the accounting of its manifest is not that of its rows ({line})"
             for line in differences(said.model_dump(), counted.model_dump())
         ]
-    return _Shard(row_ids=table["row_id"].to_pylist(), faults=faults)
+    return _Shard(keys=keys_of(table), faults=faults)
 
 
-def _count_shard(
-    folder: OutputFolder, manifest: Manifest, shard: _Shard | DamageError, plan: _Plan | None, tally: _Tally
-) -> None:
-    if isinstance(shard, DamageError):
-        tally.damage(shard)
-        return
-    path = folder.where(manifest.file)
-    tally.trusted.add(manifest.shard_id)
-    tally.seen.update(shard.row_ids)
-    for fault in shard.faults:
-        tally.unaccounted += 1
-        tally.note(path, fault, _RECOMPUTE)
-    if plan is not None:
-        planned = set(plan.get(manifest.shard_id, ()))
-        unknown = [row_id for row_id in shard.row_ids if row_id not in planned]
-        if unknown:
-            tally.unaccounted += len(unknown)
-            what = f"holds {len(unknown)} row(s) that the plan does not know in this shard ({_some(unknown)})"
-            tally.note(path, what, _RECOMPUTE)
-
-
-def _count_doubled(folder: OutputFolder, tally: _Tally) -> None:
-    doubled = [row_id for row_id, times in tally.seen.items() if times > 1]
-    if doubled:
-        tally.doubled = len(doubled)
-        what = f"{len(doubled)} row id(s) are committed more than once ({_some(doubled)})"
-        tally.note(
-            folder.where(DATA_FOLDER), what, "Delete the manifests of the shards concerned and run again."
-        )
-
-
-def _count_missing(folder: OutputFolder, run: RunRecord | None, plan: _Plan | None, tally: _Tally) -> None:
-    if plan is None:
-        tally.missing = max(0, run.plan.rows - len(tally.seen)) if run else 0
-        return
-    for shard_id, row_ids in plan.items():
-        missing = [row_id for row_id in row_ids if row_id not in tally.seen]
-        if missing:
-            tally.missing += len(missing)
-            state = "lacks" if shard_id in tally.trusted else "is not committed, or damaged: it lacks"
-            what = f"shard {shard_id} {state} {len(missing)} planned row(s) ({_some(missing)})"
-            tally.note(folder.where(manifest_name(shard_id)), what, _AGAIN)
-
-
-def _orphans(folder: OutputFolder, named: set[str]) -> tuple[str, ...]:
+def _unnamed(folder: OutputFolder, named: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Files that no manifest names: what flexray wrote, and the rest."""
     try:
-        data = [f"{DATA_FOLDER}/{name}" for name in folder.list(DATA_FOLDER)]
-        manifests = [f"{MANIFEST_FOLDER}/{name}" for name in folder.list(MANIFEST_FOLDER)]
+        data, manifests = folder.list(DATA_FOLDER), folder.list(MANIFEST_FOLDER)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be listed: {e}") from e
-    return tuple(name for name in data + manifests if name not in named and not _is_manifest(name))
+    names = [(f"{DATA_FOLDER}/{name}", name) for name in data if f"{DATA_FOLDER}/{name}" not in named]
+    names += [(f"{MANIFEST_FOLDER}/{name}", name) for name in manifests if not is_manifest_file(name)]
+    orphans = tuple(full for full, name in names if is_leftover(name) or shard_of_data_file(name))
+    return orphans, tuple(sorted({full for full, _ in names} - set(orphans)))
 
 
-def _is_manifest(name: str) -> bool:
-    return name.startswith(f"{MANIFEST_FOLDER}/") and name.endswith(".json")
+def _note_unnamed(orphans: Sequence[str], foreign: Sequence[str], tally: Tally) -> None:
+    if orphans:
+        what = f"{len(orphans)} file(s) of attempts that no manifest names ({_some(orphans)})"
+        advice = "Readers ignore them; `flexray repair` moves those older than an hour aside."
+        tally.note("orphans", "", what, advice)
+    if foreign:
+        what = f"{len(foreign)} name(s) that are not flexray's ({_some(foreign)})"
+        advice = "Readers ignore them; move them elsewhere if you need them."
+        tally.note("foreign_files", "", what, advice)
 
 
-def _some(row_ids: list[str]) -> str:
-    return ", ".join(row_ids[:3]) + (", ..." if len(row_ids) > 3 else "")
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if names[3:] else "")

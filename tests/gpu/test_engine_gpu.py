@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from flexray.config import DataConfig, EngineConfig, FewShot, MethodConfig, PromptConfig
+from flexray.config import (
+    DataConfig,
+    EngineConfig,
+    FewShot,
+    GenerationConfig,
+    MethodConfig,
+    PromptConfig,
+)
 from flexray.data import read_shard, scan
 from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
@@ -81,7 +88,7 @@ def test_out_of_memory_halves_the_rows_at_once_and_answers_all(make_model, make_
     finally:
         del hog
         torch.cuda.empty_cache()
-    assert not [g.error for g in generations if g.error]
+    assert not [g.error for ((g,),) in generations if g.error]
     assert tokens(generations) == oracle_answers(make_model().cuda(), prompts, engine)
 
 
@@ -99,14 +106,16 @@ def test_bfloat16_rows_are_the_bfloat16_oracles_but_for_near_ties(smollm2, layou
         instruction="Answer each question with a short phrase.",
         few_shots=(FewShot(question="What is the capital of Finland?", answer="Helsinki"),),
     )
-    method = MethodConfig(layout=layout, positions=positions, max_new_tokens=8)
-    builder = PromptBuilder(tokenizer, prompt, method, 8192)
+    methods = [MethodConfig(layout=layout, positions=positions)]
+    generation = GenerationConfig(max_new_tokens=8)
+    builder = PromptBuilder(tokenizer, prompt, methods, generation, 8192)
     prompts = [builder.build(q) for q in questions]
-    engine = Engine(patched, tokenizer, method, EngineConfig(strict=True, memory_fraction=0.2))
+    config = EngineConfig(strict=True, memory_fraction=0.2)
+    engine = Engine(patched, tokenizer, methods, generation, config)
     mode = {"layout": layout, "positions": positions}
     gaps, same, engine_exact, oracle_exact = [], 0, 0, 0
-    for p, generation in zip(prompts, engine.generate(prompts), strict=True):
-        found = list(generation.token_ids)
+    for p, ((answer,),) in zip(prompts, engine.generate(prompts), strict=True):
+        found = list(answer.token_ids)
         oracle = oracles.greedy_along(plain, p, found, **mode)
         truth = oracles.greedy_along(exact, p, found, **mode).token_ids
         same += found == oracle.token_ids

@@ -49,7 +49,7 @@ def make_tree(output: Path, model: Path, *files: Path, **sections: dict[str, Any
         "data": {"name": "qa", "files": [str(f) for f in files], "shard_rows": 3},
         "model": {"path": str(model)},
         "prompt": {"instruction": "Answer.", "few_shots": [{"question": "1 + 1?", "answer": "2"}]},
-        "method": {"max_new_tokens": 4},
+        "generation": {"max_new_tokens": 4},
         "engine": {"backend": "sdpa"},
         "ray": {"num_cpus": 2, "object_store_mb": 100},
     }

@@ -29,7 +29,7 @@ ROWS = 60
 def slow_job(tiny_model, tmp_path):
     """What takes a second or more once the model is loaded, in shards of two rows: (data, sections)."""
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
-    sections = {"data": {"shard_rows": 2}, "method": {"max_new_tokens": 24, "stop_at_newline": False}}
+    sections = {"data": {"shard_rows": 2}, "generation": {"max_new_tokens": 24, "stop_at_newline": False}}
     return (tmp_path / "out", tiny_model, data), sections
 
 

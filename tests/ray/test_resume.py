@@ -91,8 +91,7 @@ def test_only_a_shard_without_a_manifest_is_answered_again(again, output):
     [
         ("prompt", "instruction", "Reply.", 'prompt.instruction: "Answer." -> "Reply."'),
         ("prompt", "few_shots", [], "prompt.few_shots: "),
-        ("method", "max_new_tokens", 5, "method.max_new_tokens: 4 -> 5"),
-        ("method", "layout", "full_prompt", "method.layout: "),
+        ("generation", "max_new_tokens", 5, "generation.max_new_tokens: 4 -> 5"),
         ("data", "max_paraphrases", 1, "data.max_paraphrases: null -> 1"),
         ("data", "split", "train", 'data.split: "test" -> "train"'),
         ("model", "dtype", "bfloat16", "model.dtype: "),
@@ -140,7 +139,7 @@ def test_what_does_not_determine_the_rows_may_change(again, output, tiny_model, 
 def test_fresh_starts_over_and_leaves_other_peoples_files(again, output):
     (output / "notes.txt").write_text("mine")
     (output / "data" / "notes.txt").write_text("mine too")
-    again["method"]["max_new_tokens"] = 2
+    again["generation"]["max_new_tokens"] = 2
     result = start(again, fresh=True)
     assert (result.rows_before, result.rows_now) == (0, ROWS)
     assert_whole(output, ROWS)

@@ -37,7 +37,7 @@ def test_what_is_left_out_has_its_default(load):
     assert config.data.files == ("a.jsonl",)
     assert config.data.shard_rows == 512
     assert config.engine.backend == "flex"
-    assert config.method.name == "attention/shared_context/restart"
+    assert config.methods[0].name == "attention/shared_context/restart"
 
 
 def test_the_recipes_are_valid(request):
@@ -50,7 +50,7 @@ def test_the_recipes_are_valid(request):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("outputs", "x", "known here: data, engine, method, model, output, prompt, ray"),
+        ("outputs", "x", "known here: data, engine, generation, methods, model, output, prompt, ray"),
         ("engine.backnd", "flex", "known here: backend, "),
         (
             "data.fields.anwsers",
@@ -61,7 +61,7 @@ def test_the_recipes_are_valid(request):
         ("engine.backend", "flash", "'flash'"),
         ("data.shard_rows", "many", "'many'"),
         ("data.shard_rows", 0, "0"),
-        ("method.max_new_tokens", 1.5, "1.5"),
+        ("generation.max_new_tokens", 1.5, "1.5"),
         ("engine.memory_fraction", 2, "2"),
         ("data.files", [], "[]"),
         ("data.name", "a/b", "'a/b'"),
@@ -139,11 +139,11 @@ def test_a_missing_file_or_a_folder_is_refused_by_its_path(tmp_path):
 
 def test_overrides_are_yaml_and_reach_any_depth(load):
     config = load(
-        GOOD, ["data.fields.answers=null", "engine.strict=true", "method.max_new_tokens=3", "output=x=y"]
+        GOOD, ["data.fields.answers=null", "engine.strict=true", "generation.max_new_tokens=3", "output=x=y"]
     )
     assert config.data.fields.answers is None
     assert config.engine.strict is True
-    assert config.method.max_new_tokens == 3
+    assert config.generation.max_new_tokens == 3
     assert config.output == "x=y"
 
 

@@ -11,15 +11,16 @@ POSITIONS = ["restart", "continuous"]
 
 
 def oracle_answers(model, prompts, engine):
-    method = engine.method
+    (method,) = engine.methods
+    _, layout, positions = method.name.split("/")
     return [
         tuple(
             oracles.answer(
                 model,
                 prompt,
-                layout=method.layout,
-                positions=method.positions,
-                max_new_tokens=method.max_new_tokens,
+                layout=layout,
+                positions=positions,
+                max_new_tokens=engine.generation.max_new_tokens,
                 stop_ids=engine.stop_rule.stop_ids(),
             ).token_ids
         )
@@ -28,7 +29,8 @@ def oracle_answers(model, prompts, engine):
 
 
 def tokens(generations):
-    return [g.token_ids for g in generations]
+    """Of engines of one method with one answer a prompt."""
+    return [g.token_ids for ((g,),) in generations]
 
 
 @pytest.mark.parametrize("backend", ["flex", "sdpa", "eager"])
@@ -41,7 +43,7 @@ def test_every_backend_generates_what_the_oracle_does(
     engine = make_engine(make_model(), layout=layout, positions=positions, backend=backend)
     generations = engine.generate(prompts)
     assert tokens(generations) == oracle_answers(make_model(), prompts, engine)
-    assert {g.backend_used for g in generations} == {backend}
+    assert {g.backend_used for ((g,),) in generations} == {backend}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def test_one_paraphrase_is_standard_causal_attention(make_model, make_engine, ma
     for layout in LAYOUTS:
         engine = make_engine(make_model(), layout=layout)
         stops = engine.stop_rule.stop_ids()
-        for prompt, generation in zip(prompts, engine.generate(prompts), strict=True):
+        for prompt, ((generation,),) in zip(prompts, engine.generate(prompts), strict=True):
             ids = [*prompt.context, *prompt.segments[0], *prompt.cue]
             expected = []
             while len(expected) < 6 and not (expected and expected[-1] in stops):

@@ -48,6 +48,7 @@ def test_each_row_stops_by_itself_and_says_why(make_model, make_engine, make_pro
     engine = make_engine(make_model(), max_new_tokens=40)
     generations = engine.generate(make_prompts(30))
     stops = engine.stop_rule.stop_ids()
+    generations = [g for ((g,),) in generations]
     for g in generations:
         assert not set(g.token_ids[:-1]) & stops
         last = g.token_ids[-1]
@@ -87,13 +88,19 @@ def test_graphs_stay_the_same_after_warm_up_whatever_the_rows_and_lengths(
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
-def test_decoding_finds_its_block_mask_in_the_cache(make_model, make_engine, make_prompts):
-    engine = make_engine(make_model(), max_new_tokens=30)
-    engine.generate(make_prompts(4))
-    misses = engine.mask_cache.misses
-    engine.generate(make_prompts(4))  # the same layout in the same place: even its prefill mask is there
+def test_after_warm_up_every_block_mask_is_in_the_cache_whatever_the_lengths(
+    make_model, make_engine, make_prompts
+):
+    engine = make_engine(make_model(), max_rows=16, max_prefill_tokens=512, max_new_tokens=10)
+    for count in (1, 9, 16):
+        engine.generate(make_prompts(count))
+    context = make_prompts(1)[0].context
+    misses, hits = engine.mask_cache.misses, engine.mask_cache.hits
+    for seed in range(1, 6):
+        prompts = make_prompts(seed * 7, longest=5 * seed, seed=seed)
+        engine.generate([dataclasses.replace(p, context=context) for p in prompts])
     assert engine.mask_cache.misses == misses
-    assert engine.mask_cache.hits > 20
+    assert engine.mask_cache.hits > hits + 50
 
 
 def test_a_row_that_no_pool_can_hold_is_an_error_and_the_others_are_answered(
@@ -102,10 +109,11 @@ def test_a_row_that_no_pool_can_hold_is_an_error_and_the_others_are_answered(
     prompts = make_prompts(3)
     huge = dataclasses.replace(prompts[1], segments=(tuple([40] * 2000),))
     engine = make_engine(make_model())
-    engine.budget = dataclasses.replace(engine.budget, max_slots=1024)
+    engine.full_budget = dataclasses.replace(engine.full_budget, max_slots=1024)
     generations = engine.generate([prompts[0], huge, prompts[2]])
-    assert "needs a KV pool of" in generations[1].error
-    assert generations[1].finish_reason == "error"
+    ((failed,),) = generations[1]
+    assert "needs a KV pool of" in failed.error
+    assert failed.finish_reason == "error"
     others = [generations[0], generations[2]]
     assert tokens(others) == oracle_answers(make_model(), [prompts[0], prompts[2]], engine)
 
@@ -131,13 +139,13 @@ def test_a_backend_that_cannot_be_built_hands_over_to_the_next_with_the_same_mas
     engine = make_engine(make_model(), strict=False)
     generations = engine.generate(prompts)
     assert tokens(generations) == oracle_answers(make_model(), prompts, engine)
-    for g in generations:
+    for ((g,),) in generations:
         assert (g.backend_requested, g.backend_used) == ("flex", "sdpa")
         assert g.fallback_reason.startswith("flex: ")
         assert g.attempts == 2
         assert not g.error
     # it is not tried again for each batch, and each row still says why
-    again = engine.generate(prompts[:2])
+    again = [g for ((g,),) in engine.generate(prompts[:2])]
     assert {g.backend_used for g in again} == {"sdpa"}
     assert {g.attempts for g in again} == {1}
     assert all(g.fallback_reason for g in again)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from flexray.masks.layout import ANSWER, lay_out
+from flexray.masks.layout import ALL, View, lay_out
 
 LAYOUTS = ["shared_context", "full_prompt"]
 POSITIONS = ["restart", "continuous"]
@@ -45,14 +45,15 @@ def test_changing_a_paraphrase_changes_no_other_segments_hidden_states_by_a_bit(
     )
     engine = make_engine(make_model(), layout=layout, positions=positions, max_new_tokens=1)
     before, after = hidden_states(engine, prompts), hidden_states(engine, changed)
-    segments = [lay_out(p, layout, positions).segments for p in prompts]
+    (trunk,) = [plan.trunk for plan in engine.trunks]
+    segments = [lay_out(p, trunk, (View(),), 1).shape.seen_parts for p in prompts]
     first = torch.from_numpy(segments[0])
     differs = (before != after).any(dim=-1)  # [num_layers, S]
     L = len(first)
-    assert not differs[:, :L][:, (first != 2) & (first != ANSWER)].any()
+    assert not differs[:, :L][:, (first != 2) & (first != ALL)].any()
     assert not differs[:, L : sum(map(len, segments))].any(), "another sample changed"
     assert differs[:, :L][:, first == 2].all()
-    assert differs[-1, :L][first == ANSWER].all(), "the answer must be fused from all paraphrases"
+    assert differs[-1, :L][first == ALL].all(), "the answer must be fused from all paraphrases"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,9 +1,12 @@
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 
 from flexray.engine import llama
 from flexray.engine.kv_pool import KVPool
-from flexray.engine.prefill import context_stream, prefill
+from flexray.engine.prefill import PrefillBatch, context_stream, prefill
 from flexray.masks.block_mask import BlockMaskCache
 
 SCALED = {
@@ -23,17 +26,16 @@ def prefill_context(model, ids, backend="sdpa"):
         device=torch.device("cpu"),
     )  # fmt: skip
     pool.place_context(len(ids))
+    stream = dataclasses.replace(context_stream(ids, pool), ends=np.arange(len(ids)))
     hidden = prefill(
         model,
-        pool,
-        context_stream(ids, pool),
+        PrefillBatch(256, pool, biased=False),
+        stream,
         backend=backend,
-        bucket=256,
-        biased=False,
         cache=BlockMaskCache(2**20),
         calls=torch.zeros(1, dtype=torch.int64),
     )
-    return pool, llama.logits(model, hidden[: len(ids)])
+    return pool, llama.logits(model, hidden)
 
 
 @pytest.mark.parametrize("rope", [{}, {"rope_parameters": SCALED}], ids=["default", "llama3"])

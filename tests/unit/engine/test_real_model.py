@@ -11,7 +11,15 @@ import os
 import pytest
 import torch
 
-from flexray.config import DataConfig, EngineConfig, FewShot, Fields, MethodConfig, PromptConfig
+from flexray.config import (
+    DataConfig,
+    EngineConfig,
+    FewShot,
+    Fields,
+    GenerationConfig,
+    MethodConfig,
+    PromptConfig,
+)
 from flexray.data import read_shard, scan
 from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
@@ -74,23 +82,24 @@ def questions(tmp_path_factory):
 @pytest.mark.parametrize(("layout", "positions"), MODES)
 def test_the_engine_generates_the_oracles_tokens_on_real_questions(models, questions, layout, positions):
     patched, plain, tokenizer = models
-    method = MethodConfig(layout=layout, positions=positions, max_new_tokens=8)
-    prompts = [PromptBuilder(tokenizer, PROMPT, method, 8192).build(q) for q in questions]
+    methods = [MethodConfig(layout=layout, positions=positions)]
+    generation = GenerationConfig(max_new_tokens=8)
+    prompts = [PromptBuilder(tokenizer, PROMPT, methods, generation, 8192).build(q) for q in questions]
     by_batch = {}
     for max_rows in (1, 3, 8):
-        engine = Engine(patched, tokenizer, method, EngineConfig(strict=True, max_rows=max_rows))
+        engine = Engine(patched, tokenizer, methods, generation, EngineConfig(strict=True, max_rows=max_rows))
         some = prompts if max_rows == 8 else prompts[::3]
         by_batch[max_rows] = dict(zip(map(id, some), engine.generate(some), strict=True))
     stops = engine.stop_rule.stop_ids()
     for prompt, question in zip(prompts, questions, strict=True):
-        token_ids = list(by_batch[8][id(prompt)].token_ids)
+        token_ids = list(by_batch[8][id(prompt)][0][0].token_ids)
         oracle = oracles.greedy_along(plain, prompt, token_ids, layout=layout, positions=positions)
         assert token_ids == oracle.token_ids, f"{question.row_id}: gaps {oracle.gaps}"
         assert token_ids[-1] in stops or len(token_ids) == 8
         assert not set(token_ids[:-1]) & stops
         for max_rows in (1, 3):
             if id(prompt) in by_batch[max_rows]:
-                assert list(by_batch[max_rows][id(prompt)].token_ids) == token_ids, max_rows
+                assert list(by_batch[max_rows][id(prompt)][0][0].token_ids) == token_ids, max_rows
 
 
 @pytest.mark.parametrize(("layout", "positions"), MODES)
@@ -98,8 +107,8 @@ def test_one_run_of_the_oracle_along_an_answer_is_its_run_token_by_token(
     models, questions, layout, positions
 ):
     _, plain, tokenizer = models
-    method = MethodConfig(layout=layout, positions=positions, max_new_tokens=5)
-    builder = PromptBuilder(tokenizer, PROMPT, method, 8192)
+    methods = [MethodConfig(layout=layout, positions=positions)]
+    builder = PromptBuilder(tokenizer, PROMPT, methods, GenerationConfig(max_new_tokens=5), 8192)
     mode = {"layout": layout, "positions": positions}
     for question in questions[::9]:
         prompt = builder.build(question)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from flexray.masks.layout import ANSWER, CONTEXT
+from flexray.masks.layout import ALL, CONTEXT_CODE, FIRST_BRANCH, PART_BITS
 from flexray.masks.picture import draw_mask
 from flexray.masks.visibility import (
     KeyTables,
     QueryTables,
-    dense_context_bias,
+    dense_biases,
     dense_mask,
-    make_context_bias,
+    make_biases,
     make_visible,
 )
 from flexray.types import Prompt
@@ -21,9 +21,18 @@ LAYOUTS = ["shared_context", "full_prompt"]
 POSITIONS = ["restart", "continuous"]
 
 
-def tables(sample, segment, order, bias=0.0):
-    as_int = [torch.tensor([c], dtype=torch.int32) for c in (sample, segment, order)]
-    return QueryTables(*as_int, torch.full((1, len(sample)), bias)), KeyTables(*(c[0] for c in as_int))
+CONTEXT, ANSWER = CONTEXT_CODE, FIRST_BRANCH
+
+
+def tables(row, part, order, biases=(0.0, 0.0)):
+    """Tables of tokens that are queries and keys: each row's number, part and order."""
+    codes = [CONTEXT if p == CONTEXT else r << PART_BITS | p for r, p in zip(row, part, strict=True)]
+    own = torch.tensor(codes, dtype=torch.int32)
+    seen = [r << PART_BITS | ALL if p == ANSWER else c for r, p, c in zip(row, part, codes, strict=True)]
+    order = torch.tensor(order, dtype=torch.int32)
+    queries = QueryTables.zeros((1, len(codes)), own.device)
+    queries.refresh(torch.tensor(seen), own, order, torch.tensor(biases)[:, None])
+    return queries, KeyTables(own, order)
 
 
 def random_prompt(rnd, num_context):
@@ -63,7 +72,7 @@ def test_mask_and_positions_equal_the_definition_written_token_by_token(layout, 
 
 
 def test_every_mask_function_returns_a_bool_tensor_under_vmap():
-    queries, keys = tables([-2, 0, 0], [CONTEXT, 1, ANSWER], [0, 1, 2])
+    queries, keys = tables([0, 0, 0], [CONTEXT, 1, ANSWER], [0, 1, 2])
     visible = make_visible(queries, keys)
     index = torch.arange(3)
     over_keys = torch.vmap(visible, in_dims=(None, None, None, 0))
@@ -82,15 +91,26 @@ def test_a_sample_sees_nothing_of_another_sample():
 
 
 def test_padding_is_seen_by_nobody_but_padding():
-    queries, keys = tables([-2, 0, 0, -1], [CONTEXT, 1, ANSWER, ANSWER], [0, 1, 2, 0])
+    queries, keys = tables([0, 0, 0, 9], [CONTEXT, 1, ANSWER, 1], [0, 1, 2, 0])
     mask = dense_mask(queries, keys, torch.arange(4)[None])[0, 0]
     assert not mask[:3, 3].any()
     assert mask[3, 3]
 
 
-def test_the_context_bias_reaches_context_keys_only():
-    queries, keys = tables([-2, 0, 0], [CONTEXT, 1, ANSWER], [0, 1, 2], bias=0.5)
-    bias = dense_context_bias(queries, keys, torch.arange(3)[None])[0, 0]
-    assert bias[2].tolist() == [0.5, 0.0, 0.0]
-    score = make_context_bias(queries, keys)(torch.tensor(1.0), *(torch.tensor(i) for i in (0, 0, 2, 0)))
+def test_each_bias_reaches_its_keys_only():
+    queries, keys = tables([0, 0, 0], [CONTEXT, 1, ANSWER], [0, 1, 2], biases=(0.5, -0.25))
+    bias = dense_biases(queries, keys, torch.arange(3)[None])[0, 0]
+    assert bias[2].tolist() == [0.5, -0.25, 0.0]
+    score = make_biases(queries, keys)(torch.tensor(1.0), *(torch.tensor(i) for i in (0, 0, 2, 0)))
     assert score.item() == 1.5
+
+
+def test_a_branch_of_one_paraphrase_sees_neither_the_others_nor_another_branch():
+    # P1 P2 | branch 0 looks at all, branch 1 at P2 only
+    parts = [1, 2, FIRST_BRANCH, FIRST_BRANCH + 1]
+    own = torch.tensor(parts, dtype=torch.int32)
+    order = torch.arange(4, dtype=torch.int32)
+    queries = QueryTables.zeros((1, 4), own.device)
+    queries.refresh(torch.tensor([1, 2, ALL, 2]), own, order, None)
+    mask = dense_mask(queries, KeyTables(own, order), torch.arange(4)[None])[0, 0].int().tolist()
+    assert mask == [[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0], [0, 1, 0, 1]]

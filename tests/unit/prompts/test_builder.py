@@ -2,9 +2,9 @@
 
 import pytest
 
-from flexray.config import MethodConfig, PromptConfig
+from flexray.config import GenerationConfig, MethodConfig, PromptConfig
 from flexray.prompts import PromptBuilder
-from flexray.types import Question, RowFault
+from flexray.types import MAX_PARAPHRASES, Question, RowFault
 
 BOS = 1  # of SmolLM2
 IM_END = 2
@@ -30,8 +30,9 @@ def build(tokenizer):
     def build(
         *paraphrases, max_positions=2048, layout="shared_context", positions="restart", new=16, **texts
     ):
-        method = MethodConfig(layout=layout, positions=positions, max_new_tokens=new)
-        builder = PromptBuilder(tokenizer, PromptConfig(**texts), method, max_positions)
+        methods = [MethodConfig(layout=layout, positions=positions)]
+        generation = GenerationConfig(max_new_tokens=new)
+        builder = PromptBuilder(tokenizer, PromptConfig(**texts), methods, generation, max_positions)
         return builder.build(question(*paraphrases))
 
     return build
@@ -76,7 +77,7 @@ def test_a_tokenizer_without_bos_gives_none(tokenizer, smollm2):
 
     without = AutoTokenizer.from_pretrained(smollm2, local_files_only=True)
     without.bos_token = None
-    assert PromptBuilder(without, PromptConfig(), MethodConfig(), 100).context == ()
+    assert PromptBuilder(without, PromptConfig(), [MethodConfig()], GenerationConfig(), 100).context == ()
 
 
 def test_no_text_of_the_user_becomes_a_special_token(build, tokenizer):
@@ -128,6 +129,12 @@ def test_the_positions_needed_are_those_of_the_layout(build, layout, positions, 
     build("Who?", "Which person was it?", **how, max_positions=needed)
     with pytest.raises(RowFault, match=f"{needed} positions are needed"):
         build("Who?", "Which person was it?", **how, max_positions=needed - 1)
+
+
+def test_more_paraphrases_than_the_mask_can_tell_apart_are_a_fault(build):
+    build(*["Who?"] * MAX_PARAPHRASES)
+    with pytest.raises(RowFault, match=f"at most {MAX_PARAPHRASES} can be told apart"):
+        build(*["Who?"] * (MAX_PARAPHRASES + 1))
 
 
 def test_a_paraphrase_without_tokens_is_a_fault(build):

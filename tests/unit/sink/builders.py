@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from flexray.sink import OutputFolder, commit_shard, start_run
-from flexray.sink.records import Manifest, RunRecord, manifest_name, row_ids_digest
-from flexray.sink.rows import account, to_parquet
+from flexray.sink.records import Manifest, RunRecord, keys_digest, manifest_name
+from flexray.sink.rows import account, keys_of, to_parquet
 from flexray.types import ROW_SCHEMA, ShardSpec
 
 PARTS = {"model": {"digest": "abc"}, "prompt": {"cue": "\nA:"}, "data": {"files": ["d.jsonl"]}, "method": "m"}
@@ -25,6 +26,7 @@ def shard(name: str, rows: int = 4) -> ShardSpec:
     )
 
 
+METHODS = ("m",)
 SHARDS = [shard("a"), shard("b"), shard("c")]
 
 
@@ -69,21 +71,30 @@ ERROR = {
 }
 
 
-def table(spec: ShardSpec, *, rows: list[dict[str, Any]] | None = None) -> pa.Table:
-    rows = rows if rows is not None else [row(row_id, spec.shard_id) for row_id in spec.row_ids]
+def table(
+    spec: ShardSpec, *, rows: list[dict[str, Any]] | None = None, methods: Sequence[str] = METHODS
+) -> pa.Table:
+    if rows is None:
+        rows = [row(row_id, spec.shard_id, method=method) for method in methods for row_id in spec.row_ids]
     return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
 
 
 def start(folder: OutputFolder, shards: list[ShardSpec] = SHARDS, **changes: Any) -> RunRecord:
-    arguments = {"parts": PARTS, "config": {"output": str(folder)}, "provenance": {"flexray": "0"}}
+    arguments = {
+        "parts": PARTS,
+        "methods": METHODS,
+        "config": {"output": str(folder)},
+        "provenance": {"flexray": "0"},
+    }
     return start_run(folder, shards=shards, **(arguments | changes))
 
 
 def commit(folder: OutputFolder, run: RunRecord, spec: ShardSpec, **changes: Any) -> Manifest:
     arguments = {
         "shard_id": spec.shard_id,
-        "table": table(spec),
+        "table": table(spec, methods=run.methods),
         "fingerprint": run.fingerprint,
+        "methods": run.methods,
         "engine_stats": {"graphs": 2},
         "seconds": 1.5,
         "expected_row_ids": spec.row_ids,
@@ -91,8 +102,8 @@ def commit(folder: OutputFolder, run: RunRecord, spec: ShardSpec, **changes: Any
     return commit_shard(folder, **(arguments | changes))
 
 
-def finished(folder: OutputFolder) -> RunRecord:
-    run = start(folder)
+def finished(folder: OutputFolder, **changes: Any) -> RunRecord:
+    run = start(folder, **changes)
     for spec in SHARDS:
         commit(folder, run, spec)
     return run
@@ -106,10 +117,9 @@ def forge(folder: OutputFolder, manifest: Manifest, rows: pa.Table, **changes: A
         "rows": rows.num_rows,
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "row_ids_sha256": row_ids_digest(rows["row_id"].to_pylist()),
     }
     if rows.schema.equals(ROW_SCHEMA):
-        truth["accounting"] = account(rows)
+        truth |= {"keys_sha256": keys_digest(keys_of(rows)), "accounting": account(rows)}
     forged = manifest.model_copy(update=truth | changes).sealed()
     folder.write_bytes(manifest_name(manifest.shard_id), forged.to_bytes())
     return forged

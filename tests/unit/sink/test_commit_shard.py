@@ -38,6 +38,7 @@ def test_the_manifest_accounts_for_the_rows(folder):
         "rows": 4,
         "answered": 3,
         "errors": 1,
+        "rows_by_method": {"m": 4},
         "backend_requested": {"flex": 4},
         "backend_used": {"": 1, "flex": 2, "sdpa": 1},
         "fallback_reason": {"": 3, "oom": 1},

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from flexray.sink import DamageError, OutputFolder, fingerprint, load_run
-from flexray.sink.records import PLAN_FILE, RUN_FILE
+from flexray.sink import DamageError, OutputFolder, compact, fingerprint, load_run, verify
+from flexray.sink.records import PLAN_FILE, RUN_FILE, manifest_name
 from flexray.sink.rows import from_parquet
 from flexray.types import OutputError
-from tests.unit.sink.builders import PARTS, SHARDS, commit, edit_json, shard, start
+from tests.unit.sink.builders import PARTS, SHARDS, commit, edit_json, finished, shard, start
 
 
 def test_a_start_writes_the_plan_and_the_run(folder):
@@ -71,11 +71,43 @@ def test_a_folder_with_foreign_files_is_refused(folder):
     assert folder.list() == ["thesis.tex"]
 
 
-def test_results_without_a_run_record_are_refused(folder):
-    run = start(folder)
-    commit(folder, run, SHARDS[0])
+@pytest.mark.parametrize("max_singles", [0, 1000])
+def test_a_lost_run_record_is_written_again_if_the_commits_are_this_runs(folder, max_singles):
+    run = finished(folder)
+    compact(folder, run.fingerprint, max_singles=max_singles)
     folder.remove(RUN_FILE)
-    with pytest.raises(OutputError, match=r"holds results .* _run.json is missing"):
+    again = start(folder)
+    assert again.rebuilt
+    assert again.fingerprint == run.fingerprint
+    assert verify(folder).ok
+    assert start(folder) == again
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parts": PARTS | {"method": "other"}},
+        {"methods": ("m", "n")},
+        {"shards": SHARDS[1:]},
+        {"shards": [shard("a", 5), *SHARDS[1:]]},
+    ],
+)
+def test_results_without_a_run_record_are_refused_by_another_run(folder, changes):
+    finished(folder)
+    folder.remove(RUN_FILE)
+    before = folder.list()
+    with pytest.raises(
+        OutputError, match=r"holds results, but its _run.json is missing, and they are not all"
+    ):
+        start(folder, **changes)
+    assert folder.list() == before
+
+
+def test_results_with_a_damaged_manifest_and_no_run_record_are_refused(folder):
+    finished(folder)
+    folder.remove(RUN_FILE)
+    edit_json(folder, manifest_name("b"), rows=3)
+    with pytest.raises(OutputError, match=r"1 manifest files are not; the first: was changed"):
         start(folder)
 
 
@@ -141,16 +173,46 @@ def test_an_unreadable_run_record_is_not_trusted(folder, content):
 
 def test_a_record_of_another_schema_version_is_refused(folder):
     start(folder)
-    edit_json(folder, RUN_FILE, schema_version=99)
-    with pytest.raises(OutputError, match=r"schema version 99.* this flexray reads version 1"):
+    later = load_run(folder).model_copy(update={"schema_version": 99}).sealed()
+    folder.write_bytes(RUN_FILE, later.to_bytes())
+    with pytest.raises(OutputError, match=r"schema version 99.* this flexray reads version 2"):
         load_run(folder)
 
 
-def test_an_edited_plan_stops_a_resume(folder):
+def test_a_record_whose_version_alone_was_changed_is_damaged(folder):
     start(folder)
-    folder.write_bytes(PLAN_FILE, folder.read_bytes(PLAN_FILE) + b" ")
-    with pytest.raises(DamageError, match=r"_plan.parquet: is not the plan"):
-        start(folder)
+    edit_json(folder, RUN_FILE, schema_version=99)
+    with pytest.raises(DamageError, match="was changed after it was written"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_lost_or_damaged_plan_is_written_again_if_it_is_the_same(folder, lost):
+    run = start(folder)
+    whole = folder.read_bytes(PLAN_FILE)
+    folder.remove(PLAN_FILE)
+    if not lost:
+        folder.write_bytes(PLAN_FILE, whole + b" ")
+    assert start(folder) == run
+    assert folder.read_bytes(PLAN_FILE) == whole
+
+
+def test_a_plan_that_another_pyarrow_writes_in_other_bytes_is_the_same_plan(folder):
+    run = start(folder)
+    other = run.plan.model_copy(update={"sha256": "0" * 64, "bytes": 1})
+    folder.write_bytes(RUN_FILE, run.model_copy(update={"plan": other}).sealed().to_bytes())
+    assert start(folder) == run
+    assert load_run(folder) == run
+
+
+def test_a_damaged_plan_is_not_replaced_by_another_plan(folder):
+    start(folder)
+    folder.write_bytes(PLAN_FILE, b"")
+    with pytest.raises(
+        OutputError, match=r"_plan.parquet: is not .* 12 planned rows .* not the 12 in 2 of now"
+    ):
+        start(folder, shards=[shard("a"), shard("b", 8)])
+    assert folder.read_bytes(PLAN_FILE) == b""
 
 
 def test_a_folder_without_a_run_is_said_to_be_one(folder):

@@ -3,11 +3,12 @@ import hashlib
 import pytest
 
 from flexray.sink import OutputFolder, committed_shards, verify
+from flexray.sink.plan import plan_table
 from flexray.sink.records import PLAN_FILE, RUN_FILE, manifest_name
 from flexray.sink.rows import to_parquet
-from flexray.sink.run import plan_table
 from flexray.types import OutputError
 from tests.unit.sink.builders import SHARDS, commit, edit_json, finished, forge, row, start, table
+from tests.unit.sink.damages import ORPHAN
 
 A, B, _ = SHARDS
 
@@ -23,7 +24,7 @@ def check(folder, rows, missing=0, doubled=0, damaged=0, unaccounted=0):
         f"rows={rows} missing={missing} doubled={doubled} damaged={damaged} unaccounted={unaccounted}"
     )
     assert report.ok == (missing + doubled + damaged + unaccounted == 0)
-    assert bool(report.findings) == (not report.ok)
+    assert all(finding.harmless for finding in report.findings) == report.ok
     return report
 
 
@@ -50,7 +51,7 @@ def test_a_flipped_byte_is_damage_and_the_rows_are_missing(folder, manifests):
     folder.write_bytes(manifests["b"].file, bytes(data))
     report = check(folder, rows=8, missing=4, damaged=1)
     assert "sha256 differs" in found(report, manifests["b"].file)[0]
-    assert "b.json and run again" in found(report, manifests["b"].file)[0]
+    assert "`flexray repair` moves the shard aside" in found(report, manifests["b"].file)[0]
 
 
 def test_a_truncated_file_is_damage(folder, manifests):
@@ -64,9 +65,19 @@ def test_a_missing_data_file_is_damage(folder, manifests):
 
 
 def test_an_orphan_is_told_but_is_no_fault(folder, manifests):
-    folder.write_bytes("data/b-00.parquet", to_parquet(table(B)))
+    folder.write_bytes(ORPHAN, to_parquet(table(B)))
     folder.write_bytes("_manifests/.b.json.00.tmp", b"{")
-    assert check(folder, rows=12).orphans == ("data/b-00.parquet", "_manifests/.b.json.00.tmp")
+    report = check(folder, rows=12)
+    assert report.orphans == (ORPHAN, "_manifests/.b.json.00.tmp")
+    assert report.foreign == ()
+
+
+def test_a_file_of_somebody_else_is_told_but_is_no_fault(folder, manifests):
+    folder.write_bytes("data/b-00.parquet", to_parquet(table(B)))
+    folder.write_bytes("_manifests/notes.txt", b"mine")
+    report = check(folder, rows=12)
+    assert report.orphans == ()
+    assert report.foreign == ("_manifests/notes.txt", "data/b-00.parquet")
 
 
 def test_a_doubled_row_is_counted(folder, manifests):
@@ -83,7 +94,7 @@ def test_a_row_in_two_shards_is_doubled_and_unaccounted(folder, manifests):
 
 def test_a_lost_row_is_missing(folder, manifests):
     forge(folder, manifests["b"], table(B, rows=table(B).to_pylist()[1:]))
-    assert "lacks 1 planned row(s) (qa/test/b0)" in found(check(folder, rows=11, missing=1), "b.json")[0]
+    assert "lacks 1 planned row(s) (qa/test/b0 by m)" in found(check(folder, rows=11, missing=1), "b.json")[0]
 
 
 def test_an_unplanned_row_is_unaccounted(folder, manifests):
@@ -201,3 +212,11 @@ def test_verifying_changes_nothing(folder, manifests, tmp_path):
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     verify(folder)
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_a_row_in_two_wrong_shards_is_doubled_but_not_missing(folder, manifests):
+    for spec in (B, SHARDS[2]):
+        rows = [*table(spec).to_pylist(), row(A.row_ids[0], spec.shard_id)]
+        forge(folder, manifests[spec.shard_id], table(spec, rows=rows))
+    forge(folder, manifests["a"], table(A, rows=table(A).to_pylist()[1:]))
+    check(folder, rows=13, doubled=1, unaccounted=2)

@@ -1,0 +1,75 @@
+"""Arrow IPC, as `datasets` saves it: only the wanted columns, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
+from flexray.data.records import Record
+from flexray.data.wanted import Wanted
+from flexray.storage import connect, open_file, scrub
+from flexray.types import DataError
+
+_FILE_MAGIC = b"ARROW1"
+
+
+def read_records(path: str, wanted: Wanted) -> Iterator[Record]:
+    """Every record, holding its wanted columns only.
+
+    Raises:
+        DataError: the file is no Arrow IPC, or lacks a wanted column.
+    """
+    yield from _records(path, wanted, 1, None)
+
+
+def read_slice(path: str, first_row: int, num_rows: int, wanted: Wanted) -> list[Record]:
+    """Records first_row .. first_row+num_rows-1. Of a local file, batches before them are not read.
+
+    Raises:
+        DataError: the file is no Arrow IPC, or lacks a wanted column.
+    """
+    return list(_records(path, wanted, first_row, first_row + num_rows - 1))
+
+
+def _records(path: str, wanted: Wanted, first_row: int, last_row: int | None) -> Iterator[Record]:
+    row = 1
+    try:
+        with _open(path) as (schema, batches):
+            columns = pick_columns(schema, wanted)
+            for batch in batches:
+                if row == 1 and batch.num_rows:
+                    check_schema(path, schema, wanted)
+                start, row = row, row + batch.num_rows
+                if row <= first_row:
+                    continue
+                skipped = max(0, first_row - start)
+                left = None if last_row is None else last_row - start - skipped + 1
+                rows = to_rows(batch.select(columns).slice(skipped, left))
+                for number, value in enumerate(rows, start=start + skipped):
+                    yield Record(number, value)
+                if last_row is not None and row > last_row:
+                    return
+    except DataError:
+        raise
+    except Unreadable as e:
+        raise DataError(f"{scrub(path)}: cannot be read as Arrow near row {row}: {e}") from e
+
+
+@contextmanager
+def _open(path: str) -> Iterator[tuple[pa.Schema, Iterator[Any]]]:
+    """The schema, and the batches one after the other: the stream format or the file format."""
+    fs, name = connect(path)
+    with pa.memory_map(name) if isinstance(fs, LocalFileSystem) else open_file(path) as stream:
+        magic = stream.read(len(_FILE_MAGIC))
+        stream.seek(0)
+        if magic == _FILE_MAGIC:
+            file = pa.ipc.open_file(stream)
+            yield file.schema, (file.get_batch(i) for i in range(file.num_record_batches))
+        else:
+            reader = pa.ipc.open_stream(stream)
+            yield reader.schema, iter(reader)

@@ -1,0 +1,140 @@
+"""Few-shots drawn from another file or split (`prompt.few_shot_data`), none of which is asked in the run.
+
+They are the same for all rows, as all rows share the context. So they are drawn once, on the driver, and
+are handed on as `prompt.few_shots`: workers and the fingerprint see no more than those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+
+import pyarrow as pa
+
+from flexray.config import FewShot, RunConfig
+from flexray.data.files import list_files
+from flexray.data.identity import identify
+from flexray.data.source import Source
+from flexray.data.validate import to_question
+from flexray.data_config import DataConfig, FewShotData, Fields, SourceConfig
+from flexray.storage import describe, scrub
+from flexray.types import ConfigError, DataError, Question
+
+
+def with_few_shots(config: RunConfig) -> RunConfig:
+    """The configuration with `prompt.few_shot_data` replaced by the few-shots that it draws.
+
+    Raises:
+        ConfigError: too few rows are left to draw from.
+        DataError: a file of them, or of the data set, cannot be read.
+    """
+    if config.prompt.few_shot_data is None:
+        return config
+    few_shots = choose_few_shots(config)
+    prompt = config.prompt.model_copy(update={"few_shots": few_shots, "few_shot_data": None})
+    return config.model_copy(update={"prompt": prompt})
+
+
+def choose_few_shots(config: RunConfig) -> tuple[FewShot, ...]:
+    """Draw the few-shots: the same for the same seed and rows, however those are ordered or filed.
+
+    A row is left out if its question, or one of its paraphrases, is a question or paraphrase of the data
+    set (up to case and white space), if it has a fault, or no answer. Memory: the rows drawn from; the data
+    set is read once, as a stream.
+
+    Raises:
+        ConfigError: fewer rows than `count` are left; a file of them is one of the data set, and all of its
+            rows are asked.
+        DataError: a file cannot be read.
+    """
+    drawn_from = config.prompt.few_shot_data
+    if drawn_from is None:
+        return config.prompt.few_shots
+    source = _as_data(drawn_from)
+    _check_files(source, config.data)
+    try:
+        candidates = _candidates(source)
+    except DataError as e:
+        raise _of_few_shots(e) from e
+    places: dict[str, list[str]] = {}  # every wording of a candidate -> the candidates
+    for name, question in candidates.items():
+        for wording in {_normal(text) for text in (question.question, *question.paraphrases)}:
+            places.setdefault(wording, []).append(name)
+    found = len(candidates)
+    for asked in _questions(config.data):
+        for text in (asked.question, *asked.paraphrases):
+            for name in places.get(_normal(text), ()):
+                candidates.pop(name, None)
+    if len(candidates) < drawn_from.count:
+        files = scrub(", ".join(drawn_from.files))
+        raise ConfigError(
+            f"prompt.few_shot_data: {drawn_from.count} few-shots are wanted, but of {found} usable questions "
+            f"in {files} only {len(candidates)} are not asked in the run. Lower count, "
+            "or name a file of other questions."
+        )
+    # by digest: a row that is added or left out changes no more than its own place
+    order = sorted(candidates, key=lambda name: sha256(f"{drawn_from.seed}/{name}".encode()).digest())
+    chosen = [candidates[name] for name in order[: drawn_from.count]]
+    return tuple(FewShot(question=q.question, answer=(q.answers or ("",))[0]) for q in chosen)
+
+
+def _candidates(source: DataConfig) -> dict[str, Question]:
+    """The usable rows, by normalised question; of equal questions the first."""
+    candidates: dict[str, Question] = {}
+    for question in _questions(source):
+        if not question.error and question.answers:
+            candidates.setdefault(_normal(question.question), question)
+    return candidates
+
+
+def _as_data(drawn_from: FewShotData) -> DataConfig:
+    """The rows to draw from as a data set of its own, read like any other."""
+    shared = {key: getattr(drawn_from, key) for key in SourceConfig.model_fields}
+    if drawn_from.kind != "records":
+        return DataConfig(name="few-shots", **shared)
+    fields = Fields(
+        id=None,
+        question=drawn_from.fields.question,
+        paraphrases=drawn_from.fields.paraphrases,
+        answers=drawn_from.fields.answers,
+    )
+    return DataConfig(name="few-shots", fields=fields, include_question=True, **shared)
+
+
+def _check_files(source: DataConfig, data: DataConfig) -> None:
+    """Refuse early what would find nothing: a file that is asked as a whole."""
+    try:
+        ours = {file.path for file in list_files(source)}
+    except DataError as e:
+        raise _of_few_shots(e) from e
+    both = ours.intersection(file.path for file in list_files(data))
+    if both and data.limit is None:
+        names = scrub(", ".join(sorted(both)))
+        raise ConfigError(
+            f"prompt.few_shot_data: {names}: also in data.files, and all "
+            "its questions are asked. Name another file or split, or limit the data set with data.limit."
+        )
+
+
+def _questions(config: DataConfig) -> Iterator[Question]:
+    """Every row of a data set, faulty ones too, with ids that need not be distinct."""
+    try:
+        source = Source(config)
+        left = config.limit
+        for file in list_files(config):
+            if left == 0:
+                break
+            for record in source.read(file, left):
+                left = None if left is None else left - 1
+                identity = identify(record, config)
+                yield to_question(record, identity, config, file.path, identity.row_id, None)
+    except (OSError, pa.ArrowException) as e:
+        raise DataError(f"{scrub(', '.join(config.files))}: cannot be read: {describe(e)}") from e
+
+
+def _of_few_shots(error: DataError) -> DataError:
+    return DataError(f"prompt.few_shot_data (which is meant by `data` here): {error}")
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -1,0 +1,52 @@
+"""Rows whose records are spread over many: they are read whole, and put together by a key.
+
+Each process does so once, and keeps them. A row stands where its first record stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flexray.data.identity import id_problem
+from flexray.data.records import MISSING, Record, lookup
+
+PARTS = "(parts)"
+"""The field of a gathered record that lists the parts of all its records, as tuples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """What holds the records of a row together."""
+
+    by: str  # the field that is the same in all of them
+    part: tuple[str, ...]  # the fields in which they differ; for the rest, the first speaks for all
+
+
+def gather(records: Iterable[tuple[str, Record]], gathering: Gathering) -> dict[str, list[Record]]:
+    """File -> its rows in order, from file and record of all files.
+
+    A record without a usable key is a row by itself.
+    """
+    rows: dict[str, list[Record]] = {}
+    parts: dict[str, list[tuple[Any, ...]]] = {}
+    shared: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # equal parts are one object: there are millions
+    for file, record in records:
+        mine = rows.setdefault(file, [])
+        if record.value is None:
+            mine.append(record)
+            continue
+        values = tuple(lookup(record.value, path) for path in gathering.part)
+        if all(isinstance(v, str | bool) for v in values):
+            values = shared.setdefault(values, values)
+        key = lookup(record.value, gathering.by)
+        if key is not MISSING and not id_problem(key):
+            known = parts.setdefault(str(key), [])
+            known.append(values)
+            if len(known) > 1:
+                continue
+        else:
+            known = [values]
+        mine.append(replace(record, value=record.value | {PARTS: known}))
+    return rows

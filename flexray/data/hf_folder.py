@@ -1,0 +1,64 @@
+"""The files of one split of a Hugging Face data set that lies in a folder.
+
+Known are what `datasets` saves (`save_to_disk`, of a Dataset or a DatasetDict) and what the hub holds:
+Parquet files named after their split, in the folder, its `data/` or a folder of the split's name.
+Nothing is asked of the hub, unless the folder itself is an hf:// URL.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from typing import Any
+
+from flexray.types import DataError
+
+
+def split_files(fs: Any, folder: str, split: str) -> list[str] | None:
+    """The files in their order, or None if this is no such folder.
+
+    Raises:
+        DataError: it has no such split, or its index cannot be read.
+    """
+    folder = folder.rstrip("/")
+    if fs.exists(f"{folder}/dataset_dict.json"):
+        splits = _listed(fs, f"{folder}/dataset_dict.json", lambda index: list(index["splits"]))
+        if split not in splits:
+            raise _no_split(folder, split, splits)
+        folder = f"{folder}/{split}"
+    if fs.exists(f"{folder}/state.json"):
+        names = _listed(
+            fs, f"{folder}/state.json", lambda index: [f["filename"] for f in index["_data_files"]]
+        )
+        return [f"{folder}/{name}" for name in names]
+    return _parquet_files(fs, folder, split)
+
+
+def _listed(fs: Any, path: str, names: Any) -> list[str]:
+    try:
+        found = names(json.loads(fs.cat_file(path)))
+    except (ValueError, KeyError, TypeError) as e:
+        raise DataError(f"{path}: no index of a data set: {type(e).__name__}: {e}. Save it again.") from e
+    if not all(isinstance(name, str) for name in found):
+        raise DataError(f"{path}: no index of a data set: names are needed, found {found!r}. Save it again.")
+    return found
+
+
+def _parquet_files(fs: Any, folder: str, split: str) -> list[str] | None:
+    named = re.compile(re.escape(split) + r"(-.*)?\.parquet")
+    others: list[str] = []
+    for place, everything in ((folder, False), (f"{folder}/data", False), (f"{folder}/{split}", True)):
+        names = [n for n in fs.ls(place, detail=False) if n.endswith(".parquet")] if fs.isdir(place) else []
+        found = [n for n in names if everything or named.fullmatch(posixpath.basename(n))]
+        if found:
+            return sorted(found)
+        others += [posixpath.basename(n) for n in names]
+    if others:
+        raise _no_split(folder, split, others)
+    return None
+
+
+def _no_split(folder: str, split: str, found: list[str]) -> DataError:
+    shown = ", ".join(map(repr, found[:20])) or "(none)"
+    return DataError(f"{folder}: no split {split!r} in this data set; found: {shown}. Correct data.split.")

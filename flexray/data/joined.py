@@ -1,0 +1,109 @@
+"""Paraphrases of another source: `data.paraphrase_files`, joined to the rows by id.
+
+A record is {id, paraphrases} or {id, paraphrases, confidences}. They come behind the row's own. Where they
+have confidences, the row's own paraphrases (its question too) have 1: they are the question.
+The files are read whole and kept by each process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from flexray.data.identity import id_problem
+from flexray.data.records import MISSING, Fault, Record, lookup
+from flexray.data.side_files import Versions, faulty, find_versions, read_whole
+from flexray.data.wanted import Wanted
+from flexray.data_config import DataConfig
+from flexray.storage import scrub
+
+_KEY = "data.paraphrase_files"
+_WANTED = Wanted((("id", "paraphrases"),), also=("confidences",), named=_KEY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    place: str  # file and row
+    paraphrases: Any
+    confidences: Any  # MISSING or None: there are none
+    again: str = ""  # where the id is there a second time
+
+
+class Joined:
+    """The paraphrases of all ids, and how often a row asked for them."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
+        self._entries = _load(find_versions(config.paraphrase_files, _KEY))
+        self.hits = 0
+        self.misses: list[str] = []  # the first few
+
+    def join(self, record: Record, source_id: str) -> Record:
+        """The record with its further paraphrases, or with what keeps it from having any."""
+        assert record.value is not None
+        entry = self._entries.get(source_id)
+        if entry is None:
+            self.misses += [source_id] if len(self.misses) < 3 else []
+            return record if self._can_do_without(record) else self._lacking(record, source_id)
+        self.hits += 1
+        if entry.again:
+            problem, advice = f"the same id as {entry.place}", "Remove one of them."
+            fault = Fault(f"id of {entry.again}", source_id, problem, advice)
+            return replace(record, faults=(*record.faults, fault))
+        own_path, place = record.fields.paraphrases, entry.place
+        own = [] if own_path is None else lookup(record.value, own_path)
+        if not isinstance(own, list):
+            return record  # the row's check will report it
+        further = entry.paraphrases
+        texts = f"paraphrases of {place}"
+        values = {texts: own + further if isinstance(further, list) else further}
+        numbers = None
+        if entry.confidences is not MISSING and entry.confidences is not None:
+            numbers = f"confidences of {place}"
+            known = [1.0] * (len(own) + self._config.include_question)
+            confidences = entry.confidences
+            values[numbers] = known + confidences if isinstance(confidences, list) else confidences
+        fields = record.fields.model_copy(update={"paraphrases": texts, "confidences": numbers})
+        return replace(record, value=record.value | values, fields=fields)
+
+    def _can_do_without(self, record: Record) -> bool:
+        return self._config.include_question or record.fields.paraphrases is not None
+
+    def _lacking(self, record: Record, source_id: str) -> Record:
+        files = scrub(", ".join(self._config.paraphrase_files))
+        fault = Fault(
+            f"paraphrases of {files}",
+            source_id,
+            "there are none for this id",
+            "Add them, or set data.include_question to true.",
+        )
+        return replace(record, faults=(*record.faults, fault))
+
+    def mismatch(self) -> str:
+        """What is wrong if no row at all has been found; "" if nothing is."""
+        if self.hits or not self.misses:
+            return ""
+        theirs = ", ".join(map(repr, list(self._entries)[:3])) or "(none)"
+        return (
+            f"{scrub(', '.join(self._config.paraphrase_files))}: has none of the rows' ids. The rows have "
+            f"{', '.join(map(repr, self.misses))}; the file has {theirs}. Correct {_KEY}."
+        )
+
+
+@lru_cache(maxsize=2)
+def _load(versions: Versions) -> dict[str, _Entry]:
+    entries: dict[str, _Entry] = {}
+    for file, record in read_whole(versions, _WANTED):
+        value = record.value
+        key = lookup(value, "id")
+        if key is MISSING or (problem := id_problem(key)):
+            problem = "a missing field" if key is MISSING else problem
+            raise faulty(file, record, Fault("id", key, problem, "Give it the id of a row."))
+        place = f"{scrub(file)}, row {record.row}"
+        if first := entries.get(str(key)):
+            entries[str(key)] = replace(first, again=first.again or place)
+            continue
+        texts, numbers = lookup(value, "paraphrases"), lookup(value, "confidences")
+        entries[str(key)] = _Entry(place, texts, numbers)
+    return entries

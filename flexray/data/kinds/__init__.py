@@ -1,0 +1,42 @@
+"""The kinds of data sets that are read as published: each says how its records become rows.
+
+To add one, `newqa`:
+
+1. `kinds/newqa.py`: a class with a `Wanted` (the fields its files must have) and `adapt`, which gives a
+   record as a row: the values, the `Fields` that say where they stand, and `Fault`s for what cannot be
+   used. See `webqa.py`, and `kind.Kind` for what is asked of them.
+2. An entry in KINDS below.
+3. Its name in `DatasetKind` in flexray/data_config.py; there also in WITHOUT_PARAPHRASES or FROM_TEMPLATES
+   if it belongs there.
+
+Formats, shards, ids, checks and joined paraphrases are as for all others. What `adapt` gives goes into the
+digests, so that a changed side file (templates, say) is noticed like a changed row; see `pararel.py`.
+A kind whose rows are spread over several records names the field that holds them together: see `gather.py`
+and `myriadlama.py`.
+"""
+
+from collections.abc import Callable
+
+from flexray.data.kinds.kind import Kind
+from flexray.data.kinds.myriadlama import open_myriadlama
+from flexray.data.kinds.pararel import ParaRel
+from flexray.data.kinds.records import Records
+from flexray.data.kinds.triviaqa import TriviaQA
+from flexray.data.kinds.webqa import WebQuestions
+from flexray.data_config import DataConfig, DatasetKind
+
+KINDS: dict[DatasetKind, Callable[[DataConfig], Kind]] = {
+    "records": Records,
+    "webqa": WebQuestions,
+    "triviaqa": TriviaQA,
+    "pararel": ParaRel,
+    "myriadlama": open_myriadlama,
+}
+
+
+def open_kind(config: DataConfig) -> Kind:
+    """The kind that the configuration names. Raises DataError for a side file that cannot be used."""
+    return KINDS[config.kind](config)
+
+
+__all__ = ["KINDS", "Kind", "open_kind"]

@@ -1,0 +1,158 @@
+"""MyriadLAMA: facts of Wikidata, each with many manual and automatic templates.
+
+As published (no `template_files`): a row is a fact and one of its templates, {uuid, rel_uri, sub_ent,
+obj_aliases, template, is_manual}. The rows of a fact are gathered, wherever they stand; each process holds
+all facts in memory.
+
+With `template_files` of {rel_uri, template, type} (manual or auto; or is_manual, a boolean), a row is a
+fact, {uuid, rel_uri, sub_ent, obj_aliases}, and is read when it is needed.
+
+Accepted answers are all of obj_ent, obj_ents, obj_exps and obj_aliases, as far as the rows have them.
+The subject is sub_ent, or else the first of sub_exps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+from flexray.data.gather import PARTS, Gathering
+from flexray.data.kinds.kind import Checked, Kind, distinct, found
+from flexray.data.kinds.templates import Template, Templates, ask, in_order, masked, slots_problem
+from flexray.data.records import MISSING, Fault, Record
+from flexray.data.side_files import Versions, faulty, find_versions, in_side_file, read_whole
+from flexray.data.wanted import Wanted
+from flexray.data_config import DataConfig, Fields
+
+_OBJECTS = ("obj_ent", "obj_ents", "obj_exps", "obj_aliases")
+_SUBJECTS = ("sub_ent", "sub_exps")
+_PART = ("template", "is_manual")
+_FORMS = tuple(("uuid", "rel_uri", s, o) for s, o in product(_SUBJECTS, _OBJECTS))
+_ANSWERS = ", ".join(_OBJECTS)
+_FIELDS = Fields(id="uuid", answers=_ANSWERS, relation="rel_uri", num_manual="num_manual")
+_TEMPLATES = Wanted(
+    (("rel_uri", "template", "type"), ("rel_uri", "template", "is_manual")),
+    named="data.template_files",
+    kind="myriadlama",
+)
+_TYPES = {"manual": True, "auto": False, "automatic": False}
+
+
+class MyriadLAMA(Kind):
+    """Facts, the templates being in another file."""
+
+    wanted = Wanted(_FORMS, also=(*_SUBJECTS, *_OBJECTS), kind="myriadlama")
+
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
+        self._templates = _load(find_versions(config.template_files, "data.template_files"))
+
+    def adapt(self, record: Record, file: str) -> Record:
+        del file
+        checked = Checked(record)
+        templates: tuple[Template, ...] = ()
+        if relation := checked.text("rel_uri"):
+            templates, faults = self._templates.of(relation, "rel_uri", self._config)
+            checked.faults += faults
+        return _row(checked, templates, self._config)
+
+
+class MyriadLAMARows(Kind):
+    """Facts, each gathered from rows with a template each."""
+
+    wanted = Wanted(
+        tuple((*form, *_PART) for form in _FORMS), also=(*_SUBJECTS, *_OBJECTS), kind="myriadlama"
+    )
+    gathering = Gathering("uuid", _PART)
+
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
+
+    def adapt(self, record: Record, file: str) -> Record:
+        del file
+        checked = Checked(record)
+        checked.text("rel_uri")
+        templates = []
+        for pattern, is_manual in checked.get(PARTS):
+            template, problem = _to_template(pattern, is_manual)
+            if template is None:
+                value = (pattern, is_manual)
+                checked.faults.append(Fault(" and ".join(_PART), value, problem, "Correct the fact's rows."))
+            else:
+                templates.append(template)
+        return _row(checked, in_order(templates), self._config)
+
+
+def open_myriadlama(config: DataConfig) -> MyriadLAMA | MyriadLAMARows:
+    return MyriadLAMA(config) if config.template_files else MyriadLAMARows(config)
+
+
+def _row(checked: Checked, templates: tuple[Template, ...], config: DataConfig) -> Record:
+    subject, answers = _subject(checked), _answers(checked)
+    values: dict[str, Any] = {_ANSWERS: answers} if answers else {}
+    if not checked.faults:
+        asked = ask(templates, subject, str(checked.get("uuid")), config)
+        if not asked:
+            checked.fault("rel_uri", "no template is left for it", "Raise data.max_manual or max_automatic.")
+        values |= asked
+    return checked.row(_FIELDS, **values)
+
+
+def _subject(checked: Checked) -> str:
+    expressions = checked.get("sub_exps")
+    if checked.get("sub_ent") is MISSING and isinstance(expressions, list) and expressions:
+        if isinstance(expressions[0], str) and expressions[0].strip():
+            return expressions[0]
+        checked.fault("sub_exps", f"element 1 is not a string, but {found(expressions[0])}", "Correct it.")
+        return ""
+    return checked.text("sub_ent")
+
+
+def _answers(checked: Checked) -> list[Any]:
+    """All expressions of all objects; what is no string among them is kept, to be reported."""
+    answers: list[Any] = []
+    before = len(checked.faults)
+    for path in _OBJECTS:
+        value = checked.get(path)
+        if isinstance(value, str):
+            answers.append(value)
+        elif isinstance(value, list):  # of strings, or for each object a list of strings
+            answers += [e for v in value for e in (v if isinstance(v, list) else [v])]
+        elif value is not None and value is not MISSING:
+            checked.fault(path, f"a list of strings is needed, not {found(value)}", "Write it as a list.")
+    if not answers and len(checked.faults) == before:
+        checked.fault("obj_aliases", "the fact has no object", f"Give it one of {_ANSWERS}.")
+    return distinct(answers)
+
+
+def _to_template(pattern: Any, is_manual: Any) -> tuple[Template | None, str]:
+    if not isinstance(pattern, str):
+        return None, f"the template must be a string, not {found(pattern)}"
+    if not isinstance(is_manual, bool):
+        return None, f"is_manual must be true or false, not {found(is_manual)}"
+    problem = slots_problem(pattern)
+    return (None, problem) if problem else (Template(masked(pattern).strip(), is_manual), "")
+
+
+@lru_cache(maxsize=4)
+def _load(versions: Versions) -> Templates:
+    return Templates(_templates(versions))
+
+
+def _templates(versions: Versions) -> Iterator[tuple[str, Template | None, list[Fault]]]:
+    for file, record in read_whole(versions, _TEMPLATES):
+        checked = Checked(record)
+        relation = checked.text("rel_uri")
+        if not relation:
+            raise faulty(file, record, checked.faults[0])
+        kind, is_manual = checked.get("type"), checked.get("is_manual")
+        if isinstance(kind, str) and kind in _TYPES:
+            is_manual = _TYPES[kind]
+        elif kind is not MISSING:
+            checked.fault("type", "manual or auto is needed", "Write one of them.")
+        template, problem = _to_template(checked.get("template"), is_manual)
+        if template is None and not checked.faults:
+            checked.fault("template", problem, "Correct it.")
+        yield relation, template, in_side_file(file, record, checked.faults)

@@ -1,0 +1,64 @@
+"""ParaRel: patterns/P19.jsonl {pattern} and facts/P19.jsonl {sub_label, obj_label, uuid}.
+
+The relation is the name of the file. All patterns are manual. A fact without a uuid gets an id from its
+relation, subject and object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import PurePosixPath
+
+from flexray.data.identity import short_digest
+from flexray.data.kinds.kind import Checked, Kind
+from flexray.data.kinds.templates import Template, Templates, ask, completion, masked, slots_problem
+from flexray.data.records import MISSING, Fault, Record, canonical
+from flexray.data.side_files import Versions, find_versions, in_side_file, read_whole
+from flexray.data.wanted import Wanted
+from flexray.data_config import DataConfig, Fields
+
+_FIELDS = Fields(id="uuid", answers="obj_label", relation="relation", num_manual="num_manual")
+_PATTERNS = Wanted((("pattern",),), named="data.template_files", kind="pararel")
+
+
+class ParaRel(Kind):
+    wanted = Wanted((("sub_label", "obj_label"),), also=("uuid",), kind="pararel")
+
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
+        versions = find_versions(config.template_files, "data.template_files")
+        self._templates = _load(versions, config.pararel_style)
+
+    def adapt(self, record: Record, file: str) -> Record:
+        relation = PurePosixPath(file).stem
+        checked = Checked(record)
+        subject, answer = checked.text("sub_label"), checked.text("obj_label")
+        values: dict[str, object] = {"relation": relation}
+        if answer:
+            values["obj_label"] = [answer]
+        if checked.get("uuid") in (None, "", MISSING):
+            content = canonical([checked.get("sub_label"), checked.get("obj_label")])
+            values["uuid"] = f"{relation}-{short_digest(content.encode())}"
+        templates, faults = self._templates.of(relation, "relation", self._config)
+        checked.faults += faults
+        if not checked.faults:
+            row = str(values.get("uuid", checked.get("uuid")))
+            values |= ask(templates, subject, row, self._config)
+        return checked.row(_FIELDS, **values)
+
+
+@lru_cache(maxsize=4)
+def _load(versions: Versions, style: str) -> Templates:
+    return Templates(_patterns(versions, style))
+
+
+def _patterns(versions: Versions, style: str) -> Iterator[tuple[str, Template | None, list[Fault]]]:
+    for file, record in read_whole(versions, _PATTERNS):
+        checked = Checked(record)
+        pattern = checked.text("pattern")
+        if pattern and (problem := slots_problem(pattern)):
+            checked.fault("pattern", problem, "Correct the pattern.")
+        text = masked(pattern) if style == "mask" else completion(pattern)
+        template = Template(text, manual=True) if text else None
+        yield PurePosixPath(file).stem, template, in_side_file(file, record, checked.faults)

@@ -1,0 +1,109 @@
+"""Templates of relations, and the paraphrases that they make of a subject.
+
+A template has [X] where the subject goes and [Y] where the answer would go. Those of a relation are asked
+manual ones first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from flexray.data.records import Fault
+from flexray.data_config import DataConfig
+from flexray.storage import scrub
+
+MASK = "[MASK]"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """With [X] still in it, and [Y] no more."""
+
+    text: str
+    manual: bool
+
+
+class Templates:
+    """Of each relation: its templates, and what is wrong with those that cannot be used."""
+
+    def __init__(self, found: Iterable[tuple[str, Template | None, Sequence[Fault]]]) -> None:
+        """From relation, template and faults of each record that holds one."""
+        usable: dict[str, list[Template]] = {}
+        self._faults: dict[str, list[Fault]] = {}
+        for relation, template, faults in found:
+            if faults:
+                self._faults.setdefault(relation, []).extend(faults)
+            elif template is not None:
+                usable.setdefault(relation, []).append(template)
+        self._usable = {relation: in_order(templates) for relation, templates in usable.items()}
+
+    def of(
+        self, relation: str, field: str, config: DataConfig
+    ) -> tuple[tuple[Template, ...], Sequence[Fault]]:
+        """The templates of a relation in order, and what keeps its rows from being asked.
+
+        Args:
+            field: where the row has its relation.
+        """
+        templates = self._usable.get(relation, ())
+        faults = self._faults.get(relation, ())
+        if not templates and not faults:
+            files = scrub(", ".join(config.template_files))
+            style = f" of style {config.pararel_style}" if config.kind == "pararel" else ""
+            problem = f"there is no template{style} for it in {files}"
+            return (), [Fault(field, relation, problem, "Add one, or correct data.template_files.")]
+        return templates, faults
+
+
+def masked(pattern: str) -> str:
+    """The pattern with [MASK] in place of the answer."""
+    return pattern.replace("[Y]", MASK)
+
+
+def completion(pattern: str) -> str:
+    """The pattern up to the answer; "" if more than a full stop follows it."""
+    begin = re.fullmatch(r"(.*)\[Y\]\s*\.?\s*", pattern, re.DOTALL)
+    return begin[1].strip() if begin else ""
+
+
+def slots_problem(pattern: str) -> str:
+    """What keeps a string from being a pattern; "" if nothing does."""
+    counts = pattern.count("[X]"), pattern.count("[Y]")
+    if counts == (1, 1):
+        return ""
+    return f"[X] and [Y] are needed, each once, but [X] is there {counts[0]} and [Y] {counts[1]} times"
+
+
+def in_order(templates: Iterable[Template]) -> tuple[Template, ...]:
+    """Manual ones first, else as they come, each text once."""
+    by_text: dict[str, Template] = {}
+    for template in sorted(templates, key=lambda t: not t.manual):
+        by_text.setdefault(template.text, template)
+    return tuple(by_text.values())
+
+
+def ask(templates: Sequence[Template], subject: str, row: str, config: DataConfig) -> dict[str, Any]:
+    """Question, paraphrases and num_manual of one row; nothing if no template is left.
+
+    Args:
+        templates: in order.
+        row: names the row, so that each draws templates of its own.
+    """
+    manual = _drawn([t for t in templates if t.manual], config.max_manual, row, config.template_seed)
+    auto = _drawn([t for t in templates if not t.manual], config.max_automatic, row, config.template_seed)
+    texts = [t.text.replace("[X]", subject) for t in (*manual, *auto)]
+    return {"question": texts[0], "paraphrases": texts, "num_manual": len(manual)} if texts else {}
+
+
+def _drawn(templates: list[Template], most: int | None, row: str, seed: int | None) -> list[Template]:
+    if most is None or len(templates) <= most:
+        return templates
+    if seed is None:
+        return templates[:most]
+    # by digest, not by `random`: a template that is added changes few rows, and Python's version none
+    drawn = sorted(templates, key=lambda t: sha256(f"{seed}/{row}/{t.text}".encode()).digest())[:most]
+    return [t for t in templates if t in drawn]

@@ -1,0 +1,97 @@
+"""A data set's rows: the records of its files, as its kind and its joined paraphrases make them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+
+from flexray.data.census import Census
+from flexray.data.files import SourceFile, list_files, with_version
+from flexray.data.gather import Gathering, gather
+from flexray.data.identity import identify
+from flexray.data.joined import Joined
+from flexray.data.kinds import open_kind
+from flexray.data.readers import read_records, read_slice
+from flexray.data.records import Record
+from flexray.data.side_files import Versions
+from flexray.data.wanted import Wanted
+from flexray.data_config import DataConfig
+from flexray.types import DataError, ShardSpec
+
+
+class Source:
+    """Reads a data set: the rows of one file, or of one shard.
+
+    Raises:
+        DataError: a side file (templates, joined paraphrases) that cannot be used.
+        OSError: the storage failed.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
+        self._kind = open_kind(config)
+        self._joined = Joined(config) if config.paraphrase_files else None
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether a shard is a range of its file's records."""
+        return self._kind.gathering is None
+
+    def read(self, file: SourceFile, most: int | None) -> Iterator[Record]:
+        """At most `most` rows of a file.
+
+        Raises:
+            DataError: while iterating, when the file lacks a wanted field or is of another format.
+        """
+        if self._kind.gathering is None:
+            records = _checked(file, self._kind.wanted, most)
+        else:
+            records = islice(self._gathered().get(file.path, ()), most)
+        for record in records:
+            yield self._adapt(record, file.path)
+
+    def read_slice(self, spec: ShardSpec) -> list[Record]:
+        """The rows of a shard; fewer or more than planned if a file has changed."""
+        if self._kind.gathering is None:
+            records = read_slice(spec, self._kind.wanted)
+        else:
+            rows = self._gathered().get(spec.file, [])
+            first = bisect_left(rows, spec.first_row, key=lambda record: record.row)
+            records = rows[first : first + spec.num_rows]
+        return [self._adapt(record, spec.file) for record in records]
+
+    def check_joined(self) -> None:
+        """Raises DataError if no row that was read has joined paraphrases."""
+        if self._joined is not None and (problem := self._joined.mismatch()):
+            raise DataError(problem)
+
+    def _adapt(self, record: Record, file: str) -> Record:
+        if record.value is None:
+            return record
+        record = self._kind.adapt(record, file)
+        if self._joined is None:
+            return record
+        return self._joined.join(record, identify(record, self._config).source_id)
+
+    def _gathered(self) -> dict[str, list[Record]]:
+        assert self._kind.gathering is not None
+        versions = tuple(with_version(file) for file in list_files(self._config))
+        return _gather(versions, self._kind.wanted, self._kind.gathering)
+
+
+@lru_cache(maxsize=1)  # it may be large
+def _gather(versions: Versions, wanted: Wanted, gathering: Gathering) -> dict[str, list[Record]]:
+    records = ((file.path, record) for file, _ in versions for record in _checked(file, wanted, None))
+    return gather(records, gathering)
+
+
+def _checked(file: SourceFile, wanted: Wanted, most: int | None) -> Iterator[Record]:
+    """Records of a file, then the check that they have the wanted fields."""
+    census = Census(file.path, wanted)
+    for record in islice(read_records(file, wanted), most):
+        if file.format not in ("parquet", "arrow"):  # their schema has answered already
+            census.add(record)
+        yield record
+    census.check()

@@ -1,0 +1,159 @@
+"""The part of the configuration that says which data set is read, and where few-shots come from."""
+
+from __future__ import annotations
+
+from glob import has_magic
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+DatasetKind = Literal["records", "webqa", "triviaqa", "pararel", "myriadlama"]
+WITHOUT_PARAPHRASES: tuple[DatasetKind, ...] = ("webqa", "triviaqa")
+FROM_TEMPLATES: tuple[DatasetKind, ...] = ("pararel", "myriadlama")
+
+_NAME = r"^[A-Za-z0-9._-]+$"
+
+
+class Section(BaseModel):
+    """A section of the configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Fields(Section):
+    """Where each value stands in a source record; `a.b` reaches into nested records."""
+
+    id: str | None = "id"
+    """Identifies the row for ever. null: a digest of the row's content."""
+    question: str = "question"
+    paraphrases: str | None = "paraphrases"
+    """A list of strings. null only with `include_question` or `paraphrase_files`."""
+    answers: str | None = "answers"
+    """A list of accepted answers. null: nothing is scored."""
+    relation: str | None = None
+    """A string: the group of the question, for accuracy by relation. null: no groups."""
+    num_manual: str | None = None
+    """A whole number: so many of the first paraphrases are manual templates. null: none are."""
+    confidences: str | None = None
+    """A list of numbers in [0, 1], one for each paraphrase. null: unknown."""
+
+
+class SourceConfig(Section):
+    """Files of questions, and how to read them."""
+
+    kind: DatasetKind = "records"
+    """records: any, read by `fields`. The others are read as published; see flexray/data/kinds."""
+    files: tuple[str, ...] = Field(min_length=1)
+    """Paths, URLs or globs of jsonl, json (one array of records), Parquet or Arrow; or a Hugging Face
+    data set as a folder (save_to_disk, or Parquet files named after their split)."""
+    split: str = Field(default="test", pattern=_NAME)
+    """Part of every row id; the split of a data set in a folder."""
+    format: Literal["auto", "jsonl", "json", "parquet", "arrow"] = "auto"
+    template_files: tuple[str, ...] = ()
+    """pararel: patterns/P*.jsonl. myriadlama: rel_uri, template and type; none: the facts hold them."""
+    pararel_style: Literal["completion", "mask"] = "completion"
+    """completion: the patterns that end in [Y], up to there. mask: all of them, with [MASK] for [Y]."""
+    max_manual: int | None = Field(default=None, ge=0)
+    """Use so many manual templates of a relation. null: all."""
+    max_automatic: int | None = Field(default=None, ge=0)
+    template_seed: int | None = None
+    """Which templates those are: drawn for each row by this seed. null: the first."""
+
+    @field_validator("files", "template_files", mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pararel_folder(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict) or tree.get("kind") != "pararel" or tree.get("template_files"):
+            return tree
+        files = tree.get("files")
+        folder = files[0] if isinstance(files, list | tuple) and len(files) == 1 else files
+        if not isinstance(folder, str) or has_magic(folder) or PurePosixPath(folder).suffix == ".jsonl":
+            return tree
+        folder = folder.rstrip("/")
+        return tree | {"files": f"{folder}/facts/P*.jsonl", "template_files": f"{folder}/patterns/P*.jsonl"}
+
+    @model_validator(mode="after")
+    def _keys_of_the_kind(self) -> SourceConfig:
+        if self.kind == "pararel" and not self.template_files:
+            raise ValueError(
+                "kind pararel needs template_files, such as DIR/patterns/P*.jsonl; or give as files the one "
+                "folder that holds facts/ and patterns/"
+            )
+        if self.kind not in FROM_TEMPLATES:
+            for key in ("template_files", "max_manual", "max_automatic", "template_seed"):
+                if getattr(self, key) not in (None, ()):
+                    raise ValueError(f"{key}: kind {self.kind} has no templates. Remove it, or correct kind")
+        if self.pararel_style != "completion" and self.kind != "pararel":
+            raise ValueError(f"pararel_style: kind {self.kind} has none. Remove it, or correct kind")
+        if self.max_manual == 0 and (self.max_automatic == 0 or self.kind == "pararel"):
+            raise ValueError("max_manual is 0, and there are no automatic templates: nothing would be left")
+        return self
+
+
+class DataConfig(SourceConfig):
+    name: str = Field(pattern=_NAME)
+    """Name of the data set; part of every row id."""
+    fields: Fields = Fields()
+    """For kind records."""
+    paraphrase_files: tuple[str, ...] = ()
+    """Further paraphrases: records {id, paraphrases, confidences or none}, joined by the row's id."""
+    include_question: bool = False
+    """Use the question itself as the first paraphrase. webqa and triviaqa: true unless it is set."""
+    max_paraphrases: int | None = Field(default=None, ge=1)
+    """Use only the first of them. null: all."""
+    limit: int | None = Field(default=None, ge=1)
+    """Read only the first rows of the data set. null: all."""
+    shard_rows: int = Field(default=512, ge=1)
+    """Rows in a shard: the unit of work, of commit and of resume."""
+
+    @field_validator("paraphrase_files", mode="before")
+    @classmethod
+    def _one_paraphrase_file(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _question_of_the_kind(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and tree.get("kind") in WITHOUT_PARAPHRASES:
+            return {"include_question": True} | tree
+        return tree
+
+    @model_validator(mode="after")
+    def _some_text(self) -> DataConfig:
+        records = self.kind == "records"
+        if not records and self.fields != Fields():
+            raise ValueError(f"fields: kind {self.kind} knows its own. Remove them, or set kind: records")
+        if self.kind in FROM_TEMPLATES and self.include_question:
+            raise ValueError(f"include_question: the question of kind {self.kind} is its first paraphrase")
+        if records and self.paraphrase_files and self.fields.id is None:
+            raise ValueError("paraphrase_files: they are joined by id, but fields.id is null")
+        if self.include_question or self.paraphrase_files:
+            return self
+        if records and self.fields.paraphrases is None:
+            raise ValueError("fields.paraphrases is null: set include_question to true, or name the field")
+        if self.kind in WITHOUT_PARAPHRASES:
+            raise ValueError(f"kind {self.kind} has no paraphrases: include the question, or give a file")
+        return self
+
+
+class FewShotFields(Section):
+    question: str = "question"
+    answers: str = "answers"
+    """A list of accepted answers; the first is shown."""
+    paraphrases: str | None = None
+    """A list of strings: a row is also left out if one of these is asked."""
+
+
+class FewShotData(SourceConfig):
+    """Rows of another file or split that become the few-shots; none of them is asked in the run."""
+
+    split: str = Field(default="train", pattern=_NAME)
+    fields: FewShotFields = FewShotFields()
+    """For kind records."""
+    count: int = Field(default=5, ge=1)
+    seed: int = 0

@@ -1,0 +1,168 @@
+"""Evaluate committed output: every method's scores, and the methods against each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from flexray import __version__
+from flexray.evaluation.bootstrap import Bootstrap, Estimate, estimate_mean
+from flexray.evaluation.lemmas import Lemmatizer, find_lemmatizer
+from flexray.evaluation.paired import Comparison, compare
+from flexray.evaluation.paraphrases import ParaphraseSummary
+from flexray.evaluation.relations import RelationSummary, by_relation
+from flexray.evaluation.scores import METRICS, PROPORTIONS, MethodScores, collect_scores
+from flexray.sink import OutputFolder, load_run, read_committed
+from flexray.types import OutputError, UserError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderSummary:
+    """One output folder, as it was read."""
+
+    folder: str
+    fingerprint: str
+    planned_rows: int
+    committed_rows: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodSummary:
+    """One method of one folder. An error row is counted and never scored."""
+
+    label: str  # the method's name, with the folder's if several folders have that method
+    folder: str
+    method: str
+    rows: int
+    errors: int
+    scored: int
+    metrics: dict[str, Estimate | None]  # over the scored rows
+    relations: RelationSummary | None  # None: no row names a relation
+    paraphrases: ParaphraseSummary | None  # None: no paraphrase was answered alone
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Everything `flexray evaluate` finds."""
+
+    flexray: str
+    lemmas: str  # what gave the lemmas of lemma_match
+    bootstrap: Bootstrap
+    folders: tuple[FolderSummary, ...]
+    methods: tuple[MethodSummary, ...]
+    baseline: str | None
+    comparisons: tuple[Comparison, ...]  # each method against the baseline, or each pair
+
+    def to_json(self) -> str:
+        """All of it as JSON, one key a line; what does not apply is null."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def write_json(self, path: Path) -> None:
+        """Write `to_json` into a file; its folder is made. Raises UserError if that cannot be done."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.to_json(), encoding="utf-8")
+        except OSError as e:
+            raise UserError(f"{path}: the evaluation cannot be written: {e}. Name another file.") from e
+
+
+def evaluate(
+    outputs: Sequence[str],
+    *,
+    baseline: str | None = None,
+    bootstrap: Bootstrap = Bootstrap(),  # noqa: B008  frozen
+    lemmatizer: Lemmatizer | None = None,
+) -> Evaluation:
+    """Score the committed rows of one or several runs and compare all methods, row by row.
+
+    Rows are read shard by shard and not kept; of each only what `scores.py` says.
+
+    Args:
+        outputs: output folders or URLs.
+        baseline: the label of the method that every other one is compared with. None: each pair.
+        lemmatizer: None: the best that is installed.
+
+    Raises:
+        OutputError: a folder holds no run, cannot be trusted, or has no scored row; or two folders
+            have other answers for the same row.
+        UserError: no such baseline, or the same folder twice.
+    """
+    lemmatizer = lemmatizer or find_lemmatizer()
+    folders = [OutputFolder(output) for output in outputs]
+    names = _folder_names(folders)
+    read = [_read(folder, lemmatizer) for folder in folders]
+    shared = Counter(method for _, methods in read for method in methods)
+    found = {
+        method if shared[method] == 1 else f"{name}:{method}": (str(folder), method, scores)
+        for name, folder, (_, methods) in zip(names, folders, read, strict=True)
+        for method, scores in methods.items()
+    }
+    pairs = _pairs(list(found), baseline)
+    return Evaluation(
+        flexray=__version__,
+        lemmas=lemmatizer.name,
+        bootstrap=bootstrap,
+        folders=tuple(summary for summary, _ in read),
+        methods=tuple(_summarise(label, *method, bootstrap) for label, method in found.items()),
+        baseline=baseline,
+        comparisons=tuple(compare(a, found[a][-1], b, found[b][-1], bootstrap) for a, b in pairs),
+    )
+
+
+def _read(folder: OutputFolder, lemmatizer: Lemmatizer) -> tuple[FolderSummary, dict[str, MethodScores]]:
+    run = load_run(folder)
+    methods = collect_scores(read_committed(folder), lemmatizer, where=str(folder))
+    rows = sum(scores.rows for scores in methods.values())
+    if not rows:
+        raise OutputError(f"{folder}: holds a run of which nothing is committed yet. Run it first.")
+    if not any(scores.scored for scores in methods.values()):
+        raise OutputError(
+            f"{folder}: none of its {rows:,} committed rows is scored: each has an error or no accepted "
+            "answers. Name the answers in the data's configuration and run again into another folder."
+        )
+    summary = FolderSummary(
+        folder=str(folder), fingerprint=run.fingerprint, planned_rows=run.planned_rows, committed_rows=rows
+    )
+    return summary, methods
+
+
+def _folder_names(folders: Sequence[OutputFolder]) -> list[str]:
+    """The last part of each path; the whole path where two have the same last part."""
+    paths = [str(folder).rstrip("/") for folder in folders]
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise UserError(f"{twice[0]}: is named twice. Name each output folder once.")
+    names = [path.rsplit("/", 1)[-1] for path in paths]
+    return [name if names.count(name) == 1 else path for name, path in zip(names, paths, strict=True)]
+
+
+def _pairs(labels: Sequence[str], baseline: str | None) -> list[tuple[str, str]]:
+    if baseline is None:
+        return list(combinations(labels, 2))
+    if baseline not in labels:
+        raise UserError(f"--baseline {baseline}: there is no such method. There are: {', '.join(labels)}")
+    return [(label, baseline) for label in labels if label != baseline]
+
+
+def _summarise(
+    label: str, folder: str, method: str, scores: MethodScores, bootstrap: Bootstrap
+) -> MethodSummary:
+    return MethodSummary(
+        label=label,
+        folder=folder,
+        method=method,
+        rows=scores.rows,
+        errors=scores.errors,
+        scored=scores.scored,
+        metrics={
+            metric: estimate_mean(scores.values(metric), bootstrap, proportion=metric in PROPORTIONS)
+            for metric in METRICS
+        },
+        relations=by_relation(scores, bootstrap),
+        paraphrases=scores.paraphrases.summary(bootstrap),
+    )

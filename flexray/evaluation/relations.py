@@ -1,0 +1,88 @@
+"""One method's scores by relation, the group of questions that a row names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from flexray.evaluation.accuracy import wilson_interval
+from flexray.evaluation.bootstrap import Bootstrap, Estimate, Floats, Interval, estimate_mean
+from flexray.evaluation.scores import METRICS, PROPORTIONS, MethodScores
+
+NO_RELATION = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RelationScores:
+    """The scored rows of one relation."""
+
+    relation: str
+    questions: int
+    correct: int
+    wilson: Interval  # of exact match
+    means: dict[str, float | None]  # by metric; None: it applies to no row
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RelationSummary:
+    """All scored rows that name a relation."""
+
+    questions: int
+    without_relation: int  # scored rows, left out here
+    micro: dict[str, Estimate | None]
+    """Each question weighs the same."""
+    macro: dict[str, Estimate | None]
+    """Each relation weighs the same; the bootstrap draws questions within each relation."""
+    relations: tuple[RelationScores, ...]
+
+
+def by_relation(scores: MethodScores, bootstrap: Bootstrap) -> RelationSummary | None:
+    """Group a method's scored rows by relation, sorted by name. None: no row names one."""
+    groups = dict(sorted(_groups(scores)))
+    without = len(groups.pop(NO_RELATION, ()))
+    if not groups:
+        return None
+    values = {metric: scores.values(metric) for metric in METRICS}
+    every = np.concatenate(list(groups.values()))
+    return RelationSummary(
+        questions=len(every),
+        without_relation=without,
+        micro={
+            metric: estimate_mean(values[metric][every], bootstrap, proportion=metric in PROPORTIONS)
+            for metric in METRICS
+        },
+        macro={
+            metric: _macro([values[metric][rows] for rows in groups.values()], bootstrap)
+            for metric in METRICS
+        },
+        relations=tuple(_relation_scores(name, rows, values) for name, rows in groups.items()),
+    )
+
+
+def _groups(scores: MethodScores) -> Iterator[tuple[str, np.ndarray]]:
+    """Each relation there is, with the places of its rows."""
+    order = np.argsort(scores.relations, kind="stable")
+    codes, starts = np.unique(scores.relations[order], return_index=True)
+    for code, rows in zip(codes, np.split(order, starts[1:]), strict=False):
+        yield scores.relation_names[code], rows
+
+
+def _relation_scores(name: str, rows: np.ndarray, values: dict[str, Floats]) -> RelationScores:
+    correct = int(values["exact_match"][rows].sum())
+    known = {metric: _applicable(values[metric][rows]) for metric in METRICS}
+    means = {metric: float(kept.mean()) if len(kept) else None for metric, kept in known.items()}
+    return RelationScores(name, len(rows), correct, wilson_interval(correct, len(rows)), means)
+
+
+def _macro(strata: list[Floats], bootstrap: Bootstrap) -> Estimate | None:
+    strata = [known for values in strata if len(known := _applicable(values))]
+    if not strata:
+        return None
+    mean = float(np.mean([values.mean() for values in strata]))
+    return Estimate(sum(map(len, strata)), mean, bootstrap.stratified_interval(strata))
+
+
+def _applicable(values: Floats) -> Floats:
+    return values[~np.isnan(values)]

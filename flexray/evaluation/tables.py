@@ -1,0 +1,206 @@
+"""An evaluation on the console: methods, paraphrases, relations, comparisons."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flexray.evaluation.bootstrap import Estimate, Interval
+from flexray.evaluation.evaluate import Evaluation, MethodSummary
+from flexray.evaluation.paired import Comparison, Difference
+from flexray.evaluation.paraphrases import PositionAccuracy
+from flexray.evaluation.scores import METRICS
+
+LOG_WIDTH = 120
+NAME_WIDTH = 32  # "attention/shared_context/restart"
+NOTHING = "-"
+TITLES = {
+    "exact_match": "exact match",
+    "f1": "F1",
+    "lemma_match": "lemmas",
+    "first_word_match": "first word",
+}
+
+
+def print_evaluation(
+    evaluation: Evaluation, *, by_relation: bool = False, console: Console | None = None
+) -> None:
+    """Print an evaluation as tables, and below them what the numbers are.
+
+    Args:
+        by_relation: print each relation of each method too.
+        console: where to print. None: standard output.
+
+    All names are printed as they are, never read as rich markup.
+    """
+    # a log has no width of its own; rich would take 80 and fold the methods' names
+    console = console or Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+    methods = evaluation.methods
+    parts: list[RenderableType] = [_method_table(methods)]
+    if any(method.paraphrases for method in methods):
+        parts.append(_paraphrase_table(methods))
+    if any(method.relations for method in methods):
+        parts.append(_relation_means_table(methods))
+        if by_relation:
+            parts.append(_relation_table(methods))
+    for other in dict.fromkeys(found.other for found in evaluation.comparisons):
+        against = [found for found in evaluation.comparisons if found.other == other]
+        parts.append(_comparison_table(against, other))
+    for part in parts:
+        console.print(part)
+        console.print()
+    for note in _notes(evaluation, by_relation):
+        console.print(Text(note))
+
+
+def _method_table(methods: Sequence[MethodSummary]) -> Table:
+    titles = ["rows", "errors", "scored", *(TITLES[metric] for metric in METRICS)]
+    table = _table("Methods, over their scored rows", ["method"], titles)
+    for method in methods:
+        counts = [f"{count:,}" for count in (method.rows, method.errors, method.scored)]
+        cells = [_estimate(method.metrics[metric]) for metric in METRICS]
+        table.add_row(*map(Text, [_name(method.label), *counts, *cells]))
+    return table
+
+
+def _paraphrase_table(methods: Sequence[MethodSummary]) -> Table:
+    table = _table(
+        "Paraphrases answered alone, by exact match",
+        ["method"],
+        ["paraphrases", "mean", "any right", "every right", "consistency", "best place", "worst place"],
+    )
+    for method in methods:
+        found = method.paraphrases
+        if found:
+            cells = [_estimate(e) for e in (found.accuracy, found.any_right, found.every_right)]
+            places = [_place(found.best), _place(found.worst)]
+            cells = [f"{found.paraphrases:,}", *cells, _estimate(found.consistency), *places]
+            table.add_row(*map(Text, [_name(method.label), *cells]))
+    return table
+
+
+def _relation_means_table(methods: Sequence[MethodSummary]) -> Table:
+    shown = ("exact_match", "f1")
+    titles = [f"{TITLES[metric]}\n{mean}" for metric in shown for mean in ("micro", "macro")]
+    table = _table("Over relations", ["method"], ["relations", "questions", *titles])
+    for method in methods:
+        found = method.relations
+        if found:
+            cells = [_estimate(means[metric]) for metric in shown for means in (found.micro, found.macro)]
+            cells = [f"{len(found.relations):,}", f"{found.questions:,}", *cells]
+            table.add_row(*map(Text, [_name(method.label), *cells]))
+    return table
+
+
+def _relation_table(methods: Sequence[MethodSummary]) -> Table:
+    exact, *others = (TITLES[metric] for metric in METRICS)
+    table = _table("By relation", ["relation", "method"], ["questions", exact, "Wilson", *others])
+    lines = [
+        (scores.relation, method.label, scores)
+        for method in methods
+        if method.relations
+        for scores in method.relations.relations
+    ]
+    for relation, label, scores in sorted(lines, key=lambda line: line[0]):
+        cells = [_percent(scores.means[metric]) for metric in METRICS]
+        cells.insert(1, _interval(scores.wilson))
+        table.add_row(*map(Text, [relation, _name(label), f"{scores.questions:,}", *cells]))
+    return table
+
+
+def _comparison_table(comparisons: Sequence[Comparison], other: str) -> Table:
+    counted = ["questions", "both\nright", "only\nit", "only\nother", "none"]
+    table = _table(
+        f"Difference from {other}, in points, on the questions that both answered",
+        ["method"],
+        [*counted, "exact match", "McNemar p", "F1"],
+    )
+    for found in comparisons:
+        counts = (
+            found.questions,
+            found.both_right,
+            found.only_method_right,
+            found.only_other_right,
+            found.neither_right,
+        )
+        exact, f1 = (_difference(found.differences[metric]) for metric in ("exact_match", "f1"))
+        cells = [*(f"{count:,}" for count in counts), exact, _p_value(found.mcnemar_p), f1]
+        table.add_row(*map(Text, [_name(found.method), *cells]))
+    return table
+
+
+def _notes(evaluation: Evaluation, by_relation: bool) -> list[str]:
+    resamples, seed = evaluation.bootstrap.resamples, evaluation.bootstrap.seed
+    notes = [
+        f"Intervals: 95 %, bootstrap over questions ({resamples:,} resamples, seed {seed}).",
+        f"Lemmas: {evaluation.lemmas}.",
+    ]
+    if len(evaluation.comparisons) > 1:
+        notes.append(
+            f"McNemar's p is exact, and not corrected for {len(evaluation.comparisons)} comparisons."
+        )
+    if not by_relation and any(method.relations for method in evaluation.methods):
+        notes.append("--by-relation prints each relation.")
+    notes += [
+        f"{folder.folder}: {folder.committed_rows:,} of {folder.planned_rows:,} planned rows are committed."
+        for folder in evaluation.folders
+        if folder.committed_rows != folder.planned_rows
+    ]
+    return notes
+
+
+def _table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title_justify="left"
+    )
+    table.title = Text(title, "bold")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for number in numbers:
+        table.add_column(number, justify="right", overflow="fold")
+    return table
+
+
+def _name(label: str) -> str:
+    """A method's name, broken behind its separators if it is long."""
+    lines = [""]
+    for part in re.findall(r"[^/: ]*[/: ]|[^/: ]+", label):
+        if lines[-1] and len(lines[-1] + part) > NAME_WIDTH:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return NOTHING if share is None else f"{100 * share:.1f}%"
+
+
+def _interval(interval: Interval) -> str:
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    return NOTHING if estimate is None else f"{_percent(estimate.mean)}\n{_interval(estimate.interval)}"
+
+
+def _difference(difference: Difference | None) -> str:
+    if difference is None:
+        return NOTHING
+    low, high = difference.interval
+    return f"{100 * difference.difference:+.1f}\n{100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _place(position: PositionAccuracy | None) -> str:
+    return NOTHING if position is None else f"{_percent(position.accuracy)}\nno. {position.position}"
+
+
+def _p_value(p: float | None) -> str:
+    if p is None:
+        return NOTHING
+    return f"{p:.4f}" if p >= 1e-4 else f"{p:.1e}"

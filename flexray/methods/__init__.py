@@ -1,0 +1,50 @@
+"""The ways to answer a question from its paraphrases, all by the same engine.
+
+A method is one file here and one line in METHODS: a function from its configuration to a `Method`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flexray.config import MethodConfig
+from flexray.methods.attention import attention
+from flexray.methods.logits import average, maximum, weighted_average
+from flexray.methods.method import Fusion, Method
+from flexray.methods.single import most_confident, origin, per_prompt
+from flexray.types import ConfigError
+
+METHODS: dict[str, Callable[[MethodConfig], Method]] = {
+    "attention": attention,
+    "origin": origin,
+    "per_prompt": per_prompt,
+    "avg": average,
+    "max": maximum,
+    "weighted_avg": weighted_average,
+    "weighted_max": most_confident,
+}
+
+_ATTENTION_ONLY = ("layout", "positions", "cross_attention", "paraphrase_scale")
+
+
+def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
+    """The methods of a run, in order.
+
+    Raises:
+        ConfigError: an unknown kind, a setting that its kind does not have, or a method twice.
+    """
+    methods: dict[str, Method] = {}
+    for config in configs:
+        if config.kind not in METHODS:
+            raise ConfigError(f"methods: unknown kind {config.kind!r}; known: {', '.join(METHODS)}")
+        extra = [name for name in _ATTENTION_ONLY if name in config.model_fields_set]
+        if config.kind != "attention" and extra:
+            raise ConfigError(f"methods: {config.kind} has no {', '.join(extra)}; only attention has")
+        method = METHODS[config.kind](config)
+        if method.name in methods:
+            raise ConfigError(f"methods: {method.name} stands there twice. Remove one.")
+        methods[method.name] = method
+    return tuple(methods.values())
+
+
+__all__ = ["METHODS", "Fusion", "Method", "make_methods"]

@@ -1,0 +1,38 @@
+"""Fusion inside attention: one branch that looks at all paraphrases."""
+
+from __future__ import annotations
+
+import math
+
+from flexray.config import MethodConfig
+from flexray.masks.layout import Trunk, View
+from flexray.methods.method import Method
+from flexray.types import Prompt
+
+
+def attention(config: MethodConfig) -> Method:
+    """The layouts shared_context, full_prompt and myriadlama, positions, and the paraphrases' scale.
+
+    In full_prompt with restarting positions the N equal copies of the context are one that weighs N times
+    as much (see flexray.masks.layout).
+    """
+    copies = config.copies_context
+    equal_copies = config.layout == "full_prompt" and not copies
+
+    def views(prompt: Prompt) -> tuple[View, ...]:
+        log_n = math.log(len(prompt.segments))
+        scale = -log_n if config.paraphrase_scale == "-log N" else config.paraphrase_scale
+        # a segment of full_prompt is the whole prompt: what scales it scales its copy of the context
+        context = log_n + scale if equal_copies else 0.0
+        return (View(None, context, scale),)
+
+    return Method(
+        name=config.name,
+        trunk=Trunk(
+            copies=copies,
+            continuous=config.positions == "continuous",
+            joined_manual=config.cross_attention,
+        ),
+        views=views,
+        biased=equal_copies or bool(config.paraphrase_scale),
+    )

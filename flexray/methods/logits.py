@@ -1,0 +1,39 @@
+"""Fusion of logits: each paraphrase is asked alone, and all choose each token together."""
+
+from __future__ import annotations
+
+from flexray.config import MethodConfig
+from flexray.masks.layout import Trunk
+from flexray.methods.method import Method
+from flexray.methods.single import each_alone
+from flexray.types import Prompt
+
+
+def average(config: MethodConfig) -> Method:
+    """avg: the mean of the raw logits."""
+    return Method(name=config.name, trunk=Trunk(), views=each_alone, fusion="mean")
+
+
+def maximum(config: MethodConfig) -> Method:
+    """max: softmax each, then the elementwise maximum."""
+    return Method(name=config.name, trunk=Trunk(), views=each_alone, fusion="max")
+
+
+def weighted_average(config: MethodConfig) -> Method:
+    """weighted_avg: the mean of the raw logits, weighted by confidence (equal weights if all are 0)."""
+
+    def weights(prompt: Prompt) -> tuple[float, ...]:
+        assert prompt.confidences is not None
+        total = sum(prompt.confidences)
+        if not total:
+            return (1 / len(prompt.segments),) * len(prompt.segments)
+        return tuple(c / total for c in prompt.confidences)
+
+    return Method(
+        name=config.name,
+        trunk=Trunk(),
+        views=each_alone,
+        fusion="mean",
+        weights=weights,
+        needs_confidences=True,
+    )

@@ -1,0 +1,197 @@
+"""What an error of a file system means: whether it passes by itself, what it is, what to do about it.
+
+Every file system of fsspec raises errors of its own. They are told apart by HTTP status, by S3's codes
+and by the names of their classes: which of these packages is there at all depends on the storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from flexray.storage.scrub import HIDDEN, scrub
+
+Kind = Literal["missing", "no bucket", "busy", "unreachable", "credentials", "refused", "other"]
+PASSING: set[Kind] = {"busy", "unreachable"}
+
+_AWS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN (or the profile of AWS_PROFILE)"
+_AGAIN = "start again: the run resumes"
+
+_BUSY_CODES = {
+    "BadDigest",  # damaged on the way
+    "IncompleteBody",
+    "OperationAborted",
+    "RequestTimeout",
+    "SlowDown",
+    "XAmzContentSHA256Mismatch",
+}
+_CREDENTIAL_CODES = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidSecurity",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
+_CREDENTIAL_CLASSES = {
+    "CredentialRetrievalError",
+    "GoogleAuthError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "SSOError",
+    "TokenRetrievalError",
+}
+# Also "connection errors", but they do not pass.
+_LASTING_CLASSES = {"ClientSSLError", "OfflineModeIsEnabled", "SSLError", "UnsupportedProtocol"}
+_UNREACHABLE_CLASSES = {
+    "ClientConnectorError",
+    "ConnectError",
+    "ConnectTimeoutError",
+    "EndpointConnectionError",
+    "gaierror",
+}
+_BUSY_CLASSES = {
+    "ChunkedEncodingError",
+    "ClientConnectionError",
+    "ClientPayloadError",  # less of an answer than was announced
+    "ConnectionClosedError",
+    "ConnectionError",
+    "IncompleteRead",
+    "IncompleteReadError",
+    "ReadTimeoutError",
+    "ResponseParserError",  # some busy servers answer with half an XML
+    "ResponseStreamingError",
+    "Timeout",
+    "TimeoutError",
+    "TransportError",
+}
+
+
+class StorageError(OSError):
+    """A file system's error in words: `reason` is what happened, `advice` what to do."""
+
+    def __init__(self, message: str, *, reason: str = "", advice: str = "") -> None:
+        super().__init__(message)
+        self.reason, self.advice = reason or message, advice
+
+
+class TruncatedError(ConnectionError):
+    """Less was read than is there, though nothing complained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """An error, understood."""
+
+    kind: Kind
+    text: str
+    advice: str
+
+
+def understand(error: BaseException, url: str) -> Reason:
+    """What an error at a path or URL means."""
+    kind = _kind(error)
+    is_s3 = url.startswith(("s3:", "s3a:"))
+    advice = {
+        "missing": "",
+        "no bucket": "Create the bucket, or correct the URL.",
+        "busy": f"The storage is overloaded or out of order: when it is well, {_AGAIN}.",
+        "unreachable": f"Check {'AWS_ENDPOINT_URL and ' if is_s3 else ''}the network, and {_AGAIN}.",
+        "credentials": "The credentials are missing, wrong or have expired: renew "
+        f"{_AWS if is_s3 else 'them'} and {_AGAIN}.",
+        "refused": "The credentials do not allow this, are wrong or have expired: have it allowed, or "
+        f"renew {_AWS if is_s3 else 'them'}, and {_AGAIN}.",
+        "other": "",
+    }
+    return Reason(kind, _text(error, url), advice[kind])
+
+
+def translate(error: BaseException, url: str, tried: str = "") -> OSError:
+    """The error to raise for a path or URL instead. `tried`: what was done about it before.
+
+    Returns:
+        FileNotFoundError for a file that is not there, the error itself if it is the operating
+        system's and names its file, else a StorageError.
+    """
+    if isinstance(error, StorageError) or (isinstance(error, OSError) and error.filename is not None):
+        return error
+    reason = understand(error, url)
+    if reason.kind == "missing":
+        return FileNotFoundError(f"{scrub(url)}: there is no such file")
+    text = f"{reason.text} ({tried})" if tried else reason.text
+    message = f"{scrub(url)}: {text}. {reason.advice}".rstrip()
+    return StorageError(message, reason=text, advice=reason.advice)
+
+
+def describe(error: BaseException, url: str = "") -> str:
+    """What happened and what to do, without the name of the file, and with a full stop."""
+    if isinstance(error, StorageError):
+        return f"{error.reason.rstrip('.')}. {error.advice}".rstrip()
+    return f"{type(error).__name__}: {_text(error, url)}."
+
+
+def hide(text: str, url: str) -> str:
+    """A text about a URL without its credentials, which some packages repeat outside of any URL."""
+    user = url.partition("://")[2].rpartition("@")[0]
+    password = user.partition(":")[2]
+    if password and scrub(url) != url:
+        text = text.replace(user, HIDDEN)
+        if len(password) > 3:  # else it may be a part of any word
+            text = text.replace(password, HIDDEN)
+    return str(scrub(text))
+
+
+def _kind(error: BaseException) -> Kind:
+    status, code, _ = _http(error)
+    names = {cls.__name__ for e in _chain(error) for cls in type(e).__mro__}
+    if code == "NoSuchBucket":
+        return "no bucket"
+    if code in _CREDENTIAL_CODES or names & _CREDENTIAL_CLASSES or status == 401:
+        return "credentials"
+    if code in _BUSY_CODES or status in (408, 425, 429) or (status >= 500 and status != 501):
+        return "busy"
+    if isinstance(error, PermissionError) or status == 403:
+        return "refused"  # before `missing`: HTTP has its own FileNotFoundError for any failure
+    if isinstance(error, FileNotFoundError):
+        return "missing"
+    if status or names & _LASTING_CLASSES:
+        return "other"
+    if names & _UNREACHABLE_CLASSES:
+        return "unreachable"
+    return "busy" if names & _BUSY_CLASSES else "other"
+
+
+def _text(error: BaseException, url: str) -> str:
+    status, code, message = _http(error)
+    if status and code:
+        text = f"{message} ({code})" if code == str(status) else f"{message} ({status} {code})"
+    else:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        text = f"{text} (HTTP {status})" if status else text
+    text = " ".join(hide(text, url).split()).rstrip(".")
+    return text[:500] or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
+def _http(error: BaseException) -> tuple[int, str, str]:
+    """Status, code and message of the HTTP answer behind an error; 0 and empty if there is none."""
+    for e in _chain(error):
+        answer = getattr(e, "response", None)
+        if isinstance(answer, dict):  # botocore
+            said = answer.get("Error", {})
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0
+            message = str(said.get("Message") or "").rstrip(".") or "no reason given"
+            return int(status), str(said.get("Code") or ""), message
+        status = getattr(e, "status", None) or getattr(answer, "status_code", None)  # aiohttp, requests
+        if type(e).__name__ == "HttpError":  # gcsfs; aiohttp has a `code` that the server never sent
+            status = getattr(e, "code", None)
+        if isinstance(status, int) and status >= 300:
+            return status, "", ""
+    return 0, "", ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -1,0 +1,95 @@
+"""Read files piece by piece, so that a broken connection costs a piece and never shortens the file."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, BinaryIO, cast
+
+from fsspec.implementations.local import LocalFileSystem
+
+from flexray.storage.access import connect, patiently
+from flexray.storage.reasons import TruncatedError
+
+PIECE = 8 * 2**20
+
+
+def open_file(url: str) -> BinaryIO:
+    """An open binary file for a path or URL; seekable where the storage knows the file's size.
+
+    Raises:
+        OSError: it cannot be opened; on reading as well.
+    """
+    fs, name = patiently(url, lambda: connect(url))
+    if isinstance(fs, LocalFileSystem):
+        return cast(BinaryIO, fs.open(name, "rb"))
+    file = patiently(url, lambda: fs.open(name, "rb", block_size=PIECE))
+    if getattr(file, "size", None) is None:
+        return cast(BinaryIO, file)  # a stream that cannot go back, so not try again either
+    return io.BufferedReader(_Patient(url, file), 2**20)
+
+
+def read_range(url: str, start: int, end: int) -> bytes:
+    """Bytes [start, end) of a file, in one request; fewer only if the file ends before.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    fs, name = patiently(url, lambda: connect(url))
+
+    def read() -> bytes:
+        stop = min(end, fs.size(name))  # S3 refuses a range behind the end of a file that has shrunk
+        # By keyword: s3fs has the version second.
+        data = bytes(fs.cat_file(name, start=start, end=stop)) if start < stop else b""
+        _check(data, max(stop - start, 0))
+        return data
+
+    return patiently(url, read)
+
+
+class _Patient(io.RawIOBase):
+    """A file of fsspec; it reads what it is asked for, or raises."""
+
+    def __init__(self, url: str, file: Any) -> None:
+        self._url, self._file, self._at = url, file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        size = max(0, min(len(buffer), self._file.size - self._at))
+
+        def read() -> bytes:
+            self._file.seek(self._at)
+            data = bytes(self._file.read(size))
+            _check(data, size)
+            return data
+
+        buffer[:size] = patiently(self._url, read)
+        self._at += size
+        return size
+
+    def readall(self) -> bytes:
+        whole = bytearray(max(0, self._file.size - self._at))
+        view, done = memoryview(whole), 0
+        while done < len(whole):
+            done += self.readinto(view[done : done + PIECE])
+        return bytes(whole)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _check(data: bytes, size: int) -> None:
+    if len(data) != size:
+        raise TruncatedError(f"{len(data)} bytes were read where {size} are")

@@ -1,0 +1,42 @@
+"""Two starts of a run at once: one does all the work, the other says who is at it."""
+
+import subprocess
+
+from tests.ray.jobs import assert_whole, flexray_command, make_tree, question, rows_of, write, write_config
+
+ROWS = 6
+
+
+def test_of_two_runs_started_at_once_one_finishes_and_the_other_names_it(tiny_model, tmp_path):
+    data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
+    config = write_config(tmp_path, make_tree(tmp_path / "out", tiny_model, data))
+    starts = [
+        subprocess.Popen(
+            flexray_command(config),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for _ in range(2)
+    ]
+    outcomes = []
+    try:
+        for start in starts:
+            said, errors = start.communicate(timeout=300)
+            outcomes.append((start.returncode, said, errors))
+    finally:
+        for start in starts:
+            start.kill()
+    (finished, said, _), (refused, _, message) = sorted(outcomes)
+    assert (finished, refused) == (0, 2)
+    assert f"[{ROWS}/{ROWS} rows" in said
+    (holder,) = [start.pid for start in starts if start.returncode == 0]
+    assert f"error: {tmp_path / 'out'}: another run is at work there: host " in message
+    assert f", process {holder} of user " in message
+    assert f"run --config {config}" in message
+    assert "Traceback" not in message
+    assert_whole(tmp_path / "out", ROWS)
+    assert len(rows_of(tmp_path / "out")) == ROWS
+    assert len(list((tmp_path / "out" / "data").iterdir())) == 2  # no shard was computed twice
+    assert not list((tmp_path / "out").glob("_lock*"))

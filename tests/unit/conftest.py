@@ -1,0 +1,5 @@
+"""Fixtures of more than one folder of tests."""
+
+from tests.s3 import _proxy, behind, bucket, impatient, moto_url, new_client, s3
+
+__all__ = ["_proxy", "behind", "bucket", "impatient", "moto_url", "new_client", "s3"]

@@ -1,0 +1,140 @@
+"""Paraphrases from another file, joined by id."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flexray.config import DataConfig
+from flexray.data import read_shard, scan
+from flexray.types import DataError
+from tests.unit.data.conftest import data_config, read_all, record, write
+
+WEBQA = [{"qId": f"w{i}", "qText": f"who is {i}?", "answers": [f"a{i}"]} for i in range(4)]
+
+
+def webqa(tmp_path: Path, joined: list[Any], **keys: Any) -> DataConfig:
+    files = {"paraphrase_files": str(write(tmp_path / "more.jsonl", joined))}
+    return data_config(write(tmp_path / "in.json", WEBQA), kind="webqa", shard_rows=3, **files | keys)
+
+
+def more(i: int, **changes: Any) -> dict[str, Any]:
+    return {"id": f"w{i}", "paraphrases": [f"{i} is who?", f"tell me who {i} is"]} | changes
+
+
+ALL = [more(i) for i in range(4)]
+
+
+@pytest.mark.parametrize("extension", ["jsonl", "json", "parquet"])
+def test_joined_paraphrases_come_behind_the_question(tmp_path: Path, extension: str) -> None:
+    joined = [str(write(tmp_path / f"more{i}.{extension}", ALL[i : i + 2])) for i in (0, 2)]
+    config = webqa(tmp_path, [], paraphrase_files=joined)
+    questions = read_all(config)
+    assert [q.paraphrases for q in questions] == [
+        (f"who is {i}?", f"{i} is who?", f"tell me who {i} is") for i in range(4)
+    ]
+    assert {(q.error, q.num_manual, q.confidences) for q in questions} == {("", 1, None)}
+
+
+def test_the_question_can_be_left_out(tmp_path: Path) -> None:
+    questions = read_all(webqa(tmp_path, ALL, include_question=False))
+    assert questions[0].paraphrases == ("0 is who?", "tell me who 0 is")
+    assert (questions[0].error, questions[0].num_manual) == ("", 0)
+
+
+def test_confidences_are_joined_and_the_question_has_one_of_1(tmp_path: Path) -> None:
+    joined = [more(0, confidences=[0.5, 0]), more(1, confidences=None), more(2), more(3, confidences=[0.5])]
+    questions = read_all(webqa(tmp_path, joined))
+    assert [q.confidences for q in questions[:3]] == [(1.0, 0.5, 0.0), None, None]
+    assert [bool(q.error) for q in questions] == [False, False, False, True]
+    assert "field 'confidences of " in questions[3].error
+    assert "more.jsonl, row 4'" in questions[3].error
+    cut = read_all(webqa(tmp_path, joined[:3], max_paraphrases=2))
+    assert (cut[0].paraphrases, cut[0].confidences) == (("who is 0?", "0 is who?"), (1.0, 0.5))
+
+
+def test_the_rows_own_paraphrases_come_first(tmp_path: Path) -> None:
+    joined = [{"id": "q1", "paraphrases": ["joined"], "confidences": [0.25]}]
+    files = {"paraphrase_files": str(write(tmp_path / "more.jsonl", joined))}
+    one, two = read_all(data_config(write(tmp_path / "in.jsonl", [record(1), record(2)]), **files))
+    assert one.paraphrases == (*record(1)["paraphrases"], "joined")
+    assert one.confidences == (1.0, 1.0, 0.25)
+    assert (two.error, two.paraphrases) == ("", tuple(record(2)["paraphrases"]))
+
+
+def test_an_id_without_paraphrases_is_asked_alone_or_an_error_naming_both_files(
+    tmp_path: Path,
+) -> None:
+    alone = read_all(webqa(tmp_path, ALL[1:]))
+    assert (alone[0].error, alone[0].paraphrases) == ("", ("who is 0?",))
+    bad, *good = read_all(webqa(tmp_path, ALL[1:], include_question=False))
+    assert not any(q.error for q in good)
+    assert "in.json, row 1, field 'paraphrases of " in bad.error
+    assert "more.jsonl'" in bad.error
+    assert "there are none for this id (value: 'w0')" in bad.error
+
+
+def test_paraphrases_of_other_rows_do_no_harm_but_a_file_of_none_of_them_does(tmp_path: Path) -> None:
+    assert len(scan(webqa(tmp_path, [*ALL, more(99)])).shards) == 2
+    with pytest.raises(DataError, match=r"none of the rows' ids.* 'w0', 'w1', 'w2'; the file has 'w99'"):
+        scan(webqa(tmp_path, [more(99)]))
+
+
+def test_a_number_joins_its_digits(tmp_path: Path) -> None:
+    files = {"paraphrase_files": str(write(tmp_path / "more.jsonl", [{"id": "7", "paraphrases": ["x"]}]))}
+    [question] = read_all(data_config(write(tmp_path / "in.jsonl", [record(1, id=7)]), **files))
+    assert question.paraphrases[-1] == "x"
+
+
+def test_a_repeated_id_is_the_error_of_its_row(tmp_path: Path) -> None:
+    questions = read_all(webqa(tmp_path, [*ALL, more(1)]))
+    assert [bool(q.error) for q in questions] == [False, True, False, False]
+    assert "in.json, row 2, field 'id of " in questions[1].error
+    assert "more.jsonl, row 5'" in questions[1].error
+    assert "more.jsonl, row 2" in questions[1].error
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        ({"paraphrases": ["x"]}, r"row 5, field 'id': a missing field"),
+        ({"id": None, "paraphrases": ["x"]}, r"row 5, field 'id': an id must be"),
+        (["w0"], r"row 5, field '\(record\)': a record must be a JSON object"),
+    ],
+)
+def test_a_record_that_is_no_rows_ends_the_scan(tmp_path: Path, bad: Any, problem: str) -> None:
+    with pytest.raises(DataError, match=rf"more\.jsonl, {problem}"):
+        scan(webqa(tmp_path, [*ALL, bad]))
+
+
+def test_a_changed_file_is_noticed_by_the_digest_and_by_the_shard(tmp_path: Path) -> None:
+    config = webqa(tmp_path, ALL)
+    before = scan(config)
+    webqa(tmp_path, [*ALL, more(99)])  # of no row
+    assert scan(config).data_digest == before.data_digest
+    webqa(tmp_path, [*ALL[:3], more(3, paraphrases=["other"])])
+    assert scan(config).data_digest != before.data_digest
+    assert read_shard(before.shards[0], config)
+    with pytest.raises(DataError, match=r"other content in rows 4 to 4 or in .*more\.jsonl"):
+        read_shard(before.shards[1], config)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(paraphrases=_json, confidences=_json, include=st.booleans())
+def test_whatever_is_joined_only_its_row_suffers(
+    tmp_path_factory: pytest.TempPathFactory, paraphrases: Any, confidences: Any, include: bool
+) -> None:
+    bad = more(0, paraphrases=paraphrases, confidences=confidences)
+    questions = read_all(webqa(tmp_path_factory.mktemp("x"), [bad, *ALL[1:]], include_question=include))
+    assert not any(q.error for q in questions[1:])
+    first = questions[0]
+    assert first.error or len(first.paraphrases) == len(first.confidences or first.paraphrases) > 0

@@ -1,0 +1,66 @@
+"""Data sets as they are published."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from flexray.data import scan
+from flexray.data.kinds import KINDS
+from flexray.data_config import DatasetKind
+from flexray.types import DataError
+from tests.unit.data.conftest import data_config, read_all, write
+from tests.unit.data.published import FORMATS, HUB_WEBQA, TRIVIAQA, WEBQA
+
+
+def test_every_kind_of_the_configuration_is_registered() -> None:
+    assert set(KINDS) == set(get_args(DatasetKind))
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_webquestions_need_only_a_path(tmp_path: Path, extension: str) -> None:
+    config = data_config(write(tmp_path / f"a.{extension}", WEBQA), kind="webqa", shard_rows=2)
+    questions = read_all(config)
+    assert [q.source_id for q in questions] == ["w0", "w1", "w2", "w3", "w4"]
+    assert questions[1].paraphrases == (questions[1].question,) == ("who is 1?",)
+    assert (questions[1].answers, questions[1].num_manual) == (("a1", "b"), 1)
+    assert not any(q.error for q in questions)
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_webquestions_of_the_hub_have_ids_made_from_the_question(tmp_path: Path, extension: str) -> None:
+    config = data_config(write(tmp_path / f"a.{extension}", HUB_WEBQA), kind="webqa", shard_rows=2)
+    questions = read_all(config)
+    assert len({q.source_id for q in questions}) == 5
+    assert all(len(q.source_id) == 16 for q in questions)
+    assert not any(q.error for q in questions)
+    changed = [r | {"answers": ["other"], "url": "y"} for r in reversed(HUB_WEBQA)]
+    again = read_all(data_config(write(tmp_path / "b.jsonl", changed), kind="webqa"))
+    assert {q.question: q.row_id for q in again} == {q.question: q.row_id for q in questions}
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_triviaqa_accepts_the_value_and_each_alias_once(tmp_path: Path, extension: str) -> None:
+    config = data_config(write(tmp_path / f"a.{extension}", TRIVIAQA), kind="triviaqa", shard_rows=2)
+    questions = read_all(config)
+    assert [q.answers for q in questions] == [(f"A{i}", "Aha") for i in range(5)]
+    assert [q.source_id for q in questions] == [f"tc_{i}" for i in range(5)]
+    assert not any(q.error for q in questions)
+
+
+def test_triviaqa_with_hidden_answers_is_not_scored(tmp_path: Path) -> None:
+    hidden = TRIVIAQA[0] | {"answer": {"value": "<unk>", "aliases": []}}
+    [question] = read_all(data_config(write(tmp_path / "a.jsonl", [hidden]), kind="triviaqa"))
+    assert (question.error, question.answers) == ("", None)
+
+
+@pytest.mark.parametrize("kind", ["webqa", "triviaqa", "pararel", "myriadlama"])
+@pytest.mark.parametrize("extension", FORMATS)
+def test_files_of_another_data_set_are_refused_with_what_is_needed(
+    tmp_path: Path, kind: str, extension: str
+) -> None:
+    path = write(tmp_path / f"a.{extension}", [{"other": 1}])
+    keys = {"template_files": str(write(tmp_path / "t.jsonl", [{"pattern": "[X] [Y]"}]))}
+    config = data_config(path, kind=kind, **(keys if kind == "pararel" else {}))
+    with pytest.raises(DataError, match=rf"a\.{extension}: .*Needed by kind {kind}: .*'other'.*data\.kind"):
+        scan(config)

@@ -1,0 +1,243 @@
+"""Data, recipes and model folders are read, never run; what they say reaches no path, no file and no terminal."""
+
+import ast
+import contextlib
+import io
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import flexray
+from flexray.cli import app
+from flexray.config import DataConfig, load_config, parse_config
+from flexray.data import read_shard, scan
+from flexray.report import print_summary
+from flexray.types import ConfigError, DataError, RowFault
+
+SOURCES = Path(flexray.__file__).parent
+RUNS_CODE = {
+    *("eval", "exec", "compile", "__import__", "importlib.import_module", "pydoc.locate", "os.system"),
+    *("runpy.run_path", "runpy.run_module", "torch.load", "torch.hub.load", "pandas.read_pickle"),
+    *("numpy.load", "numpy.lib.npyio.load", "yaml.load", "yaml.load_all", "yaml.full_load"),
+    *("yaml.unsafe_load", "yaml.full_load_all", "yaml.unsafe_load_all"),
+}
+PICKLES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "_pickle", "subprocess"}
+ALLOWED = {
+    # through Ray's object store, which pickles as well, between processes of one run
+    ("pipeline/stream.py", "pickle.dumps"): 1,
+    ("pipeline/stream.py", "pickle.loads"): 2,
+    # the error that a test wants, by its name in an environment variable
+    ("faults.py", "pydoc.locate"): 1,
+    # transformers' module of a class that is loaded already
+    ("engine/llama.py", "importlib.import_module"): 1,
+}
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e"  # sets a terminal's title, clears it, turns the text around
+
+
+class Payload:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self._trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self._trace), "w")
+
+
+def calls(tree: ast.AST) -> Iterator[str]:
+    """Dotted names, through the file's imports, of all that is used of modules, and of builtins."""
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {
+                a.asname or a.name.partition(".")[0]: a.name if a.asname else a.name.partition(".")[0]
+                for a in node.names
+            }
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    inner = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and id(node) not in inner:
+            parts: list[str] = []
+            root: ast.AST = node
+            while isinstance(root, ast.Attribute):
+                parts, root = [root.attr, *parts], root.value
+            if isinstance(root, ast.Name) and (root.id in names or not parts):
+                yield ".".join([names.get(root.id, root.id), *parts])
+
+
+def test_nothing_unpickles_or_runs_code_but_the_listed_places():
+    found: dict[tuple[str, str], int] = {}
+    for path in SOURCES.rglob("*.py"):
+        for name in calls(ast.parse(path.read_text(encoding="utf-8"))):
+            if name in RUNS_CODE or name.partition(".")[0] in PICKLES:
+                key = (path.relative_to(SOURCES).as_posix(), name)
+                found[key] = found.get(key, 0) + 1
+    assert found == ALLOWED
+
+
+def test_the_search_sees_through_aliases():
+    lines = ["import numpy as np", "from torch import load as l", "import pickle", "f = pickle.loads"]
+    lines += ["np.load('x')", "l('y')", "eval('z')"]
+    assert {"numpy.load", "torch.load", "eval", "pickle.loads"} <= set(calls(ast.parse("\n".join(lines))))
+
+
+def config_of(path: Path, **data: Any) -> DataConfig:
+    tree = {"output": "o", "model": {"path": "m"}, "data": {"name": "d", "files": str(path), **data}}
+    return parse_config(tree, source="test").data
+
+
+def read_all(config: DataConfig) -> list[Any]:
+    return [question for spec in scan(config).shards for question in read_shard(spec, config)]
+
+
+def write(path: Path, table: pa.Table) -> None:
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+
+
+def hostile_type(name: str, storage: pa.DataType, metadata: bytes) -> pa.Field:
+    return pa.field(
+        "question", storage, metadata={"ARROW:extension:name": name, "ARROW:extension:metadata": metadata}
+    )
+
+
+@pytest.mark.parametrize("format_", ["parquet", "arrow"])
+@pytest.mark.parametrize("nested", [False, True], ids=["column", "nested"])
+def test_python_objects_of_rays_own_extension_type_are_not_unpickled(tmp_path, format_, nested):
+    import ray.data  # noqa: F401  registers the type in this process, as in each worker
+
+    trace = tmp_path / "trace"
+    pickled = pa.array([pickle.dumps(Payload(trace))] * 2, pa.large_binary())
+    field = hostile_type("ray.data.arrow_pickled_object", pickled.type, b"")
+    plain = {
+        "id": pa.array(["a", "b"]),
+        "paraphrases": pa.array([["x"]] * 2),
+        "answers": pa.array([["y"]] * 2),
+    }
+    column: pa.Array = pickled
+    if nested:
+        field = pa.field("question", pa.struct([field.with_name("text")]))
+        column = pa.StructArray.from_arrays([pickled], ["text"])
+    fields = [pa.field(name, array.type) for name, array in plain.items()]
+    table = pa.table([*plain.values(), column.cast(field.type)], schema=pa.schema([*fields, field]))
+    path = tmp_path / f"hostile.{format_}"
+    write(path, table)
+    with pytest.raises(DataError, match=r"hostile.*question.*ray\.data\.arrow_pickled_object"):
+        read_all(config_of(path, fields={"question": "question.text" if nested else "question"}))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("format_", ["parquet", "arrow"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ray.data.arrow_tensor",
+        "ray.data.arrow_tensor_v2",
+        "ray.data.arrow_variable_shaped_tensor",
+        "arrow.py_extension_type",
+        "pandas.period",
+        "datasets.features.features.Array2DExtensionType",
+    ],
+)
+def test_pickled_metadata_of_an_extension_type_is_not_unpickled(tmp_path, format_, name):
+    import ray.data  # noqa: F401
+
+    trace = tmp_path / "trace"
+    field = hostile_type(name, pa.list_(pa.int64()), pickle.dumps(Payload(trace)))
+    fields = [pa.field("id", pa.string()), pa.field("paraphrases", pa.list_(pa.string()))]
+    columns = [pa.array(["a"]), pa.array([["x"]]), pa.array([[1]])]
+    path = tmp_path / f"hostile.{format_}"
+    write(path, pa.table(columns, schema=pa.schema([*fields, field])))
+    with contextlib.suppress(DataError):  # it is known to this process, or else its storage is read
+        (question,) = read_all(config_of(path, fields={"answers": None}))
+        assert "field 'question'" in question.error
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "tag", ["python/object/apply:os.system", "python/name:os.system", "python/module:os"]
+)
+def test_yaml_that_names_python_objects_is_refused(tmp_path, tag):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"output: !!{tag} ['touch {tmp_path}/trace']\n")
+    with pytest.raises(ConfigError, match="cannot be read as YAML"):
+        load_config(str(path))
+    path.write_text("output: x\n")
+    with pytest.raises(ConfigError, match="no YAML"):
+        load_config(str(path), [f"output=!!{tag} ['touch {tmp_path}/trace']"])
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc", "a/b", "a\\b", "C:x", "a\x00b", "a b", "a\n", "", "..", ".hidden", "-x"]
+)
+def test_a_name_that_would_be_an_odd_file_name_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match=r"data\.name"):
+        config_of(tmp_path / "a.jsonl", name=name)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\x00b", ""])
+def test_a_split_that_would_be_an_odd_file_name_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match=r"data\.split"):
+        config_of(tmp_path / "a.jsonl", split=name)
+
+
+@pytest.mark.parametrize("name", ["../../secret.parquet", "a/../../../secret.parquet"])
+def test_the_index_of_a_saved_data_set_names_no_file_outside_its_folder(tmp_path, name):
+    record = {"id": "a", "question": "?", "paraphrases": ["?"], "answers": ["x"]}
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "secret.parquet")
+    folder = tmp_path / "saved" / "test"
+    (folder / "a").mkdir(parents=True)
+    files = [{"filename": name}]
+    (folder / "state.json").write_text(json.dumps({"_data_files": files}))
+    with pytest.raises(DataError, match=r"state\.json"):
+        read_all(config_of(folder))
+
+
+def test_half_a_surrogate_pair_in_a_recipe_is_a_fault_of_the_recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        'output: o\ndata: {name: d, files: x}\nmodel: {path: m}\nprompt: {instruction: "\\ud800"}\n'
+    )
+    with pytest.raises(ConfigError, match=r"recipe\.yaml.*surrogate"):
+        load_config(str(path))
+
+
+def test_a_row_fault_shows_values_and_fields_without_control_characters():
+    fault = RowFault("a.jsonl", 1, f"field{HOSTILE}", [f"value{HOSTILE}\ud800"], "it is wrong", "Correct it.")
+    assert str(fault).isprintable()
+    assert "\\x1b]0;owned\\x07" in str(fault)
+
+
+def test_an_error_of_the_command_line_shows_no_control_characters(tmp_path):
+    path = tmp_path / f"{HOSTILE}.yaml"
+    path.write_text("[]")
+    result = CliRunner().invoke(app, ["run", "--config", str(path)])
+    assert result.exit_code == 2
+    assert "a mapping of sections is expected" in result.output
+    assert result.output.replace("\n", "").isprintable(), repr(result.output)
+
+
+def test_the_summary_shows_no_control_characters_and_reads_no_markup():
+    name = f"[red]x[/red]{HOSTILE}"
+    shard = {"shard_id": name, "rows": 1, "errors": 0, "correct": 0, "scored": 0, "seconds": 1.0}
+    shard |= {"backend_used": {name: 1}, "fallback_reason": {name: 1}}
+    out = io.StringIO()
+    console = Console(file=out, width=400, force_terminal=True, color_system=None)
+    print_summary([shard], method=name, console=console)
+    assert out.getvalue().count("[red]x[/red]") >= 5
+    assert "\x1b]" not in out.getvalue()
+    assert "\x1b[2J" not in out.getvalue()
+    assert "\u202e" not in out.getvalue()
