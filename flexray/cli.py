@@ -63,6 +63,24 @@ def run(
     # the wall time is that of this start's rows only
     seconds = None if result.rows_before else result.seconds
     print_summary(shards, method=", ".join(m.name for m in checked.methods), seconds=seconds)
+    if over := result.over_limits(checked.limits):
+        typer.echo(f"error: {over}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command("retry-errors")
+@_reports_user_errors
+def retry_errors(
+    config: ConfigOption,
+    set_: SetOption = [],  # noqa: B006
+) -> None:
+    """Answer the error rows of a run again; good rows, and shards not committed yet, stay as they are."""
+    from flexray.config import load_config
+
+    checked = load_config(config, set_)
+    from flexray.retry import retry_errors as retry
+
+    typer.echo(retry(checked, say=_say).summary_line())
 
 
 @app.command()

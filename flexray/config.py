@@ -130,6 +130,15 @@ class RayConfig(_Section):
         return self
 
 
+class LimitsConfig(_Section):
+    """Above these the output is complete all the same, but the job exits with 1."""
+
+    max_error_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the rows that may be errors."""
+    max_fallback_share: float = Field(default=1.0, ge=0, le=1)
+    """Share of the rows that may be answered by another backend than asked for."""
+
+
 class RunConfig(_Section):
     output: str
     """Folder or URL that holds the run: data, manifests, plan."""
@@ -140,6 +149,7 @@ class RunConfig(_Section):
     """Each answers every question; by its kind alone, or by its settings."""
     generation: GenerationConfig = GenerationConfig()
     engine: EngineConfig = EngineConfig()
+    limits: LimitsConfig = LimitsConfig()
     ray: RayConfig = RayConfig()
 
     @field_validator("methods", mode="before")

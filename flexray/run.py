@@ -13,7 +13,7 @@ from platform import python_version
 from typing import Any
 
 from flexray import __version__
-from flexray.config import RunConfig
+from flexray.config import LimitsConfig, RunConfig
 from flexray.data import Scan, scan, with_few_shots
 from flexray.engine.checkpoint import check_checkpoint
 from flexray.engine.model_digest import checkpoint_digest
@@ -44,6 +44,21 @@ class RunResult:
     rows_before: int  # committed before this start
     rows_now: int  # committed by this start
     seconds: float  # of this start, with start-up and compilation
+
+    def over_limits(self, limits: LimitsConfig) -> str:
+        """What of the run as a whole is above its limits; "" if nothing is."""
+        accounts = [manifest.accounting for manifest in self.manifests.values()]
+        rows = sum(a.rows for a in accounts)
+        fallbacks = rows - sum(a.fallback_reason.get("", 0) for a in accounts)
+        counts = (
+            ("are errors", "max_error_share", sum(a.errors for a in accounts), limits.max_error_share),
+            ("fell back", "max_fallback_share", fallbacks, limits.max_fallback_share),
+        )
+        return "; ".join(
+            f"{count} of {rows} rows {what}, more than limits.{name} ({share}) allows"
+            for what, name, count, share in counts
+            if count > share * rows
+        )
 
 
 def run(config: RunConfig, *, fresh: bool = False, say: Say = print) -> RunResult:

@@ -93,14 +93,15 @@ def good_record(number: int, *, include_question: bool = False) -> dict[str, Any
 
 
 @st.composite
-def json_files(draw: st.DrawFn, *, max_rows: int = 6) -> NastyFile:
+def json_files(draw: st.DrawFn, *, min_rows: int = 1, max_rows: int = 6) -> NastyFile:
     """JSON lines or one JSON array."""
     settings = draw(_settings(st.sampled_from(["jsonl", "json"])))
     lines = settings["format"] == "jsonl"
     kinds = st.sampled_from(["good", "many", "again", "value", *["changed"] * 4, *["line"] * lines])
+    more = st.lists(kinds, min_size=min_rows - 1, max_size=max_rows - 1)
     rows: list[bytes] = []
     good = []
-    for number, kind in enumerate(["good", *draw(st.lists(kinds, max_size=max_rows - 1))], start=1):
+    for number, kind in enumerate(["good", *draw(more)], start=1):
         record: Any = good_record(number, include_question=settings["include_question"])
         if kind == "many":
             text = draw(st.sampled_from(NASTY_TEXT))

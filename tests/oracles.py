@@ -7,7 +7,8 @@ eager attention. Nothing here is shared with the engine.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +42,7 @@ def stream(prompt: Prompt, layout: str, positions: str, generated: Collection[in
     """The sample's stream of tokens, as the definition has it."""
     tokens: list[Token] = []
     num_context = len(prompt.context)
-    if layout == "shared_context":
+    if layout != "full_prompt":
         tokens += [Token(t, i, CONTEXT) for i, t in enumerate(prompt.context)]
     for number, paraphrase in enumerate(prompt.segments, start=1):
         if layout == "full_prompt":
@@ -55,21 +56,34 @@ def stream(prompt: Prompt, layout: str, positions: str, generated: Collection[in
     return tokens
 
 
-def sees(query: Token, q: int, key: Token, k: int) -> bool:
-    """The mask: `k <= q` and (answer query, or context key, or one segment)."""
-    return k <= q and (query.part == ANSWER or key.part == CONTEXT or query.part == key.part)
+def sees(query: Token, q: int, key: Token, k: int, joined: int = 0) -> bool:
+    """The mask: `k <= q` and (answer query, or context key, or one segment, or two that are joined)."""
+    both_joined = all(isinstance(part, int) and part <= joined for part in (query.part, key.part))
+    return k <= q and (query.part == ANSWER or key.part == CONTEXT or query.part == key.part or both_joined)
 
 
-def mask_of(tokens: list[Token]) -> Tensor:
-    """The dense mask, bool [L, L]."""
-    return torch.tensor([[sees(a, q, b, k) for k, b in enumerate(tokens)] for q, a in enumerate(tokens)])
+def mask_of(tokens: list[Token], joined: int = 0) -> Tensor:
+    """The dense mask, bool [L, L]; the first `joined` paraphrases see each other."""
+    return torch.tensor(
+        [[sees(a, q, b, k, joined) for k, b in enumerate(tokens)] for q, a in enumerate(tokens)]
+    )
+
+
+def scales_of(tokens: list[Token], scale: float) -> Tensor:
+    """What is added to the scores, [L, L]: `scale` where the answer looks at a paraphrase's segment."""
+    return torch.tensor(
+        [[scale * (a.part == ANSWER and isinstance(b.part, int)) for b in tokens] for a in tokens]
+    )
 
 
 @torch.no_grad()
-def logits_of(model: LlamaForCausalLM, tokens: list[Token], mask: Tensor | None = None) -> Tensor:
+def logits_of(
+    model: LlamaForCausalLM, tokens: list[Token], mask: Tensor | None = None, scales: Tensor | None = None
+) -> Tensor:
     """Logits [L, V] of the whole stream under its dense mask, by the unpatched model."""
     mask = mask_of(tokens) if mask is None else mask
-    bias = torch.zeros(mask.shape, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
+    scales = torch.zeros(mask.shape) if scales is None else scales
+    bias = scales.to(model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
     return model(
         input_ids=torch.tensor([[t.id for t in tokens]], device=model.device),
         position_ids=torch.tensor([[t.position for t in tokens]], device=model.device),
@@ -98,18 +112,102 @@ def answer(
     *,
     layout: str = "shared_context",
     positions: str = "restart",
+    cross_attention: bool = False,
+    paraphrase_scale: float | str = 0.0,
     max_new_tokens: int,
     stop_ids: Collection[int] = (),
 ) -> OracleAnswer:
     """Greedy decoding of one sample. The model must be an unpatched one with eager attention."""
+    joined = prompt.num_manual if cross_attention else 0
+    scale = -math.log(len(prompt.segments)) if paraphrase_scale == "-log N" else float(paraphrase_scale)
+    longest = stream(prompt, layout, positions, [0] * max_new_tokens)  # neither depends on the tokens' ids
+    mask, scales = mask_of(longest, joined), scales_of(longest, scale)
+
+    def scores(generated: list[int]) -> Tensor:
+        tokens = stream(prompt, layout, positions, generated)
+        n = len(tokens)
+        return logits_of(model, tokens, mask[:n, :n], scales[:n, :n])[-1].float()
+
+    return greedy(model, scores, max_new_tokens, stop_ids)
+
+
+def greedy(
+    model: LlamaForCausalLM,
+    scores: Callable[[list[int]], Tensor],
+    max_new_tokens: int,
+    stop_ids: Collection[int],
+) -> OracleAnswer:
+    """The best token of `scores` [V], which are computed from all the tokens generated before, and so on."""
     assert model.config._attn_implementation == "eager"
     generated: list[int] = []
     gaps: list[float] = []
     while len(generated) < max_new_tokens:
-        logits = logits_of(model, stream(prompt, layout, positions, generated))[-1].float()
-        best = logits.topk(2)
+        best = scores(generated).topk(2)
         generated.append(int(best.indices[0]))
         gaps.append(float(best.values[0] - best.values[1]))
         if generated[-1] in stop_ids:
             break
     return OracleAnswer(generated, gaps)
+
+
+@torch.no_grad()
+def logits_alone(
+    model: LlamaForCausalLM, prompt: Prompt, paraphrase: int, generated: Collection[int]
+) -> Tensor:
+    """Logits [V] behind a prompt of one paraphrase only, by plain causal attention, in float32."""
+    ids = [*prompt.context, *prompt.segments[paraphrase], *prompt.cue, *generated]
+    return model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1].float()
+
+
+def alone(
+    model: LlamaForCausalLM,
+    prompt: Prompt,
+    paraphrase: int,
+    *,
+    max_new_tokens: int,
+    stop_ids: Collection[int] = (),
+) -> OracleAnswer:
+    """The answer to one paraphrase, asked alone."""
+    return greedy(
+        model,
+        lambda generated: logits_alone(model, prompt, paraphrase, generated),
+        max_new_tokens,
+        stop_ids,
+    )
+
+
+def most_confident(prompt: Prompt) -> int:
+    """The paraphrase of the highest confidence, the first of equals."""
+    assert prompt.confidences is not None
+    return prompt.confidences.index(max(prompt.confidences))
+
+
+def fused(
+    model: LlamaForCausalLM,
+    prompt: Prompt,
+    kind: str,
+    *,
+    max_new_tokens: int,
+    stop_ids: Collection[int] = (),
+) -> OracleAnswer:
+    """The answer of all paraphrases, each asked alone with the tokens that all have chosen so far.
+
+    Args:
+        kind: avg, max or weighted_avg.
+    """
+
+    def scores(generated: list[int]) -> Tensor:
+        each = [logits_alone(model, prompt, i, generated) for i in range(len(prompt.segments))]
+        if kind == "avg":
+            return torch.stack(each).mean(0)
+        if kind == "max":
+            return torch.stack([logits.softmax(-1) for logits in each]).amax(0)
+        assert kind == "weighted_avg"
+        assert prompt.confidences is not None
+        weights = prompt.confidences if any(prompt.confidences) else (1.0,) * len(each)
+        total = torch.zeros_like(each[0])
+        for weight, logits in zip(weights, each, strict=True):
+            total += weight / sum(weights) * logits
+        return total
+
+    return greedy(model, scores, max_new_tokens, stop_ids)

@@ -162,6 +162,12 @@ def _check_config(folder: Path) -> LlamaConfig:
             f"{file}: the weights are quantised (quant_method {method!r}). "
             "Give the unquantised checkpoint, or dequantise it first."
         )
+    # transformers would load what is named here in place of the weights that are checked, pickles too
+    named, checked = tree.get("transformers_weights"), WEIGHTS if (folder / WEIGHTS).is_file() else INDEX
+    if named not in (None, checked):
+        raise ModelError(
+            f"{file}: transformers_weights names {named!r}. Remove the key, and name the weights {checked}."
+        )
 
     from transformers import LlamaConfig
 
@@ -181,6 +187,9 @@ def _check_weights(folder: Path) -> None:
         if not isinstance(weight_map, dict) or not weight_map:
             raise ModelError(f"{index}: has no weight_map. Copy the checkpoint again.")
         files = sorted(set(map(str, weight_map.values())))
+        if elsewhere := [name for name in files if Path(name).name != name]:
+            names = ", ".join(map(repr, elsewhere[:5])) + (", ..." if len(elsewhere) > 5 else "")
+            raise ModelError(f"{index}: names weight files outside the folder: {names}. Put them beside it.")
         missing = [name for name in files if not (folder / name).is_file()]
         if missing:
             names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")

@@ -74,6 +74,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError)
 
 
+def is_poisoned(error: BaseException) -> bool:
+    """Whether the device is lost to this process: after a failed kernel (an assert, an illegal access), CUDA
+    reports the same error to every later call."""
+    accelerator = getattr(torch, "AcceleratorError", None)
+    if accelerator is not None and isinstance(error, accelerator):
+        return True
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
+
+
 def describe(backend: Backend, error: BaseException) -> str:
     """One line for `fallback_reason`: the backend, the type, the first telling line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from flexray import faults
 from flexray.config import RunConfig
 from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Answers, Engine
+from flexray.engine.fallback import is_poisoned
 from flexray.engine.stopping import answer_text
+from flexray.pipeline.deaths import Attempt, Piece
 from flexray.pipeline.prepare import PreparedShard
 from flexray.types import Generation, Question, ShardSpec
 
@@ -47,15 +52,33 @@ class Answerer:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.ray.max_actors))
         self._engine = Engine(self._model, self._tokenizer, config.methods, config.generation, config.engine)
 
-    def answer(self, shard: PreparedShard) -> AnsweredShard:
-        """Answer one shard's rows, one for one."""
+    def answer(
+        self,
+        shard: PreparedShard,
+        attempt: Attempt | None = None,
+        begin: Callable[[Piece], None] = lambda piece: None,
+    ) -> AnsweredShard:
+        """Answer one shard's rows, one for one.
+
+        Args:
+            attempt: in which pieces; None: all at once.
+            begin: told of each piece before it is answered.
+        """
         start = time.perf_counter()
         before = self._engine.stats.to_dict()
-        generated = iter(self._engine.generate([p for p in shard.prompts if p is not None]))
-        answers = [
-            next(generated) if prompt is not None else self._error(question.error)
-            for question, prompt in zip(shard.questions, shard.prompts, strict=True)
-        ]
+        attempt = attempt or Attempt([(0, len(shard.questions))], frozenset(), 0)
+        answers = [self._error(question.error) for question in shard.questions]
+        for row in attempt.blamed:
+            if shard.prompts[row] is not None:
+                answers[row] = self._error(_deadly(attempt.deaths), attempt.deaths)
+        for piece in attempt.pieces:
+            rows = [row for row in range(*piece) if shard.prompts[row] is not None]
+            begin(piece)
+            if faults.expected():
+                ids = " ".join(shard.questions[row].row_id for row in rows)
+                faults.reach("pipeline.answer", shard_id=shard.spec.shard_id, row_ids=ids)
+            for row, found in zip(rows, self._generate([shard.prompts[row] for row in rows]), strict=True):
+                answers[row] = found
         texts = [tuple(tuple(map(self._text, method)) for method in methods) for methods in answers]
         tokens = [
             0 if p is None else len(p.context) + sum(map(len, p.segments)) + len(p.cue) for p in shard.prompts
@@ -70,15 +93,34 @@ class Answerer:
         }
         return AnsweredShard(shard.spec, shard.questions, answers, texts, tokens, stats, seconds)
 
+    def _generate(self, prompts: list[Any]) -> list[tuple[Answers, ...]]:
+        try:
+            return self._engine.generate(prompts)
+        except Exception as error:
+            if is_poisoned(error):
+                # nothing on this device works any more in this process, and an actor that raises is kept
+                print(f"the device is lost, this actor ends: {error}", file=sys.stderr, flush=True)
+                os._exit(1)
+            raise
+
     def _text(self, generation: Generation) -> str:
         at_newline = self._config.generation.stop_at_newline
         return answer_text(self._tokenizer, generation.token_ids, at_newline=at_newline)
 
-    def _error(self, error: str) -> tuple[Answers, ...]:
-        """A row that never reached the engine."""
+    def _error(self, error: str, attempts: int = 0) -> tuple[Answers, ...]:
+        """A row that the engine does not answer."""
         requested = self._config.engine.backend
-        generation = Generation(finish_reason="error", backend_requested=requested, attempts=0, error=error)
+        generation = Generation(
+            finish_reason="error", backend_requested=requested, attempts=attempts, error=error
+        )
         return ((generation,),) * len(self._config.methods)
+
+
+def _deadly(deaths: int) -> str:
+    return (
+        f"the process that answered this row died each time ({deaths} deaths in its shard), so it is not "
+        "tried again in this run. `flexray retry-errors` tries once more."
+    )
 
 
 def _difference(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:

@@ -16,20 +16,27 @@ from flexray.types import Prompt, Question, RowFault, ShardSpec
 
 @dataclass(frozen=True, slots=True)
 class PreparedShard:
-    """A shard ready to be answered; `prompts[i]` is None where `questions[i]` has an error."""
+    """A shard, or some of its rows, ready to be answered; `prompts[i]` is None where `questions[i]` has an
+    error."""
 
     spec: ShardSpec
     questions: list[Question]
     prompts: list[Prompt | None]
 
 
-def prepare_shard(spec: ShardSpec, config: RunConfig) -> PreparedShard:
-    """Read, check and tokenise. A faulty row goes on as an error; the rest is answered."""
+def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | None = None) -> PreparedShard:
+    """Read, check and tokenise. A faulty row goes on as an error; the rest is answered.
+
+    Args:
+        only: the row ids that go on; the whole shard is read and checked in any case. None: all.
+    """
     builder = _builder(config.model_dump_json())
     needs_confidences = any(method.needs_confidences for method in make_methods(config.methods))
     questions: list[Question] = []
     prompts: list[Prompt | None] = []
     for question in read_shard(spec, config.data):
+        if only is not None and question.row_id not in only:
+            continue
         prompt = None
         if not question.error:
             try:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flexray.config import RunConfig
 from flexray.pipeline.answer import AnsweredShard, Answerer
+from flexray.pipeline.deaths import DeathLedger
 from flexray.pipeline.prepare import PreparedShard, prepare_shard
 from flexray.types import ShardSpec
 
@@ -20,7 +22,10 @@ COMPILE_SECONDS = 1800
 
 
 def answer_shards(
-    shards: Sequence[ShardSpec], config: RunConfig, commit: Callable[[AnsweredShard], dict[str, Any]]
+    shards: Sequence[ShardSpec],
+    config: RunConfig,
+    commit: Callable[[AnsweredShard], dict[str, Any]],
+    only: Callable[[ShardSpec], frozenset[str]] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Read, answer and commit shards, all at once as a stream; yields what `commit` returns for each,
     in the order in which they are done.
@@ -28,6 +33,8 @@ def answer_shards(
     Args:
         commit: called in a worker process with each answered shard; picklable. Ray repeats work whose
             process died, so it may see a shard again and must then have the same effect once.
+        only: called in a worker process, names the row ids of a shard that are to be answered; picklable.
+            None: all.
     """
     settings = ray.data.DataContext.get_current()
     settings.execution_options.preserve_order = False
@@ -38,12 +45,17 @@ def answer_shards(
     gpus = config.ray.num_gpus_per_actor
     if gpus is None:
         gpus = 1 if ray.cluster_resources().get("GPU") and config.model.device != "cpu" else 0
+
+    def prepare(row: dict[str, bytes]) -> dict[str, bytes]:
+        spec = _unpack(row)
+        return _pack(prepare_shard(spec, config, only(spec) if only else None))
+
     stream = (
         ray.data.from_items([_pack(s) for s in shards], override_num_blocks=len(shards))
-        .map(lambda row: _pack(prepare_shard(_unpack(row), config)), num_cpus=0.25)
+        .map(prepare, num_cpus=0.25)
         .map_batches(
             _AnswerStage,
-            fn_constructor_args=(config,),
+            fn_constructor_args=(config, _start_ledger()),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(
                 min_size=config.ray.min_actors, max_size=config.ray.max_actors
@@ -57,9 +69,28 @@ def answer_shards(
 
 
 class _AnswerStage(Answerer):
+    """An actor's engine, which notes in the ledger what it is at."""
+
+    def __init__(self, config: RunConfig, ledger: Any):
+        super().__init__(config)
+        self._ledger = ledger
+
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
-        shards = [self.answer(pickle.loads(shard)) for shard in batch["shard"]]
+        shards = [self._noted(pickle.loads(shard)) for shard in batch["shard"]]
         return {"shard": [_pack(shard)["shard"] for shard in shards]}
+
+    def _noted(self, shard: PreparedShard) -> AnsweredShard:
+        ledger, shard_id = self._ledger, shard.spec.shard_id
+        attempt = ray.get(ledger.attempt.remote(shard_id, len(shard.questions)))
+        answered = self.answer(shard, attempt, lambda piece: ray.get(ledger.begin.remote(shard_id, piece)))
+        ray.get(ledger.end.remote(shard_id))
+        return answered
+
+
+def _start_ledger() -> Any:
+    """On this node, as the driver: it must outlive the actors that it tells of."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(DeathLedger).options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 # A shard travels as one pickled value, through Ray's object store only, which pickles as well; as columns

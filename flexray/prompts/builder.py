@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
-from flexray.types import MAX_PARAPHRASES, Prompt, Question, RowFault
+from flexray.types import MAX_PARAPHRASES, ConfigError, Prompt, Question, RowFault
 
 
 class PromptBuilder:
@@ -15,6 +15,9 @@ class PromptBuilder:
 
     Args:
         max_positions: the model's context window, in tokens.
+
+    Raises:
+        ConfigError: a cue that has no tokens.
 
     Every text is tokenised on its own, as text: a special token that a user's text spells out is
     encoded as the characters it is written with.
@@ -38,6 +41,10 @@ class PromptBuilder:
         )
         self.context = (*([] if bos is None else [bos]), *self._encode(prompt.instruction + shots))
         self.cue = self._encode(prompt.cue)
+        if not self.cue:
+            raise ConfigError(
+                f"prompt.cue: {prompt.cue!r} has no tokens in this model's vocabulary. Change it."
+            )
 
     def build(self, question: Question) -> Prompt:
         """The prompt of one good row.

@@ -183,11 +183,13 @@ class Lock:
             there = self._files()
             higher = [number for number in there if number > self._number]
             mine = Owner.parse(there.get(self._number, b""))
-            if mine is None or mine.token != self._me.token:
-                self._lost = f"its lock was given to {_who(mine)}" if mine else "its lock file is gone"
-            elif higher:
+            is_ours = mine is not None and mine.token == self._me.token
+            if higher:
                 self._lost = f"its lock was taken over by {_who(Owner.parse(there[max(higher)]))}"
-                self._remove(_name(self._number))
+                if is_ours:
+                    self._remove(_name(self._number))
+            elif not is_ours:
+                self._lost = f"its lock was given to {_who(mine)}" if mine else "its lock file is gone"
             else:
                 self._me = self._me.after_a_beat()
                 self._folder.write_bytes(_name(self._number), self._me.to_bytes())

@@ -50,7 +50,7 @@ def test_the_recipes_are_valid(request):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("outputs", "x", "known here: data, engine, generation, methods, model, output, prompt, ray"),
+        ("outputs", "x", "known here: data, engine, generation, limits, methods, model, output, prompt, ray"),
         ("engine.backnd", "flex", "known here: backend, "),
         (
             "data.fields.anwsers",

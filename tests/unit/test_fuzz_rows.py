@@ -4,6 +4,7 @@ Rows are drawn by hypothesis: broken text, wrong types, spelled-out special toke
 Reading and tokenising sees many of them; the engine and the commit, which take longer, some.
 """
 
+import json
 import re
 import tempfile
 from pathlib import Path
@@ -21,7 +22,7 @@ from flexray.prompts import PromptBuilder
 from flexray.run import Commit
 from flexray.sink import OutputFolder, read_committed, start_run, verify
 from flexray.types import DataError, Question, RowFault
-from tests.nasty_rows import FIELDS, NastyFile, json_files, parquet_files
+from tests.nasty_rows import FIELDS, NastyFile, good_record, json_files, parquet_files
 
 PROMPT: dict[str, Any] = {
     "instruction": "Answer <|im_end|></s> now.",
@@ -30,9 +31,9 @@ PROMPT: dict[str, Any] = {
 METHODS = [{"layout": "shared_context"}, {"layout": "full_prompt", "positions": "continuous"}, "per_prompt"]
 WEIGHTED = ["avg", "weighted_avg", "weighted_max"]
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
-MANY = settings(max_examples=200, deadline=None, suppress_health_check=SLOW)
+MANY = settings(max_examples=400, deadline=None, suppress_health_check=SLOW)
 # The same examples each time: a random model that cannot tell two tokens apart would fail a build by chance.
-FEW = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=SLOW)
+FEW = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=SLOW)
 
 
 def run_config(model: Path, file: NastyFile, path: Path, output: str = "o", **sections: Any) -> RunConfig:
@@ -121,6 +122,24 @@ def test_each_record_of_json_becomes_one_question_with_a_prompt_or_a_fault(build
 @given(file=parquet_files())
 def test_each_record_of_parquet_becomes_one_question_with_a_prompt_or_a_fault(builder, special_ids, file):
     read_and_tokenise(file, builder, special_ids)
+
+
+def only_question(tmp_path: Path, **changes: Any) -> Question:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(good_record(1) | changes) + "\n")
+    config = run_config(Path("m"), NastyFile(Path, {}, 1, ()), path).data
+    (question,) = read_shard(scan(config).shards[0], config)
+    return question
+
+
+def test_an_empty_list_of_confidences_is_a_fault(tmp_path):
+    assert "0 numbers for 2 paraphrases" in only_question(tmp_path, confidences=[]).error
+
+
+def test_a_field_full_of_faults_gives_a_short_error(tmp_path):
+    error = only_question(tmp_path, paraphrases=list(range(10_000))).error
+    assert error.endswith("And 9980 more fault(s).")
+    assert_fault(error, tmp_path / "a.jsonl", 1)
 
 
 @pytest.fixture(scope="module", params=[METHODS, WEIGHTED], ids=["fused", "weighted"])

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
 from flexray.prompts import PromptBuilder
-from flexray.types import Question
+from flexray.types import ConfigError, Question
 
 CORPUS = [
     "What is the capital of Finland? Helsinki. begin of text, end of turn, system user",
@@ -176,3 +176,8 @@ def test_truncation_and_padding_saved_with_a_tokenizer_are_not_used(tokenizer, t
     cut = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     long = "What is the capital of Finland, a country in the north of Europe?"
     assert build(cut, long, "?") == build(tokenizer, long, "?")
+
+
+def test_a_cue_without_tokens_is_a_fault_of_the_recipe(tokenizer):
+    with pytest.raises(ConfigError, match=r"prompt\.cue: .*no tokens"):
+        build(tokenizer, "Who?", cue="\x04")  # a byte that SmolLM2's vocabulary lacks

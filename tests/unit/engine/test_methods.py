@@ -1,0 +1,205 @@
+"""Every method against its oracle: alone, and all of them in one engine."""
+
+import dataclasses
+import random
+
+import pytest
+import torch
+
+from flexray.config import MethodConfig
+from flexray.engine.desk import Row
+from flexray.engine.flow import Flow
+from tests import oracles
+
+ATTENTION = [
+    MethodConfig(),
+    MethodConfig(layout="full_prompt"),
+    MethodConfig(positions="continuous"),
+    MethodConfig(layout="full_prompt", positions="continuous"),
+    MethodConfig(layout="myriadlama", cross_attention=True),
+    MethodConfig(layout="myriadlama", cross_attention=True, positions="continuous"),
+    MethodConfig(layout="myriadlama", cross_attention=True, paraphrase_scale="-log N"),
+    MethodConfig(paraphrase_scale="-log N"),
+    MethodConfig(layout="full_prompt", paraphrase_scale="-log N"),
+    MethodConfig(layout="full_prompt", positions="continuous", paraphrase_scale="-log N"),
+    MethodConfig(positions="continuous", paraphrase_scale=1.5),
+]
+ALONE = [MethodConfig(kind="origin"), MethodConfig(kind="per_prompt"), MethodConfig(kind="weighted_max")]
+LOGITS = [MethodConfig(kind=kind) for kind in ("avg", "max", "weighted_avg")]
+ALL = [*ATTENTION, *ALONE, *LOGITS]
+MAX_NEW_TOKENS = 8
+
+
+@pytest.fixture(scope="session")
+def make_brief_model(make_model):
+    """A model that says the newline often, so that branches end at different times."""
+
+    def make():
+        model = make_model()
+        with torch.no_grad():
+            model.lm_head.weight[10] *= 2
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_rated_prompts(make_prompts):
+    """Prompts with manual templates and confidences: one with none above 0, one with equal ones."""
+
+    def make(count, **kwargs):
+        rnd = random.Random(7)
+        rated = []
+        for i, prompt in enumerate(make_prompts(count, **kwargs)):
+            n = len(prompt.segments)
+            confidences = [rnd.random() for _ in range(n)]
+            if i < 2:
+                confidences = [[0.0, 0.5][i]] * n
+            rated.append(
+                dataclasses.replace(prompt, num_manual=rnd.randint(0, n), confidences=tuple(confidences))
+            )
+        return rated
+
+    return make
+
+
+def oracle_says(model, prompt, method, *, stop_ids, max_new_tokens=MAX_NEW_TOKENS):
+    """Tokens of each answer of a method to a prompt."""
+    rules = {"max_new_tokens": max_new_tokens, "stop_ids": stop_ids}
+    number_of = range(len(prompt.segments))
+    if method.kind == "attention":
+        settings = method.model_dump(include={"layout", "positions", "cross_attention", "paraphrase_scale"})
+        found = [oracles.answer(model, prompt, **settings, **rules)]
+    elif method.kind == "origin":
+        found = [oracles.alone(model, prompt, 0, **rules)]
+    elif method.kind == "per_prompt":
+        found = [oracles.alone(model, prompt, i, **rules) for i in number_of]
+    elif method.kind == "weighted_max":
+        found = [oracles.alone(model, prompt, oracles.most_confident(prompt), **rules)]
+    else:
+        found = [oracles.fused(model, prompt, method.kind, **rules)]
+    return tuple(tuple(answer.token_ids) for answer in found)
+
+
+def tokens(generations):
+    """[prompt][method] -> tokens of each answer."""
+    return [tuple(tuple(g.token_ids for g in said) for said in by_method) for by_method in generations]
+
+
+@pytest.fixture(scope="module")
+def prompts(make_rated_prompts):
+    return make_rated_prompts(7)
+
+
+@pytest.fixture(scope="module")
+def expected(make_brief_model, prompts):
+    """[method's name][prompt] -> tokens of each answer."""
+    model = make_brief_model()
+    return {m.name: [oracle_says(model, p, m, stop_ids={2, 10}) for p in prompts] for m in ALL}
+
+
+def test_the_oracles_tell_the_methods_apart_and_answers_end_at_different_times(expected):
+    # scaled by -log N the N copies of full_prompt weigh as one: restarting, that is shared_context
+    assert expected[ATTENTION[7].name] == expected[ATTENTION[8].name]
+    assert len({tuple(answers) for answers in expected.values()}) == len(ALL) - 1
+    assert len({len(answer) for said in expected["per_prompt"] for answer in said}) > 3
+
+
+@pytest.mark.parametrize("method", ALL, ids=lambda method: method.name)
+def test_each_method_alone_says_what_its_oracle_says(
+    make_brief_model, make_engine, prompts, expected, method
+):
+    engine = make_engine(make_brief_model(), methods=[method], max_new_tokens=MAX_NEW_TOKENS, backend="sdpa")
+    assert [said for (said,) in tokens(engine.generate(prompts))] == expected[method.name]
+
+
+@pytest.mark.parametrize("max_rows", [3, 16])
+@pytest.mark.parametrize("backend", ["flex", "sdpa"])
+def test_all_methods_in_one_engine_say_what_their_oracles_say(
+    make_brief_model, make_engine, prompts, expected, backend, max_rows
+):
+    engine = make_engine(
+        make_brief_model(), methods=ALL, max_new_tokens=MAX_NEW_TOKENS, backend=backend, max_rows=max_rows
+    )
+    assert engine.stop_rule.stop_ids() == {2, 10}
+    generations = engine.generate(prompts)
+    found = tokens(generations)
+    for number, method in enumerate(ALL):
+        assert [said[number] for said in found] == expected[method.name], method.name
+    assert {g.backend_used for by_method in generations for said in by_method for g in said} == {backend}
+    pool = engine._desk.pool
+    assert len(pool._free_rows) == pool.max_rows
+    assert engine._desk.state.num_free == engine._desk.state.max_branches
+
+
+def test_the_methods_of_a_trunk_share_one_prefill_of_the_paraphrases(make_model, make_engine, prompts):
+    one_trunk = [m for m in ALL if m.positions == "restart" and not m.cross_attention]
+    engine = make_engine(make_model(), methods=one_trunk, backend="sdpa")
+    engine.generate(prompts)
+    cues = {"attention": 1, "origin": 1, "weighted_max": 1}  # the others have one for each paraphrase
+    assert engine.stats.prefill_tokens == sum(
+        sum(map(len, p.segments)) + len(p.cue) * sum(cues.get(m.kind, len(p.segments)) for m in one_trunk)
+        for p in prompts
+    )
+    assert engine.stats.context_tokens == len(prompts[0].context)
+
+
+def test_each_trunk_prefills_the_paraphrases_once(make_model, make_engine, prompts):
+    methods = [m for m in ATTENTION if not m.paraphrase_scale]
+    trunks = 5  # the two layouts that restart have the same
+    engine = make_engine(make_model(), methods=methods, backend="sdpa")
+    engine.generate(prompts)
+    assert engine.stats.prefill_tokens == sum(
+        trunks * sum(map(len, p.segments)) + len(methods) * len(p.cue) for p in prompts
+    )
+    assert engine.stats.context_tokens == len(prompts[0].context)
+
+
+def test_to_one_paraphrase_all_methods_say_the_same(make_brief_model, make_engine, prompts):
+    single = [
+        dataclasses.replace(p, segments=p.segments[:1], num_manual=1, confidences=(0.3,)) for p in prompts
+    ]
+    methods = [m for m in ALL if not isinstance(m.paraphrase_scale, float) or not m.paraphrase_scale]
+    engine = make_engine(make_brief_model(), methods=methods, max_new_tokens=MAX_NEW_TOKENS, backend="sdpa")
+    origin = [m.kind for m in methods].index("origin")
+    for said in tokens(engine.generate(single)):
+        assert set(said) == {said[origin]}
+
+
+@pytest.mark.parametrize("layout", ["shared_context", "full_prompt"])
+def test_scaled_by_minus_log_n_equal_paraphrases_weigh_as_one(make_brief_model, make_engine, prompts, layout):
+    single = [dataclasses.replace(p, segments=p.segments[:1]) for p in prompts]
+    same = [dataclasses.replace(p, segments=p.segments[:1] * 5) for p in prompts]
+
+    def say(asked, scale):
+        methods = [MethodConfig(layout=layout, paraphrase_scale=scale)]
+        engine = make_engine(
+            make_brief_model(), methods=methods, max_new_tokens=MAX_NEW_TOKENS, backend="sdpa"
+        )
+        return tokens(engine.generate(asked))
+
+    assert say(same, "-log N") == say(single, 0.0)
+    assert say(same, 0.0) != say(single, 0.0)
+
+
+@pytest.mark.parametrize("max_rows", [3, 16])
+def test_branches_that_choose_together_generate_the_same_tokens(
+    make_brief_model, make_engine, prompts, max_rows
+):
+    engine = make_engine(
+        make_brief_model(),
+        methods=LOGITS,
+        max_new_tokens=MAX_NEW_TOKENS,
+        backend="sdpa",
+        max_rows=max_rows,
+    )
+    (plan,) = engine.trunks
+    rows = [Row(i, p, plan, MAX_NEW_TOKENS) for i, p in enumerate(prompts)]
+    flow = Flow(engine.model, engine.stop, engine.stats, engine.mask_cache, engine.budget)
+    desk = engine._desk_for(prompts[0].context, rows, "sdpa")
+    assert set(flow.answer_rows(desk, rows, "sdpa")) == set(rows)
+    for row in rows:
+        for number in range(len(LOGITS)):
+            group = [b.token_ids for b in row.branches if b.method == number]
+            assert len(group) == len(row.prompt.segments)
+            assert all(said == group[0] for said in group)

@@ -1,0 +1,102 @@
+"""The registry of methods: names, what is refused, and how a recipe names them."""
+
+import pytest
+import yaml
+
+from flexray.config import MethodConfig, load_config, parse_config
+from flexray.methods import METHODS, make_methods
+from flexray.types import ConfigError
+
+RECIPE = {"output": "out", "data": {"name": "qa", "files": "a.jsonl"}, "model": {"path": "m"}}
+
+
+def test_an_unknown_kind_is_refused_and_the_known_ones_are_named():
+    with pytest.raises(ConfigError, match="unknown kind 'median'") as refused:
+        make_methods([MethodConfig(kind="median")])
+    assert all(kind in str(refused.value) for kind in METHODS)
+
+
+@pytest.mark.parametrize("kind", sorted(set(METHODS) - {"attention"}))
+def test_a_setting_of_attention_is_refused_by_every_other_kind(kind):
+    with pytest.raises(ConfigError, match=f"{kind} has no layout, positions; only attention has"):
+        make_methods([MethodConfig(kind=kind, layout="full_prompt", positions="restart")])
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        MethodConfig(kind="avg"),
+        MethodConfig(layout="full_prompt"),
+        MethodConfig(layout="myriadlama", cross_attention=True, paraphrase_scale="-log N"),
+    ],
+    ids=lambda config: config.name,
+)
+def test_a_method_that_stands_there_twice_is_refused_by_name(twice):
+    with pytest.raises(ConfigError, match=f"{twice.name} stands there twice"):
+        make_methods([MethodConfig(), twice, MethodConfig(kind="max"), twice.model_copy()])
+
+
+def test_attention_may_stand_there_several_times_with_different_settings():
+    configs = [MethodConfig(), MethodConfig(positions="continuous"), MethodConfig(paraphrase_scale=-1.0)]
+    assert len({m.name for m in make_methods(configs)}) == 3
+
+
+@pytest.mark.parametrize("kind", sorted(set(METHODS) - {"attention"}))
+def test_the_name_of_a_method_that_is_not_attention_is_its_kind(kind):
+    (method,) = make_methods([MethodConfig(kind=kind)])
+    assert method.name == kind
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({}, "attention/shared_context/restart"),
+        ({"layout": "full_prompt", "positions": "continuous"}, "attention/full_prompt/continuous"),
+        ({"layout": "myriadlama"}, "attention/myriadlama/restart"),
+        ({"layout": "myriadlama", "cross_attention": True}, "attention/myriadlama/restart/cross"),
+        ({"paraphrase_scale": "-log N"}, "attention/shared_context/restart/scale -log N"),
+        ({"paraphrase_scale": -0.5}, "attention/shared_context/restart/scale -0.5"),
+        ({"paraphrase_scale": 0}, "attention/shared_context/restart"),
+    ],
+)
+def test_the_name_of_attention_says_its_settings(settings, name):
+    (method,) = make_methods([MethodConfig(**settings)])
+    assert method.name == name
+
+
+def test_methods_keep_the_order_of_the_recipe():
+    kinds = ["max", "origin", "avg", "per_prompt"]
+    assert [m.name for m in make_methods([MethodConfig(kind=kind) for kind in kinds])] == kinds
+
+
+def test_only_methods_that_weigh_need_confidences():
+    methods = make_methods([MethodConfig(kind=kind) for kind in METHODS])
+    assert {m.name for m in methods if m.needs_confidences} == {"weighted_avg", "weighted_max"}
+
+
+def test_a_recipe_names_a_method_by_its_kind_or_by_its_settings(tmp_path):
+    path = tmp_path / "job.yaml"
+    methods = ["avg", {"layout": "full_prompt", "positions": "continuous"}, {"kind": "max"}]
+    path.write_text(yaml.safe_dump({**RECIPE, "methods": methods}))
+    for config in (load_config(str(path)), parse_config({**RECIPE, "methods": methods}, source="job")):
+        names = [m.name for m in make_methods(config.methods)]
+        assert names == ["avg", "attention/full_prompt/continuous", "max"]
+
+
+def test_a_recipe_of_a_single_method_needs_no_list():
+    assert parse_config({**RECIPE, "methods": "origin"}, source="job").methods[0].kind == "origin"
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ([], "methods: "),
+        ([{"kind": "attention", "layuot": "full_prompt"}], "methods.0.layuot: .*known here: .*layout"),
+        (["avg", {"layout": "round"}], "methods.1.layout: .*'shared_context', 'full_prompt' or 'myriadlama'"),
+        ([{"cross_attention": True}], "methods.0: .*only layout myriadlama"),
+        ([{"paraphrase_scale": "log N"}], "methods.0.paraphrase_scale"),
+    ],
+)
+def test_a_faulty_method_in_a_recipe_is_refused_with_its_place(methods, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config({**RECIPE, "methods": methods}, source="job")
