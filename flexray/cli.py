@@ -1,4 +1,5 @@
-"""The command line. Exit codes: 0 done, 1 the output is not in order, 2 something the user can put right."""
+"""The command line. Exit codes: 0 done; 1 the output is not in order, or above the run's limits; 2 something
+the user can put right."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class EngineConfig(_Section):
     strict: bool = False
     """Fail the run instead of falling back to another backend."""
     max_rows: int | None = Field(default=None, ge=1)
-    """Rows decoded at once. null: 512 on GPU, 32 on CPU, less if the memory is short."""
+    """Answers decoded at once. null: 512 on GPU, 32 on CPU, less if the memory is short."""
     max_prefill_tokens: int | None = Field(default=None, ge=128)
     """Tokens in one packed prefill. null: 32768 on GPU, 2048 on CPU."""
     memory_fraction: float = Field(default=0.9, gt=0, le=1)

@@ -138,8 +138,10 @@ class Engine:
                         self._finish(row, backend, reasons, attempts, done)
                     self.ladder.worked(backend, instead_of=failed)
                     return [], reasons, attempts
-                except handled_errors() as error:
-                    self._drop_desk()
+                except BaseException as error:
+                    self._drop_desk()  # whatever happened, its state is not to be relied on
+                    if not isinstance(error, handled_errors()):
+                        raise
                     if self.config.strict:
                         raise
                     rows = list(left)

@@ -52,7 +52,7 @@ class Flow:
                 finished = self._retire(active, desk)
             yield from finished
         finally:
-            desk.state.leave([branch.place for branch in active])
+            desk.state.leave([branch.place for branch in active if branch.place >= 0])
             held = {branch.row for branch in active} | {row for row in waiting if row.placement is not None}
             _release(held, desk)
         passes.check(num_layers=len(desk.pool.keys))
@@ -87,6 +87,8 @@ class Flow:
         samples = [row.sample for row in new]
         placements = [row.placement for row in new if row.placement is not None]
         branches = [branch for row in new for branch in row.branches]
+        for branch in branches:  # an earlier try may have come some way
+            branch.place, branch.token_ids = -1, None
         active += branches
         if faults.expected():
             for row in new:

@@ -57,7 +57,8 @@ def _no_confidences(question: Question) -> RowFault:
         "confidences",
         None,
         "the weighted methods need the confidence of each paraphrase",
-        "Map data.fields.confidences (jobs/confidence.py makes them), or leave those methods out.",
+        "Give each row a number from 0 to 1 for each paraphrase and map data.fields.confidences, or leave "
+        "those methods out.",
     )
 
 

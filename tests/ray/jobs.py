@@ -54,7 +54,7 @@ def make_tree(output: Path, model: Path, *files: Path, **sections: dict[str, Any
         "ray": {"num_cpus": 2, "object_store_mb": 100},
     }
     for name, section in sections.items():
-        tree[name] = {**tree[name], **section}
+        tree[name] = {**tree.get(name, {}), **section}
     return tree
 
 

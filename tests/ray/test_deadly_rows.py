@@ -24,3 +24,36 @@ def test_a_row_that_kills_its_actor_each_time_becomes_an_error_row(tiny_model, t
     rows = rows_of(tmp_path / "out")
     assert [row_id for row_id, row in rows.items() if row["error"]] == ["qa/test/q4"]
     assert "died each time" in rows["qa/test/q4"]["error"]
+
+
+def test_an_actor_whose_device_is_lost_ends_and_another_answers_its_shard(tiny_model, tmp_path):
+    data = write(tmp_path / "questions.jsonl", [question(i) for i in range(6)])
+    tree = make_tree(tmp_path / "out", tiny_model, data, limits={"max_error_share": 0})
+    lost = {
+        "point": "engine.prefill",
+        "action": "raise:torch.AcceleratorError",
+        "times": 1,
+        "ledger": str(tmp_path / "ledger"),
+    }
+    done = subprocess.run(
+        flexray_command(write_config(tmp_path, tree)),
+        env={**os.environ, VARIABLE: json.dumps([lost])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert_whole(tmp_path / "out", 6)
+    assert not [row for row in rows_of(tmp_path / "out").values() if row["error"]]
+    assert len(list((tmp_path / "ledger").iterdir())) > 1  # it was tried again
+
+
+def test_a_run_with_more_error_rows_than_its_limit_exits_with_1_and_is_whole(tiny_model, tmp_path):
+    data = write(tmp_path / "questions.jsonl", [question(0), question(1, question=5)])
+    tree = make_tree(tmp_path / "out", tiny_model, data, limits={"max_error_share": 0.1})
+    done = subprocess.run(
+        flexray_command(write_config(tmp_path, tree)), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1, done.stderr
+    assert "1 of 2 rows are errors, more than limits.max_error_share (0.1) allows" in done.stderr
+    assert_whole(tmp_path / "out", 2)
