@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM  := false
 # Nothing is downloaded at run time, and an attempt to is an error.
 demo test test-gpu bench chaos: export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-gpu bench chaos lint format clean
+.PHONY: help setup demo test test-slow test-gpu bench chaos lint format clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -38,8 +38,11 @@ $(MODEL)/model.safetensors: | $(STAMP)
 demo: setup  ## answer jobs/data/demo.jsonl on this machine's CPUs; FRESH=1 discards the earlier answers
 	$(VENV)/bin/flexray run --config jobs/recipes/demo.yaml $(if $(FRESH),--fresh)
 
-test: setup  ## all tests that need no GPU
-	$(VENV)/bin/python -m pytest -m 'not gpu' $(ARGS)
+test: setup  ## all tests that need no GPU, but for a few slow ones
+	$(VENV)/bin/python -m pytest -m 'not gpu and not slow' $(ARGS)
+
+test-slow: setup  ## those
+	$(VENV)/bin/python -m pytest -m slow $(ARGS)
 
 test-gpu:  ## the tests that need a CUDA device; PYTHON=... names another interpreter
 	$(PYTHON) -m pytest -m gpu $(ARGS)

@@ -40,7 +40,7 @@ def _records(path: str, wanted: Wanted, first_row: int, last_row: int | None) ->
     row = 1
     try:
         with _open(path) as (schema, batches):
-            columns = pick_columns(schema, wanted)
+            columns = pick_columns(path, schema, wanted)
             for batch in batches:
                 if row == 1 and batch.num_rows:
                     check_schema(path, schema, wanted)

@@ -7,6 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from flexray.data.wanted import Wanted
+from flexray.storage import scrub
+from flexray.types import DataError
 
 Unreadable = (pa.ArrowException, OverflowError, ValueError)  # damaged pages, values outside Python's types
 
@@ -17,11 +19,30 @@ def check_schema(path: str, schema: pa.Schema, wanted: Wanted) -> None:
     wanted.check(path, known, known)
 
 
-def pick_columns(schema: pa.Schema, wanted: Wanted) -> list[str]:
-    """The columns that hold wanted fields."""
+def pick_columns(file: str, schema: pa.Schema, wanted: Wanted) -> list[str]:
+    """The columns that hold wanted fields.
+
+    Raises:
+        DataError: one is of an extension type. Ray registers types whose values are unpickled when they are
+            read, so that a file could run code here.
+    """
     names = schema.names
     tops = {path if path in names else path.partition(".")[0] for path in wanted.paths()}
-    return sorted(tops.intersection(names))
+    picked = sorted(tops.intersection(names))
+    for name in picked:
+        if extension := _extension(schema.field(name).type):
+            raise DataError(
+                f"{scrub(file)}: column {name} holds values of the extension type {extension}, which is not "
+                "read. Write it as plain text, numbers or lists."
+            )
+    return picked
+
+
+def _extension(type_: pa.DataType) -> str:
+    """The name of an extension type, or of one within; "" if there is none."""
+    if isinstance(type_, pa.BaseExtensionType):
+        return str(type_.extension_name)
+    return next(filter(None, (_extension(type_.field(i).type) for i in range(type_.num_fields))), "")
 
 
 def to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:

@@ -59,14 +59,14 @@ def read_slice(path: str, first_row: int, num_rows: int, wanted: Wanted) -> list
 def _open(path: str, stream: Any) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(stream)
-    except pa.ArrowException as e:
+    except (pa.ArrowException, ValueError, TypeError) as e:  # extension types may choke on their metadata
         raise DataError(f"{path}: cannot be read as Parquet: {e}") from e
 
 
 def _records(
     path: str, file: pq.ParquetFile, groups: range | list[int], row: int, wanted: Wanted
 ) -> Iterator[Record]:
-    columns = pick_columns(file.schema_arrow, wanted)
+    columns = pick_columns(path, file.schema_arrow, wanted)
     try:
         for batch in file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=columns):
             for value in to_rows(batch):

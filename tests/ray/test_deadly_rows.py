@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 
+import pytest
+
 from flexray.faults import VARIABLE
 from tests.ray.jobs import assert_whole, flexray_command, make_tree, question, rows_of, write, write_config
 
 
+@pytest.mark.slow
 def test_a_row_that_kills_its_actor_each_time_becomes_an_error_row(tiny_model, tmp_path):
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(6)])
     config = write_config(tmp_path, make_tree(tmp_path / "out", tiny_model, data))

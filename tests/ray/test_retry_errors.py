@@ -96,6 +96,7 @@ def test_the_error_rows_are_answered_and_nothing_else_changes(fails, tiny_model,
     assert contents(output) == now
 
 
+@pytest.mark.slow
 def test_a_shard_in_which_no_row_is_better_is_not_committed_again(fails, tiny_model, tmp_path):
     output = tmp_path / "out"
     changes = {1: {"question": ""}, 4: {"paraphrases": []}}
