@@ -36,10 +36,15 @@ def _reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except UserError as e:
-            typer.echo(f"error: {scrub(str(e))}", err=True)
+            typer.echo(f"error: {_shown(scrub(str(e)))}", err=True)
             raise typer.Exit(2) from e
 
     return wrapped
+
+
+def _shown(text: str) -> str:
+    """Text for a terminal: what would control it is written out."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 @app.command()

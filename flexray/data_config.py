@@ -12,7 +12,7 @@ DatasetKind = Literal["records", "webqa", "triviaqa", "pararel", "myriadlama"]
 WITHOUT_PARAPHRASES: tuple[DatasetKind, ...] = ("webqa", "triviaqa")
 FROM_TEMPLATES: tuple[DatasetKind, ...] = ("pararel", "myriadlama")
 
-_NAME = r"^[A-Za-z0-9._-]+$"
+_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
 
 class Section(BaseModel):

@@ -185,7 +185,6 @@ def test_yaml_that_names_python_objects_is_refused(tmp_path, tag):
 @pytest.mark.parametrize(
     "name", ["../x", "/etc", "a/b", "a\\b", "C:x", "a\x00b", "a b", "a\n", "", "..", ".hidden", "-x"]
 )
-@OPEN
 def test_a_name_that_would_be_an_odd_file_name_is_refused(tmp_path, name):
     with pytest.raises(ConfigError, match=r"data\.name"):
         config_of(tmp_path / "a.jsonl", name=name)
@@ -198,7 +197,6 @@ def test_a_split_that_would_be_an_odd_file_name_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["../../secret.parquet", "a/../../../secret.parquet"])
-@OPEN
 def test_the_index_of_a_saved_data_set_names_no_file_outside_its_folder(tmp_path, name):
     record = {"id": "a", "question": "?", "paraphrases": ["?"], "answers": ["x"]}
     pq.write_table(pa.Table.from_pylist([record]), tmp_path / "secret.parquet")
@@ -226,7 +224,6 @@ def test_a_row_fault_shows_values_and_fields_without_control_characters():
     assert "\\x1b]0;owned\\x07" in str(fault)
 
 
-@OPEN
 def test_an_error_of_the_command_line_shows_no_control_characters(tmp_path):
     path = tmp_path / f"{HOSTILE}.yaml"
     path.write_text("[]")
