@@ -42,7 +42,8 @@ def _listed(fs: Any, path: str, names: Any) -> list[str]:
         raise DataError(f"{path}: no index of a data set: {type(e).__name__}: {e}. Save it again.") from e
     if not all(isinstance(name, str) and "/" not in name and name not in ("", ".", "..") for name in found):
         raise DataError(
-            f"{path}: no index of a data set: names of files beside it are needed, found {found!r}. Save it again."
+            f"{path}: no index of a data set: names of files beside it are needed, found {found!r}. "
+            "Save it again."
         )
     return found
 
