@@ -1,10 +1,8 @@
 """Data and recipes are read, never run; nothing in them becomes a path, or a command to the terminal."""
 
 import ast
-import contextlib
 import io
 import json
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,16 +39,6 @@ ALLOWED = {
 }
 OPEN = pytest.mark.xfail(reason="the fix is handed over, and not applied yet")
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e"  # sets a terminal's title, clears it, turns the text around
-
-
-class Payload:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, trace: Path) -> None:
-        self._trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self._trace), "w")
 
 
 def calls(tree: ast.AST) -> Iterator[str]:
@@ -98,74 +86,6 @@ def config_of(path: Path, **data: Any) -> DataConfig:
 
 def read_all(config: DataConfig) -> list[Any]:
     return [question for spec in scan(config).shards for question in read_shard(spec, config)]
-
-
-def write(path: Path, table: pa.Table) -> None:
-    if path.suffix == ".parquet":
-        pq.write_table(table, path)
-    else:
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-
-
-def hostile_type(name: str, storage: pa.DataType, metadata: bytes) -> pa.Field:
-    return pa.field(
-        "question", storage, metadata={"ARROW:extension:name": name, "ARROW:extension:metadata": metadata}
-    )
-
-
-@pytest.mark.parametrize("format_", ["parquet", "arrow"])
-@pytest.mark.parametrize("nested", [False, True], ids=["column", "nested"])
-def test_python_objects_of_rays_own_extension_type_are_not_unpickled(tmp_path, format_, nested):
-    import ray.data  # noqa: F401  registers the type in this process, as in each worker
-
-    trace = tmp_path / "trace"
-    pickled = pa.array([pickle.dumps(Payload(trace))] * 2, pa.large_binary())
-    field = hostile_type("ray.data.arrow_pickled_object", pickled.type, b"")
-    plain = {
-        "id": pa.array(["a", "b"]),
-        "paraphrases": pa.array([["x"]] * 2),
-        "answers": pa.array([["y"]] * 2),
-    }
-    column: pa.Array = pickled
-    if nested:
-        field = pa.field("question", pa.struct([field.with_name("text")]))
-        column = pa.StructArray.from_arrays([pickled], ["text"])
-    fields = [pa.field(name, array.type) for name, array in plain.items()]
-    table = pa.table([*plain.values(), column.cast(field.type)], schema=pa.schema([*fields, field]))
-    path = tmp_path / f"hostile.{format_}"
-    write(path, table)
-    with pytest.raises(DataError, match=r"hostile.*question.*ray\.data\.arrow_pickled_object"):
-        read_all(config_of(path, fields={"question": "question.text" if nested else "question"}))
-    assert not trace.exists()
-
-
-@pytest.mark.parametrize("format_", ["parquet", "arrow"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ray.data.arrow_tensor",
-        "ray.data.arrow_tensor_v2",
-        "ray.data.arrow_variable_shaped_tensor",
-        "arrow.py_extension_type",
-        "pandas.period",
-        "datasets.features.features.Array2DExtensionType",
-    ],
-)
-@OPEN
-def test_pickled_metadata_of_an_extension_type_is_not_unpickled(tmp_path, format_, name):
-    import ray.data  # noqa: F401
-
-    trace = tmp_path / "trace"
-    field = hostile_type(name, pa.list_(pa.int64()), pickle.dumps(Payload(trace)))
-    fields = [pa.field("id", pa.string()), pa.field("paraphrases", pa.list_(pa.string()))]
-    columns = [pa.array(["a"]), pa.array([["x"]]), pa.array([[1]])]
-    path = tmp_path / f"hostile.{format_}"
-    write(path, pa.table(columns, schema=pa.schema([*fields, field])))
-    with contextlib.suppress(DataError):  # it is known to this process, or else its storage is read
-        (question,) = read_all(config_of(path, fields={"answers": None}))
-        assert "field 'question'" in question.error
-    assert not trace.exists()
 
 
 @pytest.mark.parametrize(
