@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from flexray.storage import scrub
+from flexray.terminal import printable
 from flexray.types import UserError
 
 MAX_FINDINGS = 100  # printed; a run that has just begun may miss a hundred thousand shards
@@ -36,15 +37,10 @@ def _reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except UserError as e:
-            typer.echo(f"error: {_shown(scrub(str(e)))}", err=True)
+            typer.echo(f"error: {printable(scrub(str(e)))}", err=True)
             raise typer.Exit(2) from e
 
     return wrapped
-
-
-def _shown(text: str) -> str:
-    """Text for a terminal: what would control it is written out."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 @app.command()
@@ -104,7 +100,7 @@ def verify(
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
         for finding in report.findings[:MAX_FINDINGS]:
-            typer.echo(str(finding))
+            typer.echo(printable(finding))
         if len(report.findings) > MAX_FINDINGS:
             typer.echo(f"... and {len(report.findings) - MAX_FINDINGS} more findings; --json has them all")
         typer.echo(report.summary_line())
@@ -175,7 +171,7 @@ def fetch_model(folder: Annotated[Path, typer.Argument(help="Where the model goe
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line), flush=True)
 
 
 def main() -> None:

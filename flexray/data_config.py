@@ -20,6 +20,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    @field_validator("*")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str):
+                text.encode()  # YAML can spell half of a surrogate pair, which no file can hold
+        return value
+
 
 class Fields(Section):
     """Where each value stands in a source record; `a.b` reaches into nested records."""

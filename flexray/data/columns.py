@@ -10,7 +10,8 @@ from flexray.data.wanted import Wanted
 from flexray.storage import scrub
 from flexray.types import DataError
 
-Unreadable = (pa.ArrowException, OverflowError, ValueError)  # damaged pages, values outside Python's types
+# damaged pages, values outside Python's types, metadata that an extension type's own code cannot read
+Unreadable = (pa.ArrowException, OverflowError, ValueError, TypeError, KeyError)
 
 
 def check_schema(path: str, schema: pa.Schema, wanted: Wanted) -> None:
@@ -23,13 +24,15 @@ def pick_columns(file: str, schema: pa.Schema, wanted: Wanted) -> list[str]:
     """The columns that hold wanted fields.
 
     Raises:
-        DataError: one is of an extension type. Ray registers types whose values are unpickled when they are
-            read, so that a file could run code here.
+        DataError: one is there twice, or is of an extension type. Ray registers types whose values are
+            unpickled when they are read, so that a file could run code here.
     """
     names = schema.names
     tops = {path if path in names else path.partition(".")[0] for path in wanted.paths()}
     picked = sorted(tops.intersection(names))
     for name in picked:
+        if names.count(name) > 1:
+            raise DataError(f"{scrub(file)}: column {name!r} is there {names.count(name)} times. Leave one.")
         if extension := _extension(schema.field(name).type):
             raise DataError(
                 f"{scrub(file)}: column {name} holds values of the extension type {extension}, which is not "
@@ -42,7 +45,10 @@ def _extension(type_: pa.DataType) -> str:
     """The name of an extension type, or of one within; "" if there is none."""
     if isinstance(type_, pa.BaseExtensionType):
         return str(type_.extension_name)
-    return next(filter(None, (_extension(type_.field(i).type) for i in range(type_.num_fields))), "")
+    inner = [type_.field(i).type for i in range(type_.num_fields)]
+    if pa.types.is_dictionary(type_):  # it has no fields
+        inner.append(type_.value_type)
+    return next(filter(None, map(_extension, inner)), "")
 
 
 def to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
@@ -59,7 +58,7 @@ def read_slice(path: str, first_row: int, num_rows: int, wanted: Wanted) -> list
 def _open(path: str, stream: Any) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(stream)
-    except (pa.ArrowException, ValueError, TypeError) as e:  # extension types may choke on their metadata
+    except Unreadable as e:
         raise DataError(f"{path}: cannot be read as Parquet: {e}") from e
 
 

@@ -16,6 +16,7 @@ from flexray.evaluation.evaluate import Evaluation, MethodSummary
 from flexray.evaluation.paired import Comparison, Difference
 from flexray.evaluation.paraphrases import PositionAccuracy
 from flexray.evaluation.scores import METRICS
+from flexray.terminal import printable
 
 LOG_WIDTH = 120
 NAME_WIDTH = 32  # "attention/shared_context/restart"
@@ -56,7 +57,7 @@ def print_evaluation(
         console.print(part)
         console.print()
     for note in _notes(evaluation, by_relation):
-        console.print(Text(note))
+        console.print(_text(note))
 
 
 def _method_table(methods: Sequence[MethodSummary]) -> Table:
@@ -65,7 +66,7 @@ def _method_table(methods: Sequence[MethodSummary]) -> Table:
     for method in methods:
         counts = [f"{count:,}" for count in (method.rows, method.errors, method.scored)]
         cells = [_estimate(method.metrics[metric]) for metric in METRICS]
-        table.add_row(*map(Text, [_name(method.label), *counts, *cells]))
+        table.add_row(*map(_text, [_name(method.label), *counts, *cells]))
     return table
 
 
@@ -81,7 +82,7 @@ def _paraphrase_table(methods: Sequence[MethodSummary]) -> Table:
             cells = [_estimate(e) for e in (found.accuracy, found.any_right, found.every_right)]
             places = [_place(found.best), _place(found.worst)]
             cells = [f"{found.paraphrases:,}", *cells, _estimate(found.consistency), *places]
-            table.add_row(*map(Text, [_name(method.label), *cells]))
+            table.add_row(*map(_text, [_name(method.label), *cells]))
     return table
 
 
@@ -94,7 +95,7 @@ def _relation_means_table(methods: Sequence[MethodSummary]) -> Table:
         if found:
             cells = [_estimate(means[metric]) for metric in shown for means in (found.micro, found.macro)]
             cells = [f"{len(found.relations):,}", f"{found.questions:,}", *cells]
-            table.add_row(*map(Text, [_name(method.label), *cells]))
+            table.add_row(*map(_text, [_name(method.label), *cells]))
     return table
 
 
@@ -110,7 +111,7 @@ def _relation_table(methods: Sequence[MethodSummary]) -> Table:
     for relation, label, scores in sorted(lines, key=lambda line: line[0]):
         cells = [_percent(scores.means[metric]) for metric in METRICS]
         cells.insert(1, _interval(scores.wilson))
-        table.add_row(*map(Text, [relation, _name(label), f"{scores.questions:,}", *cells]))
+        table.add_row(*map(_text, [relation, _name(label), f"{scores.questions:,}", *cells]))
     return table
 
 
@@ -131,7 +132,7 @@ def _comparison_table(comparisons: Sequence[Comparison], other: str) -> Table:
         )
         exact, f1 = (_difference(found.differences[metric]) for metric in ("exact_match", "f1"))
         cells = [*(f"{count:,}" for count in counts), exact, _p_value(found.mcnemar_p), f1]
-        table.add_row(*map(Text, [_name(found.method), *cells]))
+        table.add_row(*map(_text, [_name(found.method), *cells]))
     return table
 
 
@@ -159,7 +160,7 @@ def _table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title_justify="left"
     )
-    table.title = Text(title, "bold")
+    table.title = Text(printable(title), "bold")
     for name in names:
         table.add_column(name, overflow="fold")
     for number in numbers:
@@ -175,6 +176,10 @@ def _name(label: str) -> str:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
+
+
+def _text(text: str) -> Text:
+    return Text(printable(text))
 
 
 def _percent(share: float | None) -> str:

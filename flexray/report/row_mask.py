@@ -13,6 +13,7 @@ from flexray.masks.picture import draw_mask
 from flexray.pipeline.prepare import make_prompt_builder
 from flexray.report.mask_picture import render_mask_text
 from flexray.report.mask_png import save_mask_png
+from flexray.terminal import printable
 from flexray.types import DataError, OutputError, RowFault
 
 
@@ -48,7 +49,7 @@ def show_row_mask(
 
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     labels = [str(tokenizer.decode([i])) if i >= 0 else "..." for i in picture.token_ids.tolist()]
-    console.print(f"{question.row_id}: {question.question}", markup=False)
+    console.print(printable(f"{question.row_id}: {question.question}"), markup=False)
     console.print(render_mask_text(picture.mask, labels, picture.segments))
     try:
         png.parent.mkdir(parents=True, exist_ok=True)

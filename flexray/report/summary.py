@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flexray.evaluation.accuracy import MethodAccuracy
+from flexray.terminal import printable
 
 MAX_SHARDS = 20
 MAX_REASONS = 10
@@ -49,7 +50,7 @@ def print_summary(
     if reasons:
         console.print(Text("\nFallbacks, by reason", "bold"))
         for reason, rows in reasons.most_common(MAX_REASONS):
-            console.print(Text(f"  {rows:,} rows: {reason}"))
+            console.print(Text(f"  {rows:,} rows: {printable(reason)}"))
         if len(reasons) > MAX_REASONS:
             console.print(Text(f"  ... and {len(reasons) - MAX_REASONS:,} more reasons", "dim"))
 
@@ -64,7 +65,7 @@ def _totals_table(shards: Sequence[Mapping[str, Any]], method: str, seconds: flo
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("method", Text(method))
+    table.add_row("method", Text(printable(method)))
     table.add_row("shards", Text(f"{len(shards):,}"))
     table.add_row("rows", Text(f"{total.rows:,}"))
     table.add_row("answered", Text(f"{total.answered:,}"))
@@ -104,7 +105,7 @@ def _shard_table(shards: Sequence[Mapping[str, Any]], max_shards: int) -> Table:
     table.add_column("seconds", justify="right", no_wrap=True)
 
     for shard in shown:
-        table.add_row(Text(str(shard["shard_id"])), *_cells([shard]))
+        table.add_row(Text(printable(shard["shard_id"])), *_cells([shard]))
     if rest:
         table.add_row(Text(f"... and {len(rest):,} more"), *_cells(rest), style="dim")
     for column, cell in zip(table.columns[1:], _cells(shards), strict=True):
@@ -128,7 +129,9 @@ def _cells(shards: Sequence[Mapping[str, Any]]) -> list[Text]:
 
 
 def _backends(counts: Counter[str]) -> Text:
-    return Text(", ".join(f"{name or 'none'} {rows:,}" for name, rows in counts.most_common()) or "-")
+    return Text(
+        ", ".join(f"{printable(name) or 'none'} {rows:,}" for name, rows in counts.most_common()) or "-"
+    )
 
 
 def _add_up(shards: Sequence[Mapping[str, Any]], key: str) -> Counter[str]:

@@ -37,7 +37,6 @@ ALLOWED = {
     # transformers' module of a class that is loaded already
     ("engine/llama.py", "importlib.import_module"): 1,
 }
-OPEN = pytest.mark.xfail(reason="the fix is handed over, and not applied yet")
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e"  # sets a terminal's title, clears it, turns the text around
 
 
@@ -128,7 +127,6 @@ def test_the_index_of_a_saved_data_set_names_no_file_outside_its_folder(tmp_path
         read_all(config_of(folder))
 
 
-@OPEN
 def test_half_a_surrogate_pair_in_a_recipe_is_a_fault_of_the_recipe(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(
@@ -153,7 +151,6 @@ def test_an_error_of_the_command_line_shows_no_control_characters(tmp_path):
     assert result.output.replace("\n", "").isprintable(), repr(result.output)
 
 
-@OPEN
 def test_the_summary_shows_no_control_characters_and_reads_no_markup():
     name = f"[red]x[/red]{HOSTILE}"
     shard = {"shard_id": name, "rows": 1, "errors": 0, "correct": 0, "scored": 0, "seconds": 1.0}
