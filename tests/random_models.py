@@ -50,6 +50,19 @@ def make_model():
 
 
 @pytest.fixture(scope="session")
+def make_brief_model(make_model):
+    """Makes a model that says the newline often, so that branches end at different times."""
+
+    def make():
+        model = make_model()
+        with torch.no_grad():
+            model.lm_head.weight[10] *= 2
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def make_engine():
     def make(
         model, *, layout="shared_context", positions="restart", methods=None, max_new_tokens=6, **engine

@@ -1,6 +1,7 @@
 """Inputs and outputs of small jobs."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from flexray.config import RunConfig, parse_config
+from flexray.faults import VARIABLE
 from flexray.sink import OutputFolder, read_committed, verify
 
 NAMES = ["France", "Japan", "Peru", "Norway", "Kenya", "Chile", "India", "Egypt", "Cuba", "Nepal"]
@@ -90,14 +92,22 @@ def write_config(folder: Path, tree: dict[str, Any]) -> Path:
     return path
 
 
-def flexray_command(config: Path) -> list[str]:
-    """`flexray run`, for a process of its own."""
-    return [sys.executable, "-m", "flexray.cli", "run", "--config", str(config)]
+def flexray_command(config: Path, command: str = "run") -> list[str]:
+    """A command of flexray, for a process of its own."""
+    return [sys.executable, "-m", "flexray.cli", command, "--config", str(config)]
 
 
-def flexray_run(config: Path) -> subprocess.CompletedProcess[str]:
-    """`flexray run` in a process of its own, to its end."""
-    return subprocess.run(flexray_command(config), capture_output=True, text=True, timeout=300)
+def flexray_run(
+    config: Path, *, command: str = "run", faults: Sequence[dict[str, Any]] = ()
+) -> subprocess.CompletedProcess[str]:
+    """A command of flexray in a process and a Ray of its own, to its end, with these faults."""
+    return subprocess.run(
+        flexray_command(config, command),
+        env=os.environ | ({VARIABLE: json.dumps(faults)} if faults else {}),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def kill(processes: Sequence[psutil.Process], seconds: float = 30) -> None:

@@ -1,18 +1,12 @@
 """The error rows of a run are answered once what was wrong is mended; all other rows stay as they are."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
 from flexray.config import parse_config
-from flexray.faults import VARIABLE
 from flexray.retry import retry_errors
 from flexray.sink import OutputFolder, read_committed, verify
 from flexray.types import OutputError
-from tests.ray.jobs import make_tree, manifests, question, write, write_config
+from tests.ray.jobs import flexray_run, make_tree, manifests, question, write, write_config
 
 ROWS = 7  # in shards of three
 PERU, INDIA = "qa/test/q2", "qa/test/q6"  # the one question about it; India's has a shard of its own
@@ -34,13 +28,7 @@ def fails(tokenizer):
 
 def flexray(command, config, faults=()):
     """What it says, in a process and a Ray of its own; it must end well."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flexray.cli", command, "--config", str(config)],
-        env=os.environ | ({VARIABLE: json.dumps(faults)} if faults else {}),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = flexray_run(config, command=command, faults=faults)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
 

@@ -28,19 +28,6 @@ def inject(monkeypatch, tmp_path):
     return inject
 
 
-@pytest.fixture
-def brief_model(make_model):
-    """Makes a model that says the newline often, so that branches end at different times."""
-
-    def make():
-        model = make_model()
-        with torch.no_grad():
-            model.lm_head.weight[10] *= 2
-        return model
-
-    return make
-
-
 def only(generations):
     """Of engines of one method with one answer a prompt."""
     return [g for ((g,),) in generations]
@@ -128,7 +115,7 @@ def test_out_of_memory_with_one_row_at_once_is_left_to_the_next_backend(
 
 @pytest.mark.parametrize("action", [OUT_OF_MEMORY, NO_KERNEL])
 def test_rows_of_several_branches_are_answered_wherever_in_the_flow_a_fault_comes(
-    brief_model, make_engine, make_prompts, inject, action
+    make_brief_model, make_engine, make_prompts, inject, action
 ):
     prompts = make_prompts(8)
     settings = {
@@ -138,12 +125,12 @@ def test_rows_of_several_branches_are_answered_wherever_in_the_flow_a_fault_come
         "strict": False,
         "max_rows": 3,
     }
-    good = make_engine(brief_model(), **settings).generate(prompts)
+    good = make_engine(make_brief_model(), **settings).generate(prompts)
     lengths = {tuple(len(g.token_ids) for g in said) for said, *_ in good}
     assert any(len(set(of_a_row)) > 1 for of_a_row in lengths)
     for skip in range(len(prompts)):
         inject(action, skip=skip)
-        found = make_engine(brief_model(), **settings).generate(prompts)
+        found = make_engine(make_brief_model(), **settings).generate(prompts)
         for expected, by_method in zip(good, found, strict=True):
             for right, said in zip(expected, by_method, strict=True):
                 assert [g.token_ids for g in said] == [g.token_ids for g in right], skip

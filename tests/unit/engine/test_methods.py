@@ -4,7 +4,6 @@ import dataclasses
 import random
 
 import pytest
-import torch
 
 from flexray.config import MethodConfig
 from flexray.engine.desk import Row
@@ -28,19 +27,6 @@ ALONE = [MethodConfig(kind="origin"), MethodConfig(kind="per_prompt"), MethodCon
 LOGITS = [MethodConfig(kind=kind) for kind in ("avg", "max", "weighted_avg")]
 ALL = [*ATTENTION, *ALONE, *LOGITS]
 MAX_NEW_TOKENS = 8
-
-
-@pytest.fixture(scope="session")
-def make_brief_model(make_model):
-    """A model that says the newline often, so that branches end at different times."""
-
-    def make():
-        model = make_model()
-        with torch.no_grad():
-            model.lm_head.weight[10] *= 2
-        return model
-
-    return make
 
 
 @pytest.fixture(scope="session")

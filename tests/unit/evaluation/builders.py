@@ -12,40 +12,17 @@ from flexray.evaluation.match import exact_match
 from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.sink import OutputFolder, commit_shard, start_run
 from flexray.types import ROW_SCHEMA, ShardSpec
+from tests.unit.sink.builders import row as good_row
 
 ERROR = "d.jsonl, row 1: bad"
 
 
 def answered(method: str, number: int, prediction: str, **changes: Any) -> dict[str, Any]:
     """A row as a run writes it; the answer is "Berlin"."""
-    row: dict[str, Any] = {
-        "row_id": f"qa/test/{number:06d}",
-        "shard_id": "a",
-        "dataset": "qa",
-        "split": "test",
-        "source_file": "d.jsonl",
-        "source_row": number + 1,
-        "source_id": str(number),
-        "question": "q?",
-        "paraphrases": ["q1?", "q2?"],
-        "answers": ["Berlin"],
-        "relation": "",
-        "num_manual": 0,
-        "confidences": None,
-        "method": method,
-        "prediction": prediction,
-        "paraphrase_predictions": [],
-        "token_ids": [5, 6],
-        "prompt_tokens": 10,
-        "finish_reason": "newline",
-        "backend_requested": "flex",
-        "backend_used": "flex",
-        "fallback_reason": "",
-        "attempts": 1,
-        "error": "",
-    } | changes
+    own = {"source_row": number + 1, "source_id": str(number), "method": method, "prediction": prediction}
+    row = good_row(f"qa/test/{number:06d}", "a", **(own | changes))
     answers = row["answers"]
-    return {"correct": None if answers is None else exact_match(prediction, answers)} | row
+    return row | {"correct": None if answers is None else exact_match(prediction, answers)} | changes
 
 
 def failed(method: str, number: int, **changes: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
 from flexray.prompts import PromptBuilder
-from flexray.types import ConfigError, Question
+from flexray.types import ConfigError
+from tests.unit.prompts.test_builder import question
 
 CORPUS = [
     "What is the capital of Finland? Helsinki. begin of text, end of turn, system user",
@@ -90,20 +91,9 @@ def control_ids(tokenizer) -> set[int]:
 
 
 def build(tokenizer, *paraphrases: str, **texts: Any):
-    question = Question(
-        row_id="d/test/a",
-        dataset="d",
-        split="test",
-        source_file="a.jsonl",
-        source_row=1,
-        source_id="a",
-        question="?",
-        paraphrases=paraphrases,
-    )
     generation = GenerationConfig(max_new_tokens=1)
-    return PromptBuilder(tokenizer, PromptConfig(**texts), [MethodConfig()], generation, 1_000_000).build(
-        question
-    )
+    builder = PromptBuilder(tokenizer, PromptConfig(**texts), [MethodConfig()], generation, 1_000_000)
+    return builder.build(question(*paraphrases))
 
 
 def decoded(tokenizer, ids) -> str:

@@ -12,6 +12,24 @@ from tests.unit.sink.builders import SHARDS, commit, finished, shard, start
 A, B, _ = SHARDS
 
 
+@pytest.fixture
+def after_the_next_listing(monkeypatch):
+    """Lets something happen right behind a reader's next listing, which may be told something else."""
+
+    def arm(happen, told=None):
+        listed = OutputFolder.list
+
+        def once(self, name=""):
+            names = listed(self, name)
+            monkeypatch.setattr(OutputFolder, "list", listed)
+            happen()
+            return names if told is None else told
+
+        monkeypatch.setattr(OutputFolder, "list", once)
+
+    return arm
+
+
 def test_of_two_manifests_of_the_same_revision_all_readers_take_the_same(folder):
     run = start(folder)
     first = commit(folder, run, A)
@@ -26,65 +44,34 @@ def test_of_two_manifests_of_the_same_revision_all_readers_take_the_same(folder)
     assert committed_shards(folder, run.fingerprint) == {"a": winner}
 
 
-def test_a_manifest_that_is_compacted_while_it_is_read_is_found(folder, monkeypatch):
+def test_a_manifest_that_is_compacted_while_it_is_read_is_found(folder, after_the_next_listing):
     run = finished(folder)
     before = committed_shards(folder, run.fingerprint)
-    listed = OutputFolder.list
-
-    def then_compacted(self, name=""):
-        names = listed(self, name)
-        monkeypatch.setattr(OutputFolder, "list", listed)
-        compact(self, run.fingerprint, max_singles=0)
-        return names
-
-    monkeypatch.setattr(OutputFolder, "list", then_compacted)
+    after_the_next_listing(lambda: compact(folder, run.fingerprint, max_singles=0))
     assert committed_shards(folder, run.fingerprint) == before
 
 
-def test_a_listing_that_misses_what_is_compacted_meanwhile_is_not_believed(folder, monkeypatch):
+def test_a_listing_that_misses_what_is_compacted_meanwhile_is_not_believed(folder, after_the_next_listing):
     run = finished(folder)
     before = committed_shards(folder, run.fingerprint)
-    listed = OutputFolder.list
-
-    def torn(self, name=""):
-        """What a paged listing can give: the first page from before the compaction, the rest from after."""
-        monkeypatch.setattr(OutputFolder, "list", listed)
-        compact(self, run.fingerprint, max_singles=0)
-        return []
-
-    monkeypatch.setattr(OutputFolder, "list", torn)
+    # what a paged listing can give: the first page from before the compaction, the rest from after
+    after_the_next_listing(lambda: compact(folder, run.fingerprint, max_singles=0), told=[])
     assert committed_shards(folder, run.fingerprint) == before
 
 
-def test_compact_files_that_are_merged_while_they_are_read_are_followed(folder, monkeypatch):
+def test_compact_files_that_are_merged_while_they_are_read_are_followed(folder, after_the_next_listing):
     run = start(folder)
     for spec in (A, B):
         commit(folder, run, spec)
         compact(folder, run.fingerprint, max_singles=0)
     before = committed_shards(folder, run.fingerprint)
-    listed = OutputFolder.list
-
-    def then_merged(self, name=""):
-        names = listed(self, name)
-        monkeypatch.setattr(OutputFolder, "list", listed)
-        compact(self, run.fingerprint, max_files=0)
-        return names
-
-    monkeypatch.setattr(OutputFolder, "list", then_merged)
+    after_the_next_listing(lambda: compact(folder, run.fingerprint, max_files=0))
     assert committed_shards(folder, run.fingerprint) == before
 
 
-def test_a_manifest_that_vanishes_is_damage_not_an_uncommitted_shard(folder, monkeypatch):
+def test_a_manifest_that_vanishes_is_damage_not_an_uncommitted_shard(folder, after_the_next_listing):
     run = finished(folder)
-    listed = OutputFolder.list
-
-    def then_deleted(self, name=""):
-        names = listed(self, name)
-        monkeypatch.setattr(OutputFolder, "list", listed)
-        self.remove(manifest_name("b"))
-        return names
-
-    monkeypatch.setattr(OutputFolder, "list", then_deleted)
+    after_the_next_listing(lambda: folder.remove(manifest_name("b")))
     with pytest.raises(DamageError, match=r"b\.json: vanished while it was read"):
         committed_shards(folder, run.fingerprint)
 

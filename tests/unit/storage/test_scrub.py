@@ -1,6 +1,6 @@
 import pytest
 
-from flexray.sink import scrub
+from flexray.storage import scrub
 
 
 @pytest.mark.parametrize(
