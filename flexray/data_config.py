@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from glob import has_magic
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 DatasetKind = Literal["records", "webqa", "triviaqa", "pararel", "myriadlama"]
 WITHOUT_PARAPHRASES: tuple[DatasetKind, ...] = ("webqa", "triviaqa")
 FROM_TEMPLATES: tuple[DatasetKind, ...] = ("pararel", "myriadlama")
+
+Files = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
+"""Paths, URLs or globs; a single one may stand without a list."""
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
@@ -52,13 +57,13 @@ class SourceConfig(Section):
 
     kind: DatasetKind = "records"
     """records: any, read by `fields`. The others are read as published; see flexray/data/kinds."""
-    files: tuple[str, ...] = Field(min_length=1)
+    files: Files = Field(min_length=1)
     """Paths, URLs or globs of jsonl, json (one array of records), Parquet or Arrow; or a Hugging Face
     data set as a folder (save_to_disk, or Parquet files named after their split)."""
     split: str = Field(default="test", pattern=_NAME)
     """Part of every row id; the split of a data set in a folder."""
     format: Literal["auto", "jsonl", "json", "parquet", "arrow"] = "auto"
-    template_files: tuple[str, ...] = ()
+    template_files: Files = ()
     """pararel: patterns/P*.jsonl. myriadlama: rel_uri, template and type; none: the facts hold them."""
     pararel_style: Literal["completion", "mask"] = "completion"
     """completion: the patterns that end in [Y], up to there. mask: all of them, with [MASK] for [Y]."""
@@ -67,11 +72,6 @@ class SourceConfig(Section):
     max_automatic: int | None = Field(default=None, ge=0)
     template_seed: int | None = None
     """Which templates those are: drawn for each row by this seed. null: the first."""
-
-    @field_validator("files", "template_files", mode="before")
-    @classmethod
-    def _one_file(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod
@@ -108,7 +108,7 @@ class DataConfig(SourceConfig):
     """Name of the data set; part of every row id."""
     fields: Fields = Fields()
     """For kind records."""
-    paraphrase_files: tuple[str, ...] = ()
+    paraphrase_files: Files = ()
     """Further paraphrases: records {id, paraphrases, confidences or none}, joined by the row's id."""
     include_question: bool = False
     """Use the question itself as the first paraphrase. webqa and triviaqa: true unless it is set."""
@@ -118,11 +118,6 @@ class DataConfig(SourceConfig):
     """Read only the first rows of the data set. null: all."""
     shard_rows: int = Field(default=512, ge=1)
     """Rows in a shard: the unit of work, of commit and of resume."""
-
-    @field_validator("paraphrase_files", mode="before")
-    @classmethod
-    def _one_paraphrase_file(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod

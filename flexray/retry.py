@@ -9,12 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.config import RunConfig
-from flexray.data import scan, with_few_shots
-from flexray.engine.checkpoint import check_checkpoint
 from flexray.evaluation import to_table
-from flexray.methods import make_methods
 from flexray.pipeline import AnsweredShard, answer_shards, connect
-from flexray.run import Say, fingerprint_parts, provenance
+from flexray.run import Say, plan_job
 from flexray.sink import (
     Manifest,
     OutputFolder,
@@ -23,7 +20,6 @@ from flexray.sink import (
     hold,
     load_run,
     recommit_shard,
-    start_run,
 )
 from flexray.sink.committed import load_shard
 from flexray.sink.rows import keys_of
@@ -55,20 +51,11 @@ def retry_errors(config: RunConfig, *, say: Say = print) -> RetryResult:
     """
     folder = OutputFolder(config.output)
     load_run(folder)  # where there is no run, none is to be started
-    folder.prepare()
-    check_checkpoint(config.model.path)
-    config = with_few_shots(config)
-    found = scan(config.data)
+    job = plan_job(config, folder)
+    config, found = job.config, job.found
     answered = 0
     with hold(folder, say=say) as lock:
-        record = start_run(
-            folder,
-            parts=fingerprint_parts(config, found),
-            config=config.model_dump(mode="json"),
-            provenance=provenance(),
-            shards=found.shards,
-            methods=tuple(method.name for method in make_methods(config.methods)),
-        )
+        record = job.start(folder)
         committed = committed_shards(folder, record.fingerprint)
         faulty = {name: manifest for name, manifest in committed.items() if manifest.accounting.errors}
         if faulty:

@@ -24,6 +24,7 @@ from flexray.sink import (
     Lock,
     Manifest,
     OutputFolder,
+    RunRecord,
     commit_shard,
     committed_shards,
     compact,
@@ -61,6 +62,37 @@ class RunResult:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What is to be done, checked as far as it can be before the output folder is held."""
+
+    config: RunConfig
+    """With its few-shots drawn: all rows of a run have the same context."""
+    found: Scan
+    parts: dict[str, Any]
+
+    def start(self, folder: OutputFolder, *, known: bool = False) -> RunRecord:
+        """The record of this run in its folder (see `start_run`)."""
+        return start_run(
+            folder,
+            known=known,
+            parts=self.parts,
+            config=self.config.model_dump(mode="json"),
+            provenance=provenance(),
+            shards=self.found.shards,
+            methods=tuple(method.name for method in make_methods(self.config.methods)),
+        )
+
+
+def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
+    """Check storage and model, draw few-shots, scan the data. Raises UserError."""
+    folder.prepare()
+    check_checkpoint(config.model.path)
+    config = with_few_shots(config)
+    found = scan(config.data)
+    return Job(config=config, found=found, parts=fingerprint_parts(config, found))
+
+
 def run(config: RunConfig, *, fresh: bool = False, say: Say = print) -> RunResult:
     """Run, or resume, a job.
 
@@ -73,22 +105,11 @@ def run(config: RunConfig, *, fresh: bool = False, say: Say = print) -> RunResul
     """
     start = time.perf_counter()
     folder = OutputFolder(config.output)
-    folder.prepare()
-    check_checkpoint(config.model.path)
-    config = with_few_shots(config)  # drawn once: all rows of a run have the same context
-    found = scan(config.data)
-    parts = fingerprint_parts(config, found)
+    job = plan_job(config, folder)
+    config, found = job.config, job.found
     with hold(folder, say=say) as lock:
         discarded = fresh and discard_run(folder)  # not before it is known that this start can go on
-        record = start_run(
-            folder,
-            known=discarded,
-            parts=parts,
-            config=config.model_dump(mode="json"),
-            provenance=provenance(),
-            shards=found.shards,
-            methods=tuple(method.name for method in make_methods(config.methods)),
-        )
+        record = job.start(folder, known=discarded)
         compact(folder, record.fingerprint)  # here and below nobody commits
         before = committed_shards(folder, record.fingerprint)
         rows_before = sum(m.rows for m in before.values())

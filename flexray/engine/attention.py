@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 
-from flexray.masks.visibility import ScoreMod
+from flexray.masks.visibility import KeyTables, QueryTables, ScoreMod, dense_biases, dense_mask
 from flexray.types import Backend
 
 ATTENTION_NAME = "flexray"
@@ -30,6 +30,19 @@ class DenseView:
     slots: Tensor  # int64 [B, L]
     mask: Tensor  # bool [B, 1, T, L]
     bias: Tensor | None  # float32 [B, 1, T, L], added to the scores
+
+
+def dense_view(
+    blocks_BN: Tensor, block_size: int, queries: QueryTables, keys: KeyTables, *, biased: bool
+) -> DenseView:
+    """The view of blocks, int64 [B, N]: L is N * block_size."""
+    slots = blocks_BN[:, :, None] * block_size + torch.arange(block_size, device=blocks_BN.device)
+    slots_BL = slots.flatten(1)
+    return DenseView(
+        slots_BL,
+        dense_mask(queries, keys, slots_BL),
+        dense_biases(queries, keys, slots_BL) if biased else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

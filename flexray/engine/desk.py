@@ -7,7 +7,8 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flexray.engine.decode import DecodeBatch, DecodeState
+from flexray.engine.decode import DecodeBatch
+from flexray.engine.decode_state import DecodeState
 from flexray.engine.kv_pool import KVPool, Placement
 from flexray.engine.prefill import PlacedRow, PrefillBatch
 from flexray.engine.stats import EngineStats

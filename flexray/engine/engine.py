@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig
 from flexray.engine import llama
 from flexray.engine.budget import Budget, plan_budget
-from flexray.engine.decode import DecodeState
+from flexray.engine.decode_state import DecodeState
 from flexray.engine.desk import Desk, Passes, Row, plan_trunks
 from flexray.engine.fallback import Ladder, describe, handled_errors, is_out_of_memory
 from flexray.engine.flow import Flow

@@ -22,11 +22,9 @@ from flexray.engine.fusion import Fuser, choose_tokens
 from flexray.engine.prefill import Stream, copy_context, place_row, prefill, rows_stream
 from flexray.engine.stats import EngineStats
 from flexray.engine.transfer import to_device
-from flexray.masks.block_mask import BlockLists, BlockMaskCache
+from flexray.masks.block_mask import NO_BLOCKS, BlockMaskCache
 from flexray.methods import Fusion
 from flexray.types import Backend
-
-NO_BLOCKS = BlockLists(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +145,8 @@ class Flow:
         for fusion, members in _by_fusion(active).items():
             branches = [branch for _, branch in members]
             batch = desk.decode_batch(passes.backend, fusion, self.budget.decode_bucket(len(branches)))
-            batch.choose([branch.place for branch in branches], *_groups(branches))
+            groups = () if fusion is None else _groups(branches)
+            batch.choose([branch.place for branch in branches], *groups)
             rows = {branch.row for branch in branches}
             widest = len(desk.pool.context_blocks) + max(
                 len(row.placement.blocks) for row in rows if row.placement

@@ -16,21 +16,24 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers import LlamaForCausalLM
 
 from flexray.engine import llama
-from flexray.engine.attention import AttentionPlan, DenseView
+from flexray.engine.attention import AttentionPlan, dense_view
 from flexray.engine.budget import Budget
 from flexray.engine.kv_pool import BLOCK_SIZE, PADDING_CODE, KVPool, Placement, row_blocks
 from flexray.engine.transfer import to_device
-from flexray.masks.block_mask import QUERY_TILE, BlockLists, BlockMaskCache, make_block_mask, tile_blocks
+from flexray.masks.block_mask import (
+    NO_BLOCKS,
+    QUERY_TILE,
+    BlockLists,
+    BlockMaskCache,
+    make_block_mask,
+    tile_blocks,
+)
 from flexray.masks.layout import CONTEXT_CODE, PART_BITS, Sample
-from flexray.masks.visibility import QueryTables, dense_biases, dense_mask, make_biases, make_visible
+from flexray.masks.visibility import QueryTables, make_biases, make_visible
 from flexray.types import Backend
 
 COPIES_AT_ONCE = 256
 """Rotated copies of the context written in one go; bounds the memory this takes."""
-
-
-NO_BLOCKS = BlockLists(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
-
 
 # The columns of a stream, int64: what a pass has to know of each token.
 ID, POSITION, SEEN, OWN, ORDER, SLOT = range(6)
@@ -97,14 +100,13 @@ def context_stream(token_ids: Sequence[int], pool: KVPool) -> Stream:
     index = np.arange(C)
     code = np.full(C, CONTEXT_CODE)
     columns = np.stack([np.asarray(token_ids), index, code, code, index, pool.context_slots])
-    nothing = np.zeros(0, dtype=np.int64)
     return Stream(
         columns,
         np.zeros((2, C), dtype=np.float32),
         np.zeros(C, dtype=np.int64),
         np.array([C - 1]),
         [pool.context_blocks],
-        BlockLists(nothing, nothing),
+        NO_BLOCKS,
     )
 
 
@@ -156,7 +158,7 @@ class PrefillBatch:
 
     def __init__(self, bucket: int, pool: KVPool, *, biased: bool):
         assert bucket % QUERY_TILE == 0
-        self.bucket, self.pool = bucket, pool
+        self.bucket, self.pool, self.biased = bucket, pool, biased
         device, tiles = pool.device, bucket // QUERY_TILE
         self.tables = QueryTables.zeros((1, bucket), device)
         self.block_counts = torch.zeros((2, 1, 1, tiles), dtype=torch.int32, device=device)
@@ -177,12 +179,15 @@ class PrefillBatch:
         columns[:, :S] = stream.columns
         ids, positions, seen, own, order, slots = to_device(columns, device)
         biases = None
-        if self.score_mod is not None:
+        if self.biased:
             biases = to_device(np.pad(stream.biases, ((0, 0), (0, self.bucket - S))), device)
         self.tables.refresh(seen, own, order, biases)
         if backend != "flex":
-            plan = AttentionPlan(backend, slots, calls, dense=self._dense(stream))
-            return ids, positions, plan
+            seen = np.concatenate([[0], stream.shared.full, stream.shared.partial, *stream.blocks])
+            dense = dense_view(
+                to_device(seen[None], device), BLOCK_SIZE, self.tables, self.pool.tables, biased=self.biased
+            )
+            return ids, positions, AttentionPlan(backend, slots, calls, dense=dense)
         rows = np.pad(stream.rows, (0, self.bucket - S), constant_values=len(stream.blocks))
         counts, indices = tile_blocks(rows, stream.shared, [*stream.blocks, np.zeros(1, dtype=np.int64)])
         self.block_counts.copy_(to_device(counts, device)[:, None, None])
@@ -199,16 +204,6 @@ class PrefillBatch:
                 block_size=BLOCK_SIZE,
                 mask_mod=self.mask_mod,
             ),
-        )
-
-    def _dense(self, stream: Stream) -> DenseView:
-        seen = np.concatenate([[0], stream.shared.full, stream.shared.partial, *stream.blocks])
-        slots = (seen[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).reshape(1, -1)
-        slots_BL = to_device(slots, self.pool.device)
-        return DenseView(
-            slots_BL,
-            dense_mask(self.tables, self.pool.tables, slots_BL),
-            None if self.score_mod is None else dense_biases(self.tables, self.pool.tables, slots_BL),
         )
 
 

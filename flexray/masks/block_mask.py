@@ -28,6 +28,9 @@ class BlockLists:
     partial: np.ndarray  # int64
 
 
+NO_BLOCKS = BlockLists(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+
+
 def tile_blocks(
     rows_of_token: np.ndarray, shared: BlockLists, blocks_of_row: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:

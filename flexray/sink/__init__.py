@@ -19,8 +19,8 @@ from flexray.sink.records import Accounting, Manifest, RunRecord, fingerprint
 from flexray.sink.repair import RepairResult, repair
 from flexray.sink.report import Finding, VerifyReport
 from flexray.sink.run import discard_run, load_run, start_run
-from flexray.sink.scrub import scrub
 from flexray.sink.verify import verify
+from flexray.storage import scrub
 
 __all__ = [
     "Accounting",

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from flexray.sink.scrub import scrub
+from flexray.storage import scrub
 
 DEAD = "dead"
 

@@ -27,7 +27,7 @@ from flexray.sink.records import (
     keys_digest,
 )
 from flexray.sink.rows import columns_of, expected_keys
-from flexray.sink.scrub import scrub
+from flexray.storage import scrub
 from flexray.types import ROW_SCHEMA, OutputError, ShardSpec
 
 _ELSE = "Use another output folder, or start afresh with --fresh (make: FRESH=1)."
