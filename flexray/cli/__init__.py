@@ -1,0 +1,19 @@
+"""The command line; a module for each kind of command.
+
+Exit codes: 0 done; 1 the output is not in order, or above the run's limits; 2 something the user can put
+right.
+What a command needs is imported when it runs, so that `--help` and an error in a configuration are quick.
+"""
+
+import sys
+
+from flexray.cli import generate, inspect, machine, output  # noqa: F401  each adds its commands
+from flexray.cli.app import app
+
+
+def main() -> None:
+    """Entry point of `flexray`."""
+    sys.exit(app())
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,42 @@
+"""The application, and what its commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from flexray.storage import scrub
+from flexray.terminal import printable
+from flexray.types import UserError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+ConfigOption = Annotated[
+    list[str], typer.Option("--config", "-c", help="YAML file, path or URL; repeatable, a later one wins.")
+]
+OutputArgument = Annotated[str, typer.Argument(help="Output folder or URL of a run.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", help="section.key=value, overrides the file; repeatable.")
+]
+
+
+def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """A fault of the user's is one clear message and exit code 2, not a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except UserError as e:
+            typer.echo(f"error: {printable(scrub(str(e)))}", err=True)
+            raise typer.Exit(2) from e
+
+    return wrapped
+
+
+def say(line: str) -> None:
+    """A line of progress."""
+    print(printable(line), flush=True)

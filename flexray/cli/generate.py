@@ -1,0 +1,51 @@
+"""The commands that answer a data set."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flexray.cli.app import ConfigOption, SetOption, app, reports_user_errors, say
+
+
+@app.command()
+@reports_user_errors
+def run(
+    config: ConfigOption,
+    set_: SetOption = [],  # noqa: B006  typer reads the default, nobody changes it
+    fresh: Annotated[bool, typer.Option(help="Discard the output folder's earlier run first.")] = False,
+) -> None:
+    """Answer a data set; resumes where an earlier start of the same run ended."""
+    from flexray.config import load_config
+
+    checked = load_config(config, set_)
+    from flexray.report import print_summary
+    from flexray.run import run as run_job
+
+    result = run_job(checked, fresh=fresh, say=say)
+    shards = [
+        {"shard_id": m.shard_id, "seconds": m.seconds, **m.accounting.model_dump()}
+        for m in result.manifests.values()
+    ]
+    # the wall time is that of this start's rows only
+    seconds = None if result.rows_before else result.seconds
+    print_summary(shards, method=", ".join(m.name for m in checked.methods), seconds=seconds)
+    if over := result.over_limits(checked.limits):
+        typer.echo(f"error: {over}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command("retry-errors")
+@reports_user_errors
+def retry_errors(
+    config: ConfigOption,
+    set_: SetOption = [],  # noqa: B006
+) -> None:
+    """Answer the error rows of a run again; good rows, and shards not committed yet, stay as they are."""
+    from flexray.config import load_config
+
+    checked = load_config(config, set_)
+    from flexray.retry import retry_errors as retry
+
+    typer.echo(retry(checked, say=say).summary_line())

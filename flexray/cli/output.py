@@ -1,0 +1,72 @@
+"""The commands that read, check and mend an output folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flexray.cli.app import OutputArgument, app, reports_user_errors, say
+from flexray.terminal import printable
+
+MAX_FINDINGS = 100  # printed; a run that has just begun may miss a hundred thousand shards
+
+
+@app.command()
+@reports_user_errors
+def verify(
+    output: OutputArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+) -> None:
+    """Check an output folder: exit code 1 if a row is missing, doubled, damaged or unaccounted."""
+    from flexray.sink import OutputFolder
+    from flexray.sink import verify as verify_folder
+
+    report = verify_folder(OutputFolder(output))
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        for finding in report.findings[:MAX_FINDINGS]:
+            typer.echo(printable(finding))
+        if len(report.findings) > MAX_FINDINGS:
+            typer.echo(f"... and {len(report.findings) - MAX_FINDINGS} more findings; --json has them all")
+        typer.echo(report.summary_line())
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+@reports_user_errors
+def repair(
+    output: OutputArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be moved.")] = False,
+    orphans: Annotated[
+        bool, typer.Option("--orphans", help="Move files that no manifest names however young they are.")
+    ] = False,
+) -> None:
+    """Move what verify finds damaged into OUT/_quarantine, so that `run` computes it again."""
+    from flexray.sink import OutputFolder
+    from flexray.sink import repair as repair_folder
+
+    done = repair_folder(OutputFolder(output), dry_run=dry_run, all_orphans=orphans, say=say)
+    typer.echo(done.summary_line())
+
+
+@app.command()
+@reports_user_errors
+def evaluate(
+    outputs: Annotated[list[str], typer.Argument(help="Output folders or URLs of runs.")],
+    baseline: Annotated[str | None, typer.Option(help="Compare with this method only.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there.")] = None,
+    by_relation: Annotated[bool, typer.Option("--by-relation", help="Print each relation too.")] = False,
+) -> None:
+    """Score the methods of one or several runs on the committed rows, and compare them row by row."""
+    from flexray.evaluation import evaluate as evaluate_runs
+    from flexray.evaluation import print_evaluation
+
+    evaluation = evaluate_runs(outputs, baseline=baseline)
+    print_evaluation(evaluation, by_relation=by_relation)
+    if json_file is not None:
+        evaluation.write_json(json_file)
