@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from flexray.data_config import DataConfig, FewShotData
 from flexray.data_config import Fields as Fields
@@ -33,16 +33,40 @@ class FewShot(_Section):
 
 
 class PromptConfig(_Section):
+    chat: bool = False
+    """For instruct models: the tokenizer's chat template frames the prompt. Instruction: system message;
+    few-shots: user and assistant turns; question: last user turn. Templates that write a date are told
+    26 July 2024, those that can switch thinking on leave it off."""
     instruction: str = ""
     few_shots: tuple[FewShot, ...] = ()
     few_shot_data: FewShotData | None = None
     """In place of few_shots: draw them from other rows."""
     question_template: str = "\nQ: {question}"
-    """One paraphrase, in a segment and in a few-shot."""
-    cue: str = Field(default="\nA:", min_length=1)
-    """Opens the answer region; the answer of a few-shot stands behind it."""
+    """One paraphrase, in a segment and in a few-shot. With chat: the whole turn, by default "{question}"."""
+    cue: str = "\nA:"
+    """Opens the answer region; the answer of a few-shot stands behind it. With chat: none, as the template
+    opens the answer."""
     add_bos: bool = True
-    """Start the context with the tokenizer's BOS, if it has one."""
+    """Start the context with the tokenizer's BOS, if it has one. With chat: as the template does."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_chat(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and tree.get("chat") is True:
+            return {"question_template": "{question}", "cue": "", **tree}
+        return tree
+
+    @field_validator("cue")
+    @classmethod
+    def _opens_the_answer(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("chat"):
+            if value:
+                raise ValueError(
+                    'with prompt.chat the template opens the answer. Leave cue out, or set it to ""'
+                )
+        elif not value:
+            raise ValueError("must not be empty without prompt.chat")
+        return value
 
     @field_validator("question_template")
     @classmethod
@@ -60,7 +84,8 @@ class PromptConfig(_Section):
 
 class MethodConfig(_Section):
     kind: str = "attention"
-    """attention, origin, per_prompt, avg, max, weighted_avg or weighted_max; the rest is for attention."""
+    """attention, origin, per_prompt, avg, max, weighted_avg, weighted_max, sampled or confidence. The first
+    four settings are for attention, the last four for sampled and confidence."""
     layout: Literal["shared_context", "full_prompt", "myriadlama"] = "shared_context"
     """full_prompt: each paraphrase has a copy of the context of its own. myriadlama: shared_context with
     manual and automatic templates."""
@@ -70,6 +95,13 @@ class MethodConfig(_Section):
     """myriadlama: the manual templates see each other, each those before it."""
     paraphrase_scale: float | Literal["-log N"] = 0.0
     """Added to the scores of the answer against the paraphrases; "-log N" makes all N weigh as one."""
+    samples: int = Field(default=8, ge=1, le=1000)
+    """Answers drawn: sampled: of the first paraphrase; confidence: of each one."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Divides the logits before an answer is drawn."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Tokens are drawn from the likeliest ones that together have this probability."""
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _crossing(self) -> MethodConfig:
@@ -81,7 +113,15 @@ class MethodConfig(_Section):
     def name(self) -> str:
         """The `method` of each output row."""
         if self.kind != "attention":
-            return self.kind
+            drawn = {"samples": self.samples, "temperature": self.temperature}
+            drawn |= {"top_p": self.top_p, "seed": self.seed}
+            fields = type(self).model_fields
+            return "/".join(
+                [
+                    self.kind,
+                    *(f"{key} {value:g}" for key, value in drawn.items() if value != fields[key].default),
+                ]
+            )
         parts = ["attention", self.layout, self.positions]
         parts += ["cross"] * self.cross_attention
         parts += [f"scale {self.paraphrase_scale}"] if self.paraphrase_scale else []

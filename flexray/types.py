@@ -87,6 +87,7 @@ class Prompt:
     cue: tuple[int, ...]
     num_manual: int = 0  # the first so many segments are manual templates
     confidences: tuple[float, ...] | None = None  # of each segment
+    row_id: str = ""  # what is drawn at random for this sample depends on it, and on nothing around it
 
     def __post_init__(self) -> None:
         if not self.segments or any(not s for s in self.segments):
@@ -141,8 +142,9 @@ ROW_SCHEMA = pa.schema(
         pa.field("confidences", pa.list_(pa.float64())),  # null: unknown
         pa.field("method", pa.string(), nullable=False),
         pa.field("prediction", pa.string(), nullable=False),
-        # of each paraphrase answered alone (method per_prompt); else empty
+        # of each paraphrase answered alone (methods per_prompt and confidence); else empty
         pa.field("paraphrase_predictions", pa.list_(pa.string()), nullable=False),
+        pa.field("samples", pa.list_(pa.string()), nullable=False),  # the answers drawn (sampled); else empty
         pa.field("correct", pa.bool_()),  # null: error row, or nothing to score against
         pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("prompt_tokens", pa.int32(), nullable=False),

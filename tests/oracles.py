@@ -211,3 +211,35 @@ def fused(
         return total
 
     return greedy(model, scores, max_new_tokens, stop_ids)
+
+
+def sampled(
+    model: LlamaForCausalLM,
+    prompt: Prompt,
+    paraphrase: int,
+    numbers: Sequence[float],
+    *,
+    temperature: float,
+    top_p: float,
+    stop_ids: Collection[int] = (),
+) -> list[int]:
+    """An answer to one paraphrase alone whose i-th token is drawn with the i-th number, each in [0, 1)."""
+    generated: list[int] = []
+    for number in numbers:
+        logits = logits_alone(model, prompt, paraphrase, generated).double()
+        probs = (logits / temperature).softmax(-1).tolist()
+        tokens = sorted(range(len(probs)), key=lambda token: -probs[token])
+        nucleus: list[int] = []
+        for token in tokens:
+            nucleus.append(token)
+            if sum(probs[t] for t in nucleus) >= top_p:
+                break
+        left = number * sum(probs[t] for t in nucleus)
+        for token in nucleus:
+            left -= probs[token]
+            if left < 0:
+                break
+        generated.append(token)
+        if token in stop_ids:
+            break
+    return generated

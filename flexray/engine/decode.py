@@ -12,13 +12,13 @@ from transformers import LlamaForCausalLM
 
 from flexray.engine import llama
 from flexray.engine.attention import AttentionPlan, dense_view
+from flexray.engine.choosing import Fuser, choose_tokens
 from flexray.engine.decode_state import DecodeState
-from flexray.engine.fusion import Fuser, choose_tokens
 from flexray.engine.kv_pool import BLOCK_SIZE, KVPool
 from flexray.engine.transfer import to_device
 from flexray.masks.block_mask import BlockMaskCache, make_block_mask
 from flexray.masks.visibility import QueryTables, make_biases, make_visible
-from flexray.methods import Fusion
+from flexray.methods import TOGETHER, Choice
 from flexray.types import Backend
 
 
@@ -26,7 +26,7 @@ class DecodeBatch:
     """One batch size of one backend: the static tensors a step reads, refreshed in place, and its mask.
 
     Args:
-        fusion: how its branches choose their tokens.
+        choice: how its branches choose their tokens.
         group: query heads for each key/value head.
     """
 
@@ -37,16 +37,16 @@ class DecodeBatch:
         pool: KVPool,
         *,
         backend: Backend,
-        fusion: Fusion | None,
+        choice: Choice,
         group: int,
         biased: bool,
     ):
         self.size, self.state, self.pool = size, state, pool
-        self.backend, self.biased = backend, biased
+        self.backend, self.choice, self.biased = backend, choice, biased
         device = pool.device
         self.chosen: tuple[int, ...] = ()
         self.places = torch.full((size,), state.padding_place, dtype=torch.int64, device=device)
-        self.fuser = None if fusion is None else Fuser(fusion, size, device)
+        self.fuser = Fuser(size, device) if choice in TOGETHER else None
         # folded heads are query tokens: each of the G copies of a branch has the branch's tables
         self.tables = QueryTables.zeros((size, group if backend == "flex" else 1), device)
         self.block_counts = torch.zeros((2, size, 1, 1), dtype=torch.int32, device=device)
@@ -60,7 +60,7 @@ class DecodeBatch:
     def choose(
         self, places: Sequence[int], groups: Sequence[int] = (), weights: Sequence[float] = ()
     ) -> None:
-        """Decode these branches from now on; with a fusion, those of one group choose tokens together."""
+        """Decode these branches from now on; those of one group choose their tokens together."""
         state = self.state
         if self.chosen == (state.admissions, *places):
             return  # the same branches as before
@@ -76,9 +76,8 @@ class DecodeBatch:
     def block_mask(self, cache: BlockMaskCache) -> BlockMask:
         """The mask of this batch size over this pool: its tensors' contents follow the branches."""
         pool = self.pool
-        fusion = self.fuser.fusion if self.fuser else None
         return cache.get(
-            ("decode", self.size, fusion, pool.num_slots, BLOCK_SIZE, str(pool.device)),
+            ("decode", self.size, self.choice, pool.num_slots, BLOCK_SIZE, str(pool.device)),
             lambda: make_block_mask(
                 self.block_counts,
                 self.block_indices,
@@ -147,10 +146,11 @@ def _step(
     hidden = llama.forward(
         model, state.token[places, None], state.position[places, None], plan, pool.keys, pool.values
     )
-    best = choose_tokens(llama.logits(model, hidden[:, 0]), batch.fuser)
+    chances = state.chances(places) if batch.choice == "sample" else None
+    chosen = choose_tokens(llama.logits(model, hidden[:, 0]), batch.choice, batch.fuser, chances)
 
     going = ~state.done[places]
-    token = torch.where(going, best, state.token[places])
+    token = torch.where(going, chosen, state.token[places])
     produced = state.produced[places] + going
     state.output[places, (produced - 1).clamp_min(0)] = token
     state.token[places] = token

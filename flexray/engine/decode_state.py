@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flexray.engine.choosing import Chances, uniform_numbers
 from flexray.engine.kv_pool import BLOCK_SIZE, PADDING_CODE, KVPool, Placement, row_blocks
 from flexray.engine.transfer import to_device
 from flexray.masks.block_mask import BlockLists
 from flexray.masks.layout import FIRST_BRANCH, PART_BITS, Shape
+from flexray.methods import Draw
 
 
 class DecodeState:
@@ -39,6 +41,8 @@ class DecodeState:
         self.output = zeros(R + 1, max_new_tokens)
         self.slots = zeros(R + 1, max_new_tokens)  # where each generated token's K/V go
         self.biases = zeros(2, R + 1, dtype=torch.float32)
+        self.draws = zeros(2, R + 1, dtype=torch.float32)  # temperature and top_p of those that sample
+        self.uniforms = zeros(R + 1, max_new_tokens, dtype=torch.float32)  # for each token to generate
         # [2, ...]: partial blocks, full blocks. Of the partial ones a branch looks at the first
         # `other_blocks`, and at those that its answer has reached; its first token stands at
         # `answer_offset` in the first of them.
@@ -120,6 +124,21 @@ class DecodeState:
         self.done[places] = stop[first_tokens]
         if self.max_new_tokens == 1:
             self.done.index_fill_(0, places, True)
+
+    def set_draws(self, places: Tensor, draws: Sequence[Draw], row_ids: Sequence[str]) -> None:
+        """How branches sample, before they have their first token. places: int64 [N]."""
+        device, count = self.token.device, self.max_new_tokens
+        settings = np.asarray([(d.temperature, d.top_p) for d in draws], dtype=np.float32)
+        numbers = [uniform_numbers(d, row_id, count) for d, row_id in zip(draws, row_ids, strict=True)]
+        self.produced.index_fill_(0, places, 0)
+        self.draws[:, places] = to_device(settings.T.copy(), device)
+        self.uniforms[places] = to_device(np.stack(numbers), device)
+
+    def chances(self, places: Tensor) -> Chances:
+        """What branches draw their next tokens with."""
+        next_one = self.produced[places].clamp_max(self.max_new_tokens - 1)  # of one that is done, any
+        temperature, top_p = self.draws[:, places]
+        return Chances(temperature, top_p, self.uniforms[places, next_one])
 
     def leave(self, places: Sequence[int]) -> None:
         """Take places back."""

@@ -13,7 +13,7 @@ from flexray.engine.kv_pool import KVPool, Placement
 from flexray.engine.prefill import PlacedRow, PrefillBatch
 from flexray.engine.stats import EngineStats
 from flexray.masks.layout import Sample, Trunk, View, lay_out
-from flexray.methods import Fusion, Method
+from flexray.methods import Choice, Draw, Method
 from flexray.types import Backend, Prompt
 
 
@@ -40,7 +40,8 @@ class Branch:
     row: Row
     number: int  # in its row
     method: int  # in the run
-    fusion: Fusion | None
+    choice: Choice
+    draw: Draw | None
     weight: float  # in its group: the branches of one method that choose their tokens together
     place: int = -1  # in the decode state
     steps_left: int = 0  # decode steps until it is done at the latest
@@ -76,10 +77,13 @@ class Row:
     def _branches(self) -> list[tuple[Branch, View]]:
         found: list[tuple[Branch, View]] = []
         for number, method in self.plan.methods:
+            if method.needs_confidences and self.prompt.confidences is None:
+                continue
             views = method.views(self.prompt)
             weights = method.weights(self.prompt) if method.weights else [1 / len(views)] * len(views)
-            for view, weight in zip(views, weights, strict=True):
-                found.append((Branch(self, len(found), number, method.fusion, weight), view))
+            draws = method.draws(self.prompt) if method.draws else [None] * len(views)
+            for view, weight, draw in zip(views, weights, draws, strict=True):
+                found.append((Branch(self, len(found), number, method.choice, draw, weight), view))
         return found
 
     @property
@@ -98,7 +102,7 @@ class Desk:
     group: int  # query heads for each key/value head
     biased: bool
     prefills: dict[int, PrefillBatch] = dataclasses.field(default_factory=dict)
-    decodes: dict[tuple[Backend, Fusion | None, int], DecodeBatch] = dataclasses.field(default_factory=dict)
+    decodes: dict[tuple[Backend, Choice, int], DecodeBatch] = dataclasses.field(default_factory=dict)
 
     def prefill_batch(self, bucket: int) -> PrefillBatch:
         """The pass of that many tokens."""
@@ -106,16 +110,16 @@ class Desk:
             self.prefills[bucket] = PrefillBatch(bucket, self.pool, biased=self.biased)
         return self.prefills[bucket]
 
-    def decode_batch(self, backend: Backend, fusion: Fusion | None, size: int) -> DecodeBatch:
+    def decode_batch(self, backend: Backend, choice: Choice, size: int) -> DecodeBatch:
         """The batch of that size."""
-        key = (backend, fusion, size)
+        key = (backend, choice, size)
         if key not in self.decodes:
             self.decodes[key] = DecodeBatch(
                 size,
                 self.state,
                 self.pool,
                 backend=backend,
-                fusion=fusion,
+                choice=choice,
                 group=self.group,
                 biased=self.biased,
             )

@@ -18,17 +18,18 @@ from flexray.engine.prefill import context_stream
 from flexray.engine.stats import EngineStats
 from flexray.engine.stopping import StopRule, make_stop_rule
 from flexray.masks.block_mask import BlockMaskCache
-from flexray.methods import make_methods
+from flexray.methods import TOGETHER, make_methods
 from flexray.types import Backend, Generation, Prompt
 
 MASK_CACHE_BYTES = 256 * 2**20
+NO_CONFIDENCES = "the prompt has no confidences to weigh its paraphrases by"
 
 Answers = tuple[Generation, ...]
-"""What one method says to one prompt: one answer, or one for each paraphrase if each is asked alone."""
+"""What one method says to one prompt: one answer, or several if its branches answer each for itself."""
 
 
 class Engine:
-    """Answers prompts with one LLaMA, greedily, by one or more methods.
+    """Answers prompts with one LLaMA, by one or more methods.
 
     Args:
         model: a LlamaForCausalLM in eval mode, on its device. It is patched in place, and must own its
@@ -84,15 +85,19 @@ class Engine:
                 rows = [Row(i, prompts[i], plan, self.generation.max_new_tokens) for i in indices]
                 # length-sorted: rows prefilled together are alike, and the long ones find the pool empty
                 rows.sort(key=lambda row: -row.sample.num_tokens)
-                self._answer(context, self._refuse_too_large(context, rows, done), done)
+                self._answer(context, self._refuse(context, rows, done), done)
         return [tuple(done[i, m] for m in range(len(self.methods))) for i in range(len(prompts))]
 
-    def _refuse_too_large(
+    def _refuse(
         self, context: tuple[int, ...], rows: list[Row], done: dict[tuple[int, int], Answers]
     ) -> list[Row]:
-        """Fail rows that no pool on this device can hold, estimated before anything is computed."""
+        """Fail rows that no pool on this device can hold, estimated before anything is computed, and rows of
+        which all methods need confidences that they do not have."""
         good = []
         for row in rows:
+            if not row.branches:
+                self._fail(row, NO_CONFIDENCES, [], 0, done)
+                continue
             needed = self.budget.least_slots(len(context), row.num_slots)
             if needed <= self.budget.max_slots:
                 good.append(row)
@@ -206,6 +211,9 @@ class Engine:
     ) -> None:
         for number, method in row.plan.methods:
             answers = [b.token_ids for b in row.branches if b.method == number and b.token_ids is not None]
+            if not answers:
+                done[row.index, number] = self._failure(NO_CONFIDENCES, [], 0)
+                continue
             done[row.index, number] = tuple(
                 Generation(
                     token_ids=tuple(token_ids),
@@ -216,19 +224,22 @@ class Engine:
                     attempts=attempts,
                 )
                 # branches that choose together say the same
-                for token_ids in (answers if method.fusion is None else answers[:1])
+                for token_ids in (answers[:1] if method.choice in TOGETHER else answers)
             )
 
     def _fail(
         self, row: Row, error: str, reasons: list[str], attempts: int, done: dict[tuple[int, int], Answers]
     ) -> None:
         for number, _ in row.plan.methods:
-            done[row.index, number] = (
-                Generation(
-                    finish_reason="error",
-                    backend_requested=self.config.backend,
-                    fallback_reason="; ".join(reasons),
-                    attempts=attempts,
-                    error=error,
-                ),
-            )
+            done[row.index, number] = self._failure(error, reasons, attempts)
+
+    def _failure(self, error: str, reasons: list[str], attempts: int) -> Answers:
+        return (
+            Generation(
+                finish_reason="error",
+                backend_requested=self.config.backend,
+                fallback_reason="; ".join(reasons),
+                attempts=attempts,
+                error=error,
+            ),
+        )

@@ -16,14 +16,15 @@ from transformers import LlamaForCausalLM
 from flexray import faults
 from flexray.engine import llama
 from flexray.engine.budget import Budget
+from flexray.engine.choosing import Fuser, choose_tokens
 from flexray.engine.decode import decode
+from flexray.engine.decode_state import DecodeState
 from flexray.engine.desk import Branch, Desk, Passes, Row
-from flexray.engine.fusion import Fuser, choose_tokens
 from flexray.engine.prefill import Stream, copy_context, place_row, prefill, rows_stream
 from flexray.engine.stats import EngineStats
 from flexray.engine.transfer import to_device
 from flexray.masks.block_mask import NO_BLOCKS, BlockMaskCache
-from flexray.methods import Fusion
+from flexray.methods import TOGETHER, Choice
 from flexray.types import Backend
 
 
@@ -104,7 +105,7 @@ class Flow:
         places = state.admit([s.shape for s in samples], placements, pool.context_lists)
         for branch, place in zip(branches, places, strict=True):
             branch.place, branch.steps_left = place, state.max_new_tokens - 1
-        first_tokens = self._first_tokens(last_BD, branches)
+        first_tokens = self._first_tokens(last_BD, branches, state)
         state.start(to_device(np.asarray(places), pool.device), first_tokens, self.stop)
         self.stats.prefill_tokens += sum(s.num_tokens for s in samples)
         self.stats.prefill_seconds += time.perf_counter() - start
@@ -126,26 +127,32 @@ class Flow:
         return torch.cat(ends)
 
     @torch.no_grad()
-    def _first_tokens(self, last_BD: Tensor, branches: list[Branch]) -> Tensor:
+    def _first_tokens(self, last_BD: Tensor, branches: list[Branch], state: DecodeState) -> Tensor:
         """The first token of each branch, int64 [B]."""
-        tokens = torch.empty(len(branches), dtype=torch.int64, device=last_BD.device)
-        for fusion, members in _by_fusion(branches).items():
-            index = to_device(np.asarray([i for i, _ in members]), last_BD.device)
-            fuser = None
-            if fusion is not None:
-                fuser = Fuser(fusion, len(members), last_BD.device)
+        device = last_BD.device
+        tokens = torch.empty(len(branches), dtype=torch.int64, device=device)
+        for choice, members in _by_choice(branches).items():
+            index = to_device(np.asarray([i for i, _ in members]), device)
+            fuser, chances = None, None
+            if choice in TOGETHER:
+                fuser = Fuser(len(members), device)
                 fuser.choose(*_groups([branch for _, branch in members]))
-            tokens[index] = choose_tokens(llama.logits(self.model, last_BD[index]), fuser)
+            elif choice == "sample":
+                places = to_device(np.asarray([branch.place for _, branch in members]), device)
+                draws = [branch.draw for _, branch in members if branch.draw is not None]
+                state.set_draws(places, draws, [branch.row.prompt.row_id for _, branch in members])
+                chances = state.chances(places)
+            tokens[index] = choose_tokens(llama.logits(self.model, last_BD[index]), choice, fuser, chances)
         return tokens
 
     def _decode(self, active: list[Branch], desk: Desk, passes: Passes) -> None:
         """A few steps for all active branches: as many as go by before the host looks who is done."""
         start = time.perf_counter()
         steps = min(self.budget.steps_per_look, max(branch.steps_left for branch in active))
-        for fusion, members in _by_fusion(active).items():
+        for choice, members in _by_choice(active).items():
             branches = [branch for _, branch in members]
-            batch = desk.decode_batch(passes.backend, fusion, self.budget.decode_bucket(len(branches)))
-            groups = () if fusion is None else _groups(branches)
+            batch = desk.decode_batch(passes.backend, choice, self.budget.decode_bucket(len(branches)))
+            groups = _groups(branches) if choice in TOGETHER else ()
             batch.choose([branch.place for branch in branches], *groups)
             rows = {branch.row for branch in branches}
             widest = len(desk.pool.context_blocks) + max(
@@ -183,11 +190,11 @@ class Flow:
         return finished
 
 
-def _by_fusion(branches: list[Branch]) -> dict[Fusion | None, list[tuple[int, Branch]]]:
+def _by_choice(branches: list[Branch]) -> dict[Choice, list[tuple[int, Branch]]]:
     """Branches, with their places in the list, by how they choose their tokens."""
-    found: dict[Fusion | None, list[tuple[int, Branch]]] = {}
+    found: dict[Choice, list[tuple[int, Branch]]] = {}
     for i, branch in enumerate(branches):
-        found.setdefault(branch.fusion, []).append((i, branch))
+        found.setdefault(branch.choice, []).append((i, branch))
     return found
 
 

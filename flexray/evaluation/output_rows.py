@@ -21,27 +21,52 @@ def to_table(shard: AnsweredShard, methods: tuple[str, ...]) -> pa.Table:
     for number, method in enumerate(methods):
         columns = (shard.questions, shard.answers, shard.texts, shard.prompt_tokens)
         for question, answers, texts, prompt_tokens in zip(*columns, strict=True):
-            row = _row(question, answers[number], texts[number])
-            # the one method of which each paraphrase's answer is an answer of its own
-            each_alone = method == "per_prompt" and not row["error"]
-            row["paraphrase_predictions"] = texts[number] if each_alone else ()
+            row = _row(question, method, answers[number], texts[number])
             row |= {"method": method, "shard_id": shard.spec.shard_id, "prompt_tokens": prompt_tokens}
             rows.append(row)
     return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
 
 
-def _row(question: Question, generations: tuple[Generation, ...], texts: tuple[str, ...]) -> dict[str, Any]:
-    """One row. Of several answers, one for each paraphrase, the most frequent counts."""
+def _row(
+    question: Question, method: str, generations: tuple[Generation, ...], texts: tuple[str, ...]
+) -> dict[str, Any]:
+    """One row. Of several answers, one for each paraphrase or sample, the most frequent counts."""
+    kind = method.partition("/")[0]
+    confidences = question.confidences
+    several: dict[str, tuple[str, ...]] = {"paraphrase_predictions": (), "samples": ()}
+    if generations[0].error:
+        pass
+    elif kind == "per_prompt":
+        several["paraphrase_predictions"] = texts
+    elif kind == "sampled":
+        several["samples"] = texts
+    elif kind == "confidence":
+        group = len(texts) // len(question.paraphrases)  # the greedy answer, and those drawn
+        confidences = tuple(share_of_equals(texts[i : i + group]) for i in range(0, len(texts), group))
+        generations, texts = generations[::group], texts[::group]
+        several["paraphrase_predictions"] = texts
     chosen = most_frequent(texts)
     generation, text = generations[chosen], texts[chosen]
     scored = not generation.error and question.answers is not None
     return {
         **dataclasses.asdict(question),
         **dataclasses.asdict(generation),
+        **several,
+        "confidences": confidences,
         "prediction": text,
         "correct": exact_match(text, question.answers or ()) if scored else None,
         "error": generation.error,
     }
+
+
+def share_of_equals(texts: tuple[str, ...]) -> float:
+    """How many of the texts behind the first equal it, normalised; in [0, 1].
+
+    >>> share_of_equals(("Paris", "the Paris", "Rome"))
+    0.5
+    """
+    first, *others = map(normalize_answer, texts)
+    return others.count(first) / len(others)
 
 
 def most_frequent(texts: tuple[str, ...]) -> int:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from flexray.config import MethodConfig
 from flexray.methods.attention import attention
 from flexray.methods.logits import average, maximum, weighted_average
-from flexray.methods.method import Fusion, Method
+from flexray.methods.method import TOGETHER, Choice, Draw, Method
+from flexray.methods.sampled import confidence, sampled
 from flexray.methods.single import most_confident, origin, per_prompt
 from flexray.types import ConfigError
 
@@ -22,9 +23,12 @@ METHODS: dict[str, Callable[[MethodConfig], Method]] = {
     "max": maximum,
     "weighted_avg": weighted_average,
     "weighted_max": most_confident,
+    "sampled": sampled,
+    "confidence": confidence,
 }
 
-_ATTENTION_ONLY = ("layout", "positions", "cross_attention", "paraphrase_scale")
+_ATTENTION = ("layout", "positions", "cross_attention", "paraphrase_scale")
+_SAMPLING = ("samples", "temperature", "top_p", "seed")
 
 
 def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
@@ -37,9 +41,14 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
     for config in configs:
         if config.kind not in METHODS:
             raise ConfigError(f"methods: unknown kind {config.kind!r}; known: {', '.join(METHODS)}")
-        extra = [name for name in _ATTENTION_ONLY if name in config.model_fields_set]
-        if config.kind != "attention" and extra:
-            raise ConfigError(f"methods: {config.kind} has no {', '.join(extra)}; only attention has")
+        samples = config.kind in ("sampled", "confidence")
+        for settings, has_them, who in (
+            (_ATTENTION, config.kind == "attention", "attention has"),
+            (_SAMPLING, samples, "sampled and confidence have"),
+        ):
+            extra = [name for name in settings if name in config.model_fields_set]
+            if extra and not has_them:
+                raise ConfigError(f"methods: {config.kind} has no {', '.join(extra)}; only {who}")
         method = METHODS[config.kind](config)
         if method.name in methods:
             raise ConfigError(f"methods: {method.name} stands there twice. Remove one.")
@@ -47,4 +56,4 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
     return tuple(methods.values())
 
 
-__all__ = ["METHODS", "Fusion", "Method", "make_methods"]
+__all__ = ["METHODS", "TOGETHER", "Choice", "Draw", "Method", "make_methods"]

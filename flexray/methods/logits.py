@@ -11,12 +11,12 @@ from flexray.types import Prompt
 
 def average(config: MethodConfig) -> Method:
     """avg: the mean of the raw logits."""
-    return Method(name=config.name, trunk=Trunk(), views=each_alone, fusion="mean")
+    return Method(name=config.name, trunk=Trunk(), views=each_alone, choice="mean")
 
 
 def maximum(config: MethodConfig) -> Method:
     """max: softmax each, then the elementwise maximum."""
-    return Method(name=config.name, trunk=Trunk(), views=each_alone, fusion="max")
+    return Method(name=config.name, trunk=Trunk(), views=each_alone, choice="max")
 
 
 def weighted_average(config: MethodConfig) -> Method:
@@ -33,7 +33,7 @@ def weighted_average(config: MethodConfig) -> Method:
         name=config.name,
         trunk=Trunk(),
         views=each_alone,
-        fusion="mean",
+        choice="mean",
         weights=weights,
         needs_confidences=True,
     )

@@ -9,9 +9,22 @@ from typing import Literal
 from flexray.masks.layout import Trunk, View
 from flexray.types import Prompt
 
-Fusion = Literal["mean", "max"]
-"""How branches that answer as one choose each token. mean: the weighted mean of their logits; max: the
-elementwise maximum of their probabilities (softmax each)."""
+Choice = Literal["greedy", "sample", "mean", "max"]
+"""How branches choose each token. greedy: each for itself, the best; sample: each for itself, at random (see
+`Draw`). Those that answer as one choose together: mean: the best of the weighted mean of their logits; max:
+of the elementwise maximum of their probabilities (softmax each)."""
+
+TOGETHER: frozenset[Choice] = frozenset({"mean", "max"})
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How one branch draws its tokens; by the same Draw, the same row draws the same numbers."""
+
+    number: int  # of the draw, in its method
+    temperature: float = 0.0  # 0: the best token
+    top_p: float = 1.0
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,8 +36,9 @@ class Method:
     trunk: Trunk
     views: Callable[[Prompt], tuple[View, ...]]
     """One for each branch of a prompt."""
-    fusion: Fusion | None = None
-    """None: each branch is an answer of its own."""
+    choice: Choice = "greedy"
+    draws: Callable[[Prompt], tuple[Draw, ...]] | None = None
+    """One for each branch, if they sample."""
     weights: Callable[[Prompt], tuple[float, ...]] | None = None
     """Of the branches, which sum to 1; None: equal."""
     needs_confidences: bool = False

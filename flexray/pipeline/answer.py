@@ -18,7 +18,7 @@ from flexray.engine.engine import Answers, Engine
 from flexray.engine.fallback import is_poisoned
 from flexray.engine.stopping import answer_text
 from flexray.pipeline.deaths import Attempt, Piece
-from flexray.pipeline.prepare import PreparedShard
+from flexray.pipeline.prepare import PreparedShard, no_confidences
 from flexray.types import Generation, Question, ShardSpec
 
 
@@ -78,7 +78,7 @@ class Answerer:
                 ids = " ".join(shard.questions[row].row_id for row in rows)
                 faults.reach("pipeline.answer", shard_id=shard.spec.shard_id, row_ids=ids)
             for row, found in zip(rows, self._generate([shard.prompts[row] for row in rows]), strict=True):
-                answers[row] = found
+                answers[row] = self._weighable(shard.questions[row], found)
         texts = [tuple(tuple(map(self._text, method)) for method in methods) for methods in answers]
         tokens = [
             0 if p is None else len(p.context) + sum(map(len, p.segments)) + len(p.cue) for p in shard.prompts
@@ -102,6 +102,14 @@ class Answerer:
                 print(f"the device is lost, this actor ends: {error}", file=sys.stderr, flush=True)
                 os._exit(1)
             raise
+
+    def _weighable(self, question: Question, found: tuple[Answers, ...]) -> tuple[Answers, ...]:
+        """The answers, but for those of weighted methods to a row without confidences: there are none."""
+        if question.confidences is not None or not any(m.needs_confidences for m in self._engine.methods):
+            return found
+        fault = self._error(str(no_confidences(question)))
+        pairs = zip(self._engine.methods, found, fault, strict=True)
+        return tuple(none if method.needs_confidences else some for method, some, none in pairs)
 
     def _text(self, generation: Generation) -> str:
         at_newline = self._config.generation.stop_at_newline

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from flexray.config import RunConfig
 from flexray.data import read_shard
 from flexray.engine.checkpoint import check_checkpoint, load_tokenizer
-from flexray.methods import make_methods
 from flexray.prompts import PromptBuilder
 from flexray.types import Prompt, Question, RowFault, ShardSpec
 
@@ -31,7 +30,6 @@ def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | Non
         only: the row ids that go on; the whole shard is read and checked in any case. None: all.
     """
     builder = _builder(config.model_dump_json())
-    needs_confidences = any(method.needs_confidences for method in make_methods(config.methods))
     questions: list[Question] = []
     prompts: list[Prompt | None] = []
     for question in read_shard(spec, config.data):
@@ -40,8 +38,6 @@ def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | Non
         prompt = None
         if not question.error:
             try:
-                if needs_confidences and question.confidences is None:
-                    raise _no_confidences(question)
                 prompt = builder.build(question)
             except RowFault as fault:
                 question = dataclasses.replace(question, error=str(fault))
@@ -50,7 +46,8 @@ def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | Non
     return PreparedShard(spec, questions, prompts)
 
 
-def _no_confidences(question: Question) -> RowFault:
+def no_confidences(question: Question) -> RowFault:
+    """What keeps the weighted methods from answering a row."""
     return RowFault(
         question.source_file,
         question.source_row,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 
 from flexray.sink.damage import DamageError, DamageKind
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 RUN_FILE = "_run.json"
 PLAN_FILE = "_plan.parquet"

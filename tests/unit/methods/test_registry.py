@@ -22,6 +22,12 @@ def test_a_setting_of_attention_is_refused_by_every_other_kind(kind):
         make_methods([MethodConfig(kind=kind, layout="full_prompt", positions="restart")])
 
 
+@pytest.mark.parametrize("kind", sorted(set(METHODS) - {"sampled", "confidence"}))
+def test_a_setting_of_sampling_is_refused_by_methods_that_do_not_sample(kind):
+    with pytest.raises(ConfigError, match=f"{kind} has no samples, seed; only sampled and confidence have"):
+        make_methods([MethodConfig(kind=kind, samples=3, seed=1)])
+
+
 @pytest.mark.parametrize(
     "twice",
     [

@@ -48,6 +48,7 @@ def row(row_id: str, shard_id: str, **changes: Any) -> dict[str, Any]:
         "method": "m",
         "prediction": "Berlin",
         "paraphrase_predictions": [],
+        "samples": [],
         "correct": True,
         "token_ids": [5, 6, 7],
         "prompt_tokens": 10,
