@@ -10,9 +10,9 @@ STAMP   := $(VENV)/.setup-done
 export RAY_USAGE_STATS_ENABLED := 0
 export TOKENIZERS_PARALLELISM  := false
 # Nothing is downloaded at run time, and an attempt to is an error.
-demo test test-gpu bench chaos: export HF_HUB_OFFLINE := 1
+demo test test-gpu bench results chaos: export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-slow test-gpu bench chaos lint format clean
+.PHONY: help setup demo test test-slow test-gpu bench results chaos lint format clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -49,6 +49,9 @@ test-gpu:  ## the tests that need a CUDA device; PYTHON=... names another interp
 
 bench:  ## measure the engine on the GPU, else the CPUs; QUICK=1 only tries it; SHAPES, PARTS, AXES, OUT
 	$(PYTHON) -m benchmarks $(ARGS)
+
+results: setup  ## every method on WebQuestions and ParaRel: docs/results.md; DATA=folder, LIMIT=questions
+	$(VENV)/bin/python -m benchmarks.quality $(or $(DATA),$(error DATA: name the folder of webqa/ and pararel/)) $(ARGS)
 
 chaos: setup  ## kill N processes of runs on a cluster of this machine and count lost and doubled rows; SEED=..
 	$(VENV)/bin/python -m tests.chaos $(or $(N),20) $(if $(SEED),--seed $(SEED)) $(ARGS)

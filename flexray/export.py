@@ -28,7 +28,7 @@ RECORD_SCHEMA = pa.schema(
         pa.field("paraphrases", pa.list_(pa.string())),
         pa.field("confidences", pa.list_(pa.float64())),  # null: unknown
         pa.field("answers", pa.list_(pa.string())),  # null: nothing to score against
-        pa.field("relation", pa.string()),
+        pa.field("relation", pa.string()),  # null: none
         pa.field("num_manual", pa.int32()),
     ]
 )
@@ -130,7 +130,7 @@ def _write(folder: OutputFolder, path: str, change: Any) -> Exported:
             paraphrases += sum(len(row["paraphrases"]) for row in good)
             yield [
                 {field.name: row.get(field.name) for field in RECORD_SCHEMA}
-                | {"id": row["source_id"] or row["row_id"]}
+                | {"id": row["source_id"] or row["row_id"], "relation": row["relation"] or None}
                 for row in good
             ]
 

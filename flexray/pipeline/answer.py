@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from flexray.engine.fallback import is_poisoned
 from flexray.engine.stopping import answer_text
 from flexray.pipeline.deaths import Attempt, Piece
 from flexray.pipeline.prepare import PreparedShard, no_confidences
-from flexray.types import Generation, Question, ShardSpec
+from flexray.types import Generation, Prompt, Question, ShardSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,20 @@ class AnsweredShard:
     prompt_tokens: list[int]
     engine_stats: dict[str, Any]
     seconds: float
+
+
+Note = Callable[[Mapping[str, Piece]], None]
+
+
+class _Draft:
+    """A shard that is being answered."""
+
+    def __init__(self, shard: PreparedShard, error: Callable[[str], tuple[Answers, ...]]):
+        self.shard = shard
+        self.answers = [error(question.error) for question in shard.questions]
+        self.counters: dict[str, Any] = {}
+        self.counted_in = ""
+        self.seconds = 0.0
 
 
 class Answerer:
@@ -52,46 +66,73 @@ class Answerer:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.ray.max_actors))
         self._engine = Engine(self._model, self._tokenizer, config.methods, config.generation, config.engine)
 
-    def answer(
-        self,
-        shard: PreparedShard,
-        attempt: Attempt | None = None,
-        begin: Callable[[Piece], None] = lambda piece: None,
-    ) -> AnsweredShard:
-        """Answer one shard's rows, one for one.
+    def answer(self, shard: PreparedShard) -> AnsweredShard:
+        """Answer one shard's rows, one for one."""
+        return self.answer_together([(shard, untried(shard))])[0]
+
+    def answer_together(
+        self, shards: Sequence[tuple[PreparedShard, Attempt]], note: Note = lambda pieces: None
+    ) -> list[AnsweredShard]:
+        """Answer the rows of several shards, one for one: those that no process died of in one call of the
+        engine, so that the device does not run empty between them; the others piece by piece.
 
         Args:
-            attempt: in which pieces; None: all at once.
-            begin: told of each piece before it is answered.
+            note: told of the pieces of each call, by shard id, before it; and of {} after it.
         """
-        start = time.perf_counter()
-        before = self._engine.stats.to_dict()
-        attempt = attempt or Attempt([(0, len(shard.questions))], frozenset(), 0)
-        answers = [self._error(question.error) for question in shard.questions]
-        for row in attempt.blamed:
-            if shard.prompts[row] is not None:
-                answers[row] = self._error(_deadly(attempt.deaths), attempt.deaths)
-        for piece in attempt.pieces:
-            rows = [row for row in range(*piece) if shard.prompts[row] is not None]
-            begin(piece)
+        drafts = [_Draft(shard, self._error) for shard, _ in shards]
+        for draft, (shard, attempt) in zip(drafts, shards, strict=True):
+            for row in attempt.blamed:
+                if shard.prompts[row] is not None:
+                    draft.answers[row] = self._error(_deadly(attempt.deaths), attempt.deaths)
+        work = list(zip(drafts, (attempt for _, attempt in shards), strict=True))
+        careless = [(draft, piece) for draft, a in work if not a.deaths for piece in a.pieces]
+        careful = [[(draft, piece)] for draft, a in work if a.deaths for piece in a.pieces]
+        for call in [careless, *careful]:
+            if call:
+                note({draft.shard.spec.shard_id: piece for draft, piece in call})
+                self._answer(call)
+                note({})
+        return [self._finish(draft) for draft in drafts]
+
+    def _answer(self, call: list[tuple[_Draft, Piece]]) -> None:
+        """One call of the engine."""
+        start, before = time.perf_counter(), self._engine.stats.to_dict()
+        todo: list[tuple[_Draft, int, Prompt]] = []
+        for draft, piece in call:
+            found = [(draft, row, prompt) for row in range(*piece) if (prompt := draft.shard.prompts[row])]
             if faults.expected():
-                ids = " ".join(shard.questions[row].row_id for row in rows)
-                faults.reach("pipeline.answer", shard_id=shard.spec.shard_id, row_ids=ids)
-            for row, found in zip(rows, self._generate([shard.prompts[row] for row in rows]), strict=True):
-                answers[row] = self._weighable(shard.questions[row], found)
-        texts = [tuple(tuple(map(self._text, method)) for method in methods) for methods in answers]
+                ids = " ".join(draft.shard.questions[row].row_id for _, row, _ in found)
+                faults.reach("pipeline.answer", shard_id=draft.shard.spec.shard_id, row_ids=ids)
+            todo += found
+        said = self._generate([prompt for _, _, prompt in todo])
+        for (draft, row, _), answers in zip(todo, said, strict=True):
+            draft.answers[row] = self._weighable(draft.shard.questions[row], answers)
+        seconds = time.perf_counter() - start
+        counted = _difference(self._engine.stats.to_dict(), before)
+        first = call[0][0]
+        first.counters = _sum(first.counters, counted)  # so that sums over shards are right
+        for draft, (begin, end) in call:
+            draft.counted_in = "" if draft is first else first.shard.spec.shard_id
+            draft.seconds += seconds * (end - begin) / sum(last - before_ for _, (before_, last) in call)
+
+    def _finish(self, draft: _Draft) -> AnsweredShard:
+        start = time.perf_counter()
+        shard = draft.shard
+        texts = [tuple(tuple(map(self._text, method)) for method in methods) for methods in draft.answers]
         tokens = [
             0 if p is None else len(p.context) + sum(map(len, p.segments)) + len(p.cue) for p in shard.prompts
         ]
-        seconds = time.perf_counter() - start
+        seconds = draft.seconds + time.perf_counter() - start
+        zeros = _difference(self._engine.stats.to_dict(), self._engine.stats.to_dict())
         stats = {
-            **_difference(self._engine.stats.to_dict(), before),
+            **_sum(zeros, draft.counters),
+            "counted_in": draft.counted_in,
             "mask_cache": {"hits": self._engine.mask_cache.hits, "misses": self._engine.mask_cache.misses},
             "device": _device_name(self._model.device),
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "seconds": round(seconds, 3),
         }
-        return AnsweredShard(shard.spec, shard.questions, answers, texts, tokens, stats, seconds)
+        return AnsweredShard(shard.spec, shard.questions, draft.answers, texts, tokens, stats, seconds)
 
     def _generate(self, prompts: list[Any]) -> list[tuple[Answers, ...]]:
         try:
@@ -124,6 +165,11 @@ class Answerer:
         return ((generation,),) * len(self._config.methods)
 
 
+def untried(shard: PreparedShard) -> Attempt:
+    """All of a shard at once."""
+    return Attempt([(0, len(shard.questions))], frozenset(), 0)
+
+
 def _deadly(deaths: int) -> str:
     return (
         f"the process that answered this row died each time ({deaths} deaths in its shard), so it is not "
@@ -136,6 +182,17 @@ def _difference(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     return {
         key: _difference(value, before[key]) if isinstance(value, dict) else round(value - before[key], 3)
         for key, value in now.items()
+    }
+
+
+def _sum(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+    """Counters added up; one that is missing is 0."""
+    both = {**right, **left}
+    return {
+        key: _sum(left.get(key, {}), right.get(key, {}))
+        if isinstance(value, dict)
+        else round(left.get(key, 0) + right.get(key, 0), 3)
+        for key, value in both.items()
     }
 
 

@@ -7,6 +7,7 @@ PARTS, and a single row that its process died of twice is not tried again but be
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 PARTS = 8
@@ -57,10 +58,11 @@ class DeathLedger:
             row = last
         return Attempt(pieces, frozenset(blamed), len(dead))
 
-    def begin(self, shard_id: str, piece: Piece) -> None:
-        """A piece is about to be answered."""
-        self.open[shard_id] = piece
+    def begin(self, pieces: Mapping[str, Piece]) -> None:
+        """Pieces, by shard id, are about to be answered together."""
+        self.open.update(pieces)
 
-    def end(self, shard_id: str) -> None:
-        """The shard is answered."""
-        self.open.pop(shard_id, None)
+    def end(self, shard_ids: Iterable[str]) -> None:
+        """What was begun of these shards is answered."""
+        for shard_id in shard_ids:
+            self.open.pop(shard_id, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flexray.config import RunConfig
 from flexray.pipeline.answer import AnsweredShard, Answerer
-from flexray.pipeline.deaths import DeathLedger
+from flexray.pipeline.deaths import DeathLedger, Piece
 from flexray.pipeline.prepare import PreparedShard, prepare_shard
 from flexray.types import ShardSpec
 
+CALL_BATCHES = 4
+CALLS_AN_ACTOR = 4
 COMPILE_SECONDS = 1800
 """How long Ray waits for a sign of life: the first shard compiles kernels."""
 
@@ -56,7 +58,7 @@ def answer_shards(
         .map_batches(
             _AnswerStage,
             fn_constructor_args=(config, _start_ledger()),
-            batch_size=1,
+            batch_size=_shards_a_call(shards, config, on_gpu=bool(gpus)),
             compute=ray.data.ActorPoolStrategy(
                 min_size=config.ray.min_actors, max_size=config.ray.max_actors
             ),
@@ -74,17 +76,29 @@ class _AnswerStage(Answerer):
     def __init__(self, config: RunConfig, ledger: Any):
         super().__init__(config)
         self._ledger = ledger
+        self._begun: list[str] = []
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
-        shards = [self._noted(pickle.loads(shard)) for shard in batch["shard"]]
-        return {"shard": [_pack(shard)["shard"] for shard in shards]}
+        shards: list[PreparedShard] = [pickle.loads(shard) for shard in batch["shard"]]
+        asked = [self._ledger.attempt.remote(s.spec.shard_id, len(s.questions)) for s in shards]
+        answered = self.answer_together(list(zip(shards, ray.get(asked), strict=True)), self._note)
+        return {"shard": [_pack(shard)["shard"] for shard in answered]}
 
-    def _noted(self, shard: PreparedShard) -> AnsweredShard:
-        ledger, shard_id = self._ledger, shard.spec.shard_id
-        attempt = ray.get(ledger.attempt.remote(shard_id, len(shard.questions)))
-        answered = self.answer(shard, attempt, lambda piece: ray.get(ledger.begin.remote(shard_id, piece)))
-        ray.get(ledger.end.remote(shard_id))
-        return answered
+    def _note(self, pieces: Mapping[str, Piece]) -> None:
+        """In the ledger, before a call of the engine; {}: it is over."""
+        if self._begun:
+            ray.get(self._ledger.end.remote(self._begun))
+        self._begun = list(pieces)
+        if pieces:
+            ray.get(self._ledger.begin.remote(dict(pieces)))
+
+
+def _shards_a_call(shards: Sequence[ShardSpec], config: RunConfig, *, on_gpu: bool) -> int:
+    """Shards that an actor answers in one call, enough for several full batches; but no more than leave
+    each actor several calls."""
+    rows = CALL_BATCHES * (config.engine.max_rows or (512 if on_gpu else 32))
+    several = len(shards) // (CALLS_AN_ACTOR * config.ray.max_actors)
+    return max(1, min(rows // config.data.shard_rows, several))
 
 
 def _start_ledger() -> Any:

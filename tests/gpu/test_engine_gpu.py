@@ -1,5 +1,7 @@
 """The engine on a GPU: compiled layers and CUDA graphs against the oracle, in float32 and bfloat16."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -14,10 +16,13 @@ from flexray.config import (
 from flexray.data import read_shard, scan
 from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
+from flexray.methods import Draw
 from flexray.prompts import PromptBuilder
 from tests import oracles
 from tests.conftest import PROJECT
 from tests.unit.engine.test_attention import oracle_answers, tokens
+from tests.unit.engine.test_methods import tokens as tokens_of_all
+from tests.unit.engine.test_sampling import oracle_says as oracle_draws
 
 MODES = [
     ("shared_context", "restart"),
@@ -53,6 +58,19 @@ def test_float32_generates_what_the_oracle_does(
     first = tokens(engine.generate(prompts))  # compiles, captures
     assert tokens(engine.generate(prompts)) == first  # replays CUDA graphs
     assert first == oracle_answers(make_model(**shape).cuda(), prompts, engine)
+
+
+def test_drawn_answers_are_those_of_the_oracle(make_model, make_engine, make_prompts):
+    prompts = [dataclasses.replace(p, row_id=str(i)) for i, p in enumerate(make_prompts(6))]
+    methods = [MethodConfig(kind="sampled", samples=3, temperature=0.9, top_p=0.8), MethodConfig()]
+    engine = make_engine(make_model().cuda(), methods=methods, max_rows=16, memory_fraction=0.1)
+    first = tokens_of_all(engine.generate(prompts))  # compiles, captures
+    assert tokens_of_all(engine.generate(prompts)) == first  # replays CUDA graphs
+    plain, stops = make_model().cuda(), engine.stop_rule.stop_ids()
+    for prompt, (drawn, _) in zip(prompts, first, strict=True):
+        assert list(map(list, drawn)) == [
+            oracle_draws(plain, prompt, 0, Draw(i, 0.9, 0.8), stops) for i in range(3)
+        ]
 
 
 def test_graphs_stay_the_same_after_warm_up(make_model, make_engine, make_prompts):
@@ -98,7 +116,8 @@ def test_bfloat16_rows_are_the_bfloat16_oracles_but_for_near_ties(smollm2, layou
     apart; how often, the model decides. So each difference must be such a near-tie, and the engine must
     be as close to the float32 oracle as the bfloat16 oracle is."""
     patched, tokenizer = load_model(smollm2, dtype="bfloat16", device="cuda")
-    plain, _ = load_model(smollm2, dtype="bfloat16", device="cuda", attn_implementation="eager")
+    plain, _ = load_model(smollm2, dtype="bfloat16", device="cuda", attn_implementation="sdpa")
+    coarse, _ = load_model(smollm2, dtype="bfloat16", device="cuda", attn_implementation="eager")
     exact, _ = load_model(smollm2, dtype="float32", device="cuda", attn_implementation="eager")
     config = DataConfig(name="demo", files=[str(PROJECT / "jobs" / "data" / "demo.jsonl")], shard_rows=100)
     questions = [q for shard in scan(config).shards for q in read_shard(shard, config)]
@@ -113,17 +132,19 @@ def test_bfloat16_rows_are_the_bfloat16_oracles_but_for_near_ties(smollm2, layou
     config = EngineConfig(strict=True, memory_fraction=0.2)
     engine = Engine(patched, tokenizer, methods, generation, config)
     mode = {"layout": layout, "positions": positions}
-    gaps, same, engine_exact, oracle_exact = [], 0, 0, 0
+    gaps, same, same_coarse, engine_exact, oracle_exact = [], 0, 0, 0, 0
     for p, ((answer,),) in zip(prompts, engine.generate(prompts), strict=True):
         found = list(answer.token_ids)
         oracle = oracles.greedy_along(plain, p, found, **mode)
         truth = oracles.greedy_along(exact, p, found, **mode).token_ids
         same += found == oracle.token_ids
+        same_coarse += found == oracles.greedy_along(coarse, p, found, **mode).token_ids
         engine_exact += found == truth
         oracle_exact += oracle.token_ids == truth
         gaps += [g for a, b, g in zip(found, oracle.token_ids, oracle.gaps, strict=True) if a != b]
     print(
         f"{layout}/{positions}: {same}/{len(prompts)} rows the same, gaps of the others {gaps}; "
+        f"{same_coarse} with an oracle whose scores are rounded to bfloat16; "
         f"equal to float32: engine {engine_exact}, bfloat16 oracle {oracle_exact}"
     )
     assert max(gaps, default=0.0) <= NEAR_TIE

@@ -13,11 +13,11 @@ def work(ledger, num_rows, deadly, limit=200):
         covered = [row for piece in attempt.pieces for row in range(*piece)]
         assert sorted([*covered, *attempt.blamed]) == list(range(num_rows))
         for piece in attempt.pieces:
-            ledger.begin("s", piece)
+            ledger.begin({"s": piece})
             if any(deadly(row) for row in range(*piece)):
                 break
         else:
-            ledger.end("s")
+            ledger.end(["s"])
             return attempt.blamed, deaths
     raise AssertionError("the shard is repeated for ever")
 
@@ -50,7 +50,7 @@ def test_a_shard_of_deadly_rows_only_is_given_up_after_a_bounded_number_of_death
 def test_a_process_that_dies_for_another_reason_costs_no_row():
     ledger = DeathLedger()
     ledger.attempt("s", 16)
-    ledger.begin("s", (0, 16))
+    ledger.begin({"s": (0, 16)})
     attempt = ledger.attempt("s", 16)
     assert attempt.pieces == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10), (10, 12), (12, 14), (14, 16)]
     assert not attempt.blamed
@@ -58,8 +58,8 @@ def test_a_process_that_dies_for_another_reason_costs_no_row():
 
 def test_shards_are_told_apart_and_an_answered_one_is_forgotten():
     ledger = DeathLedger()
-    ledger.begin("a", (0, 4))
-    ledger.end("a")
-    ledger.begin("b", (0, 4))
+    ledger.begin({"a": (0, 4)})
+    ledger.end(["a"])
+    ledger.begin({"b": (0, 4)})
     assert ledger.attempt("a", 4).deaths == 0
     assert ledger.attempt("b", 4).deaths == 1

@@ -1,0 +1,152 @@
+"""The whole job on Ray against the bare engine, same model and prompts, in one process and in turn:
+`python -m benchmarks.job`. Its last line is `job_vs_engine=..`.
+
+The job's rate is taken from its second call of the engine on, as a night's would be: start-up and compilation
+are outside of both figures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import ray
+import torch
+import typer
+
+from benchmarks.clock import seconds
+from benchmarks.machine import describe_commit, describe_machine
+from benchmarks.models import SMOLLM2_FOLDER, free_memory, make_model
+from benchmarks.work import SHAPES, SMOLLM2
+from flexray.config import RunConfig, parse_config
+from flexray.data import read_shard, scan
+from flexray.engine.checkpoint import load_model, load_tokenizer
+from flexray.engine.engine import Engine
+from flexray.pipeline import answer_shards, connect
+from flexray.pipeline.prepare import make_prompt_builder
+from flexray.run import Commit, plan_job
+from flexray.sink import OutputFolder, verify
+
+WORDS = [
+    "which", "city", "river", "mountain", "king", "book", "song", "year", "language", "country", "people",
+    "war", "film", "team", "name", "old", "new",
+]  # fmt: skip
+
+
+def write_questions(path: Path, rows: int) -> Path:
+    """Made-up questions of five wordings, about 24 tokens each."""
+    with path.open("w", encoding="utf-8") as file:
+        for i in range(rows):
+            wordings = [
+                " ".join(WORDS[(i * 7 + k * 5 + j * (k + 3)) % len(WORDS)] for j in range(20)) + f" {i}?"
+                for k in range(5)
+            ]
+            record = {"id": f"q{i}", "question": wordings[0], "paraphrases": wordings, "answers": ["x"]}
+            file.write(json.dumps(record) + "\n")
+    return path
+
+
+def make_config(folder: Path, model: Path, rows: int, shard_rows: int) -> RunConfig:
+    """W1 by words: a context of about 136 tokens, 16 new tokens, nothing stops an answer but EOS."""
+    shots = [{"question": " ".join(WORDS), "answer": "an answer of some words"} for _ in range(4)]
+    tree: dict[str, Any] = {
+        "output": str(folder / "out"),
+        "data": {"name": "bench", "files": str(folder / "questions.jsonl"), "shard_rows": shard_rows},
+        "model": {"path": str(model)},
+        "prompt": {"instruction": "Answer each question with a short phrase.", "few_shots": shots},
+        "generation": {"max_new_tokens": 16, "stop_at_newline": False},
+        "engine": {"strict": True},
+        "ray": {"object_store_mb": 512},
+    }
+    write_questions(folder / "questions.jsonl", rows)
+    return parse_config(tree, source="benchmark")
+
+
+def measure_job(config: RunConfig) -> float:
+    """Rows per second of the job, from the second call of the engine on."""
+    folder = OutputFolder(config.output)
+    job = plan_job(config, folder)
+    record = job.start(folder)
+    connect(config.ray)
+    commit = Commit(folder.url, record.fingerprint, record.methods)
+    arrivals: list[tuple[float, int]] = []
+    for shard in answer_shards(job.found.shards, job.config, commit):
+        arrivals.append((time.perf_counter(), shard["rows"]))
+        print(f"  {shard['shard_id']}: {shard['rows']} rows, {shard['seconds']:.2f} s", flush=True)
+    ray.shutdown()
+    report = verify(folder)
+    assert report.ok, report.summary_line()
+    # shards of one call arrive together: a gap of a tenth of a call tells calls apart
+    first, last = arrivals[0][0], arrivals[-1][0]
+    gap = (last - first) / len(arrivals) / 2
+    start = next(i for i in range(1, len(arrivals)) if arrivals[i][0] - arrivals[i - 1][0] > gap)
+    rows = sum(count for _, count in arrivals[start:])
+    return rows / (last - arrivals[start - 1][0])
+
+
+def measure_bare(config: RunConfig, at_once: int) -> float:
+    """Rows per second of `Engine.generate` with the same prompts, so many at once."""
+    model, tokenizer = load_model(config.model.path)
+    engine = Engine(model, tokenizer, config.methods, config.generation, config.engine)
+    builder = make_prompt_builder(config)
+    prompts = [builder.build(q) for spec in scan(config.data).shards for q in read_shard(spec, config.data)]
+    parts = [prompts[i : i + at_once] for i in range(0, len(prompts), at_once)]
+    engine.generate(parts[0])  # compiles
+    engine.generate(parts[0])
+    taken = [seconds(lambda part=part: engine.generate(part)) for part in parts[:4]]
+    return at_once / statistics.median(taken)
+
+
+def save_model(folder: Path, name: str, device: str) -> Path:
+    """A shape's model with random weights, and SmolLM2's tokenizer."""
+    if name == SMOLLM2:
+        return SMOLLM2_FOLDER
+    torch.manual_seed(0)
+    model = make_model(name, device)
+    model.save_pretrained(folder)
+    load_tokenizer(SMOLLM2_FOLDER).save_pretrained(folder)
+    del model
+    free_memory()
+    return folder
+
+
+def main(
+    shape: Annotated[str, typer.Option(envvar="SHAPE", help=f"Of {', '.join(SHAPES)}.")] = "",
+    calls: Annotated[int, typer.Option(help="Calls of the engine in the job.")] = 8,
+    out: Annotated[Path, typer.Option(envvar="OUT", help="Folder for the JSON.")] = Path("out/bench"),
+) -> None:
+    """Measure both, and print the ratio."""
+    on_gpu = torch.cuda.is_available()
+    name = shape or ("3b" if on_gpu else SMOLLM2)
+    at_once, shard_rows = (2048, 512) if on_gpu else (128, 32)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        model = save_model(folder / "model", name, "cuda" if on_gpu else "cpu")
+        config = make_config(folder, model, calls * at_once, shard_rows)
+        job = measure_job(config)
+        bare = measure_bare(config, at_once)
+    result = {
+        "machine": describe_machine(),
+        "commit": describe_commit(),
+        "command": "python -m benchmarks.job",
+        "shape": SHAPES[name].title,
+        "rows": calls * at_once,
+        "job_rows_per_second": job,
+        "engine_rows_per_second": bare,
+        "job_vs_engine": job / bare,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"job-{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"{result['machine']['hardware']}; {SHAPES[name].title}; commit {result['commit']}")
+    print(f"bare engine {bare:.1f} rows/s, job {job:.1f} rows/s")
+    print(f"job_vs_engine={job / bare:.3f}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,90 @@
+"""Several shards in one call of the engine: the same rows, counters that add up, pieces noted before."""
+
+import dataclasses
+
+import pytest
+
+from flexray.data import scan
+from flexray.pipeline.answer import Answerer, untried
+from flexray.pipeline.deaths import Attempt
+from flexray.pipeline.prepare import prepare_shard
+from tests.ray.jobs import make_config, question, write
+
+
+@pytest.fixture(scope="module")
+def shards(tiny_model, tmp_path_factory):
+    """(configuration, three prepared shards); one row is faulty."""
+    folder = tmp_path_factory.mktemp("together")
+    rows = [question(i) for i in range(7)]
+    rows[4] = question(4, question="")
+    data = write(folder / "questions.jsonl", rows)
+    config = make_config(folder / "out", tiny_model, data)
+    return config, [prepare_shard(spec, config) for spec in scan(config.data).shards]
+
+
+def rows_of(answered):
+    return [[(a.error, a.token_ids) for (a,) in methods] for methods in answered.answers]
+
+
+@pytest.fixture(scope="module")
+def alone(shards):
+    config, prepared = shards
+    answerer = Answerer(config)
+    return [answerer.answer(shard) for shard in prepared]
+
+
+def test_shards_answered_together_have_the_rows_that_each_has_alone(shards, alone):
+    config, prepared = shards
+    together = Answerer(config).answer_together([(shard, untried(shard)) for shard in prepared])
+    assert [a.spec.shard_id for a in together] == [a.spec.shard_id for a in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert rows_of(one) == rows_of(other)
+        assert (one.texts, one.prompt_tokens, one.questions) == (
+            other.texts,
+            other.prompt_tokens,
+            other.questions,
+        )
+
+
+def test_the_counters_of_a_call_stand_once_and_every_shard_says_where(shards, alone):
+    config, prepared = shards
+    together = Answerer(config).answer_together([(shard, untried(shard)) for shard in prepared])
+    first, *others = [a.engine_stats for a in together]
+    assert [stats["counted_in"] for stats in (first, *others)] == ["", *[prepared[0].spec.shard_id] * 2]
+    for stats in others:
+        assert stats["generated_tokens"] == stats["prefill_tokens"] == stats["attention_calls"]["sdpa"] == 0
+    for counter in ("generated_tokens", "prefill_tokens"):
+        assert first[counter] == sum(a.engine_stats[counter] for a in alone) > 0
+    assert first["attention_calls"]["sdpa"] > 0
+    assert all(a.seconds > 0 for a in together)
+
+
+def test_a_shard_that_somebody_died_of_is_answered_by_itself_in_its_pieces(shards, alone):
+    config, prepared = shards
+    ids = [shard.spec.shard_id for shard in prepared]
+    careful = Attempt([(0, 1), (2, 3)], frozenset({1}), 3)
+    notes = []
+    attempts = [untried(prepared[0]), careful, untried(prepared[2])]
+    together = Answerer(config).answer_together(
+        list(zip(prepared, attempts, strict=True)), lambda pieces: notes.append(dict(pieces))
+    )
+    whole = {ids[0]: (0, 3), ids[2]: (0, 1)}
+    assert notes == [whole, {}, {ids[1]: (0, 1)}, {}, {ids[1]: (2, 3)}, {}]
+    assert [rows_of(a) for a in (together[0], together[2])] == [rows_of(a) for a in (alone[0], alone[2])]
+    assert rows_of(together[1])[0] == rows_of(alone[1])[0]
+    assert "3 deaths in its shard" not in rows_of(together[1])[1][0][0]  # it was faulty before
+    assert together[1].engine_stats["counted_in"] == ""
+    assert together[1].engine_stats["generated_tokens"] > 0
+
+
+def test_a_shard_of_faulty_rows_only_is_answered_without_the_engine(shards):
+    config, prepared = shards
+    shard = prepared[0]
+    bad = dataclasses.replace(
+        shard,
+        questions=[dataclasses.replace(q, error="bad") for q in shard.questions],
+        prompts=[None] * len(shard.questions),
+    )
+    answered = Answerer(config).answer(bad)
+    assert [error for ((error, _),) in rows_of(answered)] == ["bad"] * 3
+    assert answered.engine_stats["generated_tokens"] == 0
