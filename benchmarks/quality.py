@@ -90,7 +90,7 @@ def webqa(bench: Bench, data: Path, limit: int | None) -> Evaluation:
 
 def pararel(bench: Bench, data: Path, limit: int | None) -> Evaluation:
     """The patterns are the paraphrases; a sample is drawn evenly from the relations."""
-    facts = bench.out / "pararel" / "facts"
+    facts = bench.out / "pararel-sample" / "facts"
     facts.mkdir(parents=True, exist_ok=True)
     files = _files(data, "pararel/facts/P*.jsonl")
     for file in files:
