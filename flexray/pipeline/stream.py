@@ -12,12 +12,14 @@ import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flexray.config import RunConfig
+from flexray.logs import RunLabel
 from flexray.pipeline.answer import AnsweredShard, Answerer
-from flexray.pipeline.deaths import DeathLedger, Piece
+from flexray.pipeline.deaths import Attempt, DeathLedger, Piece
 from flexray.pipeline.prepare import PreparedShard, prepare_shard
+from flexray.pipeline.watch import ActorWatch, WatchedCommit
 from flexray.types import ShardSpec
 
-CALL_BATCHES = 4
+CALL_BATCHES = 8
 CALLS_AN_ACTOR = 4
 COMPILE_SECONDS = 1800
 """How long Ray waits for a sign of life: the first shard compiles kernels."""
@@ -28,6 +30,7 @@ def answer_shards(
     config: RunConfig,
     commit: Callable[[AnsweredShard], dict[str, Any]],
     only: Callable[[ShardSpec], frozenset[str]] | None = None,
+    label: RunLabel | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Read, answer and commit shards, all at once as a stream; yields what `commit` returns for each,
     in the order in which they are done.
@@ -37,7 +40,10 @@ def answer_shards(
             process died, so it may see a shard again and must then have the same effect once.
         only: called in a worker process, names the row ids of a shard that are to be answered; picklable.
             None: all.
+        label: what metrics and log call the run. None: by the data set alone.
     """
+    label = label or RunLabel(dataset=config.data.name)
+    watched = WatchedCommit(commit, label, [method.name for method in config.methods])
     settings = ray.data.DataContext.get_current()
     settings.execution_options.preserve_order = False
     settings.execution_no_progress_timeout_s = COMPILE_SECONDS
@@ -57,7 +63,7 @@ def answer_shards(
         .map(prepare, num_cpus=0.25)
         .map_batches(
             _AnswerStage,
-            fn_constructor_args=(config, _start_ledger()),
+            fn_constructor_args=(config, _start_ledger(), label),
             batch_size=_shards_a_call(shards, config, on_gpu=bool(gpus)),
             compute=ray.data.ActorPoolStrategy(
                 min_size=config.ray.min_actors, max_size=config.ray.max_actors
@@ -65,7 +71,7 @@ def answer_shards(
             num_cpus=config.ray.num_cpus_per_actor,
             num_gpus=gpus,
         )
-        .map(lambda row: commit(_unpack(row)), num_cpus=0.25)
+        .map(lambda row: watched(_unpack(row)), num_cpus=0.25)
     )
     yield from stream.iter_rows()
 
@@ -73,15 +79,19 @@ def answer_shards(
 class _AnswerStage(Answerer):
     """An actor's engine, which notes in the ledger what it is at."""
 
-    def __init__(self, config: RunConfig, ledger: Any):
+    def __init__(self, config: RunConfig, ledger: Any, label: RunLabel):
+        self._watch = ActorWatch(label, [method.name for method in config.methods])
         super().__init__(config)
+        self._watch.ready()
         self._ledger = ledger
         self._begun: list[str] = []
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
         shards: list[PreparedShard] = [pickle.loads(shard) for shard in batch["shard"]]
         asked = [self._ledger.attempt.remote(s.spec.shard_id, len(s.questions)) for s in shards]
-        answered = self.answer_together(list(zip(shards, ray.get(asked), strict=True)), self._note)
+        attempts: list[Attempt] = ray.get(asked)
+        with self._watch.batch(shards, attempts) as answered:
+            answered += self.answer_together(list(zip(shards, attempts, strict=True)), self._note)
         return {"shard": [_pack(shard)["shard"] for shard in answered]}
 
     def _note(self, pieces: Mapping[str, Piece]) -> None:
