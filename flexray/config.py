@@ -100,7 +100,7 @@ class MethodConfig(_Section):
     temperature: float = Field(default=1.0, gt=0)
     """Divides the logits before an answer is drawn."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Tokens are drawn from the likeliest ones that together have this probability."""
+    """Tokens are drawn from the likeliest ones that together have this probability (below 1: of 1,024)."""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

@@ -228,14 +228,13 @@ def sampled(
     for number in numbers:
         logits = logits_alone(model, prompt, paraphrase, generated).double()
         probs = (logits / temperature).softmax(-1).tolist()
-        tokens = sorted(range(len(probs)), key=lambda token: -probs[token])
-        nucleus: list[int] = []
-        for token in tokens:
-            nucleus.append(token)
+        nucleus: set[int] = set()
+        for token in sorted(range(len(probs)), key=lambda token: -probs[token]):
             if sum(probs[t] for t in nucleus) >= top_p:
                 break
+            nucleus.add(token)
         left = number * sum(probs[t] for t in nucleus)
-        for token in nucleus:
+        for token in sorted(nucleus):
             left -= probs[token]
             if left < 0:
                 break

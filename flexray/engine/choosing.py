@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from flexray.engine.transfer import to_device
-from flexray.methods import Choice, Draw
+from flexray.methods import DRAWN, Choice, Draw
+
+MOST_LIKELY = 1024
 
 
 class Fuser:
@@ -56,9 +58,9 @@ def choose_tokens(
     if choice == "greedy":
         return logits_BV.argmax(-1)
     scores = logits_BV.float()
-    if choice == "sample":
+    if choice in DRAWN:
         assert chances is not None
-        return _sample(scores, chances)
+        return _sample(scores, chances, nucleus=choice == "nucleus")
     assert fuser is not None
     if choice == "mean":
         fused = fuser.weights @ scores
@@ -67,17 +69,26 @@ def choose_tokens(
     return fused.argmax(-1)[fuser.leaders]  # one choice a group, whatever the order of its sums
 
 
-def _sample(scores_BV: Tensor, chances: Chances) -> Tensor:
-    """Tokens at their chances: the inverse of the cumulative distribution, likeliest tokens first, cut off
-    where `top_p` is reached (nucleus sampling, Holtzman et al. 2020, arXiv:1904.09751)."""
+def _sample(scores_BV: Tensor, chances: Chances, *, nucleus: bool) -> Tensor:
+    """Tokens at their chances: the inverse of the cumulative distribution, in the order of the vocabulary.
+
+    Args:
+        nucleus: draw from the likeliest tokens that together reach `top_p` (Holtzman et al. 2020,
+            arXiv:1904.09751), and those as likely as the last of them. They are looked for among the
+            likeliest MOST_LIKELY, since sorting a whole vocabulary takes longer than a step of the model.
+    """
     temperature = torch.where(chances.temperature > 0, chances.temperature, 1.0)
-    probs, tokens = (scores_BV / temperature[:, None]).softmax(-1).sort(stable=True, dim=-1, descending=True)
+    probs = (scores_BV / temperature[:, None]).softmax(-1)
+    if nucleus:
+        likely = probs.topk(min(MOST_LIKELY, probs.shape[-1])).values
+        kept = (likely.cumsum(-1) - likely < chances.top_p[:, None]).sum(-1, keepdim=True)
+        probs = probs * (probs >= likely.gather(-1, (kept - 1).clamp_min(0)))
     reached = probs.cumsum(-1)
-    kept = reached - probs < chances.top_p[:, None]  # the likeliest always
-    mass = (probs * kept).sum(-1)
-    place = (reached <= (chances.uniform * mass)[:, None]).sum(-1)
-    place = torch.minimum(place, kept.sum(-1) - 1) * (chances.temperature > 0)
-    return tokens.gather(-1, place[:, None])[:, 0]
+    mass = reached[:, -1:]
+    below = torch.nextafter(mass, torch.zeros_like(mass))  # rounding up to the mass would find no token
+    place = torch.minimum(chances.uniform[:, None] * mass, below)
+    drawn = torch.searchsorted(reached, place, right=True)[:, 0]
+    return torch.where(chances.temperature > 0, drawn, scores_BV.argmax(-1))
 
 
 def uniform_numbers(draw: Draw, row_id: str, count: int) -> np.ndarray:

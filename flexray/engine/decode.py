@@ -18,7 +18,7 @@ from flexray.engine.kv_pool import BLOCK_SIZE, KVPool
 from flexray.engine.transfer import to_device
 from flexray.masks.block_mask import BlockMaskCache, make_block_mask
 from flexray.masks.visibility import QueryTables, make_biases, make_visible
-from flexray.methods import TOGETHER, Choice
+from flexray.methods import DRAWN, TOGETHER, Choice
 from flexray.types import Backend
 
 
@@ -146,7 +146,7 @@ def _step(
     hidden = llama.forward(
         model, state.token[places, None], state.position[places, None], plan, pool.keys, pool.values
     )
-    chances = state.chances(places) if batch.choice == "sample" else None
+    chances = state.chances(places) if batch.choice in DRAWN else None
     chosen = choose_tokens(llama.logits(model, hidden[:, 0]), batch.choice, batch.fuser, chances)
 
     going = ~state.done[places]

@@ -24,7 +24,7 @@ from flexray.engine.prefill import Stream, copy_context, place_row, prefill, row
 from flexray.engine.stats import EngineStats
 from flexray.engine.transfer import to_device
 from flexray.masks.block_mask import NO_BLOCKS, BlockMaskCache
-from flexray.methods import TOGETHER, Choice
+from flexray.methods import DRAWN, TOGETHER, Choice
 from flexray.types import Backend
 
 
@@ -137,7 +137,7 @@ class Flow:
             if choice in TOGETHER:
                 fuser = Fuser(len(members), device)
                 fuser.choose(*_groups([branch for _, branch in members]))
-            elif choice == "sample":
+            elif choice in DRAWN:
                 places = to_device(np.asarray([branch.place for _, branch in members]), device)
                 draws = [branch.draw for _, branch in members if branch.draw is not None]
                 state.set_draws(places, draws, [branch.row.prompt.row_id for _, branch in members])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from flexray.config import MethodConfig
 from flexray.methods.attention import attention
 from flexray.methods.logits import average, maximum, weighted_average
-from flexray.methods.method import TOGETHER, Choice, Draw, Method
+from flexray.methods.method import DRAWN, TOGETHER, Choice, Draw, Method
 from flexray.methods.sampled import confidence, sampled
 from flexray.methods.single import most_confident, origin, per_prompt
 from flexray.types import ConfigError
@@ -56,4 +56,4 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
     return tuple(methods.values())
 
 
-__all__ = ["METHODS", "TOGETHER", "Choice", "Draw", "Method", "make_methods"]
+__all__ = ["DRAWN", "METHODS", "TOGETHER", "Choice", "Draw", "Method", "make_methods"]

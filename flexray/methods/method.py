@@ -9,11 +9,13 @@ from typing import Literal
 from flexray.masks.layout import Trunk, View
 from flexray.types import Prompt
 
-Choice = Literal["greedy", "sample", "mean", "max"]
-"""How branches choose each token. greedy: each for itself, the best; sample: each for itself, at random (see
-`Draw`). Those that answer as one choose together: mean: the best of the weighted mean of their logits; max:
-of the elementwise maximum of their probabilities (softmax each)."""
+Choice = Literal["greedy", "sample", "nucleus", "mean", "max"]
+"""How branches choose each token. greedy: each for itself, the best; sample: each for itself, at random;
+nucleus: the same, from the likeliest tokens only (see `Draw`). Those that answer as one choose together:
+mean: the best of the weighted mean of their logits; max: of the elementwise maximum of their probabilities
+(softmax each)."""
 
+DRAWN: frozenset[Choice] = frozenset({"sample", "nucleus"})
 TOGETHER: frozenset[Choice] = frozenset({"mean", "max"})
 
 
@@ -23,7 +25,7 @@ class Draw:
 
     number: int  # of the draw, in its method
     temperature: float = 0.0  # 0: the best token
-    top_p: float = 1.0
+    top_p: float = 1.0  # of the choice nucleus
     seed: int = 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flexray.config import MethodConfig
 from flexray.masks.layout import Trunk, View
-from flexray.methods.method import Draw, Method
+from flexray.methods.method import Choice, Draw, Method
 from flexray.types import Prompt
 
 
@@ -16,7 +16,7 @@ def sampled(config: MethodConfig) -> Method:
         name=config.name,
         trunk=Trunk(),
         views=lambda prompt: (View(0),) * config.samples,
-        choice="sample",
+        choice=_choice(config),
         draws=lambda prompt: draws,
     )
 
@@ -33,7 +33,11 @@ def confidence(config: MethodConfig) -> Method:
         each = [(Draw(0), *(next(drawn) for _ in range(config.samples))) for _ in prompt.segments]
         return tuple(draw for group in each for draw in group)
 
-    return Method(name=config.name, trunk=Trunk(), views=views, choice="sample", draws=draws)
+    return Method(name=config.name, trunk=Trunk(), views=views, choice=_choice(config), draws=draws)
+
+
+def _choice(config: MethodConfig) -> Choice:
+    return "nucleus" if config.top_p < 1 else "sample"
 
 
 def _draws(config: MethodConfig, count: int) -> tuple[Draw, ...]:
