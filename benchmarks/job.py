@@ -1,8 +1,8 @@
 """The whole job on Ray against the bare engine, same model and prompts, in one process and in turn:
 `python -m benchmarks.job`. Its last line is `job_vs_engine=..`.
 
-Only the second half of the job counts, as processes that start, import and compile are nothing in a night; the
-bare engine is warmed up as well.
+Only the second half of the job counts, as processes that start, import and compile are nothing in a night;
+the bare engine is warmed up as well.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def draw_growth(entry: dict[str, Any], path: Path) -> Path:
         panel.plot(values, [point["samples_per_second"] for point in points], marker="o", color="#1f5fa8")
         # few values far apart, 0 among the contexts: a logarithm that has a zero
         panel.set_xscale("symlog", base=2, linthresh=64 if axis == "context" else 1)
-        panel.set_xticks(values, [str(v) for v in values])
+        panel.set_xticks(values, [str(v) for v in values], rotation=45, fontsize=8)
         panel.minorticks_off()
         panel.set_ylim(0, 1.1 * max((point["samples_per_second"] for point in points), default=1))
         panel.set_xlabel(title)

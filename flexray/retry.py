@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 
 from flexray.config import RunConfig
 from flexray.evaluation import to_table
-from flexray.pipeline import AnsweredShard, answer_shards, connect
-from flexray.run import Say, plan_job
+from flexray.pipeline import AnsweredShard
+from flexray.progress import Lines, Progress, Say
+from flexray.run import answer, plan_job
 from flexray.sink import (
     Manifest,
     OutputFolder,
@@ -39,36 +40,44 @@ class RetryResult:
         return f"retried={self.retried} answered={self.answered} still_errors={still_errors}"
 
 
-def retry_errors(config: RunConfig, *, say: Say = print) -> RetryResult:
+def retry_errors(config: RunConfig, *, say: Say = print, progress: Progress | None = None) -> RetryResult:
     """Answer the error rows of a run's committed shards again; what is not committed is left to `run`.
 
     Args:
-        say: is told a line for each shard that is redone.
+        say: is told, line by line, what happens.
+        progress: is told in its place. None: `Lines`, which makes the lines.
 
     Raises:
         UserError: the output folder holds no run, or another one, or something else that the user can
             put right; raised before any model is loaded, where it can be.
     """
+    progress = progress or Lines(say)
     folder = OutputFolder(config.output)
     load_run(folder)  # where there is no run, none is to be started
     job = plan_job(config, folder)
     config, found = job.config, job.found
-    answered = 0
-    with hold(folder, say=say) as lock:
+    still_errors = 0
+    with hold(folder, say=progress.note) as lock:
         record = job.start(folder)
         committed = committed_shards(folder, record.fingerprint)
         faulty = {name: manifest for name, manifest in committed.items() if manifest.accounting.errors}
+        rows = sum(manifest.accounting.errors for manifest in faulty.values())
         if faulty:
-            connect(config.ray)
+            progress.note(f"{folder}: {rows} error rows in {len(faulty)} shards are tried again")
             recommit = Recommit(folder.url, record.methods, faulty)
-            todo = [spec for spec in found.shards if spec.shard_id in faulty]
-            for shard in answer_shards(todo, config, recommit, only=recommit.failed_row_ids):
-                lock.check()
-                answered += shard["answered"]
-                say(f"{shard['shard_id']}: {shard['answered']} of {shard['errors']} error rows answered now")
+            still_errors = answer(
+                [spec for spec in found.shards if spec.shard_id in faulty],
+                config,
+                recommit,
+                rows=rows,
+                record=record,
+                lock=lock,
+                progress=progress,
+                only=recommit.failed_row_ids,
+            )
             lock.check()
             compact(folder, record.fingerprint)
-    return RetryResult(retried=sum(m.accounting.errors for m in faulty.values()), answered=answered)
+    return RetryResult(retried=rows, answered=rows - still_errors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +94,28 @@ class Recommit:
         return frozenset(table.filter(pc.not_equal(table["error"], ""))["row_id"].to_pylist())
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
-        """Commit, if any row is better now, and say what: shard_id, errors (before), answered."""
+        """Commit, if any row is better now, and say what: the fields of a CommittedShard. Its rows are those
+        that were errors before."""
         folder, old = OutputFolder(self.output), self.before[shard.spec.shard_id]
         retries = [*old.engine_stats.get("retries", ()), shard.engine_stats]
+        before, after = load_shard(folder, old), to_table(shard, self.methods)
         new = recommit_shard(
             folder,
             old,
-            merge(load_shard(folder, old), to_table(shard, self.methods)),
+            merge(before, after),
             engine_stats=old.engine_stats | {"retries": retries},  # the good rows are still of then
             seconds=round(old.seconds + shard.seconds, 3),
         )
-        errors = old.accounting.errors
-        return {"shard_id": old.shard_id, "errors": errors, "answered": errors - new.accounting.errors}
+        failed = before.filter(pc.not_equal(before["error"], ""))
+        again = set(keys_of(failed))
+        fell_back = after.filter(pc.not_equal(after["fallback_reason"], ""))
+        return {
+            "shard_id": old.shard_id,
+            "rows": failed.num_rows,
+            "errors": new.accounting.errors,
+            "fallbacks": sum(key in again for key in keys_of(fell_back)),
+            "seconds": round(shard.seconds, 3),
+        }
 
 
 def merge(old: pa.Table, new: pa.Table) -> pa.Table:

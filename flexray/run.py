@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
@@ -18,9 +18,12 @@ from flexray.data import Scan, scan, with_few_shots
 from flexray.engine.checkpoint import check_checkpoint
 from flexray.engine.model_digest import checkpoint_digest
 from flexray.evaluation import to_table
+from flexray.logs import Log, RunLabel
 from flexray.methods import make_methods
-from flexray.pipeline import AnsweredShard, answer_shards, connect
+from flexray.pipeline import AnsweredShard, answer_shards, connect, report_remaining
+from flexray.progress import CommittedShard, Lines, Progress, Say
 from flexray.sink import (
+    Accounting,
     Lock,
     Manifest,
     OutputFolder,
@@ -33,8 +36,6 @@ from flexray.sink import (
     start_run,
 )
 from flexray.types import ShardSpec
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +51,7 @@ class RunResult:
         """What of the run as a whole is above its limits; "" if nothing is."""
         accounts = [manifest.accounting for manifest in self.manifests.values()]
         rows = sum(a.rows for a in accounts)
-        fallbacks = rows - sum(a.fallback_reason.get("", 0) for a in accounts)
+        fallbacks = sum(map(_fallbacks, accounts))
         counts = (
             ("are errors", "max_error_share", sum(a.errors for a in accounts), limits.max_error_share),
             ("fell back", "max_fallback_share", fallbacks, limits.max_fallback_share),
@@ -93,38 +94,43 @@ def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
     return Job(config=config, found=found, parts=fingerprint_parts(config, found))
 
 
-def run(config: RunConfig, *, fresh: bool = False, say: Say = print) -> RunResult:
+def run(
+    config: RunConfig, *, fresh: bool = False, say: Say = print, progress: Progress | None = None
+) -> RunResult:
     """Run, or resume, a job.
 
     Args:
         fresh: discard what the output folder holds of an earlier run.
         say: is told, line by line, what happens.
+        progress: is told in its place. None: `Lines`, which makes the lines.
 
     Raises:
         UserError: something the user can put right; raised before any model is loaded, where it can be.
     """
     start = time.perf_counter()
+    progress = progress or Lines(say)
     folder = OutputFolder(config.output)
     job = plan_job(config, folder)
     config, found = job.config, job.found
-    with hold(folder, say=say) as lock:
+    with hold(folder, say=progress.note) as lock:
         discarded = fresh and discard_run(folder)  # not before it is known that this start can go on
         record = job.start(folder, known=discarded)
         compact(folder, record.fingerprint)  # here and below nobody commits
         before = committed_shards(folder, record.fingerprint)
         rows_before = sum(m.rows for m in before.values())
         todo = [s for s in found.shards if s.shard_id not in before]
-        say(
+        progress.note(
             f"{config.data.name}/{config.data.split}: {record.planned_rows} rows in {len(found.shards)} "
             f"shards, {rows_before} rows in {len(before)} shards committed already -> {folder}"
         )
         if todo:
             commit = Commit(folder.url, record.fingerprint, record.methods)
-            _answer(todo, config, commit, lock, say, start)
+            rows = sum(s.num_rows for s in todo) * len(record.methods)
+            answer(todo, config, commit, rows=rows, record=record, lock=lock, progress=progress)
             lock.check()
             compact(folder, record.fingerprint)
         else:
-            say("everything is committed: nothing to do")
+            progress.note("everything is committed: nothing to do")
         after = committed_shards(folder, record.fingerprint)
     if lost := [s.shard_id for s in found.shards if s.shard_id not in after]:
         raise RuntimeError(
@@ -136,20 +142,47 @@ def run(config: RunConfig, *, fresh: bool = False, say: Say = print) -> RunResul
     )
 
 
-def _answer(
-    shards: Sequence[ShardSpec], config: RunConfig, commit: Commit, lock: Lock, say: Say, start: float
-) -> None:
-    """Answer and commit, for as long as the output folder is this run's."""
+def answer(
+    shards: Sequence[ShardSpec],
+    config: RunConfig,
+    commit: Callable[[AnsweredShard], dict[str, Any]],
+    *,
+    rows: int,
+    record: RunRecord,
+    lock: Lock,
+    progress: Progress,
+    only: Callable[[ShardSpec], frozenset[str]] | None = None,
+) -> int:
+    """Answer and commit, for as long as the output folder is this run's; progress, log and metrics are told.
+
+    Args:
+        commit: returns the fields of a CommittedShard (see `answer_shards`).
+        rows: what the shards come to, by all methods.
+        only: names the row ids of a shard that are to be answered. None: all.
+
+    Returns:
+        How many of the rows are errors.
+    """
+    label = RunLabel.of_start(record.fingerprint, config.data.name)
     connect(config.ray)
-    rows = sum(s.num_rows for s in shards) * len(commit.methods)
-    done = 0
-    for shard in answer_shards(shards, config, commit):
-        lock.check()
-        done += shard["rows"]
-        say(
-            f"  {shard['shard_id']}: {shard['rows']} rows, {shard['errors']} errors, "
-            f"{shard['seconds']:.1f} s [{done}/{rows} rows, {time.perf_counter() - start:.0f} s]"
-        )
+    log = Log(run=label.run_id, dataset=label.dataset)
+    log.info("run.started", rows=rows, shards=len(shards), output=config.output)
+    progress.planned(rows=rows, shards=len(shards))
+    report_remaining(label, rows)
+    done = errors = 0
+    try:
+        for told in answer_shards(shards, config, commit, only, label):
+            lock.check()
+            shard = CommittedShard(**told)
+            done, errors = done + shard.rows, errors + shard.errors
+            progress.committed(shard)
+            report_remaining(label, rows - done)
+            log.info("shard.committed", **asdict(shard), rows_done=done, rows_planned=rows)
+    except BaseException as e:
+        log.error("run.failed", e, rows_done=done, rows_planned=rows)
+        raise
+    log.info("run.finished", rows=done, errors=errors)
+    return errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +194,7 @@ class Commit:
     methods: tuple[str, ...]
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
-        """Commit, and say what: shard_id, rows, errors, seconds."""
+        """Commit, and say what: the fields of a CommittedShard."""
         manifest = commit_shard(
             OutputFolder(self.output),
             shard_id=shard.spec.shard_id,
@@ -176,8 +209,13 @@ class Commit:
             "shard_id": manifest.shard_id,
             "rows": manifest.rows,
             "errors": manifest.accounting.errors,
+            "fallbacks": _fallbacks(manifest.accounting),
             "seconds": manifest.seconds,
         }
+
+
+def _fallbacks(accounting: Accounting) -> int:
+    return accounting.rows - accounting.fallback_reason.get("", 0)
 
 
 def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:

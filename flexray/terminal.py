@@ -10,3 +10,18 @@ def printable(text: object) -> str:
     'a\\\\x1b[2Jb'
     """
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in str(text))
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units.
+
+    >>> [duration(s) for s in (0.25, 59.94, 61, 3725, 90_000)]
+    ['0.2 s', '59.9 s', '1 min 01 s', '1 h 02 min', '1 d 01 h']
+    """
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for large, small, of, each in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
+        if whole >= of:
+            return f"{whole // of} {large} {whole % of // each:02d} {small}"
+    raise AssertionError(seconds)

@@ -1,10 +1,14 @@
-"""Random-weight LLaMAs of real head shapes, and random prompts, on the CPU in float32."""
+"""Random-weight models of real head shapes, and random prompts, on the CPU in float32."""
 
+import copy
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig
 from flexray.engine.engine import Engine
@@ -23,6 +27,31 @@ class ByteTokenizer:
 
     def batch_decode(self, ids):
         return [bytes(i).decode("latin-1") for i in ids]
+
+
+def save_model(folder: Path, config: Any, *, seed: int = 0, shard_size: str = "50GB") -> Path:
+    """Save a model in bfloat16, as models are published, with a tokenizer whose 256 tokens are bytes.
+
+    Every weight is random: transformers starts biases and norms so that they do nothing.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # which it would change
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if weight.ndim == 1:
+                    weight.normal_(0.0 if name.endswith("bias") else 1.0, 0.2)
+    model.bfloat16().save_pretrained(folder, max_shard_size=shard_size)
+    shown = [b for b in range(256) if chr(b).isprintable() and chr(b) not in " \xad"]
+    hidden = [
+        b for b in range(256) if b not in shown
+    ]  # which byte-level BPE writes as characters from 256 on
+    vocab = {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
+    backend = Tokenizer(models.BPE(vocab, []))
+    backend.decoder = decoders.ByteLevel()
+    eos = next(token for token, b in vocab.items() if b == ByteTokenizer.eos_token_id)
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ What a command needs is imported when it runs, so that `--help` and an error in 
 
 import sys
 
-from flexray.cli import generate, inspect, machine, output  # noqa: F401  each adds its commands
+# each adds its commands
+from flexray.cli import cluster, generate, inspect, machine, output, plan, report, write  # noqa: F401
 from flexray.cli.app import app
 
 

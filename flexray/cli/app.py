@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flexray.logs import log_mode, start_logging
 from flexray.storage import scrub
 from flexray.terminal import printable
 from flexray.types import UserError
@@ -29,6 +30,8 @@ def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
+            if mode := log_mode():
+                start_logging(mode)
             command(*args, **kwargs)
         except UserError as e:
             typer.echo(f"error: {printable(scrub(str(e)))}", err=True)

@@ -21,9 +21,11 @@ def run(
 
     checked = load_config(config, set_)
     from flexray.report import print_summary
+    from flexray.report.progress import show_progress
     from flexray.run import run as run_job
 
-    result = run_job(checked, fresh=fresh, say=say)
+    with show_progress(say) as progress:
+        result = run_job(checked, fresh=fresh, progress=progress)
     shards = [
         {"shard_id": m.shard_id, "seconds": m.seconds, **m.accounting.model_dump()}
         for m in result.manifests.values()
@@ -46,6 +48,9 @@ def retry_errors(
     from flexray.config import load_config
 
     checked = load_config(config, set_)
+    from flexray.report.progress import show_progress
     from flexray.retry import retry_errors as retry
 
-    typer.echo(retry(checked, say=say).summary_line())
+    with show_progress(say) as progress:
+        result = retry(checked, progress=progress)
+    typer.echo(result.summary_line())

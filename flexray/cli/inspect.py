@@ -1,4 +1,4 @@
-"""The commands that show what a model is given."""
+"""The commands that show what a model is given, and what it makes of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import ConfigOption, SetOption, app, reports_user_errors
+from flexray.cli.app import ConfigOption, SetOption, app, reports_user_errors, say
+
+RowOption = Annotated[str, typer.Option(help="A row of the data set: its number, or its row_id.")]
+MethodOption = Annotated[str | None, typer.Option(help="A method of the recipe: its name, or its number.")]
 
 
 @app.command("show-mask")
@@ -15,14 +18,48 @@ from flexray.cli.app import ConfigOption, SetOption, app, reports_user_errors
 def show_mask(
     config: ConfigOption,
     set_: SetOption = [],  # noqa: B006
-    row: Annotated[int, typer.Option(min=1, help="Which row of the data set.")] = 1,
+    row: RowOption = "1",
+    method: MethodOption = None,
     png: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("out/mask.png"),
+    html: Annotated[Path | None, typer.Option(help="Write a page that tells of each pair.")] = None,
     generated: Annotated[int, typer.Option(min=0, help="Answer tokens to add behind the cue.")] = 2,
 ) -> None:
-    """Draw who sees whom in one row's prompt: in the terminal and as PNG."""
+    """Draw who sees whom in one row's prompt: in the terminal, as PNG and as HTML."""
     from flexray.config import load_config
 
     checked = load_config(config, set_)
     from flexray.report import show_row_mask
 
-    show_row_mask(checked, row=row, png=png, generated=generated)
+    show_row_mask(checked, row=row, method=method, png=png, html=html, generated=generated)
+
+
+@app.command()
+@reports_user_errors
+def explain(
+    config: ConfigOption,
+    row: RowOption,
+    set_: SetOption = [],  # noqa: B006
+    method: MethodOption = None,
+    top: Annotated[int, typer.Option(min=1, help="Tokens shown for each step.")] = 5,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page there, with attention by layer.")] = None,
+) -> None:
+    """Answer one row again on this machine, and show what each token was chosen from and looked at."""
+    from flexray.config import load_config
+
+    checked = load_config(config, set_)
+    from flexray.explain import explain as explain_row
+    from flexray.report.explanation_html import explanation_page
+    from flexray.report.explanation_text import print_explanation
+    from flexray.report.saving import writing
+
+    explanation = explain_row(checked, row=row, method=method, top=top)
+    print_explanation(explanation)
+    if json_file is not None:
+        with writing(json_file, "--json"):
+            json_file.write_text(explanation.to_json(), encoding="utf-8")
+        say(f"json: {json_file}")
+    if html is not None:
+        with writing(html, "--html"):
+            html.write_text(explanation_page(explanation), encoding="utf-8")
+        say(f"page: {html}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from flexray.config import EngineConfig
 from flexray.engine import llama
@@ -75,17 +75,24 @@ class Budget:
 def plan_budget(model: LlamaForCausalLM, config: EngineConfig) -> Budget:
     """Sizes for a model on its device."""
     device = llama.device_of(model)
-    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    return budget_for(model.config, model.dtype.itemsize, free, config)
+
+
+def budget_for(shape: LlamaConfig, itemsize: int, free: int | None, config: EngineConfig) -> Budget:
+    """Sizes for a model that need not be there.
+
+    Args:
+        itemsize: bytes of a number of its dtype.
+        free: bytes of the GPU's memory that its weights leave; None: a CPU.
+    """
+    on_gpu = free is not None
     max_prefill_tokens = _round_up(
         config.max_prefill_tokens or (32768 if on_gpu else 2048), MIN_BUCKET_TOKENS
     )
-    if on_gpu:
-        free, _ = torch.cuda.mem_get_info(device)
-        shape = model.config
-        # the widest activations of a prefill pass: MLP gate and up, their product, and the residuals
-        per_token = (3 * shape.intermediate_size + 8 * shape.hidden_size) * model.dtype.itemsize
-        room = free * config.memory_fraction - per_token * max_prefill_tokens
-        max_slots = int(room // slot_bytes(model)) // BLOCK_SIZE * BLOCK_SIZE
+    if free is not None:
+        room = free * config.memory_fraction - activation_bytes(shape, itemsize) * max_prefill_tokens
+        max_slots = int(room // slot_bytes(shape, itemsize)) // BLOCK_SIZE * BLOCK_SIZE
     else:
         max_slots = 2**20
     max_rows = config.max_rows or (512 if on_gpu else 32)
@@ -98,11 +105,16 @@ def plan_budget(model: LlamaForCausalLM, config: EngineConfig) -> Budget:
     )
 
 
-def slot_bytes(model: LlamaForCausalLM) -> int:
+def slot_bytes(shape: LlamaConfig, itemsize: int) -> int:
     """Bytes of one token's K and V in all layers."""
-    shape = model.config
-    head_dim = model.model.layers[0].self_attn.head_dim
-    return 2 * shape.num_hidden_layers * llama.num_kv_heads(model) * head_dim * model.dtype.itemsize
+    heads = shape.num_key_value_heads or shape.num_attention_heads
+    head_dim = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    return 2 * shape.num_hidden_layers * heads * head_dim * itemsize
+
+
+def activation_bytes(shape: LlamaConfig, itemsize: int) -> int:
+    """Bytes of one prefilled token at its widest: MLP gate and up, their product, and the residuals."""
+    return (3 * shape.intermediate_size + 8 * shape.hidden_size) * itemsize
 
 
 def _round_up(count: int, unit: int) -> int:

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flexray.engine.families import FAMILIES, check_architecture, check_layers
 from flexray.types import ModelError
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and a check may fail without them
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-ARCHITECTURE = "LlamaForCausalLM"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 
@@ -93,7 +93,7 @@ def load_model(
             cannot be built, or the device is not there.
     """
     import torch
-    from transformers import LlamaForCausalLM
+    import transformers
 
     config = check_checkpoint(path)
     device = _resolve_device(device)
@@ -105,7 +105,7 @@ def load_model(
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     with no_progress_bars():
         try:
-            loaded: Any = LlamaForCausalLM.from_pretrained(
+            loaded = getattr(transformers, f"{FAMILIES[config.model_type]}ForCausalLM").from_pretrained(
                 path,
                 config=config,
                 dtype=dtype,
@@ -122,6 +122,12 @@ def load_model(
     if missing := sorted(info["missing_keys"]):
         names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise ModelError(f"{path}: {len(missing)} weight(s) are missing from the files: {names}.")
+    # And it leaves out weights that the configuration has no place for, such as biases.
+    if unknown := sorted(name for name in info["unexpected_keys"] if ".layers." in name):
+        names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        raise ModelError(
+            f"{path}: {len(unknown)} weight(s) of the files have no place in config.json's model: {names}."
+        )
     return model.to(device).eval(), tokenizer
 
 
@@ -146,22 +152,7 @@ def _check_config(folder: Path) -> LlamaConfig:
             f"{folder}: has no config.json. Give the folder of a checkpoint in the Hugging Face format."
         )
     tree = _read_json(file)
-    found = tree.get("model_type")
-    if found != "llama":
-        kind = f"model_type {found!r}" if found else "no model_type"
-        raise ModelError(f"{file}: {kind}. flexray runs only LLaMA architectures (model_type 'llama').")
-    architectures = tree.get("architectures")
-    if architectures and ARCHITECTURE not in architectures:
-        raise ModelError(
-            f"{file}: architectures {architectures}. Only {ARCHITECTURE} has the language-model head "
-            "that generates an answer."
-        )
-    if quantization := tree.get("quantization_config"):
-        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
-        raise ModelError(
-            f"{file}: the weights are quantised (quant_method {method!r}). "
-            "Give the unquantised checkpoint, or dequantise it first."
-        )
+    prefix = check_architecture(tree, file)
     # transformers would load what is named here in place of the weights that are checked, pickles too
     named, checked = tree.get("transformers_weights"), WEIGHTS if (folder / WEIGHTS).is_file() else INDEX
     if named not in (None, checked):
@@ -169,13 +160,15 @@ def _check_config(folder: Path) -> LlamaConfig:
             f"{file}: transformers_weights names {named!r}. Remove the key, and name the weights {checked}."
         )
 
-    from transformers import LlamaConfig
+    import transformers
 
     try:
         # Not AutoConfig: it would look at `auto_map`, the folder's own code.
-        return LlamaConfig.from_pretrained(folder, local_files_only=True)
+        config = getattr(transformers, f"{prefix}Config").from_pretrained(folder, local_files_only=True)
     except Exception as e:  # the types differ between transformers' versions
-        raise ModelError(f"{file}: no valid LLaMA configuration: {e}") from e
+        raise ModelError(f"{file}: no valid {prefix} configuration: {e}") from e
+    check_layers(config, file)
+    return config
 
 
 def _check_weights(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """The patched LLaMA: transformers' own modules, our attention, our loop over the layers.
 
 The loop is `LlamaModel.forward` without its mask creation and caches: the mask is in the plan, and K/V
-live in the pool. Layers, norms, MLPs and rotary embedding are the model's own.
+live in the pool. Layers, norms, MLPs and rotary embedding are the model's own, so it serves the models that
+differ from LLaMA in those.
 """
 
 from __future__ import annotations
@@ -13,16 +14,25 @@ from types import ModuleType
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 from flexray.engine.attention import ATTENTION_NAME, AttentionPlan, register_attention, static_compile
 
+LlamaLike = LlamaForCausalLM | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
+"""The models that the loop is right for; see `flexray.engine.families`."""
 
-def patch(model: LlamaForCausalLM) -> None:
-    """Point a LLaMA's attention layers at flexray's attention. Idempotent.
+
+def patch(model: LlamaLike) -> None:
+    """Point a model's attention layers at flexray's attention. Idempotent.
 
     The model must own its config object: a second model that shares it would be patched as well.
+
+    Raises:
+        TypeError: a model of another family. It would be answered with, and wrongly.
     """
+    if not isinstance(model, LlamaLike):
+        raise TypeError(f"{type(model).__name__}: the loop over the layers is not right for it")
+    assert getattr(model.config, "sliding_window", None) is None, "the plan's mask has no windows"
     register_attention()
     model.config._attn_implementation = ATTENTION_NAME
     for layer in model.model.layers:
@@ -30,7 +40,7 @@ def patch(model: LlamaForCausalLM) -> None:
 
 
 def forward(
-    model: LlamaForCausalLM,
+    model: LlamaLike,
     ids_BT: Tensor,
     positions_BT: Tensor,
     plan: AttentionPlan,
@@ -82,12 +92,12 @@ def compiled_layer() -> Callable[..., Tensor]:
     return static_compile(_layer)
 
 
-def logits(model: LlamaForCausalLM, hidden: Tensor) -> Tensor:
+def logits(model: LlamaLike, hidden: Tensor) -> Tensor:
     """Hidden states of `forward`, [..., hidden], to logits [..., V]."""
     return model.lm_head(model.model.norm(hidden))
 
 
-def rotate_keys(model: LlamaForCausalLM, keys_KCD: Tensor, offsets_M: Tensor) -> Tensor:
+def rotate_keys(model: LlamaLike, keys_KCD: Tensor, offsets_M: Tensor) -> Tensor:
     """Context keys as they would be had the context started at each of M offsets: [M, K, C, D].
 
     RoPE rotations compose, R(p + o) = R(o) R(p), so the rotated keys are rotated on, by the rotary
@@ -101,16 +111,16 @@ def rotate_keys(model: LlamaForCausalLM, keys_KCD: Tensor, offsets_M: Tensor) ->
     return rotated
 
 
-def modeling_of(model: LlamaForCausalLM) -> ModuleType:
+def modeling_of(model: LlamaLike) -> ModuleType:
     """The transformers module that defines the model's class."""
     return importlib.import_module(type(model).__module__)
 
 
-def num_kv_heads(model: LlamaForCausalLM) -> int:
+def num_kv_heads(model: LlamaLike) -> int:
     """K: key/value heads. A configuration without them has one for each query head."""
     return model.config.num_key_value_heads or model.config.num_attention_heads
 
 
-def device_of(model: LlamaForCausalLM) -> torch.device:
+def device_of(model: LlamaLike) -> torch.device:
     """The device of the weights."""
     return next(model.parameters()).device

@@ -4,5 +4,6 @@ from flexray.pipeline.answer import AnsweredShard
 from flexray.pipeline.cluster import connect
 from flexray.pipeline.prepare import PreparedShard
 from flexray.pipeline.stream import answer_shards
+from flexray.pipeline.watch import report_remaining
 
-__all__ = ["AnsweredShard", "PreparedShard", "answer_shards", "connect"]
+__all__ = ["AnsweredShard", "PreparedShard", "answer_shards", "connect", "report_remaining"]

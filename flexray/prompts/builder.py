@@ -1,4 +1,7 @@
-"""Turns a Question into a Prompt: [BOS + instruction + few-shots] [P1] .. [PN] [cue]."""
+"""Turns a Question into a Prompt: [BOS + instruction + few-shots] [P1] .. [PN] [cue].
+
+With `prompt.chat` the same in turns: [system message, few-shots, header] [P1] .. [PN] [header of the answer].
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
+from flexray.prompts import chat
+from flexray.prompts.encoding import encode, encode_behind
 from flexray.types import MAX_PARAPHRASES, ConfigError, Prompt, Question, RowFault
 
 
@@ -17,7 +22,7 @@ class PromptBuilder:
         max_positions: the model's context window, in tokens.
 
     Raises:
-        ConfigError: a cue that has no tokens.
+        ConfigError: a cue that has no tokens, or a chat template that cannot be used.
 
     Every text is tokenised on its own, as text: a special token that a user's text spells out is
     encoded as the characters it is written with.
@@ -34,13 +39,20 @@ class PromptBuilder:
         self._tokenizer, self._prompt = tokenizer, prompt
         self._methods, self._generation = tuple(methods), generation
         self._max_positions = max_positions
+        if prompt.chat:
+            shots = [(self._question(shot.question), shot.answer.strip()) for shot in prompt.few_shots]
+            frame = chat.make_frame(tokenizer, prompt.instruction.strip(), shots)
+            self.context, self._lead, self.cue = frame.context, frame.lead, frame.cue
+            return
+        self._lead = ""
         bos = tokenizer.bos_token_id if prompt.add_bos else None
-        shots = "".join(
+        texts = [
             self._question(shot.question) + prompt.cue + " " + shot.answer.strip()
             for shot in prompt.few_shots
-        )
-        self.context = (*([] if bos is None else [bos]), *self._encode(prompt.instruction + shots))
-        self.cue = self._encode(prompt.cue)
+        ]
+        context = encode(tokenizer, prompt.instruction + "".join(texts))
+        self.context = context if bos is None else (bos, *context)
+        self.cue = encode(tokenizer, prompt.cue)
         if not self.cue:
             raise ConfigError(
                 f"prompt.cue: {prompt.cue!r} has no tokens in this model's vocabulary. Change it."
@@ -58,10 +70,17 @@ class PromptBuilder:
             raise self._fault(question, question.paraphrases, problem, "Set data.max_paraphrases.")
         segments: list[tuple[int, ...]] = []
         for text in question.paraphrases:
-            segments.append(self._encode(self._question(text)))
+            segments.append(self._segment(self._question(text)))
             if not segments[-1]:
                 raise self._fault(question, text, "the paraphrase has no tokens", "Write it out.")
-        prompt = Prompt(self.context, tuple(segments), self.cue, question.num_manual, question.confidences)
+        prompt = Prompt(
+            self.context,
+            tuple(segments),
+            self.cue,
+            question.num_manual,
+            question.confidences,
+            question.row_id,
+        )
         needed = max(self._positions_needed(prompt, method) for method in self._methods)
         if needed > self._max_positions:
             raise self._fault(
@@ -82,13 +101,12 @@ class PromptBuilder:
         return contexts * len(prompt.context) + paraphrases + len(prompt.cue) + new
 
     def _question(self, text: str) -> str:
-        return self._prompt.question_template.replace("{question}", text.strip())
+        question = self._prompt.question_template.replace("{question}", text.strip())
+        return question.strip() if self._prompt.chat else question  # many templates trim what they are given
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        if not text:
-            return ()
-        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return tuple(ids)
+    def _segment(self, text: str) -> tuple[int, ...]:
+        behind = self._prompt.chat and bool(self.context)
+        return (encode_behind if behind else encode)(self._tokenizer, self._lead + text)
 
     @staticmethod
     def _fault(question: Question, value: str | Sequence[str], problem: str, advice: str) -> RowFault:

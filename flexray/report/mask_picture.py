@@ -11,7 +11,7 @@ import numpy as np
 from rich.cells import set_cell_size
 from rich.text import Text
 
-from flexray.report.regions import Run, check_mask, count_pairs, find_runs, region_colours
+from flexray.report.regions import Run, check_mask, count_pairs, find_runs, one_line, region_colours
 
 MAX_TOKEN_ROWS = 28  # up to here each row has a line of its own, with its token
 MAX_CELLS = 60  # up to here each token has a row and a column of its own
@@ -97,7 +97,7 @@ def _draw_token_rows(
     first = {run.start: run.name for run in runs}
     for q in range(len(cells)):
         out.append(first.get(q, "").rjust(margin) + " ", colours[names[q]])
-        out.append(set_cell_size(_printable(labels[q]), LABEL_WIDTH) + " ")
+        out.append(set_cell_size(one_line(labels[q]), LABEL_WIDTH) + " ")
         for kv in range(len(cells)):
             if cells[q, kv]:
                 out.append("██", colours[names[kv]])
@@ -163,8 +163,3 @@ def _draw_legend(out: Text, runs: list[Run], colours: dict[str, str]) -> None:
         out.append(f"{gap}■ ", colours[run.name]).append(entry)
         used += len(gap) + 2 + len(entry)
     out.append("\n")
-
-
-def _printable(label: str) -> str:
-    r"""A token's text on one line: "\n" and other control characters as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in label)

@@ -25,8 +25,7 @@ def save_mask_png(
     segments: Sequence[str],
     path: str | Path,
     *,
-    layout: str,
-    positions: str,
+    title: str,
     position_ids: np.ndarray | None = None,
 ) -> None:
     """Draw a mask, one cell a token, and write it to `path` (about 1500 x 1300 pixels).
@@ -34,8 +33,7 @@ def save_mask_png(
     Args:
         mask: bool [L, L], rows are queries, columns keys.
         segments: [L], names such as "context", "P1", "answer".
-        layout: the layout's name, for the title.
-        positions: the name of the position rule, for the title.
+        title: what mask it is.
         position_ids: int [L], the RoPE positions; each row label then gives its segment's range.
 
     Raises:
@@ -55,8 +53,7 @@ def save_mask_png(
     _draw_borders(axes, runs, len(mask))
     _label_axes(axes, runs, position_ids)
     _draw_legend(axes, segments)
-    title = f"Attention mask: layout {layout}, positions {positions}"
-    axes.set_title(title, fontsize=14, fontweight="bold", color=INK, loc="left", pad=28)
+    axes.set_title(f"Attention mask: {title}", fontsize=14, fontweight="bold", color=INK, loc="left", pad=28)
     axes.text(0, 1.018, count_pairs(mask), transform=axes.transAxes, fontsize=10, color=FAINT_INK)
     # Axes of a fixed size, and a picture cut to whatever stands around them.
     figure.savefig(path, format="png", bbox_inches="tight", pad_inches=0.25)

@@ -1,4 +1,4 @@
-"""The regions of a sample's stream, and their colours: the same in the terminal and in the PNG."""
+"""The regions of a sample's stream, and their colours: the same in the terminal, in the PNG and in HTML."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 CONTEXT_COLOUR = "#8a99b0"
+CUE_COLOUR = "#8f3b52"
 ANSWER_COLOUR = "#d1495b"
 PARAPHRASE_COLOURS = ("#1f7a8c", "#e8a33d", "#5a9e6f", "#7a5ea8", "#c77dae", "#3f6fb5", "#a8763e", "#94a83b")
 _CONTEXT_NAME = re.compile(r"context|C\d+")
+_ANSWER_NAME = re.compile(r"answer( \d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +38,33 @@ def find_runs(segments: Sequence[str]) -> list[Run]:
 def region_colours(segments: Sequence[str]) -> dict[str, str]:
     """A hex colour for each name, in order of first appearance.
 
-    "context" and its copies "C1", "C2", ... share one colour, "answer" has its own, and all other names
-    take the paraphrase colours in turn (more than eight paraphrases repeat them).
+    "context" and its copies "C1", "C2", ... share one colour, so do "answer" and "answer 1", "answer 2", ...;
+    "cue" has its own, and all other names take the paraphrase colours in turn (more than eight paraphrases
+    repeat them).
     """
     colours: dict[str, str] = {}
     paraphrases = 0
     for name in dict.fromkeys(segments):
-        if _CONTEXT_NAME.fullmatch(name):
+        if is_context(name):
             colours[name] = CONTEXT_COLOUR
-        elif name == "answer":
+        elif is_answer(name):
             colours[name] = ANSWER_COLOUR
+        elif name == "cue":
+            colours[name] = CUE_COLOUR
         else:
             colours[name] = PARAPHRASE_COLOURS[paraphrases % len(PARAPHRASE_COLOURS)]
             paraphrases += 1
     return colours
+
+
+def is_context(name: str) -> bool:
+    """Whether a region is the context or a copy of it."""
+    return _CONTEXT_NAME.fullmatch(name) is not None
+
+
+def is_answer(name: str) -> bool:
+    """Whether a region is an answer, cue included."""
+    return _ANSWER_NAME.fullmatch(name) is not None
 
 
 def check_mask(mask: np.ndarray, segments: Sequence[str]) -> None:
@@ -65,3 +80,12 @@ def count_pairs(mask: np.ndarray) -> str:
     L = len(mask)
     causal, visible = L * (L + 1) // 2, int(mask.sum())
     return f"{L:,} tokens, {visible:,} of {causal:,} causal pairs visible ({visible / causal:.0%})"
+
+
+def one_line(text: str) -> str:
+    r"""A token's text on one line: "\n" and other control characters as escapes.
+
+    >>> one_line(" a\n")
+    ' a\\n'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

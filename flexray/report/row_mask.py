@@ -7,60 +7,78 @@ from pathlib import Path
 from rich.console import Console
 
 from flexray.config import MethodConfig, RunConfig
-from flexray.data import read_shard, scan, with_few_shots
+from flexray.data import with_few_shots
 from flexray.engine.checkpoint import load_tokenizer
-from flexray.masks.picture import draw_mask
-from flexray.pipeline.prepare import make_prompt_builder
+from flexray.explain.rows import choose_method, find_row
+from flexray.explain.stream import make_stream
+from flexray.masks.picture import MaskPicture, draw_mask
+from flexray.methods import make_methods
+from flexray.report.mask_html import mask_page
 from flexray.report.mask_picture import render_mask_text
 from flexray.report.mask_png import save_mask_png
+from flexray.report.saving import writing
 from flexray.terminal import printable
-from flexray.types import DataError, OutputError, RowFault
+from flexray.types import Prompt
 
 
 def show_row_mask(
-    config: RunConfig, *, row: int, png: Path, generated: int, console: Console | None = None
+    config: RunConfig,
+    *,
+    row: str,
+    png: Path,
+    generated: int,
+    html: Path | None = None,
+    method: str | None = None,
+    console: Console | None = None,
 ) -> None:
-    """Draw who sees whom in one row's prompt: in the terminal, and as a PNG.
+    """Draw who sees whom in one row's prompt: in the terminal, as a PNG, and if asked as an HTML page.
 
     Args:
-        row: which row of the data set, from 1.
+        row: the row's id, or its number from 1.
         generated: answer tokens to add behind the cue.
+        method: a name, or a number from 1, of the recipe's methods. None: the first that is `attention`.
 
     Raises:
-        DataError: there is no such row, or it has a fault. OutputError: the PNG cannot be written.
-        ModelError: the model folder's tokenizer cannot be used.
+        ConfigError: there is no such method. DataError: there is no such row, or it has a fault.
+        OutputError: a file cannot be written. ModelError: the model folder's tokenizer cannot be used.
     """
     console = console or Console()
+    first = next((i for i, m in enumerate(config.methods) if m.kind == "attention"), 0)
+    chosen = config.methods[choose_method(config.methods, method, default=first)]
     config = with_few_shots(config)
-    shards = scan(config.data.model_copy(update={"limit": row})).shards
-    num_rows = sum(s.num_rows for s in shards)
-    if num_rows < row:
-        raise DataError(f"--row {row}: the data set has {num_rows} rows.")
-    question = read_shard(shards[-1], config.data)[-1]
-    if question.error:
-        raise DataError(question.error)
-    try:
-        prompt = make_prompt_builder(config).build(question)
-    except RowFault as fault:
-        raise DataError(str(fault)) from fault
-    method = next((m for m in config.methods if m.kind == "attention"), MethodConfig())
-    layout, positions = method.layout, method.positions
-    picture = draw_mask(prompt, layout, positions, generated, cross_attention=method.cross_attention)
+    _, question, prompt = find_row(config, row)
+    picture = _draw(prompt, chosen, generated)
+    title = _title(chosen)
 
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     labels = [str(tokenizer.decode([i])) if i >= 0 else "..." for i in picture.token_ids.tolist()]
-    console.print(printable(f"{question.row_id}: {question.question}"), markup=False)
+    heading = f"{question.row_id}: {question.question}"
+    console.print(printable(heading), markup=False)
     console.print(render_mask_text(picture.mask, labels, picture.segments))
-    try:
-        png.parent.mkdir(parents=True, exist_ok=True)
-        save_mask_png(
-            picture.mask,
-            picture.segments,
-            png,
-            layout=layout,
-            positions=positions,
-            position_ids=picture.positions,
-        )
-    except OSError as e:
-        raise OutputError(f"{png}: the picture cannot be written: {e}. Give another --png.") from e
+    with writing(png, "--png"):
+        save_mask_png(picture.mask, picture.segments, png, title=title, position_ids=picture.positions)
     console.print(f"picture: {png}", markup=False)
+    if html is not None:
+        page = mask_page(picture, labels, title=title, question=heading)
+        with writing(html, "--html"):
+            html.write_text(page, encoding="utf-8")
+        console.print(f"page: {html}", markup=False)
+
+
+def _draw(prompt: Prompt, method: MethodConfig, generated: int) -> MaskPicture:
+    """An attention method's mask as the definition has it, copies of the context written out; of the other
+    methods each branch is an answer."""
+    if method.kind == "attention":
+        return draw_mask(
+            prompt, method.layout, method.positions, generated, cross_attention=method.cross_attention
+        )
+    (planned,) = make_methods([method])
+    views = planned.views(prompt)
+    return make_stream(prompt, planned.trunk, views, [(-1,) * generated] * len(views)).picture()
+
+
+def _title(method: MethodConfig) -> str:
+    if method.kind != "attention":
+        return f"method {method.name}"
+    cross = ", cross_attention" if method.cross_attention else ""
+    return f"layout {method.layout}, positions {method.positions}{cross}"

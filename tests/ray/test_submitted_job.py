@@ -1,7 +1,8 @@
-"""`ray job submit` of the project to a Ray that runs already, as a nightly job is started."""
+"""`ray job submit` and `flexray submit` of the project to a Ray that runs already, as a night is started."""
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -9,10 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from tests.conftest import PROJECT
 from tests.ray.jobs import assert_whole, kill, make_tree, question, write, write_config
@@ -25,12 +29,21 @@ ROWS = 5
 def environment():
     """Of the head and of who submits: a cluster that only this module's token opens."""
     ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+    ours["PATH"] = (
+        f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # a job's `python` is this one
+    )
     return {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | ours
+
+
+@dataclass(frozen=True)
+class Head:
+    dashboard: str
+    agent: str
 
 
 @pytest.fixture(scope="module")
 def head(environment):
-    """The dashboard's address of a head node of its own, which ends with the module."""
+    """The addresses of a head node of its own, which ends with the module."""
     temp = Path(tempfile.mkdtemp(prefix="fx", dir="/tmp"))  # short: Ray makes sockets below it
     gcs, dashboard, agent, client = free_ports(4)
     command = [RAY, "start", "--head", "--block", f"--temp-dir={temp}", "--node-ip-address=127.0.0.1"]
@@ -43,23 +56,29 @@ def head(environment):
         )
     try:
         wait_until_it_listens(dashboard, starter, temp / "log")
-        yield f"http://127.0.0.1:{dashboard}"
+        yield Head(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{agent}")
     finally:
         end(starter)
         shutil.rmtree(temp, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
-def submit(head, environment, tmp_path_factory):
-    """Submits a job of the package and its entry point, and waits for its end."""
+def project(tmp_path_factory):
+    """What is uploaded: the package, its entry points, and an environment that installs nothing."""
     folder = tmp_path_factory.mktemp("upload")
     for name in ("flexray", "jobs"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "runtime_env.yaml").write_text("env_vars: {HF_HUB_OFFLINE: '1'}")
+    return folder
 
-    def submit(config):
-        command = [RAY, "job", "submit", f"--address={head}", f"--working-dir={folder}", "--"]
-        command += [sys.executable, "jobs/generate.py", "--config", str(config)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+@pytest.fixture(scope="module")
+def submit(head, project, environment):
+    """`flexray submit` in the project's folder, to its end."""
+
+    def submit(*arguments, env=environment):
+        command = [sys.executable, "-m", "flexray.cli", "submit", f"--address={head.dashboard}", *arguments]
+        return subprocess.run(command, env=env, cwd=project, capture_output=True, text=True, timeout=300)
 
     return submit
 
@@ -92,18 +111,76 @@ def end(starter):
     starter.wait()
 
 
-def test_a_submitted_job_answers_every_row_once(submit, tiny_model, tmp_path):
+def test_a_job_submitted_with_rays_own_command_answers_every_row_once(
+    head, project, environment, tiny_model, tmp_path
+):
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
-    tree = make_tree(tmp_path / "out", tiny_model, data)
-    done = submit(write_config(tmp_path, tree))
+    config = write_config(tmp_path, make_tree(tmp_path / "out", tiny_model, data))
+    command = [RAY, "job", "submit", f"--address={head.dashboard}", f"--working-dir={project}", "--"]
+    command += [sys.executable, "jobs/generate.py", "--config", str(config)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"[{ROWS}/{ROWS} rows" in done.stdout
     assert_whole(tmp_path / "out", ROWS)
 
 
-def test_a_submitted_job_that_is_refused_fails_with_its_message(submit, tiny_model, tmp_path):
-    tree = make_tree(tmp_path / "out", tiny_model, tmp_path / "none.jsonl")
-    done = submit(write_config(tmp_path, tree))
-    assert done.returncode != 0
-    assert f"error: {tmp_path}/none.jsonl: no such file" in done.stdout + done.stderr
-    assert "exit code 2" in done.stdout + done.stderr
+def test_a_submitted_night_is_followed_to_its_end(submit, project, environment, tiny_model, tmp_path):
+    data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
+    mounted = project / "recipes" / "..2026_01_31"  # a folder of links, as Kubernetes mounts a ConfigMap
+    mounted.mkdir(parents=True)
+    write_config(mounted, make_tree(tmp_path / "out", tiny_model, data))
+    (project / "recipes" / "..data").symlink_to(mounted.name)
+    (project / "recipes" / "config.yaml").symlink_to("..data/config.yaml")
+    done = submit("--job=nightly", "--config=recipes", "--set=generation.max_new_tokens=3", "--id=night-1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, *_, last = done.stdout.splitlines()
+    assert first == ("night-1: submitted: python jobs/nightly.py recipes --set generation.max_new_tokens=3")
+    assert "complete=0 answered=1 held=0 failed=0" in done.stdout.splitlines()
+    assert last == "night-1: SUCCEEDED"
+    assert environment["RAY_AUTH_TOKEN"] not in done.stdout + done.stderr
+    (batch,) = (tmp_path / "out").iterdir()
+    assert_whole(batch, ROWS)
+
+
+def test_a_job_that_fails_gives_its_exit_code_and_its_id_is_not_taken_twice(
+    submit, project, tiny_model, tmp_path
+):
+    write_config(project, make_tree(tmp_path / "out", tiny_model, tmp_path / "none.jsonl"))
+    done = submit("--job=evaluate", "--config=config.yaml")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"error: {tmp_path}/out: holds no run" in done.stdout
+    name, ended = done.stdout.splitlines()[-1].split(": ", 1)
+    assert re.fullmatch(r"flexray-evaluate-qa-\d{4}-\d\d-\d\d", name)
+    assert ended == "FAILED: exit code 2"
+    again = submit("--job=evaluate", "--config=config.yaml", "--no-wait", f"--id={name}")
+    assert (again.returncode, again.stdout) == (2, "")
+    (message,) = [line for line in again.stderr.splitlines() if line.startswith("error: ")]
+    assert message == (
+        f"error: {name}: this cluster has had a job of this id, and Ray takes none twice; it is FAILED. "
+        f"If there is more to do, submit it with another: --id {name}-b"
+    )
+
+
+def test_who_has_not_the_token_is_refused_and_told_where_it_belongs(submit, project, environment, tiny_model):
+    write_config(project, make_tree(project / "out", tiny_model, project / "none.jsonl"))
+    for token in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another"}):
+        others = {key: value for key, value in environment.items() if not key.startswith("RAY_AUTH")}
+        done = submit("--config=config.yaml", env=others | token)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert (
+            "the cluster wants its token, and none or another one is here. Set RAY_AUTH_MODE" in done.stderr
+        )
+
+
+def test_what_the_probes_of_the_manifests_ask_is_answered_without_a_token(head):
+    spec = yaml.safe_load((PROJECT / "cluster" / "raycluster.yaml").read_text())["spec"]
+    pods = [group["template"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+    probes = [
+        pod["spec"]["containers"][0][f"{kind}Probe"] for pod in pods for kind in ("liveness", "readiness")
+    ]
+    servers = {8265: head.dashboard, 52365: head.agent}  # by Ray's default port
+    urls = {servers[probe["httpGet"]["port"]] + probe["httpGet"]["path"] for probe in probes}
+    assert len(urls) == 2
+    for url in urls:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            assert answer.status == 200

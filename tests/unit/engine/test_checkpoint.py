@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from flexray.engine.checkpoint import check_checkpoint, load_model
+from flexray.engine.model_digest import checkpoint_digest
 from flexray.types import ModelError
 
 
@@ -94,7 +95,7 @@ def test_a_folder_without_config_is_refused(folder):
         ("[1]", "a JSON object is expected, found list"),
         ("\udcff", "cannot be read as JSON"),
         ("{}", "no model_type"),
-        ('{"model_type": "llama", "hidden_size": "wide"}', "no valid LLaMA configuration"),
+        ('{"model_type": "llama", "hidden_size": "wide"}', "no valid Llama configuration"),
     ],
 )
 def test_a_broken_config_is_refused(folder, content, reason):
@@ -104,8 +105,8 @@ def test_a_broken_config_is_refused(folder, content, reason):
 
 
 def test_another_architecture_is_named(folder):
-    edit_config(folder, model_type="qwen2")
-    with pytest.raises(ModelError, match=r"model_type 'qwen2'.*only LLaMA"):
+    edit_config(folder, model_type="gpt2")
+    with pytest.raises(ModelError, match=r"model_type 'gpt2'.*LLaMA and models with its layers"):
         check_checkpoint(folder)
 
 
@@ -228,3 +229,24 @@ def test_code_in_the_folder_never_runs(folder, tmp_path):
 def test_cuda_on_a_machine_without_it_is_refused(folder):
     with pytest.raises(ModelError, match="finds no CUDA device"):
         load_model(folder, device="cuda")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chat_template.jinja",
+        "additional_chat_templates/default.jinja",
+        "tokenizer_config.json",
+        "tokenizer.json",
+        "generation_config.json",
+        "tokenizer_of_mine.py",
+    ],
+)
+def test_what_determines_the_prompts_is_part_of_the_models_digest(folder, name):
+    before = checkpoint_digest(folder)
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text((file.read_text() if file.exists() else "") + " ")
+    assert checkpoint_digest(folder) != before
+    (folder / "README.md").write_text("no part of it")
+    assert checkpoint_digest(folder) == checkpoint_digest(shutil.copytree(folder, folder.parent / "copy"))

@@ -146,8 +146,7 @@ def test_the_png_is_a_picture_of_a_readable_size(tmp_path: Path, parts):
         mask,
         names,
         file,
-        layout="shared_context",
-        positions="restart",
+        title="layout shared_context",
         position_ids=np.arange(len(mask)),
     )
     pixels = imread(file)
@@ -161,4 +160,4 @@ def test_the_png_is_a_picture_of_a_readable_size(tmp_path: Path, parts):
 def test_the_png_needs_a_position_for_each_token(tmp_path: Path):
     mask, names = sample(3, [2], 1)
     with pytest.raises(ValueError, match="position ids"):
-        save_mask_png(mask, names, tmp_path / "x.png", layout="l", positions="p", position_ids=np.arange(3))
+        save_mask_png(mask, names, tmp_path / "x.png", title="t", position_ids=np.arange(3))

@@ -1,0 +1,88 @@
+"""Which models flexray runs: LLaMA, and those that differ from it inside a layer only.
+
+The engine has its own loop over the layers and its own mask. That is right for a model of equal decoder
+layers which all rotate queries and keys and attend to everything before them, with nothing between the
+embedding and the first layer, or between the last norm and the head. Mistral without its window and Qwen2
+and Qwen3 are such models: biases and the norms of queries and keys are in modules of their own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flexray.types import ModelError
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from transformers import PreTrainedConfig
+
+FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+"""`model_type`, and what the names of transformers' classes begin with."""
+
+FIXED_ROPES = ("default", "linear", "llama3", "yarn")
+"""RoPE types whose rotation of a token depends on its position only, not on how long its sequence is."""
+
+_OTHERS = {
+    "gemma": "it scales its embeddings and caps its scores",
+    "mllama": "it attends to pictures",
+    **dict.fromkeys(
+        ("moe", "mixtral", "deepseek", "llama4", "gpt_oss"), "its layers are mixtures of experts"
+    ),
+}
+"""Part of a `model_type`, and why it is not run."""
+
+
+def check_architecture(tree: dict[str, Any], file: Path) -> str:
+    """Check what `config.json` says of the model's kind; returns the prefix of its classes.
+
+    Raises:
+        ModelError: another architecture, a model without a language-model head, or quantised weights.
+    """
+    found = tree.get("model_type")
+    prefix = FAMILIES.get(found) if isinstance(found, str) else None
+    if prefix is None:
+        kind = f"model_type {found!r}" if found else "no model_type"
+        why = next((f" ({why})" for part, why in _OTHERS.items() if part in str(found)), "")
+        raise ModelError(
+            f"{file}: {kind}{why}. flexray runs LLaMA and models with its layers: {', '.join(FAMILIES)}."
+        )
+    architectures = tree.get("architectures")
+    if architectures and f"{prefix}ForCausalLM" not in architectures:
+        raise ModelError(
+            f"{file}: architectures {architectures}. Only {prefix}ForCausalLM has the language-model head "
+            "that generates an answer."
+        )
+    if quantization := tree.get("quantization_config"):
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
+        raise ModelError(
+            f"{file}: the weights are quantised (quant_method {method!r}). "
+            "Give the unquantised checkpoint, or dequantise it first."
+        )
+    return prefix
+
+
+def check_layers(config: PreTrainedConfig, file: Path) -> None:
+    """Check that every layer attends to all tokens before it, and rotates each by its position alone.
+
+    Raises:
+        ModelError: sliding windows, or a RoPE that changes with the length of the sequence.
+    """
+    window = getattr(config, "sliding_window", None)
+    others = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+    if window is not None or others:
+        found = f"layers of type {', '.join(others)}" if others else "sliding-window attention"
+        message = f"{file}: has {found}; here each answer looks at all that is before it."
+        if window is not None:
+            off = "use_sliding_window to false without layer_types"  # as Qwen has it
+            off = "sliding_window to null" if config.model_type == "mistral" else off
+            message += (
+                f" In prompts no longer than the window it makes no difference: for those alone, set {off} "
+                f"and max_position_embeddings to {window}."
+            )
+        raise ModelError(message)
+    rope = (config.rope_parameters or {}).get("rope_type", "default")
+    if rope not in FIXED_ROPES:
+        raise ModelError(
+            f"{file}: rope_type {rope!r} depends on how long a sequence is, and flexray packs many into one. "
+            f"Known here: {', '.join(FIXED_ROPES)}."
+        )

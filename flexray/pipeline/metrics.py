@@ -1,0 +1,148 @@
+"""What a run tells Prometheus, through Ray: each node's agent serves it, with `ray_` before each name.
+
+Counters count work: a shard that Ray repeats, because a process died, counts again. Values of labels are few,
+whatever the data: no text of a row or of an error becomes one.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from ray.util import metrics as ray_metrics
+
+from flexray.logs import RunLabel
+from flexray.pipeline.answer import AnsweredShard
+from flexray.pipeline.prepare import PreparedShard
+
+RUN_LABELS = ("run", "dataset")
+"""Every metric has them: the first digits of the run's fingerprint, and the data set's name."""
+BOUNDARIES = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800]
+"""Of histograms, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A metric. `labels` stand beside RUN_LABELS."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    name: str
+    labels: tuple[str, ...]
+    help: str
+
+
+METRICS = (
+    Spec("counter", "flexray_rows_total", ("method", "outcome"), "Rows committed."),
+    Spec("counter", "flexray_fallback_rows_total", ("reason",), "Rows committed that had a fallback."),
+    Spec("counter", "flexray_tokens_total", ("kind",), "Tokens that engines computed."),
+    Spec("counter", "flexray_engine_seconds_total", ("phase",), "Seconds that engines spent."),
+    Spec("counter", "flexray_mask_cache_total", ("result",), "Looks into the cache of block masks."),
+    Spec("histogram", "flexray_batch_seconds", (), "What an actor took for the shards of one call."),
+    Spec("histogram", "flexray_commit_seconds", (), "What it took to score and commit one shard."),
+    Spec("gauge", "flexray_rows_remaining", (), "Rows that this start has still to commit."),
+    Spec("gauge", "flexray_rows_in_flight", (), "Rows that an actor is answering; one series an actor."),
+    Spec("gauge", "flexray_gpu_memory_bytes", ("kind",), "Memory that torch holds on an actor's GPU."),
+)
+
+Reason = Literal["out_of_memory", "not_supported", "compiler", "other"]
+_REASON = re.compile(r"(?:flex|sdpa|eager): (\w+): ")  # as engine.fallback.describe writes it
+_CLASSES: dict[str, Reason] = {
+    "OutOfMemoryError": "out_of_memory",
+    "NotImplementedError": "not_supported",
+}
+
+
+def classify(fallback_reason: str) -> Reason:
+    """The class of what made a row leave the backend that was asked for, or the full batch.
+
+    >>> classify("flex: InductorError: no compiler; sdpa: OutOfMemoryError: ..")
+    'compiler'
+    """
+    match = _REASON.match(fallback_reason)
+    if match is None:
+        return "other"
+    return _CLASSES.get(match[1], "compiler")  # engine.fallback.handled_errors names no other faults
+
+
+@dataclass(slots=True)
+class RowCounts:
+    """Output rows, counted: one for each question and method."""
+
+    outcomes: Counter[tuple[str, str]]
+    """By method and outcome (answered, error)."""
+    fallbacks: Counter[Reason]
+
+    @classmethod
+    def of(cls, shard: AnsweredShard, methods: Sequence[str]) -> RowCounts:
+        """Count a shard. All answers of a row share its error and its fallback."""
+        counts = cls(Counter(), Counter())
+        for answers in shard.answers:
+            for method, (first, *_) in zip(methods, answers, strict=True):
+                counts.outcomes[method, "error" if first.error else "answered"] += 1
+                if first.fallback_reason:
+                    counts.fallbacks[classify(first.fallback_reason)] += 1
+        return counts
+
+
+class Metrics:
+    """The metrics of one run in one process."""
+
+    def __init__(self, label: RunLabel, methods: Sequence[str]):
+        self._labels = {"run": label.fingerprint, "dataset": label.dataset}
+        self._methods = methods
+        self._cache = {"hits": 0, "misses": 0}  # of this process's engine, as counted so far
+
+    def remaining(self, rows: int) -> None:
+        """The driver knows what is left to do."""
+        _metric("flexray_rows_remaining").set(rows, self._labels)
+
+    def answering(self, shards: Iterable[PreparedShard]) -> None:
+        """An actor has these in work from now on, and nothing else."""
+        questions = sum(len(shard.questions) for shard in shards)
+        _metric("flexray_rows_in_flight").set(questions * len(self._methods), self._labels)
+
+    def answered(self, shards: Sequence[AnsweredShard], seconds: float) -> None:
+        """An actor has answered a batch of shards."""
+        _metric("flexray_batch_seconds").observe(seconds, self._labels)
+        for stats in (shard.engine_stats for shard in shards):
+            for kind in ("context", "prefill", "generated"):
+                self._count("flexray_tokens_total", stats[f"{kind}_tokens"], kind=kind)
+            for phase in ("prefill", "decode"):
+                self._count("flexray_engine_seconds_total", stats[f"{phase}_seconds"], phase=phase)
+        cache = shards[-1].engine_stats["mask_cache"]
+        for result, key in (("hit", "hits"), ("miss", "misses")):
+            self._count("flexray_mask_cache_total", cache[key] - self._cache[key], result=result)
+        self._cache = cache
+        if torch.cuda.is_initialized():
+            memory = {"used": torch.cuda.memory_allocated(), "reserved": torch.cuda.memory_reserved()}
+            for kind, number in memory.items():
+                _metric("flexray_gpu_memory_bytes").set(number, self._labels | {"kind": kind})
+
+    def committed(self, shard: AnsweredShard, seconds: float) -> None:
+        """A worker has committed a shard."""
+        _metric("flexray_commit_seconds").observe(seconds, self._labels)
+        counts = RowCounts.of(shard, self._methods)
+        for (method, outcome), rows in counts.outcomes.items():
+            self._count("flexray_rows_total", rows, method=method, outcome=outcome)
+        for reason, rows in counts.fallbacks.items():
+            self._count("flexray_fallback_rows_total", rows, reason=reason)
+
+    def _count(self, name: str, number: float, **labels: str) -> None:
+        if number > 0:  # Ray refuses 0
+            _metric(name).inc(number, self._labels | labels)
+
+
+@functools.cache
+def _metric(name: str) -> Any:
+    """Ray's metric of that name, one for each process."""
+    spec = next(spec for spec in METRICS if spec.name == name)
+    labels = RUN_LABELS + spec.labels
+    if spec.kind == "histogram":
+        return ray_metrics.Histogram(name, spec.help, BOUNDARIES, labels)
+    make = ray_metrics.Counter if spec.kind == "counter" else ray_metrics.Gauge
+    return make(name, spec.help, labels)

@@ -1,0 +1,95 @@
+"""Tells metrics and log what the stream does, in the actors and in the tasks that commit."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from flexray.logs import Log, RunLabel, start_logging
+from flexray.pipeline.answer import AnsweredShard
+from flexray.pipeline.deaths import Attempt
+from flexray.pipeline.metrics import Metrics, RowCounts
+from flexray.pipeline.prepare import PreparedShard
+
+
+class ActorWatch:
+    """Looks on while an actor answers."""
+
+    def __init__(self, label: RunLabel, methods: Sequence[str]):
+        start_logging(label.log)
+        context = ray.get_runtime_context()
+        self._log = Log(
+            run=label.run_id,
+            dataset=label.dataset,
+            actor=context.get_actor_id(),
+            node=ray.util.get_node_ip_address(),
+        )
+        self._metrics = Metrics(label, methods)
+        self._methods = methods
+        self._start = time.perf_counter()
+
+    def ready(self) -> None:
+        """The model is loaded."""
+        self._metrics.answering(())
+        self._log.info("actor.ready", seconds=round(time.perf_counter() - self._start, 3))
+
+    @contextlib.contextmanager
+    def batch(
+        self, shards: Sequence[PreparedShard], attempts: Sequence[Attempt]
+    ) -> Iterator[list[AnsweredShard]]:
+        """While a batch of shards is answered; what comes of it is put into the list."""
+        for shard, attempt in zip(shards, attempts, strict=True):
+            if attempt.deaths:
+                died = {"deaths": attempt.deaths, "rows_given_up": len(attempt.blamed)}
+                self._log.warning("shard.repeated", shard_id=shard.spec.shard_id, **died)
+        answered: list[AnsweredShard] = []
+        start = time.perf_counter()
+        self._metrics.answering(shards)
+        try:
+            yield answered
+        except Exception as e:
+            self._log.error("batch.failed", e, shard_ids=[shard.spec.shard_id for shard in shards])
+            raise
+        self._metrics.answering(())
+        self._metrics.answered(answered, time.perf_counter() - start)
+        for done in answered:
+            self._tell(done)
+
+    def _tell(self, shard: AnsweredShard) -> None:
+        counts = RowCounts.of(shard, self._methods)
+        write = self._log.warning if counts.fallbacks else self._log.info
+        write(
+            "shard.answered",
+            shard_id=shard.spec.shard_id,
+            rows=counts.outcomes.total(),
+            errors=sum(rows for (_, outcome), rows in counts.outcomes.items() if outcome == "error"),
+            fallbacks=counts.fallbacks.total(),
+            fallback_reasons=dict(counts.fallbacks),
+            seconds=round(shard.seconds, 3),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedCommit:
+    """A commit that the metrics are told of; travels to Ray's workers."""
+
+    commit: Callable[[AnsweredShard], dict[str, Any]]
+    label: RunLabel
+    methods: Sequence[str]
+
+    def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
+        """Commit, and say what came of it."""
+        start = time.perf_counter()
+        result = self.commit(shard)
+        Metrics(self.label, self.methods).committed(shard, time.perf_counter() - start)
+        return result
+
+
+def report_remaining(label: RunLabel, rows: int) -> None:
+    """Tell the metrics how many rows this start has still to commit."""
+    Metrics(label, ()).remaining(rows)

@@ -1,0 +1,131 @@
+"""Numbers as the page shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+NOTHING = "–"
+MAX_TEXT = 500  # characters of a text that comes from data
+MAX_VALUE = 4_000  # of a configured value
+
+
+def count(number: float) -> str:
+    """With a comma at each thousand."""
+    return f"{number:,.0f}"
+
+
+def compact(number: float) -> str:
+    """For the marks of an axis.
+
+    >>> [compact(n) for n in (0.25, 40.0, 2000, 25_000, 3e6)]
+    ['0.25', '40', '2,000', '25k', '3M']
+    """
+    for unit, size in (("M", 1_000_000), ("k", 1_000)):
+        if abs(number) >= max(size, 10_000):
+            return f"{number / size:g}{unit}"
+    return f"{number:,.0f}" if abs(number) >= 1_000 else f"{number:.6g}"
+
+
+def percent(share: float | None) -> str:
+    """In percent; what is not 0 is not shown as 0.
+
+    >>> [percent(s) for s in (None, 0.0, 0.0001, 0.5, 0.9999, 1.0)]
+    ['–', '0.0%', '<0.1%', '50.0%', '>99.9%', '100.0%']
+    """
+    if share is None:
+        return NOTHING
+    if 0 < share < 0.0005:
+        return "<0.1%"
+    return ">99.9%" if 0.9995 <= share < 1 else f"{100 * share:.1f}%"
+
+
+def points(difference: float) -> str:
+    """A difference of shares, in points, with its sign.
+
+    >>> points(-0.0123), points(0.0)
+    ('−1.2', '0.0')
+    """
+    text = f"{100 * difference:+.1f}"
+    return text[1:] if text[1:] == "0.0" else text.replace("-", "−")
+
+
+def points_mark(difference: float) -> str:
+    """The same for a mark of an axis, which is round.
+
+    >>> [points_mark(d) for d in (-0.2, 0.0, 0.005)]
+    ['−20', '0', '+0.5']
+    """
+    return f"{100 * difference:+.6g}".replace("-", "−") if difference else "0"
+
+
+def percent_mark(share: float) -> str:
+    """A share for a mark of an axis, which is round.
+
+    >>> percent_mark(0.65)
+    '65%'
+    """
+    return f"{100 * share:.6g}%"
+
+
+def p_value(p: float | None) -> str:
+    """Of a test."""
+    if p is None:
+        return NOTHING
+    return f"{p:.4f}" if p >= 1e-4 else "<0.0001"
+
+
+def rate(number: float | None) -> str:
+    """With three digits, or all before the point."""
+    if number is None:
+        return NOTHING
+    return f"{number:,.{2 if number < 10 else 1 if number < 100 else 0}f}"
+
+
+def fixed(number: float | None, digits: int = 1) -> str:
+    """So many digits behind the point, so that a column lines up."""
+    return NOTHING if number is None else f"{number:,.{digits}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time span in its two largest units.
+
+    >>> [duration(s) for s in (0.25, 59.94, 61, 3725, 90_000)]
+    ['0.2 s', '59.9 s', '1 min 01 s', '1 h 02 min', '1 d 01 h']
+    """
+    if seconds is None:
+        return NOTHING
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for large, small, of, each in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
+        if whole >= of:
+            return f"{whole // of} {large} {whole % of // each:02d} {small}"
+    raise AssertionError(seconds)
+
+
+def moment(when: float | str) -> str:
+    """UTC, from seconds since 1970 or as the records write it."""
+    time = datetime.fromisoformat(when) if isinstance(when, str) else datetime.fromtimestamp(when, UTC)
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def cut(text: str, length: int = MAX_TEXT) -> str:
+    """The text, or its begin and how much is left out."""
+    return text if len(text) <= length else f"{text[:length]} … ({len(text) - length:,} more characters)"
+
+
+def leaves(tree: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, str]]:
+    """Key and value of each leaf; lists count as leaves.
+
+    >>> list(leaves({"prompt": {"cue": "A:"}, "k": [1]}))
+    [('prompt.cue', '"A:"'), ('k', '[1]')]
+    """
+    for key, value in tree.items():
+        inner = f"{name}.{key}" if name else key
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, inner)
+        else:
+            yield inner, cut(json.dumps(value, ensure_ascii=False), MAX_VALUE)

@@ -1,0 +1,92 @@
+"""Progress on a terminal: one bar in rows, with what is behind it kept up to date; lines scroll above it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from rich import progress
+from rich.console import Console
+from rich.text import Text
+
+from flexray.progress import CommittedShard, Lines, Progress, Say, Tracker
+from flexray.terminal import duration, printable
+
+
+@contextlib.contextmanager
+def show_progress(say: Say) -> Iterator[Progress]:
+    """Progress of one run: a bar if standard output is a terminal, else plain lines through `say`."""
+    console = Console()
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield Lines(say)
+        return
+    with Bar(console) as bar:
+        yield bar
+
+
+class Bar:
+    """A progress bar, there from when it is known what is to be done to the end of the `with` block."""
+
+    def __init__(self, console: Console, tracker: Tracker | None = None):
+        self._tracker = tracker or Tracker()
+        self._display = progress.Progress(
+            progress.BarColumn(bar_width=None),
+            _Facts(self._tracker),
+            console=console,
+            expand=True,
+            refresh_per_second=4,
+            redirect_stderr=sys.stderr.isatty(),  # a log that goes to a file stays there
+        )
+        self._task: progress.TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.stop()
+
+    def planned(self, *, rows: int, shards: int) -> None:
+        """So much is to be done by this start."""
+        self._tracker.plan(rows=rows, shards=shards)
+        self._task = self._display.add_task("", total=rows)
+        self._display.start()
+
+    def committed(self, shard: CommittedShard) -> None:
+        """A shard is done."""
+        self._tracker.add(shard)
+        if self._task is not None:
+            self._display.update(self._task, completed=self._tracker.rows)
+
+    def note(self, line: str) -> None:
+        """Anything else that people should know."""
+        self._display.console.print(Text(printable(line)), soft_wrap=True)
+
+
+class _Facts(progress.ProgressColumn):
+    """What stands behind the bar."""
+
+    def __init__(self, tracker: Tracker):
+        super().__init__()
+        self._tracker = tracker
+
+    def render(self, task: progress.Task) -> Text:
+        done = self._tracker
+        text = Text(f"{done.rows:,}/{done.planned_rows:,} rows")
+        rate, remaining = done.rate, done.remaining
+        if not done.rows and done.planned_rows:
+            text.append("  starting")  # the model is loaded, and kernels are compiled
+        if rate is not None:
+            text.append(f"  {rate:,.1f} rows/s")
+        if done.errors:
+            text.append(f"  {done.errors:,} errors", "red")
+        if done.fallbacks:
+            text.append(f"  {done.fallbacks:,} fallbacks", "yellow")
+        text.append(f"  {duration(done.elapsed)}")
+        if remaining is not None and done.rows < done.planned_rows:
+            text.append(f"  {duration(remaining)} left", "bold")
+        return text

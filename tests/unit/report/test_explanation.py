@@ -1,0 +1,255 @@
+"""An explanation for people: nothing of it is lost, it fits on a terminal, and what data hold stays text."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from flexray.explain import Explanation
+from flexray.explain.explanation import Answer, Branch, Candidate, Committed, Segment, Step, Token
+from flexray.methods import Draw
+from flexray.report.explanation_facts import facts_of, percent
+from flexray.report.explanation_html import explanation_page
+from flexray.report.explanation_text import WIDTH, fold_parts, print_explanation
+from flexray.types import Generation
+from tests.unit.report.test_mask_html import NASTY, Page
+
+LAYERS = 2
+
+
+def segment(name, texts, start=0):
+    return Segment(
+        name=name, tokens=tuple(Token(id=i, text=t, position=start + i) for i, t in enumerate(texts))
+    )
+
+
+def branch(parts, steps, paraphrase=None, weight=1.0):
+    """Attention that goes to all parts, or to those of one paraphrase, in equal shares."""
+    seen = np.array([paraphrase is None or p[0] != "P" or p == f"P{paraphrase}" for p in parts], float)
+    attention = np.broadcast_to(seen / seen.sum(), (steps, LAYERS, len(parts)))
+    own = (segment("cue", ["\n", "A:"], 9), segment("answer", [" Rome", "\n"][:steps], 11))
+    return Branch(paraphrase=paraphrase, weight=weight, segments=own, attention=attention)
+
+
+def answer(parts, text=" Rome", paraphrase=None, branches=None, **changes):
+    tops = [
+        (Candidate(id=7, text=text, probability=0.75), Candidate(id=8, text=" Paris", probability=0.125)),
+        (Candidate(id=9, text="\n", probability=0.5), Candidate(id=7, text=text, probability=0.0001)),
+    ]
+    steps = tuple(
+        Step(id=t[0].id, text=t[0].text, probability=t[0].probability, rank=1, gap=0.0, top=t) for t in tops
+    )
+    made = Answer(
+        generation=Generation(
+            token_ids=(7, 9), finish_reason="newline", backend_requested="flex", backend_used="flex"
+        ),
+        text=text.strip(),
+        draw=None,
+        steps=steps,
+        branches=branches or (branch(parts, 2, paraphrase),),
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def explanation(paraphrases=2, **changes) -> Explanation:
+    names = [f"P{i + 1}" for i in range(paraphrases)]
+    parts = ("context", *names, "cue", "answer")
+    made = Explanation(
+        flexray="0",
+        model="m",
+        device="cpu",
+        dtype="float32",
+        row_id="qa/test/a",
+        source_file="f.jsonl",
+        source_row=3,
+        question="Where?",
+        accepted=("Rome",),
+        method="attention/shared_context/restart",
+        methods=("attention/shared_context/restart",),
+        choice="greedy",
+        parts=parts,
+        segments=(segment("context", ["Answer", "."]), *(segment(n, ["Where", "?"], 2) for n in names)),
+        answers=(answer(parts),),
+        chosen=0,
+        paraphrase_predictions=(),
+        correct=True,
+        committed=None,
+        not_committed="nothing to compare with",
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def shown(explained, terminal=False):
+    file = io.StringIO()
+    print_explanation(explained, Console(width=WIDTH, file=file, force_terminal=terminal))
+    return file.getvalue()
+
+
+def lines(text):
+    return [line.split() for line in text.splitlines()]
+
+
+def fact(explained, name):
+    (found,) = [f for f in facts_of(explained) if f.name == name]
+    return found
+
+
+def test_the_terminal_shows_segments_steps_and_shares():
+    text = shown(explanation())
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert ["P2", "2", "2-3", "Where?"] in lines(text)
+    assert ["cue", "2", "9-10", "\\nA:"] in lines(text)
+    assert '1   " Rome"   75.0   " Rome" 75.0   " Paris" 12.5' in text
+    assert ["step", "chosen", "context", "P1", "P2", "cue", "answer"] in lines(text)
+    assert ["2", '"\\n"', *["20.0"] * 5] in lines(text)
+    assert "\x1b[1m" in shown(explanation(), terminal=True)
+
+
+def test_many_paraphrases_are_added_up_and_the_largest_is_named():
+    explained = explanation(paraphrases=30)
+    text = shown(explained)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert ["step", "chosen", "context", "paraphrases", "cue", "answer", "most"] in lines(text)
+    each = 100 / 33
+    assert ["1", '"', 'Rome"', "3.0", f"{30 * each:.1f}", "3.0", "3.0", "P1", "3.0"] in lines(text)
+
+
+def test_copies_of_the_context_are_one_column():
+    assert fold_parts(("C1", "P1", "C2", "P2", "cue", "answer")) == (
+        ["context", "P1", "P2", "cue", "answer"],
+        False,
+    )
+
+
+def test_branches_that_choose_together_have_a_line_each_and_give_others_a_zero():
+    parts = explanation().parts
+    branches = tuple(branch(parts, 2, paraphrase=i, weight=0.5) for i in (1, 2))
+    explained = explanation(choice="mean", answers=(answer(parts, branches=branches),))
+    text = shown(explained)
+    assert "softmax of the weighted mean" in text
+    assert ["1", '"', 'Rome"', "P1", "25.0", "25.0", "0", "25.0", "25.0"] in lines(text)
+    assert ["P2", "25.0", "0", "25.0", "25.0", "25.0"] in lines(text)
+    assert ["cue", "of", "P1", "2", "9-10", "\\nA:"] in lines(text)
+    page = Page(explanation_page(explained))
+    assert "answer of P2" in page.text
+    assert "P2, weight 0.5" in page.text
+    assert [b["parts"] for b in page.data["answers"][0]["branches"]] == [[0, 1, 3, 4], [0, 2, 3, 4]]
+
+
+def test_several_answers_have_a_heading_each_and_a_limit():
+    parts = explanation().parts
+    each = tuple(answer(parts, text=f" no{i}", paraphrase=1 + i % 2) for i in range(12))
+    text = shown(explanation(answers=each, chosen=1))
+    assert ["cue", "1", "2", "9-10", "\\nA:"] in lines(text)
+    assert "Answer 2, of P2 alone, the row's prediction: no1" in text
+    assert "Answer 10, of P2 alone: no9" in text
+    assert "... and 2 more answers" in text
+    assert "Answer 12, of P2 alone: no11" in Page(explanation_page(explanation(answers=each))).text
+
+
+def test_a_token_that_the_dense_pass_would_not_choose_is_pointed_at():
+    parts = explanation().parts
+    good = answer(parts)
+    wrong = dataclasses.replace(good.steps[1], id=8, text=" Paris", probability=0.4, rank=3, gap=0.0123)
+    explained = explanation(answers=(answer(parts, steps=(good.steps[0], wrong)),))
+    found = fact(explained, "dense pass")
+    assert found.text == "another best token at 1 of 2 steps: step 2 (its best is ahead by 0.012)"
+    assert found.mood == "bad"
+    assert "rank 3, behind by 0.012" in " ".join(shown(explained).split())
+    assert "rank 3, behind by 0.012" in Page(explanation_page(explained)).text
+    drawn = explanation(answers=(answer(parts, steps=(good.steps[0], wrong), draw=Draw(0, 0.7)),))
+    assert fact(drawn, "dense pass").mood == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "mood", "text"),
+    [
+        ({}, "good", "the same 2 tokens, by flex, in shard s"),
+        (
+            {"token_ids": (7, 8, 9), "prediction": "Rom\x1be"},
+            "bad",
+            "other tokens, by flex, in shard s: 'Rom\\\\x1be', 3 tokens, another from token 2 on",
+        ),
+        ({"error": "no backend"}, "bad", "an error row in shard s: no backend"),
+    ],
+)
+def test_the_committed_row_is_compared(changes, mood, text):
+    committed = Committed(
+        shard_id="s",
+        token_ids=(7, 9),
+        prediction="Rome",
+        paraphrase_predictions=(),
+        finish_reason="newline",
+        backend_used="flex",
+        fallback_reason="",
+        error="",
+        changed=("model.dtype: a -> b",),
+    )
+    explained = explanation(committed=dataclasses.replace(committed, **changes))
+    assert (fact(explained, "committed").text, fact(explained, "committed").mood) == (text, mood)
+    assert fact(explained, "changed since").text == "model.dtype: a -> b"
+
+
+def test_a_fallback_says_which_backend_and_why():
+    parts = explanation().parts
+    generation = dataclasses.replace(
+        answer(parts).generation, backend_used="eager", fallback_reason="flex: broken", attempts=3
+    )
+    explained = explanation(answers=(answer(parts, generation=generation),))
+    assert fact(explained, "backend").text == "eager, in place of flex: flex: broken (3 attempts)"
+
+
+def test_a_row_that_could_not_be_answered_shows_its_error_and_segments():
+    failed = Generation(finish_reason="error", backend_requested="flex", error="no backend could answer")
+    unanswered = Answer(generation=failed, text="", draw=None, steps=(), branches=())
+    explained = explanation(answers=(unanswered,), correct=None)
+    text = shown(explained)
+    assert "no backend could answer" in text
+    assert ["P1", "2", "2-3", "Where?"] in lines(text)
+    assert "no backend could answer" in Page(explanation_page(explained)).text
+
+
+def test_whatever_data_hold_stays_text():
+    parts = explanation().parts
+    nasty = "".join(NASTY) + "[red]x[/]"
+    explained = explanation(
+        row_id=f"qa/test/{nasty}",
+        question=nasty,
+        accepted=(nasty,),
+        segments=(segment("context", NASTY),),
+        answers=(answer(parts, text=nasty),),
+    )
+    html = explanation_page(explained)
+    page = Page(html)
+    assert page.tags.count("script") == 2
+    assert not {"img", "b"} & set(page.tags)
+    assert "\x1b" not in html
+    assert "‮" not in html
+    assert "<b>日本[red]x[/]" in page.text
+    text = shown(explained)
+    assert "\x1b" not in text
+    assert "[red]x[/]" in text
+
+
+def test_the_page_has_the_shares_of_each_layer():
+    page = Page(explanation_page(explanation()))
+    (one,) = page.data["answers"]
+    (only,) = one["branches"]
+    assert np.array(only["shares"]).shape == (2, LAYERS, 5)
+    assert np.allclose(np.sum(only["shares"], axis=-1), 1)
+    assert one["steps"] == [" Rome", r"\n"]
+    assert page.data["parts"] == list(explanation().parts)
+    assert "context: 20.0 %" in page.text
+
+
+def test_a_small_share_is_not_shown_as_none():
+    assert [percent(share) for share in (0.0, 1e-9, 0.0006, 0.5, 1.0)] == [
+        "0",
+        "<0.1",
+        "0.1",
+        "50.0",
+        "100.0",
+    ]

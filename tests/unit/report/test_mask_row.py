@@ -1,0 +1,88 @@
+"""`flexray show-mask`: each method of a recipe can be drawn, for any row."""
+
+import json
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flexray.cli import app
+
+RECORDS = [
+    {"id": "a", "question": "Who?", "paraphrases": ["Which person?", "Who is it?"], "answers": ["Ada"]},
+    {"id": "b", "question": "Where?", "paraphrases": ["At which place?"], "answers": ["Rome"]},
+]
+METHODS = [
+    "per_prompt",
+    {"layout": "full_prompt", "positions": "continuous"},
+    {"layout": "myriadlama", "cross_attention": True},
+    "avg",
+]
+
+
+@pytest.fixture
+def show(tmp_path, tiny_model):
+    """Runs the command; returns exit code and output."""
+    data = tmp_path / "questions.jsonl"
+    data.write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+    config = tmp_path / "config.yaml"
+    tree = {
+        "output": str(tmp_path / "out"),
+        "data": {"name": "qa", "files": [str(data)]},
+        "model": {"path": str(tiny_model)},
+        "methods": METHODS,
+    }
+    config.write_text(yaml.safe_dump(tree))
+
+    def run(*arguments):
+        png = tmp_path / "mask.png"
+        done = CliRunner().invoke(app, ["show-mask", "-c", str(config), "--png", str(png), *arguments])
+        return done.exit_code, done.output
+
+    return run
+
+
+def test_without_a_method_the_first_that_is_attention_is_drawn(show, tmp_path):
+    page = tmp_path / "pages" / "mask.html"
+    code, output = show("--row", "qa/test/b", "--html", str(page))
+    assert code == 0, output
+    assert output.startswith("qa/test/b: Where?")
+    assert f"page: {page}" in output.replace("\n", "")
+    assert "layout full_prompt, positions continuous" in page.read_text()
+    assert (tmp_path / "mask.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("method", "title", "segments"),
+    [
+        ("1", "method per_prompt", ["P1", "P2", "answer 1", "answer 2"]),
+        (
+            "attention/myriadlama/restart/cross",
+            "layout myriadlama, positions restart, cross_attention",
+            ["P2"],
+        ),
+        ("avg", "method avg", ["answer 2"]),
+    ],
+)
+def test_each_method_is_drawn_by_its_name_or_number(show, tmp_path, method, title, segments):
+    page = tmp_path / "mask.html"
+    code, output = show("--method", method, "--html", str(page))
+    assert code == 0, output
+    for segment in segments:
+        assert f"■ {segment} " in output
+    assert f"<h1>Attention mask: {title}</h1>" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "max"], "error: --method max: the recipe has no such method. It has: 1 per_prompt, 2"),
+        (["--row", "7"], "error: --row 7: the data set has 2 rows, counted from 1."),
+        (["--html", "/proc/none/mask.html"], "error: /proc/none/mask.html: cannot be written: "),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line_and_exit_code_2(show, arguments, message):
+    code, output = show(*arguments)
+    assert code == 2
+    assert message in output
+    assert "Traceback" not in output

@@ -1,0 +1,312 @@
+"""The page says what is in the folder, finished, in progress or damaged, and all of it as text."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from typer.testing import CliRunner
+
+from flexray.cli import app
+from flexray.report.page import default_page, write_page
+from flexray.report.page.facts import gather
+from flexray.report.page.rows import MAX_ERRORS, RowNotes
+from flexray.sink import DamageError, OutputFolder, committed_shards, recommit_shard
+from flexray.sink.lock import hold
+from flexray.sink.owner import Owner
+from flexray.types import OutputError
+from tests.unit.report.page_reader import read_page, tiles
+from tests.unit.report.page_runs import MANY_METHODS, hostile_text
+from tests.unit.sink.builders import ERROR, METHODS, SHARDS, commit, finished, row, shard, start, table
+
+ATTRIBUTES_OF_CODE = ("on", "src", "style", "action", "formaction", "data", "xlink:href")
+
+
+def page_of(url, tmp_path, **options):
+    html = tmp_path / "page.html"
+    write_page(str(url), html, **options)
+    return read_page(html)
+
+
+def commit_rows(folder, run, spec, **changes):
+    """Commit a shard whose rows all have these values."""
+    rows = [row(row_id, spec.shard_id, method=m, **changes) for m in run.methods for row_id in spec.row_ids]
+    return commit(folder, run, spec, table=table(spec, rows=rows))
+
+
+def test_a_finished_run_is_added_up(folder, tmp_path):
+    run = start(folder)
+    commit(folder, run, SHARDS[0], seconds=2.0)
+    commit_rows(folder, run, SHARDS[1], correct=False)
+    commit_rows(folder, run, SHARDS[2], **ERROR)
+    page = page_of(folder, tmp_path)
+    found = tiles(page)
+    assert page.all("strong")[0].words == "complete"
+    assert found["Rows"] == ("12", "of 12 planned")
+    assert found["Answered"] == ("8", "66.7% of the rows")
+    assert found["Errors"] == ("4", "33.3% of the rows")
+    assert found["Fallbacks"] == ("0", "0.0% of the rows")
+    assert found["Shards"] == ("3", "of 3 planned")
+    assert found["Work time"][0] == "5.0 s"
+    (method,) = page.by_id("accuracy").rows()
+    assert method == ["m", "50.0%", "21.5% to 78.5%", "", "4", "8", "4", "12"]
+    (first, *_) = page.by_id("shards").rows()
+    assert first[:3] == ["a", "2.0", "4"]
+
+
+def test_methods_stand_in_the_order_of_the_run(folder, tmp_path):
+    finished(folder, methods=("zeta", "alpha"))
+    assert [method[0] for method in page_of(folder, tmp_path).by_id("accuracy").rows()] == ["zeta", "alpha"]
+
+
+def test_what_is_not_scored_has_no_accuracy(folder, tmp_path):
+    run = start(folder, SHARDS[:1])
+    commit_rows(folder, run, SHARDS[0], answers=None, correct=None)
+    (method,) = page_of(folder, tmp_path).by_id("accuracy").rows()
+    assert method[1:4] == ["–", "–", "nothing is scored"]
+
+
+def test_a_run_with_nothing_committed_is_a_page_too(folder, tmp_path):
+    start(folder)
+    page = page_of(folder, tmp_path)
+    assert tiles(page)["Rows"] == ("0", "of 12 planned")
+    assert "0 of 3 planned shards are committed" in page.text
+    for part in ("backends", "shards", "errors"):
+        assert page.by_id(part).all("p")[-1].attributes["class"] == "empty"
+
+
+def test_a_run_in_progress_is_told_from_one_that_was_left(folder, tmp_path):
+    run = start(folder)
+    commit(folder, run, SHARDS[0])
+    with hold(folder):
+        page = page_of(folder, tmp_path)
+    assert page.all("strong")[0].words == "in progress"
+    assert "1 of 3 planned shards are committed. A run holds the folder: host" in page.words
+    dead = dataclasses.replace(Owner.me(), pid=2**22 + 1)  # no such process can be
+    folder.write_bytes("_lock-1.json", dead.to_bytes())
+    page = page_of(folder, tmp_path)
+    assert page.all("strong")[0].words == "not complete"
+    assert "No run is at work there; flexray run goes on with it." in page.words
+
+
+@pytest.mark.parametrize("what", ["data", "manifest"])
+def test_damage_is_named_and_the_rest_is_counted(folder, tmp_path, what):
+    run = finished(folder)
+    name = committed_shards(folder, run.fingerprint)["b"].file if what == "data" else "_manifests/b.json"
+    folder.write_bytes(name, folder.read_bytes(name)[:-3])
+    page = page_of(folder, tmp_path)
+    (damage,) = (e for e in page.all("section") if e.attributes.get("class") == "damage")
+    assert folder.where(name) in damage.text
+    assert "flexray repair" in damage.text
+    assert page.all("strong")[0].words == "not complete"
+    assert tiles(page)["Rows"] == ("8", "of 12 planned")
+    assert page.by_id("accuracy").rows()[0][-1] == "8"
+
+
+def test_a_damaged_run_record_is_an_error_that_says_what_to_do(folder, tmp_path):
+    finished(folder)
+    folder.write_bytes("_run.json", b"{")
+    with pytest.raises(DamageError, match=r"`flexray repair` moves it aside.*`flexray verify`"):
+        page_of(folder, tmp_path)
+
+
+def test_backends_and_fallbacks_are_named_with_their_rows(folder, tmp_path):
+    run = start(folder)
+    commit(folder, run, SHARDS[0])
+    commit_rows(folder, run, SHARDS[1], backend_used="sdpa", fallback_reason="flex: no compiler")
+    part = page_of(folder, tmp_path).by_id("backends")
+    assert part.rows() == [["flex", "flex", "4", "50.0%"], ["flex", "sdpa", "4", "50.0%"]]
+    assert part.rows(1) == [["b", "4", "flex: no compiler"]]
+
+
+def test_an_error_of_all_methods_is_one_line(folder, tmp_path):
+    run = start(folder, SHARDS[:1], methods=("m", "n"))
+    commit_rows(folder, run, SHARDS[0], **ERROR)
+    part = page_of(folder, tmp_path).by_id("errors")
+    assert part.rows()[0] == ["qa/test/a0", "d.jsonl", "1", "d.jsonl, row 1: bad", "all 2"]
+    assert len(part.rows()) == 4
+    assert "8 error rows." in part.text
+
+
+def test_of_many_errors_the_first_are_kept_and_the_others_counted():
+    notes = RowNotes()
+    tables = [
+        table(shard(name, 300), rows=[row(f"{name}{i}", name, **ERROR) for i in range(300)]) for name in "ab"
+    ]
+    assert sum(1 for _ in notes.watch(tables)) == 2
+    assert len(notes.errors) == notes.error_rows == MAX_ERRORS
+    assert notes.accuracy["m"].errors == 600
+
+
+def test_what_is_kept_of_rows_does_not_grow_with_their_number():
+    notes = RowNotes()
+    tables = (table(shard("a", 50)) for _ in range(50))
+    for _ in notes.watch(tables):
+        pass
+    assert notes.prompt_tokens == {10: 2_500}
+    assert notes.generated_tokens == {3: 2_500}
+    assert notes.backends == {("flex", "flex"): 2_500}
+
+
+def test_the_engines_work_is_that_of_all_shards_and_of_retries(folder):
+    stats = {"prefill_seconds": 1.0, "decode_seconds": 2.0, "generated_tokens": 30, "decode_steps": 10}
+    run = start(folder, SHARDS[:2])
+    commit(folder, run, SHARDS[0], engine_stats=stats | {"mask_cache": {"hits": 90, "misses": 10}})
+    commit(folder, run, SHARDS[1], engine_stats=stats | {"retries": [stats]})
+    facts = gather(str(folder))
+    assert facts.totals.engine.prefill_seconds == 3.0
+    assert facts.totals.engine.tokens_per_step == 3.0
+    assert facts.totals.mask_cache == (90, 10)
+
+
+def test_a_shard_that_was_retried_is_left_out_of_the_throughput(folder, tmp_path):
+    run = start(folder)
+    bad = commit_rows(folder, run, SHARDS[0], **ERROR)
+    recommit_shard(folder, bad, table(SHARDS[0]), engine_stats={}, seconds=500.0)
+    commit(folder, run, SHARDS[1])
+    page = page_of(folder, tmp_path)
+    assert "Without 1 shards whose error rows were retried" in page.text
+    assert tiles(page)["Wall time"][1] == "shards in work for 1.5 s"
+
+
+def test_a_rebuilt_record_does_not_begin_after_its_shards(folder):
+    finished(folder)
+    run = gather(str(folder)).run.record
+    late = run.model_copy(
+        update={"rebuilt": "2999-01-01T00:00:00+00:00", "created": "2999-01-01T00:00:00+00:00"}
+    )
+    folder.write_bytes("_run.json", late.sealed().to_bytes())
+    totals = gather(str(folder)).totals
+    assert totals.wall_seconds == pytest.approx(totals.busy_seconds, abs=5)
+
+
+def test_hostile_text_is_only_text(tmp_path):
+    hostile = hostile_text("http://127.0.0.1:1")
+    place = OutputFolder(str(tmp_path / 'out"><b onclick=1>'))
+    place.prepare()
+    spec = dataclasses.replace(shard("a", 3), row_ids=(hostile, "good", "fell back"))
+    changes = {"config": {"data": {"name": hostile}, hostile: [hostile]}, "provenance": {hostile: hostile}}
+    run = start(place, [spec], methods=(hostile,), **changes)
+    error = ERROR | {"error": hostile, "source_file": hostile}
+    fallback = {"backend_used": hostile, "fallback_reason": hostile}
+    rows = [
+        row(row_id, "a", method=hostile, **values)
+        for row_id, values in zip(spec.row_ids, (error, {}, fallback), strict=True)
+    ]
+    commit(place, run, spec, table=table(spec, rows=rows))
+    page = page_of(place, tmp_path, earlier=place.url)
+    for element in page.everything():
+        for name, value in element.attributes.items():
+            assert not name.startswith(ATTRIBUTES_OF_CODE) or name.startswith("data-"), (element.name, name)
+            assert name != "href" or value.startswith("#")
+    assert {"img", "iframe", "link", "b onclick"}.isdisjoint(element.name for element in page.everything())
+    assert len(page.all("script")) == len(page.all("style")) == 1
+    assert page.text.count("document.title='owned'") >= 8
+    assert "\x00" not in page.text
+    assert "\u202e" not in page.text
+
+
+def test_credentials_do_not_reach_the_page(folder, tmp_path):
+    secret = "s3://key:hush@bucket/d.jsonl?token=hush"
+    run = start(folder, SHARDS[:1], config={"data": {"files": secret}}, provenance={"image": secret})
+    commit_rows(folder, run, SHARDS[0], **(ERROR | {"error": f"{secret}: bad", "source_file": secret}))
+    page_of(folder, tmp_path)
+    assert "hush" not in (tmp_path / "page.html").read_text()
+
+
+def test_a_thousand_shards_are_a_page_of_reasonable_size(many_page):
+    assert many_page.stat().st_size < 1_000_000
+    page = read_page(many_page)
+    rows = page.by_id("shards").rows()
+    assert len(rows) == 1_000
+    seconds = [float(cells[1]) for cells in rows]
+    assert seconds == sorted(seconds, reverse=True)
+    assert [method[0] for method in page.by_id("accuracy").rows()] == list(MANY_METHODS)
+    assert tiles(page)["Wall time"][0].startswith("1 h")
+
+
+def other_run(tmp_path, right, *, methods=METHODS, **changes):
+    """A run beside the folder's, with so many right answers."""
+    place = OutputFolder(str(tmp_path / "other"))
+    place.prepare()
+    run = start(place, SHARDS[:1], methods=methods, **changes)
+    rows = [
+        row(row_id, "a", method=method, correct=number < right)
+        for method in methods
+        for number, row_id in enumerate(SHARDS[0].row_ids)
+    ]
+    commit(place, run, SHARDS[0], table=table(SHARDS[0], rows=rows))
+    return place.url
+
+
+def test_a_comparison_pairs_the_rows_that_both_runs_have(folder, tmp_path):
+    finished(folder, config={"k": 1, "methods": [{"kind": "m"}], "same": 0})
+    config = {"k": 2, "methods": [{"kind": "m"}, {"kind": "n"}], "same": 0}
+    earlier = other_run(tmp_path, 1, methods=("m", "n"), config=config)
+    part = page_of(folder, tmp_path, earlier=earlier).by_id("comparison")
+    both, only_earlier = part.rows()
+    assert both[:4] == ["m", "25.0%", "100.0%", "+75.0"]
+    assert both[6:] == ["0.2500", "0", "3", "4"]
+    assert only_earlier == ["n", "25.0%", "–", "only in the earlier run"]
+    assert [item.words for item in part.all("li")] == ["k: 2 -> 1", 'methods.2: {"kind": "n"} -> (absent)']
+    assert part.rows(1)[0] == ["rows", "8", "12"]
+
+
+def test_runs_with_other_accepted_answers_are_not_compared(folder, tmp_path):
+    finished(folder)
+    place = OutputFolder(str(tmp_path / "other"))
+    place.prepare()
+    run = start(place, SHARDS[:1])
+    commit_rows(place, run, SHARDS[0], answers=["Rome"], correct=False)
+    with pytest.raises(OutputError, match="4 of the 4 rows they have in common have other accepted answers"):
+        page_of(folder, tmp_path, earlier=place.url)
+
+
+def test_an_earlier_run_of_nothing_is_compared_all_the_same(folder, tmp_path):
+    finished(folder)
+    place = OutputFolder(str(tmp_path / "other"))
+    place.prepare()
+    start(place)
+    (method,) = page_of(folder, tmp_path, earlier=place.url).by_id("comparison").rows()
+    assert method == ["m", "–", "100.0%", "only in this run"]
+
+
+def report(*arguments):
+    return CliRunner().invoke(app, ["report", *map(str, arguments)])
+
+
+def test_the_command_writes_beside_the_output_and_says_where(folder, tmp_path):
+    finished(folder)
+    done = report(tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"report: {tmp_path / 'out-report.html'}\n"
+    assert (tmp_path / "out-report.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_command_writes_where_it_is_told(folder, tmp_path):
+    finished(folder)
+    done = report(tmp_path / "out", "--compare", tmp_path / "out", "--html", tmp_path / "new" / "page.html")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "new" / "page.html").is_file()
+    assert not (tmp_path / "out-report.html").exists()
+
+
+def test_the_page_of_a_url_goes_into_out_of_this_folder():
+    assert str(default_page("memory://bucket/answers/webqa/")) == "out/webqa-report.html"
+
+
+@pytest.mark.parametrize("which", ["OUT", "--compare"])
+def test_a_folder_without_a_run_is_2(folder, tmp_path, which):
+    finished(folder)
+    empty = tmp_path / "empty"
+    done = report(empty) if which == "OUT" else report(tmp_path / "out", "--compare", empty)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {empty}: holds no run")
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_a_page_that_cannot_be_written_is_2(folder, tmp_path):
+    finished(folder)
+    done = report(tmp_path / "out", "--html", tmp_path)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {tmp_path}: cannot be written")
