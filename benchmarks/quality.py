@@ -80,7 +80,7 @@ def webqa(bench: Bench, data: Path, limit: int | None) -> Evaluation:
     written = bench.out / "webqa-paraphrases.jsonl"
     source = [f"data.files={file}", "data.split=devtest-val"]
     model = "models/smollm2"
-    config = bench.job("webqa-paraphrase", ["data/webqa", "paraphrase", model], *source)
+    config = bench.job("webqa-paraphrase", ["data/webqa", "prompts/paraphrase", model], *source)
     done = write_paraphrases(OutputFolder(config.output), str(written), keep=PARAPHRASES - 1)
     print(done.summary_line())
     recipes = ["data/webqa", "results/webqa", model]

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from flexray.config import load_config
+from flexray.methods import make_methods
 from flexray.types import ConfigError
 from tests.conftest import PROJECT
 
@@ -39,6 +40,18 @@ def test_each_data_set_goes_with_each_model(tmp_path: Path, data: Path, model: P
     assert config.prompt.instruction
     assert config.prompt.few_shots or config.prompt.few_shot_data
     assert config.model.path == yaml.safe_load(model.read_text())["model"]["path"]
+
+
+def test_the_recipes_of_written_data_sets_and_results_go_on_top_of_those() -> None:
+    base = [str(RECIPES / "data" / "webqa.yaml"), str(RECIPES / "models" / "smollm2.yaml")]
+    written = load_config([*base, str(RECIPES / "prompts" / "paraphrase.yaml")])
+    assert [method.kind for method in written.methods] == ["sampled"]
+    assert written.prompt.few_shots
+    assert written.prompt.few_shot_data is None
+    results = [str(RECIPES / "results" / f"{name}.yaml") for name in ("webqa", "methods")]
+    names = [method.name for method in make_methods(load_config([*base, *results]).methods)]
+    assert len(names) == 12
+    assert {"origin", "per_prompt", "weighted_max", "attention/full_prompt/continuous"} <= set(names)
 
 
 def test_there_is_a_recipe_for_each_data_set_and_model() -> None:

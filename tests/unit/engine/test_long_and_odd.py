@@ -131,7 +131,7 @@ def test_the_pool_takes_the_bytes_that_were_reckoned_before(make_model, make_eng
     engine.generate(prompts)
     pool = engine._desk.pool
     assert pool.num_slots == reckoned
-    assert bytes_of([*pool.keys, *pool.values]) == reckoned * slot_bytes(model)
+    assert bytes_of([*pool.keys, *pool.values]) == reckoned * slot_bytes(model.config, model.dtype.itemsize)
     assert bytes_of([pool.tables.code, pool.tables.order]) == 8 * reckoned, "beside them, next to nothing"
 
 

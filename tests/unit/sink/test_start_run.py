@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from flexray.sink import DamageError, OutputFolder, compact, fingerprint, load_run, verify
-from flexray.sink.records import PLAN_FILE, RUN_FILE, manifest_name
+from flexray.sink.records import PLAN_FILE, RUN_FILE, SCHEMA_VERSION, manifest_name
 from flexray.sink.rows import from_parquet
 from flexray.types import OutputError
 from tests.unit.sink.builders import PARTS, SHARDS, commit, edit_json, finished, shard, start
@@ -175,7 +175,7 @@ def test_a_record_of_another_schema_version_is_refused(folder):
     start(folder)
     later = load_run(folder).model_copy(update={"schema_version": 99}).sealed()
     folder.write_bytes(RUN_FILE, later.to_bytes())
-    with pytest.raises(OutputError, match=r"schema version 99.* this flexray reads version 2"):
+    with pytest.raises(OutputError, match=rf"schema version 99.* this flexray reads version {SCHEMA_VERSION}"):
         load_run(folder)
 
 
