@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,6 +89,24 @@ class RowCounts:
         return counts
 
 
+def engine_counts(
+    shards: Sequence[AnsweredShard], cache: Mapping[str, int]
+) -> Iterator[tuple[str, float, dict[str, str]]]:
+    """What an engine did for a batch of shards: metric, number and labels.
+
+    Args:
+        cache: hits and misses of its mask cache before; the shards' are since the engine was made.
+    """
+    for stats in (shard.engine_stats for shard in shards):
+        for kind in ("context", "prefill", "generated"):
+            yield "flexray_tokens_total", stats[f"{kind}_tokens"], {"kind": kind}
+        for phase in ("prefill", "decode"):
+            yield "flexray_engine_seconds_total", stats[f"{phase}_seconds"], {"phase": phase}
+    now = shards[-1].engine_stats["mask_cache"]
+    for result, key in (("hit", "hits"), ("miss", "misses")):
+        yield "flexray_mask_cache_total", now[key] - cache[key], {"result": result}
+
+
 class Metrics:
     """The metrics of one run in one process."""
 
@@ -109,15 +127,9 @@ class Metrics:
     def answered(self, shards: Sequence[AnsweredShard], seconds: float) -> None:
         """An actor has answered a batch of shards."""
         _metric("flexray_batch_seconds").observe(seconds, self._labels)
-        for stats in (shard.engine_stats for shard in shards):
-            for kind in ("context", "prefill", "generated"):
-                self._count("flexray_tokens_total", stats[f"{kind}_tokens"], kind=kind)
-            for phase in ("prefill", "decode"):
-                self._count("flexray_engine_seconds_total", stats[f"{phase}_seconds"], phase=phase)
-        cache = shards[-1].engine_stats["mask_cache"]
-        for result, key in (("hit", "hits"), ("miss", "misses")):
-            self._count("flexray_mask_cache_total", cache[key] - self._cache[key], result=result)
-        self._cache = cache
+        for name, number, labels in engine_counts(shards, self._cache):
+            self._count(name, number, **labels)
+        self._cache = shards[-1].engine_stats["mask_cache"]
         if torch.cuda.is_initialized():
             memory = {"used": torch.cuda.memory_allocated(), "reserved": torch.cuda.memory_reserved()}
             for kind, number in memory.items():

@@ -121,7 +121,7 @@ def from_peak(
     seconds_each = 2 * memory.parameters * tokens / (PEAK_SHARE * peak)
     actors = min(config.ray.max_actors, shards)
     basis = (
-        f"rough, not measured: 2 x {memory.parameters / 1e9:.2f}e9 parameters x {tokens:,.0f} tokens a "
+        f"rough, not measured: 2 x {memory.parameters / 1e6:,.0f} million parameters x {tokens:,.0f} tokens a "
         f"question (answers as long as they may be), at {PEAK_SHARE:.0%} of the {peak / 1e12:.0f} TFLOP/s of "
         f"{device.name}"
     )

@@ -62,8 +62,8 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
         work = plan.work
         yield (
             "work",
-            f"a question: {work.prefill_tokens:,.0f} tokens to prefill beside the context; answers decoded: "
-            f"{work.answers:.3g}, each of up to {plan.max_new_tokens} tokens",
+            f"for a question {work.prefill_tokens:,.0f} tokens to prefill, beside the context; answers to "
+            f"decode: {work.answers:.3g}, each of up to {plan.max_new_tokens} tokens",
         )
     if plan.memory:
         yield from _memory_lines(plan, plan.memory)
@@ -137,14 +137,23 @@ def _memory_lines(plan: Plan, memory: MemoryPlan) -> Iterator[tuple[str, str]]:
 
 
 def _time(estimate: Estimate) -> str:
-    hours = "" if estimate.gpu_hours is None else f", {estimate.gpu_hours:,.3g} GPU-hours"
+    hours = "" if estimate.gpu_hours is None else f", {_figure(estimate.gpu_hours)} GPU-hours"
     return (
-        f"{_duration(estimate.seconds)}{hours}, at {estimate.rows_per_second:,.3g} output rows/s for each of "
-        f"{estimate.actors} actors, and start-up on top. {estimate.basis[0].upper()}{estimate.basis[1:]}"
+        f"{_duration(estimate.seconds)}{hours}, and start-up on top; {_figure(estimate.rows_per_second)} output "
+        f"rows/s of each actor (actors: {estimate.actors}). {estimate.basis[0].upper()}{estimate.basis[1:]}"
     )
 
 
+def _figure(value: float) -> str:
+    """Three digits of it, if it has as many before the point all of those."""
+    if 0 < value < 0.01:
+        return "less than 0.01"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return "less than 1 s"
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

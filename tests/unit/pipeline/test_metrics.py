@@ -14,7 +14,7 @@ from flexray.data import scan
 from flexray.engine.fallback import LADDER, describe, handled_errors
 from flexray.evaluation import to_table
 from flexray.pipeline.answer import Answerer
-from flexray.pipeline.metrics import METRICS, RUN_LABELS, Reason, RowCounts, classify
+from flexray.pipeline.metrics import METRICS, RUN_LABELS, Reason, RowCounts, classify, engine_counts
 from flexray.pipeline.prepare import prepare_shard
 from flexray.sink.rows import account
 from tests.ray.jobs import make_config, question, write
@@ -56,6 +56,24 @@ def test_rows_are_counted_as_the_committed_rows_are(answered):
     )
     assert counts.fallbacks == Counter({"not_supported": 2})
     assert accounting.fallback_reason == {"": 4, "sdpa: NotImplementedError: no kernel": 2}
+
+
+def test_an_engines_counters_are_added_up_and_its_cache_counts_since_the_last_batch(answered):
+    _, shard = answered
+    batch = [
+        dataclasses.replace(
+            shard, engine_stats=shard.engine_stats | {"mask_cache": {"hits": hits, "misses": 3}}
+        )
+        for hits in (10, 12)
+    ]
+    counts: Counter = Counter()
+    for name, number, labels in engine_counts(batch, {"hits": 7, "misses": 3}):
+        counts[name, *labels.values()] += number
+    for kind in ("context", "prefill", "generated"):
+        assert counts["flexray_tokens_total", kind] == 2 * shard.engine_stats[f"{kind}_tokens"] > 0
+    assert counts["flexray_engine_seconds_total", "decode"] == 2 * shard.engine_stats["decode_seconds"]
+    assert counts["flexray_mask_cache_total", "hit"] == 5
+    assert counts["flexray_mask_cache_total", "miss"] == 0
 
 
 def test_every_fault_that_is_fallen_back_from_has_a_class_of_its_kind():
