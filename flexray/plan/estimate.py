@@ -121,9 +121,9 @@ def from_peak(
     seconds_each = 2 * memory.parameters * tokens / (PEAK_SHARE * peak)
     actors = min(config.ray.max_actors, shards)
     basis = (
-        f"rough, not measured: 2 x {memory.parameters / 1e6:,.0f} million parameters x {tokens:,.0f} tokens a "
-        f"question (answers as long as they may be), at {PEAK_SHARE:.0%} of the {peak / 1e12:.0f} TFLOP/s of "
-        f"{device.name}"
+        f"rough, not measured: 2 x {memory.parameters / 1e6:,.0f} million parameters x {tokens:,.0f} tokens "
+        f"for a question (answers as long as they may be), at {PEAK_SHARE:.0%} of the {peak / 1e12:.0f} "
+        f"TFLOP/s of {device.name}"
     )
     return _estimate(basis, True, methods / seconds_each, actors, questions * methods, config, True)
 

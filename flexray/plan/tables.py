@@ -139,8 +139,9 @@ def _memory_lines(plan: Plan, memory: MemoryPlan) -> Iterator[tuple[str, str]]:
 def _time(estimate: Estimate) -> str:
     hours = "" if estimate.gpu_hours is None else f", {_figure(estimate.gpu_hours)} GPU-hours"
     return (
-        f"{_duration(estimate.seconds)}{hours}, and start-up on top; {_figure(estimate.rows_per_second)} output "
-        f"rows/s of each actor (actors: {estimate.actors}). {estimate.basis[0].upper()}{estimate.basis[1:]}"
+        f"{_duration(estimate.seconds)}{hours}, and start-up on top; {_figure(estimate.rows_per_second)} "
+        f"output rows/s of each actor (actors: {estimate.actors}). "
+        f"{estimate.basis[0].upper()}{estimate.basis[1:]}"
     )
 
 

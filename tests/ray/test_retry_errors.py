@@ -1,5 +1,7 @@
 """The error rows of a run are answered once what was wrong is mended; all other rows stay as they are."""
 
+import re
+
 import pytest
 
 from flexray.config import parse_config
@@ -57,8 +59,9 @@ def test_the_error_rows_are_answered_and_nothing_else_changes(fails, tiny_model,
     rows, before = rows_of(output), contents(output)
     assert errors_of(rows) == {FAILED}
 
-    *_, shard, total = flexray("retry-errors", config)
-    assert shard == "qa-test-000002: 1 of 1 error rows answered now"
+    *_, first, shard, total = flexray("retry-errors", config)
+    assert first == f"{output}: 1 error rows in 1 shards are tried again"
+    assert re.fullmatch(r"  qa-test-000002: 1 rows, 0 errors, \S+ s \[1/1 rows, .*\]", shard)
     assert total == "retried=1 answered=1 still_errors=0"
     report = verify(OutputFolder(str(output)))
     assert report.ok
@@ -100,9 +103,9 @@ def test_a_shard_in_which_no_row_is_better_is_not_committed_again(fails, tiny_mo
     assert contents(output) == before
 
     said = flexray("retry-errors", config)
-    assert sorted(said[-3:-1]) == [
-        "qa-test-000000: 1 of 2 error rows answered now",
-        "qa-test-000001: 0 of 1 error rows answered now",
+    assert [line.partition(" errors")[0] for line in sorted(said[-3:-1])] == [
+        "  qa-test-000000: 2 rows, 1",
+        "  qa-test-000001: 1 rows, 1",
     ]
     assert said[-1] == "retried=3 answered=1 still_errors=2"
     assert verify(OutputFolder(str(output))).ok

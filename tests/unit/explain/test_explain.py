@@ -9,6 +9,7 @@ import pytest
 from flexray.config import parse_config
 from flexray.explain import explain
 from flexray.explain.recorded import find_committed
+from flexray.explain.rows import find_row
 from flexray.pipeline.answer import Answerer
 from flexray.pipeline.prepare import prepare_shard
 from flexray.run import Commit, plan_job
@@ -35,17 +36,16 @@ def explained(tree, row="1", **changes):
 
 
 def test_a_row_is_found_by_its_number_and_by_its_id(config):
-    by_number = explain(config, row="2")
-    by_id = explain(config, row="qa/test/b", method="attention/shared_context/restart")
-    assert by_number.row_id == by_id.row_id == "qa/test/b"
-    assert by_number.to_dict() == by_id.to_dict()
-    assert by_number.accepted == ("Rome", "Roma")
-    assert by_number.correct is False
-    assert by_number.parts == ("context", "P1", "P2", "cue", "answer")
+    assert find_row(config, "2") == find_row(config, "qa/test/b")
+    found = explain(config, row="qa/test/b", method="attention/shared_context/restart")
+    assert found.row_id == "qa/test/b"
+    assert found.accepted == ("Rome", "Roma")
+    assert found.correct is False
+    assert found.parts == ("context", "P1", "P2", "cue", "answer")
 
 
-@pytest.mark.parametrize("method", ["1", "2", "3", "4"])
-def test_each_method_of_the_recipe_is_explained(config, method):
+@pytest.mark.parametrize("method", ["3", "4"])
+def test_methods_that_ask_each_paraphrase_alone_have_a_branch_for_each(config, method):
     found = explain(config, row="1", method=method, top=3)
     assert found.method == config.methods[int(method) - 1].name
     assert found.method == found.methods[int(method) - 1]

@@ -10,7 +10,7 @@ from flexray.sink import Manifest, OutputFolder, committed_shards
 
 
 def run_shards(config: RunConfig, which: Sequence[int]) -> list[Manifest]:
-    """Start a run, answer and commit some of its shards; the manifests that are there then."""
+    """Start a run, or go on with it: answer and commit some shards; the manifests that are there then."""
     folder = OutputFolder(config.output)
     job = plan_job(config, folder)
     record = job.start(folder)

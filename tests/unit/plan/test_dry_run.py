@@ -3,7 +3,7 @@
 import pytest
 
 from flexray.plan import make_plan
-from flexray.sink import OutputFolder, committed_shards, load_run
+from flexray.sink import Manifest, OutputFolder, committed_shards, load_run
 from tests.ray.jobs import make_config, question, write
 from tests.unit.plan.runs import run_shards
 
@@ -35,10 +35,10 @@ def test_prompts_of_the_sample_are_those_of_the_run(config_of):
 
 
 @pytest.mark.parametrize("committed", [[], [0, 2]])
-def test_a_plan_leaves_no_trace(config_of, files, committed):
+def test_a_plan_leaves_no_trace(config_of, commit, files, committed):
     config = config_of()
     if committed:
-        run_shards(config, committed)
+        commit(*committed)
     before = files()
     plan = make_plan(config)
     assert plan.ready
@@ -46,10 +46,9 @@ def test_a_plan_leaves_no_trace(config_of, files, committed):
     assert files() == before
 
 
-def test_the_time_left_is_taken_from_what_is_committed(config_of):
-    config = config_of(ray={"max_actors": 2})
-    manifests = run_shards(config, [0, 2])
-    plan = make_plan(config)
+def test_the_time_left_is_taken_from_what_is_committed(config_of, commit):
+    manifests = [Manifest.parse(path.read_bytes(), str(path)) for path in commit(0, 2).values()]
+    plan = make_plan(config_of(ray={"max_actors": 2}))
     (estimate,) = plan.estimates
     assert (plan.data.committed_rows, plan.data.left_rows) == (5, 3)
     assert not estimate.rough
@@ -63,10 +62,9 @@ def test_the_time_left_is_taken_from_what_is_committed(config_of):
     assert plan.room.bytes == int(3 * each)
 
 
-def test_a_finished_run_needs_no_time(config_of):
-    config = config_of()
-    run_shards(config, [0, 1, 2])
-    plan = make_plan(config)
+def test_a_finished_run_needs_no_time(config_of, commit):
+    commit(0, 1, 2)
+    plan = make_plan(config_of())
     assert plan.ready
     assert plan.data.left_rows == 0
     assert plan.estimates == ()
@@ -103,9 +101,9 @@ def test_few_shots_that_are_drawn_are_part_of_the_context(config_of, tmp_path):
     assert with_them > make_plan(config_of(prompt={"few_shots": []})).sample.context_tokens
 
 
-def test_a_run_resumes_after_a_plan(config_of):
+def test_a_run_resumes_after_a_plan(config_of, commit):
     config = config_of()
-    run_shards(config, [1])
+    commit(1)
     make_plan(config)
     folder = OutputFolder(config.output)
     assert list(committed_shards(folder, load_run(folder).fingerprint)) == ["qa-test-000001"]

@@ -13,7 +13,6 @@ from flexray.plan.problems import Problems
 from flexray.sink import OutputFolder, hold
 from flexray.sink.owner import Owner
 from tests.ray.jobs import question
-from tests.unit.plan.runs import run_shards
 
 
 def problems_of(plan, level):
@@ -74,8 +73,8 @@ def test_weighted_methods_with_confidences_are_none(config_of):
     assert make_plan(config).problems == ()
 
 
-def test_a_folder_that_holds_another_run_is_an_error_that_says_what_differs(config_of, files):
-    run_shards(config_of(), [0])
+def test_a_folder_that_holds_another_run_is_an_error_that_says_what_differs(config_of, commit, files):
+    commit(0)
     config = config_of(generation={"max_new_tokens": 9})
     before = files()
     plan = make_plan(config)
@@ -93,18 +92,16 @@ def test_a_folder_of_something_else_is_an_error(config_of, tmp_path):
     assert "is not empty and holds no run (thesis.txt)" in error
 
 
-def test_a_damaged_manifest_is_an_error(config_of, tmp_path):
-    config = config_of()
-    run_shards(config, [0])
-    path = tmp_path / "out" / "_manifests" / "qa-test-000000.json"
+def test_a_damaged_manifest_is_an_error(config_of, commit):
+    (path,) = commit(0).values()
     path.write_text(path.read_text().replace('"rows": 3', '"rows": 2'))
-    (error,) = problems_of(make_plan(config), "error")
+    (error,) = problems_of(make_plan(config_of()), "error")
     assert "was changed after it was written" in error
 
 
-def test_a_run_at_work_in_the_folder_is_an_error_and_goes_on(config_of, tmp_path):
+def test_a_run_at_work_in_the_folder_is_an_error_and_goes_on(config_of, commit):
     config = config_of()
-    run_shards(config, [0])
+    commit(0)
     with hold(OutputFolder(config.output), say=lambda line: None) as lock:
         plan = make_plan(config)
         lock.check()

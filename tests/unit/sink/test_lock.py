@@ -1,7 +1,6 @@
 """The run's lock: one holder, whoever races, dies or sleeps. On a local folder and on S3."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -21,9 +20,7 @@ from flexray.sink import OutputFolder, discard_run, exclusive, hold, start_run, 
 from flexray.sink.lock import HeldError, LostError, is_lock
 from flexray.sink.owner import Owner
 from flexray.types import OutputError
-
-RACERS = 8
-QUICK = {"beat_seconds": 0.2, "expiry_seconds": 3.0}
+from tests.unit.sink.racers import QUICK, RACERS, race_all
 
 HOLDER = """
 import sys, time
@@ -82,31 +79,6 @@ def holder(any_folder):
         process.send_signal(signal.SIGCONT)
         process.kill()
         process.communicate()
-
-
-def race(folder, go, results):
-    """One racer: waits for the others, and holds the lock until all have tried."""
-    go.wait()
-    try:
-        with hold(folder, say=lambda _: None, **QUICK) as lock:
-            results.put("held")
-            time.sleep(2)
-            lock.check()
-            results.put("still held")
-    except HeldError:
-        results.put("refused")
-
-
-def race_all(folder):
-    spawn = multiprocessing.get_context("spawn")
-    go, results = spawn.Barrier(RACERS), spawn.Queue()
-    racers = [spawn.Process(target=race, args=(folder, go, results)) for _ in range(RACERS)]
-    for racer in racers:
-        racer.start()
-    said = [results.get(timeout=120) for _ in range(RACERS + 1)]
-    for racer in racers:
-        racer.join()
-    return sorted(said)
 
 
 def locks(folder):
