@@ -40,7 +40,7 @@ demo: setup  ## answer jobs/data/demo.jsonl on this machine's CPUs; FRESH=1 disc
 	$(VENV)/bin/flexray run --config jobs/recipes/demo.yaml $(if $(FRESH),--fresh)
 
 test: setup  ## all tests that need no GPU, but for a few slow ones; in WORKERS processes
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m 'not gpu and not slow' $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m 'not gpu and not slow' $(ARGS)
 
 test-slow: setup  ## those
 	$(VENV)/bin/python -m pytest -m slow $(ARGS)

@@ -8,15 +8,6 @@ PROJECT = Path(__file__).resolve().parent.parent
 SMOLLM2 = PROJECT / "models" / "smollm2-135m"
 
 
-def pytest_collection_modifyitems(items):
-    """For pytest-xdist: a file's tests share a process, and so do all that start a Ray, one after the other:
-    two at once would share the cores."""
-    for item in items:
-        folder = item.path.relative_to(PROJECT).parts[1]
-        group = "ray" if folder in ("ray", "chaos") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def smollm2():
     """The embedded default model."""

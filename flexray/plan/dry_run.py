@@ -24,6 +24,7 @@ from flexray.plan.memory import MemoryPlan, Work, engine_rows, plan_memory, plan
 from flexray.plan.output import read_locks
 from flexray.plan.problems import Problem, Problems
 from flexray.plan.sample import Sample, SampleFigures, figures, take_sample
+from flexray.storage import scrub
 
 SAMPLE_ROWS = 256
 ROW_BYTES = 400  # of an output row beside its texts, about
@@ -79,6 +80,7 @@ class Room:
     bytes: int
     basis: str
     measured: bool
+    """In rows of this run."""
 
 
 def make_plan(
@@ -133,7 +135,7 @@ def make_plan(
         now = problems.attempt("lock", lambda: read_locks(folder))
         check_locks(folder, facts.locks, now or {}, problems)
     return Plan(
-        output=str(facts.folder or config.output),
+        output=str(facts.folder or scrub(config.output)),
         methods=tuple(method.name for method in facts.methods),
         max_new_tokens=config.generation.max_new_tokens,
         data=data,
@@ -172,7 +174,8 @@ def _speeds(facts: Facts, like: str | None) -> list[Measured]:
 
 def _room(rows: int, speeds: list[Measured], sample: Sample | None) -> Room | None:
     if speeds:
-        return Room(int(rows * speeds[0].bytes_per_row), f"measured in {speeds[0].name}", True)
+        found = speeds[0]
+        return Room(int(rows * found.bytes_per_row), f"measured in {found.name}", not found.unlike)
     if not sample or not sample.questions:
         return None
     texts = [(q.question, *q.paraphrases, *(q.answers or ())) for q in sample.questions]

@@ -138,7 +138,8 @@ def test_a_start_that_waits_goes_on_when_the_other_ends(folder):
 
 
 def test_the_lock_of_a_killed_process_of_this_machine_is_taken_over_at_once(any_folder, holder):
-    holder.kill()  # it stays a zombie until it is waited for
+    holder.kill()
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # a zombie until it is waited for in earnest
     said = []
     begin = time.monotonic()
     with hold(any_folder, say=said.append, expiry_seconds=600):

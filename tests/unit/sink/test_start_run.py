@@ -175,7 +175,8 @@ def test_a_record_of_another_schema_version_is_refused(folder):
     start(folder)
     later = load_run(folder).model_copy(update={"schema_version": 99}).sealed()
     folder.write_bytes(RUN_FILE, later.to_bytes())
-    with pytest.raises(OutputError, match=rf"schema version 99.* this flexray reads version {SCHEMA_VERSION}"):
+    refused = rf"schema version 99.* this flexray reads version {SCHEMA_VERSION}"
+    with pytest.raises(OutputError, match=refused):
         load_run(folder)
 
 
