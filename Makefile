@@ -11,13 +11,13 @@ STAMP   := $(VENV)/.setup-done
 export RAY_USAGE_STATS_ENABLED := 0
 export TOKENIZERS_PARALLELISM  := false
 # Nothing is downloaded at run time, and an attempt to is an error.
-demo test test-gpu bench results chaos: export HF_HUB_OFFLINE := 1
+demo test test-gpu test-compat bench results chaos: export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-slow test-gpu bench results chaos lint format clean
+.PHONY: help setup demo test test-slow test-gpu test-compat bench results chaos lint format clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(MODEL)/model.safetensors  ## install into .venv and unpack the demo's model; no work if nothing changed
 
@@ -39,14 +39,20 @@ $(MODEL)/model.safetensors: | $(STAMP)
 demo: setup  ## answer jobs/data/demo.jsonl on this machine's CPUs; FRESH=1 discards the earlier answers
 	$(VENV)/bin/flexray run --config jobs/recipes/demo.yaml $(if $(FRESH),--fresh)
 
+# There are more processes than cores. Threads that wait must not spin, and Ray's workers must not stand behind all
+# others, as they do by default. In order, so that the tests with a Ray, which take longest, come first (tests/conftest.py).
 test: setup  ## all tests that need no GPU, but for a few slow ones; in WORKERS processes
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m 'not gpu and not slow' $(ARGS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive RAY_worker_niceness=0 $(VENV)/bin/python -m pytest \
+		-n $(WORKERS) --no-loadscope-reorder -m 'not gpu and not slow' $(ARGS)
 
 test-slow: setup  ## those
 	$(VENV)/bin/python -m pytest -m slow $(ARGS)
 
 test-gpu:  ## the tests that need a CUDA device; PYTHON=... names another interpreter
 	$(PYTHON) -m pytest -m gpu $(ARGS)
+
+test-compat: setup  ## the engine's and the job's tests with other torch, transformers and Ray, each in .compat/; 1 hour
+	$(VENV)/bin/python -m tests.compat $(ARGS)
 
 bench:  ## measure the engine on the GPU, else the CPUs; QUICK=1 only tries it; SHAPES, PARTS, AXES, OUT
 	$(PYTHON) -m benchmarks $(ARGS)

@@ -2,7 +2,8 @@
 `python -m benchmarks.job`. Its last line is `job_vs_engine=..`.
 
 Only the second half of the job counts, as processes that start, import and compile are nothing in a night;
-the bare engine is warmed up as well.
+the bare engine is warmed up as well. The job's clock is that of its actor, from the end of one call to the
+end of the last, with whatever it waits for in between. Commits are no clock: they arrive in bunches.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +33,7 @@ from flexray.engine.engine import Engine
 from flexray.pipeline import answer_shards, connect
 from flexray.pipeline.prepare import make_prompt_builder
 from flexray.run import Commit, plan_job
-from flexray.sink import OutputFolder, verify
+from flexray.sink import OutputFolder, committed_shards, verify
 
 SHARDS_A_CALL = 8  # as flexray.pipeline.stream chooses for shards as large as a batch
 WORDS = [
@@ -69,23 +71,43 @@ def make_config(folder: Path, model: Path, rows: int, shard_rows: int) -> RunCon
     return parse_config(tree, source="benchmark")
 
 
-def measure_job(config: RunConfig, calls: int) -> float:
-    """Rows per second of the job, in the second half of its calls of the engine."""
+@dataclass(frozen=True)
+class Rate:
+    """What a job reached in the second half of its calls of the engine."""
+
+    rows_per_second: float
+    """By the actor's clock, from the end of a call to the end of the last one."""
+    in_calls: float
+    """Share of that time which the actor spent answering."""
+    commit_lag: float
+    """Seconds from the last answer to the last commit."""
+
+
+def measure_job(config: RunConfig, calls: int) -> Rate:
+    """Run the job, check its output, and take its rate."""
     folder = OutputFolder(config.output)
     job = plan_job(config, folder)
     record = job.start(folder)
     connect(config.ray)
     commit = Commit(folder.url, record.fingerprint, record.methods)
-    arrivals: list[tuple[float, int]] = []
     for shard in answer_shards(job.found.shards, job.config, commit):
-        arrivals.append((time.perf_counter(), shard["rows"]))
         print(f"  {shard['shard_id']}: {shard['rows']} rows, {shard['seconds']:.2f} s", flush=True)
+    committed = time.time()
     ray.shutdown()
     report = verify(folder)
     assert report.ok, report.summary_line()
-    start = calls // 2 * SHARDS_A_CALL
-    rows = sum(count for _, count in arrivals[start:])
-    return rows / (arrivals[-1][0] - arrivals[start - 1][0])
+    shards = sorted(
+        (manifest.engine_stats["answered_at"], manifest.rows, manifest.engine_stats["seconds"])
+        for manifest in committed_shards(folder, record.fingerprint).values()
+    )
+    half = calls // 2 * SHARDS_A_CALL
+    start, end = shards[half - 1][0], shards[-1][0]
+    counted = shards[half:]
+    return Rate(
+        rows_per_second=sum(rows for _, rows, _ in counted) / (end - start),
+        in_calls=sum(taken for *_, taken in counted) / (end - start),
+        commit_lag=committed - end,
+    )
 
 
 def measure_bare(config: RunConfig, at_once: int) -> float:
@@ -138,15 +160,18 @@ def main(
         "command": "python -m benchmarks.job",
         "shape": SHAPES[name].title,
         "rows": calls * at_once,
-        "job_rows_per_second": job,
+        "job_rows_per_second": job.rows_per_second,
+        "job_in_calls": job.in_calls,
+        "job_commit_lag": job.commit_lag,
         "engine_rows_per_second": bare,
-        "job_vs_engine": job / bare,
+        "job_vs_engine": job.rows_per_second / bare,
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / f"job-{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"{result['machine']['hardware']}; {SHAPES[name].title}; commit {result['commit']}")
-    print(f"bare engine {bare:.1f} rows/s, job {job:.1f} rows/s")
-    print(f"job_vs_engine={job / bare:.3f}")
+    print(f"bare engine {bare:.1f} rows/s, job {job.rows_per_second:.1f} rows/s")
+    print(f"the actor answers {job.in_calls:.1%} of its time; last commit {job.commit_lag:.1f} s after it")
+    print(f"job_vs_engine={job.rows_per_second / bare:.3f}")
 
 
 if __name__ == "__main__":

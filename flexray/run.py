@@ -13,6 +13,7 @@ from platform import python_version
 from typing import Any
 
 from flexray import __version__
+from flexray.compat import check_versions
 from flexray.config import LimitsConfig, RunConfig
 from flexray.data import Scan, scan, with_few_shots
 from flexray.engine.checkpoint import check_checkpoint
@@ -110,6 +111,8 @@ def run(
     start = time.perf_counter()
     progress = progress or Lines(say)
     folder = OutputFolder(config.output)
+    for line in check_versions():
+        progress.note(line)
     job = plan_job(config, folder)
     config, found = job.config, job.found
     with hold(folder, say=progress.note) as lock:

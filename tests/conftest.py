@@ -8,6 +8,20 @@ PROJECT = Path(__file__).resolve().parent.parent
 SMOLLM2 = PROJECT / "models" / "smollm2-135m"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file at a time in each process, but all that start a Ray in one: two at once share the cores, and
+    each takes several times as long."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneRayAtATime(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return "tests/ray" if file.startswith("tests/ray/") else file
+
+    return OneRayAtATime(config, log)
+
+
 @pytest.fixture(scope="session")
 def smollm2():
     """The embedded default model."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flexray.compat import adopt_rope, dtype_argument, tokenizer_class
 from flexray.engine.families import FAMILIES, check_architecture, check_layers
 from flexray.types import ModelError
 
@@ -57,9 +58,11 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
     from transformers import AutoTokenizer
 
     config = check_checkpoint(path)
+    file = Path(path) / "tokenizer_config.json"
+    named = tokenizer_class(_read_json(file) if file.is_file() else {}) or AutoTokenizer
     try:
         with no_progress_bars():
-            return AutoTokenizer.from_pretrained(
+            return named.from_pretrained(
                 path,
                 config=config,  # else AutoConfig would read, and may run, what config.json's auto_map names
                 local_files_only=True,
@@ -99,8 +102,7 @@ def load_model(
     device = _resolve_device(device)
     if dtype == "auto":
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    elif isinstance(dtype, str):
-        dtype = getattr(torch, dtype)
+    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     with no_progress_bars():
@@ -108,7 +110,7 @@ def load_model(
             loaded = getattr(transformers, f"{FAMILIES[config.model_type]}ForCausalLM").from_pretrained(
                 path,
                 config=config,
-                dtype=dtype,
+                **dtype_argument(kind),
                 attn_implementation=attn_implementation,
                 use_safetensors=True,
                 local_files_only=True,
@@ -167,6 +169,7 @@ def _check_config(folder: Path) -> LlamaConfig:
         config = getattr(transformers, f"{prefix}Config").from_pretrained(folder, local_files_only=True)
     except Exception as e:  # the types differ between transformers' versions
         raise ModelError(f"{file}: no valid {prefix} configuration: {e}") from e
+    adopt_rope(config, tree)
     check_layers(config, file)
     return config
 

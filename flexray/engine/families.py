@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flexray.compat import rope_parameters
 from flexray.types import ModelError
 
 if TYPE_CHECKING:  # it takes seconds to import
@@ -80,7 +81,7 @@ def check_layers(config: PreTrainedConfig, file: Path) -> None:
                 f"and max_position_embeddings to {window}."
             )
         raise ModelError(message)
-    rope = (config.rope_parameters or {}).get("rope_type", "default")
+    rope = rope_parameters(config).get("rope_type", "default")
     if rope not in FIXED_ROPES:
         raise ModelError(
             f"{file}: rope_type {rope!r} depends on how long a sequence is, and flexray packs many into one. "

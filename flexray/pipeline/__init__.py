@@ -1,8 +1,7 @@
 """The Ray Data stream: shard -> questions and prompts -> GPU actors -> commit. Only it and jobs/ use Ray."""
 
-from flexray.pipeline.answer import AnsweredShard
 from flexray.pipeline.cluster import connect
-from flexray.pipeline.prepare import PreparedShard
+from flexray.pipeline.shards import AnsweredShard, PreparedShard
 from flexray.pipeline.stream import answer_shards
 from flexray.pipeline.watch import report_remaining
 

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,22 +17,9 @@ from flexray.engine.engine import Answers, Engine
 from flexray.engine.fallback import is_poisoned
 from flexray.engine.stopping import answer_text
 from flexray.pipeline.deaths import Attempt, Piece
-from flexray.pipeline.prepare import PreparedShard, no_confidences
-from flexray.types import Generation, Prompt, Question, ShardSpec
-
-
-@dataclass(frozen=True, slots=True)
-class AnsweredShard:
-    """A shard's questions, for each what each method answered, and how the engine fared with it."""
-
-    spec: ShardSpec
-    questions: list[Question]
-    answers: list[tuple[Answers, ...]]  # [question][method][answer]
-    texts: list[tuple[tuple[str, ...], ...]]  # of the same shape
-    prompt_tokens: list[int]
-    engine_stats: dict[str, Any]
-    seconds: float
-
+from flexray.pipeline.prepare import no_confidences
+from flexray.pipeline.shards import AnsweredShard, PreparedShard
+from flexray.types import Generation, Prompt, Question
 
 Note = Callable[[Mapping[str, Piece]], None]
 
@@ -131,6 +117,7 @@ class Answerer:
             "device": _device_name(self._model.device),
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "seconds": round(seconds, 3),
+            "answered_at": round(time.time(), 3),
         }
         return AnsweredShard(shard.spec, shard.questions, draft.answers, texts, tokens, stats, seconds)
 

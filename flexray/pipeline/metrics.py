@@ -13,12 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from ray.util import metrics as ray_metrics
 
 from flexray.logs import RunLabel
-from flexray.pipeline.answer import AnsweredShard
-from flexray.pipeline.prepare import PreparedShard
+from flexray.pipeline.shards import AnsweredShard, PreparedShard
 
 RUN_LABELS = ("run", "dataset")
 """Every metric has them: the first digits of the run's fingerprint, and the data set's name."""
@@ -130,6 +128,8 @@ class Metrics:
         for name, number, labels in engine_counts(shards, self._cache):
             self._count(name, number, **labels)
         self._cache = shards[-1].engine_stats["mask_cache"]
+        import torch  # an actor has it; those that commit do not need it
+
         if torch.cuda.is_initialized():
             memory = {"used": torch.cuda.memory_allocated(), "reserved": torch.cuda.memory_reserved()}
             for kind, number in memory.items():

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from dataclasses import dataclass
 
 from flexray.config import RunConfig
 from flexray.data import read_shard
 from flexray.engine.checkpoint import check_checkpoint, load_tokenizer
+from flexray.pipeline.shards import PreparedShard
 from flexray.prompts import PromptBuilder
 from flexray.types import Prompt, Question, RowFault, ShardSpec
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedShard:
-    """A shard, or some of its rows, ready to be answered; `prompts[i]` is None where `questions[i]` has an
-    error."""
-
-    spec: ShardSpec
-    questions: list[Question]
-    prompts: list[Prompt | None]
 
 
 def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | None = None) -> PreparedShard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flexray.config import RunConfig
 from flexray.logs import RunLabel
-from flexray.pipeline.answer import AnsweredShard, Answerer
 from flexray.pipeline.deaths import Attempt, DeathLedger, Piece
-from flexray.pipeline.prepare import PreparedShard, prepare_shard
+from flexray.pipeline.prepare import prepare_shard
+from flexray.pipeline.shards import AnsweredShard, PreparedShard
 from flexray.pipeline.watch import ActorWatch, WatchedCommit
 from flexray.types import ShardSpec
 
@@ -60,13 +61,17 @@ def answer_shards(
 
     stream = (
         ray.data.from_items([_pack(s) for s in shards], override_num_blocks=len(shards))
-        .map(prepare, num_cpus=0.25)
+        .map(prepare, num_cpus=0.75)
         .map_batches(
             _AnswerStage,
             fn_constructor_args=(config, _start_ledger(), label),
             batch_size=_shards_a_call(shards, config, on_gpu=bool(gpus)),
             compute=ray.data.ActorPoolStrategy(
-                min_size=config.ray.min_actors, max_size=config.ray.max_actors
+                min_size=config.ray.min_actors,
+                max_size=config.ray.max_actors,
+                max_tasks_in_flight_per_actor=2,
+                max_concurrent_calls_per_actor=2,
+                enable_true_multi_threading=True,
             ),
             num_cpus=config.ray.num_cpus_per_actor,
             num_gpus=gpus,
@@ -76,23 +81,33 @@ def answer_shards(
     yield from stream.iter_rows()
 
 
-class _AnswerStage(Answerer):
-    """An actor's engine, which notes in the ledger what it is at."""
+class _AnswerStage:
+    """An actor. Its engine has a thread of its own: while that answers one batch of shards, the next one is
+    unpacked and the last one packed beside it. What it is at is noted in the ledger."""
 
     def __init__(self, config: RunConfig, ledger: Any, label: RunLabel):
         self._watch = ActorWatch(label, [method.name for method in config.methods])
-        super().__init__(config)
-        self._watch.ready()
         self._ledger = ledger
         self._begun: list[str] = []
+        from flexray.pipeline.answer import Answerer  # torch: only actors need it
+
+        # torch's number of threads, grad mode and compiled graphs belong to the thread that made them
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._answerer = self._thread.submit(Answerer, config).result()
+        self._watch.ready()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
         shards: list[PreparedShard] = [pickle.loads(shard) for shard in batch["shard"]]
+        answered = self._thread.submit(self._answer, shards).result()
+        return {"shard": [_pack(shard)["shard"] for shard in answered]}
+
+    def _answer(self, shards: list[PreparedShard]) -> list[AnsweredShard]:
+        """In the engine's thread."""
         asked = [self._ledger.attempt.remote(s.spec.shard_id, len(s.questions)) for s in shards]
         attempts: list[Attempt] = ray.get(asked)
         with self._watch.batch(shards, attempts) as answered:
-            answered += self.answer_together(list(zip(shards, attempts, strict=True)), self._note)
-        return {"shard": [_pack(shard)["shard"] for shard in answered]}
+            answered += self._answerer.answer_together(list(zip(shards, attempts, strict=True)), self._note)
+        return answered
 
     def _note(self, pieces: Mapping[str, Piece]) -> None:
         """In the ledger, before a call of the engine; {}: it is over."""
@@ -112,9 +127,11 @@ def _shards_a_call(shards: Sequence[ShardSpec], config: RunConfig, *, on_gpu: bo
 
 
 def _start_ledger() -> Any:
-    """On this node, as the driver: it must outlive the actors that it tells of."""
+    """On this node, as the driver: it should outlive the actors that it tells of. If it dies all the same, a
+    new one knows of no deaths, and the run goes on."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(DeathLedger).options(num_cpus=0, scheduling_strategy=here).remote()
+    lives = {"max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(DeathLedger).options(num_cpus=0, scheduling_strategy=here, **lives).remote()
 
 
 # A shard travels as one pickled value, through Ray's object store only, which pickles as well; as columns

@@ -11,10 +11,9 @@ from typing import Any
 import ray
 
 from flexray.logs import Log, RunLabel, start_logging
-from flexray.pipeline.answer import AnsweredShard
 from flexray.pipeline.deaths import Attempt
 from flexray.pipeline.metrics import Metrics, RowCounts
-from flexray.pipeline.prepare import PreparedShard
+from flexray.pipeline.shards import AnsweredShard, PreparedShard
 
 
 class ActorWatch:

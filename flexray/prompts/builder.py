@@ -6,13 +6,15 @@ With `prompt.chat` the same in turns: [system message, few-shots, header] [P1] .
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
 from flexray.prompts import chat
 from flexray.prompts.encoding import encode, encode_behind
 from flexray.types import MAX_PARAPHRASES, ConfigError, Prompt, Question, RowFault
+
+if TYPE_CHECKING:  # takes seconds to import
+    from transformers import PreTrainedTokenizerBase
 
 
 class PromptBuilder:

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from flexray.prompts.encoding import encode, encode_behind
 from flexray.types import ConfigError
+
+if TYPE_CHECKING:  # takes seconds to import
+    from transformers import PreTrainedTokenizerBase
 
 DATE = date(2024, 7, 26)
 """What templates that write today's date are told: the same prompts each day. Llama 3's own default."""

@@ -22,6 +22,9 @@ from tests.ray.jobs import (
     write_config,
 )
 
+# Whoever dies here dies in a round of tests/ray/test_chaos.py as well, among others.
+pytestmark = pytest.mark.slow
+
 ROWS = 60
 
 

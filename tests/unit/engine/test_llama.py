@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from flexray.compat import rope_arguments
 from flexray.engine import llama
 from flexray.engine.kv_pool import KVPool
 from flexray.engine.prefill import PrefillBatch, context_stream, prefill
@@ -38,7 +39,7 @@ def prefill_context(model, ids, backend="sdpa"):
     return pool, llama.logits(model, hidden)
 
 
-@pytest.mark.parametrize("rope", [{}, {"rope_parameters": SCALED}], ids=["default", "llama3"])
+@pytest.mark.parametrize("rope", [{}, rope_arguments(SCALED)], ids=["default", "llama3"])
 @pytest.mark.parametrize("backend", ["sdpa", "flex"])
 def test_the_patched_model_computes_what_the_unpatched_one_does(make_model, rope, backend):
     ids = list(range(40, 140))
@@ -48,7 +49,7 @@ def test_the_patched_model_computes_what_the_unpatched_one_does(make_model, rope
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("rope", [{}, {"rope_parameters": SCALED}], ids=["default", "llama3"])
+@pytest.mark.parametrize("rope", [{}, rope_arguments(SCALED)], ids=["default", "llama3"])
 def test_keys_are_rotated_by_the_installed_transformers_standalone_function(make_model, rope):
     ids = list(range(40, 60))
     model = make_model(**rope)

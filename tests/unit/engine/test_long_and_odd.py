@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from flexray.compat import rope_arguments
 from flexray.config import GenerationConfig, MethodConfig
 from flexray.engine.budget import slot_bytes
 from flexray.engine.kv_pool import BLOCK_SIZE
@@ -66,7 +67,7 @@ def long_model() -> LlamaForCausalLM:
         max_position_embeddings=2 * LONG,
         initializer_range=0.3,
         eos_token_id=2,
-        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+        **rope_arguments({"rope_type": "default", "rope_theta": 500000.0}),
         attn_implementation="sdpa",
     )
     with torch.random.fork_rng():

@@ -19,6 +19,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from flexray.compat import rope_arguments
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig
 from flexray.engine import llama
 from flexray.engine.checkpoint import check_checkpoint, load_model
@@ -64,9 +65,9 @@ def shape(config: type, heads: dict[str, int], **kwargs: Any) -> Any:
 
 TIED = {"tie_word_embeddings": True}
 PUBLISHED = {
-    "Llama-3.2-1B": shape(LlamaConfig, heads(32, 8, 64), rope_parameters=llama3_rope(32.0), **TIED),
-    "Llama-3.2-3B": shape(LlamaConfig, heads(24, 8, 128), rope_parameters=llama3_rope(32.0), **TIED),
-    "Llama-3.1-8B": shape(LlamaConfig, heads(32, 8, 128), rope_parameters=llama3_rope(8.0)),
+    "Llama-3.2-1B": shape(LlamaConfig, heads(32, 8, 64), **rope_arguments(llama3_rope(32.0)), **TIED),
+    "Llama-3.2-3B": shape(LlamaConfig, heads(24, 8, 128), **rope_arguments(llama3_rope(32.0)), **TIED),
+    "Llama-3.1-8B": shape(LlamaConfig, heads(32, 8, 128), **rope_arguments(llama3_rope(8.0))),
     "Llama-2-7B": shape(LlamaConfig, heads(32, 32, 128)),
     "TinyLlama-1.1B": shape(LlamaConfig, heads(32, 4, 64)),
     "SmolLM2-135M": shape(LlamaConfig, heads(9, 3, 64), **TIED),
@@ -74,19 +75,21 @@ PUBLISHED = {
     "SmolLM2-1.7B": shape(LlamaConfig, heads(32, 32, 64), **TIED),
     "biases": shape(LlamaConfig, heads(6, 2, 64), attention_bias=True, mlp_bias=True),
     "Mistral-7B-v0.3": shape(MistralConfig, heads(32, 8, 128), sliding_window=None),
-    "Qwen2.5-0.5B": shape(Qwen2Config, heads(14, 2, 64), rope_parameters={"rope_theta": 1e6}, **TIED),
+    "Qwen2.5-0.5B": shape(Qwen2Config, heads(14, 2, 64), **rope_arguments({"rope_theta": 1e6}), **TIED),
     "Qwen2.5-7B": shape(
         Qwen2Config,
         heads(28, 4, 128),
-        rope_parameters={
-            "rope_type": "yarn",
-            "rope_theta": 1e6,
-            "factor": 4.0,
-            "original_max_position_embeddings": 32768,
-        },
+        **rope_arguments(
+            {
+                "rope_type": "yarn",
+                "rope_theta": 1e6,
+                "factor": 4.0,
+                "original_max_position_embeddings": 32768,
+            }
+        ),
     ),
-    "Qwen3-0.6B": shape(Qwen3Config, heads(16, 8, 128), rope_parameters={"rope_theta": 1e6}, **TIED),
-    "Qwen3-8B": shape(Qwen3Config, heads(32, 8, 128), rope_parameters={"rope_theta": 1e6}),
+    "Qwen3-0.6B": shape(Qwen3Config, heads(16, 8, 128), **rope_arguments({"rope_theta": 1e6}), **TIED),
+    "Qwen3-8B": shape(Qwen3Config, heads(32, 8, 128), **rope_arguments({"rope_theta": 1e6})),
 }
 MODES = [("shared_context", "restart"), ("full_prompt", "continuous")]
 
@@ -209,7 +212,7 @@ def folder_of(saved, tmp_path: Path, config: Any) -> Path:
             "layers of type sliding_attention",
         ),
         (
-            LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
+            LlamaConfig(**rope_arguments({"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})),
             "'dynamic'",
         ),
         (GemmaConfig(), r"'gemma' \(it scales its embeddings.*llama, mistral, qwen2, qwen3"),

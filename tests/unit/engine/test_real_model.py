@@ -73,7 +73,7 @@ def questions(tmp_path_factory):
         path.write_text(json.dumps(records))
         fields = Fields(id="qId", question="qText")
         config = DataConfig(name="webqa", files=[str(path)], fields=fields, shard_rows=200)
-        found += [q for s in scan(config).shards for q in read_shard(s, config)][:: 1 if ALL else 16]
+        found += [q for s in scan(config).shards for q in read_shard(s, config)][:: 1 if ALL else 32]
     assert not [q.error for q in found if q.error]
     return found
 

@@ -1,0 +1,111 @@
+"""What differs between the releases of torch, transformers and Ray. Only this module names their versions.
+
+`make test-compat` runs the tests with the oldest, the newest and some between; docs/compatibility.md has what
+came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from flexray.types import ConfigError
+
+if TYPE_CHECKING:  # they take seconds to import
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """Releases of a package."""
+
+    oldest: str
+    """Older ones are refused."""
+    newest: str
+    """That the tests were run with; of newer ones it is said that they were not."""
+    why: str
+    """What is wrong with older ones."""
+    broken: tuple[tuple[str, str], ...] = ()
+    """Specifiers of others that are refused, and why."""
+
+
+PACKAGES = {
+    "torch": Package("2.11", "2.14.1", "their FlexAttention was never tried with this mask"),
+    "transformers": Package("4.55.2", "5.24.0", "their attention interface was never tried"),
+    "ray": Package("2.55", "2.60.0", "2.49 to 2.54 unpickle what a data file's metadata hold on opening it"),
+}
+
+
+def check_versions(version_of: Callable[[str], str] = metadata.version) -> list[str]:
+    """What is to be said of the installed versions: a line for each that is newer than any tested one.
+
+    Raises:
+        ConfigError: one that is known not to work, or too old.
+    """
+    return [line for name, package in PACKAGES.items() for line in _check(name, package, version_of(name))]
+
+
+def _check(name: str, package: Package, found: str) -> Iterator[str]:
+    version = Version(Version(found).public)
+    for specifier, why in ((f"<{package.oldest}", package.why), *package.broken):
+        if SpecifierSet(specifier, prereleases=True).contains(version):
+            raise ConfigError(
+                f"{name} {found} cannot be used ({specifier}: {why}). Install {name} {package.oldest} to "
+                f"{package.newest}, or what constraints.txt names."
+            )
+    if version > Version(package.newest):
+        yield (
+            f"note: {name} {found} is newer than any that flexray was tested with ({package.newest}); "
+            "`flexray doctor` compares its attention with a slow one on this machine"
+        )
+
+
+def transformers_before(version: str) -> bool:
+    """Whether the installed transformers is older than this."""
+    return Version(metadata.version("transformers")) < Version(version)
+
+
+def dtype_argument(dtype: torch.dtype) -> dict[str, Any]:
+    """`from_pretrained`'s argument: `dtype`, which before transformers 4.56 is `torch_dtype`."""
+    return {"torch_dtype" if transformers_before("4.56") else "dtype": dtype}
+
+
+def rope_parameters(config: PreTrainedConfig) -> dict[str, Any]:
+    """A configuration's RoPE: one dictionary since transformers 5, before that `rope_theta` and
+    `rope_scaling`."""
+    if transformers_before("5.0.0rc0"):
+        return {"rope_theta": config.rope_theta, **(config.rope_scaling or {})}
+    return config.rope_parameters or {}
+
+
+def rope_arguments(rope: dict[str, Any]) -> dict[str, Any]:
+    """A configuration's arguments for such RoPE parameters: the inverse of `rope_parameters`."""
+    if not transformers_before("5.0.0rc0"):
+        return {"rope_parameters": rope}
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    plain = rope.get("rope_type", "default") == "default"
+    return {"rope_theta": rope.get("rope_theta", 10000.0), "rope_scaling": None if plain else scaling}
+
+
+def adopt_rope(config: PreTrainedConfig, tree: dict[str, Any]) -> None:
+    """Give a configuration the RoPE of its config.json, if transformers 5 wrote that: transformers 4 does not
+    know the key, and would rotate by its own default."""
+    if transformers_before("5.0.0rc0") and (rope := tree.get("rope_parameters")):
+        for name, value in rope_arguments(rope).items():
+            setattr(config, name, value)
+
+
+def tokenizer_class(tree: dict[str, Any]) -> type[PreTrainedTokenizerBase] | None:
+    """The class for a tokenizer_config.json, where the installed transformers does not find it by itself:
+    transformers 5 writes a name for fast tokenizers that transformers 4 does not know. None: it finds it."""
+    if transformers_before("5.0.0rc0") and tree.get("tokenizer_class") == "TokenizersBackend":
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    return None
