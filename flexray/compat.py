@@ -6,6 +6,7 @@ came of it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -64,6 +65,16 @@ def _check(name: str, package: Package, found: str) -> Iterator[str]:
             f"note: {name} {found} is newer than any that flexray was tested with ({package.newest}); "
             "`flexray doctor` compares its attention with a slow one on this machine"
         )
+
+
+def calls_at_once(calls: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How Ray Data is told of the calls of `map_batches` that an actor has at once: arguments of
+    `ActorPoolStrategy`, and of `map_batches`. Older releases than about 2.58 know only the latter."""
+    from ray.data import ActorPoolStrategy
+
+    if "max_concurrent_calls_per_actor" in inspect.signature(ActorPoolStrategy).parameters:
+        return {"max_concurrent_calls_per_actor": calls}, {}
+    return {}, {"max_concurrency": calls}
 
 
 def transformers_before(version: str) -> bool:

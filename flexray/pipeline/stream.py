@@ -12,6 +12,7 @@ import ray
 import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from flexray.compat import calls_at_once
 from flexray.config import RunConfig
 from flexray.logs import RunLabel
 from flexray.pipeline.deaths import Attempt, DeathLedger, Piece
@@ -55,6 +56,8 @@ def answer_shards(
     if gpus is None:
         gpus = 1 if ray.cluster_resources().get("GPU") and config.model.device != "cpu" else 0
 
+    pool_options, stage_options = calls_at_once(2)
+
     def prepare(row: dict[str, bytes]) -> dict[str, bytes]:
         spec = _unpack(row)
         return _pack(prepare_shard(spec, config, only(spec) if only else None))
@@ -70,9 +73,10 @@ def answer_shards(
                 min_size=config.ray.min_actors,
                 max_size=config.ray.max_actors,
                 max_tasks_in_flight_per_actor=2,
-                max_concurrent_calls_per_actor=2,
                 enable_true_multi_threading=True,
+                **pool_options,
             ),
+            **stage_options,
             num_cpus=config.ray.num_cpus_per_actor,
             num_gpus=gpus,
         )

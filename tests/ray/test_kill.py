@@ -67,14 +67,15 @@ def test_a_killed_run_is_resumed_and_every_row_is_there_once(slow_job, local_ray
     assert_whole(output, ROWS)
 
 
-def test_a_killed_actor_is_replaced_and_every_row_is_there_once(slow_job, local_ray):
+@pytest.mark.parametrize("role", ["AnswerStage", "DeathLedger"])
+def test_a_killed_actor_is_replaced_and_every_row_is_there_once(slow_job, local_ray, role):
     arguments, sections = slow_job
     output = arguments[0]
     killed: list[int] = []
 
     def kill_the_actor():
         wait_for(lambda: manifests(output), "manifest")
-        (actor,) = wait_for(lambda: answerers(os.getpid()), "actor")
+        (actor,) = wait_for(lambda: actors(os.getpid(), role), role)
         actor.kill()
         killed.append(len(manifests(output)))
 
@@ -87,12 +88,12 @@ def test_a_killed_actor_is_replaced_and_every_row_is_there_once(slow_job, local_
     assert_whole(output, ROWS)
 
 
-def answerers(driver):
-    """The processes below `driver` that hold an engine."""
+def actors(driver, role):
+    """The processes below `driver` that hold an engine, or the ledger."""
     found = []
     for process in psutil.Process(driver).children(recursive=True):
         try:
-            if "AnswerStage" in " ".join(process.cmdline()):
+            if role in " ".join(process.cmdline()):
                 found.append(process)
         except psutil.Error:  # it has ended meanwhile
             continue

@@ -1,14 +1,17 @@
 """Installed versions: nothing is said of tested ones, newer ones get a line, others are refused."""
 
+import tomllib
 from importlib import metadata
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.version import Version
 from transformers import LlamaConfig
 
 from flexray import compat
 from flexray.compat import PACKAGES, Package, adopt_rope, check_versions, rope_arguments, rope_parameters
 from flexray.types import ConfigError
+from tests.conftest import PROJECT
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -29,6 +32,14 @@ def test_the_versions_of_this_environment_are_tested_ones():
     assert check_versions() == []
     for name, package in PACKAGES.items():
         assert Version(package.oldest) <= Version(metadata.version(name))
+
+
+def test_pip_is_told_of_the_same_oldest_versions():
+    tree = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = {r.name: str(r.specifier) for r in map(Requirement, tree["project"]["dependencies"])}
+    assert {name: f">={package.oldest}" for name, package in PACKAGES.items()} == {
+        name: wanted[name] for name in PACKAGES
+    }
 
 
 @pytest.mark.parametrize("name", PACKAGES)
