@@ -67,6 +67,21 @@ def _check(name: str, package: Package, found: str) -> Iterator[str]:
         )
 
 
+def check_flex(device: str, torch_version: str | None = None) -> None:
+    """Refuse compiled FlexAttention where it is known to be broken.
+
+    Raises:
+        ConfigError: on a CPU before torch 2.13. Kernels that 2.11 compiled and kept for one number of threads
+            are taken for another, and then write past their buffers.
+    """
+    found = torch_version or metadata.version("torch")
+    if device == "cpu" and Version(found) < Version("2.13"):
+        raise ConfigError(
+            f"torch {found} cannot be trusted with FlexAttention on a CPU: its compiled kernels may write "
+            "past their buffers. Install torch 2.13, or set engine.backend to sdpa, which has the same mask."
+        )
+
+
 def calls_at_once(calls: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """How Ray Data is told of the calls of `map_batches` that an actor has at once: arguments of
     `ActorPoolStrategy`, and of `map_batches`. Older releases than about 2.58 know only the latter."""
@@ -91,7 +106,7 @@ def rope_parameters(config: PreTrainedConfig) -> dict[str, Any]:
     """A configuration's RoPE: one dictionary since transformers 5, before that `rope_theta` and
     `rope_scaling`."""
     if transformers_before("5.0.0rc0"):
-        return {"rope_theta": config.rope_theta, **(config.rope_scaling or {})}
+        return {"rope_theta": config.rope_theta, **(getattr(config, "rope_scaling", None) or {})}
     return config.rope_parameters or {}
 
 

@@ -32,9 +32,9 @@ def smollm2():
 
 @pytest.fixture(scope="session")
 def tokenizer(smollm2):
-    from transformers import AutoTokenizer
+    from flexray.engine.checkpoint import load_tokenizer  # transformers: not for tests that need none
 
-    return AutoTokenizer.from_pretrained(smollm2, local_files_only=True)
+    return load_tokenizer(smollm2)
 
 
 @pytest.fixture(scope="session")

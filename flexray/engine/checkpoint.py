@@ -59,10 +59,12 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
 
     config = check_checkpoint(path)
     file = Path(path) / "tokenizer_config.json"
-    named = tokenizer_class(_read_json(file) if file.is_file() else {}) or AutoTokenizer
+    named = tokenizer_class(_read_json(file) if file.is_file() else {})
     try:
         with no_progress_bars():
-            return named.from_pretrained(
+            if named is not None:
+                return named.from_pretrained(path, local_files_only=True)
+            return AutoTokenizer.from_pretrained(
                 path,
                 config=config,  # else AutoConfig would read, and may run, what config.json's auto_map names
                 local_files_only=True,

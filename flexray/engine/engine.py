@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
+from flexray.compat import check_flex
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig
 from flexray.engine import llama
 from flexray.engine.budget import Budget, plan_budget
@@ -50,6 +51,8 @@ class Engine:
         generation: GenerationConfig,
         config: EngineConfig,
     ):
+        if config.backend == "flex":
+            check_flex(llama.device_of(model).type)
         llama.patch(model)
         self.model, self.config, self.generation = model, config, generation
         self.methods = make_methods(methods)

@@ -20,9 +20,9 @@ os.environ |= {
 }
 os.environ.pop("RAY_ADDRESS", None)
 
-from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from flexray.engine.checkpoint import load_tokenizer
 from tests.chaos.cluster import LossyCluster
 from tests.chaos.kills import KINDS, Kill, draw
 from tests.chaos.trial import SHARDS, Outcome, Trial
@@ -44,9 +44,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="flexray-chaos-"))
     outcomes: list[Outcome] = []
     try:
-        model = save_tiny_model(
-            folder / "model", AutoTokenizer.from_pretrained(SMOLLM2, local_files_only=True)
-        )
+        model = save_tiny_model(folder / "model", load_tokenizer(SMOLLM2))
         with LossyCluster() as cluster:
             undisturbed = Trial(cluster, model, folder / "undisturbed", rnd).run([])
             assert not undisturbed.failure, undisturbed.failure

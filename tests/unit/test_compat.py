@@ -9,7 +9,15 @@ from packaging.version import Version
 from transformers import LlamaConfig
 
 from flexray import compat
-from flexray.compat import PACKAGES, Package, adopt_rope, check_versions, rope_arguments, rope_parameters
+from flexray.compat import (
+    PACKAGES,
+    Package,
+    adopt_rope,
+    check_flex,
+    check_versions,
+    rope_arguments,
+    rope_parameters,
+)
 from flexray.types import ConfigError
 from tests.conftest import PROJECT
 
@@ -65,6 +73,13 @@ def test_a_broken_version_is_refused_with_the_reason(monkeypatch):
     assert check_versions(lambda name: "1.5") == []
     with pytest.raises(ConfigError, match=r"ray 2\.1 cannot be used \(==2\.\*: it loses rows\)"):
         check_versions(lambda name: "2.1")
+
+
+def test_flexattention_is_refused_on_a_cpu_where_its_kernels_are_broken():
+    check_flex("cpu", "2.13.0+cpu")
+    check_flex("cuda", "2.11.0+cu130")
+    with pytest.raises(ConfigError, match=r"torch 2\.11\.0 cannot be trusted .* engine\.backend to sdpa"):
+        check_flex("cpu", "2.11.0")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from flexray.compat import rope_arguments
+from flexray.compat import dtype_argument, rope_arguments
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig
 from flexray.engine import llama
 from flexray.engine.checkpoint import check_checkpoint, load_model
@@ -117,7 +117,7 @@ def engine_of(folder: Path, layout: str, positions: str, backend: str) -> Engine
 def plain_model(folder: Path) -> Any:
     """As transformers alone loads it: nothing of flexray's."""
     return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
+        folder, **dtype_argument(torch.float32), attn_implementation="eager"
     ).eval()
 
 

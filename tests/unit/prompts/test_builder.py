@@ -3,6 +3,7 @@
 import pytest
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
+from flexray.engine.checkpoint import load_tokenizer
 from flexray.prompts import PromptBuilder
 from flexray.types import MAX_PARAPHRASES, Question, RowFault
 
@@ -73,9 +74,7 @@ def test_bos_comes_first_if_it_is_wanted(build, add_bos, context):
 
 
 def test_a_tokenizer_without_bos_gives_none(tokenizer, smollm2):
-    from transformers import AutoTokenizer
-
-    without = AutoTokenizer.from_pretrained(smollm2, local_files_only=True)
+    without = load_tokenizer(smollm2)
     without.bos_token = None
     assert PromptBuilder(without, PromptConfig(), [MethodConfig()], GenerationConfig(), 100).context == ()
 
