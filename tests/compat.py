@@ -119,9 +119,9 @@ def write_table(rows: dict[str, str]) -> Path:
     lines = [
         "# Compatibility\n",
         "`make test-compat` makes an environment for each line and runs the tests of engine, masks, methods,",
-        "prompts and pipeline, and whole jobs on Ray, in it, on CPUs. torch 2.11 and 2.12 are for GPUs only: a",
-        "FlexAttention that 2.11 compiled for a CPU may write past its buffers, and flexray refuses it there. The",
-        "line of 2.11 is of `make test-gpu`.\n",
+        "prompts and pipeline, and whole jobs on Ray, in it, on CPUs. torch 2.11 and 2.12 are for GPUs only:",
+        "a FlexAttention that 2.11 compiled for a CPU may write past its buffers, and flexray refuses it",
+        "there. The line of 2.11 is of `make test-gpu`.\n",
         "| | torch | transformers | ray | tests |",
         "|---|---|---|---|---|",
     ]
