@@ -51,7 +51,7 @@ test-slow: setup  ## those
 test-gpu:  ## the tests that need a CUDA device; PYTHON=... names another interpreter
 	$(PYTHON) -m pytest -m gpu $(ARGS)
 
-test-compat: setup  ## the engine's and the job's tests with other torch, transformers and Ray, each in .compat/; 1 hour
+test-compat: setup  ## the engine's and the job's tests with other torch, transformers and Ray, each in .compat/
 	$(VENV)/bin/python -m tests.compat $(ARGS)
 
 bench:  ## measure the engine on the GPU, else the CPUs; QUICK=1 only tries it; SHAPES, PARTS, AXES, OUT

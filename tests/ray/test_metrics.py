@@ -28,13 +28,16 @@ config, planned = load_config(sys.argv[1]), int(sys.argv[2])
 connect(config.ray)
 node = ray.nodes()[0]
 url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-seen = set()
+last = {}  # by series: a gauge that nobody sets again is not told for ever
 
 def scrape():
     text = urllib.request.urlopen(url, timeout=5).read().decode()
     lines = [line for line in text.splitlines() if line.startswith("ray_flexray_")]
-    seen.update(line.partition("{")[0] for line in lines)
-    return lines
+    last.update((line.rpartition(" ")[0], line) for line in lines)
+    return list(last.values())
+
+def values(name):
+    return [float(line.split()[-1]) for line in scrape() if line.startswith(name)]
 
 def watch():
     while True:
@@ -48,14 +51,15 @@ threading.Thread(target=watch, daemon=True).start()
 app(["run", "--config", sys.argv[1]], standalone_mode=False)
 end = time.monotonic() + 20
 while True:
-    lines = scrape()
-    rows = sum(float(line.split()[-1]) for line in lines if line.startswith("ray_flexray_rows_total"))
-    if rows >= planned or time.monotonic() > end:
+    done = sum(values("ray_flexray_rows_total")) >= planned and values("ray_flexray_rows_remaining") == [0]
+    if done or time.monotonic() > end:
         break
     time.sleep(0.5)
 time.sleep(1.5)  # another export, for what came in the meantime
 session = ray._private.worker._global_node.get_session_dir_path()
-print(json.dumps({"seen": sorted(seen), "lines": scrape(), "session": session}))
+lines = scrape()
+seen = sorted({line.partition("{")[0] for line in lines})
+print(json.dumps({"seen": seen, "lines": lines, "session": session}))
 """
 ROWS = 8  # in shards of three, by two methods
 
