@@ -101,7 +101,7 @@ def loaded():
 def test_the_converted_model_knows_the_capital_of_germany(loaded):
     model, tokenizer = loaded
     inputs = tokenizer("The capital of Germany is", return_tensors="pt")
-    out = model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    out = model.generate(inputs["input_ids"], max_new_tokens=1, do_sample=False)
     assert tokenizer.decode(out[0, -1:]) == " Berlin"
 
 
