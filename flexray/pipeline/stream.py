@@ -57,6 +57,7 @@ def answer_shards(
         gpus = 1 if ray.cluster_resources().get("GPU") and config.model.device != "cpu" else 0
 
     pool_options, stage_options = calls_at_once(2)
+    ledger = _start_ledger()
 
     def prepare(row: dict[str, bytes]) -> dict[str, bytes]:
         spec = _unpack(row)
@@ -67,7 +68,7 @@ def answer_shards(
         .map(prepare, num_cpus=0.75)
         .map_batches(
             _AnswerStage,
-            fn_constructor_args=(config, _start_ledger(), label),
+            fn_constructor_args=(config, ledger, label),
             batch_size=_shards_a_call(shards, config, on_gpu=bool(gpus)),
             compute=ray.data.ActorPoolStrategy(
                 min_size=config.ray.min_actors,
@@ -82,7 +83,11 @@ def answer_shards(
         )
         .map(lambda row: watched(_unpack(row)), num_cpus=0.25)
     )
-    yield from stream.iter_rows()
+    try:
+        yield from stream.iter_rows()
+    finally:
+        if ray.is_initialized():
+            ray.kill(ledger)  # a night has many runs in one process
 
 
 class _AnswerStage:
