@@ -84,7 +84,7 @@ def check_flex(device: str, torch_version: str | None = None) -> None:
 
 def calls_at_once(calls: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """How Ray Data is told of the calls of `map_batches` that an actor has at once: arguments of
-    `ActorPoolStrategy`, and of `map_batches`. Older releases than about 2.58 know only the latter."""
+    `ActorPoolStrategy`, and of `map_batches`. Ray 2.55 knows only the latter."""
     from ray.data import ActorPoolStrategy
 
     if "max_concurrent_calls_per_actor" in inspect.signature(ActorPoolStrategy).parameters:

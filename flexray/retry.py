@@ -55,6 +55,8 @@ def retry_errors(config: RunConfig, *, say: Say = print, progress: Progress | No
     folder = OutputFolder(config.output)
     load_run(folder)  # where there is no run, none is to be started
     job = plan_job(config, folder)
+    for line in job.notes:
+        progress.note(line)
     config, found = job.config, job.found
     still_errors = 0
     with hold(folder, say=progress.note) as lock:

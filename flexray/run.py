@@ -72,6 +72,8 @@ class Job:
     """With its few-shots drawn: all rows of a run have the same context."""
     found: Scan
     parts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    """To be said at the start."""
 
     def start(self, folder: OutputFolder, *, known: bool = False) -> RunRecord:
         """The record of this run in its folder (see `start_run`)."""
@@ -87,12 +89,13 @@ class Job:
 
 
 def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
-    """Check storage and model, draw few-shots, scan the data. Raises UserError."""
+    """Check versions, storage and model, draw few-shots, scan the data. Raises UserError."""
+    notes = tuple(check_versions())
     folder.prepare()
     check_checkpoint(config.model.path)
     config = with_few_shots(config)
     found = scan(config.data)
-    return Job(config=config, found=found, parts=fingerprint_parts(config, found))
+    return Job(config=config, found=found, parts=fingerprint_parts(config, found), notes=notes)
 
 
 def run(
@@ -111,9 +114,9 @@ def run(
     start = time.perf_counter()
     progress = progress or Lines(say)
     folder = OutputFolder(config.output)
-    for line in check_versions():
-        progress.note(line)
     job = plan_job(config, folder)
+    for line in job.notes:
+        progress.note(line)
     config, found = job.config, job.found
     with hold(folder, say=progress.note) as lock:
         discarded = fresh and discard_run(folder)  # not before it is known that this start can go on

@@ -113,7 +113,7 @@ def run_tests(combination: Combination, python: Path, options: list[str]) -> tup
 
 
 def write_table(rows: dict[str, str]) -> Path:
-    """docs/compatibility.md; combinations that were not run this time keep their lines."""
+    """docs/compatibility.md; what was not run this time, or is of a GPU, keeps its line."""
     file = PROJECT / "docs" / "compatibility.md"
     old = dict(re.findall(r"^\| (\S+) \|(.*)$", file.read_text(), re.MULTILINE)) if file.is_file() else {}
     lines = [
@@ -125,10 +125,7 @@ def write_table(rows: dict[str, str]) -> Path:
         "| | torch | transformers | ray | tests |",
         "|---|---|---|---|---|",
     ]
-    lines.append("| gpu | 2.11.0+cu130 | 5.17.0 | - | 12 passed, one H100 (float32) |")
-    for combination in COMBINATIONS:
-        if line := rows.get(combination.name) or old.get(combination.name):
-            lines.append(f"| {combination.name} |{line}")
+    lines += [f"| {name} |{line}" for name, line in (old | rows).items()]
     file.write_text("\n".join(lines) + "\n")
     return file
 

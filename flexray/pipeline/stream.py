@@ -65,7 +65,7 @@ def answer_shards(
 
     stream = (
         ray.data.from_items([_pack(s) for s in shards], override_num_blocks=len(shards))
-        .map(prepare, num_cpus=0.75)
+        .map(prepare, num_cpus=0.75)  # on two cores: one of these, one commit, one actor
         .map_batches(
             _AnswerStage,
             fn_constructor_args=(config, ledger, label),
