@@ -11,7 +11,12 @@ STAMP   := $(VENV)/.setup-done
 export RAY_USAGE_STATS_ENABLED := 0
 export TOKENIZERS_PARALLELISM  := false
 # Nothing is downloaded at run time, and an attempt to is an error.
-demo test test-gpu test-compat bench results chaos: export HF_HUB_OFFLINE := 1
+demo test test-slow test-gpu test-compat bench results chaos: export HF_HUB_OFFLINE := 1
+# Tests are more processes than cores. Threads that wait must not spin, and Ray's workers must not stand behind all
+# others, as they do by default.
+test test-slow test-compat: export OMP_NUM_THREADS := 1
+test test-slow test-compat: export OMP_WAIT_POLICY := passive
+test test-slow test-compat: export RAY_worker_niceness := 0
 
 .PHONY: help setup demo test test-slow test-gpu test-compat bench results chaos lint format clean
 .DELETE_ON_ERROR:
@@ -39,11 +44,9 @@ $(MODEL)/model.safetensors: | $(STAMP)
 demo: setup  ## answer jobs/data/demo.jsonl on this machine's CPUs; FRESH=1 discards the earlier answers
 	$(VENV)/bin/flexray run --config jobs/recipes/demo.yaml $(if $(FRESH),--fresh)
 
-# There are more processes than cores. Threads that wait must not spin, and Ray's workers must not stand behind all
-# others, as they do by default. In order, so that the tests with a Ray, which take longest, come first (tests/conftest.py).
+# In order, so that the tests with a Ray, which take longest, come first (tests/conftest.py).
 test: setup  ## all tests that need no GPU, but for a few slow ones; in WORKERS processes
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive RAY_worker_niceness=0 $(VENV)/bin/python -m pytest \
-		-n $(WORKERS) --no-loadscope-reorder -m 'not gpu and not slow' $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --no-loadscope-reorder -m 'not gpu and not slow' $(ARGS)
 
 test-slow: setup  ## those
 	$(VENV)/bin/python -m pytest -m slow $(ARGS)
