@@ -1,9 +1,11 @@
 """The whole job on Ray against the bare engine, same model and prompts, in one process and in turn:
 `python -m benchmarks.job`. Its last line is `job_vs_engine=..`.
 
-Only the second half of the job counts, as processes that start, import and compile are nothing in a night;
-the bare engine is warmed up as well. The job's clock is that of its actor, from the end of one call to the
-end of the last, with whatever it waits for in between. Commits are no clock: they arrive in bunches.
+Every GPU of the machine gets an actor; the bare engine has one GPU, and the job is held against that times
+their number. Only the second half of an actor's calls counts, as processes that start, import and compile
+are nothing in a night; the bare engine is warmed up as well. The job's clock is that of its actors, from the
+end of one call to the end of the last, with whatever they wait for in between. Commits are no clock: they
+arrive in bunches.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,7 +58,7 @@ def write_questions(path: Path, rows: int) -> Path:
     return path
 
 
-def make_config(folder: Path, model: Path, rows: int, shard_rows: int) -> RunConfig:
+def make_config(folder: Path, model: Path, rows: int, shard_rows: int, actors: int) -> RunConfig:
     """W1 by words: a context of about 136 tokens, 16 new tokens, nothing stops an answer but EOS."""
     shots = [{"question": " ".join(WORDS), "answer": "an answer of some words"} for _ in range(4)]
     tree: dict[str, Any] = {
@@ -65,7 +68,7 @@ def make_config(folder: Path, model: Path, rows: int, shard_rows: int) -> RunCon
         "prompt": {"instruction": "Answer each question with a short phrase.", "few_shots": shots},
         "generation": {"max_new_tokens": 16, "stop_at_newline": False},
         "engine": {"strict": True},
-        "ray": {"object_store_mb": 512},
+        "ray": {"object_store_mb": 512, "min_actors": actors, "max_actors": actors},
     }
     write_questions(folder / "questions.jsonl", rows)
     return parse_config(tree, source="benchmark")
@@ -73,17 +76,17 @@ def make_config(folder: Path, model: Path, rows: int, shard_rows: int) -> RunCon
 
 @dataclass(frozen=True)
 class Rate:
-    """What a job reached in the second half of its calls of the engine."""
+    """What a job reached in the second half of its actors' calls of the engine."""
 
     rows_per_second: float
-    """By the actor's clock, from the end of a call to the end of the last one."""
+    """By each actor's clock, from the end of a call to the end of its last one; added up."""
     in_calls: float
-    """Share of that time which the actor spent answering."""
+    """Share of that time which an actor spent answering, on average."""
     commit_lag: float
     """Seconds from the last answer to the last commit."""
 
 
-def measure_job(config: RunConfig, calls: int) -> Rate:
+def measure_job(config: RunConfig) -> Rate:
     """Run the job, check its output, and take its rate."""
     folder = OutputFolder(config.output)
     job = plan_job(config, folder)
@@ -96,18 +99,19 @@ def measure_job(config: RunConfig, calls: int) -> Rate:
     ray.shutdown()
     report = verify(folder)
     assert report.ok, report.summary_line()
-    shards = sorted(
-        (manifest.engine_stats["answered_at"], manifest.rows, manifest.engine_stats["seconds"])
-        for manifest in committed_shards(folder, record.fingerprint).values()
-    )
-    half = calls // 2 * SHARDS_A_CALL
-    start, end = shards[half - 1][0], shards[-1][0]
-    counted = shards[half:]
-    return Rate(
-        rows_per_second=sum(rows for _, rows, _ in counted) / (end - start),
-        in_calls=sum(taken for *_, taken in counted) / (end - start),
-        commit_lag=committed - end,
-    )
+    answered = defaultdict(list)
+    for manifest in committed_shards(folder, record.fingerprint).values():
+        stats = manifest.engine_stats
+        answered[stats["process"]].append((stats["answered_at"], manifest.rows, stats["seconds"]))
+    assert len(answered) == config.ray.max_actors, f"only {len(answered)} actors had anything to do"
+    rates, shares = [], []
+    for shards in map(sorted, answered.values()):
+        half = len(shards) // SHARDS_A_CALL // 2 * SHARDS_A_CALL
+        taken = shards[-1][0] - shards[half - 1][0]
+        rates.append(sum(rows for _, rows, _ in shards[half:]) / taken)
+        shares.append(sum(seconds for *_, seconds in shards[half:]) / taken)
+    last = max(shards[-1][0] for shards in map(sorted, answered.values()))
+    return Rate(sum(rates), statistics.mean(shares), commit_lag=committed - last)
 
 
 def measure_bare(config: RunConfig, at_once: int) -> float:
@@ -139,7 +143,7 @@ def save_model(folder: Path, name: str, device: str) -> Path:
 
 def main(
     shape: Annotated[str, typer.Option(envvar="SHAPE", help=f"Of {', '.join(SHAPES)}.")] = "",
-    calls: Annotated[int, typer.Option(min=4, help="Calls of the engine in the job.")] = 12,
+    calls: Annotated[int, typer.Option(min=4, help="Calls of the engine by each actor of the job.")] = 12,
     out: Annotated[Path, typer.Option(envvar="OUT", help="Folder for the JSON.")] = Path("out/bench"),
 ) -> None:
     """Measure both, and print the ratio."""
@@ -147,31 +151,34 @@ def main(
     name = shape or ("3b" if on_gpu else SMOLLM2)
     shard_rows = 512 if on_gpu else 32
     at_once = SHARDS_A_CALL * shard_rows
+    actors = max(1, torch.cuda.device_count())
+    rows = actors * calls * at_once
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         model = save_model(folder / "model", name, "cuda" if on_gpu else "cpu")
-        config = make_config(folder, model, calls * at_once, shard_rows)
-        job = measure_job(config, calls)
+        config = make_config(folder, model, rows, shard_rows, actors)
+        job = measure_job(config)
         bare = measure_bare(config, at_once)
     result = {
         "machine": describe_machine(),
         "commit": describe_commit(),
         "command": "python -m benchmarks.job",
         "shape": SHAPES[name].title,
-        "rows": calls * at_once,
+        "rows": rows,
+        "actors": actors,
         "job_rows_per_second": job.rows_per_second,
         "job_in_calls": job.in_calls,
         "job_commit_lag": job.commit_lag,
         "engine_rows_per_second": bare,
-        "job_vs_engine": job.rows_per_second / bare,
+        "job_vs_engine": job.rows_per_second / (actors * bare),
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"job-{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (out / f"job-{name}-{actors}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"{result['machine']['hardware']}; {SHAPES[name].title}; commit {result['commit']}")
-    print(f"bare engine {bare:.1f} rows/s, job {job.rows_per_second:.1f} rows/s")
-    print(f"the actor answers {job.in_calls:.1%} of its time; last commit {job.commit_lag:.1f} s after it")
-    print(f"job_vs_engine={job.rows_per_second / bare:.3f}")
+    print(f"bare engine {bare:.1f} rows/s, job with {actors} actors {job.rows_per_second:.1f} rows/s")
+    print(f"an actor answers {job.in_calls:.1%} of its time; last commit {job.commit_lag:.1f} s after it")
+    print(f"job_vs_engine={job.rows_per_second / (actors * bare):.3f}")
 
 
 if __name__ == "__main__":

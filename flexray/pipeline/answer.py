@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +83,7 @@ class Answerer:
 
     def _answer(self, call: list[tuple[_Draft, Piece]]) -> None:
         """One call of the engine."""
-        start, before = time.perf_counter(), self._engine.stats.to_dict()
+        start, before = time.perf_counter(), self._counters()
         todo: list[tuple[_Draft, int, Prompt]] = []
         for draft, piece in call:
             found = [(draft, row, prompt) for row in range(*piece) if (prompt := draft.shard.prompts[row])]
@@ -94,7 +95,7 @@ class Answerer:
         for (draft, row, _), answers in zip(todo, said, strict=True):
             draft.answers[row] = self._weighable(draft.shard.questions[row], answers)
         seconds = time.perf_counter() - start
-        counted = _difference(self._engine.stats.to_dict(), before)
+        counted = _difference(self._counters(), before)
         first = call[0][0]
         first.counters = _sum(first.counters, counted)  # so that sums over shards are right
         for draft, (begin, end) in call:
@@ -109,17 +110,22 @@ class Answerer:
             0 if p is None else len(p.context) + sum(map(len, p.segments)) + len(p.cue) for p in shard.prompts
         ]
         seconds = draft.seconds + time.perf_counter() - start
-        zeros = _difference(self._engine.stats.to_dict(), self._engine.stats.to_dict())
+        now = self._counters()
         stats = {
-            **_sum(zeros, draft.counters),
+            **_sum(_difference(now, now), draft.counters),
             "counted_in": draft.counted_in,
-            "mask_cache": {"hits": self._engine.mask_cache.hits, "misses": self._engine.mask_cache.misses},
+            "process": f"{platform.node()}:{os.getpid()}",
             "device": _device_name(self._model.device),
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "seconds": round(seconds, 3),
             "answered_at": round(time.time(), 3),
         }
         return AnsweredShard(shard.spec, shard.questions, draft.answers, texts, tokens, stats, seconds)
+
+    def _counters(self) -> dict[str, Any]:
+        """Since the engine was made."""
+        cache = self._engine.mask_cache
+        return {**self._engine.stats.to_dict(), "mask_cache": {"hits": cache.hits, "misses": cache.misses}}
 
     def _generate(self, prompts: list[Any]) -> list[tuple[Answers, ...]]:
         try:

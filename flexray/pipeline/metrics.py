@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,22 +87,15 @@ class RowCounts:
         return counts
 
 
-def engine_counts(
-    shards: Sequence[AnsweredShard], cache: Mapping[str, int]
-) -> Iterator[tuple[str, float, dict[str, str]]]:
-    """What an engine did for a batch of shards: metric, number and labels.
-
-    Args:
-        cache: hits and misses of its mask cache before; the shards' are since the engine was made.
-    """
+def engine_counts(shards: Iterable[AnsweredShard]) -> Iterator[tuple[str, float, dict[str, str]]]:
+    """What an engine did for a batch of shards: metric, number and labels."""
     for stats in (shard.engine_stats for shard in shards):
         for kind in ("context", "prefill", "generated"):
             yield "flexray_tokens_total", stats[f"{kind}_tokens"], {"kind": kind}
         for phase in ("prefill", "decode"):
             yield "flexray_engine_seconds_total", stats[f"{phase}_seconds"], {"phase": phase}
-    now = shards[-1].engine_stats["mask_cache"]
-    for result, key in (("hit", "hits"), ("miss", "misses")):
-        yield "flexray_mask_cache_total", now[key] - cache[key], {"result": result}
+        for result, key in (("hit", "hits"), ("miss", "misses")):
+            yield "flexray_mask_cache_total", stats["mask_cache"][key], {"result": result}
 
 
 class Metrics:
@@ -111,7 +104,6 @@ class Metrics:
     def __init__(self, label: RunLabel, methods: Sequence[str]):
         self._labels = {"run": label.fingerprint, "dataset": label.dataset}
         self._methods = methods
-        self._cache = {"hits": 0, "misses": 0}  # of this process's engine, as counted so far
 
     def remaining(self, rows: int) -> None:
         """The driver knows what is left to do."""
@@ -125,9 +117,8 @@ class Metrics:
     def answered(self, shards: Sequence[AnsweredShard], seconds: float) -> None:
         """An actor has answered a batch of shards."""
         _metric("flexray_batch_seconds").observe(seconds, self._labels)
-        for name, number, labels in engine_counts(shards, self._cache):
+        for name, number, labels in engine_counts(shards):
             self._count(name, number, **labels)
-        self._cache = shards[-1].engine_stats["mask_cache"]
         import torch  # an actor has it; those that commit do not need it
 
         if torch.cuda.is_initialized():

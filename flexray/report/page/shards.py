@@ -48,13 +48,13 @@ class Shard:
     committed: float  # seconds since 1970
     revised: bool  # its error rows were retried: `committed` is of the last time, `seconds` of all
     engine: EngineWork
-    mask_cache: tuple[int, int]  # hits and misses since its engine was made
+    mask_cache: Counter[str]  # hits, misses
 
     @classmethod
     def of(cls, manifest: Manifest) -> Shard:
         """What a manifest says."""
         accounting, stats = manifest.accounting, manifest.engine_stats
-        cache = stats.get("mask_cache", {})
+        calls = (stats, *stats.get("retries", ()))
         return cls(
             shard_id=manifest.shard_id,
             rows=accounting.rows,
@@ -65,8 +65,8 @@ class Shard:
             seconds=manifest.seconds,
             committed=datetime.fromisoformat(manifest.created).timestamp(),
             revised=manifest.revision > 0,
-            engine=EngineWork.sum((stats, *stats.get("retries", ()))),
-            mask_cache=(cache.get("hits", 0), cache.get("misses", 0)),
+            engine=EngineWork.sum(calls),
+            mask_cache=_add_up(call.get("mask_cache", {}) for call in calls),
         )
 
     @property
@@ -98,7 +98,7 @@ class Totals:
     finish_reasons: Counter[str]
     prompt_tokens: int
     engine: EngineWork
-    mask_cache: tuple[int, int]  # of the engine that looked into it most: its counter is never set back
+    mask_cache: Counter[str]  # hits, misses
     work_seconds: float  # of all shards together
     busy_seconds: float  # in which some shard was in work
     start: float  # seconds since 1970
@@ -124,7 +124,7 @@ class Totals:
             finish_reasons=_add_up(account.finish_reason for account in accounts),
             prompt_tokens=sum(account.prompt_tokens for account in accounts),
             engine=EngineWork.sum(asdict(shard.engine) for shard in shards),
-            mask_cache=max((shard.mask_cache for shard in shards), key=sum, default=(0, 0)),
+            mask_cache=_add_up(shard.mask_cache for shard in shards),
             work_seconds=sum(shard.seconds for shard in shards),
             busy_seconds=_covered(shard.span for shard in timed),
             start=min(started),

@@ -1,6 +1,8 @@
 """Several shards in one call of the engine: the same rows, counters that add up, pieces noted before."""
 
 import dataclasses
+import os
+import platform
 
 import pytest
 
@@ -53,10 +55,12 @@ def test_the_counters_of_a_call_stand_once_and_every_shard_says_where(shards, al
     assert [stats["counted_in"] for stats in (first, *others)] == ["", *[prepared[0].spec.shard_id] * 2]
     for stats in others:
         assert stats["generated_tokens"] == stats["prefill_tokens"] == stats["attention_calls"]["sdpa"] == 0
+        assert stats["mask_cache"] == {"hits": 0, "misses": 0}
     for counter in ("generated_tokens", "prefill_tokens"):
         assert first[counter] == sum(a.engine_stats[counter] for a in alone) > 0
     assert first["attention_calls"]["sdpa"] > 0
     assert all(a.seconds > 0 for a in together)
+    assert {stats["process"] for stats in (first, *others)} == {f"{platform.node()}:{os.getpid()}"}
 
 
 def test_a_shard_that_somebody_died_of_is_answered_by_itself_in_its_pieces(shards, alone):

@@ -152,11 +152,12 @@ def test_the_engines_work_is_that_of_all_shards_and_of_retries(folder):
     stats = {"prefill_seconds": 1.0, "decode_seconds": 2.0, "generated_tokens": 30, "decode_steps": 10}
     run = start(folder, SHARDS[:2])
     commit(folder, run, SHARDS[0], engine_stats=stats | {"mask_cache": {"hits": 90, "misses": 10}})
-    commit(folder, run, SHARDS[1], engine_stats=stats | {"retries": [stats]})
+    retry = stats | {"mask_cache": {"hits": 5, "misses": 1}}
+    commit(folder, run, SHARDS[1], engine_stats=stats | {"retries": [retry]})
     facts = gather(str(folder))
     assert facts.totals.engine.prefill_seconds == 3.0
     assert facts.totals.engine.tokens_per_step == 3.0
-    assert facts.totals.mask_cache == (90, 10)
+    assert facts.totals.mask_cache == {"hits": 95, "misses": 11}
 
 
 def test_a_shard_that_was_retried_is_left_out_of_the_throughput(folder, tmp_path):

@@ -26,7 +26,7 @@ def shard(committed: float, seconds: float, rows: int = 10) -> Shard:
         committed=committed,
         revised=False,
         engine=EngineWork.sum([]),
-        mask_cache=(0, 0),
+        mask_cache=Counter(),
     )
 
 
