@@ -163,7 +163,7 @@ def main(
     result = {
         "machine": describe_machine(),
         "commit": describe_commit(),
-        "command": "python -m benchmarks.job",
+        "command": f"python -m benchmarks.job --calls {calls}",
         "shape": SHAPES[name].title,
         "rows": rows,
         "actors": actors,

@@ -37,7 +37,7 @@ class Package:
 
 
 PACKAGES = {
-    "torch": Package("2.11", "2.13.0", "their FlexAttention was never tried with this mask"),
+    "torch": Package("2.11", "2.14.1", "their FlexAttention was never tried with this mask"),
     "transformers": Package("4.55.2", "5.24.0", "their attention interface was never tried"),
     "ray": Package("2.55", "2.60.0", "2.49 to 2.54 unpickle what a data file's metadata hold on opening it"),
 }

@@ -79,7 +79,8 @@ def test_an_engines_counters_are_added_up_over_shards(answered):
 def made(kind):
     """An error of a kind whose constructor may want a whole compiler's state."""
     error = kind.__new__(kind)
-    error.message = "no such instruction"  # what triton's errors print
+    for name in ("message", "error_message", "name", "required", "limit"):  # what triton's errors print
+        setattr(error, name, "no such instruction")
     return error
 
 
