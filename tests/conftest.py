@@ -1,11 +1,14 @@
-"""A model folder that answers in milliseconds: SmolLM2's tokenizer, a tiny LLaMA with random weights."""
+"""How tests are shared out among processes; the models that most of them use."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 SMOLLM2 = PROJECT / "models" / "smollm2-135m"
+DATA = Path(os.environ.get("FLEXRAY_DATA", PROJECT / "datasets"))
+"""Where real data sets are, if there are any: webqa/ and pararel/."""
 
 
 @pytest.hookimpl(optionalhook=True)

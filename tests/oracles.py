@@ -1,6 +1,6 @@
 """The slow, obvious version of the algorithm, which everything fast is compared with.
 
-One sample at a time, the dense mask written from the definition token by token, the whole sequence
+One sample at a time, the dense mask written from the definition part by part, the whole sequence
 run again for every new token, no cache, no batch, and the unpatched LLaMA of transformers with its
 eager attention. Nothing here is shared with the engine.
 """
@@ -19,6 +19,7 @@ from flexray.types import Prompt
 
 ANSWER = "answer"
 CONTEXT = "context"
+Part = str | int  # "context", a paraphrase's number, or "answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Token:
 
     id: int
     position: int
-    part: str | int  # "context", a paraphrase's number, or "answer"
+    part: Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +57,29 @@ def stream(prompt: Prompt, layout: str, positions: str, generated: Collection[in
     return tokens
 
 
-def sees(query: Token, q: int, key: Token, k: int, joined: int = 0) -> bool:
-    """The mask: `k <= q` and (answer query, or context key, or one segment, or two that are joined)."""
-    both_joined = all(isinstance(part, int) and part <= joined for part in (query.part, key.part))
-    return k <= q and (query.part == ANSWER or key.part == CONTEXT or query.part == key.part or both_joined)
+def sees(query: Part, key: Part, joined: int = 0) -> bool:
+    """Whether a token of one part sees those of another before it: the query is of the answer, or the key of
+    the context, or both are of one segment, or of two that are joined."""
+    both_joined = all(isinstance(part, int) and part <= joined for part in (query, key))
+    return query in (ANSWER, key) or key == CONTEXT or both_joined
 
 
 def mask_of(tokens: list[Token], joined: int = 0) -> Tensor:
     """The dense mask, bool [L, L]; the first `joined` paraphrases see each other."""
-    return torch.tensor(
-        [[sees(a, q, b, k, joined) for k, b in enumerate(tokens)] for q, a in enumerate(tokens)]
-    )
+    return _of_pairs(tokens, lambda query, key: sees(query, key, joined)).tril()
 
 
 def scales_of(tokens: list[Token], scale: float) -> Tensor:
     """What is added to the scores, [L, L]: `scale` where the answer looks at a paraphrase's segment."""
-    return torch.tensor(
-        [[scale * (a.part == ANSWER and isinstance(b.part, int)) for b in tokens] for a in tokens]
-    )
+    return _of_pairs(tokens, lambda query, key: scale * (query == ANSWER and isinstance(key, int)))
+
+
+def _of_pairs(tokens: list[Token], value: Callable[[Part, Part], bool | float]) -> Tensor:
+    """[L, L]: the value of each query and key, by the parts that they belong to."""
+    parts = list({token.part: None for token in tokens})
+    number = torch.tensor([parts.index(token.part) for token in tokens])
+    values = torch.tensor([[value(query, key) for key in parts] for query in parts])
+    return values[number][:, number]
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from flexray.methods import Draw
 from flexray.prompts import PromptBuilder
 from tests import oracles
 from tests.conftest import PROJECT
-from tests.unit.engine.test_attention import oracle_answers, tokens
+from tests.expected import oracle_answers, tokens
 from tests.unit.engine.test_methods import tokens as tokens_of_all
 from tests.unit.engine.test_sampling import oracle_says as oracle_draws
 

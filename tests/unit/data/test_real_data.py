@@ -1,8 +1,6 @@
-"""Real data sets, where FLEXRAY_DATA has them: each row becomes a Question without an error."""
+"""Real data sets, where datasets/ or what FLEXRAY_DATA names has them: no row becomes an error."""
 
-import os
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +8,8 @@ import pytest
 from flexray.config import FewShot, parse_config
 from flexray.data import choose_few_shots
 from flexray.types import Question
-from tests.conftest import PROJECT
+from tests.conftest import DATA
 from tests.unit.data.conftest import data_config, read_all
-
-DATA = Path(os.environ.get("FLEXRAY_DATA", str(PROJECT.parent / "shared" / "data")))
 
 
 def questions(name: str, **keys: Any) -> list[Question]:
@@ -27,12 +23,12 @@ def questions(name: str, **keys: Any) -> list[Question]:
 
 
 @pytest.mark.parametrize(("part", "rows"), [("devtest", 189), ("val", 755)])
-def test_webquestions(part: str, rows: int) -> None:
+def test_every_question_of_webquestions_is_read(part: str, rows: int) -> None:
     assert len(questions(f"webqa/{part}.json", kind="webqa")) == rows
 
 
 @pytest.mark.parametrize("style", ["completion", "mask"])
-def test_pararel(style: str) -> None:
+def test_every_fact_of_pararel_is_read_in_both_styles(style: str) -> None:
     found = questions("pararel", kind="pararel", pararel_style=style)
     relations = Counter(q.relation for q in found)
     assert len(relations) == 12

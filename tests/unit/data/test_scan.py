@@ -1,10 +1,9 @@
-import os
 import pickle
 from pathlib import Path
 
 import pytest
 
-from flexray.data import read_shard, scan
+from flexray.data import scan
 from flexray.types import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 
@@ -144,20 +143,6 @@ def test_a_file_without_any_object_is_an_error(tmp_path: Path) -> None:
     path.write_text("hello\nworld\n")
     with pytest.raises(DataError, match="none of the 2 row"):
         scan(data_config(path))
-
-
-def test_webquestions_is_read_with_the_question_as_only_paraphrase() -> None:
-    root = Path(os.environ.get("FLEXRAY_DATA", Path(__file__).parents[4] / "shared" / "data"))
-    path = root / "webqa" / "devtest.json"
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
-    fields = {"id": "qId", "question": "qText", "paraphrases": None}
-    config = data_config(path, fields=fields, include_question=True, shard_rows=100)
-    result = scan(config)
-    questions = [q for spec in result.shards for q in read_shard(spec, config)]
-    assert len(questions) == result.num_rows > 100
-    assert not [q.error for q in questions if q.error]
-    assert all(q.paraphrases == (q.question,) and q.answers for q in questions)
 
 
 def test_the_demo_data_has_five_distinct_paraphrases_a_row_and_no_faults() -> None:

@@ -4,33 +4,10 @@ from transformers import AttentionInterface
 
 from flexray.engine import llama
 from flexray.engine.attention import ATTENTION_NAME, flexray_attention
-from tests import oracles
+from tests.expected import oracle_answers, tokens
 
 LAYOUTS = ["shared_context", "full_prompt"]
 POSITIONS = ["restart", "continuous"]
-
-
-def oracle_answers(model, prompts, engine):
-    (method,) = engine.methods
-    _, layout, positions = method.name.split("/")
-    return [
-        tuple(
-            oracles.answer(
-                model,
-                prompt,
-                layout=layout,
-                positions=positions,
-                max_new_tokens=engine.generation.max_new_tokens,
-                stop_ids=engine.stop_rule.stop_ids(),
-            ).token_ids
-        )
-        for prompt in prompts
-    ]
-
-
-def tokens(generations):
-    """Of engines of one method with one answer a prompt."""
-    return [g.token_ids for ((g,),) in generations]
 
 
 @pytest.mark.parametrize("backend", ["flex", "sdpa", "eager"])

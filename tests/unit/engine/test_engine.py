@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flexray.engine import attention
-from tests.unit.engine.test_attention import oracle_answers, tokens
+from tests.expected import oracle_answers, tokens
 
 
 @pytest.mark.parametrize("max_rows", [1, 3, 8])

@@ -9,7 +9,7 @@ import torch
 from flexray.config import MethodConfig
 from flexray.engine.fallback import FAULTS_ALLOWED
 from flexray.faults import VARIABLE
-from tests.unit.engine.test_attention import oracle_answers, tokens
+from tests.expected import oracle_answers, tokens
 
 NO_KERNEL = "raise:NotImplementedError"
 OUT_OF_MEMORY = "raise:torch.OutOfMemoryError"

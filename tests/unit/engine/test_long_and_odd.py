@@ -14,8 +14,8 @@ from flexray.engine.kv_pool import BLOCK_SIZE
 from flexray.prompts import PromptBuilder
 from flexray.types import Prompt, RowFault
 from tests import oracles
+from tests.expected import oracle_answers, tokens
 from tests.random_models import VOCAB
-from tests.unit.engine.test_attention import oracle_answers, tokens
 from tests.unit.prompts.test_builder import question
 
 MODES = [("shared_context", "restart"), ("full_prompt", "continuous")]
@@ -75,22 +75,6 @@ def long_model() -> LlamaForCausalLM:
         return LlamaForCausalLM(config).eval()
 
 
-def mask_of(stream: list[oracles.Token]) -> torch.Tensor:
-    """`oracles.mask_of`, a row at a time: pair by pair, 16k tokens would take minutes."""
-    parts = torch.tensor([{oracles.CONTEXT: -1, oracles.ANSWER: 0}.get(t.part, t.part) for t in stream])
-    index = torch.arange(len(stream))
-    mask = torch.zeros(len(stream), len(stream), dtype=torch.bool)
-    for q, part in enumerate(parts):
-        mask[q] = (index <= q) & ((part == 0) | (parts == -1) | (parts == part))
-    return mask
-
-
-def test_the_mask_of_long_prompts_is_the_oracles():
-    for layout, positions in MODES:
-        stream = oracles.stream(prompt_of(9, [4, 1, 7]), layout, positions, [50, 51])
-        assert torch.equal(mask_of(stream), oracles.mask_of(stream))
-
-
 @pytest.mark.parametrize("backend", ["sdpa", pytest.param("flex", marks=pytest.mark.slow)])
 def test_a_context_of_16k_tokens_is_answered_as_the_oracle_does(make_engine, backend):
     prompts = [prompt_of(LONG, [12, 40, 3])]
@@ -104,7 +88,7 @@ def test_a_context_of_16k_tokens_is_answered_as_the_oracle_does(make_engine, bac
             hidden = model.model(
                 input_ids=torch.tensor([[t.id for t in stream]]),
                 position_ids=torch.tensor([[t.position for t in stream]]),
-                attention_mask=mask_of(stream)[None, None],
+                attention_mask=oracles.mask_of(stream)[None, None],
                 use_cache=False,
             ).last_hidden_state[0, -len(found) :]
             assert found == tuple(model.lm_head(hidden).argmax(-1).tolist())

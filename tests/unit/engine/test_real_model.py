@@ -1,8 +1,8 @@
 """SmolLM2-135M on real questions: the engine's tokens are the oracle's, in float32, in all modes.
 
-The default is a part of the questions, which CI can afford; FLEXRAY_ALL_QUESTIONS=1 takes all 72 of the
-demo and, where FLEXRAY_DATA has them, all 189 of the WebQuestions devtest; every third at batch sizes 1
-and 3 too.
+The default is a part of the questions, which CI can afford, and one number of rows at once for each mode;
+FLEXRAY_ALL_QUESTIONS=1 takes all 72 of the demo and, where datasets/ has them, all
+189 of the WebQuestions devtest; every third at 1 and 3 rows at once too.
 """
 
 import json
@@ -25,20 +25,19 @@ from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
 from flexray.prompts import PromptBuilder
 from tests import oracles
-from tests.conftest import PROJECT
+from tests.conftest import DATA, PROJECT
 
 ALL = os.environ.get("FLEXRAY_ALL_QUESTIONS") == "1"
-DATA = os.environ.get("FLEXRAY_DATA", str(PROJECT.parent / "shared" / "data"))
-WEBQUESTIONS = os.path.join(DATA, "webqa", "devtest.json")
+WEBQUESTIONS = DATA / "webqa" / "devtest.json"
 PROMPT = PromptConfig(
     instruction="Answer with a short phrase.",
     few_shots=(FewShot(question="What is the capital of Finland?", answer="Helsinki"),),
 )
-MODES = [
-    ("shared_context", "restart"),
-    ("shared_context", "continuous"),
-    ("full_prompt", "restart"),
-    ("full_prompt", "continuous"),
+MODES = [  # and the rows at once
+    ("shared_context", "restart", 8),
+    ("shared_context", "continuous", 3),
+    ("full_prompt", "restart", 8),
+    ("full_prompt", "continuous", 1),
 ]
 
 
@@ -64,9 +63,8 @@ def models(smollm2):
 def questions(tmp_path_factory):
     config = DataConfig(name="demo", files=[str(PROJECT / "jobs" / "data" / "demo.jsonl")], shard_rows=100)
     found = [q for shard in scan(config).shards for q in read_shard(shard, config)][:: 1 if ALL else 12]
-    if os.path.exists(WEBQUESTIONS):
-        with open(WEBQUESTIONS) as stream:
-            records = json.load(stream)
+    if WEBQUESTIONS.exists():
+        records = json.loads(WEBQUESTIONS.read_text())
         for record in records:
             record["paraphrases"] = reword(record["qText"])
         path = tmp_path_factory.mktemp("webqa") / "devtest.json"
@@ -79,38 +77,26 @@ def questions(tmp_path_factory):
 
 
 @pytest.mark.timeout(7200 if ALL else 900)
-@pytest.mark.parametrize(("layout", "positions"), MODES)
-def test_the_engine_generates_the_oracles_tokens_on_real_questions(models, questions, layout, positions):
+@pytest.mark.parametrize(("layout", "positions", "rows_at_once"), MODES)
+def test_the_engine_generates_the_oracles_tokens_on_real_questions(
+    models, questions, layout, positions, rows_at_once
+):
     patched, plain, tokenizer = models
     methods = [MethodConfig(layout=layout, positions=positions)]
     generation = GenerationConfig(max_new_tokens=8)
     prompts = [PromptBuilder(tokenizer, PROMPT, methods, generation, 8192).build(q) for q in questions]
-    by_batch = {}
-    for max_rows in (1, 3, 8):
+    said: dict[int, list[int]] = {}  # by the number of the question; the oracle need be asked but once
+    for max_rows in (8, 3, 1) if ALL else (rows_at_once,):
         engine = Engine(patched, tokenizer, methods, generation, EngineConfig(strict=True, max_rows=max_rows))
-        some = prompts if max_rows == 8 else prompts[::3]
-        by_batch[max_rows] = dict(zip(map(id, some), engine.generate(some), strict=True))
-    stops = engine.stop_rule.stop_ids()
-    for prompt, question in zip(prompts, questions, strict=True):
-        token_ids = list(by_batch[8][id(prompt)][0][0].token_ids)
-        oracle = oracles.greedy_along(plain, prompt, token_ids, layout=layout, positions=positions)
-        assert token_ids == oracle.token_ids, f"{question.row_id}: gaps {oracle.gaps}"
-        assert token_ids[-1] in stops or len(token_ids) == 8
-        assert not set(token_ids[:-1]) & stops
-        for max_rows in (1, 3):
-            if id(prompt) in by_batch[max_rows]:
-                assert list(by_batch[max_rows][id(prompt)][0][0].token_ids) == token_ids, max_rows
-
-
-@pytest.mark.parametrize(("layout", "positions"), MODES)
-def test_one_run_of_the_oracle_along_an_answer_is_its_run_token_by_token(
-    models, questions, layout, positions
-):
-    _, plain, tokenizer = models
-    methods = [MethodConfig(layout=layout, positions=positions)]
-    builder = PromptBuilder(tokenizer, PROMPT, methods, GenerationConfig(max_new_tokens=5), 8192)
-    mode = {"layout": layout, "positions": positions}
-    for question in questions[::9]:
-        prompt = builder.build(question)
-        answer = oracles.answer(plain, prompt, max_new_tokens=5, **mode).token_ids
-        assert oracles.greedy_along(plain, prompt, answer, **mode).token_ids == answer
+        stops = engine.stop_rule.stop_ids()
+        some = range(0, len(prompts), 3 if said else 1)
+        for i, ((answer,),) in zip(some, engine.generate([prompts[i] for i in some]), strict=True):
+            token_ids = list(answer.token_ids)
+            if i not in said:
+                oracle = oracles.greedy_along(
+                    plain, prompts[i], token_ids, layout=layout, positions=positions
+                )
+                assert token_ids == oracle.token_ids, f"{questions[i].row_id}: gaps {oracle.gaps}"
+                assert token_ids[-1] in stops or len(token_ids) == 8
+                assert not set(token_ids[:-1]) & stops
+            assert said.setdefault(i, token_ids) == token_ids, max_rows
