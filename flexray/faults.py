@@ -5,7 +5,8 @@ FLEXRAY_FAULTS holds a JSON list of faults, which the processes of a run inherit
     [{"point": "sink.write.during", "match": {"name": "_manifests/*"}, "action": "kill",
       "skip": 2, "times": 1, "ledger": "/tmp/faults"}]
 
-The code says where it is (`reach`), and what happens there is what a real fault does: the process dies, or
+`@FILE` in its place names a file of this machine with such a list, which is read at each point, so that the
+faults of processes that run already can change. The code says where it is (`reach`), and what happens there is what a real fault does: the process dies, or
 the named error is raised. So tests replace no part of the program.
 """
 
@@ -50,6 +51,8 @@ def expected() -> bool:
 def reach(point: str, **facts: object) -> None:
     """Say that the program is at a point. Facts are compared as text."""
     if text := os.environ.get(VARIABLE):
+        if text.startswith("@"):
+            text = Path(text[1:]).read_text(encoding="utf-8")
         for number, fault in enumerate(_parse(text)):
             if fault.point == point and _matches(fault, facts) and _is_due(fault, number):
                 _happen(fault, facts)

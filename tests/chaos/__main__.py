@@ -25,7 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 from flexray.engine.checkpoint import load_tokenizer
 from tests.chaos.cluster import LossyCluster
 from tests.chaos.kills import KINDS, Kill, draw
-from tests.chaos.trial import SHARDS, Outcome, Trial
+from tests.chaos.trial import SHARDS, Outcome, Trial, answer_undisturbed
 from tests.conftest import SMOLLM2
 from tests.tiny_model import save_tiny_model
 
@@ -37,6 +37,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     parser.add_argument("--kind", action="append", choices=KINDS, help="only these")
     parser.add_argument("--together", type=int, default=4, help="kills in one trial, one after another")
+    parser.add_argument(
+        "--start-seconds", type=float, default=15, help="about what a start here takes until its first commit"
+    )
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     disable_progress_bar()
@@ -45,10 +48,8 @@ def main() -> int:
     outcomes: list[Outcome] = []
     try:
         model = save_tiny_model(folder / "model", load_tokenizer(SMOLLM2))
+        expected = answer_undisturbed(model, folder / "undisturbed")
         with LossyCluster() as cluster:
-            undisturbed = Trial(cluster, model, folder / "undisturbed", rnd).run([])
-            assert not undisturbed.failure, undisturbed.failure
-            print(f"undisturbed: first commit after {undisturbed.start_seconds:.1f} s", flush=True)
             queue: list[str] = []
             while (missing := arguments.kills - sum(len(o.kills) for o in outcomes)) > 0:
                 if len(outcomes) >= 2 * arguments.kills + 2:
@@ -57,12 +58,12 @@ def main() -> int:
                     kinds = list(arguments.kind or KINDS)
                     queue += rnd.sample(kinds, len(kinds))
                 kills = [
-                    draw(queue.pop(0), rnd, shards=SHARDS, start_seconds=undisturbed.start_seconds)
+                    draw(queue.pop(0), rnd, shards=SHARDS, start_seconds=arguments.start_seconds)
                     for _ in range(min(missing, arguments.together))
                 ]
                 begin = time.monotonic()
                 trial = Trial(cluster, model, folder / f"trial-{len(outcomes)}", rnd)
-                outcome = trial.run(kills, undisturbed.rows)
+                outcome = trial.run(kills, expected)
                 outcomes.append(outcome)
                 print(
                     f"{len(outcomes):4} {describe(kills, outcome)}  {time.monotonic() - begin:.1f} s",

@@ -14,11 +14,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from flexray.config import parse_config
 from flexray.sink import OutputFolder, read_committed, verify
 from flexray.types import OutputError
 from tests.chaos.cluster import LossyCluster
 from tests.chaos.kills import Kill
 from tests.ray.jobs import flexray_command, make_tree, manifests, question, write, write_config
+from tests.runs import run_shards
 
 ROWS = 24
 SHARD_ROWS = 2
@@ -42,9 +44,13 @@ class Outcome:
     """Rows that were written to a file which no manifest names: computed, and computed again."""
     failure: str = ""
     """What went on otherwise than it must, though it harmed no row."""
-    start_seconds: float = 0.0
-    """From the first start to the first commit."""
-    rows: Rows = field(default_factory=dict)
+
+
+def answer_undisturbed(model: Path, folder: Path) -> Rows:
+    """The rows that each trial must have, computed in this process, without Ray."""
+    config = parse_config(_make_job(folder, model), source="undisturbed")
+    run_shards(config, range(SHARDS))
+    return _read_rows(OutputFolder(config.output))
 
 
 class Trial:
@@ -55,19 +61,10 @@ class Trial:
         self._folder = folder
         self._rnd = rnd
         self.output = folder / "out"
-        folder.mkdir()
-        data = write(folder / "questions.jsonl", [question(i) for i in range(ROWS)])
-        tree = make_tree(
-            self.output,
-            model,
-            data,
-            data={"shard_rows": SHARD_ROWS},
-            generation={"max_new_tokens": 24, "stop_at_newline": False},
-            ray={"address": cluster.address, "num_cpus_per_actor": 0.5},
-        )
+        tree = _make_job(folder, model, ray={"address": cluster.address, "num_cpus_per_actor": 0.5})
         self._config = write_config(folder, tree)
 
-    def run(self, kills: Sequence[Kill], expected: Rows | None = None) -> Outcome:
+    def run(self, kills: Sequence[Kill], expected: Rows) -> Outcome:
         """Run, with these kills, until a start comes to its end; then count."""
         outcome = Outcome()
         timed = sorted(
@@ -75,10 +72,9 @@ class Trial:
         )
         written = [kill for kill in kills if not kill.is_timed]
         faults = [kill.fault(self._folder / "ledger") for kill in written]
-        begin = time.monotonic()
         for start in range(1, STARTS + len(kills) + 1):
             outcome.starts = start
-            code = self._start(faults, timed, outcome, begin)
+            code = self._start(faults, timed, outcome)
             if code == 0:
                 break
             died = [k for k in [*outcome.kills, *self._happened(written)] if k.hits_driver]
@@ -89,7 +85,7 @@ class Trial:
         self._count(outcome, expected)
         return outcome
 
-    def _start(self, faults: list[dict[str, Any]], timed: list[Kill], outcome: Outcome, begin: float) -> int:
+    def _start(self, faults: list[dict[str, Any]], timed: list[Kill], outcome: Outcome) -> int:
         """One `flexray run`; its exit code. Kills that were done are moved from `timed` to the outcome."""
         with (self._folder / "log").open("a") as log:
             driver = subprocess.Popen(
@@ -107,7 +103,6 @@ class Trial:
                 time.sleep(0.01)
                 now = time.monotonic()
                 if (done := len(manifests(self.output))) != seen:
-                    outcome.start_seconds = outcome.start_seconds or now - begin
                     reached |= dict.fromkeys(range(seen + 1, done + 1), now)
                     seen = done
                 is_due = timed and now >= reached.get(timed[0].shards, math.inf) + timed[0].seconds
@@ -141,7 +136,7 @@ class Trial:
         ledger = self._folder / "ledger"
         return [k for number, k in enumerate(written) if (ledger / f"{number}-{k.skip}").exists()]
 
-    def _count(self, outcome: Outcome, expected: Rows | None) -> None:
+    def _count(self, outcome: Outcome, expected: Rows) -> None:
         folder = OutputFolder(str(self.output))
         try:
             report = verify(folder)
@@ -157,14 +152,30 @@ class Trial:
         outcome.repeated = sum(pq.read_metadata(file).num_rows for file in files) - report.rows
         if report.damaged:  # then not all can be read
             return
-        for table in read_committed(folder):
-            for row in table.to_pylist():
-                outcome.rows[row["method"], row["row_id"]] = tuple(row[name] for name in _COMPARED)
-        if expected is not None and outcome.rows != expected:
-            wrong = sum(outcome.rows.get(key) != row for key, row in expected.items())
+        rows = _read_rows(folder)
+        if rows != expected:
+            wrong = sum(rows.get(key) != row for key, row in expected.items())
             outcome.lost = max(outcome.lost, wrong)
             outcome.failure = outcome.failure or f"{wrong} rows are not those of an undisturbed run"
 
     def _last_words(self) -> str:
         lines = [line for line in (self._folder / "log").read_text().splitlines() if line.strip()]
         return " | ".join(lines[-3:])[-600:]
+
+
+def _make_job(folder: Path, model: Path, **sections: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a trial, whose folder is made."""
+    folder.mkdir()
+    return make_tree(
+        folder / "out",
+        model,
+        write(folder / "questions.jsonl", [question(i) for i in range(ROWS)]),
+        data={"shard_rows": SHARD_ROWS},
+        generation={"max_new_tokens": 24, "stop_at_newline": False},
+        **sections,
+    )
+
+
+def _read_rows(folder: OutputFolder) -> Rows:
+    rows = (row for table in read_committed(folder) for row in table.to_pylist())
+    return {(row["method"], row["row_id"]): tuple(row[name] for name in _COMPARED) for row in rows}

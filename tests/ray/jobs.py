@@ -13,7 +13,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from typer.testing import CliRunner
 
+from flexray.cli import app
 from flexray.config import RunConfig, parse_config
 from flexray.faults import VARIABLE
 from flexray.sink import OutputFolder, read_committed, verify
@@ -108,6 +110,17 @@ def flexray_run(
         text=True,
         timeout=300,
     )
+
+
+def flexray_here(*arguments: Any) -> tuple[int, str, str]:
+    """A command of flexray in this process, with its Ray: exit code, what it says, what it says of errors."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def contents(output: Path) -> dict[Path, bytes]:
+    """All files of a folder."""
+    return {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
 
 
 def kill(processes: Sequence[psutil.Process], seconds: float = 30) -> None:

@@ -8,7 +8,7 @@ from flexray.config import parse_config
 from flexray.retry import retry_errors
 from flexray.sink import OutputFolder, read_committed, verify
 from flexray.types import OutputError
-from tests.ray.jobs import flexray_run, make_tree, manifests, question, write, write_config
+from tests.ray.jobs import contents, flexray_here, make_tree, manifests, question, write, write_config
 
 ROWS = 7  # in shards of three
 PERU, INDIA = "qa/test/q2", "qa/test/q6"  # the one question about it; India's has a shard of its own
@@ -16,23 +16,23 @@ COPIES = {"kind": "attention", "layout": "full_prompt", "positions": "continuous
 FAILED = ("attention/full_prompt/continuous", INDIA)
 
 
-@pytest.fixture(scope="module")
-def fails(tokenizer):
-    """The fault that no backend can prefill what holds a word; a change to it is merged in."""
+@pytest.fixture
+def fail(inject, tokenizer):
+    """Lets no backend prefill what holds a word; a change to the fault is merged in."""
 
-    def fault(word, **changes):
+    def fail(word, **changes):
         ids = " ".join(map(str, tokenizer.encode(f" {word}", add_special_tokens=False)))
         always = {"point": "engine.prefill", "action": "raise:NotImplementedError", "times": None}
-        return [{**always, "match": {"ids": f"* {ids} *"}, **changes}]
+        inject({**always, "match": {"ids": f"* {ids} *"}, **changes})
 
-    return fault
+    return fail
 
 
-def flexray(command, config, faults=()):
-    """What it says, in a process and a Ray of its own; it must end well."""
-    done = flexray_run(config, command=command, faults=faults)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()
+def flexray(command, config):
+    """What it says; it must end well."""
+    code, said, errors = flexray_here(command, "--config", config)
+    assert code == 0, said + errors
+    return said.splitlines()
 
 
 def rows_of(output):
@@ -45,17 +45,14 @@ def errors_of(rows):
     return {key for key, row in rows.items() if row["error"]}
 
 
-def contents(output):
-    return {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
-
-
-def test_the_error_rows_are_answered_and_nothing_else_changes(fails, tiny_model, tmp_path):
+def test_the_error_rows_are_answered_and_nothing_else_changes(fail, tiny_model, tmp_path, monkeypatch):
     output = tmp_path / "out"
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
     tree = make_tree(output, tiny_model, data) | {"methods": [COPIES, "origin"]}
     config = write_config(tmp_path, tree)
     # sdpa and eager, by the first method; then the second one answers
-    flexray("run", config, fails("India", times=2, ledger=str(tmp_path / "ledger")))
+    fail("India", times=2, ledger=str(tmp_path / "ledger"))
+    flexray("run", config)
     rows, before = rows_of(output), contents(output)
     assert errors_of(rows) == {FAILED}
 
@@ -75,10 +72,9 @@ def test_the_error_rows_are_answered_and_nothing_else_changes(fails, tiny_model,
     now = contents(output)
     assert {p for p in before if now[p] != before[p]} == {manifests(output)["qa-test-000002"]}
 
-    tree["ray"]["address"] = "127.0.0.1:1"  # where no cluster answers: none is needed
-    assert flexray("retry-errors", write_config(tmp_path, tree))[-1] == (
-        "retried=0 answered=0 still_errors=0"
-    )
+    with monkeypatch.context() as patch:
+        patch.setattr("flexray.run.connect", lambda config: pytest.fail("no Ray is needed"))
+        assert flexray("retry-errors", config)[-1] == "retried=0 answered=0 still_errors=0"
     assert contents(output) == now
 
     tree["generation"]["max_new_tokens"] = 5
@@ -87,21 +83,22 @@ def test_the_error_rows_are_answered_and_nothing_else_changes(fails, tiny_model,
     assert contents(output) == now
 
 
-@pytest.mark.slow
-def test_a_shard_in_which_no_row_is_better_is_not_committed_again(fails, tiny_model, tmp_path):
+def test_a_shard_in_which_no_row_is_better_is_not_committed_again(inject, fail, tiny_model, tmp_path):
     output = tmp_path / "out"
     changes = {1: {"question": ""}, 4: {"paraphrases": []}}
     records = [question(i, **changes.get(i, {})) for i in range(ROWS)]
     data = write(tmp_path / "questions.jsonl", records)
     config = write_config(tmp_path, make_tree(output, tiny_model, data))
-    flexray("run", config, fails("Peru"))
+    fail("Peru")
+    flexray("run", config)
     rows, before = rows_of(output), contents(output)
     assert {row_id for _, row_id in errors_of(rows)} == {"qa/test/q1", PERU, "qa/test/q4"}
 
-    said = flexray("retry-errors", config, fails("Peru"))
+    said = flexray("retry-errors", config)
     assert said[-1] == "retried=3 answered=0 still_errors=3"
     assert contents(output) == before
 
+    inject()
     said = flexray("retry-errors", config)
     assert [line.partition(" errors")[0] for line in sorted(said[-3:-1])] == [
         "  qa-test-000000: 2 rows, 1",

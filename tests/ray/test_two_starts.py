@@ -7,9 +7,9 @@ from tests.ray.jobs import assert_whole, flexray_command, make_tree, question, r
 ROWS = 6
 
 
-def test_of_two_runs_started_at_once_one_finishes_and_the_other_names_it(tiny_model, tmp_path):
+def test_of_two_runs_started_at_once_one_finishes_and_the_other_names_it(local_ray, tiny_model, tmp_path):
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
-    config = write_config(tmp_path, make_tree(tmp_path / "out", tiny_model, data))
+    config = write_config(tmp_path, make_tree(tmp_path / "out", tiny_model, data, ray={"address": local_ray}))
     starts = [
         subprocess.Popen(
             flexray_command(config),

@@ -3,21 +3,14 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from flexray.cli import app
 from flexray.evaluation.match import normalize_answer
-from tests.ray.jobs import assert_whole, make_tree, question, rows_of, write, write_config
+from tests.ray.jobs import assert_whole, flexray_here, make_tree, question, rows_of, write, write_config
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 NUMBER = 5
 BAD = question(NUMBER, question="")
-
-
-def flexray(*arguments):
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +28,7 @@ def chain(tiny_model, tmp_path_factory):
 
     sampling = {"kind": "sampled", "samples": 6, "temperature": 2.0, "seed": 3}
     first = config("written", [sampling], data, include_question=True, fields={"paraphrases": None})
-    told = flexray("paraphrase", "-c", first, "--to", folder / "paraphrases.jsonl", "--keep", 4)
+    told = flexray_here("paraphrase", "-c", first, "--to", folder / "paraphrases.jsonl", "--keep", 4)
     second = config(
         "sure",
         [{"kind": "confidence", "samples": 3}],
@@ -44,7 +37,7 @@ def chain(tiny_model, tmp_path_factory):
         fields={"paraphrases": None},
         paraphrase_files=str(folder / "paraphrases.jsonl"),
     )
-    told_too = flexray("confidence", "-c", second, "--to", folder / "sure.parquet")
+    told_too = flexray_here("confidence", "-c", second, "--to", folder / "sure.parquet")
     return folder, config, first, (told, told_too)
 
 
@@ -87,13 +80,13 @@ def test_confidences_are_shares_of_the_samples_and_each_paraphrase_has_one(chain
 def test_a_repeated_job_computes_nothing_and_a_fresh_one_writes_the_same_bytes(chain):
     folder, _, first, _ = chain
     before = (folder / "paraphrases.jsonl").read_bytes()
-    code, out, _ = flexray("paraphrase", "-c", first, "--to", folder / "again.jsonl", "--keep", 4)
+    code, out, _ = flexray_here("paraphrase", "-c", first, "--to", folder / "again.jsonl", "--keep", 4)
     assert code == 0
     assert "nothing to do" in out
     assert (folder / "again.jsonl").read_bytes() == before
     sizes = [f"output={folder / 'other'}", "data.shard_rows=2", "engine.max_rows=3"]
     other = [word for size in sizes for word in ("--set", size)]
-    code, _, _ = flexray("paraphrase", "-c", first, "--to", folder / "fresh.jsonl", "--keep", 4, *other)
+    code, _, _ = flexray_here("paraphrase", "-c", first, "--to", folder / "fresh.jsonl", "--keep", 4, *other)
     assert code == 0
     assert (folder / "fresh.jsonl").read_bytes() == before
 
@@ -102,7 +95,7 @@ def test_the_data_sets_feed_the_weighted_methods(chain):
     folder, config, _, _ = chain
     kinds = ["weighted_avg", "weighted_max"]
     last = config("weighted", kinds, folder / "sure.parquet", fields={"confidences": "confidences"})
-    code, _, _ = flexray("run", "-c", last)
+    code, _, _ = flexray_here("run", "-c", last)
     assert code == 0
     assert_whole(folder / "weighted", 2 * NUMBER)
 
@@ -111,7 +104,7 @@ def test_the_data_sets_feed_the_weighted_methods(chain):
 def test_a_recipe_for_another_method_is_refused_before_anything_runs(chain, command):
     folder, config, _, _ = chain
     wrong = config("wrong", ["origin"], folder / "bare.jsonl")
-    code, _, err = flexray(command, "-c", wrong, "--to", folder / "x.jsonl")
+    code, _, err = flexray_here(command, "-c", wrong, "--to", folder / "x.jsonl")
     assert code == 2
     assert "and no other, found origin" in err
     assert not (folder / "wrong").exists()
@@ -120,7 +113,7 @@ def test_a_recipe_for_another_method_is_refused_before_anything_runs(chain, comm
 def test_a_file_of_another_kind_is_refused(chain):
     folder, config, _, _ = chain
     first = config("refused", [{"kind": "sampled"}], folder / "bare.jsonl")
-    code, _, err = flexray("paraphrase", "-c", first, "--to", folder / "x.csv")
+    code, _, err = flexray_here("paraphrase", "-c", first, "--to", folder / "x.csv")
     assert code == 2
     assert ".jsonl or .parquet" in err
     assert not (folder / "refused").exists()

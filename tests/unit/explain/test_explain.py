@@ -10,24 +10,15 @@ from flexray.config import parse_config
 from flexray.explain import explain
 from flexray.explain.recorded import find_committed
 from flexray.explain.rows import find_row
-from flexray.pipeline.answer import Answerer
-from flexray.pipeline.prepare import prepare_shard
-from flexray.run import Commit, plan_job
-from flexray.sink import OutputFolder
 from flexray.types import ConfigError, DataError
+from tests.runs import run_shards
 
 
 @pytest.fixture(scope="module")
 def committed(make_tree, tmp_path_factory):
     """The configuration of a run of which the first shard is committed, as a tree; without Ray."""
     tree = make_tree(tmp_path_factory.mktemp("run"))
-    config = parse_config(tree, source="test")
-    folder = OutputFolder(config.output)
-    job = plan_job(config, folder)
-    record = job.start(folder)
-    spec = job.found.shards[0]
-    answered = Answerer(job.config).answer(prepare_shard(spec, job.config))
-    Commit(folder.url, record.fingerprint, record.methods)(answered)
+    run_shards(parse_config(tree, source="test"), [0])
     return tree
 
 

@@ -3,8 +3,8 @@ import shutil
 import pytest
 
 from tests.ray.jobs import make_config, manifests, question, write
+from tests.runs import run_shards
 from tests.unit.doctor.conftest import config_of  # noqa: F401  a fixture
-from tests.unit.plan.runs import run_shards
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 from flexray.plan import make_plan
 from flexray.sink import Manifest, OutputFolder, committed_shards, load_run
 from tests.ray.jobs import make_config, question, write
-from tests.unit.plan.runs import run_shards
+from tests.runs import run_shards
 
 
 def test_a_plan_counts_rows_shards_and_what_each_method_answers(config_of):
