@@ -1,0 +1,18 @@
+"""Joining a cluster: one that does not answer is the user's error."""
+
+import pytest
+import ray
+
+from flexray.config import RayConfig
+from flexray.pipeline import connect
+from flexray.types import ConfigError
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_a_cluster_that_does_not_answer_is_told_by_its_address(monkeypatch, address, by_variable):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # a test before may have joined one
+    if by_variable:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match=rf"no Ray cluster answers at {address}: .*running cluster"):
+        connect(RayConfig(address=None if by_variable else address))
