@@ -26,6 +26,7 @@ def local_ray(faults_file):
 
     with pytest.MonkeyPatch.context() as patch:  # its workers inherit it
         patch.setenv(faults.VARIABLE, f"@{faults_file}")
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")
         ray.init(
             address="local",
             num_cpus=2,

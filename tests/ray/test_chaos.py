@@ -20,7 +20,13 @@ def test_no_row_is_lost_or_doubled_whatever_is_killed(smollm2):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment["RAY_worker_niceness"] = "0"  # Ray's processes are most of what runs here
     count = str(len(ROUND))
-    options = ["--together", count, "--seed", "19", *(option for kind in ROUND for option in ("--kind", kind))]
+    options = [
+        "--together",
+        count,
+        "--seed",
+        "19",
+        *(option for kind in ROUND for option in ("--kind", kind)),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", count, *options],
         cwd=PROJECT,

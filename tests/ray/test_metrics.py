@@ -1,66 +1,24 @@
 """A run on a real Ray: what Prometheus would scrape equals the accounting, and the logs tell the same."""
 
+import contextlib
 import json
-import os
 import re
-import subprocess
-import sys
+import threading
+import time
+import urllib.request
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ray
 
-from flexray.faults import VARIABLE
+from flexray.logs import start_logging
 from flexray.pipeline.metrics import METRICS
 from flexray.sink import Manifest, OutputFolder, committed_shards, load_run
-from tests.ray.jobs import make_tree, question, write, write_config
+from tests.ray.jobs import flexray_here, make_tree, question, write, write_config
 
-# Runs the configuration as `flexray run` does, scrapes the node's agent meanwhile and until all is exported.
-PROBE = """
-import json, sys, threading, time, urllib.request
-import ray
-from flexray.cli import app
-from flexray.config import load_config
-from flexray.pipeline import connect
-
-config, planned = load_config(sys.argv[1]), int(sys.argv[2])
-connect(config.ray)
-node = ray.nodes()[0]
-url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-last = {}  # by series: a gauge that nobody sets again is not told for ever
-
-def scrape():
-    text = urllib.request.urlopen(url, timeout=5).read().decode()
-    lines = [line for line in text.splitlines() if line.startswith("ray_flexray_")]
-    last.update((line.rpartition(" ")[0], line) for line in lines)
-    return list(last.values())
-
-def values(name):
-    return [float(line.split()[-1]) for line in scrape() if line.startswith(name)]
-
-def watch():
-    while True:
-        try:
-            scrape()
-        except OSError:
-            pass
-        time.sleep(0.5)
-
-threading.Thread(target=watch, daemon=True).start()
-app(["run", "--config", sys.argv[1]], standalone_mode=False)
-end = time.monotonic() + 20
-while True:
-    done = sum(values("ray_flexray_rows_total")) >= planned and values("ray_flexray_rows_remaining") == [0]
-    if done or time.monotonic() > end:
-        break
-    time.sleep(0.5)
-time.sleep(1.5)  # another export, for what came in the meantime
-session = ray._private.worker._global_node.get_session_dir_path()
-lines = scrape()
-seen = sorted({line.partition("{")[0] for line in lines})
-print(json.dumps({"seen": seen, "lines": lines, "session": session}))
-"""
 ROWS = 8  # in shards of three, by two methods
 
 
@@ -93,8 +51,45 @@ def events(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines() if line.startswith('{"time"')]
 
 
+class Scraper(threading.Thread):
+    """Scrapes the node's agent as Prometheus would, again and again, for the series of one data set."""
+
+    def __init__(self, dataset: str):
+        super().__init__(daemon=True)
+        (node,) = ray.nodes()
+        self._url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        self._dataset = f'dataset="{dataset}"'
+        self._ended = threading.Event()
+        self._last: dict[str, str] = {}  # by series: a gauge that nobody sets again is not told for ever
+
+    def run(self) -> None:
+        while not self._ended.wait(0.5):
+            with contextlib.suppress(OSError):
+                text = urllib.request.urlopen(self._url, timeout=5).read().decode()
+                for line in text.splitlines():
+                    if line.startswith("ray_flexray_") and self._dataset in line:
+                        self._last[line.rpartition(" ")[0]] = line
+
+    @property
+    def lines(self) -> list[str]:
+        return list(self._last.values())
+
+    def value(self, name: str) -> float:
+        """The series of this name, added up."""
+        return sum(float(line.split()[-1]) for line in self.lines if line.startswith(f"ray_{name}{{"))
+
+    def end(self, finished: Callable[[], bool]) -> None:
+        """Go on until all is exported."""
+        end = time.monotonic() + 30
+        while not finished() and time.monotonic() < end:
+            time.sleep(0.2)
+        time.sleep(1.5)  # another export, for what came in the meantime
+        self._ended.set()
+        self.join()
+
+
 @pytest.fixture(scope="module")
-def watched(tiny_model, tmp_path_factory):
+def watched(local_ray, faults_file, tiny_model, tmp_path_factory):
     """One row is faulty; the second prefill fails in sdpa, so that rows fall back."""
     folder = tmp_path_factory.mktemp("watched")
     data = write(
@@ -103,30 +98,34 @@ def watched(tiny_model, tmp_path_factory):
     tree = make_tree(folder / "out", tiny_model, data, data={"name": "watched"})
     tree["methods"] = ["attention", "per_prompt"]
     fault = {"point": "engine.prefill", "action": "raise:NotImplementedError", "match": {"backend": "sdpa"}}
-    environment = {
-        VARIABLE: json.dumps([{**fault, "skip": 1, "times": 1, "ledger": str(folder / "ledger")}]),
-        "RAY_metrics_report_interval_ms": "1000",
-        "FLEXRAY_LOG": "json",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, str(write_config(folder, tree)), str(2 * ROWS)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    faults_file.write_text(json.dumps([{**fault, "skip": 1, "times": 1, "ledger": str(folder / "ledger")}]))
+    scraper = Scraper("watched")
+    scraper.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLEXRAY_LOG", "json")
+        code, said, told = flexray_here("run", "--config", write_config(folder, tree))
+    start_logging("off")
+    faults_file.write_text("[]")
+    assert code == 0, said + told
     output = OutputFolder(str(folder / "out"))
     fingerprint = load_run(output).fingerprint
-    actors = [path.read_text() for path in Path(found["session"], "logs").glob("worker-*.err")]
+    manifests = list(committed_shards(output, fingerprint).values())
+    scraper.end(
+        lambda: (
+            scraper.value("flexray_rows_total") == 2 * ROWS
+            and scraper.value("flexray_batch_seconds_count") == len(manifests)
+            and any(line.startswith("ray_flexray_rows_remaining{") for line in scraper.lines)
+            and scraper.value("flexray_rows_remaining") == 0
+        )
+    )
+    logs = Path(ray._private.worker._global_node.get_session_dir_path(), "logs")
     return Watched(
         fingerprint=fingerprint,
-        manifests=list(committed_shards(output, fingerprint).values()),
-        seen=set(found["seen"]),
-        lines=found["lines"],
-        driver_log=events(done.stderr),
-        actor_log=[event for text in actors for event in events(text)],
+        manifests=manifests,
+        seen={line.partition("{")[0] for line in scraper.lines},
+        lines=scraper.lines,
+        driver_log=events(told),
+        actor_log=[event for path in logs.glob("worker-*.err") for event in events(path.read_text())],
     )
 
 
