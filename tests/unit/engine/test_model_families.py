@@ -27,8 +27,8 @@ from flexray.engine.engine import Engine
 from flexray.engine.families import FAMILIES
 from flexray.types import ModelError
 from tests import oracles
+from tests.expected import tokens
 from tests.random_models import VOCAB, save_model
-from tests.unit.engine.test_attention import tokens
 
 
 def llama3_rope(factor: float) -> dict[str, Any]:
