@@ -40,13 +40,6 @@ def test_what_is_left_out_has_its_default(load):
     assert config.methods[0].name == "attention/shared_context/restart"
 
 
-def test_the_recipes_are_valid(request):
-    recipes = list((request.config.rootpath / "jobs" / "recipes").glob("*.yaml"))
-    assert recipes
-    for recipe in recipes:
-        load_config(str(recipe))
-
-
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [

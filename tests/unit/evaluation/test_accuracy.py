@@ -30,17 +30,15 @@ def test_methods_are_counted_apart_over_all_tables():
 
 
 def test_tables_are_taken_one_at_a_time():
-    alive = 0
+    before, held = pa.total_allocated_bytes(), []
 
     def stream():
-        nonlocal alive
-        for _ in range(3):
-            alive += 1
-            yield rows(("a", "", True))
-            alive -= 1
+        for _ in range(20):
+            yield rows(*[("a" * 100, "", True)] * 1_000)
+            held.append(pa.total_allocated_bytes() - before)
 
-    assert accuracy_by_method(stream())["a"].rows == 3
-    assert alive == 0
+    assert accuracy_by_method(stream())["a" * 100].rows == 20_000
+    assert max(held) < 3 * held[0]
 
 
 def test_no_tables_give_no_methods():

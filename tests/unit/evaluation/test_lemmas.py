@@ -37,7 +37,9 @@ def english():
         ("", [" "], True),
     ],
 )
-def test_known_pairs(english, prediction, answers, right):
+def test_an_answer_is_right_if_its_lemmas_stand_together_in_the_prediction(
+    english, prediction, answers, right
+):
     assert lemma_match(prediction, answers, english) is right
 
 

@@ -28,7 +28,7 @@ from flexray.evaluation.match import exact_match, normalize_answer
         ("東京。", "東京"),
     ],
 )
-def test_normalisation(text, normal):
+def test_case_articles_punctuation_width_and_spaces_make_no_difference(text, normal):
     assert normalize_answer(text) == normal
 
 

@@ -54,7 +54,7 @@ def test_mcnemar_of_negative_counts_is_refused():
         mcnemar_p(-1, 3)
 
 
-def test_a_known_comparison():
+def test_two_methods_are_compared_on_the_questions_that_both_answered():
     found = compared(
         [answered("a", n, p) for n, p in enumerate(["Berlin", "Berlin", "Berlin", "Berlin wall", "Rome"])]
         + [answered("b", n, p) for n, p in enumerate(["Berlin", "Rome", "Rome", "Berlin", "Rome"])]

@@ -27,7 +27,7 @@ def summary(*questions: tuple[list[str], list[str] | None]) -> ParaphraseSummary
     return tally.summary(FEW)
 
 
-def test_known_questions():
+def test_paraphrases_are_counted_over_questions_with_answers_and_pairs_over_all():
     found = summary(
         (["Rome", "rome.", "Paris", "Milan"], ["Rome"]),  # 2 of 4 right; 1 of 6 pairs agrees
         (["Paris", "the Paris"], ["Rome"]),  # none right; all agree

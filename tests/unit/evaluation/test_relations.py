@@ -25,7 +25,7 @@ def summary(*rows: tuple[str, str | None]):
     return by_relation(scores_of(made)["a"], FEW)
 
 
-def test_known_relations():
+def test_means_are_over_questions_and_over_relations_and_rows_without_one_are_counted_apart():
     found = summary(
         ("P36", "Berlin"), ("P36", "Rome"), ("P36", "Rome"), ("P36", "Rome"), ("P19", "Berlin"), ("", "Rome"),
         ("P19", None),

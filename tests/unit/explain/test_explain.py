@@ -50,7 +50,7 @@ def test_methods_that_ask_each_paraphrase_alone_have_a_branch_for_each(config, m
     assert len(found.paraphrase_predictions) == (3 if found.method == "per_prompt" else 0)
 
 
-def test_all_of_it_is_json(config):
+def test_the_json_has_the_attention_of_each_step_by_part_and_layer(config):
     tree = json.loads(explain(config, row="1", method="2").to_json())
     assert tree["parts"] == ["C1", "P1", "C2", "P2", "C3", "P3", "cue", "answer"]
     (answer,) = tree["answers"]

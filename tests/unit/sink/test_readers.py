@@ -1,6 +1,7 @@
 """Whoever commits and compacts meanwhile: a reader sees each committed shard, once."""
 
 import threading
+import time
 
 import pytest
 
@@ -93,11 +94,14 @@ def test_readers_beside_commits_and_compactions_see_no_shard_vanish(folder):
     try:
         for i, spec in enumerate(shards):
             commit(folder, run, spec)
+            while i == 0 and len(seen) == 1 and not faults:  # the reader has begun
+                time.sleep(0.001)
             if i % 5 == 4:
                 compact(folder, run.fingerprint, max_singles=0, max_files=3)
     finally:
         ended.set()
         reader.join()
     assert faults == []
+    assert len(seen) > 2
     assert seen == sorted(seen)
     assert verify(folder).ok

@@ -1,0 +1,35 @@
+"""What the documents name is there."""
+
+import ast
+import re
+
+import pytest
+
+from tests.conftest import PROJECT
+
+NAMED = re.compile(r"`((?:unit|ray|gpu|chaos)/[\w/]+\.py)`|`(test_\w+)`")
+
+
+def functions(path):
+    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_test_that_proves_a_promise_is_there():
+    file, found = None, 0
+    for name, function in NAMED.findall((PROJECT / "docs" / "reliability.md").read_text()):
+        if name:
+            file = PROJECT / "tests" / name
+            assert file.is_file(), name
+        else:
+            assert function in functions(file), f"{file.name}: {function}"
+            found += 1
+    assert found > 40
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", *sorted(p.name for p in (PROJECT / "docs").glob("*.md"))]
+)
+def test_every_file_that_a_document_links_to_is_there(document):
+    path = PROJECT / document if (PROJECT / document).is_file() else PROJECT / "docs" / document
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text())
+    assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
