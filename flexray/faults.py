@@ -6,8 +6,9 @@ FLEXRAY_FAULTS holds a JSON list of faults, which the processes of a run inherit
       "skip": 2, "times": 1, "ledger": "/tmp/faults"}]
 
 `@FILE` in its place names a file of this machine with such a list, which is read at each point, so that the
-faults of processes that run already can change. The code says where it is (`reach`), and what happens there is what a real fault does: the process dies, or
-the named error is raised. So tests replace no part of the program.
+faults of processes that run already can change. The code says where it is (`reach`), and what happens there
+is what a real fault does: the process dies, or the named error is raised. So tests replace no part of the
+program.
 """
 
 from __future__ import annotations
