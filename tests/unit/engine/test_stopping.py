@@ -1,0 +1,43 @@
+"""What ends an answer, and the text that is left of it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from flexray.engine.stopping import answer_text, make_stop_rule
+from tests.random_models import ByteTokenizer
+
+
+def rule(*, at_newline=True, generation=None, config=None, tokenizer=2):
+    """Of a model of 300 tokens with these ids of EOS, and a tokenizer that knows 256 bytes."""
+    model = SimpleNamespace(
+        config=SimpleNamespace(vocab_size=300, eos_token_id=config),
+        generation_config=SimpleNamespace(eos_token_id=generation),
+    )
+    bytes_ = ByteTokenizer()
+    bytes_.eos_token_id = tokenizer
+    return make_stop_rule(model, bytes_, at_newline=at_newline)
+
+
+def test_the_eos_of_model_generation_and_tokenizer_all_stop():
+    found = rule(at_newline=False, generation=[5, 6], config=7, tokenizer=2)
+    assert found.stop_ids() == {2, 5, 6, 7}
+    assert [found.reason(i) for i in (5, 7, 10)] == ["eos", "eos", "length"]
+
+
+def test_a_token_with_a_newline_stops_only_if_asked_and_tokens_of_no_text_never():
+    found = rule()
+    assert found.stop_ids() == {2, 10}
+    assert found.reason(10) == "newline"
+    assert found.any.shape == (300,)
+    assert rule(at_newline=False).stop_ids() == {2}
+
+
+def test_a_newline_that_is_eos_is_called_eos():
+    assert rule(tokenizer=10).reason(10) == "eos"
+
+
+@pytest.mark.parametrize(("at_newline", "text"), [(True, "Rome"), (False, "Rome\nIt is")])
+def test_the_text_is_cut_at_the_first_newline_if_asked_without_special_tokens(tokenizer, at_newline, text):
+    ids = [*tokenizer.encode(" Rome\nIt is"), tokenizer.eos_token_id]
+    assert answer_text(tokenizer, ids, at_newline=at_newline) == text
