@@ -9,7 +9,7 @@ import fsspec
 import pytest
 from s3fs import S3FileSystem
 
-from flexray.storage import PATIENCE_VARIABLE
+from flexray.storage.access import PATIENCE_VARIABLE
 from tests.faulty_s3 import FaultyS3
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"

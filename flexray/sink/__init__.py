@@ -9,32 +9,25 @@ OUT/_quarantine/<time>-<random>/         what a repair has moved aside
 OUT/_lock-<n>.json                       who is at work there; gone afterwards
 """
 
-from flexray.sink.commit import CommitError, commit_shard, recommit_shard
+from flexray.sink.commit import commit_shard, recommit_shard
 from flexray.sink.committed import committed_shards, read_committed
 from flexray.sink.compaction import compact
 from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
-from flexray.sink.lock import HeldError, Lock, LostError, hold
+from flexray.sink.lock import HeldError, Lock, hold
 from flexray.sink.records import Accounting, Manifest, RunRecord, fingerprint
-from flexray.sink.repair import RepairResult, repair
-from flexray.sink.report import Finding, VerifyReport
+from flexray.sink.repair import repair
 from flexray.sink.run import discard_run, load_run, start_run
 from flexray.sink.verify import verify
-from flexray.storage import scrub
 
 __all__ = [
     "Accounting",
-    "CommitError",
     "DamageError",
-    "Finding",
     "HeldError",
     "Lock",
-    "LostError",
     "Manifest",
     "OutputFolder",
-    "RepairResult",
     "RunRecord",
-    "VerifyReport",
     "commit_shard",
     "committed_shards",
     "compact",
@@ -45,7 +38,6 @@ __all__ = [
     "read_committed",
     "recommit_shard",
     "repair",
-    "scrub",
     "start_run",
     "verify",
 ]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import time
 
-from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.sink.folder import OutputFolder
+from flexray.storage import connect, patiently, understand, write_file
 
 # Their clients send the condition along with the write ("If-None-Match: *" and its like).
 _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
@@ -25,23 +24,40 @@ def create(folder: OutputFolder, name: str, data: bytes) -> bool:
     none, and after SETTLE_SECONDS the bytes that are there decide: the last writer has won. That is
     right unless a writer takes longer than this from its look to its write.
 
+    A put whose answer was lost is sent again, and may be refused for its own sake: then, too, the bytes
+    that are there decide.
+
     Raises:
         OSError: it cannot be created.
     """
-    fs, root = url_to_fs(folder.url)
+    fs, root = connect(folder.url)
     path = f"{root.rstrip('/')}/{name}"
     if isinstance(fs, LocalFileSystem):
         return _create_local(path, data)
+
+    def put() -> bool:
+        """Write if nothing is there; False if something is."""
+        try:
+            write_file(fs, path, data, replace=False)
+        except Exception as e:  # what a refusal is called differs from store to store
+            if understand(e, folder.url).kind != "exists":
+                raise
+            return False
+        return True
+
+    url = f"{folder.url.rstrip('/')}/{name}"
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-    for _ in range(2):  # S3 also refuses while another's put, or removal, is on its way
-        refusal = _put(fs, path, data)
-        if refusal is None:
+    conditional = bool(protocols & _CONDITIONAL)
+    for _ in range(2):  # what was in the way may have been removed since
+        refused = not patiently(url, put)
+        found = folder.read_if_there(name) if refused else data
+        if found is not None:
             break
-        if (found := folder.read_if_there(name)) is not None:
-            return found == data  # ours: the answer was lost, and the client had asked again
     else:
-        raise OSError(f"{folder.where(name)}: cannot be created: {refusal}") from refusal
-    if not (protocols & _CONDITIONAL and _put(fs, path, data)):
+        raise OSError(f"{folder.where(name)}: cannot be created: refused, though no such file is there")
+    if found != data:
+        return False
+    if not (conditional and (refused or not patiently(url, put))):
         time.sleep(SETTLE_SECONDS)
     return folder.read_if_there(name) == data
 
@@ -56,12 +72,3 @@ def _create_local(path: str, data: bytes) -> bool:
         stream.flush()
         os.fsync(stream.fileno())
     return True
-
-
-def _put(fs: AbstractFileSystem, path: str, data: bytes) -> Exception | None:
-    """Write if nothing is there. What a refusal is called differs from store to store."""
-    try:
-        fs.pipe_file(path, data, mode="create")
-    except Exception as e:
-        return e
-    return None

@@ -1,13 +1,12 @@
 """Storage, local or remote: how it is reached, how long a fault is sat out, and what is said of it."""
 
-from flexray.storage.access import PATIENCE_VARIABLE, connect, patiently, write_file
-from flexray.storage.listing import matches
-from flexray.storage.reasons import StorageError, describe
+from flexray.storage.access import connect, patiently, write_file
+from flexray.storage.listing import matches, type_of
+from flexray.storage.reasons import StorageError, describe, understand
 from flexray.storage.scrub import scrub
 from flexray.storage.stream import open_file, read_range
 
 __all__ = [
-    "PATIENCE_VARIABLE",
     "StorageError",
     "connect",
     "describe",
@@ -16,5 +15,7 @@ __all__ = [
     "patiently",
     "read_range",
     "scrub",
+    "type_of",
+    "understand",
     "write_file",
 ]

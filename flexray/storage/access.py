@@ -94,16 +94,17 @@ def patiently(url: str, call: Callable[[], T], *, patience: float | None = None)
         time.sleep(wait)
 
 
-def write_file(fs: AbstractFileSystem, name: str, data: bytes) -> None:
+def write_file(fs: AbstractFileSystem, name: str, data: bytes, *, replace: bool = True) -> None:
     """Put a whole file. On an object store that is one request, or several with the file appearing at the
-    last (S3: 100 MB and more); readers see all of it or nothing."""
-    limits = {}
+    last (S3: 100 MB and more); readers see all of it or nothing. Without `replace` it is an error if the
+    file is there (`understand` calls it "exists")."""
+    options: dict[str, Any] = {} if replace else {"mode": "create"}
     if fs.async_impl:
         # Timeouts of aiohttp count from the last byte sent: a server that stops reading is waited for
         # without end. Giving up drops the connection, and a store drops what it has got by then.
         seconds = getattr(fs, "config_kwargs", {}).get("read_timeout", ANSWER_SECONDS)
-        limits["timeout"] = seconds * (1 + len(data) / SLOWEST_UPLOAD)
-    fs.pipe_file(name, data, **limits)
+        options["timeout"] = seconds * (1 + len(data) / SLOWEST_UPLOAD)
+    fs.pipe_file(name, data, **options)
 
 
 def _configured_patience() -> float:

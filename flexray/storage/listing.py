@@ -1,4 +1,4 @@
-"""Globs that leave nothing out."""
+"""What is there: globs that leave nothing out, and names of which a fault is not taken for a no."""
 
 from __future__ import annotations
 
@@ -38,6 +38,20 @@ def matches(fs: AbstractFileSystem, glob: str, url: str) -> list[str]:
             elif "**" in parts[:depth] or (depth < len(parts) and on_the_way.match(name)):
                 folders.append((name, depth + 1))
     return sorted(names)
+
+
+def type_of(fs: AbstractFileSystem, name: str, url: str) -> str:
+    """`file`, `directory`, or what else bears a name; "" if nothing does.
+
+    Not fsspec's own `exists` and `isdir`: they may take a fault for a no. `url` is what messages name.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    try:
+        return str(patiently(url, lambda: fs.info(name)["type"]))
+    except FileNotFoundError:
+        return ""
 
 
 def _entries(fs: AbstractFileSystem, folder: str, url: str) -> list[dict[str, Any]]:

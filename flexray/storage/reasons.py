@@ -12,7 +12,7 @@ from typing import Literal
 
 from flexray.storage.scrub import HIDDEN, scrub
 
-Kind = Literal["missing", "no bucket", "busy", "unreachable", "credentials", "refused", "other"]
+Kind = Literal["missing", "exists", "no bucket", "busy", "unreachable", "credentials", "refused", "other"]
 PASSING: set[Kind] = {"busy", "unreachable"}
 
 _AWS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN (or the profile of AWS_PROFILE)"
@@ -20,6 +20,7 @@ _AGAIN = "start again: the run resumes"
 
 _BUSY_CODES = {
     "BadDigest",  # damaged on the way
+    "ConditionalRequestConflict",  # another's write, or removal, is on its way
     "IncompleteBody",
     "OperationAborted",
     "RequestTimeout",
@@ -96,6 +97,7 @@ def understand(error: BaseException, url: str) -> Reason:
     is_s3 = url.startswith(("s3:", "s3a:"))
     advice = {
         "missing": "",
+        "exists": "",
         "no bucket": "Create the bucket, or correct the URL.",
         "busy": f"The storage is overloaded or out of order: when it is well, {_AGAIN}.",
         "unreachable": f"Check {'AWS_ENDPOINT_URL and ' if is_s3 else ''}the network, and {_AGAIN}.",
@@ -156,6 +158,8 @@ def _kind(error: BaseException) -> Kind:
         return "refused"  # before `missing`: HTTP has its own FileNotFoundError for any failure
     if isinstance(error, FileNotFoundError):
         return "missing"
+    if status in (409, 412) or isinstance(error, FileExistsError) or "ResourceExistsError" in names:
+        return "exists"
     if status or names & _LASTING_CLASSES:
         return "other"
     if names & _UNREACHABLE_CLASSES:

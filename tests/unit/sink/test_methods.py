@@ -3,7 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from flexray.sink import CommitError, compact, read_committed, verify
+from flexray.sink import compact, read_committed, verify
+from flexray.sink.commit import CommitError
 from flexray.types import OutputError
 from tests.unit.sink.builders import SHARDS, commit, forge, row, start, table
 

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from flexray.sink import (
-    CommitError,
     DamageError,
     committed_shards,
     compact,
@@ -14,6 +13,7 @@ from flexray.sink import (
     repair,
     verify,
 )
+from flexray.sink.commit import CommitError
 from flexray.sink.manifests import list_manifests
 from flexray.sink.records import DATA_FOLDER, MANIFEST_FOLDER, manifest_name
 from tests.unit.sink.builders import ERROR, SHARDS, commit, row, start, table

@@ -7,7 +7,8 @@ import botocore.exceptions
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from flexray.storage import PATIENCE_VARIABLE, StorageError, patiently
+from flexray.storage import StorageError, patiently
+from flexray.storage.access import PATIENCE_VARIABLE
 from flexray.types import ConfigError, DataError
 
 
