@@ -40,6 +40,7 @@ class Fields(Section):
     id: str | None = "id"
     """Identifies the row for ever. null: a digest of the row's content."""
     question: str = "question"
+    """A string."""
     paraphrases: str | None = "paraphrases"
     """A list of strings. null only with `include_question` or `paraphrase_files`."""
     answers: str | None = "answers"
@@ -63,6 +64,7 @@ class SourceConfig(Section):
     split: str = Field(default="test", pattern=_NAME)
     """Part of every row id; the split of a data set in a folder."""
     format: Literal["auto", "jsonl", "json", "parquet", "arrow"] = "auto"
+    """auto: that of each file's extension."""
     template_files: Files = ()
     """pararel: patterns/P*.jsonl. myriadlama: rel_uri, template and type; none: the facts hold them."""
     pararel_style: Literal["completion", "mask"] = "completion"
@@ -70,6 +72,7 @@ class SourceConfig(Section):
     max_manual: int | None = Field(default=None, ge=0)
     """Use so many manual templates of a relation. null: all."""
     max_automatic: int | None = Field(default=None, ge=0)
+    """Use so many automatic templates of a relation. null: all."""
     template_seed: int | None = None
     """Which templates those are: drawn for each row by this seed. null: the first."""
 
@@ -146,6 +149,7 @@ class DataConfig(SourceConfig):
 
 class FewShotFields(Section):
     question: str = "question"
+    """A string."""
     answers: str = "answers"
     """A list of accepted answers; the first is shown."""
     paraphrases: str | None = None
@@ -156,7 +160,10 @@ class FewShotData(SourceConfig):
     """Rows of another file or split that become the few-shots; none of them is asked in the run."""
 
     split: str = Field(default="train", pattern=_NAME)
+    """The split that they are drawn from, of a data set in a folder."""
     fields: FewShotFields = FewShotFields()
     """For kind records."""
     count: int = Field(default=5, ge=1)
+    """Few-shots that are drawn."""
     seed: int = 0
+    """Which rows those are."""

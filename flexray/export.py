@@ -144,8 +144,8 @@ def _write(folder: OutputFolder, path: str, change: Any) -> Exported:
 
 def _split(path: str) -> tuple[OutputFolder, str]:
     """The folder of a file, and the file's name in it."""
-    parent, _, name = path.rpartition("/")
-    return OutputFolder(parent or "."), name
+    parent, slash, name = path.rpartition("/")
+    return OutputFolder(parent + slash or "."), name
 
 
 def _to_parquet(parts: Iterable[list[dict[str, Any]]]) -> bytes:

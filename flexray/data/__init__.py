@@ -3,9 +3,9 @@
 `with_few_shots` draws the few-shots before either.
 """
 
-from flexray.data.few_shots import choose_few_shots, with_few_shots
-from flexray.data.files import SourceFile, list_files
+from flexray.data.few_shots import with_few_shots
+from flexray.data.files import list_files
 from flexray.data.scan import Scan, scan
 from flexray.data.shard import read_shard
 
-__all__ = ["Scan", "SourceFile", "choose_few_shots", "list_files", "read_shard", "scan", "with_few_shots"]
+__all__ = ["Scan", "list_files", "read_shard", "scan", "with_few_shots"]

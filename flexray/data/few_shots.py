@@ -121,7 +121,7 @@ def _questions(config: DataConfig) -> Iterator[Question]:
     try:
         source = Source(config)
         left = config.limit
-        for file in list_files(config):
+        for file in source.files:
             if left == 0:
                 break
             for record in source.read(file, left):

@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from flexray.data.hf_folder import split_files
 from flexray.data_config import DataConfig
-from flexray.storage import connect, describe, matches, patiently, scrub
+from flexray.storage import connect, describe, matches, patiently, scrub, type_of
 from flexray.types import DataError
 
 Format = Literal["jsonl", "json", "parquet", "arrow"]
@@ -62,10 +62,10 @@ def _expand(pattern: str, key: str, split: str) -> list[str]:
     shown = scrub(pattern)
     try:
         fs, name = connect(pattern)
-        if _is_there(fs, name, pattern):  # first, so that a name may hold [ or *
+        if there := type_of(fs, name, pattern):  # first, so that a name may hold [ or *
             names: list[str] | None = [name]
-            if patiently(pattern, lambda: fs.isdir(name)):
-                names = patiently(pattern, lambda: split_files(fs, name, split)) if split else None
+            if there == "directory":
+                names = split_files(fs, name, split, pattern) if split else None
             if names is None:
                 raise DataError(
                     f"{shown}: a folder, not a file. Give a glob, e.g. {shown.rstrip('/')}/*.parquet."
@@ -81,14 +81,6 @@ def _expand(pattern: str, key: str, split: str) -> list[str]:
     if not names:
         raise DataError(f"{shown}: no file matches this glob. Correct {key}.")
     return [_absolute(fs, n, pattern) for n in names]
-
-
-def _is_there(fs: Any, name: str, pattern: str) -> bool:
-    try:
-        patiently(pattern, lambda: fs.info(name))  # not `exists`, which may take a failure for a no
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _absolute(fs: Any, name: str, pattern: str) -> str:

@@ -12,32 +12,34 @@ import posixpath
 import re
 from typing import Any
 
+from flexray.storage import patiently, type_of
 from flexray.types import DataError
 
 
-def split_files(fs: Any, folder: str, split: str) -> list[str] | None:
-    """The files in their order, or None if this is no such folder.
+def split_files(fs: Any, folder: str, split: str, url: str) -> list[str] | None:
+    """The files in their order, or None if this is no such folder. `url` is what messages of faults name.
 
     Raises:
         DataError: it has no such split, or its index cannot be read.
+        OSError: the storage failed.
     """
     folder = folder.rstrip("/")
-    if fs.exists(f"{folder}/dataset_dict.json"):
-        splits = _listed(fs, f"{folder}/dataset_dict.json", lambda index: list(index["splits"]))
+    if type_of(fs, f"{folder}/dataset_dict.json", url):
+        splits = _listed(fs, f"{folder}/dataset_dict.json", url, lambda index: list(index["splits"]))
         if split not in splits:
             raise _no_split(folder, split, splits)
         folder = f"{folder}/{split}"
-    if fs.exists(f"{folder}/state.json"):
+    if type_of(fs, f"{folder}/state.json", url):
         names = _listed(
-            fs, f"{folder}/state.json", lambda index: [f["filename"] for f in index["_data_files"]]
+            fs, f"{folder}/state.json", url, lambda index: [f["filename"] for f in index["_data_files"]]
         )
         return [f"{folder}/{name}" for name in names]
-    return _parquet_files(fs, folder, split)
+    return _parquet_files(fs, folder, split, url)
 
 
-def _listed(fs: Any, path: str, names: Any) -> list[str]:
+def _listed(fs: Any, path: str, url: str, names: Any) -> list[str]:
     try:
-        found = names(json.loads(fs.cat_file(path)))
+        found = names(json.loads(patiently(url, lambda: fs.cat_file(path))))
     except (ValueError, KeyError, TypeError) as e:
         raise DataError(f"{path}: no index of a data set: {type(e).__name__}: {e}. Save it again.") from e
     if not all(isinstance(name, str) and "/" not in name and name not in ("", ".", "..") for name in found):
@@ -48,11 +50,11 @@ def _listed(fs: Any, path: str, names: Any) -> list[str]:
     return found
 
 
-def _parquet_files(fs: Any, folder: str, split: str) -> list[str] | None:
+def _parquet_files(fs: Any, folder: str, split: str, url: str) -> list[str] | None:
     named = re.compile(re.escape(split) + r"(-.*)?\.parquet")
     others: list[str] = []
     for place, everything in ((folder, False), (f"{folder}/data", False), (f"{folder}/{split}", True)):
-        names = [n for n in fs.ls(place, detail=False) if n.endswith(".parquet")] if fs.isdir(place) else []
+        names = _parquet_in(fs, place, url) if type_of(fs, place, url) == "directory" else []
         found = [n for n in names if everything or named.fullmatch(posixpath.basename(n))]
         if found:
             return sorted(found)
@@ -60,6 +62,11 @@ def _parquet_files(fs: Any, folder: str, split: str) -> list[str] | None:
     if others:
         raise _no_split(folder, split, others)
     return None
+
+
+def _parquet_in(fs: Any, place: str, url: str) -> list[str]:
+    entries = patiently(url, lambda: fs.ls(place, detail=False))
+    return [name for name in entries if name.endswith(".parquet")]
 
 
 def _no_split(folder: str, split: str, found: list[str]) -> DataError:

@@ -1,7 +1,8 @@
 """Paraphrases of another source: `data.paraphrase_files`, joined to the rows by id.
 
-A record is {id, paraphrases} or {id, paraphrases, confidences}. They come behind the row's own. Where they
-have confidences, the row's own paraphrases (its question too) have 1: they are the question.
+A record is {id, paraphrases} or {id, paraphrases, confidences}. They come behind the row's own (and behind
+its question, if it is included); those that the row has already are left out. Where they have confidences,
+the row's own have the one that the record gives them, else 1: they are the question.
 The files are read whole and kept by each process.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import compress
 from typing import Any
 
 from flexray.data.identity import id_problem
@@ -28,6 +30,21 @@ class _Entry:
     paraphrases: Any
     confidences: Any  # MISSING or None: there are none
     again: str = ""  # where the id is there a second time
+
+    def without(self, known: list[Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """Paraphrases and confidences without those of the known texts; and the confidences of these."""
+        texts, numbers = self.paraphrases, self.confidences
+        rated = isinstance(numbers, list)
+        if not isinstance(texts, list) or (rated and len(numbers) != len(texts)):
+            return texts, numbers, {}  # the row's check will report it
+        there = {text for text in known if isinstance(text, str)}
+        new = [not isinstance(text, str) or text not in there for text in texts]
+        theirs: dict[str, Any] = {}
+        if rated:
+            rows = zip(texts, numbers, new, strict=True)
+            theirs = {text: number for text, number, is_new in rows if not is_new}
+            numbers = list(compress(numbers, new))
+        return list(compress(texts, new)), numbers, theirs
 
 
 class Joined:
@@ -55,16 +72,19 @@ class Joined:
         own = [] if own_path is None else lookup(record.value, own_path)
         if not isinstance(own, list):
             return record  # the row's check will report it
-        further = entry.paraphrases
+        question = lookup(record.value, record.fields.question)
+        known = [question] * self._config.include_question + own
+        further, confidences, theirs = entry.without(known)
         texts = f"paraphrases of {place}"
         values = {texts: own + further if isinstance(further, list) else further}
         numbers = None
-        if entry.confidences is not MISSING and entry.confidences is not None:
+        if confidences is not MISSING and confidences is not None:
             numbers = f"confidences of {place}"
-            known = [1.0] * (len(own) + self._config.include_question)
-            confidences = entry.confidences
-            values[numbers] = known + confidences if isinstance(confidences, list) else confidences
-        fields = record.fields.model_copy(update={"paraphrases": texts, "confidences": numbers})
+            of_known = [theirs.get(text, 1.0) if isinstance(text, str) else 1.0 for text in known]
+            values[numbers] = of_known + confidences if isinstance(confidences, list) else confidences
+        only_known = entry.paraphrases and not values[texts]  # the question, which is asked anyway
+        changes = {"paraphrases": None if only_known else texts, "confidences": numbers}
+        fields = record.fields.model_copy(update=changes)
         return replace(record, value=record.value | values, fields=fields)
 
     def _can_do_without(self, record: Record) -> bool:

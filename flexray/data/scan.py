@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
 
 import pyarrow as pa
 
-from flexray.data.files import SourceFile, list_files
+from flexray.data.files import SourceFile
 from flexray.data.identity import identify, make_distinct
 from flexray.data.records import Record
 from flexray.data.source import Source
@@ -41,9 +42,10 @@ def scan(config: DataConfig) -> Scan:
     """
     shards: list[ShardSpec] = []
     row_ids: list[str] = []
+    rows = array("q")  # their numbers in their files, which of gathered ones are not consecutive
     total = sha256()
     source = _open(config)
-    for file in list_files(config):
+    for file in source.files:
         if config.limit is not None and len(row_ids) >= config.limit:
             break
         ranged = file.format == "jsonl" and source.has_spans
@@ -55,6 +57,7 @@ def scan(config: DataConfig) -> Scan:
                 total.update(identity.digest)
                 digest.update(identity.digest)
             row_ids += [identity.row_id for identity in identities]
+            rows.extend(record.row for record in records)
             shards.append(
                 ShardSpec(
                     shard_id=f"{config.name}-{config.split}-{len(shards):06d}",
@@ -70,7 +73,7 @@ def scan(config: DataConfig) -> Scan:
         raise DataError(f"{', '.join(config.files)}: no rows in any file. Correct data.files.")
     source.check_joined()
     return Scan(
-        shards=_named(shards, row_ids),
+        shards=_named(shards, row_ids, rows),
         num_rows=len(row_ids),
         data_digest=total.hexdigest(),
         files=tuple(dict.fromkeys(shard.file for shard in shards)),
@@ -97,7 +100,7 @@ def _grouped(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
         yield group
 
 
-def _named(shards: list[ShardSpec], row_ids: list[str]) -> tuple[ShardSpec, ...]:
+def _named(shards: list[ShardSpec], row_ids: list[str], rows: Sequence[int]) -> tuple[ShardSpec, ...]:
     """The shards with their rows' distinct ids. All ids must be known: `x#2` may be a real one."""
     distinct, duplicate_of = make_distinct(row_ids)
     starts, start = [], 0
@@ -107,8 +110,7 @@ def _named(shards: list[ShardSpec], row_ids: list[str]) -> tuple[ShardSpec, ...]
     duplicates: list[list[tuple[int, str, int]]] = [[] for _ in shards]
     for index, first in duplicate_of.items():
         here, there = bisect_right(starts, index) - 1, bisect_right(starts, first) - 1
-        row = shards[there].first_row + first - starts[there]
-        duplicates[here].append((index - starts[here], shards[there].file, row))
+        duplicates[here].append((index - starts[here], shards[there].file, rows[first]))
     return tuple(
         replace(
             shard, row_ids=tuple(distinct[start : start + shard.num_rows]), duplicate_of=tuple(duplicates[i])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 from flexray.data.identity import Identity, identify
+from flexray.data.records import Record
 from flexray.data.source import Source
 from flexray.data.validate import to_question
 from flexray.data_config import DataConfig
@@ -33,7 +34,7 @@ def read_shard(spec: ShardSpec, config: DataConfig) -> list[Question]:
             spec, f"{spec.num_rows} rows were planned from row {spec.first_row}, found {len(records)}"
         )
     identities = [identify(record, config) for record in records]
-    _check_unchanged(spec, identities, (*config.template_files, *config.paraphrase_files))
+    _check_unchanged(spec, records, identities, (*config.template_files, *config.paraphrase_files))
     first = {index: (scrub(file), row) for index, file, row in spec.duplicate_of}
     return [
         to_question(record, identity, config, scrub(spec.file), spec.row_ids[i], first.get(i))
@@ -41,17 +42,20 @@ def read_shard(spec: ShardSpec, config: DataConfig) -> list[Question]:
     ]
 
 
-def _check_unchanged(spec: ShardSpec, identities: list[Identity], beside: tuple[str, ...]) -> None:
+def _check_unchanged(
+    spec: ShardSpec, records: list[Record], identities: list[Identity], beside: tuple[str, ...]
+) -> None:
     renamed = {index for index, _, _ in spec.duplicate_of}
     digest = sha256()
-    for i, (planned, identity) in enumerate(zip(spec.row_ids, identities, strict=True)):
+    found = zip(spec.row_ids, records, identities, strict=True)
+    for i, (planned, record, identity) in enumerate(found):
         digest.update(identity.digest)
         if (planned.rpartition("#")[0] if i in renamed else planned) != identity.row_id:
-            raise _changed(spec, f"row {spec.first_row + i} was {planned}, now it is {identity.row_id}")
+            raise _changed(spec, f"row {record.row} was {planned}, now it is {identity.row_id}")
     if spec.digest and digest.hexdigest() != spec.digest:
-        last_row = spec.first_row + spec.num_rows - 1
+        rows = f"rows {records[0].row} to {records[-1].row}"
         or_in = f" or in {scrub(', '.join(beside))}" if beside else ""
-        raise _changed(spec, f"the same ids, but other content in rows {spec.first_row} to {last_row}{or_in}")
+        raise _changed(spec, f"the same ids, but other content in {rows}{or_in}")
 
 
 def _changed(spec: ShardSpec, what: str) -> DataError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 
 from flexray.data.census import Census
@@ -22,7 +22,7 @@ from flexray.types import DataError, ShardSpec
 
 
 class Source:
-    """Reads a data set: the rows of one file, or of one shard.
+    """Reads a data set: the rows of its files, or of one shard. The files are listed once.
 
     Raises:
         DataError: a side file (templates, joined paraphrases) that cannot be used.
@@ -33,6 +33,11 @@ class Source:
         self._config = config
         self._kind = open_kind(config)
         self._joined = Joined(config) if config.paraphrase_files else None
+
+    @cached_property
+    def files(self) -> list[SourceFile]:
+        """Raises DataError as `list_files` does."""
+        return list_files(self._config)
 
     @property
     def has_spans(self) -> bool:
@@ -48,7 +53,7 @@ class Source:
         if self._kind.gathering is None:
             records = _checked(file, self._kind.wanted, most)
         else:
-            records = islice(self._gathered().get(file.path, ()), most)
+            records = islice(self._gathered.get(file.path, ()), most)
         for record in records:
             yield self._adapt(record, file.path)
 
@@ -57,7 +62,7 @@ class Source:
         if self._kind.gathering is None:
             records = read_slice(spec, self._kind.wanted)
         else:
-            rows = self._gathered().get(spec.file, [])
+            rows = self._gathered.get(spec.file, [])
             first = bisect_left(rows, spec.first_row, key=lambda record: record.row)
             records = rows[first : first + spec.num_rows]
         return [self._adapt(record, spec.file) for record in records]
@@ -75,9 +80,10 @@ class Source:
             return record
         return self._joined.join(record, identify(record, self._config).source_id)
 
+    @cached_property
     def _gathered(self) -> dict[str, list[Record]]:
         assert self._kind.gathering is not None
-        versions = tuple(with_version(file) for file in list_files(self._config))
+        versions = tuple(with_version(file) for file in self.files)
         return _gather(versions, self._kind.wanted, self._kind.gathering)
 
 

@@ -39,4 +39,4 @@ def open_kind(config: DataConfig) -> Kind:
     return KINDS[config.kind](config)
 
 
-__all__ = ["KINDS", "Kind", "open_kind"]
+__all__ = ["KINDS", "open_kind"]

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from flexray.config import FewShot, RunConfig, parse_config
-from flexray.data import choose_few_shots, with_few_shots
+from flexray.data import with_few_shots
+from flexray.data.few_shots import choose_few_shots
 from flexray.types import ConfigError, DataError
 from tests.unit.data.conftest import record, write
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from flexray.data import SourceFile, list_files
+from flexray.data import list_files
+from flexray.data.files import SourceFile
 from flexray.types import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from flexray.data import list_files, read_shard, scan
 from flexray.types import DataError
@@ -106,3 +109,45 @@ def test_the_hub_is_not_asked_when_it_is_offline() -> None:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100)
     assert "DataError: hf://datasets/nobody/nothing: cannot be listed: " in done.stderr
     assert "offline mode is enabled" in done.stderr
+
+
+class Unsure(LocalFileSystem):
+    """Fails when it is asked for some names; what is there it knows as fsspec's base class does."""
+
+    protocol = "unsure"
+    failures: tuple[str, ...] = ()  # ends of names
+    exists, isdir = AbstractFileSystem.exists, AbstractFileSystem.isdir
+
+    def info(self, path, **kwargs):
+        if str(path).endswith(self.failures):
+            raise PermissionError("not now")
+        return super().info(path, **kwargs)
+
+
+@pytest.fixture
+def unsure(tmp_path: Path) -> str:
+    """The URL of a saved data set, with a Parquet file beside it that is not its own."""
+    fsspec.register_implementation("unsure", Unsure, clobber=True)
+    DatasetDict({"test": Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "saved")
+    write(tmp_path / "saved" / "test.parquet", ROWS[:2])
+    return f"unsure://{tmp_path}/saved"
+
+
+@pytest.mark.parametrize("name", ["saved", "dataset_dict.json", "state.json"])
+def test_a_fault_is_not_taken_for_a_file_that_is_not_there(
+    unsure: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(Unsure, "failures", (name,))
+    with pytest.raises(DataError, match=rf"^{unsure}: cannot be listed: not now"):
+        list_files(data_config(unsure))
+
+
+@pytest.mark.parametrize("name", ["test", "data"])
+def test_a_fault_is_not_taken_for_a_folder_that_is_not_there(
+    unsure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "saved" / "dataset_dict.json").unlink()
+    (tmp_path / "saved" / "test.parquet").unlink()
+    monkeypatch.setattr(Unsure, "failures", (name,))
+    with pytest.raises(DataError, match=rf"^{unsure}: cannot be listed: not now"):
+        list_files(data_config(unsure))

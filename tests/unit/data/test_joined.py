@@ -64,6 +64,34 @@ def test_the_rows_own_paraphrases_come_first(tmp_path: Path) -> None:
     assert (two.error, two.paraphrases) == ("", tuple(record(2)["paraphrases"]))
 
 
+def test_a_text_that_the_row_has_already_is_asked_once_with_the_confidence_it_is_given(
+    tmp_path: Path,
+) -> None:
+    joined = [
+        more(0, paraphrases=["0 is who?", "who is 0?"], confidences=[0.25, 0.5]),
+        more(1, paraphrases=["who is 1?"], confidences=[0.75]),
+        more(2, paraphrases=["who is 2?", "2 is who?"]),
+        more(3, paraphrases=["who is 3?", "3 is who?"], confidences=[0.5]),
+    ]
+    *good, bad = read_all(webqa(tmp_path, joined))
+    assert [(q.error, q.paraphrases, q.confidences) for q in good] == [
+        ("", ("who is 0?", "0 is who?"), (0.5, 0.25)),
+        ("", ("who is 1?",), (0.75,)),
+        ("", ("who is 2?", "2 is who?"), None),
+    ]
+    assert "2 numbers for 3 paraphrases" in bad.error
+    left_out = read_all(webqa(tmp_path, joined, include_question=False))
+    assert (left_out[1].paraphrases, left_out[1].confidences) == (("who is 1?",), (0.75,))
+
+
+def test_a_rows_own_paraphrases_are_asked_once_with_the_confidences_they_are_given(tmp_path: Path) -> None:
+    own = record(1)["paraphrases"]
+    joined = [{"id": "q1", "paraphrases": [*own, "joined"], "confidences": [0.5, 0.75, 0.25]}]
+    files = {"paraphrase_files": str(write(tmp_path / "more.jsonl", joined))}
+    [row] = read_all(data_config(write(tmp_path / "in.jsonl", [record(1)]), **files))
+    assert (row.error, row.paraphrases, row.confidences) == ("", (*own, "joined"), (0.5, 0.75, 0.25))
+
+
 def test_an_id_without_paraphrases_is_asked_alone_or_an_error_naming_both_files(
     tmp_path: Path,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flexray.config import FewShot, parse_config
-from flexray.data import choose_few_shots
+from flexray.data.few_shots import choose_few_shots
 from flexray.types import Question
 from tests.conftest import DATA
 from tests.unit.data.conftest import data_config, read_all

@@ -1,0 +1,62 @@
+"""Rows whose records are spread over several files: how often these are asked for, and where rows stand."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from flexray.config import DataConfig
+from flexray.data import read_shard, scan
+from flexray.types import DataError
+from tests.unit.data.conftest import data_config, read_all, write
+from tests.unit.data.published import HUB_MYRIAD
+
+FILES = 6
+
+
+def spread(folder: Path, rows: list[dict[str, object]] = HUB_MYRIAD) -> DataConfig:
+    for number in range(FILES):
+        write(folder / f"{number}.jsonl", rows[number::FILES])
+    return data_config(folder / "*.jsonl", kind="myriadlama", shard_rows=2)
+
+
+def test_the_files_are_listed_once_and_each_is_asked_once_for_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Counter[str] = Counter()
+    for name in ("ls", "ukey"):
+        whole = getattr(LocalFileSystem, name)
+
+        def counted(self, path, *args, name=name, whole=whole, **kwargs):
+            asked[name] += 1
+            return whole(self, path, *args, **kwargs)
+
+        monkeypatch.setattr(LocalFileSystem, name, counted)
+    config = spread(tmp_path)
+    shards = scan(config).shards
+    assert asked == {"ls": 1, "ukey": FILES}
+    read_shard(shards[-1], config)
+    assert asked == {"ls": 2, "ukey": 2 * FILES}
+
+
+def test_a_changed_row_is_named_by_its_place(tmp_path: Path) -> None:
+    config = data_config(write(tmp_path / "a.jsonl", HUB_MYRIAD), kind="myriadlama")
+    [shard] = scan(config).shards
+    assert [q.source_row for q in read_shard(shard, config)] == [1, 3, 5, 7]
+    other = [row | {"uuid": "new"} if row["uuid"] == "m2" else row for row in HUB_MYRIAD]
+    write(tmp_path / "a.jsonl", other)
+    with pytest.raises(DataError, match=r"row 5 was d/test/m2, now it is d/test/new"):
+        read_shard(shard, config)
+    other = [row | {"sub_ent": "other"} if row["uuid"] == "m2" else row for row in HUB_MYRIAD]
+    write(tmp_path / "a.jsonl", other)
+    with pytest.raises(DataError, match=r"other content in rows 1 to 7"):
+        read_shard(shard, config)
+
+
+def test_a_repeated_row_names_the_place_of_the_first(tmp_path: Path) -> None:
+    without_id = HUB_MYRIAD[4] | {"uuid": None}
+    rows = [*HUB_MYRIAD[:4], without_id, without_id]
+    questions = read_all(data_config(write(tmp_path / "a.jsonl", rows), kind="myriadlama", shard_rows=3))
+    assert [q.source_row for q in questions] == [1, 3, 5, 6]
+    assert "a.jsonl, row 5" in questions[3].error
