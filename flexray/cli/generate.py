@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flexray.cli.app import ConfigOption, SetOption, app, reports_user_errors, say
+from flexray.storage import scrub
 
 
 @app.command()
@@ -32,7 +33,8 @@ def run(
     ]
     # the wall time is that of this start's rows only
     seconds = None if result.rows_before else result.seconds
-    print_summary(shards, method=", ".join(m.name for m in checked.methods), seconds=seconds)
+    names = [method.name for method in checked.methods]
+    print_summary(shards, methods=names, output=scrub(checked.output), seconds=seconds)
     if over := result.over_limits(checked.limits):
         typer.echo(f"error: {over}", err=True)
         raise typer.Exit(1)

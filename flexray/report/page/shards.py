@@ -71,7 +71,7 @@ class Shard:
 
     @property
     def accuracy(self) -> float | None:
-        """Over all methods; None: nothing was scored."""
+        """Over all methods, so only of use in a run of one; None: nothing was scored."""
         return self.correct / self.scored if self.scored else None
 
     @property

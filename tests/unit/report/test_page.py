@@ -59,6 +59,15 @@ def test_methods_stand_in_the_order_of_the_run(folder, tmp_path):
     assert [method[0] for method in page_of(folder, tmp_path).by_id("accuracy").rows()] == ["zeta", "alpha"]
 
 
+@pytest.mark.parametrize("methods", [("one",), ("zeta", "alpha")])
+def test_a_shard_has_an_accuracy_only_if_all_its_rows_are_of_one_method(folder, tmp_path, methods):
+    finished(folder, methods=methods)
+    table = page_of(folder, tmp_path).by_id("shards").all("table")[0]
+    heads = [cell.words for cell in table.all("th")]
+    assert ("accuracy" in heads) == (len(methods) == 1)
+    assert {len(row.inner) for row in table.all("tr")} == {len(heads)}
+
+
 def test_what_is_not_scored_has_no_accuracy(folder, tmp_path):
     run = start(folder, SHARDS[:1])
     commit_rows(folder, run, SHARDS[0], answers=None, correct=None)

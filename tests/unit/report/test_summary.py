@@ -26,9 +26,8 @@ def shard(number: int, **changes: Any) -> dict[str, Any]:
 
 def summary(shards: list[dict[str, Any]], width: int = 110, **options: Any) -> str:
     out = io.StringIO()
-    print_summary(
-        shards, console=Console(file=out, width=width), **({"method": "attention/shared/restart"} | options)
-    )
+    run = {"methods": ["attention/shared/restart"], "output": "out/demo"} | options
+    print_summary(shards, console=Console(file=out, width=width), **run)
     return out.getvalue()
 
 
@@ -46,6 +45,21 @@ def test_totals_accuracy_and_speed_are_printed():
     assert "42.1% to 55.9%" in line(text, "accuracy")
     assert "96 of 196" in line(text, "accuracy")
     assert "25.00 rows/s" in line(text, "speed")
+
+
+def test_several_methods_are_not_scored_as_one():
+    text = summary([shard(0), shard(1)], methods=["attention/shared/restart", "origin"], output="out/my run")
+    assert line(text, "methods").split() == ["methods", "attention/shared/restart,", "origin"]
+    assert line(text, "accuracy").strip().split(maxsplit=1)[1] == "by method: flexray evaluate 'out/my run'"
+    assert "%" not in text
+    assert "correct" not in text
+    assert "60" not in line(text, "test-00000")
+    assert "120" not in line(text, "all")
+
+
+def test_several_methods_without_gold_answers_are_not_scored():
+    text = summary([shard(0, scored=0, correct=0)], methods=["avg", "origin"])
+    assert "not scored" in line(text, "accuracy")
 
 
 def test_each_shard_has_a_line_and_the_last_line_adds_up():
@@ -93,7 +107,7 @@ def test_names_and_reasons_are_never_markup(terminal):
     bad = "[bold]x[/red] [link=http://evil]y"
     console = Console(file=out, width=200, force_terminal=terminal, color_system=None)
     shards = [shard(0, shard_id=bad, backend_used={bad: 100}, fallback_reason={bad: 1})]
-    print_summary(shards, method=bad, console=console)
+    print_summary(shards, methods=[bad], output="out", console=console)
     assert out.getvalue().count(bad) >= 5
 
 
