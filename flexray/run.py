@@ -13,7 +13,6 @@ from platform import python_version
 from typing import Any
 
 from flexray import __version__
-from flexray.compat import check_versions
 from flexray.config import LimitsConfig, RunConfig
 from flexray.data import Scan, scan, with_few_shots
 from flexray.engine.checkpoint import check_checkpoint
@@ -22,6 +21,7 @@ from flexray.evaluation import to_table
 from flexray.logs import Log, RunLabel
 from flexray.methods import make_methods
 from flexray.pipeline import AnsweredShard, answer_shards, connect, report_remaining
+from flexray.pipeline.software import check_software
 from flexray.progress import CommittedShard, Lines, Progress, Say
 from flexray.sink import (
     Accounting,
@@ -90,7 +90,7 @@ class Job:
 
 def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
     """Check versions, storage and model, draw few-shots, scan the data. Raises UserError."""
-    notes = tuple(check_versions())
+    notes = check_software(config)
     folder.prepare()
     check_checkpoint(config.model.path)
     config = with_few_shots(config)

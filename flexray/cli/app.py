@@ -25,7 +25,7 @@ SetOption = Annotated[
 
 
 def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """A fault of the user's is one clear message and exit code 2, not a traceback."""
+    """A fault of the user's, or of files or storage, is one clear message and exit code 2, no traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -33,8 +33,10 @@ def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
             if mode := log_mode():
                 start_logging(mode)
             command(*args, **kwargs)
-        except UserError as e:
-            typer.echo(f"error: {printable(scrub(str(e)))}", err=True)
+        except BrokenPipeError:  # who read what it prints has enough: typer ends it without a word
+            raise
+        except (UserError, OSError) as e:
+            typer.echo(f"error: {printable(scrub(str(e) or type(e).__name__))}", err=True)
             raise typer.Exit(2) from e
 
     return wrapped

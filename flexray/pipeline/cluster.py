@@ -10,7 +10,7 @@ from pathlib import Path
 import ray
 
 import flexray
-from flexray.config import RayConfig
+from flexray.config import RayConfig, RunConfig
 from flexray.types import ConfigError
 
 PROJECT = Path(flexray.__file__).resolve().parent.parent
@@ -31,11 +31,19 @@ def connect(config: RayConfig) -> None:
     logging.getLogger("ray.data._internal.progress").addFilter(
         lambda r: "Progress bars disabled" not in r.getMessage()
     )
-    address = config.address or os.environ.get("RAY_ADDRESS")
-    if address:
+    if address := _address(config):
         _join(address)
     else:
         _start(config)
+
+
+def is_for_a_cluster(config: RunConfig) -> bool:
+    """Whether a run would join a running Ray cluster instead of starting Ray here."""
+    return bool(_address(config.ray))
+
+
+def _address(config: RayConfig) -> str | None:
+    return config.address or os.environ.get("RAY_ADDRESS")
 
 
 def _join(address: str) -> None:

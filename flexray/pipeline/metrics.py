@@ -38,7 +38,7 @@ METRICS = (
     Spec("counter", "flexray_rows_total", ("method", "outcome"), "Rows committed."),
     Spec("counter", "flexray_fallback_rows_total", ("reason",), "Rows committed that had a fallback."),
     Spec("counter", "flexray_tokens_total", ("kind",), "Tokens that engines computed."),
-    Spec("counter", "flexray_engine_seconds_total", ("phase",), "Seconds that engines spent."),
+    Spec("counter", "flexray_engine_seconds_total", ("phase",), "Seconds of the engines' hosts."),
     Spec("counter", "flexray_mask_cache_total", ("result",), "Looks into the cache of block masks."),
     Spec("histogram", "flexray_batch_seconds", (), "What an actor took for the shards of one call."),
     Spec("histogram", "flexray_commit_seconds", (), "What it took to score and commit one shard."),

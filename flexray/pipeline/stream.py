@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
@@ -14,12 +14,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flexray.compat import calls_at_once
 from flexray.config import RunConfig
-from flexray.logs import RunLabel
+from flexray.logs import RunLabel, start_logging
 from flexray.pipeline.deaths import Attempt, DeathLedger, Piece
+from flexray.pipeline.failure import Failure, or_failure
 from flexray.pipeline.prepare import prepare_shard
 from flexray.pipeline.shards import AnsweredShard, PreparedShard
 from flexray.pipeline.watch import ActorWatch, WatchedCommit
 from flexray.types import ShardSpec
+
+if TYPE_CHECKING:
+    from flexray.pipeline.answer import Answerer
 
 CALL_BATCHES = 8
 CALLS_AN_ACTOR = 4
@@ -43,6 +47,9 @@ def answer_shards(
         only: called in a worker process, names the row ids of a shard that are to be answered; picklable.
             None: all.
         label: what metrics and log call the run. None: by the data set alone.
+
+    Raises:
+        UserError, OSError: what a worker came upon.
     """
     label = label or RunLabel(dataset=config.data.name)
     watched = WatchedCommit(commit, label, [method.name for method in config.methods])
@@ -60,8 +67,13 @@ def answer_shards(
     ledger = _start_ledger()
 
     def prepare(row: dict[str, bytes]) -> dict[str, bytes]:
+        start_logging(label.log)
         spec = _unpack(row)
-        return _pack(prepare_shard(spec, config, only(spec) if only else None))
+        return _pack(or_failure(lambda: prepare_shard(spec, config, only(spec) if only else None)))
+
+    def commit_one(row: dict[str, bytes]) -> dict[str, bytes]:
+        shard = _unpack(row)
+        return row if isinstance(shard, Failure) else _pack(or_failure(lambda: watched(shard)))
 
     stream = (
         ray.data.from_items([_pack(s) for s in shards], override_num_blocks=len(shards))
@@ -81,10 +93,14 @@ def answer_shards(
             num_cpus=config.ray.num_cpus_per_actor,
             num_gpus=gpus,
         )
-        .map(lambda row: watched(_unpack(row)), num_cpus=0.25)
+        .map(commit_one, num_cpus=0.25)
     )
     try:
-        yield from stream.iter_rows()
+        for row in stream.iter_rows():
+            told = _unpack(row)
+            if isinstance(told, Failure):
+                raise told.error
+            yield told
     finally:
         if ray.is_initialized():
             ray.kill(ledger)  # a night has many runs in one process
@@ -92,7 +108,8 @@ def answer_shards(
 
 class _AnswerStage:
     """An actor. Its engine has a thread of its own: while that answers one batch of shards, the next one is
-    unpacked and the last one packed beside it. What it is at is noted in the ledger."""
+    unpacked and the last one packed beside it. What it is at is noted in the ledger. An engine that cannot be
+    made is the failure of each batch: an actor whose constructor fails is started again."""
 
     def __init__(self, config: RunConfig, ledger: Any, label: RunLabel):
         self._watch = ActorWatch(label, [method.name for method in config.methods])
@@ -102,20 +119,31 @@ class _AnswerStage:
 
         # torch's number of threads, grad mode and compiled graphs belong to the thread that made them
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._answerer = self._thread.submit(Answerer, config).result()
-        self._watch.ready()
+        self._answerer = self._thread.submit(or_failure, lambda: Answerer(config)).result()
+        if not isinstance(self._answerer, Failure):
+            self._watch.ready()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
-        shards: list[PreparedShard] = [pickle.loads(shard) for shard in batch["shard"]]
-        answered = self._thread.submit(self._answer, shards).result()
-        return {"shard": [_pack(shard)["shard"] for shard in answered]}
+        given: list[PreparedShard | Failure] = [pickle.loads(shard) for shard in batch["shard"]]
+        return {"shard": [_pack(shard)["shard"] for shard in self._answered(given)]}
 
-    def _answer(self, shards: list[PreparedShard]) -> list[AnsweredShard]:
+    def _answered(self, given: list[PreparedShard | Failure]) -> Sequence[AnsweredShard | Failure]:
+        """The shards of a batch, answered; of one with failures those alone, as they end the run."""
+        answerer = self._answerer
+        if isinstance(answerer, Failure):
+            return [answerer]
+        shards = [shard for shard in given if not isinstance(shard, Failure)]
+        if len(shards) < len(given):
+            return [shard for shard in given if isinstance(shard, Failure)]
+        answered = or_failure(self._thread.submit(self._answer, answerer, shards).result)
+        return [answered] if isinstance(answered, Failure) else answered
+
+    def _answer(self, answerer: Answerer, shards: list[PreparedShard]) -> list[AnsweredShard]:
         """In the engine's thread."""
         asked = [self._ledger.attempt.remote(s.spec.shard_id, len(s.questions)) for s in shards]
         attempts: list[Attempt] = ray.get(asked)
         with self._watch.batch(shards, attempts) as answered:
-            answered += self._answerer.answer_together(list(zip(shards, attempts, strict=True)), self._note)
+            answered += answerer.answer_together(list(zip(shards, attempts, strict=True)), self._note)
         return answered
 
     def _note(self, pieces: Mapping[str, Piece]) -> None:
@@ -143,9 +171,9 @@ def _start_ledger() -> Any:
     return ray.remote(DeathLedger).options(num_cpus=0, scheduling_strategy=here, **lives).remote()
 
 
-# A shard travels as one pickled value, through Ray's object store only, which pickles as well; as columns
-# it would be cut and converted on the way.
-def _pack(shard: ShardSpec | PreparedShard | AnsweredShard) -> dict[str, bytes]:
+# A shard, and what becomes of it, travels as one pickled value, through Ray's object store only, which
+# pickles as well; as columns it would be cut and converted on the way.
+def _pack(shard: Any) -> dict[str, bytes]:
     return {"shard": pickle.dumps(shard)}
 
 

@@ -83,6 +83,7 @@ class WatchedCommit:
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
         """Commit, and say what came of it."""
+        start_logging(self.label.log)
         start = time.perf_counter()
         result = self.commit(shard)
         Metrics(self.label, self.methods).committed(shard, time.perf_counter() - start)

@@ -9,7 +9,8 @@ from pathlib import Path
 from flexray.config import LimitsConfig, RunConfig
 from flexray.data import Scan
 from flexray.methods import Method
-from flexray.plan.devices import GIB, Device, is_for_a_cluster
+from flexray.pipeline.cluster import is_for_a_cluster
+from flexray.plan.devices import GIB, Device
 from flexray.plan.machine import decimal, free_bytes
 from flexray.plan.memory import MemoryPlan
 from flexray.plan.output import DryFolder

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from flexray.config import RunConfig
+from flexray.pipeline.cluster import is_for_a_cluster
 from flexray.plan.machine import ram_bytes
 from flexray.types import ConfigError
 
@@ -77,11 +78,6 @@ def find_device(config: RunConfig, name: str | None, memory_gib: float | None) -
     if config.model.device == "cuda" or is_for_a_cluster(config):
         return Device(name="a GPU", is_gpu=True, memory=None)
     return _cpu()
-
-
-def is_for_a_cluster(config: RunConfig) -> bool:
-    """Whether the run would join a running Ray cluster instead of starting Ray here."""
-    return bool(config.ray.address or os.environ.get("RAY_ADDRESS"))
 
 
 def _cpu() -> Device:

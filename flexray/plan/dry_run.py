@@ -104,7 +104,7 @@ def make_plan(
     problems = Problems()
     device = find_device(config, gpu, gpu_memory)
     check_device(config, device, bool(gpu or gpu_memory), problems)
-    facts = find_facts(config, problems)
+    facts = find_facts(config, problems, on_cpu=not device.is_gpu)
     job, found = facts.job, facts.found
     speeds = _speeds(facts, like)
     data = _data_figures(config, found, facts) if found and facts.methods else None

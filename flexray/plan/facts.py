@@ -11,6 +11,7 @@ from flexray.config import RunConfig
 from flexray.data import Scan, scan, with_few_shots
 from flexray.engine.checkpoint import check_checkpoint
 from flexray.methods import Method, make_methods
+from flexray.pipeline.software import check_software
 from flexray.plan.output import DryFolder, open_dry, read_locks
 from flexray.plan.problems import Problems
 from flexray.run import Job, fingerprint_parts
@@ -32,8 +33,15 @@ class Facts:
     committed: Mapping[str, Manifest] = field(default_factory=dict)
 
 
-def find_facts(config: RunConfig, problems: Problems) -> Facts:
-    """Look at methods, model, output and data, and note each problem."""
+def find_facts(config: RunConfig, problems: Problems, *, on_cpu: bool) -> Facts:
+    """Look at versions, methods, model, output and data, and note each problem.
+
+    Args:
+        on_cpu: the plan is for a CPU.
+    """
+    notes = problems.attempt("versions", lambda: check_software(config, on_cpu=on_cpu)) or ()
+    for note in notes:
+        problems.warn("versions", note.removeprefix("note: "))
     methods = problems.attempt("methods", lambda: make_methods(config.methods)) or ()
     shape = problems.attempt("model", lambda: check_checkpoint(config.model.path))
     folder = problems.attempt("output", lambda: open_dry(config.output))
@@ -43,7 +51,8 @@ def find_facts(config: RunConfig, problems: Problems) -> Facts:
     job = None
     if methods and shape and found and drawn:
         job = problems.attempt(
-            "model", lambda: Job(config=drawn, found=found, parts=fingerprint_parts(drawn, found))
+            "model",
+            lambda: Job(config=drawn, found=found, parts=fingerprint_parts(drawn, found), notes=notes),
         )
     facts = Facts(methods=methods, shape=shape, found=found, folder=folder, locks=locks, job=job)
     if job is None or folder is None:

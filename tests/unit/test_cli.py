@@ -1,13 +1,17 @@
 """The command line: a fault of the user's is one message and exit code 2, before anything expensive."""
 
+import errno
 import json
 import re
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
 from flexray.cli import app
+from flexray.cli.app import reports_user_errors
+from flexray.storage.reasons import StorageError
 from tests.unit.sink.builders import finished, shard, start
 from tests.unit.sink.conftest import folder  # noqa: F401  a fixture
 
@@ -256,3 +260,38 @@ def test_show_mask_of_a_row_that_is_not_there_says_how_many_there_are(tree, refu
     done = CliRunner().invoke(app, ["show-mask", "--config", str(config), "--row", "2"])
     assert done.exit_code == 2
     assert "--row 2: the data set has 1 rows" in done.output
+
+
+@pytest.fixture
+def ending():
+    """Runs a command that ends with an error: exit code, and what is on standard error."""
+
+    def ending(error):
+        small = typer.Typer()
+
+        @small.command()
+        @reports_user_errors
+        def fail() -> None:
+            raise error
+
+        result = CliRunner().invoke(small)
+        assert result.stdout == ""
+        return result.exit_code, result.stderr
+
+    return ending
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (StorageError("s3://me:secret@b/x: busy. Wait."), "s3://***@b/x: busy. Wait."),
+        (PermissionError(13, "Permission denied", "/x"), "[Errno 13] Permission denied: '/x'"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_a_file_or_storage_that_fails_is_one_message_and_exit_code_2(ending, error, message):
+    assert ending(error) == (2, f"error: {message}\n")
+
+
+def test_whoever_has_read_enough_of_the_output_gets_no_message(ending):
+    assert ending(BrokenPipeError(errno.EPIPE, "Broken pipe")) == (1, "")

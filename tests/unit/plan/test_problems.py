@@ -2,9 +2,12 @@
 
 import json
 import socket
+from importlib import metadata
 
 import pytest
 
+from flexray import compat
+from flexray.compat import Package
 from flexray.config import RayConfig
 from flexray.plan import make_plan
 from flexray.plan.checks import check_locks, check_room
@@ -172,6 +175,36 @@ def test_cuda_that_is_not_there_is_an_error_unless_another_gpu_is_planned_for(co
     (error,) = problems_of(make_plan(config), "error")
     assert "torch finds no CUDA device here" in error
     assert make_plan(config, gpu="H100").problems == ()
+
+
+@pytest.fixture
+def torch_211(monkeypatch):
+    """An installed torch whose FlexAttention is broken on a CPU, as its metadata tell."""
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "2.11.0" if name == "torch" else version(name))
+
+
+def test_flexattention_that_a_cpu_cannot_be_trusted_with_is_an_error_beside_the_others(config_of, torch_211):
+    config = config_of(methods=["guess"], model={"device": "cpu"}, engine={"backend": "flex"})
+    errors = problems_of(make_plan(config), "error")
+    assert [error.partition(":")[0] for error in errors] == ["versions", "methods"]
+    assert "torch 2.11.0 cannot be trusted with FlexAttention on a CPU" in errors[0]
+    assert [error.partition(":")[0] for error in problems_of(make_plan(config, gpu="H100"), "error")] == [
+        "methods"
+    ]
+
+
+def test_versions_that_a_run_refuses_are_an_error_and_untested_ones_a_warning(config_of, monkeypatch):
+    monkeypatch.setattr(compat, "PACKAGES", {"ray": Package("1.0", "99.0", "old", broken=((">1", "slow"),))})
+    (error,) = problems_of(make_plan(config_of()), "error")
+    assert error.startswith("versions: ray ")
+    assert " cannot be used (>1: slow)" in error
+    monkeypatch.setattr(compat, "PACKAGES", {"ray": Package("1.0", "1.0", "old")})
+    plan = make_plan(config_of())
+    assert plan.ready
+    (warning,) = problems_of(plan, "warning")
+    assert warning.startswith("versions: ray ")
+    assert "is newer than any that flexray was tested with (1.0)" in warning
 
 
 def test_a_gpu_without_bfloat16_is_a_warning(config_of):

@@ -1,0 +1,44 @@
+"""What a worker has to say of a storage that fails in a passing way stands in Ray's logs."""
+
+import time
+from pathlib import Path
+
+import ray
+
+from flexray.data import scan
+from flexray.pipeline import answer_shards
+from tests.ray.jobs import make_config, question, write
+
+
+def test_those_that_prepare_and_those_that_commit_tell_of_another_attempt(local_ray, tiny_model, tmp_path):
+    def fail_once(url):
+        from flexray.storage import patiently
+
+        faults = [ConnectionResetError("cut")]
+
+        def call():
+            if faults:
+                raise faults.pop()
+
+        patiently(url, call, patience=1)
+
+    def only(spec):
+        fail_once("s3://source/x")
+        return frozenset(spec.row_ids)
+
+    def commit(shard):
+        fail_once("s3://output/x")
+        return {"rows": len(shard.questions)}
+
+    data = write(tmp_path / "questions.jsonl", [question(0)])
+    config = make_config(tmp_path / "out", tiny_model, data)
+    assert list(answer_shards(scan(config.data).shards, config, commit, only)) == [{"rows": 1}]
+
+    logs = Path(ray._private.worker._global_node.get_session_dir_path(), "logs")
+    wanted = {"s3://source/x", "s3://output/x"}
+    end = time.monotonic() + 30
+    while wanted:
+        assert time.monotonic() < end, f"no worker's log has a line about {wanted}"
+        lines = [line for path in logs.glob("worker-*.err") for line in path.read_text().splitlines()]
+        wanted -= {url for url in wanted for line in lines if url in line and "Trying again in " in line}
+        time.sleep(0.1)
