@@ -69,7 +69,6 @@ def flexray_attention(
     plan: AttentionPlan | None = None,
     key_pool: Tensor | None = None,
     value_pool: Tensor | None = None,
-    dropout: float = 0.0,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Attention of one layer.

@@ -13,12 +13,14 @@ from flexray.config import EngineConfig
 from flexray.engine import llama
 from flexray.engine.kv_pool import BLOCK_SIZE, blocks_for
 from flexray.masks.block_mask import QUERY_TILE
+from flexray.types import ConfigError
 
 MIN_BUCKET_ROWS = 8
 MIN_BUCKET_TOKENS = 2 * QUERY_TILE
 PREFILL_BUCKETS = 5
 """Sizes of prefill passes, from `max_prefill_tokens` down by halves."""
 LEAST_POOL_SLOTS = 8192
+GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +30,7 @@ class Budget:
     max_rows: int  # decoded at once
     rows_ahead: int  # placed before they can be decoded, so that the host's work overlaps the device's
     max_prefill_tokens: int
-    max_slots: int  # of the pool; what the memory holds
+    max_slots: int  # of the pool; what the memory holds; 0: none
     steps_per_look: int  # decode steps before the host looks who is done
 
     def decode_bucket(self, rows: int) -> int:
@@ -68,15 +70,18 @@ class Budget:
             max_rows=max(1, self.max_rows // 2),
             rows_ahead=self.rows_ahead // 2,
             max_prefill_tokens=max(MIN_BUCKET_TOKENS, self.max_prefill_tokens // 2),
-            max_slots=max(LEAST_POOL_SLOTS, self.max_slots // 2),
+            max_slots=min(self.max_slots, max(LEAST_POOL_SLOTS, self.max_slots // 2)),
         )
 
 
 def plan_budget(model: LlamaForCausalLM, config: EngineConfig) -> Budget:
-    """Sizes for a model on its device."""
+    """Sizes for a model on its device. Raises ConfigError as `check_room`."""
     device = llama.device_of(model)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    return budget_for(model.config, model.dtype.itemsize, free, config)
+    budget = budget_for(model.config, model.dtype.itemsize, free, config)
+    if free is not None:
+        check_room(budget, model.config, model.dtype.itemsize, free, config)
+    return budget
 
 
 def budget_for(shape: LlamaConfig, itemsize: int, free: int | None, config: EngineConfig) -> Budget:
@@ -92,7 +97,7 @@ def budget_for(shape: LlamaConfig, itemsize: int, free: int | None, config: Engi
     )
     if free is not None:
         room = free * config.memory_fraction - activation_bytes(shape, itemsize) * max_prefill_tokens
-        max_slots = int(room // slot_bytes(shape, itemsize)) // BLOCK_SIZE * BLOCK_SIZE
+        max_slots = max(0, int(room // slot_bytes(shape, itemsize)) // BLOCK_SIZE * BLOCK_SIZE)
     else:
         max_slots = 2**20
     max_rows = config.max_rows or (512 if on_gpu else 32)
@@ -102,6 +107,23 @@ def budget_for(shape: LlamaConfig, itemsize: int, free: int | None, config: Engi
         max_prefill_tokens=max_prefill_tokens,
         max_slots=max_slots,
         steps_per_look=4 if on_gpu else 1,
+    )
+
+
+def check_room(budget: Budget, shape: LlamaConfig, itemsize: int, free: int, config: EngineConfig) -> None:
+    """Refuse a GPU whose memory holds no row, as each would be an error row. Arguments as for `budget_for`.
+
+    Raises:
+        ConfigError: with what there is and what takes it.
+    """
+    if budget.max_slots >= budget.least_slots(0, 1):
+        return
+    passes = activation_bytes(shape, itemsize) * budget.max_prefill_tokens
+    raise ConfigError(
+        f"the GPU's memory holds no row: {free / GIB:.1f} GiB are free beside the weights, of which "
+        f"engine.memory_fraction allows {free * config.memory_fraction / GIB:.1f}, and prefill passes of "
+        f"{budget.max_prefill_tokens} tokens take {passes / GIB:.1f}. Lower engine.max_prefill_tokens, raise "
+        "engine.memory_fraction, end what else is on the GPU, or take a larger one."
     )
 
 

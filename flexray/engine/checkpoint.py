@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,29 +108,32 @@ def load_model(
 
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     with no_progress_bars():
-        try:
-            loaded = getattr(transformers, f"{FAMILIES[config.model_type]}ForCausalLM").from_pretrained(
-                path,
-                config=config,
-                **dtype_argument(kind),
-                attn_implementation=attn_implementation,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        except RuntimeError as e:  # tensors of another shape than the configuration's
-            raise ModelError(f"{path}: the weights do not fit config.json: {e}") from e
-    model, info = loaded
-    # transformers fills a missing weight with random numbers and only warns.
-    if missing := sorted(info["missing_keys"]):
-        names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise ModelError(f"{path}: {len(missing)} weight(s) are missing from the files: {names}.")
-    # And it leaves out weights that the configuration has no place for, such as biases.
-    if unknown := sorted(name for name in info["unexpected_keys"] if ".layers." in name):
-        names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        model, info = getattr(transformers, f"{FAMILIES[config.model_type]}ForCausalLM").from_pretrained(
+            path,
+            config=config,
+            **dtype_argument(kind),
+            attn_implementation=attn_implementation,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # else its error names none of them
+            output_loading_info=True,
+        )
+    # transformers fills a weight that is missing, or of another shape, with random numbers and only warns.
+    if missing := info["missing_keys"]:
         raise ModelError(
-            f"{path}: {len(unknown)} weight(s) of the files have no place in config.json's model: {names}."
+            f"{path}: {len(missing)} weight(s) are missing from the files: {_first_names(missing)}."
+        )
+    if unfit := [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]:
+        raise ModelError(
+            f"{path}: the weights do not fit config.json: {len(unfit)} have another shape: "
+            f"{_first_names(unfit)}. Copy both from the same checkpoint."
+        )
+    # And it leaves out weights that the configuration has no place for, such as biases.
+    if unknown := [name for name in info["unexpected_keys"] if ".layers." in name]:
+        raise ModelError(
+            f"{path}: {len(unknown)} weight(s) of the files have no place in config.json's model: "
+            f"{_first_names(unknown)}."
         )
     return model.to(device).eval(), tokenizer
 
@@ -218,6 +221,11 @@ def _check_weights(folder: Path) -> None:
                 f"{folder / name}: not a whole safetensors file ({e}). "
                 "It may be cut short, or a Git LFS pointer: copy it again."
             ) from e
+
+
+def _first_names(names: Iterable[str]) -> str:
+    first = sorted(names)
+    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

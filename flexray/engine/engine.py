@@ -155,7 +155,8 @@ class Engine:
                     rows = list(left)
                     reason = describe(backend, error)
                     if is_out_of_memory(error) and self.budget.max_rows > 1:
-                        self.ladder.ran_out_of_memory()
+                        if self.budget == self.full_budget:
+                            self.ladder.full_size_failed()
                         self.budget = self.budget.halved()
                         reason = f"{reason} (rows at once halved to {self.budget.max_rows})"
                         reasons = list(dict.fromkeys([*reasons, reason]))

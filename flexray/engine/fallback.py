@@ -21,7 +21,7 @@ class Ladder:
         self._backends = LADDER[LADDER.index(requested) :]
         self._worked: set[Backend] = set()
         self._faults: Counter[Backend] = Counter()
-        self._out_of_memory = 0
+        self._full_size_failed = 0
         self.broken: dict[Backend, str] = {}  # given up, and why
 
     def backends(self) -> list[Backend]:
@@ -37,13 +37,13 @@ class Ladder:
             if other not in self._worked or self._faults[other] >= FAULTS_ALLOWED:
                 self.broken[other] = reason
 
-    def ran_out_of_memory(self) -> None:
-        """The rows at once had to be halved."""
-        self._out_of_memory += 1
+    def full_size_failed(self) -> None:
+        """The memory did not hold the full size; sizes below it do not count."""
+        self._full_size_failed += 1
 
     def tries_full_size_again(self) -> bool:
         """Whether the next call starts with the full size: one large row need not slow down the night."""
-        return self._out_of_memory < FAULTS_ALLOWED
+        return self._full_size_failed < FAULTS_ALLOWED
 
 
 @functools.cache

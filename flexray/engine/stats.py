@@ -14,7 +14,11 @@ from flexray.types import Backend
 
 @dataclass(slots=True)
 class EngineStats:
-    """Counters since the engine was made. Seconds are the host's, and wait for the device."""
+    """Counters since the engine was made.
+
+    Seconds are the host's. On a GPU those of prefill are of laying out and launching only: the host waits for
+    the device where it looks which branches are done, and that counts as decoding.
+    """
 
     calls: dict[Backend, Tensor]  # int64 [1] on the device: layers in which this backend attended
     context_tokens: int = 0

@@ -93,7 +93,6 @@ class BlockMaskCache:
     max_bytes: int
     hits: int = 0
     misses: int = 0
-    evictions: int = 0
     num_bytes: int = 0
     _masks: OrderedDict[Hashable, BlockMask] = field(default_factory=OrderedDict)
 
@@ -109,7 +108,6 @@ class BlockMaskCache:
         while self.num_bytes > self.max_bytes and len(self._masks) > 1:
             _, old = self._masks.popitem(last=False)
             self.num_bytes -= _num_bytes(old)
-            self.evictions += 1
         return mask
 
     def clear(self) -> None:

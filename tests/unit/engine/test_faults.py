@@ -90,7 +90,20 @@ def test_out_of_memory_halves_the_rows_at_once_and_the_next_call_has_the_full_si
     assert {(g.backend_used, g.attempts, g.fallback_reason) for g in only(again)} == {("flex", 1, "")}
 
 
-def test_after_so_many_times_out_of_memory_the_rows_at_once_stay_halved(
+def test_after_so_many_calls_in_which_the_full_size_failed_the_rows_at_once_stay_halved(
+    make_model, make_engine, make_prompts, inject
+):
+    prompts = make_prompts(10)
+    engine = make_engine(make_model(), backend="sdpa", strict=False, max_rows=16)
+    for _ in range(FAULTS_ALLOWED):
+        inject(OUT_OF_MEMORY)
+        assert {g.attempts for g in only(engine.generate(prompts))} == {2}
+        assert engine.budget.max_rows == 8
+    assert {g.attempts for g in only(engine.generate(prompts))} == {1}
+    assert engine.budget.max_rows == 8
+
+
+def test_a_call_that_halves_the_rows_again_and_again_counts_once(
     make_model, make_engine, make_prompts, inject
 ):
     prompts = make_prompts(10)
@@ -98,8 +111,9 @@ def test_after_so_many_times_out_of_memory_the_rows_at_once_stay_halved(
     inject(OUT_OF_MEMORY, times=FAULTS_ALLOWED)
     generations = engine.generate(prompts)
     assert {g.attempts for g in only(generations)} == {1 + FAULTS_ALLOWED}
-    engine.generate(prompts)
     assert engine.budget.max_rows == 16 >> FAULTS_ALLOWED
+    engine.generate(prompts)
+    assert engine.budget == engine.full_budget
 
 
 def test_out_of_memory_with_one_row_at_once_is_left_to_the_next_backend(

@@ -15,12 +15,12 @@ from flexray.config import (
     DataConfig,
     EngineConfig,
     FewShot,
-    Fields,
     GenerationConfig,
     MethodConfig,
     PromptConfig,
 )
 from flexray.data import read_shard, scan
+from flexray.data_config import Fields
 from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
 from flexray.prompts import PromptBuilder
