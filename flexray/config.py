@@ -10,35 +10,36 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from flexray.data_config import DataConfig, FewShotData
-from flexray.data_config import Fields as Fields
-from flexray.data_config import Section as _Section
+from flexray.data_config import DataConfig, FewShotData, Section
 from flexray.recipe import read_recipe
 from flexray.types import Backend, ConfigError
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     path: str
     """Folder of a LLaMA checkpoint with safetensors and a tokenizer."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on GPU, float32 on CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where torch finds one, else the CPUs."""
     trust_remote_code: bool = False
     """Run Python code from the tokenizer's folder. Leave off unless you wrote it."""
 
 
-class FewShot(_Section):
+class FewShot(Section):
     question: str
     answer: str
 
 
-class PromptConfig(_Section):
+class PromptConfig(Section):
     chat: bool = False
     """For instruct models: the tokenizer's chat template frames the prompt. Instruction: system message;
     few-shots: user and assistant turns; question: last user turn. Templates that write a date are told
     26 July 2024, those that can switch thinking on leave it off."""
     instruction: str = ""
+    """Opens the context."""
     few_shots: tuple[FewShot, ...] = ()
+    """Questions with their answers, which follow the instruction in this order."""
     few_shot_data: FewShotData | None = None
     """In place of few_shots: draw them from other rows."""
     question_template: str = "\nQ: {question}"
@@ -82,7 +83,7 @@ class PromptConfig(_Section):
         return self
 
 
-class MethodConfig(_Section):
+class MethodConfig(Section):
     kind: str = "attention"
     """attention, origin, per_prompt, avg, max, weighted_avg, weighted_max, sampled or confidence. The first
     four settings are for attention, the last four for sampled and confidence."""
@@ -102,6 +103,7 @@ class MethodConfig(_Section):
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Tokens are drawn from the likeliest ones that together have this probability (below 1: of 1,024)."""
     seed: int = Field(default=0, ge=0)
+    """What is drawn for a row follows from this and its id; another one draws other answers."""
 
     @model_validator(mode="after")
     def _crossing(self) -> MethodConfig:
@@ -116,12 +118,8 @@ class MethodConfig(_Section):
             drawn = {"samples": self.samples, "temperature": self.temperature}
             drawn |= {"top_p": self.top_p, "seed": self.seed}
             fields = type(self).model_fields
-            return "/".join(
-                [
-                    self.kind,
-                    *(f"{key} {value:g}" for key, value in drawn.items() if value != fields[key].default),
-                ]
-            )
+            changed = (key for key in drawn if drawn[key] != fields[key].default)
+            return "/".join([self.kind, *(f"{key} {_exact(drawn[key])}" for key in changed)])
         parts = ["attention", self.layout, self.positions]
         parts += ["cross"] * self.cross_attention
         parts += [f"scale {self.paraphrase_scale}"] if self.paraphrase_scale else []
@@ -133,13 +131,22 @@ class MethodConfig(_Section):
         return self.kind == "attention" and self.layout == "full_prompt" and self.positions == "continuous"
 
 
-class GenerationConfig(_Section):
+def _exact(number: float) -> str:
+    """Six digits where they say all (2 for 2.0), else as many as it takes: no two numbers have one text."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
+
+
+class GenerationConfig(Section):
     max_new_tokens: int = Field(default=16, ge=1)
+    """Tokens of an answer at most."""
     stop_at_newline: bool = True
+    """End an answer at its first line break, too, not only where the model ends it."""
 
 
-class EngineConfig(_Section):
+class EngineConfig(Section):
     backend: Backend = "flex"
+    """What computes attention: flex (compiled FlexAttention), sdpa or eager; if one fails, the next."""
     strict: bool = False
     """Fail the run instead of falling back to another backend."""
     max_rows: int | None = Field(default=None, ge=1)
@@ -147,10 +154,10 @@ class EngineConfig(_Section):
     max_prefill_tokens: int | None = Field(default=None, ge=128)
     """Tokens in one packed prefill. null: 32768 on GPU, 2048 on CPU."""
     memory_fraction: float = Field(default=0.9, gt=0, le=1)
-    """Share of the GPU's memory that weights, KV pool and activations may take."""
+    """Of the GPU's memory that is free beside the weights: the share for KV pool and activations."""
 
 
-class RayConfig(_Section):
+class RayConfig(Section):
     address: str | None = None
     """An existing cluster ("auto" or ray://...). null: RAY_ADDRESS if set, else start one here."""
     num_cpus: int | None = Field(default=None, ge=1)
@@ -158,10 +165,13 @@ class RayConfig(_Section):
     object_store_mb: int | None = Field(default=None, ge=80)
     """Object store of the Ray started here, in MiB. null: Ray's default."""
     min_actors: int = Field(default=1, ge=1)
+    """Engines that are started at once; each is a process with the model in it."""
     max_actors: int = Field(default=1, ge=1)
+    """Engines at most, as far as the cluster has room and the rows are enough."""
     num_gpus_per_actor: float | None = Field(default=None, ge=0)
     """null: 1 if the cluster has a GPU, else 0."""
     num_cpus_per_actor: float = Field(default=1, gt=0)
+    """CPUs that Ray sets aside for an engine."""
 
     @model_validator(mode="after")
     def _ordered(self) -> RayConfig:
@@ -170,7 +180,7 @@ class RayConfig(_Section):
         return self
 
 
-class LimitsConfig(_Section):
+class LimitsConfig(Section):
     """Above these the output is complete all the same, but the job exits with 1."""
 
     max_error_share: float = Field(default=0.5, ge=0, le=1)
@@ -179,7 +189,7 @@ class LimitsConfig(_Section):
     """Share of the rows that may be answered by another backend than asked for."""
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     output: str
     """Folder or URL that holds the run: data, manifests, plan."""
     data: DataConfig

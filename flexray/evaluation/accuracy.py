@@ -76,15 +76,15 @@ def accuracy_by_method(tables: Iterable[pa.Table]) -> dict[str, MethodAccuracy]:
     return dict(sorted(totals.items()))
 
 
-def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927): within [0, 1], and sound at 0 and 1.
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a proportion (Wilson 1927): within [0, 1], and sound at 0 and 1.
 
     Raises:
         ValueError: not 0 <= successes <= trials, or no trials.
     """
     if not 0 <= successes <= trials or not trials:
         raise ValueError(f"{successes} successes of {trials} trials")
-    share = successes / trials
+    share, z = successes / trials, Z_95
     shrink = 1 + z * z / trials
     centre = (share + z * z / (2 * trials)) / shrink
     half = z / shrink * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from flexray.evaluation.match import exact_match, normalize_answer
+from flexray.methods import Answers, answers_of
 from flexray.types import ROW_SCHEMA, Generation, Question
 
 if TYPE_CHECKING:  # the pipeline brings Ray and torch, which evaluating output does not need
@@ -19,28 +20,28 @@ def to_table(shard: AnsweredShard, methods: tuple[str, ...]) -> pa.Table:
     """ROW_SCHEMA: for each method in turn, a row for each question in order."""
     rows = []
     for number, method in enumerate(methods):
+        kind = answers_of(method)
         columns = (shard.questions, shard.answers, shard.texts, shard.prompt_tokens)
         for question, answers, texts, prompt_tokens in zip(*columns, strict=True):
-            row = _row(question, method, answers[number], texts[number])
+            row = _row(question, kind, answers[number], texts[number])
             row |= {"method": method, "shard_id": shard.spec.shard_id, "prompt_tokens": prompt_tokens}
             rows.append(row)
     return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
 
 
 def _row(
-    question: Question, method: str, generations: tuple[Generation, ...], texts: tuple[str, ...]
+    question: Question, kind: Answers, generations: tuple[Generation, ...], texts: tuple[str, ...]
 ) -> dict[str, Any]:
     """One row. Of several answers, one for each paraphrase or sample, the most frequent counts."""
-    kind = method.partition("/")[0]
     confidences = question.confidences
     several: dict[str, tuple[str, ...]] = {"paraphrase_predictions": (), "samples": ()}
     if generations[0].error:
         pass
-    elif kind == "per_prompt":
+    elif kind == "paraphrases":
         several["paraphrase_predictions"] = texts
-    elif kind == "sampled":
+    elif kind == "samples":
         several["samples"] = texts
-    elif kind == "confidence":
+    elif kind == "rated":
         group = len(texts) // len(question.paraphrases)  # the greedy answer, and those drawn
         confidences = tuple(share_of_equals(texts[i : i + group]) for i in range(0, len(texts), group))
         generations, texts = generations[::group], texts[::group]

@@ -1,6 +1,7 @@
 """The ways to answer a question from its paraphrases, all by the same engine.
 
-A method is one file here and one line in METHODS: a function from its configuration to a `Method`.
+A method is a function here, from its configuration to a `Method`, and a line in METHODS. Its file is that of
+its like: one that looks at all paraphrases at once, single ones, fused logits, drawn answers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from flexray.config import MethodConfig
 from flexray.methods.attention import attention
 from flexray.methods.logits import average, maximum, weighted_average
-from flexray.methods.method import DRAWN, TOGETHER, Choice, Draw, Method
+from flexray.methods.method import DRAWN, TOGETHER, Answers, Choice, Draw, Method
 from flexray.methods.sampled import confidence, sampled
 from flexray.methods.single import most_confident, origin, per_prompt
 from flexray.types import ConfigError
@@ -56,4 +57,20 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
     return tuple(methods.values())
 
 
-__all__ = ["DRAWN", "METHODS", "TOGETHER", "Choice", "Draw", "Method", "make_methods"]
+def answers_of(name: str) -> Answers:
+    """What the branches of a method are, by the `method` of its rows."""
+    kind = name.partition("/")[0]
+    return METHODS[kind](MethodConfig(kind=kind)).answers
+
+
+__all__ = [
+    "DRAWN",
+    "METHODS",
+    "TOGETHER",
+    "Answers",
+    "Choice",
+    "Draw",
+    "Method",
+    "answers_of",
+    "make_methods",
+]

@@ -15,6 +15,11 @@ nucleus: the same, from the likeliest tokens only (see `Draw`). Those that answe
 mean: the best of the weighted mean of their logits; max: of the elementwise maximum of their probabilities
 (softmax each)."""
 
+Answers = Literal["one", "paraphrases", "samples", "rated"]
+"""What the branches of a row are. one: one answer, however many branches it is made of; paraphrases: one for
+each paraphrase; samples: some of the same; rated: for each paraphrase one, and behind it those that it is
+compared with. Of several the most frequent counts (see flexray.evaluation.output_rows)."""
+
 DRAWN: frozenset[Choice] = frozenset({"sample", "nucleus"})
 TOGETHER: frozenset[Choice] = frozenset({"mean", "max"})
 
@@ -38,6 +43,7 @@ class Method:
     trunk: Trunk
     views: Callable[[Prompt], tuple[View, ...]]
     """One for each branch of a prompt."""
+    answers: Answers = "one"
     choice: Choice = "greedy"
     draws: Callable[[Prompt], tuple[Draw, ...]] | None = None
     """One for each branch, if they sample."""

@@ -16,6 +16,7 @@ def sampled(config: MethodConfig) -> Method:
         name=config.name,
         trunk=Trunk(),
         views=lambda prompt: (View(0),) * config.samples,
+        answers="samples",
         choice=_choice(config),
         draws=lambda prompt: draws,
     )
@@ -33,7 +34,9 @@ def confidence(config: MethodConfig) -> Method:
         each = [(Draw(0), *(next(drawn) for _ in range(config.samples))) for _ in prompt.segments]
         return tuple(draw for group in each for draw in group)
 
-    return Method(name=config.name, trunk=Trunk(), views=views, choice=_choice(config), draws=draws)
+    return Method(
+        name=config.name, trunk=Trunk(), views=views, answers="rated", choice=_choice(config), draws=draws
+    )
 
 
 def _choice(config: MethodConfig) -> Choice:

@@ -15,7 +15,7 @@ def origin(config: MethodConfig) -> Method:
 
 def per_prompt(config: MethodConfig) -> Method:
     """Each paraphrase by itself, an answer each."""
-    return Method(name=config.name, trunk=Trunk(), views=each_alone)
+    return Method(name=config.name, trunk=Trunk(), views=each_alone, answers="paraphrases")
 
 
 def most_confident(config: MethodConfig) -> Method:

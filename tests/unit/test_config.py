@@ -1,9 +1,12 @@
 """The configuration: what is refused, and that the message names file, key and value."""
 
+from typing import get_args
+
 import pytest
 import yaml
 
-from flexray.config import load_config, parse_config
+from flexray.config import FewShot, RunConfig, load_config, parse_config
+from flexray.data_config import Section
 from flexray.types import ConfigError
 
 GOOD = {"output": "out", "data": {"name": "qa", "files": "a.jsonl"}, "model": {"path": "m"}}
@@ -154,6 +157,16 @@ def test_a_bad_override_is_named(load, override, said):
     with pytest.raises(ConfigError) as error:
         load(GOOD, [override])
     assert said in str(error.value)
+
+
+def test_every_key_has_a_line_that_says_what_it_is():
+    sections = [RunConfig, FewShot]
+    for section in sections:  # grows
+        for name, field in section.model_fields.items():
+            kinds = [field.annotation, *get_args(field.annotation)]
+            inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+            sections += [kind for kind in inner if kind not in sections]
+            assert inner or field.description or section is FewShot, f"{section.__name__}.{name}"
 
 
 def test_a_configuration_survives_json():

@@ -70,6 +70,34 @@ def test_the_name_of_attention_says_its_settings(settings, name):
     assert method.name == name
 
 
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"samples": 100, "temperature": 0.7}, "sampled/samples 100/temperature 0.7"),
+        ({"temperature": 2.0, "top_p": 0.95, "seed": 12}, "sampled/temperature 2/top_p 0.95/seed 12"),
+        ({"temperature": 1, "top_p": 1}, "sampled"),
+        ({"temperature": 0.00001, "seed": 1_000_000}, "sampled/temperature 1e-05/seed 1e+06"),
+        ({"seed": 1_234_567}, "sampled/seed 1234567"),
+    ],
+)
+def test_the_name_of_a_method_that_samples_says_what_is_not_the_default(settings, name):
+    (method,) = make_methods([MethodConfig(kind="sampled", **settings)])
+    assert method.name == name
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("seed", (1_234_567, 1_234_568, 2**60, 2**60 + 1)),
+        ("temperature", (0.7, 0.7000001, 1.0000001, 1_000_000.5)),
+        ("top_p", (0.9, 0.90000001)),
+    ],
+)
+def test_settings_that_are_close_have_different_names(key, values):
+    methods = make_methods([MethodConfig(kind="sampled", **{key: value}) for value in values])
+    assert len(methods) == len(values)
+
+
 def test_methods_keep_the_order_of_the_recipe():
     kinds = ["max", "origin", "avg", "per_prompt"]
     assert [m.name for m in make_methods([MethodConfig(kind=kind) for kind in kinds])] == kinds
