@@ -5,7 +5,7 @@ A check is a function from the configuration (None: there is none) to findings, 
 
 from flexray.doctor.attention import check_attention
 from flexray.doctor.cluster import check_cluster
-from flexray.doctor.examine import Check, Finding, Outcome, examine
+from flexray.doctor.examine import Check, examine
 from flexray.doctor.inputs import check_data, check_model
 from flexray.doctor.machine import check_compiler, check_disk, check_gpu, check_memory
 from flexray.doctor.output import check_output
@@ -27,4 +27,4 @@ CHECKS: dict[str, Check] = {
 }
 """In the order in which they are made: the quick ones first."""
 
-__all__ = ["CHECKS", "Finding", "Outcome", "examine", "print_outcomes"]
+__all__ = ["CHECKS", "examine", "print_outcomes"]

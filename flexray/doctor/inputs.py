@@ -8,9 +8,9 @@ from flexray.config import RunConfig
 from flexray.data import list_files, read_shard, scan
 from flexray.doctor.examine import Finding
 from flexray.engine.checkpoint import check_checkpoint, load_tokenizer
-from flexray.plan.devices import GIB
+from flexray.plan.devices import GIB, find_device
 from flexray.plan.machine import decimal, ram_bytes
-from flexray.plan.memory import ITEM_BYTES, count_parameters
+from flexray.plan.memory import ITEM_BYTES, count_parameters, dtype_of
 
 
 def check_model(config: RunConfig | None) -> Iterator[Finding]:
@@ -28,7 +28,7 @@ def check_model(config: RunConfig | None) -> Iterator[Finding]:
     if not ids:
         yield Finding("fail", f"{what}, and makes none of a question", "Copy the tokenizer's files again.")
         return
-    loaded = parameters * ITEM_BYTES.get(config.model.dtype, 2)
+    loaded = parameters * ITEM_BYTES[dtype_of(config, find_device(config, None, None))]
     if loaded > ram_bytes():
         yield Finding(
             "warn",

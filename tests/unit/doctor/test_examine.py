@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from flexray import doctor
 from flexray.cli import app
-from flexray.doctor import Finding, examine, print_outcomes
+from flexray.doctor import examine, print_outcomes
+from flexray.doctor.examine import Finding
 from flexray.types import ModelError
 from tests.ray.jobs import make_tree, question, write, write_config
 

@@ -1,6 +1,8 @@
 import pytest
 
 from flexray.doctor.inputs import check_data, check_model
+from flexray.engine.checkpoint import check_checkpoint
+from flexray.plan.memory import count_parameters
 from flexray.types import DataError, ModelError
 from tests.ray.jobs import question
 
@@ -14,6 +16,20 @@ def test_a_model_and_data_that_can_be_used_pass(config_of):
     assert (checkpoint.status, rows.status) == ("pass", "pass")
     assert "49,152 tokens" in checkpoint.what
     assert "files: 1; 3 rows read of" in rows.what
+
+
+@pytest.mark.parametrize(
+    ("dtype", "item_bytes"), [("auto", 4), ("float32", 4), ("bfloat16", 2), ("float16", 2)]
+)
+def test_weights_that_do_not_fit_into_ram_in_the_dtype_they_are_loaded_in_are_a_warning(
+    config_of, monkeypatch, dtype, item_bytes
+):
+    config = config_of(model={"dtype": dtype, "device": "cpu"})
+    needed = count_parameters(config.model.path, check_checkpoint(config.model.path)) * item_bytes
+    for ram, status in ((needed, "pass"), (needed - 1, "warn")):
+        monkeypatch.setattr("flexray.doctor.inputs.ram_bytes", lambda ram=ram: ram)
+        (found,) = check_model(config)
+        assert found.status == status, found.what
 
 
 def test_a_faulty_row_in_the_first_shard_is_a_warning(config_of):
