@@ -37,7 +37,7 @@ MODES = [  # and the rows at once
     ("shared_context", "restart", 8),
     ("shared_context", "continuous", 3),
     ("full_prompt", "restart", 8),
-    ("full_prompt", "continuous", 1),
+    ("full_prompt", "continuous", 8),
 ]
 
 
