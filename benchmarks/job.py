@@ -33,9 +33,10 @@ from flexray.config import RunConfig, parse_config
 from flexray.data import read_shard, scan
 from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
+from flexray.job import plan_job
 from flexray.pipeline import answer_shards, connect
 from flexray.pipeline.prepare import make_prompt_builder
-from flexray.run import Commit, plan_job
+from flexray.run import Commit
 from flexray.sink import OutputFolder, committed_shards, verify
 
 SHARDS_A_CALL = 8  # as flexray.pipeline.stream chooses for shards as large as a batch

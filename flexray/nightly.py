@@ -47,8 +47,10 @@ from flexray.config import RunConfig, load_config
 from flexray.data import list_files, scan, with_few_shots
 from flexray.data.kinds import open_kind
 from flexray.engine.checkpoint import check_checkpoint
+from flexray.job import fingerprint_parts
+from flexray.progress import Say
 from flexray.retry import retry_errors
-from flexray.run import RunResult, Say, fingerprint_parts, run
+from flexray.run import RunResult, run
 from flexray.sink import (
     HeldError,
     Manifest,

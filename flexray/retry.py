@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 
 from flexray.config import RunConfig
 from flexray.evaluation import to_table
+from flexray.job import plan_job
 from flexray.pipeline import AnsweredShard
 from flexray.progress import Lines, Progress, Say
-from flexray.run import answer, plan_job
+from flexray.run import answer
 from flexray.sink import (
     Manifest,
     OutputFolder,

@@ -8,20 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from platform import python_version
 from typing import Any
 
-from flexray import __version__
 from flexray.config import LimitsConfig, RunConfig
-from flexray.data import Scan, scan, with_few_shots
-from flexray.engine.checkpoint import check_checkpoint
-from flexray.engine.model_digest import checkpoint_digest
 from flexray.evaluation import to_table
+from flexray.job import plan_job
 from flexray.logs import Log, RunLabel
-from flexray.methods import make_methods
 from flexray.pipeline import AnsweredShard, answer_shards, connect, report_remaining
-from flexray.pipeline.software import check_software
 from flexray.progress import CommittedShard, Lines, Progress, Say
 from flexray.sink import (
     Accounting,
@@ -34,7 +27,6 @@ from flexray.sink import (
     compact,
     discard_run,
     hold,
-    start_run,
 )
 from flexray.types import ShardSpec
 
@@ -62,40 +54,6 @@ class RunResult:
             for what, name, count, share in counts
             if count > share * rows
         )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """What is to be done, checked as far as it can be before the output folder is held."""
-
-    config: RunConfig
-    """With its few-shots drawn: all rows of a run have the same context."""
-    found: Scan
-    parts: dict[str, Any]
-    notes: tuple[str, ...] = ()
-    """To be said at the start."""
-
-    def start(self, folder: OutputFolder, *, known: bool = False) -> RunRecord:
-        """The record of this run in its folder (see `start_run`)."""
-        return start_run(
-            folder,
-            known=known,
-            parts=self.parts,
-            config=self.config.model_dump(mode="json"),
-            provenance=provenance(),
-            shards=self.found.shards,
-            methods=tuple(method.name for method in make_methods(self.config.methods)),
-        )
-
-
-def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
-    """Check versions, storage and model, draw few-shots, scan the data. Raises UserError."""
-    notes = check_software(config)
-    folder.prepare()
-    check_checkpoint(config.model.path)
-    config = with_few_shots(config)
-    found = scan(config.data)
-    return Job(config=config, found=found, parts=fingerprint_parts(config, found), notes=notes)
 
 
 def run(
@@ -222,27 +180,3 @@ class Commit:
 
 def _fallbacks(accounting: Accounting) -> int:
     return accounting.rows - accounting.fallback_reason.get("", 0)
-
-
-def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
-    """What determines the rows. Where files lie, how many run at once and which backend do not."""
-    return {
-        "data": {
-            "name": config.data.name,
-            "split": config.data.split,
-            "digest": found.data_digest,
-            "rows": found.num_rows,
-            "include_question": config.data.include_question,
-            "max_paraphrases": config.data.max_paraphrases,
-        },
-        "model": {"digest": checkpoint_digest(config.model.path), "dtype": config.model.dtype},
-        "prompt": config.prompt.model_dump(mode="json"),
-        "methods": [method.model_dump(mode="json") for method in config.methods],
-        "generation": config.generation.model_dump(mode="json"),
-    }
-
-
-def provenance() -> dict[str, Any]:
-    """Versions of what computes the rows."""
-    packages = ("torch", "transformers", "tokenizers", "ray", "pyarrow", "safetensors", "numpy")
-    return {"flexray": __version__, "python": python_version(), **{name: version(name) for name in packages}}

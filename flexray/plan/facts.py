@@ -10,11 +10,11 @@ from transformers import LlamaConfig
 from flexray.config import RunConfig
 from flexray.data import Scan, scan, with_few_shots
 from flexray.engine.checkpoint import check_checkpoint
+from flexray.job import Job, fingerprint_parts
 from flexray.methods import Method, make_methods
 from flexray.pipeline.software import check_software
 from flexray.plan.output import DryFolder, open_dry, read_locks
 from flexray.plan.problems import Problems
-from flexray.run import Job, fingerprint_parts
 from flexray.sink import Manifest, committed_shards
 
 

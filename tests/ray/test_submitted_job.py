@@ -116,8 +116,8 @@ def end(starter):
 
 @pytest.fixture(scope="module")
 def generated(head, project, environment, tiny_model, tmp_path_factory):
-    """A job submitted with Ray's own command: its folder, with the data, and what was said. Its output is where
-    a night below out/ would put it."""
+    """A job submitted with Ray's own command: its folder, with the data, and what was said. Its output is
+    where a night below out/ would put it."""
     folder = tmp_path_factory.mktemp("generated")
     data = write(folder / "questions.jsonl", [question(i) for i in range(ROWS)])
     tree = make_tree(folder / "out", tiny_model, data, generation={"max_new_tokens": 3})

@@ -5,8 +5,8 @@ from importlib import metadata
 import pytest
 import torch
 
+from flexray.job import plan_job
 from flexray.pipeline.software import check_software, is_on_cpu
-from flexray.run import plan_job
 from flexray.sink import OutputFolder
 from flexray.types import ConfigError
 
