@@ -166,16 +166,17 @@ class RayConfig(Section):
     """Object store of the Ray started here, in MiB. null: Ray's default."""
     min_actors: int = Field(default=1, ge=1)
     """Engines that are started at once; each is a process with the model in it."""
-    max_actors: int = Field(default=1, ge=1)
-    """Engines at most, as far as the cluster has room and the rows are enough."""
+    max_actors: int | None = Field(default=None, ge=1)
+    """Engines at most, as far as the cluster has room and there are shards for them. null: one for each GPU
+    that the cluster has when the run starts; without GPUs min_actors."""
     num_gpus_per_actor: float | None = Field(default=None, ge=0)
-    """null: 1 if the cluster has a GPU, else 0."""
+    """null: 1 if the cluster has a GPU when the run starts, else 0."""
     num_cpus_per_actor: float = Field(default=1, gt=0)
     """CPUs that Ray sets aside for an engine."""
 
     @model_validator(mode="after")
     def _ordered(self) -> RayConfig:
-        if self.max_actors < self.min_actors:
+        if self.max_actors is not None and self.max_actors < self.min_actors:
             raise ValueError(f"max_actors ({self.max_actors}) is below min_actors ({self.min_actors})")
         return self
 

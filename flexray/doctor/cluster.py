@@ -40,7 +40,7 @@ def check_cluster(config: RunConfig | None) -> Iterator[Finding]:
             "fail", f"{what}; its Python is {found['python']}, here it is {platform.python_version()}"
         )
         return
-    if config is not None and joins and gpus:
+    if config is not None and joins and gpus and config.ray.max_actors:
         each = config.ray.num_gpus_per_actor
         wanted = config.ray.max_actors * (1 if each is None else each)
         if wanted > gpus:

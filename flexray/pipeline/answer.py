@@ -50,7 +50,7 @@ class Answerer:
         if self._model.device.type == "cpu":
             # Ray sets OMP_NUM_THREADS to the actor's CPUs, which are kept low so that reading and
             # writing have some too; the actors share the machine
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.ray.max_actors))
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // (config.ray.max_actors or 1)))
         self._engine = Engine(self._model, self._tokenizer, config.methods, config.generation, config.engine)
 
     def answer(self, shard: PreparedShard) -> AnsweredShard:

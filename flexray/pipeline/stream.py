@@ -12,9 +12,9 @@ import ray
 import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from flexray.compat import calls_at_once
 from flexray.config import RunConfig
 from flexray.logs import RunLabel, start_logging
+from flexray.pipeline.actors import actor_arguments, let_pools_grow, settle_actors, shards_a_call
 from flexray.pipeline.deaths import Attempt, DeathLedger, Piece
 from flexray.pipeline.failure import Failure, or_failure
 from flexray.pipeline.prepare import prepare_shard
@@ -25,8 +25,6 @@ from flexray.types import ShardSpec
 if TYPE_CHECKING:
     from flexray.pipeline.answer import Answerer
 
-CALL_BATCHES = 8
-CALLS_AN_ACTOR = 4
 COMPILE_SECONDS = 1800
 """How long Ray waits for a sign of life: the first shard compiles kernels."""
 
@@ -59,11 +57,10 @@ def answer_shards(
     settings.enable_progress_bars = False
     settings.print_on_execution_start = False
 
-    gpus = config.ray.num_gpus_per_actor
-    if gpus is None:
-        gpus = 1 if ray.cluster_resources().get("GPU") and config.model.device != "cpu" else 0
+    let_pools_grow(settings)
 
-    pool_options, stage_options = calls_at_once(2)
+    resources = ray.cluster_resources()
+    config = settle_actors(config, resources, len(shards))
     ledger = _start_ledger()
 
     def prepare(row: dict[str, bytes]) -> dict[str, bytes]:
@@ -81,17 +78,8 @@ def answer_shards(
         .map_batches(
             _AnswerStage,
             fn_constructor_args=(config, ledger, label),
-            batch_size=_shards_a_call(shards, config, on_gpu=bool(gpus)),
-            compute=ray.data.ActorPoolStrategy(
-                min_size=config.ray.min_actors,
-                max_size=config.ray.max_actors,
-                max_tasks_in_flight_per_actor=2,
-                enable_true_multi_threading=True,
-                **pool_options,
-            ),
-            **stage_options,
-            num_cpus=config.ray.num_cpus_per_actor,
-            num_gpus=gpus,
+            batch_size=shards_a_call(shards, config),
+            **actor_arguments(config, resources),
         )
         .map(commit_one, num_cpus=0.25)
     )
@@ -153,14 +141,6 @@ class _AnswerStage:
         self._begun = list(pieces)
         if pieces:
             ray.get(self._ledger.begin.remote(dict(pieces)))
-
-
-def _shards_a_call(shards: Sequence[ShardSpec], config: RunConfig, *, on_gpu: bool) -> int:
-    """Shards that an actor answers in one call, enough for several full batches; but no more than leave
-    each actor several calls."""
-    rows = CALL_BATCHES * (config.engine.max_rows or (512 if on_gpu else 32))
-    several = len(shards) // (CALLS_AN_ACTOR * config.ray.max_actors)
-    return max(1, min(rows // config.data.shard_rows, several))
 
 
 def _start_ledger() -> Any:

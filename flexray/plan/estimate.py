@@ -92,7 +92,7 @@ def from_measured(found: Measured, config: RunConfig, rows: int, shards: int) ->
     Args:
         rows, shards: what is left.
     """
-    actors = min(config.ray.max_actors, shards)
+    actors = min(config.ray.max_actors or config.ray.min_actors, shards)
     basis = f"measured: median of {found.shards} committed shards of {found.name}, on {found.device}" + (
         f"; that run differs in {', '.join(found.unlike)}" if found.unlike else ""
     )
@@ -119,7 +119,7 @@ def from_peak(
         return None
     tokens = work.prefill_tokens + work.answer_tokens
     seconds_each = 2 * memory.parameters * tokens / (PEAK_SHARE * peak)
-    actors = min(config.ray.max_actors, shards)
+    actors = min(config.ray.max_actors or config.ray.min_actors, shards)
     basis = (
         f"rough, not measured: 2 x {memory.parameters / 1e6:,.0f} million parameters x {tokens:,.0f} tokens "
         f"for a question (answers as long as they may be), at {PEAK_SHARE:.0%} of the {peak / 1e12:.0f} "

@@ -63,7 +63,7 @@ def test_what_is_left_out_has_its_default(load):
         ("data.name", "a/b", "'a/b'"),
         ("prompt.question_template", "Q:", "needs the slot {question} exactly once"),
         ("prompt.cue", "", "''"),
-        ("ray.min_actors", 3, "max_actors (1) is below min_actors (3)"),
+        ("ray", {"min_actors": 3, "max_actors": 1}, "max_actors (1) is below min_actors (3)"),
         ("model", "folder", "'folder'"),
     ],
 )
