@@ -59,7 +59,7 @@ def write_questions(path: Path, rows: int) -> Path:
     return path
 
 
-def make_config(folder: Path, model: Path, rows: int, shard_rows: int, actors: int) -> RunConfig:
+def make_config(folder: Path, model: Path, rows: int, shard_rows: int) -> RunConfig:
     """W1 by words: a context of about 136 tokens, 16 new tokens, nothing stops an answer but EOS."""
     shots = [{"question": " ".join(WORDS), "answer": "an answer of some words"} for _ in range(4)]
     tree: dict[str, Any] = {
@@ -69,7 +69,7 @@ def make_config(folder: Path, model: Path, rows: int, shard_rows: int, actors: i
         "prompt": {"instruction": "Answer each question with a short phrase.", "few_shots": shots},
         "generation": {"max_new_tokens": 16, "stop_at_newline": False},
         "engine": {"strict": True},
-        "ray": {"object_store_mb": 512, "min_actors": actors, "max_actors": actors},
+        "ray": {"object_store_mb": 512},
     }
     write_questions(folder / "questions.jsonl", rows)
     return parse_config(tree, source="benchmark")
@@ -87,7 +87,7 @@ class Rate:
     """Seconds from the last answer to the last commit."""
 
 
-def measure_job(config: RunConfig) -> Rate:
+def measure_job(config: RunConfig, actors: int) -> Rate:
     """Run the job, check its output, and take its rate."""
     folder = OutputFolder(config.output)
     job = plan_job(config, folder)
@@ -104,7 +104,7 @@ def measure_job(config: RunConfig) -> Rate:
     for manifest in committed_shards(folder, record.fingerprint).values():
         stats = manifest.engine_stats
         answered[stats["process"]].append((stats["answered_at"], manifest.rows, stats["seconds"]))
-    assert len(answered) == config.ray.max_actors, f"only {len(answered)} actors had anything to do"
+    assert len(answered) == actors, f"only {len(answered)} actors had anything to do"
     rates, shares = [], []
     for shards in map(sorted, answered.values()):
         half = len(shards) // SHARDS_A_CALL // 2 * SHARDS_A_CALL
@@ -158,8 +158,8 @@ def main(
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         model = save_model(folder / "model", name, "cuda" if on_gpu else "cpu")
-        config = make_config(folder, model, rows, shard_rows, actors)
-        job = measure_job(config)
+        config = make_config(folder, model, rows, shard_rows)
+        job = measure_job(config, actors)
         bare = measure_bare(config, at_once)
     result = {
         "machine": describe_machine(),
