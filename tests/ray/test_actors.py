@@ -2,12 +2,15 @@
 
 import json
 
+import pytest
+
 from flexray.run import run
 from tests.ray.jobs import assert_whole, make_config, manifests, question, write
 
 ROWS = 32
 
 
+@pytest.mark.slow
 def test_a_pool_grows_while_there_is_work_and_each_actor_has_some(inject, tiny_model, tmp_path):
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
     inject({"point": "pipeline.answer", "action": "sleep:0.5", "times": None})

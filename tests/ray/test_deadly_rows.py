@@ -1,9 +1,12 @@
 """What kills its process: a row that does each time becomes an error row, and all others are answered."""
 
+import pytest
+
 from flexray.run import run
 from tests.ray.jobs import assert_whole, make_config, question, rows_of, write
 
 
+@pytest.mark.slow
 def test_a_row_that_kills_its_actor_each_time_becomes_an_error_row(inject, tiny_model, tmp_path):
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(6)])
     inject({"point": "pipeline.answer", "match": {"row_ids": "*test/q4*"}, "action": "kill", "times": None})

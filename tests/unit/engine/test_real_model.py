@@ -62,7 +62,7 @@ def models(smollm2):
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory):
     config = DataConfig(name="demo", files=[str(PROJECT / "jobs" / "data" / "demo.jsonl")], shard_rows=100)
-    found = [q for shard in scan(config).shards for q in read_shard(shard, config)][:: 1 if ALL else 12]
+    found = [q for shard in scan(config).shards for q in read_shard(shard, config)][:: 1 if ALL else 18]
     if WEBQUESTIONS.exists():
         records = json.loads(WEBQUESTIONS.read_text())
         for record in records:
@@ -71,7 +71,7 @@ def questions(tmp_path_factory):
         path.write_text(json.dumps(records))
         fields = Fields(id="qId", question="qText")
         config = DataConfig(name="webqa", files=[str(path)], fields=fields, shard_rows=200)
-        found += [q for s in scan(config).shards for q in read_shard(s, config)][:: 1 if ALL else 32]
+        found += [q for s in scan(config).shards for q in read_shard(s, config)][:: 1 if ALL else 48]
     assert not [q.error for q in found if q.error]
     return found
 
