@@ -35,11 +35,12 @@ from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
 from flexray.job import plan_job
 from flexray.pipeline import answer_shards, connect
+from flexray.pipeline.actors import CALL_BATCHES
 from flexray.pipeline.prepare import make_prompt_builder
 from flexray.run import Commit
 from flexray.sink import OutputFolder, committed_shards, verify
 
-SHARDS_A_CALL = 8  # as flexray.pipeline.stream chooses for shards as large as a batch
+SHARDS_A_CALL = CALL_BATCHES  # as shards are as large as a batch
 WORDS = [
     "which", "city", "river", "mountain", "king", "book", "song", "year", "language", "country", "people",
     "war", "film", "team", "name", "old", "new",
@@ -105,14 +106,14 @@ def measure_job(config: RunConfig, actors: int) -> Rate:
         stats = manifest.engine_stats
         answered[stats["process"]].append((stats["answered_at"], manifest.rows, stats["seconds"]))
     assert len(answered) == actors, f"only {len(answered)} actors had anything to do"
-    rates, shares = [], []
+    rates, shares, ends = [], [], []
     for shards in map(sorted, answered.values()):
         half = len(shards) // SHARDS_A_CALL // 2 * SHARDS_A_CALL
         taken = shards[-1][0] - shards[half - 1][0]
         rates.append(sum(rows for _, rows, _ in shards[half:]) / taken)
         shares.append(sum(seconds for *_, seconds in shards[half:]) / taken)
-    last = max(shards[-1][0] for shards in map(sorted, answered.values()))
-    return Rate(sum(rates), statistics.mean(shares), commit_lag=committed - last)
+        ends.append(shards[-1][0])
+    return Rate(sum(rates), statistics.mean(shares), commit_lag=committed - max(ends))
 
 
 def measure_bare(config: RunConfig, at_once: int) -> float:

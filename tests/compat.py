@@ -17,6 +17,8 @@ from xml.etree import ElementTree
 
 from packaging.requirements import Requirement
 
+from benchmarks.machine import describe_commit
+
 PROJECT = Path(__file__).resolve().parent.parent
 TESTS = [
     "tests/unit/engine",
@@ -141,7 +143,7 @@ def main() -> int:
             continue
         told, seconds = run_tests(combination, make_environment(combination), arguments.tests)
         versions = f" {combination.torch} | {combination.transformers} | {combination.ray} |"
-        rows[combination.name] = f"{versions} {told} |"
+        rows[combination.name] = f"{versions} {told}; commit {describe_commit()} |"
         print(f"{combination.name}: {versions} {told}, {seconds:.0f} s", flush=True)
     if not arguments.tests:
         print(write_table(rows))

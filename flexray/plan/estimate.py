@@ -92,11 +92,10 @@ def from_measured(found: Measured, config: RunConfig, rows: int, shards: int) ->
     Args:
         rows, shards: what is left.
     """
-    actors = min(config.ray.max_actors or config.ray.min_actors, shards)
     basis = f"measured: median of {found.shards} committed shards of {found.name}, on {found.device}" + (
         f"; that run differs in {', '.join(found.unlike)}" if found.unlike else ""
     )
-    return _estimate(basis, False, found.rows_per_second, actors, rows, config, found.device != "cpu")
+    return _estimate(basis, False, found.rows_per_second, rows, shards, config, found.device != "cpu")
 
 
 def from_peak(
@@ -119,18 +118,18 @@ def from_peak(
         return None
     tokens = work.prefill_tokens + work.answer_tokens
     seconds_each = 2 * memory.parameters * tokens / (PEAK_SHARE * peak)
-    actors = min(config.ray.max_actors or config.ray.min_actors, shards)
     basis = (
         f"rough, not measured: 2 x {memory.parameters / 1e6:,.0f} million parameters x {tokens:,.0f} tokens "
         f"for a question (answers as long as they may be), at {PEAK_SHARE:.0%} of the {peak / 1e12:.0f} "
         f"TFLOP/s of {device.name}"
     )
-    return _estimate(basis, True, methods / seconds_each, actors, questions * methods, config, True)
+    return _estimate(basis, True, methods / seconds_each, questions * methods, shards, config, True)
 
 
 def _estimate(
-    basis: str, rough: bool, rate: float, actors: int, rows: int, config: RunConfig, on_gpu: bool
+    basis: str, rough: bool, rate: float, rows: int, shards: int, config: RunConfig, on_gpu: bool
 ) -> Estimate:
+    actors = min(config.ray.max_actors or config.ray.min_actors, shards)
     seconds = rows / (rate * actors)
     gpus = 1.0 if config.ray.num_gpus_per_actor is None else config.ray.num_gpus_per_actor
     return Estimate(
