@@ -48,11 +48,13 @@ class EngineResult:
     mask_misses: int
     graphs: int
     """Compiled during the repeats; 0 if the warm-up met every shape."""
-    max_rows: int
+    max_num_seqs: int
     pool_slots: int
 
 
-def make_engine(model: LlamaForCausalLM, method: Method, work: Work, max_rows: int | None = None) -> Engine:
+def make_engine(
+    model: LlamaForCausalLM, method: Method, work: Work, max_num_seqs: int | None = None
+) -> Engine:
     """An engine that uses flex or fails, and that no token stops."""
     layout, positions = method
     return Engine(
@@ -60,7 +62,7 @@ def make_engine(model: LlamaForCausalLM, method: Method, work: Work, max_rows: i
         NoStops(),  # type: ignore[arg-type]
         [MethodConfig(layout=layout, positions=positions)],
         GenerationConfig(max_new_tokens=work.new_tokens, stop_at_newline=False),
-        EngineConfig(strict=True, max_rows=max_rows),
+        EngineConfig(strict=True, max_num_seqs=max_num_seqs),
     )
 
 
@@ -71,10 +73,10 @@ def measure_engine(
     sizes: Sizes,
     *,
     samples: int,
-    max_rows: int | None = None,
+    max_num_seqs: int | None = None,
 ) -> EngineResult:
     """Samples per second of one method; every run has new samples."""
-    engine = make_engine(model, method, work, max_rows)
+    engine = make_engine(model, method, work, max_num_seqs)
     vocab_size = model.config.vocab_size
     warm = [work.prompts(samples, vocab_size, seed) for seed in range(sizes.warm_ups)]
     warm_up = sum(seconds(lambda p=p: _answer(engine, p, work)) for p in warm)
@@ -89,8 +91,6 @@ def measure_engine(
     taken = repeated(lambda: _answer(engine, next(fresh), work), at_most=sizes.seconds, repeats=3)
     prefill = (stats.prefill_seconds - prefill) / len(taken)
     decode = (stats.decode_seconds - decode) / len(taken)
-    desk = engine._desk
-    assert desk is not None
     return EngineResult(
         layout=method[0],
         positions=method[1],
@@ -107,8 +107,8 @@ def measure_engine(
         mask_hits=cache.hits - hits,
         mask_misses=cache.misses - misses,
         graphs=_graphs() - graphs,
-        max_rows=engine.budget.max_rows,
-        pool_slots=desk.pool.num_slots,
+        max_num_seqs=engine.fallback.sizes.max_num_seqs,
+        pool_slots=engine.runner.kv_cache.num_slots,
     )
 
 

@@ -22,14 +22,14 @@ class GrowthResult:
 
 
 def measure_growth(model: LlamaForCausalLM, axis: str, value: int, sizes: Sizes) -> GrowthResult:
-    """shared_context/restart with one value of one axis: a field of Work, or `max_rows`."""
-    work, samples, max_rows = W1, sizes.growth_samples, None
-    if axis == "max_rows":
-        max_rows = value
+    """shared_context/restart with one value of one axis: a field of Work, or `max_num_seqs`."""
+    work, samples, max_num_seqs = W1, sizes.growth_samples, None
+    if axis == "max_num_seqs":
+        max_num_seqs = value
         samples = min(max(4 * value, 16), 2 * sizes.growth_samples)
     else:
         work = dataclasses.replace(W1, **{axis: value})
-    result = measure_engine(model, METHODS[0], work, sizes, samples=samples, max_rows=max_rows)
+    result = measure_engine(model, METHODS[0], work, sizes, samples=samples, max_num_seqs=max_num_seqs)
     return GrowthResult(
         value=value,
         samples=samples,

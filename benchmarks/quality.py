@@ -54,7 +54,7 @@ class Bench:
     def job(self, name: str, recipes: Sequence[str], *settings: str) -> RunConfig:
         """A job of these recipes, to its end."""
         paths = [str(RECIPES / f"{recipe}.yaml") for recipe in recipes]
-        config = load_config(paths, [f"output={self.out / name}", "engine.max_rows=128", *settings])
+        config = load_config(paths, [f"output={self.out / name}", "engine.max_num_seqs=128", *settings])
         start = time.perf_counter()
         result = run(config)
         rows = result.rows_before + result.rows_now

@@ -14,7 +14,7 @@ AXIS_TITLES = {
     "paraphrases": "paraphrases of a sample",
     "context": "tokens of the context",
     "new_tokens": "new tokens",
-    "max_rows": "max_rows",
+    "max_num_seqs": "max_num_seqs",
 }
 
 
@@ -129,7 +129,7 @@ def _engine(entry: dict[str, Any], device: str) -> Table:
             f"{row['decode_seconds']:.2f}",
             f"{row['other_seconds']:.2f}",
             f"{row['peak_bytes'] / 2**30:.1f}",
-            str(row["max_rows"]),
+            str(row["max_num_seqs"]),
             str(row["pool_slots"]),
             f"{row['mask_hits']}/{row['mask_misses']}",
             str(row["graphs"]),

@@ -113,26 +113,26 @@ class Sizes:
     """Runs of the engine before a figure is taken."""
     growth_samples: int
     axes: dict[str, tuple[int, ...]]
-    """What grows: a field of Work, or `max_rows`."""
+    """What grows: a field of Work, or `max_num_seqs`."""
 
 
 GPU_AXES = {
     "paraphrases": (1, 2, 5, 10, 20),
     "context": (0, 128, 512, 2048, 4096),
     "new_tokens": (1, 4, 16, 64),
-    "max_rows": (1, 8, 64, 256, 512, 1024),
+    "max_num_seqs": (1, 8, 64, 256, 512, 1024),
 }
 CPU_AXES = {
     "paraphrases": (1, 2, 5, 10),
     "context": (0, 128, 512),
     "new_tokens": (1, 4, 16),
-    "max_rows": (1, 8, 32),
+    "max_num_seqs": (1, 8, 32),
 }
 QUICK_AXES: dict[str, tuple[int, ...]] = {
     "paraphrases": (1, 5),
     "context": (0, 128),
     "new_tokens": (1, 16),
-    "max_rows": (1, 8),
+    "max_num_seqs": (1, 8),
 }
 
 GPU = Sizes(

@@ -149,11 +149,12 @@ class EngineConfig(Section):
     """What computes attention: flex (compiled FlexAttention), sdpa or eager; if one fails, the next."""
     strict: bool = False
     """Fail the run instead of falling back to another backend."""
-    max_rows: int | None = Field(default=None, ge=1)
-    """Answers decoded at once. null: 512 on GPU, 32 on CPU, less if the memory is short."""
-    max_prefill_tokens: int | None = Field(default=None, ge=128)
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    """Questions worked on at once, and sequences decoded in one batch. null: 512 on GPU, 32 on CPU, less if
+    the memory is short."""
+    max_num_batched_tokens: int | None = Field(default=None, ge=128)
     """Tokens in one packed prefill. null: 32768 on GPU, 2048 on CPU."""
-    memory_fraction: float = Field(default=0.9, gt=0, le=1)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Of the GPU's memory that is free beside the weights: the share for KV pool and activations."""
 
 

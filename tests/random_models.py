@@ -96,7 +96,7 @@ def make_engine():
     def make(
         model, *, layout="shared_context", positions="restart", methods=None, max_new_tokens=6, **engine
     ):
-        engine = {"backend": "flex", "strict": True, "max_rows": 8, **engine}
+        engine = {"backend": "flex", "strict": True, "max_num_seqs": 8, **engine}
         if methods is None:
             methods = [MethodConfig(layout=layout, positions=positions)]
         generation = GenerationConfig(max_new_tokens=max_new_tokens)

@@ -81,7 +81,7 @@ def _answers(task: dict[str, Any], backend: Backend, device: torch.device) -> li
         Bytes(),  # type: ignore[arg-type]
         METHODS,
         GenerationConfig(max_new_tokens=6, stop_at_newline=False),
-        EngineConfig(backend=backend, strict=True, max_rows=8, max_prefill_tokens=256),
+        EngineConfig(backend=backend, strict=True, max_num_seqs=8, max_num_batched_tokens=256),
     )
     answers = engine.generate(_prompts())
     return [generation.token_ids for methods in answers for method in methods for generation in method]

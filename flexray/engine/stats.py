@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexray.engine.fallback import LADDER
+from flexray.engine.fallback import BACKENDS
 from flexray.types import Backend
 
 
@@ -31,7 +31,7 @@ class EngineStats:
     @classmethod
     def zero(cls, device: torch.device) -> EngineStats:
         """All counters at 0."""
-        return cls({b: torch.zeros(1, dtype=torch.int64, device=device) for b in LADDER})
+        return cls({b: torch.zeros(1, dtype=torch.int64, device=device) for b in BACKENDS})
 
     def to_dict(self) -> dict[str, Any]:
         """For a manifest: plain numbers."""

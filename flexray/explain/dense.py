@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from flexray.engine import llama
-from flexray.engine.attention import AttentionPlan, dense_view, flexray_attention
 from flexray.explain.stream import Stream
+from flexray.models import llama
+from flexray.models.attention import AttentionMetadata, flexray_attention, make_dense_mask
 
 WATCHED_NAME = "flexray_watched"
 QUERIES_AT_ONCE = 512
@@ -25,8 +25,8 @@ QUERIES_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _WatchedPlan(AttentionPlan):
-    """The plan of a pass of which some queries are watched."""
+class _WatchedMetadata(AttentionMetadata):
+    """Attention metadata of a pass of which some queries are watched."""
 
     watched: Tensor  # int64 [W], queries of this pass
     member: Tensor  # float32 [S, R], 1 where a key is of a region
@@ -60,17 +60,17 @@ def dense_pass(model: llama.LlamaLike, stream: Stream) -> tuple[Tensor, Tensor]:
         for start in range(0, S, QUERIES_AT_ONCE):
             stop = min(S, start + QUERIES_AT_ONCE)
             tables = stream.tables(device, start, stop)
-            plan = _WatchedPlan(
+            metadata = _WatchedMetadata(
                 backend="eager",
-                write_slots=torch.arange(start, stop, device=device),
+                slot_mapping=torch.arange(start, stop, device=device),
                 calls=torch.zeros(1, dtype=torch.int64, device=device),
-                dense=dense_view(torch.arange(S, device=device)[None], 1, *tables, biased=True),
+                dense=make_dense_mask(torch.arange(S, device=device)[None], 1, *tables, biased=True),
                 watched=queries[(start <= queries) & (queries < stop)] - start,
                 member=member,
             )
-            out = llama.forward(model, ids[:, start:stop], positions[:, start:stop], plan, keys, values)
-            hidden.append(out[0, plan.watched])
-            shares.append(torch.stack(plan.shares))
+            out = llama.forward(model, ids[:, start:stop], positions[:, start:stop], metadata, keys, values)
+            hidden.append(out[0, metadata.watched])
+            shares.append(torch.stack(metadata.shares))
     return torch.cat(hidden), torch.cat(shares, dim=1)
 
 
@@ -82,28 +82,38 @@ def watched_attention(
     attention_mask: Tensor | None,
     *,
     scaling: float,
-    plan: _WatchedPlan,
-    key_pool: Tensor,
+    metadata: _WatchedMetadata,
+    key_cache: Tensor,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """flexray's attention; and what it weighs the keys with, added up by region."""
     out = flexray_attention(
-        module, query, key, value, attention_mask, scaling=scaling, plan=plan, key_pool=key_pool, **kwargs
+        module,
+        query,
+        key,
+        value,
+        attention_mask,
+        scaling=scaling,
+        metadata=metadata,
+        key_cache=key_cache,
+        **kwargs,
     )
-    plan.shares.append(_shares(query, key_pool, scaling, plan))  # the pool has this pass's keys by now
+    metadata.shares.append(
+        _shares(query, key_cache, scaling, metadata)
+    )  # the cache has this pass's keys by now
     return out
 
 
-def _shares(query: Tensor, keys: Tensor, scale: float, plan: _WatchedPlan) -> Tensor:
+def _shares(query: Tensor, keys: Tensor, scale: float, metadata: _WatchedMetadata) -> Tensor:
     """float32 [W, R], from query [1, H, T, D] and keys [K, S, D]."""
-    assert plan.dense is not None
-    assert plan.dense.bias is not None
-    (K, S, D), H, W = keys.shape, query.shape[1], len(plan.watched)
-    watched = query[0, :, plan.watched].float().reshape(K, H // K * W, D)
+    assert metadata.dense is not None
+    assert metadata.dense.bias is not None
+    (K, S, D), H, W = keys.shape, query.shape[1], len(metadata.watched)
+    watched = query[0, :, metadata.watched].float().reshape(K, H // K * W, D)
     scores = (watched @ keys.float().transpose(1, 2) * scale).reshape(H, W, S)
-    scores = scores + plan.dense.bias[0, :, plan.watched]
-    scores = scores.masked_fill(~plan.dense.mask[0, :, plan.watched], float("-inf"))
-    return scores.softmax(-1).mean(0) @ plan.member
+    scores = scores + metadata.dense.bias[0, :, metadata.watched]
+    scores = scores.masked_fill(~metadata.dense.mask[0, :, metadata.watched], float("-inf"))
+    return scores.softmax(-1).mean(0) @ metadata.member
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flexray.methods import Choice, Draw
+from flexray.methods import Fusion, SamplingParams
 from flexray.types import Backend, FinishReason, Generation
 
 SHARE_DIGITS = 6
@@ -79,7 +79,7 @@ class Answer:
 
     generation: Generation
     text: str
-    draw: Draw | None  # how its tokens were drawn; None: each is the best one
+    draw: SamplingParams | None  # how its tokens were drawn; None: each is the best one
     steps: tuple[Step, ...]  # empty if the engine could not answer
     branches: tuple[Branch, ...]  # several if paraphrases choose each token together
 
@@ -121,7 +121,7 @@ class Explanation:
     accepted: tuple[str, ...] | None  # answers; None: nothing to score against
     method: str
     methods: tuple[str, ...]  # of the recipe
-    choice: Choice  # how tokens are chosen
+    fusion: Fusion | None  # how sequences choose tokens together
     parts: tuple[str, ...]  # P names: what attention is divided among
     segments: tuple[Segment, ...]  # those that all branches have in common, in stream order
     answers: tuple[Answer, ...]  # several if each paraphrase has an answer of its own

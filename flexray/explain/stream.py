@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexray.masks.layout import CONTEXT_CODE, Trunk, View, lay_out
+from flexray.masks.layout import CONTEXT_ID, AttentionScope, SharedPrefix, lay_out
 from flexray.masks.picture import MaskPicture
 from flexray.masks.visibility import KeyTables, QueryTables, dense_mask
 from flexray.types import Prompt
@@ -83,7 +83,7 @@ class Stream:
 
 
 def make_stream(
-    prompt: Prompt, trunk: Trunk, views: tuple[View, ...], answers: Sequence[Sequence[int]]
+    prompt: Prompt, prefix: SharedPrefix, scopes: tuple[AttentionScope, ...], answers: Sequence[Sequence[int]]
 ) -> Stream:
     """Lay a prompt out with the beginnings of its branches' answers.
 
@@ -91,33 +91,35 @@ def make_stream(
         answers: [B], for each branch the generated tokens that it goes on from. With n of them it has n + 1
             queries.
     """
-    shape = lay_out(prompt, trunk, views, max(map(len, answers))).shape
+    layout = lay_out(prompt, prefix, scopes, max(map(len, answers))).layout
     parts = _Parts()
-    if shape.sees_context:
-        parts.add("context", None, prompt.context, 0, CONTEXT_CODE, CONTEXT_CODE, 0)
+    if layout.sees_context:
+        parts.add("context", None, prompt.context, 0, CONTEXT_ID, CONTEXT_ID, 0)
     first = 0  # own token that the next part begins with
     for number, segment in enumerate(prompt.segments):
-        part = shape.paraphrase_parts[number]
-        if not shape.sees_context:
-            slot = int(shape.copy_slots[number])
-            parts.add(f"C{number + 1}", None, prompt.context, slot, part, part, shape.first_order + slot)
+        part = layout.paraphrase_segments[number]
+        if not layout.sees_context:
+            slot = int(layout.copy_slots[number])
+            parts.add(
+                f"C{number + 1}", None, prompt.context, slot, part, part, layout.first_causal_index + slot
+            )
         parts.add(
             f"P{number + 1}",
             None,
             segment,
-            int(shape.positions[first]),
+            int(layout.positions[first]),
             part,
             part,
-            shape.first_order + int(shape.slots[first]),
+            layout.first_causal_index + int(layout.slots[first]),
         )
         first += len(segment)
     queries = []
     for branch, answer in enumerate(answers):
-        end = int(shape.cue_ends[branch])
-        seen, own = int(shape.seen_parts[end]), int(shape.slot_parts[shape.slots[end]])
-        biases = shape.biases[:, end]
-        position = int(shape.answer_positions[branch]) - len(prompt.cue)
-        order = shape.first_order + int(shape.answer_slots[branch]) - len(prompt.cue)
+        end = int(layout.logits_indices[branch])
+        seen, own = int(layout.visible_segments[end]), int(layout.slot_segments[layout.slots[end]])
+        biases = layout.biases[:, end]
+        position = int(layout.answer_positions[branch]) - len(prompt.cue)
+        order = layout.first_causal_index + int(layout.answer_slots[branch]) - len(prompt.cue)
         parts.add("cue", branch, prompt.cue, position, seen, own, order, biases)
         queries.append(np.arange(parts.size - 1, parts.size + len(answer)))
         parts.add(

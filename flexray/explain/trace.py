@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexray.engine import llama
 from flexray.explain.dense import dense_pass
 from flexray.explain.explanation import Answer, Branch, Candidate, Segment, Step, Token
 from flexray.explain.stream import Region, Stream, make_stream
-from flexray.methods import TOGETHER, Choice, Method
+from flexray.methods import Fusion, Method
+from flexray.models import llama
 from flexray.types import Generation, Prompt
 
 TextOf = Callable[[Sequence[int]], str]
@@ -46,15 +46,15 @@ def trace(
         top: candidates of each step.
         text_of: the text of tokens, as it is. answer_text: that of an answer, as it is scored.
     """
-    views = method.views(prompt)
-    weights = method.weights(prompt) if method.weights else (1 / len(views),) * len(views)
+    scopes = method.scopes(prompt)
+    weights = method.weights(prompt) if method.weights else (1 / len(scopes),) * len(scopes)
     failed = any(generation.error for generation in generations)
     # which branches each answer has: all of them, or the one of its own
-    together = method.choice in TOGETHER
-    groups = [range(len(views))] if together else [range(b, b + 1) for b in range(len(views))]
-    said = [() if failed else generations[0 if together else b].token_ids for b in range(len(views))]
-    draws = method.draws(prompt) if method.draws else ()
-    stream = make_stream(prompt, method.trunk, views, [ids[:-1] for ids in said])
+    together = method.fusion is not None
+    groups = [range(len(scopes))] if together else [range(b, b + 1) for b in range(len(scopes))]
+    said = [() if failed else generations[0 if together else b].token_ids for b in range(len(scopes))]
+    sampling = method.sampling(prompt) if method.sampling else ()
+    stream = make_stream(prompt, method.prefix, scopes, [ids[:-1] for ids in said])
     shared = [region for region in stream.regions if region.branch is None]
 
     if failed:
@@ -66,12 +66,12 @@ def trace(
             Answer(
                 generation=generation,
                 text=answer_text(generation.token_ids),
-                draw=draws[group[0]] if draws and draws[group[0]].temperature else None,
+                draw=sampling[group[0]] if sampling and sampling[group[0]].temperature else None,
                 steps=tuple(
                     _step(
                         _log_scores(
                             llama.logits(model, hidden[[starts[b] + t for b in group]]),
-                            method.choice,
+                            method.fusion,
                             [weights[b] for b in group],
                         ),
                         token_id,
@@ -82,7 +82,7 @@ def trace(
                 ),
                 branches=tuple(
                     Branch(
-                        paraphrase=None if (only := views[b].paraphrase) is None else only + 1,
+                        paraphrase=None if (only := scopes[b].paraphrase) is None else only + 1,
                         weight=weights[b] if together else 1.0,
                         segments=_own_segments(stream, b, said[b], text_of),
                         attention=_columns(stream, shares[:, starts[b] : starts[b + 1]], shared, b),
@@ -100,12 +100,12 @@ def trace(
 
 
 @torch.no_grad()
-def _log_scores(logits_BV: Tensor, choice: Choice, weights: Sequence[float]) -> Tensor:
+def _log_scores(logits_BV: Tensor, fusion: Fusion | None, weights: Sequence[float]) -> Tensor:
     """Log probabilities [V] of the next token of B branches that choose together (max: not normalised)."""
     logits_BV = logits_BV.float()
-    if choice == "max":
+    if fusion == "max":
         return logits_BV.log_softmax(-1).amax(0)
-    if choice == "mean":
+    if fusion == "mean":
         return (torch.tensor(weights, device=logits_BV.device) @ logits_BV).log_softmax(-1)
     return logits_BV[0].log_softmax(-1)
 

@@ -8,7 +8,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from flexray.masks.layout import ALL, CONTEXT_CODE, FIRST_BRANCH, Trunk, View, lay_out
+from flexray.masks.layout import (
+    ALL_PARAPHRASES,
+    CONTEXT_ID,
+    FIRST_ANSWER,
+    AttentionScope,
+    SharedPrefix,
+    lay_out,
+)
 from flexray.masks.visibility import KeyTables, QueryTables, dense_mask
 from flexray.types import Prompt
 
@@ -34,41 +41,43 @@ def draw_mask(
     """Evaluate the engine's own visibility rule on the whole stream of one sample.
 
     Args:
-        generated: how many tokens of the answer to add behind the cue (their ids are shown as -1).
+        generated: how many tokens of the answer to add behind the answer prefix (their ids are shown as -1).
     """
     copies, continuous = layout == "full_prompt", positions == "continuous"
-    trunk = Trunk(copies and continuous, continuous, cross_attention)
-    sample = lay_out(prompt, trunk, (View(),), max(1, generated))
-    shape = sample.shape
+    prefix = SharedPrefix(copies and continuous, continuous, cross_attention)
+    packed = lay_out(prompt, prefix, (AttentionScope(),), max(1, generated))
+    layout_ = packed.layout
     num_context = len(prompt.context)
     ids: list[int] = []
     places: list[int] = []
-    codes: list[int] = []
+    segment_ids: list[int] = []
     names: list[str] = []
 
-    def add(tokens: list[int], at: list[int], code: int, name: str) -> None:
+    def add(tokens: list[int], at: list[int], segment_id: int, name: str) -> None:
         ids.extend(tokens)
         places.extend(at)
-        codes.extend([code] * len(tokens))
+        segment_ids.extend([segment_id] * len(tokens))
         names.extend([name] * len(tokens))
 
     if not copies:
-        add(list(prompt.context), list(range(num_context)), CONTEXT_CODE, "context")
+        add(list(prompt.context), list(range(num_context)), CONTEXT_ID, "context")
     first = 0
     for number, segment in enumerate(prompt.segments):
-        part = shape.paraphrase_parts[number]
+        segment_id = layout_.paraphrase_segments[number]
         if copies:
-            start = int(shape.copy_slots[number]) if len(shape.copy_slots) else 0
-            add(list(prompt.context), list(range(start, start + num_context)), part, f"C{number + 1}")
+            start = int(layout_.copy_slots[number]) if len(layout_.copy_slots) else 0
+            add(list(prompt.context), list(range(start, start + num_context)), segment_id, f"C{number + 1}")
         own = slice(first, first := first + len(segment))
-        add(sample.token_ids[own].tolist(), shape.positions[own].tolist(), part, f"P{number + 1}")
-    add(sample.token_ids[first:].tolist(), shape.positions[first:].tolist(), FIRST_BRANCH, "answer")
-    start = int(shape.answer_positions[0])
-    add([-1] * generated, list(range(start, start + generated)), FIRST_BRANCH, "answer")
+        add(packed.token_ids[own].tolist(), layout_.positions[own].tolist(), segment_id, f"P{number + 1}")
+    add(packed.token_ids[first:].tolist(), layout_.positions[first:].tolist(), FIRST_ANSWER, "answer")
+    start = int(layout_.answer_positions[0])
+    add([-1] * generated, list(range(start, start + generated)), FIRST_ANSWER, "answer")
 
-    code_L = torch.tensor(codes, dtype=torch.int32)
-    order_L = torch.arange(len(ids), dtype=torch.int32)
-    queries = QueryTables.zeros((1, len(ids)), code_L.device)
-    queries.refresh(torch.where(code_L == FIRST_BRANCH, ALL, code_L), code_L, order_L, None)
-    mask = dense_mask(queries, KeyTables(code_L, order_L), torch.arange(len(ids))[None])
+    segment_L = torch.tensor(segment_ids, dtype=torch.int32)
+    index_L = torch.arange(len(ids), dtype=torch.int32)
+    queries = QueryTables.zeros((1, len(ids)), segment_L.device)
+    queries.refresh(
+        torch.where(segment_L == FIRST_ANSWER, ALL_PARAPHRASES, segment_L), segment_L, index_L, None
+    )
+    mask = dense_mask(queries, KeyTables(segment_L, index_L), torch.arange(len(ids))[None])
     return MaskPicture(mask[0, 0].numpy(), np.asarray(ids), np.asarray(places), names)

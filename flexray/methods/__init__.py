@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from flexray.config import MethodConfig
-from flexray.methods.attention import attention
+from flexray.methods.fused_attention import attention
 from flexray.methods.logits import average, maximum, weighted_average
-from flexray.methods.method import DRAWN, TOGETHER, Answers, Choice, Draw, Method
+from flexray.methods.method import GREEDY, Answers, Fusion, Method, SamplingParams
 from flexray.methods.sampled import confidence, sampled
 from flexray.methods.single import most_confident, origin, per_prompt
 from flexray.types import ConfigError
@@ -58,19 +58,18 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
 
 
 def answers_of(name: str) -> Answers:
-    """What the branches of a method are, by the `method` of its rows."""
+    """What the sequences of a method are, by the `method` of its rows."""
     kind = name.partition("/")[0]
     return METHODS[kind](MethodConfig(kind=kind)).answers
 
 
 __all__ = [
-    "DRAWN",
+    "GREEDY",
     "METHODS",
-    "TOGETHER",
     "Answers",
-    "Choice",
-    "Draw",
+    "Fusion",
     "Method",
+    "SamplingParams",
     "answers_of",
     "make_methods",
 ]

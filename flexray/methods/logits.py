@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flexray.config import MethodConfig
-from flexray.masks.layout import Trunk
+from flexray.masks.layout import SharedPrefix
 from flexray.methods.method import Method
 from flexray.methods.single import each_alone
 from flexray.types import Prompt
@@ -11,12 +11,12 @@ from flexray.types import Prompt
 
 def average(config: MethodConfig) -> Method:
     """avg: the mean of the raw logits."""
-    return Method(name=config.name, trunk=Trunk(), views=each_alone, choice="mean")
+    return Method(name=config.name, prefix=SharedPrefix(), scopes=each_alone, fusion="mean")
 
 
 def maximum(config: MethodConfig) -> Method:
     """max: softmax each, then the elementwise maximum."""
-    return Method(name=config.name, trunk=Trunk(), views=each_alone, choice="max")
+    return Method(name=config.name, prefix=SharedPrefix(), scopes=each_alone, fusion="max")
 
 
 def weighted_average(config: MethodConfig) -> Method:
@@ -31,9 +31,9 @@ def weighted_average(config: MethodConfig) -> Method:
 
     return Method(
         name=config.name,
-        trunk=Trunk(),
-        views=each_alone,
-        choice="mean",
+        prefix=SharedPrefix(),
+        scopes=each_alone,
+        fusion="mean",
         weights=weights,
         needs_confidences=True,
     )

@@ -6,49 +6,48 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from flexray.masks.layout import Trunk, View
+from flexray.masks.layout import AttentionScope, SharedPrefix
 from flexray.types import Prompt
 
-Choice = Literal["greedy", "sample", "nucleus", "mean", "max"]
-"""How branches choose each token. greedy: each for itself, the best; sample: each for itself, at random;
-nucleus: the same, from the likeliest tokens only (see `Draw`). Those that answer as one choose together:
-mean: the best of the weighted mean of their logits; max: of the elementwise maximum of their probabilities
-(softmax each)."""
+Fusion = Literal["mean", "max"]
+"""How the sequences of one answer choose each token together. mean: the best of the weighted mean of their
+logits; max: of the elementwise maximum of their probabilities (softmax each)."""
 
 Answers = Literal["one", "paraphrases", "samples", "rated"]
-"""What the branches of a row are. one: one answer, however many branches it is made of; paraphrases: one for
-each paraphrase; samples: some of the same; rated: for each paraphrase one, and behind it those that it is
-compared with. Of several the most frequent counts (see flexray.evaluation.output_rows)."""
-
-DRAWN: frozenset[Choice] = frozenset({"sample", "nucleus"})
-TOGETHER: frozenset[Choice] = frozenset({"mean", "max"})
+"""What the sequences of a row are. one: one answer, however many sequences it is made of; paraphrases: one
+for each paraphrase; samples: some of the same; rated: for each paraphrase one, and behind it those that it
+is compared with. Of several the most frequent counts (see flexray.evaluation.output_rows)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """How one branch draws its tokens; by the same Draw, the same row draws the same numbers."""
+class SamplingParams:
+    """How one sequence chooses its tokens. With equal params, the same row always draws the same tokens."""
 
-    number: int  # of the draw, in its method
-    temperature: float = 0.0  # 0: the best token
-    top_p: float = 1.0  # of the choice nucleus
+    temperature: float = 0.0  # 0: greedy, the token of the highest logit
+    top_p: float = 1.0  # below 1: draw from the likeliest tokens that together have this probability
     seed: int = 0
+    index: int = 0  # of the draw, in its method
+
+
+GREEDY = SamplingParams()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """A trunk to prefill, and the branches that answer from it."""
+    """A shared prefix, and the sequences that continue it."""
 
     name: str
     """The `method` of each output row."""
-    trunk: Trunk
-    views: Callable[[Prompt], tuple[View, ...]]
-    """One for each branch of a prompt."""
+    prefix: SharedPrefix
+    scopes: Callable[[Prompt], tuple[AttentionScope, ...]]
+    """One for each sequence of a prompt."""
     answers: Answers = "one"
-    choice: Choice = "greedy"
-    draws: Callable[[Prompt], tuple[Draw, ...]] | None = None
-    """One for each branch, if they sample."""
+    fusion: Fusion | None = None
+    """None: each sequence chooses for itself."""
+    sampling: Callable[[Prompt], tuple[SamplingParams, ...]] | None = None
+    """One for each sequence. None: all are greedy."""
     weights: Callable[[Prompt], tuple[float, ...]] | None = None
-    """Of the branches, which sum to 1; None: equal."""
+    """Of the sequences in a fusion, which sum to 1. None: equal."""
     needs_confidences: bool = False
     biased: bool = False
-    """Whether a view may have a bias."""
+    """Whether a scope may have a bias."""

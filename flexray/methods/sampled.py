@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from flexray.config import MethodConfig
-from flexray.masks.layout import Trunk, View
-from flexray.methods.method import Choice, Draw, Method
+from flexray.masks.layout import AttentionScope, SharedPrefix
+from flexray.methods.method import GREEDY, Method, SamplingParams
 from flexray.types import Prompt
 
 
@@ -14,11 +14,10 @@ def sampled(config: MethodConfig) -> Method:
     draws = _draws(config, config.samples)
     return Method(
         name=config.name,
-        trunk=Trunk(),
-        views=lambda prompt: (View(0),) * config.samples,
+        prefix=SharedPrefix(),
+        scopes=lambda prompt: (AttentionScope(0),) * config.samples,
         answers="samples",
-        choice=_choice(config),
-        draws=lambda prompt: draws,
+        sampling=lambda prompt: draws,
     )
 
 
@@ -26,22 +25,20 @@ def confidence(config: MethodConfig) -> Method:
     """Of each paraphrase alone the greedy answer, and so many drawn ones behind it: the share of those that
     match the greedy one is its confidence."""
 
-    def views(prompt: Prompt) -> tuple[View, ...]:
-        return tuple(View(i) for i in range(len(prompt.segments)) for _ in range(1 + config.samples))
+    def scopes(prompt: Prompt) -> tuple[AttentionScope, ...]:
+        return tuple(
+            AttentionScope(i) for i in range(len(prompt.segments)) for _ in range(1 + config.samples)
+        )
 
-    def draws(prompt: Prompt) -> tuple[Draw, ...]:
+    def sampling(prompt: Prompt) -> tuple[SamplingParams, ...]:
         drawn = iter(_draws(config, len(prompt.segments) * config.samples))
-        each = [(Draw(0), *(next(drawn) for _ in range(config.samples))) for _ in prompt.segments]
-        return tuple(draw for group in each for draw in group)
+        each = [(GREEDY, *(next(drawn) for _ in range(config.samples))) for _ in prompt.segments]
+        return tuple(params for of_paraphrase in each for params in of_paraphrase)
 
-    return Method(
-        name=config.name, trunk=Trunk(), views=views, answers="rated", choice=_choice(config), draws=draws
+    return Method(name=config.name, prefix=SharedPrefix(), scopes=scopes, answers="rated", sampling=sampling)
+
+
+def _draws(config: MethodConfig, count: int) -> tuple[SamplingParams, ...]:
+    return tuple(
+        SamplingParams(config.temperature, config.top_p, config.seed, index) for index in range(count)
     )
-
-
-def _choice(config: MethodConfig) -> Choice:
-    return "nucleus" if config.top_p < 1 else "sample"
-
-
-def _draws(config: MethodConfig, count: int) -> tuple[Draw, ...]:
-    return tuple(Draw(number, config.temperature, config.top_p, config.seed) for number in range(count))

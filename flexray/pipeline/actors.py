@@ -67,6 +67,6 @@ def shards_a_call(shards: Sequence[ShardSpec], config: RunConfig) -> int:
     """Shards that an actor answers in one call, enough for several full batches; but no more than leave
     each actor several calls. Of a settled configuration."""
     assert config.ray.max_actors is not None
-    rows = CALL_BATCHES * (config.engine.max_rows or (512 if config.ray.num_gpus_per_actor else 32))
+    rows = CALL_BATCHES * (config.engine.max_num_seqs or (512 if config.ray.num_gpus_per_actor else 32))
     several = len(shards) // (CALLS_AN_ACTOR * config.ray.max_actors)
     return max(1, min(rows // config.data.shard_rows, several))

@@ -97,7 +97,7 @@ def check_memory(memory: MemoryPlan, device: Device, problems: Problems) -> None
         problems.error(
             "memory", f"{weights} do not fit: {has}. Take a larger GPU{smaller}, or a smaller model."
         )
-    elif device.is_gpu and not memory.answers_at_once:
+    elif device.is_gpu and not memory.questions_at_once:
         problems.error(
             "memory",
             f"{has}: beside {weights} there is no room for a KV pool of one row. Take a larger GPU, raise "
@@ -113,7 +113,7 @@ def check_memory(memory: MemoryPlan, device: Device, problems: Problems) -> None
     elif not device.is_gpu and memory.needed > device.memory:
         problems.warn(
             "memory",
-            f"{memory.needed / GIB:.1f} GiB for weights and KV pool, and {has}. Lower engine.max_rows or "
+            f"{memory.needed / GIB:.1f} GiB for weights and KV pool, and {has}. Lower engine.max_num_seqs or "
             "data.shard_rows.",
         )
 

@@ -1,4 +1,4 @@
-"""The memory that weights and KV pool will take, and how many answers at once that allows.
+"""The memory that weights and KV pool will take, and how many questions at once that allows.
 
 Worked out by the engine's own functions from numbers: nothing is loaded.
 """
@@ -15,10 +15,10 @@ from safetensors import safe_open
 from transformers import LlamaConfig
 
 from flexray.config import RunConfig
-from flexray.engine.budget import activation_bytes, budget_for, slot_bytes
 from flexray.engine.checkpoint import INDEX, WEIGHTS
-from flexray.engine.desk import Row, plan_trunks
-from flexray.engine.kv_pool import BLOCK_SIZE, blocks_for
+from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
+from flexray.engine.request import Request, group_by_prefix
+from flexray.engine.scheduler_config import activation_bytes, scheduler_config_for, slot_bytes
 from flexray.methods import Method
 from flexray.plan.devices import Device
 from flexray.types import Prompt
@@ -34,7 +34,7 @@ class Work:
     """What a question asks of the engine, by all methods: means over a sample."""
 
     prefill_tokens: float
-    answers: float  # branches decoded
+    answers: float  # sequences decoded
     answer_tokens: float  # at most
 
 
@@ -57,8 +57,8 @@ class MemoryPlan:
     pool_slots: int
     """Of the pool that a shard will have."""
     pool_bytes: int
-    answers_at_once: int
-    """Decoded together; fewer where their rows are longer than the sample's mean."""
+    questions_at_once: int
+    """Worked on together; fewer where they are longer than the sample's mean."""
     wanted_at_once: int
     """The same if memory were no limit."""
 
@@ -86,15 +86,21 @@ def count_parameters(folder: str | Path, shape: LlamaConfig) -> int:
     return sum(size for name, size in sizes.items() if name not in tied and "rotary_emb" not in name)
 
 
-def engine_rows(config: RunConfig, methods: Sequence[Method], prompts: Sequence[Prompt]) -> list[list[Row]]:
-    """The prompts as the engine takes them: a list for each trunk, without those that nothing grows from."""
+def engine_rows(
+    config: RunConfig, methods: Sequence[Method], prompts: Sequence[Prompt]
+) -> list[list[Request]]:
+    """The prompts as the engine takes them: a list for each shared prefix, without those that nothing grows
+    from."""
     new = config.generation.max_new_tokens
-    rows = [[Row(i, prompt, plan, new) for i, prompt in enumerate(prompts)] for plan in plan_trunks(methods)]
-    return list(filter(None, ([row for row in part if row.branches] for part in rows)))
+    rows = [
+        [Request(i, prompt, plan, new) for i, prompt in enumerate(prompts)]
+        for plan in group_by_prefix(methods)
+    ]
+    return list(filter(None, ([row for row in part if row.sequences] for part in rows)))
 
 
 def plan_memory(
-    config: RunConfig, shape: LlamaConfig, device: Device, rows: Sequence[Sequence[Row]], shard_rows: int
+    config: RunConfig, shape: LlamaConfig, device: Device, rows: Sequence[Sequence[Request]], shard_rows: int
 ) -> MemoryPlan:
     """Sizes for a run.
 
@@ -111,41 +117,40 @@ def plan_memory(
     free = None
     if device.is_gpu:
         free = UNBOUNDED if device.memory is None else device.memory - weights - cuda
-    budget = budget_for(shape, itemsize, free, config.engine)
+    sizes = scheduler_config_for(shape, itemsize, free, config.engine)
     context = len(rows[0][0].prompt.context)
-    room = (budget.max_slots - budget.least_slots(context, 0)) / BLOCK_SIZE
+    room = (sizes.max_num_slots - sizes.least_slots(context, 0)) / BLOCK_SIZE
     pools, at_once, wanted, largest = [], [], [], 0
     for part in rows:
         needs = [row.num_slots for row in part]
         largest = max(largest, *needs)
-        pools.append(budget.pool_slots(context, _stretched(needs, shard_rows)))
-        branches = sum(len(row.branches) for row in part) / len(part)
+        pools.append(sizes.cache_slots(context, _stretched(needs, shard_rows)))
         fit = room / (sum(map(blocks_for, needs)) / len(part))
-        wanted.append(min(budget.max_rows, round(shard_rows * branches)))
-        at_once.append(max(0, min(wanted[-1], int(fit * branches))))
+        wanted.append(min(sizes.max_num_seqs, shard_rows))
+        at_once.append(max(0, min(wanted[-1], int(fit))))
     slots = slot_bytes(shape, itemsize)
     return MemoryPlan(
         dtype=dtype,
         parameters=parameters,
         weight_bytes=weights,
         kv_bytes_per_token=slots,
-        activation_bytes=activation_bytes(shape, itemsize) * budget.max_prefill_tokens,
+        activation_bytes=activation_bytes(shape, itemsize) * sizes.max_num_batched_tokens,
         cuda_bytes=cuda,
-        least_slots=budget.least_slots(context, largest),
-        most_slots=budget.max_slots,
+        least_slots=sizes.least_slots(context, largest),
+        most_slots=sizes.max_num_slots,
         pool_slots=max(pools),
         pool_bytes=max(pools) * slots,
-        answers_at_once=min(at_once),
+        questions_at_once=min(at_once),
         wanted_at_once=min(wanted),
     )
 
 
-def plan_work(config: RunConfig, rows: Sequence[Sequence[Row]]) -> Work:
+def plan_work(config: RunConfig, rows: Sequence[Sequence[Request]]) -> Work:
     """What the rows of a sample, as `engine_rows` makes them, ask of the engine."""
     questions = max(map(len, rows))
-    answers = sum(len(row.branches) for part in rows for row in part) / questions
+    answers = sum(len(row.sequences) for part in rows for row in part) / questions
     return Work(
-        prefill_tokens=sum(row.sample.num_tokens for part in rows for row in part) / questions,
+        prefill_tokens=sum(row.packed.num_tokens for part in rows for row in part) / questions,
         answers=answers,
         answer_tokens=answers * config.generation.max_new_tokens,
     )

@@ -125,9 +125,9 @@ def _memory_lines(plan: Plan, memory: MemoryPlan) -> Iterator[tuple[str, str]]:
         f"{memory.pool_bytes / GIB:.2f} GiB",
     )
     least = ""
-    if memory.answers_at_once < memory.wanted_at_once:
+    if memory.questions_at_once < memory.wanted_at_once:
         least = f", not {memory.wanted_at_once:,}: the memory holds {memory.most_slots:,} slots"
-    yield "batch", f"{memory.answers_at_once:,} answers at once{least}"
+    yield "batch", f"{memory.questions_at_once:,} questions at once{least}"
     yield (
         "memory",
         f"{memory.needed / GIB:.2f} GiB in all, with {memory.activation_bytes / GIB:.2f} GiB for the largest "

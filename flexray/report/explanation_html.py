@@ -40,7 +40,7 @@ def explanation_page(explanation: Explanation) -> str:
         },
         row_id=explanation.row_id,
         version=explanation.flexray,
-        choice=explanation.choice,
+        fusion=explanation.fusion,
         facts=facts_of(explanation),
         legend=[{"name": name, "colour": colour} for name, colour in colours.items()],
         segments=[_segment(segment, colours) for segment in explanation.segments],

@@ -85,7 +85,7 @@ def _print_answer(console: Console, explanation: Explanation, number: int, answe
     what = {
         "mean": "softmax of the weighted mean of the paraphrases' logits",
         "max": "the largest of the paraphrases' probabilities",
-    }.get(explanation.choice, "softmax of the logits")
+    }.get(explanation.fusion or "", "softmax of the logits")
     console.print(Text(f"Tokens, by the dense pass ({what}, %)", "dim"))
     console.print(_steps_table(answer))
     console.print(Text("\nAttention of the query that chose the token (mean of heads and layers, %)", "dim"))

@@ -67,14 +67,14 @@ def show_row_mask(
 
 def _draw(prompt: Prompt, method: MethodConfig, generated: int) -> MaskPicture:
     """An attention method's mask as the definition has it, copies of the context written out; of the other
-    methods each branch is an answer."""
+    methods each sequence is an answer."""
     if method.kind == "attention":
         return draw_mask(
             prompt, method.layout, method.positions, generated, cross_attention=method.cross_attention
         )
     (planned,) = make_methods([method])
-    views = planned.views(prompt)
-    return make_stream(prompt, planned.trunk, views, [(-1,) * generated] * len(views)).picture()
+    scopes = planned.scopes(prompt)
+    return make_stream(prompt, planned.prefix, scopes, [(-1,) * generated] * len(scopes)).picture()
 
 
 def _title(method: MethodConfig) -> str:

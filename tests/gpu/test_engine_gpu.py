@@ -16,7 +16,7 @@ from flexray.config import (
 from flexray.data import read_shard, scan
 from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
-from flexray.methods import Draw
+from flexray.methods import SamplingParams
 from flexray.prompts import PromptBuilder
 from tests import oracles
 from tests.conftest import PROJECT
@@ -51,9 +51,9 @@ def test_float32_generates_what_the_oracle_does(
         make_model(**shape).cuda(),
         layout=layout,
         positions=positions,
-        max_rows=16,
-        max_prefill_tokens=512,
-        memory_fraction=0.1,
+        max_num_seqs=16,
+        max_num_batched_tokens=512,
+        gpu_memory_utilization=0.1,
     )
     first = tokens(engine.generate(prompts))  # compiles, captures
     assert tokens(engine.generate(prompts)) == first  # replays CUDA graphs
@@ -63,18 +63,20 @@ def test_float32_generates_what_the_oracle_does(
 def test_drawn_answers_are_those_of_the_oracle(make_model, make_engine, make_prompts):
     prompts = [dataclasses.replace(p, row_id=str(i)) for i, p in enumerate(make_prompts(6))]
     methods = [MethodConfig(kind="sampled", samples=3, temperature=0.9, top_p=0.8), MethodConfig()]
-    engine = make_engine(make_model().cuda(), methods=methods, max_rows=16, memory_fraction=0.1)
+    engine = make_engine(make_model().cuda(), methods=methods, max_num_seqs=16, gpu_memory_utilization=0.1)
     first = tokens_of_all(engine.generate(prompts))  # compiles, captures
     assert tokens_of_all(engine.generate(prompts)) == first  # replays CUDA graphs
     plain, stops = make_model().cuda(), engine.stop_rule.stop_ids()
     for prompt, (drawn, _) in zip(prompts, first, strict=True):
         assert list(map(list, drawn)) == [
-            oracle_draws(plain, prompt, 0, Draw(i, 0.9, 0.8), stops) for i in range(3)
+            oracle_draws(plain, prompt, 0, SamplingParams(0.9, 0.8, index=i), stops) for i in range(3)
         ]
 
 
 def test_graphs_stay_the_same_after_warm_up(make_model, make_engine, make_prompts):
-    engine = make_engine(make_model().cuda(), max_rows=16, max_prefill_tokens=512, memory_fraction=0.1)
+    engine = make_engine(
+        make_model().cuda(), max_num_seqs=16, max_num_batched_tokens=512, gpu_memory_utilization=0.1
+    )
     for count in (1, 9, 16):
         engine.generate(make_prompts(count))
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
@@ -84,7 +86,7 @@ def test_graphs_stay_the_same_after_warm_up(make_model, make_engine, make_prompt
 
 
 def test_memory_is_flat_over_many_rows(make_model, make_engine, make_prompts):
-    engine = make_engine(make_model().cuda(), max_rows=256, max_new_tokens=4, memory_fraction=0.1)
+    engine = make_engine(make_model().cuda(), max_num_seqs=256, max_new_tokens=4, gpu_memory_utilization=0.1)
     prompts = make_prompts(1000, longest=12)
     engine.generate(prompts)
     torch.cuda.synchronize()
@@ -97,7 +99,7 @@ def test_memory_is_flat_over_many_rows(make_model, make_engine, make_prompts):
 
 def test_out_of_memory_halves_the_rows_at_once_and_answers_all(make_model, make_engine, make_prompts):
     """A real one: another tensor takes the memory that the budget had counted on."""
-    engine = make_engine(make_model().cuda(), max_rows=64, strict=False)
+    engine = make_engine(make_model().cuda(), max_num_seqs=64, strict=False)
     free, _ = torch.cuda.mem_get_info()
     hog = torch.empty(free - 96 * 2**20, dtype=torch.uint8, device="cuda")
     try:
@@ -129,7 +131,7 @@ def test_bfloat16_rows_are_the_bfloat16_oracles_but_for_near_ties(smollm2, layou
     generation = GenerationConfig(max_new_tokens=8)
     builder = PromptBuilder(tokenizer, prompt, methods, generation, 8192)
     prompts = [builder.build(q) for q in questions]
-    config = EngineConfig(strict=True, memory_fraction=0.2)
+    config = EngineConfig(strict=True, gpu_memory_utilization=0.2)
     engine = Engine(patched, tokenizer, methods, generation, config)
     mode = {"layout": layout, "positions": positions}
     gaps, same, same_coarse, engine_exact, oracle_exact = [], 0, 0, 0, 0

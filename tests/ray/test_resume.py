@@ -93,7 +93,7 @@ def test_other_shards_of_the_same_rows_are_refused(again):
 
 
 def test_what_does_not_determine_the_rows_may_change(again, output, tiny_model, tmp_path):
-    again["engine"] = {"backend": "eager", "max_rows": 2}
+    again["engine"] = {"backend": "eager", "max_num_seqs": 2}
     again["ray"] = {"max_actors": 2}
     again["model"]["path"] = str(shutil.copytree(tiny_model, tmp_path / "moved_model"))
     (tmp_path / "questions.jsonl").rename(tmp_path / "moved.jsonl")

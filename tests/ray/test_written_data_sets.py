@@ -84,7 +84,7 @@ def test_a_repeated_job_computes_nothing_and_a_fresh_one_writes_the_same_bytes(c
     assert code == 0
     assert "nothing to do" in out
     assert (folder / "again.jsonl").read_bytes() == before
-    sizes = [f"output={folder / 'other'}", "data.shard_rows=2", "engine.max_rows=3"]
+    sizes = [f"output={folder / 'other'}", "data.shard_rows=2", "engine.max_num_seqs=3"]
     other = [word for size in sizes for word in ("--set", size)]
     code, _, _ = flexray_here("paraphrase", "-c", first, "--to", folder / "fresh.jsonl", "--keep", 4, *other)
     assert code == 0

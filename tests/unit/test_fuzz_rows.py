@@ -43,7 +43,7 @@ def run_config(model: Path, file: NastyFile, path: Path, output: str = "o", **se
         "model": {"path": str(model)},
         "prompt": PROMPT,
         "generation": {"max_new_tokens": 2},
-        "engine": {"backend": "sdpa", "strict": True, "max_rows": 8},
+        "engine": {"backend": "sdpa", "strict": True, "max_num_seqs": 8},
     }
     return parse_config(tree | sections, source="test")
 

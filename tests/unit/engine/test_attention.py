@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from flexray.engine import llama
-from flexray.engine.attention import ATTENTION_NAME, flexray_attention
+from flexray.models import llama
+from flexray.models.attention import ATTENTION_NAME, flexray_attention
 from tests.expected import oracle_answers, tokens
 
 LAYOUTS = ["shared_context", "full_prompt"]
@@ -76,10 +76,10 @@ def test_flexattention_really_ran_in_each_layer_of_each_pass(make_model, make_en
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
 
-def test_without_a_plan_the_attention_refuses_rather_than_lose_the_isolation(make_model):
+def test_without_metadata_the_attention_refuses_rather_than_lose_the_isolation(make_model):
     model = make_model()
     llama.patch(model)
-    with pytest.raises(ValueError, match="takes its mask from `plan` only"):
+    with pytest.raises(ValueError, match="takes its mask from `metadata` only"):
         model(torch.tensor([[5, 6, 7]]))
 
 

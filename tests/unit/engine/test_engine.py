@@ -3,22 +3,22 @@ import dataclasses
 import pytest
 import torch
 
-from flexray.engine import attention
+from flexray.models import attention
 from tests.expected import oracle_answers, tokens
 
 
-@pytest.mark.parametrize("max_rows", [1, 3, 8])
-def test_the_number_of_rows_at_once_changes_no_answer(make_model, make_engine, make_prompts, max_rows):
+@pytest.mark.parametrize("max_num_seqs", [1, 3, 8])
+def test_the_number_of_rows_at_once_changes_no_answer(make_model, make_engine, make_prompts, max_num_seqs):
     prompts = make_prompts(10)
-    engine = make_engine(make_model(), max_rows=max_rows)
+    engine = make_engine(make_model(), max_num_seqs=max_num_seqs)
     assert tokens(engine.generate(prompts)) == oracle_answers(make_model(), prompts, engine)
 
 
 @pytest.mark.parametrize("positions", ["restart", "continuous"])
 def test_a_prompt_longer_than_a_prefill_pass_takes_several(make_model, make_engine, make_prompts, positions):
     prompts = make_prompts(3, num_context=300, longest=150)
-    engine = make_engine(make_model(), max_prefill_tokens=128, layout="full_prompt", positions=positions)
-    assert engine.budget.max_prefill_tokens < max(sum(map(len, p.segments)) for p in prompts)
+    engine = make_engine(make_model(), max_num_batched_tokens=128, layout="full_prompt", positions=positions)
+    assert engine.fallback.sizes.max_num_batched_tokens < max(sum(map(len, p.segments)) for p in prompts)
     assert tokens(engine.generate(prompts)) == oracle_answers(make_model(), prompts, engine)
 
 
@@ -67,19 +67,18 @@ def test_the_context_is_computed_once_for_all_calls(make_model, make_engine, mak
     assert stats["prefill_tokens"] == sum(sum(map(len, p.segments)) + len(p.cue) for p in prompts)
 
 
-def test_all_blocks_and_rows_of_the_pool_are_free_again_after_a_call(make_model, make_engine, make_prompts):
+def test_all_blocks_of_the_kv_cache_are_free_again_after_a_call(make_model, make_engine, make_prompts):
     engine = make_engine(make_model())
     engine.generate(make_prompts(20))
-    pool = engine._desk.pool
-    assert len(pool._free_rows) == pool.max_rows
-    assert len(pool._free_blocks) == pool.num_blocks - 1 - len(pool.context_blocks)
-    assert len(set(pool._free_blocks.tolist())) == len(pool._free_blocks)
+    cache = engine.runner.kv_cache
+    assert cache.num_held == 0
+    assert cache.num_free_blocks == cache.num_blocks - 1 - len(cache.context_blocks)
 
 
 def test_graphs_stay_the_same_after_warm_up_whatever_the_rows_and_lengths(
     make_model, make_engine, make_prompts
 ):
-    engine = make_engine(make_model(), max_rows=16, max_prefill_tokens=512)
+    engine = make_engine(make_model(), max_num_seqs=16, max_num_batched_tokens=512)
     for count in (1, 9, 16):  # the decode buckets
         engine.generate(make_prompts(count))
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
@@ -91,7 +90,7 @@ def test_graphs_stay_the_same_after_warm_up_whatever_the_rows_and_lengths(
 def test_after_warm_up_every_block_mask_is_in_the_cache_whatever_the_lengths(
     make_model, make_engine, make_prompts
 ):
-    engine = make_engine(make_model(), max_rows=16, max_prefill_tokens=512, max_new_tokens=10)
+    engine = make_engine(make_model(), max_num_seqs=16, max_num_batched_tokens=512, max_new_tokens=10)
     for count in (1, 9, 16):
         engine.generate(make_prompts(count))
     context = make_prompts(1)[0].context
@@ -103,16 +102,16 @@ def test_after_warm_up_every_block_mask_is_in_the_cache_whatever_the_lengths(
     assert engine.mask_cache.hits > hits + 50
 
 
-def test_a_row_that_no_pool_can_hold_is_an_error_and_the_others_are_answered(
+def test_a_row_that_no_kv_cache_can_hold_is_an_error_and_the_others_are_answered(
     make_model, make_engine, make_prompts
 ):
     prompts = make_prompts(3)
     huge = dataclasses.replace(prompts[1], segments=(tuple([40] * 2000),))
     engine = make_engine(make_model())
-    engine.full_budget = dataclasses.replace(engine.full_budget, max_slots=1024)
+    engine.fallback.full_sizes = dataclasses.replace(engine.fallback.full_sizes, max_num_slots=1024)
     generations = engine.generate([prompts[0], huge, prompts[2]])
     ((failed,),) = generations[1]
-    assert "needs a KV pool of" in failed.error
+    assert "needs a KV cache of" in failed.error
     assert failed.finish_reason == "error"
     others = [generations[0], generations[2]]
     assert tokens(others) == oracle_answers(make_model(), [prompts[0], prompts[2]], engine)

@@ -74,10 +74,10 @@ def test_out_of_memory_halves_the_rows_at_once_and_the_next_call_has_the_full_si
     make_model, make_engine, make_prompts, inject
 ):
     prompts = make_prompts(12)
-    engine = make_engine(make_model(), strict=False, max_rows=8)
+    engine = make_engine(make_model(), strict=False, max_num_seqs=8)
     inject(OUT_OF_MEMORY)
     generations = engine.generate(prompts)
-    assert engine.budget.max_rows == 4
+    assert engine.fallback.sizes.max_num_seqs == 4
     assert tokens(generations) == oracle_answers(make_model(), prompts, engine)
     for g in only(generations):
         assert g.fallback_reason.startswith("flex: OutOfMemoryError: injected at engine.prefill")
@@ -85,7 +85,7 @@ def test_out_of_memory_halves_the_rows_at_once_and_the_next_call_has_the_full_si
         assert (g.backend_used, g.attempts, g.error) == ("flex", 2, "")
 
     again = engine.generate(prompts)
-    assert engine.budget == engine.full_budget
+    assert engine.fallback.sizes == engine.fallback.full_sizes
     assert tokens(again) == tokens(generations)
     assert {(g.backend_used, g.attempts, g.fallback_reason) for g in only(again)} == {("flex", 1, "")}
 
@@ -94,33 +94,33 @@ def test_after_so_many_calls_in_which_the_full_size_failed_the_rows_at_once_stay
     make_model, make_engine, make_prompts, inject
 ):
     prompts = make_prompts(10)
-    engine = make_engine(make_model(), backend="sdpa", strict=False, max_rows=16)
+    engine = make_engine(make_model(), backend="sdpa", strict=False, max_num_seqs=16)
     for _ in range(FAULTS_ALLOWED):
         inject(OUT_OF_MEMORY)
         assert {g.attempts for g in only(engine.generate(prompts))} == {2}
-        assert engine.budget.max_rows == 8
+        assert engine.fallback.sizes.max_num_seqs == 8
     assert {g.attempts for g in only(engine.generate(prompts))} == {1}
-    assert engine.budget.max_rows == 8
+    assert engine.fallback.sizes.max_num_seqs == 8
 
 
 def test_a_call_that_halves_the_rows_again_and_again_counts_once(
     make_model, make_engine, make_prompts, inject
 ):
     prompts = make_prompts(10)
-    engine = make_engine(make_model(), backend="sdpa", strict=False, max_rows=16)
+    engine = make_engine(make_model(), backend="sdpa", strict=False, max_num_seqs=16)
     inject(OUT_OF_MEMORY, times=FAULTS_ALLOWED)
     generations = engine.generate(prompts)
     assert {g.attempts for g in only(generations)} == {1 + FAULTS_ALLOWED}
-    assert engine.budget.max_rows == 16 >> FAULTS_ALLOWED
+    assert engine.fallback.sizes.max_num_seqs == 16 >> FAULTS_ALLOWED
     engine.generate(prompts)
-    assert engine.budget == engine.full_budget
+    assert engine.fallback.sizes == engine.fallback.full_sizes
 
 
 def test_out_of_memory_with_one_row_at_once_is_left_to_the_next_backend(
     make_model, make_engine, make_prompts, inject
 ):
     prompts = make_prompts(3)
-    engine = make_engine(make_model(), backend="sdpa", strict=False, max_rows=1)
+    engine = make_engine(make_model(), backend="sdpa", strict=False, max_num_seqs=1)
     inject(OUT_OF_MEMORY, times=None, backend="sdpa")
     generations = engine.generate(prompts)
     assert tokens(generations) == oracle_answers(make_model(), prompts, engine)
@@ -137,7 +137,7 @@ def test_rows_of_several_branches_are_answered_wherever_in_the_flow_a_fault_come
         "max_new_tokens": 12,
         "backend": "sdpa",
         "strict": False,
-        "max_rows": 3,
+        "max_num_seqs": 3,
     }
     good = make_engine(make_brief_model(), **settings).generate(prompts)
     lengths = {tuple(len(g.token_ids) for g in said) for said, *_ in good}
@@ -175,7 +175,7 @@ def test_a_backend_that_has_worked_but_fails_again_and_again_is_given_up(
     inject(NO_KERNEL, backend="sdpa", times=FAULTS_ALLOWED)
     attempts = [{g.attempts for g in only(engine.generate(prompts))} for _ in range(FAULTS_ALLOWED + 1)]
     assert attempts == [{2}] * FAULTS_ALLOWED + [{1}]
-    assert list(engine.ladder.broken) == ["sdpa"]
+    assert list(engine.fallback.given_up) == ["sdpa"]
 
 
 def test_a_backend_that_has_never_worked_is_not_tried_again_and_the_rows_still_say_why(

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from flexray.masks.layout import ALL, View, lay_out
+from flexray.masks.layout import ALL_PARAPHRASES, AttentionScope, lay_out
 
 LAYOUTS = ["shared_context", "full_prompt"]
 POSITIONS = ["restart", "continuous"]
@@ -13,7 +13,6 @@ POSITIONS = ["restart", "continuous"]
 
 def hidden_states(engine, prompts):
     """Outputs of every layer in the prefill of `prompts`, [num_layers, S, hidden]; all else as in a run."""
-    context = prompts[0].context
     engine.generate([dataclasses.replace(prompts[0], segments=((40,),))])  # the context is in the pool
     outputs = []
     hooks = [
@@ -25,7 +24,6 @@ def hidden_states(engine, prompts):
     finally:
         for hook in hooks:
             hook.remove()
-    assert context == engine._desk.context
     num_layers = len(engine.model.model.layers)
     return torch.stack([out[0] for out in outputs[:num_layers]])
 
@@ -45,15 +43,15 @@ def test_changing_a_paraphrase_changes_no_other_segments_hidden_states_by_a_bit(
     )
     engine = make_engine(make_model(), layout=layout, positions=positions, max_new_tokens=1)
     before, after = hidden_states(engine, prompts), hidden_states(engine, changed)
-    (trunk,) = [plan.trunk for plan in engine.trunks]
-    segments = [lay_out(p, trunk, (View(),), 1).shape.seen_parts for p in prompts]
+    (prefix,) = [group.prefix for group in engine.groups]
+    segments = [lay_out(p, prefix, (AttentionScope(),), 1).layout.visible_segments for p in prompts]
     first = torch.from_numpy(segments[0])
     differs = (before != after).any(dim=-1)  # [num_layers, S]
     L = len(first)
-    assert not differs[:, :L][:, (first != 2) & (first != ALL)].any()
+    assert not differs[:, :L][:, (first != 2) & (first != ALL_PARAPHRASES)].any()
     assert not differs[:, L : sum(map(len, segments))].any(), "another sample changed"
     assert differs[:, :L][:, first == 2].all()
-    assert differs[-1, :L][first == ALL].all(), "the answer must be fused from all paraphrases"
+    assert differs[-1, :L][first == ALL_PARAPHRASES].all(), "the answer must be fused from all paraphrases"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -9,8 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from flexray.compat import rope_arguments
 from flexray.config import GenerationConfig, MethodConfig
-from flexray.engine.budget import slot_bytes
-from flexray.engine.kv_pool import BLOCK_SIZE
+from flexray.engine.kv_cache import BLOCK_SIZE
+from flexray.engine.scheduler_config import slot_bytes
 from flexray.prompts import PromptBuilder
 from flexray.types import Prompt, RowFault
 from tests import oracles
@@ -51,7 +51,7 @@ ODD = {
 @pytest.mark.parametrize("prompts", ODD.values(), ids=ODD)
 def test_odd_prompts_are_answered_as_the_oracle_does(make_model, make_engine, prompts, layout, positions):
     engine = make_engine(
-        make_model(), backend="sdpa", layout=layout, positions=positions, max_prefill_tokens=256
+        make_model(), backend="sdpa", layout=layout, positions=positions, max_num_batched_tokens=256
     )
     assert tokens(engine.generate(prompts)) == oracle_answers(make_model(), prompts, engine)
 
@@ -108,16 +108,20 @@ def bytes_of(tensors: list[torch.Tensor]) -> int:
     ],
     ids=["64 paraphrases", "very ragged", "large"],
 )
-def test_the_pool_takes_the_bytes_that_were_reckoned_before(make_model, make_engine, shape, prompts, dtype):
+def test_the_kv_cache_takes_the_bytes_that_were_reckoned_before(
+    make_model, make_engine, shape, prompts, dtype
+):
     model = make_model(**shape).to(dtype)
     engine = make_engine(model, backend="sdpa", max_new_tokens=2)
     needs = [sum(map(len, p.segments)) + len(p.cue) + 2 for p in prompts]
-    reckoned = engine.budget.pool_slots(len(prompts[0].context), needs)
+    reckoned = engine.fallback.sizes.cache_slots(len(prompts[0].context), needs)
     engine.generate(prompts)
-    pool = engine._desk.pool
-    assert pool.num_slots == reckoned
-    assert bytes_of([*pool.keys, *pool.values]) == reckoned * slot_bytes(model.config, model.dtype.itemsize)
-    assert bytes_of([pool.tables.code, pool.tables.order]) == 8 * reckoned, "beside them, next to nothing"
+    cache = engine.runner.kv_cache
+    assert cache.num_slots == reckoned
+    assert bytes_of([*cache.keys, *cache.values]) == reckoned * slot_bytes(model.config, model.dtype.itemsize)
+    assert bytes_of([cache.tables.segment_id, cache.tables.causal_index]) == 8 * reckoned, (
+        "beside them, next to nothing"
+    )
 
 
 def test_a_row_is_refused_with_its_numbers_if_it_needs_one_block_more_than_the_memory_holds(
@@ -128,21 +132,22 @@ def test_a_row_is_refused_with_its_numbers_if_it_needs_one_block_more_than_the_m
     blocks = 1 + -(-100 // BLOCK_SIZE) + -(-(200 + 50 + 2 + new) // BLOCK_SIZE)  # scratch, context, the row
     engine = make_engine(make_model(), backend="sdpa", max_new_tokens=new)
 
-    def generate(max_slots: int) -> Any:
-        engine._drop_desk()
-        engine.full_budget = dataclasses.replace(engine.full_budget, max_slots=max_slots)
+    def generate(max_num_slots: int) -> Any:
+        engine.runner.reset()
+        engine.fallback.full_sizes = dataclasses.replace(
+            engine.fallback.full_sizes, max_num_slots=max_num_slots
+        )
         (((generation,),),) = engine.generate([prompt])
         return generation
 
     fits = generate(blocks * BLOCK_SIZE)
     assert [fits.token_ids] == oracle_answers(make_model(), [prompt], engine)
-    assert engine._desk.pool.num_slots == blocks * BLOCK_SIZE
+    assert engine.runner.kv_cache.num_slots == blocks * BLOCK_SIZE
     refused = generate((blocks - 1) * BLOCK_SIZE)
     slots, room = blocks * BLOCK_SIZE, (blocks - 1) * BLOCK_SIZE
-    assert refused.error == f"needs a KV pool of {slots} slots; the memory holds {room}"
+    assert refused.error == f"needs a KV cache of {slots} slots; the memory holds {room}"
     assert refused.attempts == 1
     assert engine.stats.to_dict()["attention_calls"]["sdpa"] > 0, "of the row that fitted"
-    assert engine._desk is None, "nothing was allocated for it"
 
 
 def test_a_prompt_beyond_the_models_positions_is_refused_with_its_numbers(tokenizer, smollm2):

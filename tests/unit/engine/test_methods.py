@@ -6,8 +6,6 @@ import random
 import pytest
 
 from flexray.config import MethodConfig
-from flexray.engine.desk import Row
-from flexray.engine.flow import Flow
 from tests import oracles
 
 ATTENTION = [
@@ -99,13 +97,17 @@ def test_each_method_alone_says_what_its_oracle_says(
     assert [said for (said,) in tokens(engine.generate(prompts))] == expected[method.name]
 
 
-@pytest.mark.parametrize("max_rows", [3, 16])
+@pytest.mark.parametrize("max_num_seqs", [3, 16])
 @pytest.mark.parametrize("backend", ["flex", "sdpa"])
 def test_all_methods_in_one_engine_say_what_their_oracles_say(
-    make_brief_model, make_engine, prompts, expected, backend, max_rows
+    make_brief_model, make_engine, prompts, expected, backend, max_num_seqs
 ):
     engine = make_engine(
-        make_brief_model(), methods=ALL, max_new_tokens=MAX_NEW_TOKENS, backend=backend, max_rows=max_rows
+        make_brief_model(),
+        methods=ALL,
+        max_new_tokens=MAX_NEW_TOKENS,
+        backend=backend,
+        max_num_seqs=max_num_seqs,
     )
     assert engine.stop_rule.stop_ids() == {2, 10}
     generations = engine.generate(prompts)
@@ -113,9 +115,8 @@ def test_all_methods_in_one_engine_say_what_their_oracles_say(
     for number, method in enumerate(ALL):
         assert [said[number] for said in found] == expected[method.name], method.name
     assert {g.backend_used for by_method in generations for said in by_method for g in said} == {backend}
-    pool = engine._desk.pool
-    assert len(pool._free_rows) == pool.max_rows
-    assert engine._desk.state.num_free == engine._desk.state.max_branches
+    assert engine.runner.kv_cache.num_held == 0
+    assert engine.runner.table.num_free == engine.runner.table.max_sequences
 
 
 def test_the_methods_of_a_trunk_share_one_prefill_of_the_paraphrases(make_model, make_engine, prompts):
@@ -166,26 +167,3 @@ def test_scaled_by_minus_log_n_equal_paraphrases_weigh_as_one(make_brief_model, 
 
     assert say(same, "-log N") == say(single, 0.0)
     assert say(same, 0.0) != say(single, 0.0)
-
-
-@pytest.mark.parametrize("max_rows", [3, 16])
-def test_branches_that_choose_together_generate_the_same_tokens(
-    make_brief_model, make_engine, prompts, max_rows
-):
-    engine = make_engine(
-        make_brief_model(),
-        methods=LOGITS,
-        max_new_tokens=MAX_NEW_TOKENS,
-        backend="sdpa",
-        max_rows=max_rows,
-    )
-    (plan,) = engine.trunks
-    rows = [Row(i, p, plan, MAX_NEW_TOKENS) for i, p in enumerate(prompts)]
-    flow = Flow(engine.model, engine.stop, engine.stats, engine.mask_cache, engine.budget)
-    desk = engine._desk_for(prompts[0].context, rows, "sdpa")
-    assert set(flow.answer_rows(desk, rows, "sdpa")) == set(rows)
-    for row in rows:
-        for number in range(len(LOGITS)):
-            group = [b.token_ids for b in row.branches if b.method == number]
-            assert len(group) == len(row.prompt.segments)
-            assert all(said == group[0] for said in group)

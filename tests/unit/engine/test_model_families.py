@@ -110,7 +110,7 @@ def saved(tmp_path_factory):
 def engine_of(folder: Path, layout: str, positions: str, backend: str) -> Engine:
     model, tokenizer = load_model(folder, dtype="float32", device="cpu")
     methods = [MethodConfig(layout=layout, positions=positions)]
-    config = EngineConfig(backend=backend, strict=True, max_rows=8)
+    config = EngineConfig(backend=backend, strict=True, max_num_seqs=8)
     return Engine(model, tokenizer, methods, GenerationConfig(max_new_tokens=5), config)
 
 

@@ -86,8 +86,10 @@ def test_the_engine_generates_the_oracles_tokens_on_real_questions(
     generation = GenerationConfig(max_new_tokens=8)
     prompts = [PromptBuilder(tokenizer, PROMPT, methods, generation, 8192).build(q) for q in questions]
     said: dict[int, list[int]] = {}  # by the number of the question; the oracle need be asked but once
-    for max_rows in (8, 3, 1) if ALL else (rows_at_once,):
-        engine = Engine(patched, tokenizer, methods, generation, EngineConfig(strict=True, max_rows=max_rows))
+    for max_num_seqs in (8, 3, 1) if ALL else (rows_at_once,):
+        engine = Engine(
+            patched, tokenizer, methods, generation, EngineConfig(strict=True, max_num_seqs=max_num_seqs)
+        )
         stops = engine.stop_rule.stop_ids()
         some = range(0, len(prompts), 3 if said else 1)
         for i, ((answer,),) in zip(some, engine.generate([prompts[i] for i in some]), strict=True):
@@ -99,4 +101,4 @@ def test_the_engine_generates_the_oracles_tokens_on_real_questions(
                 assert token_ids == oracle.token_ids, f"{questions[i].row_id}: gaps {oracle.gaps}"
                 assert token_ids[-1] in stops or len(token_ids) == 8
                 assert not set(token_ids[:-1]) & stops
-            assert said.setdefault(i, token_ids) == token_ids, max_rows
+            assert said.setdefault(i, token_ids) == token_ids, max_num_seqs

@@ -3,7 +3,7 @@
 import pytest
 
 from flexray.evaluation import to_table
-from flexray.masks.layout import Trunk
+from flexray.masks.layout import SharedPrefix
 from flexray.methods import METHODS, Method
 from flexray.methods.single import each_alone
 from flexray.pipeline.shards import AnsweredShard
@@ -38,7 +38,7 @@ def row_of(method, texts, error=""):
 @pytest.mark.parametrize("answers", ["paraphrases", "samples"])
 def test_the_answers_of_a_new_method_are_where_it_says(monkeypatch, answers):
     def new(config):
-        return Method(name=config.name, trunk=Trunk(), views=each_alone, answers=answers)
+        return Method(name=config.name, prefix=SharedPrefix(), scopes=each_alone, answers=answers)
 
     monkeypatch.setitem(METHODS, "new", new)
     row = row_of("new/temperature 2", ("Oslo", "Rome", "the Rome"))

@@ -27,7 +27,7 @@ def test_a_row_is_printed_and_written_as_json_and_as_a_page(tree, tmp_path):
     assert "the same best token as the engine for all" in done.output
     assert lines[-2:] == [f"json: {files['json']}", f"page: {files['html']}"]
     tree = json.loads(files["json"].read_text())
-    assert (tree["row_id"], tree["method"], tree["choice"]) == ("qa/test/a", "max", "max")
+    assert (tree["row_id"], tree["method"], tree["fusion"]) == ("qa/test/a", "max", "max")
     assert len(tree["answers"][0]["steps"][0]["top"]) == 2
     assert files["html"].read_text().startswith("<!doctype html>")
 

@@ -7,7 +7,7 @@ import pytest
 
 from flexray.config import MethodConfig
 from flexray.explain.stream import make_stream
-from flexray.masks.layout import Trunk, View
+from flexray.masks.layout import AttentionScope, SharedPrefix
 from flexray.masks.picture import draw_mask
 from flexray.methods import make_methods
 from flexray.types import Prompt
@@ -37,7 +37,7 @@ def test_mask_positions_and_tokens_are_those_of_the_definition(method):
     (planned,) = make_methods([method])
     for _ in range(20):
         prompt = random_prompt(rnd)
-        found = make_stream(prompt, planned.trunk, planned.views(prompt), [(-1, -1)]).picture()
+        found = make_stream(prompt, planned.prefix, planned.scopes(prompt), [(-1, -1)]).picture()
         expected = draw_mask(
             prompt, method.layout, method.positions, 2, cross_attention=method.cross_attention
         )
@@ -48,7 +48,7 @@ def test_mask_positions_and_tokens_are_those_of_the_definition(method):
 
 
 def test_a_branch_of_one_paraphrase_sees_that_one_and_itself_only():
-    stream = make_stream(PROMPT, Trunk(), (View(0), View(1)), [(9,), (9, 9)])
+    stream = make_stream(PROMPT, SharedPrefix(), (AttentionScope(0), AttentionScope(1)), [(9,), (9, 9)])
     picture = stream.picture()
     sees = {}
     for query, name in enumerate(picture.segments):
@@ -61,14 +61,14 @@ def test_a_branch_of_one_paraphrase_sees_that_one_and_itself_only():
 
 
 def test_queries_are_the_end_of_the_cue_and_each_generated_token():
-    stream = make_stream(PROMPT, Trunk(), (View(),), [(9, 10)])
+    stream = make_stream(PROMPT, SharedPrefix(), (AttentionScope(),), [(9, 10)])
     assert stream.ids[stream.queries[0]].tolist() == [8, 9, 10]
-    stream = make_stream(PROMPT, Trunk(), (View(0), View(2)), [(), (9,)])
+    stream = make_stream(PROMPT, SharedPrefix(), (AttentionScope(0), AttentionScope(2)), [(), (9,)])
     assert [stream.ids[queries].tolist() for queries in stream.queries] == [[8], [8, 9]]
 
 
 def test_regions_cover_the_stream_once_and_in_order():
-    stream = make_stream(PROMPT, Trunk(continuous=True, copies=True), (View(),), [(9,)])
+    stream = make_stream(PROMPT, SharedPrefix(continuous=True, copies=True), (AttentionScope(),), [(9,)])
     names = [region.name for region in stream.regions]
     assert names == ["C1", "P1", "C2", "P2", "C3", "P3", "cue", "answer"]
     borders = [stream.regions[0].start, *(region.stop for region in stream.regions)]

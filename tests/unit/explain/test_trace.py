@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from flexray.config import MethodConfig
-from flexray.engine.attention import ATTENTION_NAME
 from flexray.explain import dense
 from flexray.explain.trace import trace
+from flexray.models.attention import ATTENTION_NAME
 from flexray.types import Generation
 from tests import oracles
 
@@ -65,7 +65,7 @@ def follow(engine, number, prompt, generations, top=5):
 @pytest.fixture(scope="module")
 def traces(make_brief_model, make_engine, prompts):
     """[method's name][prompt] -> its trace."""
-    engine = make_engine(make_brief_model(), methods=ALL, backend="sdpa", max_rows=64)
+    engine = make_engine(make_brief_model(), methods=ALL, backend="sdpa", max_num_seqs=64)
     said = engine.generate(prompts)
     return {
         method.name: [follow(engine, m, prompt, said[i][m]) for i, prompt in enumerate(prompts)]

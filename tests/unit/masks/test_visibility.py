@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from flexray.masks.layout import ALL, CONTEXT_CODE, FIRST_BRANCH, PART_BITS
+from flexray.masks.layout import ALL_PARAPHRASES, CONTEXT_ID, FIRST_ANSWER, SEGMENT_BITS
 from flexray.masks.picture import draw_mask
 from flexray.masks.visibility import (
     KeyTables,
@@ -21,14 +21,17 @@ LAYOUTS = ["shared_context", "full_prompt"]
 POSITIONS = ["restart", "continuous"]
 
 
-CONTEXT, ANSWER = CONTEXT_CODE, FIRST_BRANCH
+CONTEXT, ANSWER = CONTEXT_ID, FIRST_ANSWER
 
 
 def tables(row, part, order, biases=(0.0, 0.0)):
     """Tables of tokens that are queries and keys: each row's number, part and order."""
-    codes = [CONTEXT if p == CONTEXT else r << PART_BITS | p for r, p in zip(row, part, strict=True)]
+    codes = [CONTEXT if p == CONTEXT else r << SEGMENT_BITS | p for r, p in zip(row, part, strict=True)]
     own = torch.tensor(codes, dtype=torch.int32)
-    seen = [r << PART_BITS | ALL if p == ANSWER else c for r, p, c in zip(row, part, codes, strict=True)]
+    seen = [
+        r << SEGMENT_BITS | ALL_PARAPHRASES if p == ANSWER else c
+        for r, p, c in zip(row, part, codes, strict=True)
+    ]
     order = torch.tensor(order, dtype=torch.int32)
     queries = QueryTables.zeros((1, len(codes)), own.device)
     queries.refresh(torch.tensor(seen), own, order, torch.tensor(biases)[:, None])
@@ -107,10 +110,10 @@ def test_each_bias_reaches_its_keys_only():
 
 def test_a_branch_of_one_paraphrase_sees_neither_the_others_nor_another_branch():
     # P1 P2 | branch 0 looks at all, branch 1 at P2 only
-    parts = [1, 2, FIRST_BRANCH, FIRST_BRANCH + 1]
+    parts = [1, 2, FIRST_ANSWER, FIRST_ANSWER + 1]
     own = torch.tensor(parts, dtype=torch.int32)
     order = torch.arange(4, dtype=torch.int32)
     queries = QueryTables.zeros((1, 4), own.device)
-    queries.refresh(torch.tensor([1, 2, ALL, 2]), own, order, None)
+    queries.refresh(torch.tensor([1, 2, ALL_PARAPHRASES, 2]), own, order, None)
     mask = dense_mask(queries, KeyTables(own, order), torch.arange(4)[None])[0, 0].int().tolist()
     assert mask == [[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0], [0, 1, 0, 1]]

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from flexray.data import scan
-from flexray.engine.fallback import LADDER, describe, handled_errors
+from flexray.engine.fallback import BACKENDS, describe, handled_errors
 from flexray.evaluation import to_table
 from flexray.pipeline.answer import Answerer
 from flexray.pipeline.metrics import METRICS, RUN_LABELS, Reason, RowCounts, classify, engine_counts
@@ -90,7 +90,7 @@ def test_every_fault_that_is_fallen_back_from_has_a_class_of_its_kind():
     assert classes[NotImplementedError] == "not_supported"
 
 
-@pytest.mark.parametrize("backend", LADDER)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_no_text_of_an_error_becomes_a_label(backend):
     texts = ["", "a", "a; flex: ValueError: b", "\x00", "x" * 500, "\n{}", "é"]
     found = {classify(text) for text in texts}

@@ -9,9 +9,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from flexray.config import EngineConfig
 from flexray.data import scan
-from flexray.engine.budget import budget_for, plan_budget
 from flexray.engine.checkpoint import check_checkpoint, load_model
 from flexray.engine.engine import Engine
+from flexray.engine.scheduler_config import plan_scheduler, scheduler_config_for
 from flexray.methods import make_methods
 from flexray.pipeline.prepare import prepare_shard
 from flexray.plan import make_plan
@@ -103,18 +103,20 @@ def test_the_planned_pool_is_the_engines(config_of, methods):
     model, tokenizer = load_model(config.model.path, dtype="float32", device="cpu")
     engine = Engine(model, tokenizer, config.methods, config.generation, config.engine)
     engine.generate(prompts)
-    pool = engine._desk.pool
+    pool = engine.runner.kv_cache
     taken = sum(tensor.nbytes for tensor in (*pool.keys, *pool.values))
     memory = make_plan(config).memory
     assert memory.pool_slots == pool.num_slots
     assert memory.pool_bytes == taken == pool.num_slots * memory.kv_bytes_per_token
-    assert memory.answers_at_once == 32
+    assert memory.questions_at_once == 32
 
 
 def test_the_sizes_without_a_model_are_those_of_the_loaded_one(tiny_model):
     model, _ = load_model(tiny_model, dtype="bfloat16", device="cpu")
-    config = EngineConfig(max_rows=100)
-    assert budget_for(check_checkpoint(tiny_model), 2, None, config) == plan_budget(model, config)
+    config = EngineConfig(max_num_seqs=100)
+    assert scheduler_config_for(check_checkpoint(tiny_model), 2, None, config) == plan_scheduler(
+        model, config
+    )
 
 
 def test_a_shard_is_as_large_as_its_rows_not_as_the_sample(config_of):
@@ -125,7 +127,7 @@ def test_a_shard_is_as_large_as_its_rows_not_as_the_sample(config_of):
         make_plan(config, sample_rows=50, gpu="H100"),
     )
     assert whole.memory.pool_slots == part.memory.pool_slots == 2**18
-    assert part.memory.answers_at_once == 512
+    assert part.memory.questions_at_once == 512
 
 
 def test_a_large_model_on_gpus_that_are_not_here(config_of, save_shape):
@@ -176,12 +178,12 @@ def test_the_batch_shrinks_with_the_memory_and_what_does_not_fit_is_said(config_
         gpu = GPUS[name]
         device = Device(name=name, is_gpu=True, memory=int(gpu.memory_gib * GIB), gpu=gpu)
         sizes[name] = plan_memory(config, shape, device, rows, 512)
-    batch = [memory.answers_at_once for memory in sizes.values()]
+    batch = [memory.questions_at_once for memory in sizes.values()]
     assert batch == sorted(batch, reverse=True)
     assert 0 < batch[-1] < batch[0] < 512
     for memory in sizes.values():
         assert memory.pool_slots == memory.most_slots  # all that there is
         mean = math.fsum(row.num_slots for row in rows[0]) / len(rows[0])
-        assert memory.answers_at_once <= memory.most_slots / mean
+        assert memory.questions_at_once <= memory.most_slots / mean
     tight = make_plan(config, gpu_memory=12)
     assert "the largest sampled row needs a KV pool of" in tight.problems[-1].text

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from flexray.explain import Explanation
 from flexray.explain.explanation import Answer, Branch, Candidate, Committed, Segment, Step, Token
-from flexray.methods import Draw
+from flexray.methods import SamplingParams
 from flexray.report.explanation_facts import facts_of, percent
 from flexray.report.explanation_html import explanation_page
 from flexray.report.explanation_text import WIDTH, fold_parts, print_explanation
@@ -68,7 +68,7 @@ def explanation(paraphrases=2, **changes) -> Explanation:
         accepted=("Rome",),
         method="attention/shared_context/restart",
         methods=("attention/shared_context/restart",),
-        choice="greedy",
+        fusion=None,
         parts=parts,
         segments=(segment("context", ["Answer", "."]), *(segment(n, ["Where", "?"], 2) for n in names)),
         answers=(answer(parts),),
@@ -127,7 +127,7 @@ def test_copies_of_the_context_are_one_column():
 def test_branches_that_choose_together_have_a_line_each_and_give_others_a_zero():
     parts = explanation().parts
     branches = tuple(branch(parts, 2, paraphrase=i, weight=0.5) for i in (1, 2))
-    explained = explanation(choice="mean", answers=(answer(parts, branches=branches),))
+    explained = explanation(fusion="mean", answers=(answer(parts, branches=branches),))
     text = shown(explained)
     assert "softmax of the weighted mean" in text
     assert ["1", '"', 'Rome"', "P1", "25.0", "25.0", "0", "25.0", "25.0"] in lines(text)
@@ -160,7 +160,7 @@ def test_a_token_that_the_dense_pass_would_not_choose_is_pointed_at():
     assert found.mood == "bad"
     assert "rank 3, behind by 0.012" in " ".join(shown(explained).split())
     assert "rank 3, behind by 0.012" in Page(explanation_page(explained)).text
-    drawn = explanation(answers=(answer(parts, steps=(good.steps[0], wrong), draw=Draw(0, 0.7)),))
+    drawn = explanation(answers=(answer(parts, steps=(good.steps[0], wrong), draw=SamplingParams(0.7)),))
     assert fact(drawn, "dense pass").mood == ""
 
 

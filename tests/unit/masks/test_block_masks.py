@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from flexray.masks.block_mask import QUERY_TILE, BlockLists, BlockMaskCache, make_block_mask, tile_blocks
+from flexray.masks.block_masks import QUERY_TILE, BlockLists, BlockMaskCache, make_block_mask, tile_blocks
 
 
 def causal(b, h, q, kv):

@@ -1,11 +1,11 @@
-"""Fusion inside attention: one branch that looks at all paraphrases."""
+"""Fusion inside attention: one sequence that attends to all paraphrases."""
 
 from __future__ import annotations
 
 import math
 
 from flexray.config import MethodConfig
-from flexray.masks.layout import Trunk, View
+from flexray.masks.layout import AttentionScope, SharedPrefix
 from flexray.methods.method import Method
 from flexray.types import Prompt
 
@@ -19,20 +19,20 @@ def attention(config: MethodConfig) -> Method:
     copies = config.copies_context
     equal_copies = config.layout == "full_prompt" and not copies
 
-    def views(prompt: Prompt) -> tuple[View, ...]:
+    def scopes(prompt: Prompt) -> tuple[AttentionScope, ...]:
         log_n = math.log(len(prompt.segments))
         scale = -log_n if config.paraphrase_scale == "-log N" else config.paraphrase_scale
         # a segment of full_prompt is the whole prompt: what scales it scales its copy of the context
         context = log_n + scale if equal_copies else 0.0
-        return (View(None, context, scale),)
+        return (AttentionScope(None, context, scale),)
 
     return Method(
         name=config.name,
-        trunk=Trunk(
+        prefix=SharedPrefix(
             copies=copies,
             continuous=config.positions == "continuous",
             joined_manual=config.cross_attention,
         ),
-        views=views,
+        scopes=scopes,
         biased=equal_copies or bool(config.paraphrase_scale),
     )

@@ -1,8 +1,8 @@
-"""The attention that replaces LLaMA's own: writes K/V into the pool, then looks at the pool.
+"""The attention that replaces LLaMA's own: writes K/V into the cache, then looks at the cache.
 
 Registered with `AttentionInterface`, so every layer calls it with its module and its rotated q, k, v.
 Three backends, one mask: all read the tables of `flexray.masks.visibility`.
-Shapes: B batch rows, T query tokens a row, H query heads, K key/value heads, G = H / K, P pool slots.
+Shapes: B batch rows, T query tokens a row, H query heads, K key/value heads, G = H / K, P cache slots.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ATTENTION_NAME = "flexray"
 
 
 @dataclass(frozen=True, slots=True)
-class DenseView:
+class DenseMask:
     """What sdpa and eager need: the slots each row looks at, and the mask over them."""
 
     slots: Tensor  # int64 [B, L]
@@ -32,13 +32,13 @@ class DenseView:
     bias: Tensor | None  # float32 [B, 1, T, L], added to the scores
 
 
-def dense_view(
+def make_dense_mask(
     blocks_BN: Tensor, block_size: int, queries: QueryTables, keys: KeyTables, *, biased: bool
-) -> DenseView:
+) -> DenseMask:
     """The view of blocks, int64 [B, N]: L is N * block_size."""
     slots = blocks_BN[:, :, None] * block_size + torch.arange(block_size, device=blocks_BN.device)
     slots_BL = slots.flatten(1)
-    return DenseView(
+    return DenseMask(
         slots_BL,
         dense_mask(queries, keys, slots_BL),
         dense_biases(queries, keys, slots_BL) if biased else None,
@@ -46,15 +46,15 @@ def dense_view(
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionPlan:
+class AttentionMetadata:
     """One forward pass's attention, built once and shared by all layers."""
 
     backend: Backend
-    write_slots: Tensor  # int64 [B * T], where this pass's K/V go
+    slot_mapping: Tensor  # int64 [B * T], where this pass's K/V go
     calls: Tensor  # int64 [1], counted where the attention is computed
     block_mask: BlockMask | None = None  # flex
     score_mod: ScoreMod | None = None  # flex
-    dense: DenseView | None = None  # sdpa, eager
+    dense: DenseMask | None = None  # sdpa, eager
     fold_heads: bool = False  # flex, T == 1: the G heads of a group become G query tokens
 
 
@@ -66,48 +66,50 @@ def flexray_attention(
     attention_mask: Tensor | None,
     *,
     scaling: float,
-    plan: AttentionPlan | None = None,
-    key_pool: Tensor | None = None,
-    value_pool: Tensor | None = None,
+    metadata: AttentionMetadata | None = None,
+    key_cache: Tensor | None = None,
+    value_cache: Tensor | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Attention of one layer.
 
     Args:
         query: [B, H, T, D], rotated. key, value: [B, K, T, D], key rotated.
-        attention_mask: must be None: the mask is in the plan.
-        plan, key_pool, value_pool: must be given; without them there is no isolation, so there is no
-            default. The pools are this layer's, [K, P, D].
+        attention_mask: must be None: the mask is in the metadata.
+        metadata, key_cache, value_cache: must be given; without them there is no isolation, so there is no
+            default. The caches are this layer's, [K, P, D].
 
     Returns:
         [B, T, H, D], and None for the attention weights.
     """
-    if plan is None or key_pool is None or value_pool is None or attention_mask is not None:
+    if metadata is None or key_cache is None or value_cache is None or attention_mask is not None:
         raise ValueError(
-            "flexray attention takes its mask from `plan` only: call the model by flexray.engine.llama"
+            "flexray attention takes its mask from `metadata` only: call the model by flexray.models.llama"
         )
-    _write(key_pool, key, plan.write_slots)
-    _write(value_pool, value, plan.write_slots)
-    out = BACKENDS[plan.backend](query, key_pool, value_pool, scaling, plan)
+    _write(key_cache, key, metadata.slot_mapping)
+    _write(value_cache, value, metadata.slot_mapping)
+    out = BACKENDS[metadata.backend](query, key_cache, value_cache, scaling, metadata)
     return out.transpose(1, 2).contiguous(), None
 
 
-def _write(pool: Tensor, new: Tensor, slots: Tensor) -> None:
-    """Put [B, K, T, D] into the pool's [K, P, D] at slots [B * T]."""
+def _write(cache: Tensor, new: Tensor, slots: Tensor) -> None:
+    """Put [B, K, T, D] into the cache's [K, P, D] at slots [B * T]."""
     heads, width = new.shape[1], new.shape[3]
-    pool[:, slots] = new.transpose(0, 1).reshape(heads, -1, width)
+    cache[:, slots] = new.transpose(0, 1).reshape(heads, -1, width)
 
 
-def _flex(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: AttentionPlan) -> Tensor:
+def _flex(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: AttentionMetadata) -> Tensor:
     B, H, T, D = query.shape
     K = keys.shape[0]
-    assert plan.block_mask is not None
-    if plan.fold_heads:
+    assert metadata.block_mask is not None
+    if metadata.fold_heads:
         # flex_decoding wants a power-of-two H/K (3 in Llama-3.2-3B); as query tokens the ratio is 1
         query = query.reshape(B, K, (H // K) * T, D)
     # within a compiled layer, flex is part of its graph
     flex = _counted_flex if torch.compiler.is_compiling() else compiled_flex()
-    out = flex(query, keys[None], values[None], plan.block_mask, plan.score_mod, scale, plan.calls)
+    out = flex(
+        query, keys[None], values[None], metadata.block_mask, metadata.score_mod, scale, metadata.calls
+    )
     return out.reshape(B, H, T, D)
 
 
@@ -161,41 +163,41 @@ def static_compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return torch.compile(function, dynamic=False, fullgraph=True)
 
 
-def _sdpa(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: AttentionPlan) -> Tensor:
-    assert plan.dense is not None
+def _sdpa(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: AttentionMetadata) -> Tensor:
+    assert metadata.dense is not None
     K = keys.shape[0]
-    seen_keys, seen_values = _gather(keys, plan.dense), _gather(values, plan.dense)
-    mask = plan.dense.mask
-    if plan.dense.bias is not None:
-        mask = plan.dense.bias.to(query.dtype).masked_fill(~mask, float("-inf"))
-    plan.calls.add_(1)
+    seen_keys, seen_values = _gather(keys, metadata.dense), _gather(values, metadata.dense)
+    mask = metadata.dense.mask
+    if metadata.dense.bias is not None:
+        mask = metadata.dense.bias.to(query.dtype).masked_fill(~mask, float("-inf"))
+    metadata.calls.add_(1)
     return nn.functional.scaled_dot_product_attention(
         query, seen_keys, seen_values, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != K
     )
 
 
-def _eager(query: Tensor, keys: Tensor, values: Tensor, scale: float, plan: AttentionPlan) -> Tensor:
+def _eager(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: AttentionMetadata) -> Tensor:
     """Softmax written out, in float32."""
-    assert plan.dense is not None
+    assert metadata.dense is not None
     B, H, T, D = query.shape
     K = keys.shape[0]
     grouped = query.reshape(B, K, H // K, T, D).float()
-    seen_keys, seen_values = _gather(keys, plan.dense).float(), _gather(values, plan.dense).float()
+    seen_keys, seen_values = _gather(keys, metadata.dense).float(), _gather(values, metadata.dense).float()
     scores = torch.einsum("bkgtd,bkld->bkgtl", grouped, seen_keys) * scale
-    if plan.dense.bias is not None:
-        scores = scores + plan.dense.bias[:, None]
-    scores = scores.masked_fill(~plan.dense.mask[:, None], float("-inf"))
+    if metadata.dense.bias is not None:
+        scores = scores + metadata.dense.bias[:, None]
+    scores = scores.masked_fill(~metadata.dense.mask[:, None], float("-inf"))
     out = torch.einsum("bkgtl,bkld->bkgtd", scores.softmax(-1), seen_values)
-    plan.calls.add_(1)
+    metadata.calls.add_(1)
     return out.reshape(B, H, T, D).to(query.dtype)
 
 
-def _gather(pool: Tensor, view: DenseView) -> Tensor:
+def _gather(cache: Tensor, view: DenseMask) -> Tensor:
     """[K, P, D] at slots [B, L] -> [B, K, L, D]."""
-    return pool[:, view.slots].transpose(0, 1)
+    return cache[:, view.slots].transpose(0, 1)
 
 
-BACKENDS: dict[Backend, Callable[[Tensor, Tensor, Tensor, float, AttentionPlan], Tensor]] = {
+BACKENDS: dict[Backend, Callable[[Tensor, Tensor, Tensor, float, AttentionMetadata], Tensor]] = {
     "flex": _flex,
     "sdpa": _sdpa,
     "eager": _eager,

@@ -1,14 +1,11 @@
-import dataclasses
-
-import numpy as np
 import pytest
 import torch
 
 from flexray.compat import rope_arguments
-from flexray.engine import llama
-from flexray.engine.kv_pool import KVPool
-from flexray.engine.prefill import PrefillBatch, context_stream, prefill
-from flexray.masks.block_mask import BlockMaskCache
+from flexray.engine.kv_cache import KVCache
+from flexray.engine.prefill_inputs import PrefillInputs, context_stream
+from flexray.masks.block_masks import BlockMaskCache
+from flexray.models import llama
 
 SCALED = {
     "rope_type": "llama3",
@@ -22,21 +19,19 @@ SCALED = {
 
 def prefill_context(model, ids, backend="sdpa"):
     llama.patch(model)
-    pool = KVPool(
-        num_layers=2, num_kv_heads=1, head_dim=64, num_slots=1024, max_rows=1, dtype=torch.float32,
+    cache = KVCache(
+        num_layers=2, num_kv_heads=1, head_dim=64, num_slots=1024, max_requests=1, dtype=torch.float32,
         device=torch.device("cpu"),
     )  # fmt: skip
-    pool.place_context(len(ids))
-    stream = dataclasses.replace(context_stream(ids, pool), ends=np.arange(len(ids)))
-    hidden = prefill(
-        model,
-        PrefillBatch(256, pool, biased=False),
-        stream,
-        backend=backend,
-        cache=BlockMaskCache(2**20),
-        calls=torch.zeros(1, dtype=torch.int64),
+    cache.allocate_context(len(ids))
+    inputs = PrefillInputs(256, cache, biased=False)
+    calls = torch.zeros(1, dtype=torch.int64)
+    token_ids, positions, metadata = inputs.load(
+        context_stream(ids, cache), backend, BlockMaskCache(2**20), calls
     )
-    return pool, llama.logits(model, hidden)
+    with torch.no_grad():
+        hidden = llama.forward(model, token_ids[None], positions[None], metadata, cache.keys, cache.values)
+    return cache, llama.logits(model, hidden[0, : len(ids)])
 
 
 @pytest.mark.parametrize("rope", [{}, rope_arguments(SCALED)], ids=["default", "llama3"])
@@ -53,8 +48,8 @@ def test_the_patched_model_computes_what_the_unpatched_one_does(make_model, rope
 def test_keys_are_rotated_by_the_installed_transformers_standalone_function(make_model, rope):
     ids = list(range(40, 60))
     model = make_model(**rope)
-    pool, _ = prefill_context(model, ids)
-    keys_KCD = pool.keys[0][:, pool.context_slots]
+    cache, _ = prefill_context(model, ids)
+    keys_KCD = cache.keys[0][:, cache.context_slots]
     layer = model.model.layers[0]
     hidden = layer.input_layernorm(model.model.embed_tokens(torch.tensor([ids])))
     raw = layer.self_attn.k_proj(hidden).view(1, len(ids), 1, 64).transpose(1, 2)

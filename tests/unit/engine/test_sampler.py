@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from flexray.config import MethodConfig
-from flexray.engine.choosing import Chances, choose_tokens, uniform_numbers
-from flexray.methods import Draw
+from flexray.engine.sampler import draw, uniform_numbers
+from flexray.methods import SamplingParams
 from tests import oracles
 
 NEW = 6
@@ -25,14 +25,14 @@ def answers_of(engine, prompts):
     return [[[list(g.token_ids) for g in said] for said in methods] for methods in engine.generate(prompts)]
 
 
-def oracle_says(model, prompt, paraphrase, draw, stop_ids):
+def oracle_says(model, prompt, paraphrase, params, stop_ids):
     return oracles.sampled(
         model,
         prompt,
         paraphrase,
-        uniform_numbers(draw, prompt.row_id, NEW).tolist(),
-        temperature=draw.temperature,
-        top_p=draw.top_p,
+        uniform_numbers(params, prompt.row_id, NEW).tolist(),
+        temperature=params.temperature,
+        top_p=params.top_p,
         stop_ids=stop_ids,
     )
 
@@ -48,15 +48,19 @@ def test_drawn_answers_are_those_of_the_oracle_with_the_same_numbers(
         MethodConfig(kind="confidence", samples=2, temperature=1.3),
         MethodConfig(kind="per_prompt"),
     ]
-    engine = make_engine(make_brief_model(), methods=methods, max_new_tokens=NEW, backend=backend, max_rows=5)
+    engine = make_engine(
+        make_brief_model(), methods=methods, max_new_tokens=NEW, backend=backend, max_num_seqs=5
+    )
     plain, stops = make_brief_model(), engine.stop_rule.stop_ids()
     for prompt, (drawn, fused, sure, alone) in zip(prompts, answers_of(engine, prompts), strict=True):
-        assert drawn == [oracle_says(plain, prompt, 0, Draw(i, 0.8, 0.9, 5), stops) for i in range(3)]
+        assert drawn == [
+            oracle_says(plain, prompt, 0, SamplingParams(0.8, 0.9, 5, i), stops) for i in range(3)
+        ]
         assert len(sure) == 3 * len(prompt.segments)
         assert sure[::3] == alone  # temperature 0
         for paraphrase in range(len(prompt.segments)):
-            draws = [Draw(2 * paraphrase + i, 1.3) for i in range(2)]
-            expected = [oracle_says(plain, prompt, paraphrase, draw, stops) for draw in draws]
+            params = [SamplingParams(1.3, index=2 * paraphrase + i) for i in range(2)]
+            expected = [oracle_says(plain, prompt, paraphrase, p, stops) for p in params]
             assert sure[3 * paraphrase + 1 : 3 * paraphrase + 3] == expected
         assert fused == [oracles.answer(plain, prompt, max_new_tokens=NEW, stop_ids=stops).token_ids]
     assert len({tuple(answer) for said in answers_of(engine, prompts) for answer in said[0]}) > 6
@@ -65,47 +69,45 @@ def test_drawn_answers_are_those_of_the_oracle_with_the_same_numbers(
 def test_a_row_draws_the_same_alone_and_among_others_in_any_order(make_model, make_engine, prompts):
     method = [MethodConfig(kind="sampled", samples=4)]
     together = answers_of(
-        make_engine(make_model(), methods=method, backend="sdpa", max_rows=32), [*prompts, *prompts[::-1]]
+        make_engine(make_model(), methods=method, backend="sdpa", max_num_seqs=32), [*prompts, *prompts[::-1]]
     )
-    engine = make_engine(make_model(), methods=method, backend="sdpa", max_rows=2)
+    engine = make_engine(make_model(), methods=method, backend="sdpa", max_num_seqs=2)
     alone = [answers_of(engine, [prompt])[0] for prompt in prompts]
     assert together == [*alone, *alone[::-1]]
 
 
 def test_another_row_and_another_seed_draw_something_else(make_model, make_engine, prompts):
-    def draw(seed, row_id):
+    def say(seed, row_id):
         engine = make_engine(
-            make_model(), methods=[MethodConfig(kind="sampled", seed=seed)], backend="sdpa", max_rows=32
+            make_model(), methods=[MethodConfig(kind="sampled", seed=seed)], backend="sdpa", max_num_seqs=32
         )
         return answers_of(engine, [dataclasses.replace(prompts[0], row_id=row_id)])
 
-    assert draw(0, "a") == draw(0, "a")
-    assert len({str(draw(*key)) for key in [(0, "a"), (1, "a"), (0, "b")]}) == 3
+    assert say(0, "a") == say(0, "a")
+    assert len({str(say(*key)) for key in [(0, "a"), (1, "a"), (0, "b")]}) == 3
 
 
 def test_tokens_come_at_the_chances_of_the_softmax():
     probs = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05])
     count = 20_000
-    numbers = torch.from_numpy(uniform_numbers(Draw(0), "row", count))
+    numbers = torch.from_numpy(uniform_numbers(SamplingParams(), "row", count))
 
     def shares(temperature, top_p):
         full = torch.full((count,), 1.0)
-        chances = Chances(temperature * full, top_p * full, numbers)
-        choice = "sample" if top_p == 1 else "nucleus"
-        tokens = choose_tokens(probs.log().expand(count, -1), choice, chances=chances)
-        return torch.bincount(tokens, minlength=5) / count
+        logits = probs.log().expand(count, -1)
+        drawn = draw(logits, temperature * full, top_p * full, numbers, nucleus=top_p < 1)
+        return torch.bincount(drawn.token_ids, minlength=5) / count
 
     assert torch.allclose(shares(1.0, 1.0), probs, atol=0.01)
     assert torch.allclose(shares(2.0, 1.0), probs.sqrt() / probs.sqrt().sum(), atol=0.01)
     assert torch.allclose(shares(1.0, 0.7), torch.tensor([5 / 7, 2 / 7, 0, 0, 0]), atol=0.01)
     assert shares(1.0, 0.4).tolist() == [1, 0, 0, 0, 0]
-    assert shares(0.0, 1.0).tolist() == [1, 0, 0, 0, 0]
 
 
 def test_the_numbers_of_a_draw_are_uniform_and_stay_what_they_are_for_ever():
-    numbers = uniform_numbers(Draw(3, seed=1), "qa/test/7", 50_000)
+    numbers = uniform_numbers(SamplingParams(seed=1, index=3), "qa/test/7", 50_000)
     assert numbers.min() >= 0
     assert numbers.max() < 1
     assert np.allclose(np.histogram(numbers, bins=10, range=(0, 1))[0] / 50_000, 0.1, atol=0.01)
-    assert (uniform_numbers(Draw(3, seed=1), "qa/test/7", 3) == numbers[:3]).all()
+    assert (uniform_numbers(SamplingParams(seed=1, index=3), "qa/test/7", 3) == numbers[:3]).all()
     assert [round(float(n), 6) for n in numbers[:3]] == [0.355116, 0.265458, 0.669429]

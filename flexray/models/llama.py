@@ -1,8 +1,8 @@
 """The patched LLaMA: transformers' own modules, our attention, our loop over the layers.
 
-The loop is `LlamaModel.forward` without its mask creation and caches: the mask is in the plan, and K/V
-live in the pool. Layers, norms, MLPs and rotary embedding are the model's own, so it serves the models that
-differ from LLaMA in those.
+The loop is `LlamaModel.forward` without its mask creation and caches: the mask is in the attention
+metadata, and K/V live in the KV cache. Layers, norms, MLPs and rotary embedding are the model's own, so it
+serves the models that differ from LLaMA in those.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from flexray.engine.attention import ATTENTION_NAME, AttentionPlan, register_attention, static_compile
+from flexray.models.attention import ATTENTION_NAME, AttentionMetadata, register_attention, static_compile
 
 LlamaLike = LlamaForCausalLM | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
-"""The models that the loop is right for; see `flexray.engine.families`."""
+"""The models that the loop is right for; see `flexray.models.families`."""
 
 
 def patch(model: LlamaLike) -> None:
@@ -32,7 +32,7 @@ def patch(model: LlamaLike) -> None:
     """
     if not isinstance(model, LlamaLike):
         raise TypeError(f"{type(model).__name__}: the loop over the layers is not right for it")
-    assert getattr(model.config, "sliding_window", None) is None, "the plan's mask has no windows"
+    assert getattr(model.config, "sliding_window", None) is None, "the mask has no windows"
     register_attention()
     model.config._attn_implementation = ATTENTION_NAME
     for layer in model.model.layers:
@@ -43,7 +43,7 @@ def forward(
     model: LlamaLike,
     ids_BT: Tensor,
     positions_BT: Tensor,
-    plan: AttentionPlan,
+    metadata: AttentionMetadata,
     keys: list[Tensor],
     values: list[Tensor],
 ) -> Tensor:
@@ -51,15 +51,15 @@ def forward(
 
     Args:
         ids_BT: int64 [B, T]. positions_BT: int64 [B, T], RoPE positions.
-        plan: this pass's attention.
-        keys, values: the pool's, [K, P, D] for each layer; this pass's are written into them.
+        metadata: this pass's attention.
+        keys, values: the KV cache's, [K, P, D] for each layer; this pass's are written into them.
     """
     body = model.model
     hidden = body.embed_tokens(ids_BT)
     rotary = body.rotary_emb(hidden, position_ids=positions_BT)
-    run = compiled_layer() if plan.backend == "flex" and hidden.is_cuda else _layer
-    for layer, key_pool, value_pool in zip(body.layers, keys, values, strict=True):
-        hidden = run(layer, hidden, positions_BT, rotary, plan, key_pool, value_pool)
+    run = compiled_layer() if metadata.backend == "flex" and hidden.is_cuda else _layer
+    for layer, key_cache, value_cache in zip(body.layers, keys, values, strict=True):
+        hidden = run(layer, hidden, positions_BT, rotary, metadata, key_cache, value_cache)
     return hidden
 
 
@@ -68,9 +68,9 @@ def _layer(
     hidden: Tensor,
     positions: Tensor,
     rotary: tuple[Tensor, Tensor],
-    plan: AttentionPlan,
-    key_pool: Tensor,
-    value_pool: Tensor,
+    metadata: AttentionMetadata,
+    key_cache: Tensor,
+    value_cache: Tensor,
 ) -> Tensor:
     out = layer(
         hidden,
@@ -78,9 +78,9 @@ def _layer(
         position_ids=positions,
         position_embeddings=rotary,
         use_cache=False,
-        plan=plan,
-        key_pool=key_pool,
-        value_pool=value_pool,
+        metadata=metadata,
+        key_cache=key_cache,
+        value_cache=value_cache,
     )
     return out[0] if isinstance(out, tuple) else out
 

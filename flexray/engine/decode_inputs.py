@@ -1,0 +1,92 @@
+"""What a decode step reads: one token for each sequence of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+
+from flexray.engine.kv_cache import BLOCK_SIZE, KVCache, to_device
+from flexray.engine.sequence_table import SequenceTable
+from flexray.masks.block_masks import BlockMaskCache, make_block_mask
+from flexray.masks.visibility import QueryTables, make_biases, make_visible
+from flexray.models.attention import AttentionMetadata, make_dense_mask
+from flexray.types import Backend
+
+
+class DecodeInputs:
+    """One batch size of one backend: the static tensors a step reads, refreshed in place, their mask, and
+    on a GPU the step's CUDA graph.
+
+    Args:
+        group: query heads for each key/value head.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        table: SequenceTable,
+        kv_cache: KVCache,
+        *,
+        backend: Backend,
+        group: int,
+        biased: bool,
+    ):
+        self.size, self.table, self.kv_cache = size, table, kv_cache
+        self.backend, self.biased = backend, biased
+        device = kv_cache.device
+        self.rows = torch.full((size,), table.padding_row, dtype=torch.int64, device=device)
+        # folded heads are query tokens: each of the G copies of a sequence has the sequence's tables
+        self.tables = QueryTables.zeros((size, group if backend == "flex" else 1), device)
+        self.block_counts = torch.zeros((2, size, 1, 1), dtype=torch.int32, device=device)
+        indices = (2, size, 1, 1, kv_cache.num_blocks)
+        self.block_indices = torch.zeros(indices, dtype=torch.int32, device=device)
+        self.mask_mod = make_visible(self.tables, kv_cache.tables)
+        self.score_mod = make_biases(self.tables, kv_cache.tables) if biased else None
+        self.is_warm = False  # the first step compiles, which a capture must not
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.graph_mask: BlockMask | None = None  # the one that the graph reads
+        self.graph_logits: Tensor | None = None  # what the graph writes
+
+    def load(self, rows: Sequence[int]) -> None:
+        """Decode the sequences of these rows of the table from now on."""
+        table = self.table
+        padded = [*rows, *[table.padding_row] * (self.size - len(rows))]
+        self.rows.copy_(to_device(np.asarray(padded), self.rows.device))
+        ids, biases = table.segment_ids[:, self.rows, None], table.biases[:, self.rows, None]
+        self.tables.refresh(ids[0], ids[1], table.causal_index[self.rows, None], biases)
+        self.block_indices[..., : table.max_blocks] = table.block_indices[:, self.rows, None, None]
+
+    def block_mask(self, masks: BlockMaskCache) -> BlockMask:
+        """The mask of this batch size over this cache: its tensors' contents follow the sequences."""
+        kv_cache = self.kv_cache
+        return masks.get(
+            ("decode", self.size, kv_cache.num_slots, BLOCK_SIZE, str(kv_cache.device)),
+            lambda: make_block_mask(
+                self.block_counts,
+                self.block_indices,
+                query_tokens=self.tables.visible.shape[1],
+                block_size=BLOCK_SIZE,
+                mask_mod=self.mask_mod,
+            ),
+        )
+
+    def metadata(self, block_mask: BlockMask | None, widest: int, calls: Tensor) -> AttentionMetadata:
+        """Refresh what a step has changed, and say how to attend.
+
+        Args:
+            widest: the most blocks, partial or full, that any of the sequences looks at.
+        """
+        table, rows = self.table, self.rows
+        self.tables.causal_index.copy_(table.causal_index[rows, None].expand_as(self.tables.causal_index))
+        self.block_counts.copy_(table.block_counts(rows)[:, :, None, None])
+        slots = table.slot_mapping(rows)
+        if self.backend == "flex":
+            return AttentionMetadata("flex", slots, calls, block_mask, self.score_mod, fold_heads=True)
+        # unused block indices are 0, the scratch block, which no real sequence sees
+        blocks = self.block_indices[:, :, 0, 0, :widest].transpose(0, 1).flatten(1).long()
+        dense = make_dense_mask(blocks, BLOCK_SIZE, self.tables, self.kv_cache.tables, biased=self.biased)
+        return AttentionMetadata(self.backend, slots, calls, dense=dense)

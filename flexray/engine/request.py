@@ -1,0 +1,134 @@
+"""A question on its way through the engine: its prompt, its sequences, and what became of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence as Listed
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flexray.masks.layout import AttentionScope, PackedPrompt, SharedPrefix, lay_out
+from flexray.methods import GREEDY, Fusion, Method, SamplingParams
+from flexray.types import Backend, Prompt
+
+if TYPE_CHECKING:
+    from flexray.engine.kv_cache import BlockTable
+    from flexray.engine.prefill_inputs import PackedTokens
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixGroup:
+    """Methods that continue the same shared prefix, by their numbers in the run, so that it is prefilled
+    once."""
+
+    prefix: SharedPrefix
+    methods: tuple[tuple[int, Method], ...]
+
+
+def group_by_prefix(methods: Listed[Method]) -> tuple[PrefixGroup, ...]:
+    """The methods by shared prefix, in the order of their first ones."""
+    by_prefix: dict[SharedPrefix, list[tuple[int, Method]]] = {}
+    for number, method in enumerate(methods):
+        by_prefix.setdefault(method.prefix, []).append((number, method))
+    return tuple(PrefixGroup(prefix, tuple(found)) for prefix, found in by_prefix.items())
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """One answer on its way."""
+
+    request: Request
+    method: int  # number in the run
+    fusion: Fusion | None
+    sampling: SamplingParams
+    weight: float  # among the sequences of its method that choose their tokens together
+    row: int = -1  # in the SequenceTable, while it is running
+    steps_left: int = 0  # decode steps until it has finished at the latest
+    token_ids: tuple[int, ...] | None = None  # once it has finished
+    is_finite: bool = True  # whether all logits that its tokens were chosen from were
+
+    @property
+    def fusion_group(self) -> tuple[int, int]:
+        """What sequences that choose together have in common."""
+        return (self.request.index, self.method)
+
+
+@dataclass(eq=False)
+class Request:
+    """One prompt, to be answered by all methods of one shared prefix.
+
+    What is known of it is on it: how often it was tried, why again, by which backend it was answered, or why
+    it was not.
+    """
+
+    index: int  # of the prompt, in the caller's list
+    prompt: Prompt
+    group: PrefixGroup
+    max_new_tokens: int
+    attempts: int = 0
+    reasons: list[str] = field(
+        default_factory=list
+    )  # why a first attempt, or the requested backend, was not enough
+    backend: Backend | None = None  # that answered it
+    error: str = ""
+    block_table: BlockTable | None = None  # while it holds KV blocks
+    packed_tokens: PackedTokens | None = None  # likewise
+
+    @functools.cached_property
+    def sequences(self) -> tuple[Sequence, ...]:
+        """Its answers, method by method; none for a method that needs confidences that the prompt has not."""
+        return tuple(sequence for sequence, _ in self._sequences)
+
+    @functools.cached_property
+    def packed(self) -> PackedPrompt:
+        """Its own tokens, laid out."""
+        scopes = tuple(scope for _, scope in self._sequences)
+        return lay_out(self.prompt, self.group.prefix, scopes, self.max_new_tokens)
+
+    @functools.cached_property
+    def _sequences(self) -> list[tuple[Sequence, AttentionScope]]:
+        found: list[tuple[Sequence, AttentionScope]] = []
+        for number, method in self.group.methods:
+            if method.needs_confidences and self.prompt.confidences is None:
+                continue
+            scopes = method.scopes(self.prompt)
+            weights = method.weights(self.prompt) if method.weights else [1 / len(scopes)] * len(scopes)
+            sampling = method.sampling(self.prompt) if method.sampling else [GREEDY] * len(scopes)
+            for scope, weight, params in zip(scopes, weights, sampling, strict=True):
+                found.append((Sequence(self, number, method.fusion, params, weight), scope))
+        return found
+
+    @property
+    def num_slots(self) -> int:
+        """KV slots that it takes."""
+        return self.packed.layout.num_slots
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all its sequences have their tokens."""
+        return all(sequence.token_ids is not None for sequence in self.sequences)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether none of its sequences met logits that are not finite."""
+        return all(sequence.is_finite for sequence in self.sequences)
+
+    def of_method(self, number: int) -> list[Sequence]:
+        """The sequences of one method."""
+        return [sequence for sequence in self.sequences if sequence.method == number]
+
+    def explain(self, reason: str) -> None:
+        """Add a reason, once."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
+    def restart(self) -> None:
+        """Forget what an earlier attempt has generated, and the KV blocks that it may have held."""
+        self.block_table = self.packed_tokens = None
+        for sequence in self.sequences:
+            sequence.row, sequence.token_ids, sequence.is_finite = -1, None, True
+
+
+def sequences_at_once(requests: Listed[Request], most: int) -> int:
+    """The most sequences that `most` of the requests have together."""
+    return sum(sorted((len(request.sequences) for request in requests), reverse=True)[:most])

@@ -1,0 +1,167 @@
+"""From logits to the next token of each sequence, on the device: greedy, drawn, or fused over a group."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence as Listed
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flexray.engine.kv_cache import to_device
+from flexray.methods import Fusion, SamplingParams
+
+if TYPE_CHECKING:
+    from flexray.engine.request import Sequence
+    from flexray.engine.scheduler import Batch
+    from flexray.engine.sequence_table import SequenceTable
+
+MOST_LIKELY = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SampledTokens:
+    """One token for each sequence of a batch."""
+
+    token_ids: Tensor  # int64 [B]
+    is_finite: Tensor  # bool [B], whether it was chosen from finite logits
+
+
+class LogitsFuser:
+    """Fuses the logits of B sequences within groups. Tensors on the device that say who belongs together.
+
+    Args:
+        groups: [B], equal for sequences that choose together, which stand side by side.
+        weights: [B], they sum to 1 in each group.
+    """
+
+    def __init__(self, fusion: Fusion, groups: Listed[object], weights: Listed[float], device: torch.device):
+        self.fusion = fusion
+        first: dict[object, int] = {}
+        leaders = np.asarray([first.setdefault(group, i) for i, group in enumerate(groups)])
+        table = np.zeros((len(groups), len(groups)), dtype=np.float32)
+        table[leaders, np.arange(len(groups))] = weights
+        self.leaders = to_device(leaders, device)  # [B], the first sequence of each one's group
+        self.weights = to_device(table, device)  # [B, B]: row of a leader, weights of its group
+
+    def __call__(self, logits_BV: Tensor) -> SampledTokens:
+        """One token a group. A group of which one sequence's logits are not finite has none."""
+        scores = logits_BV.float()
+        broken = ~scores.isfinite().all(-1)
+        scores = scores.masked_fill(broken[:, None], 0.0)  # else 0 x NaN would reach the other groups
+        if self.fusion == "mean":
+            fused = self.weights @ scores
+        else:
+            fused = torch.zeros_like(scores).index_reduce_(0, self.leaders, scores.softmax(-1), "amax")
+        broken_members = torch.zeros_like(self.leaders).index_add_(0, self.leaders, broken.long())
+        # one choice a group, whatever the order of its sums
+        return SampledTokens(fused.argmax(-1)[self.leaders], broken_members[self.leaders] == 0)
+
+
+def greedy(logits_BV: Tensor) -> SampledTokens:
+    """The token of the highest logit. That one tells of all: NaN counts as higher than any number."""
+    best = logits_BV.max(-1)
+    return SampledTokens(best.indices, best.values.isfinite())
+
+
+def draw(
+    logits_BV: Tensor, temperature_B: Tensor, top_p_B: Tensor, uniform_B: Tensor, *, nucleus: bool
+) -> SampledTokens:
+    """Tokens drawn with their probabilities: the inverse of the cumulative distribution, in the order of the
+    vocabulary.
+
+    Args:
+        uniform_B: random numbers in [0, 1), float32 [B].
+        nucleus: draw from the likeliest tokens that together reach `top_p` (Holtzman et al. 2020,
+            arXiv:1904.09751), and those as likely as the last of them. They are looked for among the
+            likeliest MOST_LIKELY, since sorting a whole vocabulary takes longer than a step of the model.
+    """
+    scores_BV = logits_BV.float()
+    probs = (scores_BV / temperature_B[:, None]).softmax(-1)
+    if nucleus:
+        likely = probs.topk(min(MOST_LIKELY, probs.shape[-1])).values
+        kept = (likely.cumsum(-1) - likely < top_p_B[:, None]).sum(-1, keepdim=True)
+        probs = probs * (probs >= likely.gather(-1, (kept - 1).clamp_min(0)))
+    reached = probs.cumsum(-1)
+    mass = reached[:, -1:]
+    below = torch.nextafter(mass, torch.zeros_like(mass))  # rounding up to the mass would find no token
+    place = torch.minimum(uniform_B[:, None] * mass, below)
+    tokens = torch.searchsorted(reached, place, right=True)[:, 0]
+    return SampledTokens(tokens.clamp_max(logits_BV.shape[-1] - 1), scores_BV.amax(-1).isfinite())
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The sequences of a batch that choose their tokens in the same way."""
+
+    index: Tensor  # int64 [n], in the batch
+    rows: Tensor  # int64 [n], in the SequenceTable
+    fuser: LogitsFuser | None
+    drawn: bool
+    nucleus: bool
+
+
+class Sampler:
+    """Chooses a token for each sequence of a batch, each in its own way."""
+
+    def __init__(self, table: SequenceTable):
+        self._table = table
+        self._batch: Batch | None = None
+        self._parts: list[_Part] = []
+
+    @torch.no_grad()
+    def __call__(self, logits_BV: Tensor, batch: Batch) -> SampledTokens:
+        """One token for each row of the logits; rows behind the batch's sequences are padding."""
+        if batch is not self._batch:  # a decode batch comes again, step by step
+            self._batch, self._parts = batch, _parts(batch.sequences, logits_BV.device)
+        if not self._parts:
+            return greedy(logits_BV)
+        B = len(logits_BV)
+        token_ids = torch.zeros(B, dtype=torch.int64, device=logits_BV.device)
+        is_finite = torch.ones(B, dtype=torch.bool, device=logits_BV.device)
+        for part in self._parts:
+            chosen = self._choose(logits_BV[part.index], part)
+            token_ids[part.index], is_finite[part.index] = chosen.token_ids, chosen.is_finite
+        return SampledTokens(token_ids, is_finite)
+
+    def _choose(self, logits_BV: Tensor, part: _Part) -> SampledTokens:
+        if part.fuser is not None:
+            return part.fuser(logits_BV)
+        if not part.drawn:
+            return greedy(logits_BV)
+        table, rows = self._table, part.rows
+        temperature, top_p = table.sampling[:, rows]
+        next_one = table.produced[rows].clamp_max(table.max_new_tokens - 1)  # of a finished one, any
+        return draw(logits_BV, temperature, top_p, table.uniforms[rows, next_one], nucleus=part.nucleus)
+
+
+def _parts(sequences: Listed[Sequence], device: torch.device) -> list[_Part]:
+    """The sequences by how they choose; [] if all are greedy."""
+    found: dict[tuple[Fusion | None, bool, bool], list[int]] = {}
+    for i, s in enumerate(sequences):
+        drawn = s.sampling.temperature > 0
+        found.setdefault((s.fusion, drawn, drawn and s.sampling.top_p < 1), []).append(i)
+    if list(found) == [(None, False, False)]:
+        return []
+    parts = []
+    for (fusion, drawn, nucleus), members in found.items():
+        own = [sequences[i] for i in members]
+        index = to_device(np.asarray(members), device)
+        rows = to_device(np.asarray([s.row for s in own]), device)
+        fuser = None
+        if fusion is not None:
+            fuser = LogitsFuser(fusion, [s.fusion_group for s in own], [s.weight for s in own], device)
+        parts.append(_Part(index, rows, fuser, drawn, nucleus))
+    return parts
+
+
+def uniform_numbers(params: SamplingParams, row_id: str, count: int) -> np.ndarray:
+    """The random numbers of a sequence, float32 [count] in [0, 1): of its row and params only, so that
+    neither the batch that it is in nor a rerun changes them, nor a version of a library.
+    """
+    key = f"{params.seed}\n{params.index}\n{row_id}".encode()
+    words = np.frombuffer(hashlib.shake_256(key).digest(4 * count), dtype="<u4")
+    return ((words >> 8) * 2.0**-24).astype(np.float32)

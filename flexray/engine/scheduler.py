@@ -1,0 +1,188 @@
+"""Decides what runs next: which requests are prefilled, which sequences are decoded. No tensor operations."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterator
+from collections.abc import Sequence as Listed
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from flexray.engine.kv_cache import KVCache
+from flexray.engine.prefill_inputs import pack_tokens
+from flexray.engine.request import Request, Sequence
+from flexray.engine.sampler import SampledTokens
+from flexray.engine.scheduler_config import SchedulerConfig
+from flexray.engine.sequence_table import SequenceTable
+from flexray.engine.stats import EngineStats
+
+
+@dataclass(eq=False, slots=True)
+class PrefillBatch:
+    """Requests whose tokens are prefilled together; their sequences get their first tokens."""
+
+    requests: list[Request]
+    rows: Tensor | None = None  # int64 [B] of the SequenceTable, set by the runner
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Of the requests, in order: B."""
+        return [sequence for request in self.requests for sequence in request.sequences]
+
+
+@dataclass(eq=False, slots=True)
+class DecodeBatch:
+    """Sequences that get their next tokens together. The same object comes again for each of several
+    steps."""
+
+    sequences: list[Sequence]
+    num_blocks: int  # KV blocks of the widest of their requests
+    rows: Tensor | None = None  # int64 [B], padded, set by the runner
+
+
+Batch = PrefillBatch | DecodeBatch
+
+
+class Scheduler:
+    """Takes requests to their ends.
+
+    Args:
+        requests: all with one context and one shared prefix.
+        alone: prefill each request by itself, so that none can disturb another.
+    """
+
+    def __init__(
+        self,
+        requests: Listed[Request],
+        sizes: SchedulerConfig,
+        kv_cache: KVCache,
+        table: SequenceTable,
+        stats: EngineStats,
+        *,
+        alone: bool = False,
+    ):
+        self.waiting = deque(requests)
+        self.running: list[Sequence] = []
+        self._sizes, self._kv_cache, self._table, self._stats = sizes, kv_cache, table, stats
+        self._alone = alone
+        self._finished: list[Request] = []
+        self._steps: deque[DecodeBatch] = deque()  # left before the host looks which sequences have finished
+        self._batches: list[DecodeBatch] = []  # of all running sequences; [] after any change
+        self._filling = True  # the last batch was a prefill
+
+    def has_work(self) -> bool:
+        """Whether any request is not finished."""
+        return bool(self.waiting or self.running)
+
+    def schedule(self) -> Batch:
+        """What runs next: decode steps until the host looks, then a prefill if enough requests fit, else
+        decode steps again."""
+        if not self._steps:
+            new = self._admit()
+            self._filling = bool(new)
+            if new:
+                self._batches = []
+                return PrefillBatch(new)
+            assert self.running, "the KV cache holds the largest request: see ModelRunner.prepare"
+            if not self._batches:
+                self._batches = list(self._decode_batches())
+            steps = min(self._sizes.num_scheduler_steps, max(s.steps_left for s in self.running))
+            self._steps.extend(batch for batch in self._batches for _ in range(steps))
+        return self._steps.popleft()
+
+    def postprocess(self, batch: Batch, tokens: SampledTokens) -> list[Request]:
+        """Append the tokens. After a round of decode steps, take out the sequences that have finished; their
+        requests free their blocks.
+
+        Returns:
+            Requests that have finished: those of the round before, so that the caller's work with them is
+            done while the device is at work.
+        """
+        assert batch.rows is not None
+        self._table.append(batch.rows, tokens)
+        ready, self._finished = self._finished, []
+        if isinstance(batch, PrefillBatch):
+            self.running += batch.sequences
+            for sequence in batch.sequences:
+                sequence.steps_left = self._table.max_new_tokens - 1
+            if self._table.max_new_tokens == 1:
+                self._collect()
+            return ready
+        for sequence in batch.sequences:
+            sequence.steps_left -= 1
+        if not self._steps:
+            self._allocate(self._sizes.lookahead)  # the host's work while the device is at the last steps
+            self._collect()
+        return ready
+
+    def take_finished(self) -> list[Request]:
+        """Those of the last round."""
+        ready, self._finished = self._finished, []
+        return ready
+
+    def _admit(self) -> list[Request]:
+        """Waiting requests to prefill now: if there is room for enough of them to make a pass worth while."""
+        running = len({sequence.request for sequence in self.running})
+        room = self._sizes.max_num_seqs - running
+        if running and not self._filling and room < min(len(self.waiting), self._sizes.max_num_seqs // 4):
+            return []
+        fit, sequences = 0, 0
+        for request in itertools.islice(self.waiting, room if not self._alone else min(room, 1)):
+            sequences += len(request.sequences)
+            if fit and sequences > self._sizes.max_num_seqs:
+                break
+            fit += 1
+        return [self.waiting.popleft() for _ in range(self._allocate(fit))]
+
+    def _allocate(self, count: int) -> int:
+        """Give the first `count` waiting requests their KV blocks, as far as there is room; returns how many
+        have some."""
+        first = list(itertools.islice(self.waiting, count))
+        new = [request for request in first if request.block_table is None]
+        tables = self._kv_cache.allocate([request.packed for request in new])
+        for request, table in zip(new, tables, strict=False):
+            request.block_table = table
+            request.packed_tokens = pack_tokens(request.packed, table, self._table.max_new_tokens)
+        return len(first) - len(new) + len(tables)
+
+    def _decode_batches(self) -> Iterator[DecodeBatch]:
+        """The running sequences in batches of at most `max_num_seqs`; those that choose together stay
+        together."""
+        together = itertools.groupby(
+            self.running, key=lambda s: s.fusion_group if s.fusion is not None else s
+        )
+        part: list[Sequence] = []
+        for _, members in together:
+            group = list(members)
+            if part and len(part) + len(group) > self._sizes.max_num_seqs:
+                yield _decode_batch(part)
+                part = []
+            part += group
+        yield _decode_batch(part)
+
+    def _collect(self) -> None:
+        """Take out the sequences that have finished, and their requests with the last of them."""
+        start = time.perf_counter()
+        gone = self._table.finished(self.running)
+        self._stats.decode_seconds += (
+            time.perf_counter() - start
+        )  # this is where the host waits for the device
+        if not gone:
+            return
+        self._batches = []
+        self._stats.generated_tokens += sum(len(sequence.token_ids or ()) for sequence in gone)
+        self.running = [sequence for sequence in self.running if sequence.token_ids is None]
+        self._finished = [r for r in dict.fromkeys(s.request for s in gone) if r.is_finished]
+        if broken := [r.block_table for r in self._finished if r.block_table is not None and not r.is_finite]:
+            self._kv_cache.zero(broken)
+        self._kv_cache.free([r.block_table for r in self._finished if r.block_table is not None])
+        for request in self._finished:
+            request.block_table = request.packed_tokens = None
+
+
+def _decode_batch(sequences: list[Sequence]) -> DecodeBatch:
+    tables = {s.request: s.request.block_table for s in sequences}.values()
+    return DecodeBatch(sequences, max(len(table.blocks) for table in tables if table is not None))

@@ -1,0 +1,153 @@
+"""How much at once: sequences, tokens and KV slots, from the device's memory. A few sizes only, so few
+graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from flexray.config import EngineConfig
+from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
+from flexray.masks.block_masks import QUERY_TILE
+from flexray.models import llama
+from flexray.types import ConfigError
+
+MIN_DECODE_BUCKET = 8
+MIN_PREFILL_BUCKET = 2 * QUERY_TILE
+PREFILL_BUCKETS = 5
+"""Sizes of prefill passes, from `max_num_batched_tokens` down by halves."""
+MIN_CACHE_SLOTS = 8192
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SchedulerConfig:
+    """Sizes of one engine. Shapes are rounded up to powers of two ("buckets")."""
+
+    max_num_seqs: int  # requests that are running, and sequences in one batch
+    lookahead: int  # requests that get their KV blocks early, so that the host's work overlaps the device's
+    max_num_batched_tokens: int  # in one prefill pass
+    max_num_slots: int  # of the KV cache; what the memory holds; 0: none
+    num_scheduler_steps: int  # decode steps before the host looks which sequences have finished
+
+    def decode_bucket(self, sequences: int) -> int:
+        """Sequences that a decode batch is padded to."""
+        return _round_up(sequences, MIN_DECODE_BUCKET)
+
+    def prefill_bucket(self, tokens: int) -> int:
+        """Tokens that a pass of `tokens` is padded to."""
+        return _round_up(tokens, self._least_bucket)
+
+    def prefill_pass(self, tokens: int) -> int:
+        """How many of `tokens` waiting ones the next pass takes: a full bucket, the largest there is; when
+        they would fill even the smallest to less than one, all."""
+        bucket = self.max_num_batched_tokens
+        while bucket > max(tokens, self._least_bucket):
+            bucket //= 2
+        return min(bucket, tokens)
+
+    @property
+    def _least_bucket(self) -> int:
+        return max(MIN_PREFILL_BUCKET, self.max_num_batched_tokens >> (PREFILL_BUCKETS - 1))
+
+    def cache_slots(self, num_context: int, needs: Sequence[int]) -> int:
+        """Slots of a KV cache for a context and requests that need this many each, of which the largest
+        fits."""
+        largest = sorted(needs, reverse=True)[: self.max_num_seqs + self.lookahead]
+        wanted = self.least_slots(num_context, 0) + sum(blocks_for(n) for n in largest) * BLOCK_SIZE
+        return min(self.max_num_slots, _round_up(wanted, MIN_CACHE_SLOTS))
+
+    def least_slots(self, num_context: int, needed: int) -> int:
+        """Slots of a KV cache that holds the scratch block, a context and one request."""
+        return (1 + blocks_for(num_context) + blocks_for(needed)) * BLOCK_SIZE
+
+    def halved(self) -> SchedulerConfig:
+        """Half the sequences and tokens at once."""
+        return dataclasses.replace(
+            self,
+            max_num_seqs=max(1, self.max_num_seqs // 2),
+            lookahead=self.lookahead // 2,
+            max_num_batched_tokens=max(MIN_PREFILL_BUCKET, self.max_num_batched_tokens // 2),
+            max_num_slots=min(self.max_num_slots, max(MIN_CACHE_SLOTS, self.max_num_slots // 2)),
+        )
+
+
+def plan_scheduler(model: LlamaForCausalLM, config: EngineConfig) -> SchedulerConfig:
+    """Sizes for a model on its device. Raises ConfigError as `check_room`."""
+    device = llama.device_of(model)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    sizes = scheduler_config_for(model.config, model.dtype.itemsize, free, config)
+    if free is not None:
+        check_room(sizes, model.config, model.dtype.itemsize, free, config)
+    return sizes
+
+
+def scheduler_config_for(
+    shape: LlamaConfig, itemsize: int, free: int | None, config: EngineConfig
+) -> SchedulerConfig:
+    """Sizes for a model that need not be there.
+
+    Args:
+        itemsize: bytes of a number of its dtype.
+        free: bytes of the GPU's memory that its weights leave; None: a CPU.
+    """
+    on_gpu = free is not None
+    tokens = _round_up(config.max_num_batched_tokens or (32768 if on_gpu else 2048), MIN_PREFILL_BUCKET)
+    if free is not None:
+        room = free * config.gpu_memory_utilization - activation_bytes(shape, itemsize) * tokens
+        max_num_slots = max(0, int(room // slot_bytes(shape, itemsize)) // BLOCK_SIZE * BLOCK_SIZE)
+    else:
+        max_num_slots = 2**20
+    max_num_seqs = config.max_num_seqs or (512 if on_gpu else 32)
+    return SchedulerConfig(
+        max_num_seqs=max_num_seqs,
+        lookahead=max_num_seqs if on_gpu else 0,  # on a CPU the device is the host
+        max_num_batched_tokens=tokens,
+        max_num_slots=max_num_slots,
+        num_scheduler_steps=4 if on_gpu else 1,
+    )
+
+
+def check_room(
+    sizes: SchedulerConfig, shape: LlamaConfig, itemsize: int, free: int, config: EngineConfig
+) -> None:
+    """Refuse a GPU whose memory holds no request, as each would be an error row. Arguments as for
+    `scheduler_config_for`.
+
+    Raises:
+        ConfigError: with what there is and what takes it.
+    """
+    if sizes.max_num_slots >= sizes.least_slots(0, 1):
+        return
+    passes = activation_bytes(shape, itemsize) * sizes.max_num_batched_tokens
+    raise ConfigError(
+        f"the GPU's memory holds no row: {free / GIB:.1f} GiB are free beside the weights, of which "
+        f"engine.gpu_memory_utilization allows {free * config.gpu_memory_utilization / GIB:.1f}, and prefill "
+        f"passes of {sizes.max_num_batched_tokens} tokens take {passes / GIB:.1f}. Lower "
+        "engine.max_num_batched_tokens, raise engine.gpu_memory_utilization, end what else is on the GPU, or "
+        "take a larger one."
+    )
+
+
+def slot_bytes(shape: LlamaConfig, itemsize: int) -> int:
+    """Bytes of one token's K and V in all layers."""
+    heads = shape.num_key_value_heads or shape.num_attention_heads
+    head_dim = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    return 2 * shape.num_hidden_layers * heads * head_dim * itemsize
+
+
+def activation_bytes(shape: LlamaConfig, itemsize: int) -> int:
+    """Bytes of one prefilled token at its widest: MLP gate and up, their product, and the residuals."""
+    return (3 * shape.intermediate_size + 8 * shape.hidden_size) * itemsize
+
+
+def _round_up(count: int, unit: int) -> int:
+    """The smallest `unit * 2**n` that holds `count`."""
+    size = unit
+    while size < count:
+        size *= 2
+    return size

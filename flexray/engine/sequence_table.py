@@ -1,0 +1,182 @@
+"""Where each running sequence stands, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Listed
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, KVCache, layout_blocks, to_device
+from flexray.engine.request import Request, Sequence
+from flexray.engine.sampler import SampledTokens, uniform_numbers
+from flexray.masks.block_masks import BlockLists
+from flexray.masks.layout import FIRST_ANSWER, SEGMENT_BITS
+
+
+class SequenceTable:
+    """One row a running sequence, and a last one for padding, `R + 1` in all. The next token's forward pass
+    reads it, and `append` writes what was chosen; the host reads it only in `finished`.
+
+    Args:
+        max_sequences: R, sequences that may be running at once.
+        max_blocks: KV blocks that one of them attends to, at most.
+        stop: bool [V], tokens that end an answer.
+    """
+
+    def __init__(
+        self, kv_cache: KVCache, max_sequences: int, max_blocks: int, max_new_tokens: int, stop: Tensor
+    ):
+        R, device = max_sequences, kv_cache.device
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        self.padding_row = R
+        self.max_sequences, self.max_blocks, self.max_new_tokens = R, max_blocks, max_new_tokens
+        self.stop = stop
+        self.segment_ids = zeros(2, R + 1, dtype=torch.int32)  # visible and own, see QueryTables
+        self.segment_ids[:, R] = PADDING_ID
+        self.token = zeros(R + 1)  # the last one generated; its K/V are written by the next step
+        self.position = zeros(R + 1)
+        self.causal_index = zeros(R + 1)
+        self.produced = zeros(R + 1)  # tokens generated
+        self.done = torch.ones(R + 1, dtype=torch.bool, device=device)
+        self.not_finite = zeros(R + 1, dtype=torch.bool)
+        self.output = zeros(R + 1, max_new_tokens)
+        self.slots = zeros(R + 1, max_new_tokens)  # where each generated token's K/V go
+        self.biases = zeros(2, R + 1, dtype=torch.float32)
+        self.sampling = zeros(2, R + 1, dtype=torch.float32)  # temperature and top_p
+        self.uniforms = zeros(R + 1, max_new_tokens, dtype=torch.float32)  # for each token to draw
+        # [2, ...]: partial blocks, full blocks. Of the partial ones a sequence looks at the first
+        # `other_blocks`, and at those that its answer has reached; its first generated token stands at
+        # `answer_offset` in the first of them.
+        self.block_indices = zeros(2, R + 1, max_blocks, dtype=torch.int32)
+        self.full_blocks = zeros(R + 1)
+        self.other_blocks = zeros(R + 1)
+        self.answer_offset = zeros(R + 1)
+        self._free = list(range(R - 1, -1, -1))
+
+    @property
+    def num_free(self) -> int:
+        """Sequences that can be admitted."""
+        return len(self._free)
+
+    def admit(self, requests: Listed[Request], context: BlockLists) -> Tensor:
+        """Give the sequences of prefilled requests their rows; their first tokens are still to come.
+
+        Args:
+            context: the blocks of the context that the requests share.
+
+        Returns:
+            Their rows, int64 [B], request by request.
+        """
+        numbers: list[tuple[int, ...]] = []
+        lists: list[BlockLists] = []
+        slots: list[np.ndarray] = []
+        for request in requests:
+            layout, table = request.packed.layout, request.block_table
+            assert table is not None
+            own_blocks = layout_blocks(layout, self.max_new_tokens)
+            first_id = table.request << SEGMENT_BITS
+            for b, (sequence, own) in enumerate(zip(request.sequences, own_blocks.sequences, strict=True)):
+                full, partial = table.blocks[own.full], table.blocks[own.partial]
+                if layout.sees_context:
+                    full = np.concatenate([context.full, full])
+                    partial = np.concatenate([context.partial, partial])
+                lists.append(BlockLists(full, partial))
+                first = int(layout.answer_slots[b])
+                slots.append(table.slots[first : first + self.max_new_tokens])
+                sequence.row = self._free.pop()
+                numbers.append(
+                    (
+                        sequence.row,
+                        first_id + int(layout.visible_segments[layout.logits_indices[b]]),
+                        first_id + FIRST_ANSWER + b,
+                        # `append` moves both on to the first generated token
+                        int(layout.answer_positions[b]) - 1,
+                        layout.first_causal_index + first - 1,
+                        len(full),
+                        len(partial) - own_blocks.answers[b],
+                        first % BLOCK_SIZE,
+                    )
+                )
+        width = max(len(blocks) for pair in lists for blocks in (pair.full, pair.partial))
+        indices = np.zeros((2, len(lists), width), dtype=np.int32)
+        for i, pair in enumerate(lists):
+            indices[0, i, : len(pair.partial)] = pair.partial
+            indices[1, i, : len(pair.full)] = pair.full
+        device = self.token.device
+        columns = to_device(np.asarray(numbers).T, device)
+        rows = columns[0]
+        self.segment_ids[:, rows] = columns[1:3].int()
+        self.position[rows], self.causal_index[rows] = columns[3], columns[4]
+        self.full_blocks[rows], self.other_blocks[rows] = columns[5], columns[6]
+        self.answer_offset[rows] = columns[7]
+        # fills, not assignments of a number: those copy it from the host, which then waits for the device
+        self.block_indices.index_fill_(1, rows, 0)  # dense backends read more of them than are counted
+        self.block_indices[:, rows, :width] = to_device(indices, device)
+        self.slots[rows] = to_device(np.stack(slots), device)
+        biases = [r.packed.layout.biases[:, r.packed.layout.logits_indices] for r in requests]
+        self.biases[:, rows] = to_device(np.concatenate(biases, axis=1), device)
+        self.produced.index_fill_(0, rows, 0)
+        self.done.index_fill_(0, rows, False)
+        self.not_finite.index_fill_(0, rows, False)
+        self._set_sampling([sequence for request in requests for sequence in request.sequences])
+        return rows
+
+    def _set_sampling(self, sequences: Listed[Sequence]) -> None:
+        """How sequences draw their tokens, for those that do."""
+        drawn = [s for s in sequences if s.sampling.temperature > 0]
+        if not drawn:
+            return
+        device, count = self.token.device, self.max_new_tokens
+        rows = to_device(np.asarray([s.row for s in drawn]), device)
+        params = [(s.sampling.temperature, s.sampling.top_p) for s in drawn]
+        numbers = [uniform_numbers(s.sampling, s.request.prompt.row_id, count) for s in drawn]
+        self.sampling[:, rows] = to_device(np.asarray(params, dtype=np.float32).T.copy(), device)
+        self.uniforms[rows] = to_device(np.stack(numbers), device)
+
+    def append(self, rows: Tensor, sampled: SampledTokens) -> None:
+        """Add one token to each sequence; those that have finished stay as they are. rows: int64 [B]."""
+        going = ~self.done[rows]
+        token = torch.where(going, sampled.token_ids, self.token[rows])
+        produced = self.produced[rows] + going
+        self.output[rows, (produced - 1).clamp_min(0)] = token
+        self.token[rows] = token
+        self.position[rows] += going
+        self.causal_index[rows] += going
+        self.produced[rows] = produced
+        not_finite = self.not_finite[rows] | (going & ~sampled.is_finite)
+        self.not_finite[rows] = not_finite
+        self.done[rows] |= self.stop[token] | not_finite | (produced >= self.max_new_tokens)
+
+    def finished(self, sequences: Listed[Sequence]) -> list[Sequence]:
+        """Those of the sequences that have finished, with their tokens; their rows are free. Waits for the
+        device."""
+        rows = to_device(np.asarray([sequence.row for sequence in sequences]), self.token.device)
+        states = torch.stack([self.done[rows].long(), self.produced[rows], self.not_finite[rows].long()])
+        done, produced, not_finite = states.tolist()
+        if not any(done):
+            return []
+        output = self.output[rows].tolist()
+        found = []
+        for i, sequence in enumerate(sequences):
+            if done[i]:
+                sequence.token_ids = tuple(output[i][: produced[i]])
+                sequence.is_finite = not not_finite[i]
+                self._free.append(sequence.row)
+                found.append(sequence)
+        return found
+
+    def slot_mapping(self, rows: Tensor) -> Tensor:
+        """Slot mapping of a decode step, int64 [B]: where the K/V of the last tokens go."""
+        return self.slots[rows, self.produced[rows] - 1]
+
+    def block_counts(self, rows: Tensor) -> Tensor:
+        """int32 [2, B]: how many partial and full blocks sequences look at, the next token's among them."""
+        reached = (self.answer_offset[rows] + self.produced[rows] - 1).div(
+            BLOCK_SIZE, rounding_mode="floor"
+        ) + 1
+        return torch.stack([self.other_blocks[rows] + reached, self.full_blocks[rows]]).int()

@@ -1,0 +1,121 @@
+"""The cache's books: who has which blocks, that nobody shares one, and that all come back."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from flexray.engine.kv_cache import BLOCK_SIZE, FREE_ID, PADDING_ID, KVCache, blocks_for, layout_blocks
+from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, SEGMENT_BITS, AttentionScope, SharedPrefix, lay_out
+from flexray.types import Prompt
+
+BLOCKS = 24
+ALL_OF_IT, SHARED = (AttentionScope(),), SharedPrefix()
+
+
+@pytest.fixture
+def cache():
+    """With a context of two blocks, the second one half full."""
+    cache = KVCache(
+        num_layers=2,
+        num_kv_heads=1,
+        head_dim=8,
+        num_slots=BLOCKS * BLOCK_SIZE,
+        max_requests=5,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    cache.allocate_context(BLOCK_SIZE + BLOCK_SIZE // 2)
+    return cache
+
+
+def prompt(*lengths, new=4, scopes=ALL_OF_IT, prefix=SHARED):
+    return lay_out(Prompt((1,) * 48, tuple((3,) * n for n in lengths), (9,)), prefix, scopes, new)
+
+
+def owners(cache):
+    """The segment id of each block's slots, as sets."""
+    return [set(block.tolist()) for block in cache.tables.segment_id.reshape(-1, BLOCK_SIZE)]
+
+
+def test_a_new_cache_has_scratch_the_context_and_free_blocks(cache):
+    found = owners(cache)
+    assert found[0] == {PADDING_ID}
+    assert found[1] == {CONTEXT_ID}
+    assert found[2] == {CONTEXT_ID, FREE_ID}
+    assert set().union(*found[3:]) == {FREE_ID}
+    lists = cache.context_lists
+    assert (lists.full.tolist(), lists.partial.tolist()) == ([1], [2])
+    assert cache.tables.causal_index[cache.context_slots].tolist() == list(range(48))
+
+
+def test_a_request_gets_whole_blocks_that_say_whose_slots_they_are_and_in_which_order(cache):
+    (one, two) = cache.allocate([prompt(20, 30), prompt(5)])
+    layout = prompt(20, 30).layout
+    assert len(one.blocks) == blocks_for(layout.num_slots) == 2
+    assert len(one.slots) == layout.num_slots == 55
+    codes = cache.tables.segment_id[one.slots]
+    assert {code >> SEGMENT_BITS for code in codes.tolist()} == {one.request}
+    assert [code & (1 << SEGMENT_BITS) - 1 for code in codes.tolist()] == [1] * 20 + [2] * 30 + [
+        FIRST_ANSWER
+    ] * 5
+    assert cache.tables.causal_index[one.slots].tolist() == list(range(48, 48 + 55))
+    assert one.request != two.request
+    assert not set(one.blocks) & set(two.blocks)
+
+
+def test_as_many_requests_get_blocks_as_there_is_room_for(cache):
+    few_requests = cache.allocate([prompt(5)] * 9)
+    assert len(few_requests) == cache.max_requests
+    assert cache.allocate([prompt(5)]) == []
+    cache.free(few_requests)
+    few_blocks = cache.allocate([prompt(9 * BLOCK_SIZE)] * 5)
+    assert len(few_blocks) == 2
+    assert cache.allocate([prompt(9 * BLOCK_SIZE)]) == []
+    assert len(cache.allocate([prompt(5)])) == 1
+
+
+def test_blocks_and_requests_are_never_of_two_and_all_come_back(cache):
+    rnd, alive = random.Random(0), []
+    for _ in range(300):
+        if alive and rnd.random() < 0.5:
+            cache.free([alive.pop(rnd.randrange(len(alive))) for _ in range(rnd.randint(1, len(alive)))])
+        else:
+            alive += cache.allocate([prompt(rnd.randint(1, 90)) for _ in range(rnd.randint(1, 3))])
+        blocks = np.concatenate([np.zeros(0, dtype=np.int64), *(p.blocks for p in alive)])
+        assert len(set(blocks.tolist())) == len(blocks)
+        assert set(blocks.tolist()).isdisjoint({0, 1, 2})
+        assert len({p.request for p in alive}) == len(alive) <= cache.max_requests
+    cache.free(alive)
+    (whole,) = cache.allocate([prompt((BLOCKS - 3) * BLOCK_SIZE - 5)])
+    assert whole.blocks.tolist() == list(range(3, BLOCKS)), "side by side again"
+
+
+def test_a_context_has_one_place(cache):
+    with pytest.raises(AssertionError, match="has its blocks already"):
+        cache.allocate_context(3)
+
+
+@pytest.mark.parametrize("prefix", [SharedPrefix(), SharedPrefix(copies=True)], ids=["shared", "copies"])
+@pytest.mark.parametrize(
+    "scopes",
+    [(AttentionScope(),), (AttentionScope(0), AttentionScope(1)), (AttentionScope(), AttentionScope(1))],
+    ids=len,
+)
+def test_a_sequence_looks_at_the_blocks_of_what_it_sees_and_at_those_of_its_answer(prefix, scopes):
+    new = 40
+    layout = prompt(70, 33, new=new, scopes=scopes, prefix=prefix).layout
+    found = layout_blocks(layout, new)
+    for number, scope in enumerate(scopes):
+        parts = {FIRST_ANSWER + number}
+        parts |= {1, 2} if scope.paraphrase is None else {layout.paraphrase_segments[scope.paraphrase]}
+        seen = {slot // BLOCK_SIZE for slot, part in enumerate(layout.slot_segments) if part in parts}
+        lists = found.sequences[number]
+        assert set(lists.full) | set(lists.partial) == seen
+        assert not set(lists.full) & set(lists.partial)
+        for block in lists.full:
+            assert set(layout.slot_segments[block * BLOCK_SIZE : (block + 1) * BLOCK_SIZE]) <= parts
+        first = layout.answer_slots[number]
+        answer = list(range(first // BLOCK_SIZE, (first + new - 1) // BLOCK_SIZE + 1))
+        assert lists.partial[-found.answers[number] :].tolist() == answer
