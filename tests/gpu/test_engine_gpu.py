@@ -22,7 +22,7 @@ from tests import oracles
 from tests.conftest import PROJECT
 from tests.expected import oracle_answers, tokens
 from tests.unit.engine.test_methods import tokens as tokens_of_all
-from tests.unit.engine.test_sampling import oracle_says as oracle_draws
+from tests.unit.engine.test_sampler import oracle_says as oracle_draws
 
 MODES = [
     ("shared_context", "restart"),
