@@ -48,10 +48,10 @@ class LogitsFuser:
         self.weights = to_device(table, device)  # [B, B]: row of a leader, weights of its group
 
     def __call__(self, logits_BV: Tensor) -> SampledTokens:
-        """One token a group. A group of which one sequence's logits are not finite has none."""
+        """One token a group. Logits that are not finite are overwritten, and their group's token is void."""
+        broken = ~logits_BV.sum(-1, dtype=torch.float32).isfinite()
+        logits_BV.masked_fill_(broken[:, None], 0.0)  # else 0 x NaN would reach the other groups
         scores = logits_BV.float()
-        broken = ~scores.isfinite().all(-1)
-        scores = scores.masked_fill(broken[:, None], 0.0)  # else 0 x NaN would reach the other groups
         if self.fusion == "mean":
             fused = self.weights @ scores
         else:
@@ -119,11 +119,12 @@ class Sampler:
             self._batch, self._parts = batch, _parts(batch.sequences, logits_BV.device)
         if not self._parts:
             return greedy(logits_BV)
-        B = len(logits_BV)
+        B, n = len(logits_BV), len(batch.sequences)
         token_ids = torch.zeros(B, dtype=torch.int64, device=logits_BV.device)
         is_finite = torch.ones(B, dtype=torch.bool, device=logits_BV.device)
         for part in self._parts:
-            chosen = self._choose(logits_BV[part.index], part)
+            own = logits_BV[:n] if len(self._parts) == 1 else logits_BV[part.index]
+            chosen = self._choose(own, part)
             token_ids[part.index], is_finite[part.index] = chosen.token_ids, chosen.is_finite
         return SampledTokens(token_ids, is_finite)
 

@@ -98,9 +98,9 @@ def test_one_bad_logit_is_seen_by_every_way_to_choose_and_reaches_no_other_seque
         assert (drawn.token_ids < 20).all()
     for fusion in ("mean", "max"):
         fuser = LogitsFuser(fusion, ["a", "a", "b", "b"], [0.5] * 4, logits.device)
-        fused = fuser(logits)
+        fused = fuser(logits.clone())
         assert fused.is_finite.tolist() == [True, True, False, False]
-        assert fused.token_ids[:2].tolist() == fuser(good).token_ids[:2].tolist()
+        assert fused.token_ids[:2].tolist() == fuser(good.clone()).token_ids[:2].tolist()
 
 
 def test_all_logits_at_minus_infinity_are_not_finite():
