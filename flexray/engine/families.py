@@ -83,8 +83,8 @@ def check_numbers(tree: dict[str, Any], file: Path) -> None:
     """Check the numbers of a `config.json` by themselves, each of which a model could not be made without.
 
     Raises:
-        ModelError: a size that is no whole number above 0, heads that cannot be shared out, or an epsilon
-            that is no small number above 0.
+        ModelError: a size that is no whole number above 0, heads that cannot be shared out, RoPE that is no
+            object, or an epsilon that is no small number above 0.
     """
     given = {key: tree[key] for key in SIZES if key in tree}
     sizes = {key: value for key, value in given.items() if value is not None or key not in OPTIONAL}
@@ -97,6 +97,9 @@ def check_numbers(tree: dict[str, Any], file: Path) -> None:
             f"{file}: num_key_value_heads is {shared}, which does not divide num_attention_heads, {heads}. "
             f"{COPY}"
         )
+    for key in ("rope_scaling", "rope_parameters"):
+        if not isinstance(rope := tree.get(key), dict | None):
+            raise ModelError(f"{file}: {key} is {rope!r:.80}; it has to be an object or null. {COPY}")
     epsilon = tree.get("rms_norm_eps", 1e-6)
     if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
         raise ModelError(f"{file}: rms_norm_eps is {epsilon!r:.40}; it has to be above 0 and below 1. {COPY}")
