@@ -5,18 +5,21 @@ Unknown keys, wrong types and values out of range are errors that name the key.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from flexray.data_config import DataConfig, FewShotData, Section
 from flexray.recipe import read_recipe
 from flexray.types import Backend, ConfigError
 
+Place = Annotated[str, AfterValidator(os.path.expanduser)]  # a leading ~ is the home folder
+
 
 class ModelConfig(Section):
-    path: str
+    path: Place
     """Folder of a LLaMA checkpoint with safetensors and a tokenizer."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on GPU, float32 on CPU."""
@@ -192,7 +195,7 @@ class LimitsConfig(Section):
 
 
 class RunConfig(Section):
-    output: str
+    output: Place
     """Folder or URL that holds the run: data, manifests, plan."""
     data: DataConfig
     model: ModelConfig

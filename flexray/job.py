@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from dataclasses import dataclass
 from importlib.metadata import version
 from platform import python_version
@@ -10,8 +11,9 @@ from typing import Any
 from flexray import __version__
 from flexray.config import RunConfig
 from flexray.data import Scan, scan, with_few_shots
-from flexray.engine.checkpoint import check_checkpoint
+from flexray.engine.checkpoint import load_tokenizer
 from flexray.engine.model_digest import checkpoint_digest
+from flexray.engine.remarks import remark
 from flexray.methods import make_methods
 from flexray.pipeline.software import check_software
 from flexray.sink import OutputFolder, RunRecord, start_run
@@ -45,7 +47,9 @@ def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
     """Check versions, storage and model, draw few-shots, scan the data. Raises UserError."""
     notes = check_software(config)
     folder.prepare()
-    check_checkpoint(config.model.path)
+    config = _at_absolute_path(config)
+    tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    notes += tuple(f"note: {odd}" for odd in remark(config.model.path, tokenizer))
     config = with_few_shots(config)
     found = scan(config.data)
     return Job(config=config, found=found, parts=fingerprint_parts(config, found), notes=notes)
@@ -67,6 +71,12 @@ def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
         "methods": [method.model_dump(mode="json") for method in config.methods],
         "generation": config.generation.model_dump(mode="json"),
     }
+
+
+def _at_absolute_path(config: RunConfig) -> RunConfig:
+    """The configuration, by which a worker that has started elsewhere finds the same model folder."""
+    path = os.path.abspath(config.model.path)
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
 
 
 def provenance() -> dict[str, Any]:

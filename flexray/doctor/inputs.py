@@ -8,6 +8,7 @@ from flexray.config import RunConfig
 from flexray.data import list_files, read_shard, scan
 from flexray.doctor.examine import Finding
 from flexray.engine.checkpoint import check_checkpoint, load_tokenizer
+from flexray.engine.remarks import remark
 from flexray.plan.devices import GIB, find_device
 from flexray.plan.machine import decimal, ram_bytes
 from flexray.plan.memory import ITEM_BYTES, count_parameters, dtype_of
@@ -19,8 +20,10 @@ def check_model(config: RunConfig | None) -> Iterator[Finding]:
         return
     shape = check_checkpoint(config.model.path)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
-    parameters = count_parameters(config.model.path, shape)
+    parameters = count_parameters(config.model.path)
     ids = tokenizer("What is the capital of Finland?", add_special_tokens=False)["input_ids"]
+    for odd in remark(config.model.path, tokenizer):
+        yield Finding("warn", odd)
     what = (
         f"{config.model.path}: {parameters / 1e6:,.1f} million parameters, {shape.max_position_embeddings:,} "
         f"positions; the tokenizer knows {len(tokenizer):,} tokens"

@@ -8,20 +8,21 @@ user has set `trust_remote_code`.
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flexray.compat import adopt_rope, dtype_argument, tokenizer_class
-from flexray.engine.families import FAMILIES, check_architecture, check_layers
+from flexray.engine.families import FAMILIES, check_architecture, check_layers, check_numbers, reason
+from flexray.engine.json_file import read_json
+from flexray.engine.weights import HEAD, INDEX, WEIGHTS, check_finite, check_fit, first_of, read_headers
 from flexray.types import ModelError
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and a check may fail without them
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+GENERATION = "generation_config.json"
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 
 
@@ -29,7 +30,9 @@ def check_checkpoint(path: str | Path) -> LlamaConfig:
     """Check that `path` is a folder flexray can run, reading no weights and running none of its code.
 
     Returns:
-        The model's configuration, a new object on every call.
+        The model's configuration, a new object on every call. Its head is tied to its embeddings if
+        config.json says so and the files hold no head: releases of transformers differ where they do. It
+        names no padding token: nothing is padded, and a model cannot be made with one that it does not have.
 
     Raises:
         ModelError: the folder, its config.json, weights or tokenizer files are missing, broken or
@@ -42,11 +45,35 @@ def check_checkpoint(path: str | Path) -> LlamaConfig:
             "nothing is downloaded during a run."
         )
     config = _check_config(folder)
-    _check_weights(folder)
+    headers = read_headers(folder)
+    config.tie_word_embeddings = config.tie_word_embeddings and HEAD not in headers
+    config.pad_token_id = None
+    check_fit(config, headers, folder / "config.json")
+    read_eos(folder)
     if not any(all((folder / name).is_file() for name in files) for files in TOKENIZER_FILES):
         choices = ", ".join(" + ".join(files) for files in TOKENIZER_FILES)
         raise ModelError(f"{path}: has no tokenizer ({choices}). Copy the tokenizer's files into the folder.")
     return config
+
+
+def read_eos(folder: Path) -> dict[str, list[int]]:
+    """The ids that end an answer, by the file that names them; they may be beyond the vocabulary.
+
+    Raises:
+        ModelError: a file is broken, or names something else.
+    """
+    found: dict[str, list[int]] = {}
+    for name in ("config.json", GENERATION):
+        file = folder / name
+        value = read_json(file).get("eos_token_id") if file.is_file() else None
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(type(i) is int for i in ids):
+            raise ModelError(
+                f"{file}: eos_token_id is {value!r:.80}; it has to be a token's id (a whole number), a list "
+                "of them, or null. Copy the file again."
+            )
+        found[name] = ids
+    return found
 
 
 def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -59,7 +86,8 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
 
     config = check_checkpoint(path)
     file = Path(path) / "tokenizer_config.json"
-    named = tokenizer_class(_read_json(file) if file.is_file() else {})
+    tree = read_json(file) if file.is_file() else {}
+    named = tokenizer_class(tree)
     try:
         with no_progress_bars():
             if named is not None:
@@ -71,7 +99,12 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
                 trust_remote_code=trust_remote_code,
             )
     except Exception as e:  # transformers and tokenizers raise many types, bare Exception among them
-        raise ModelError(f"{path}: the tokenizer cannot be loaded: {e}") from e
+        advice = "Copy the tokenizer's files again."
+        if not trust_remote_code and (tree.get("auto_map") or "trust_remote_code" in str(e)):
+            advice = (
+                "It is made by Python code (auto_map): if you trust it, set model.trust_remote_code: true."
+            )
+        raise ModelError(f"{path}: the tokenizer cannot be loaded: {reason(e)}. {advice}") from e
 
 
 def load_model(
@@ -94,8 +127,8 @@ def load_model(
         attn_implementation: a name that transformers knows, or one registered before.
 
     Raises:
-        ModelError: as `check_checkpoint`; or the weights do not fit the configuration, the tokenizer
-            cannot be built, or the device is not there.
+        ModelError: as `check_checkpoint`; or a weight is not finite, the tokenizer cannot be built, or the
+            device is not there.
     """
     import torch
     import transformers
@@ -107,35 +140,26 @@ def load_model(
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    eos = read_eos(Path(path))[GENERATION]
     with no_progress_bars():
         model, info = getattr(transformers, f"{FAMILIES[config.model_type]}ForCausalLM").from_pretrained(
             path,
             config=config,
+            # all that is asked of it; transformers passes over a broken file, and refuses other ones
+            generation_config=transformers.GenerationConfig(eos_token_id=eos or None),
             **dtype_argument(kind),
             attn_implementation=attn_implementation,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # else its error names none of them
             output_loading_info=True,
         )
-    # transformers fills a weight that is missing, or of another shape, with random numbers and only warns.
-    if missing := info["missing_keys"]:
-        raise ModelError(
-            f"{path}: {len(missing)} weight(s) are missing from the files: {_first_names(missing)}."
-        )
-    if unfit := [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]:
-        raise ModelError(
-            f"{path}: the weights do not fit config.json: {len(unfit)} have another shape: "
-            f"{_first_names(unfit)}. Copy both from the same checkpoint."
-        )
-    # And it leaves out weights that the configuration has no place for, such as biases.
-    if unknown := [name for name in info["unexpected_keys"] if ".layers." in name]:
-        raise ModelError(
-            f"{path}: {len(unknown)} weight(s) of the files have no place in config.json's model: "
-            f"{_first_names(unknown)}."
-        )
-    return model.to(device).eval(), tokenizer
+    # It fills what it does not load with random numbers and only warns. Cannot be after the check above.
+    if unloaded := {*info["missing_keys"], *map(str, info["mismatched_keys"])}:
+        raise ModelError(f"{path}: transformers has not loaded {first_of(unloaded)}.")
+    model = model.to(device).eval()
+    check_finite(model, Path(path))
+    return model, tokenizer
 
 
 @contextlib.contextmanager
@@ -158,8 +182,9 @@ def _check_config(folder: Path) -> LlamaConfig:
         raise ModelError(
             f"{folder}: has no config.json. Give the folder of a checkpoint in the Hugging Face format."
         )
-    tree = _read_json(file)
+    tree = read_json(file)
     prefix = check_architecture(tree, file)
+    check_numbers(tree, file)
     # transformers would load what is named here in place of the weights that are checked, pickles too
     named, checked = tree.get("transformers_weights"), WEIGHTS if (folder / WEIGHTS).is_file() else INDEX
     if named not in (None, checked):
@@ -172,70 +197,13 @@ def _check_config(folder: Path) -> LlamaConfig:
     try:
         # Not AutoConfig: it would look at `auto_map`, the folder's own code.
         config = getattr(transformers, f"{prefix}Config").from_pretrained(folder, local_files_only=True)
+        adopt_rope(config, tree)
     except Exception as e:  # the types differ between transformers' versions
-        raise ModelError(f"{file}: no valid {prefix} configuration: {e}") from e
-    adopt_rope(config, tree)
+        raise ModelError(
+            f"{file}: no valid {prefix} configuration: {reason(e)}. Correct it, or copy it again."
+        ) from e
     check_layers(config, file)
     return config
-
-
-def _check_weights(folder: Path) -> None:
-    index = folder / INDEX
-    if (folder / WEIGHTS).is_file():
-        files = [WEIGHTS]
-    elif index.is_file():
-        weight_map = _read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise ModelError(f"{index}: has no weight_map. Copy the checkpoint again.")
-        files = sorted(set(map(str, weight_map.values())))
-        if elsewhere := [name for name in files if Path(name).name != name]:
-            names = ", ".join(map(repr, elsewhere[:5])) + (", ..." if len(elsewhere) > 5 else "")
-            raise ModelError(f"{index}: names weight files outside the folder: {names}. Put them beside it.")
-        missing = [name for name in files if not (folder / name).is_file()]
-        if missing:
-            names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            raise ModelError(
-                f"{index}: {len(missing)} of {len(files)} weight files are missing: {names}. "
-                "Copy the checkpoint again."
-            )
-    elif any(folder.glob("pytorch_model*.bin")):
-        raise ModelError(
-            f"{folder}: has only pickled weights (pytorch_model.bin). They are refused, as reading them can "
-            'run code. Convert them once, where you trust them: python -c "from transformers import '
-            "AutoModelForCausalLM as M; M.from_pretrained('FOLDER', use_safetensors=False)"
-            ".save_pretrained('NEW_FOLDER')\", then copy the tokenizer's files."
-        )
-    else:
-        others = sorted(p.name for p in folder.glob("*.safetensors"))
-        found = f" (found only {', '.join(others[:3])})" if others else ""
-        raise ModelError(f"{folder}: has no weights: {WEIGHTS} or {INDEX} is expected{found}.")
-
-    from safetensors import SafetensorError, safe_open
-
-    for name in files:
-        try:  # reads the header and compares the file's length with it: no tensor is loaded
-            with safe_open(folder / name, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as e:
-            raise ModelError(
-                f"{folder / name}: not a whole safetensors file ({e}). "
-                "It may be cut short, or a Git LFS pointer: copy it again."
-            ) from e
-
-
-def _first_names(names: Iterable[str]) -> str:
-    first = sorted(names)
-    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:  # ValueError: no JSON, or no UTF-8
-        raise ModelError(f"{file}: cannot be read as JSON: {e}") from e
-    if not isinstance(tree, dict):
-        raise ModelError(f"{file}: a JSON object is expected, found {type(tree).__name__}.")
-    return tree
 
 
 def _resolve_device(device: str | torch.device) -> torch.device:

@@ -8,6 +8,7 @@ and Qwen3 are such models: biases and the norms of queries and keys are in modul
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,28 @@ from flexray.compat import rope_parameters
 from flexray.types import ModelError
 
 if TYPE_CHECKING:  # it takes seconds to import
-    from transformers import PreTrainedConfig
+    from transformers import LlamaForCausalLM, PreTrainedConfig
 
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 """`model_type`, and what the names of transformers' classes begin with."""
 
 FIXED_ROPES = ("default", "linear", "llama3", "yarn")
 """RoPE types whose rotation of a token depends on its position only, not on how long its sequence is."""
+
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+)
+"""What `config.json` counts."""
+OPTIONAL = ("num_key_value_heads", "head_dim")
+"""Of those, what may be null: it follows from the others."""
+COPY = "Copy config.json and weights from the same checkpoint."
 
 _OTHERS = {
     "gemma": "it scales its embeddings and caps its scores",
@@ -48,9 +64,10 @@ def check_architecture(tree: dict[str, Any], file: Path) -> str:
             f"{file}: {kind}{why}. flexray runs LLaMA and models with its layers: {', '.join(FAMILIES)}."
         )
     architectures = tree.get("architectures")
-    if architectures and f"{prefix}ForCausalLM" not in architectures:
+    names = architectures if isinstance(architectures, list) else [architectures]
+    if architectures and f"{prefix}ForCausalLM" not in names:
         raise ModelError(
-            f"{file}: architectures {architectures}. Only {prefix}ForCausalLM has the language-model head "
+            f"{file}: architectures {names!r:.200}. Only {prefix}ForCausalLM has the language-model head "
             "that generates an answer."
         )
     if quantization := tree.get("quantization_config"):
@@ -60,6 +77,32 @@ def check_architecture(tree: dict[str, Any], file: Path) -> str:
             "Give the unquantised checkpoint, or dequantise it first."
         )
     return prefix
+
+
+def check_numbers(tree: dict[str, Any], file: Path) -> None:
+    """Check the numbers of a `config.json` by themselves, each of which a model could not be made without.
+
+    Raises:
+        ModelError: a size that is no whole number above 0, heads that cannot be shared out, RoPE that is no
+            object, or an epsilon that is no small number above 0.
+    """
+    given = {key: tree[key] for key in SIZES if key in tree}
+    sizes = {key: value for key, value in given.items() if value is not None or key not in OPTIONAL}
+    for key, value in sizes.items():
+        if type(value) is not int or value < 1:
+            raise ModelError(f"{file}: {key} is {value!r:.40}; it has to be a whole number above 0. {COPY}")
+    heads, shared = sizes.get("num_attention_heads", 0), sizes.get("num_key_value_heads", 1)
+    if heads % shared:
+        raise ModelError(
+            f"{file}: num_key_value_heads is {shared}, which does not divide num_attention_heads, {heads}. "
+            f"{COPY}"
+        )
+    for key in ("rope_scaling", "rope_parameters"):
+        if not isinstance(rope := tree.get(key), dict | None):
+            raise ModelError(f"{file}: {key} is {rope!r:.80}; it has to be an object or null. {COPY}")
+    epsilon = tree.get("rms_norm_eps", 1e-6)
+    if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
+        raise ModelError(f"{file}: rms_norm_eps is {epsilon!r:.40}; it has to be above 0 and below 1. {COPY}")
 
 
 def check_layers(config: PreTrainedConfig, file: Path) -> None:
@@ -87,3 +130,35 @@ def check_layers(config: PreTrainedConfig, file: Path) -> None:
             f"{file}: rope_type {rope!r} depends on how long a sequence is, and flexray packs many into one. "
             f"Known here: {', '.join(FIXED_ROPES)}."
         )
+
+
+def check_rotary(model: LlamaForCausalLM, config: PreTrainedConfig, file: Path) -> None:
+    """Check by what a model rotates queries and keys: it is worked out from numbers of `config.json`.
+
+    Args:
+        model: of this configuration; its own numbers are not looked at.
+
+    Raises:
+        ModelError: they are no RoPE, or not one for its heads.
+    """
+    try:
+        rotary = type(model.model.rotary_emb)(config)
+        frequencies, scale = rotary.inv_freq, float(rotary.attention_scaling)
+    except Exception as e:  # the types differ between RoPE types, and between transformers' versions
+        problem = reason(e)
+    else:
+        sound = bool(frequencies.isfinite().all() and (frequencies > 0).all())
+        problem = "" if sound and math.isfinite(scale) and scale > 0 else "angles that are no numbers above 0"
+        head_dim = model.model.layers[0].self_attn.head_dim
+        if 2 * frequencies.numel() != head_dim:
+            problem = f"it rotates {2 * frequencies.numel()} dimensions, and heads have {head_dim}"
+    if problem:
+        raise ModelError(
+            f"{file}: the RoPE cannot be used ({problem}): {rope_parameters(config)!r:.200}. "
+            "Correct rope_theta, rope_scaling or rope_parameters."
+        )
+
+
+def reason(error: Exception) -> str:
+    """What transformers says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.300}".rstrip(". ")

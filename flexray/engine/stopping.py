@@ -39,14 +39,18 @@ def make_stop_rule(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *, at_newline: bool
 ) -> StopRule:
     """EOS ids of generation config, config and tokenizer together (instruct models name several), and,
-    if asked, every token that decodes to text with a newline: "\\n", but also ".\\n" and "\\n\\n"."""
+    if asked, every token that decodes to text with a newline: "\\n", but also ".\\n" and "\\n\\n".
+
+    An id that the vocabulary does not have never comes; -1 is one, which stands for none.
+    """
     size = model.config.vocab_size
     eos = torch.zeros(size, dtype=torch.bool)
     generation = getattr(model, "generation_config", None)
     for owner in (generation, model.config, tokenizer):
         ids = getattr(owner, "eos_token_id", None)
         for i in [ids] if isinstance(ids, int) else ids or []:
-            eos[i] = True
+            if 0 <= i < size:
+                eos[i] = True
     newline = torch.zeros(size, dtype=torch.bool)
     if at_newline:
         known = range(min(size, len(tokenizer)))

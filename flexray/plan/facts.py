@@ -9,7 +9,8 @@ from transformers import LlamaConfig
 
 from flexray.config import RunConfig
 from flexray.data import Scan, scan, with_few_shots
-from flexray.engine.checkpoint import check_checkpoint
+from flexray.engine.checkpoint import check_checkpoint, load_tokenizer
+from flexray.engine.remarks import remark
 from flexray.job import Job, fingerprint_parts
 from flexray.methods import Method, make_methods
 from flexray.pipeline.software import check_software
@@ -43,13 +44,19 @@ def find_facts(config: RunConfig, problems: Problems, *, on_cpu: bool) -> Facts:
     for note in notes:
         problems.warn("versions", note.removeprefix("note: "))
     methods = problems.attempt("methods", lambda: make_methods(config.methods)) or ()
-    shape = problems.attempt("model", lambda: check_checkpoint(config.model.path))
+    model = config.model
+    shape = problems.attempt("model", lambda: check_checkpoint(model.path))
+    tokenizer = shape and problems.attempt(
+        "model", lambda: load_tokenizer(model.path, trust_remote_code=model.trust_remote_code)
+    )
+    for odd in remark(model.path, tokenizer) if tokenizer else ():
+        problems.warn("model", odd)
     folder = problems.attempt("output", lambda: open_dry(config.output))
     locks = (folder and problems.attempt("lock", lambda: read_locks(folder))) or {}
     found = problems.attempt("data", lambda: scan(config.data))
     drawn = found and problems.attempt("few-shots", lambda: with_few_shots(config))
     job = None
-    if methods and shape and found and drawn:
+    if methods and tokenizer and found and drawn:
         job = problems.attempt(
             "model",
             lambda: Job(config=drawn, found=found, parts=fingerprint_parts(drawn, found), notes=notes),

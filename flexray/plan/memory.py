@@ -5,20 +5,18 @@ Worked out by the engine's own functions from numbers: nothing is loaded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from safetensors import safe_open
 from transformers import LlamaConfig
 
 from flexray.config import RunConfig
-from flexray.engine.checkpoint import INDEX, WEIGHTS
 from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
 from flexray.engine.request import Request, group_by_prefix
 from flexray.engine.scheduler_config import activation_bytes, scheduler_config_for, slot_bytes
+from flexray.engine.weights import is_part_of_model, read_headers
 from flexray.methods import Method
 from flexray.plan.devices import Device
 from flexray.types import Prompt
@@ -75,15 +73,10 @@ def dtype_of(config: RunConfig, device: Device) -> str:
     return "bfloat16" if device.is_gpu else "float32"
 
 
-def count_parameters(folder: str | Path, shape: LlamaConfig) -> int:
-    """Numbers in a checked checkpoint's weights, from the headers of its files. Tied weights count once."""
-    tied = {"lm_head.weight"} if shape.tie_word_embeddings else set()
-    sizes: dict[str, int] = {}
-    for file in _weight_files(Path(folder)):
-        with safe_open(file, framework="numpy") as weights:
-            for name in weights.keys():  # noqa: SIM118  it is no dict
-                sizes[name] = prod(weights.get_slice(name).get_shape())
-    return sum(size for name, size in sizes.items() if name not in tied and "rotary_emb" not in name)
+def count_parameters(folder: str | Path) -> int:
+    """Numbers in a checked checkpoint's weights, from the headers of its files."""
+    headers = read_headers(Path(folder))
+    return sum(prod(header.shape) for name, header in headers.items() if is_part_of_model(name))
 
 
 def engine_rows(
@@ -111,7 +104,7 @@ def plan_memory(
     """
     dtype = dtype_of(config, device)
     itemsize = ITEM_BYTES[dtype]
-    parameters = count_parameters(config.model.path, shape)
+    parameters = count_parameters(config.model.path)
     weights = parameters * itemsize
     cuda = CUDA_BYTES if device.is_gpu else 0
     free = None
@@ -160,10 +153,3 @@ def _stretched(needs: Sequence[int], count: int) -> list[int]:
     """As many numbers as a shard has rows, spread as those of the sample are."""
     ordered = sorted(needs)
     return [ordered[i * len(ordered) // count] for i in range(count)]
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-    return [folder / name for name in sorted(set(names))]

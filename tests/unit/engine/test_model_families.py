@@ -247,7 +247,7 @@ def test_other_models_are_refused_by_their_name(saved, tmp_path, model_type, why
 
 def test_a_window_that_is_switched_off_is_no_window(saved, tmp_path):
     config = shape(Qwen2Config, heads(14, 2, 64), use_sliding_window=False, sliding_window=64, **TIED)
-    assert check_checkpoint(folder_of(saved, tmp_path, config)).sliding_window is None
+    assert check_checkpoint(save_model(tmp_path, config)).sliding_window is None
 
 
 def test_biases_that_the_configuration_does_not_know_are_not_left_out_silently(saved, tmp_path):

@@ -25,6 +25,10 @@ def test_the_eos_of_model_generation_and_tokenizer_all_stop():
     assert [found.reason(i) for i in (5, 7, 10)] == ["eos", "eos", "length"]
 
 
+def test_an_eos_that_the_vocabulary_does_not_have_never_comes():
+    assert rule(at_newline=False, generation=[-1, 300, 5], config=-1, tokenizer=10**9).stop_ids() == {5}
+
+
 def test_a_token_with_a_newline_stops_only_if_asked_and_tokens_of_no_text_never():
     found = rule()
     assert found.stop_ids() == {2, 10}
