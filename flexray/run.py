@@ -23,10 +23,10 @@ from flexray.sink import (
     OutputFolder,
     RunRecord,
     commit_shard,
-    committed_shards,
     compact,
     discard_run,
     hold,
+    whole_shards,
 )
 from flexray.types import ShardSpec
 
@@ -79,8 +79,10 @@ def run(
     with hold(folder, say=progress.note) as lock:
         discarded = fresh and discard_run(folder)  # not before it is known that this start can go on
         record = job.start(folder, known=discarded)
+        if record.rebuilt:
+            progress.note(f"{folder}: its run record was lost, and was written again on {record.rebuilt}")
         compact(folder, record.fingerprint)  # here and below nobody commits
-        before = committed_shards(folder, record.fingerprint)
+        before = whole_shards(folder, record.fingerprint)
         rows_before = sum(m.rows for m in before.values())
         todo = [s for s in found.shards if s.shard_id not in before]
         progress.note(
@@ -95,7 +97,7 @@ def run(
             compact(folder, record.fingerprint)
         else:
             progress.note("everything is committed: nothing to do")
-        after = committed_shards(folder, record.fingerprint)
+        after = whole_shards(folder, record.fingerprint)
     if lost := [s.shard_id for s in found.shards if s.shard_id not in after]:
         raise RuntimeError(
             f"{folder}: {len(lost)} shards are not committed ({', '.join(lost[:5])}); run again to redo them"
