@@ -28,7 +28,7 @@ from flexray.sink import (
     hold,
     whole_shards,
 )
-from flexray.types import ShardSpec
+from flexray.types import OutputError, ShardSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +128,9 @@ def answer(
 
     Returns:
         How many of the rows are errors.
+
+    Raises:
+        UserError: what a worker came upon, storage that fails among it.
     """
     label = RunLabel.of_start(record.fingerprint, config.data.name)
     connect(config.ray)
@@ -146,6 +149,11 @@ def answer(
             log.info("shard.committed", **asdict(shard), rows_done=done, rows_planned=rows)
     except BaseException as e:
         log.error("run.failed", e, rows_done=done, rows_planned=rows)
+        if isinstance(e, OSError) and not isinstance(e, BrokenPipeError):
+            raise OutputError(
+                f"{str(e).rstrip('.')}. {done:,} of the {rows:,} rows of this start are committed in "
+                f"{OutputFolder(config.output)}, and stay."
+            ) from e
         raise
     log.info("run.finished", rows=done, errors=errors)
     return errors

@@ -9,7 +9,7 @@ from uuid import uuid4
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.faults import reach
-from flexray.storage import StorageError, connect, describe, patiently, scrub, write_file
+from flexray.storage import StorageError, connect, describe, patiently, scrub, translate, write_file
 from flexray.types import OutputError
 
 # Stores without folders: a file's name may hold slashes, and making a "folder" could make a bucket.
@@ -156,7 +156,10 @@ class OutputFolder:
         path = self._path(name)
         self._make_folder(path.rpartition("/")[0])
         if self._local:
-            _write_local(path, data, name)
+            try:
+                _write_local(path, data, name)
+            except OSError as e:  # a write that fails does not name its file
+                raise translate(e, self._url(name)) from e
         else:
             # A put is atomic on object stores; a rename there is a copy and a delete. Put again after a
             # lost answer, it is the same bytes under the same name.
