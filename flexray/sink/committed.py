@@ -92,6 +92,8 @@ def load_shard(folder: OutputFolder, manifest: Manifest) -> pa.Table:
         data = folder.read_bytes(manifest.file)
     except FileNotFoundError as e:
         raise DamageError(path, "is missing", REPAIR_SHARD, "data_missing") from e
+    except IsADirectoryError as e:
+        raise DamageError(path, "is a folder, not a file", REPAIR_SHARD, "data_missing") from e
     except OSError as e:
         raise DamageError.unreadable(path, e) from e
     if len(data) != manifest.bytes:

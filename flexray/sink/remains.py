@@ -51,8 +51,8 @@ class Remains:
         return bool(self.manifests or self.data)
 
     def __str__(self) -> str:
-        plan = "the plan" if self.plan else "no plan"
-        return f"{self.manifests:,} manifest files, {self.data:,} data files and {plan} are there"
+        plan = " and the plan" if self.plan else ""
+        return f"{self.manifests:,} manifest files, {self.data:,} data files{plan} are there"
 
 
 def are_of_this_run(folder: OutputFolder, plan: pa.Table, fingerprint: str, methods: Sequence[str]) -> bool:

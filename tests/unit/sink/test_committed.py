@@ -65,6 +65,9 @@ def test_a_folder_in_the_place_of_a_data_file_is_no_data_file(folder, tmp_path):
     (tmp_path / "out" / file).mkdir()
     with pytest.raises(DamageError, match=f"{file} is missing"):
         whole_shards(folder, run.fingerprint)
+    repair(folder, say=quiet)
+    assert resume(folder) == {"b"}
+    assert verify(folder).foreign == (file,)
 
 
 def test_the_data_of_a_revision_that_was_replaced_are_not_missed(folder):
