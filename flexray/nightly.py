@@ -152,15 +152,12 @@ def find_recipes(paths: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for path in paths:
-        recipes = [path] if "://" in path or not Path(path).is_dir() else _in_folder(path)
+        is_folder = "://" not in path and Path(path).is_dir()
+        recipes = sorted(map(str, Path(path).glob("*.yaml"))) if is_folder else [path]
+        if not recipes:
+            raise ConfigError(f"{path}: a folder without a recipe (*.yaml). Put one there, or name another.")
         found += recipes
     return found
-
-
-def _in_folder(path: str) -> list[str]:
-    if not (recipes := sorted(map(str, Path(path).glob("*.yaml")))):
-        raise ConfigError(f"{path}: a folder without a recipe (*.yaml). Put one there, or name another.")
-    return recipes
 
 
 def _open(recipe: str, overrides: Sequence[str]) -> dict[str, RunConfig]:
@@ -221,12 +218,12 @@ def _record(folder: OutputFolder, say: Say) -> RunRecord | None:
     try:
         return load_run(folder)
     except NoRunError:
-        return None
+        pass
     except DamageError as e:
         if e.kind not in ("run_record_missing", "run_record_damaged"):
             raise
         say(f"{e.path}: {e.what}; it is to be written again")
-        return None
+    return None
 
 
 def _state(record: RunRecord | None, here: str, committed: dict[str, Manifest]) -> str:
@@ -240,8 +237,7 @@ def _state(record: RunRecord | None, here: str, committed: dict[str, Manifest]) 
 
 
 def _verify(folder: OutputFolder) -> None:
-    report = verify(folder)
-    if not report.ok:
+    if not (report := verify(folder)).ok:
         findings = [f"\n  {finding}" for finding in report.findings if not finding.harmless]
         raise _NotInOrder(f"{folder}: {report.summary_line()}{''.join(findings[:MAX_FINDINGS])}")
 
