@@ -52,16 +52,17 @@ from flexray.progress import Say
 from flexray.retry import retry_errors
 from flexray.run import RunResult, run
 from flexray.sink import (
+    DamageError,
     HeldError,
     Manifest,
+    NoRunError,
     OutputFolder,
     RunRecord,
-    committed_shards,
     fingerprint,
     load_run,
     verify,
+    whole_shards,
 )
-from flexray.sink.records import RUN_FILE
 from flexray.storage import scrub
 from flexray.types import ConfigError, OutputError, UserError
 
@@ -151,15 +152,12 @@ def find_recipes(paths: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for path in paths:
-        recipes = [path] if "://" in path or not Path(path).is_dir() else _in_folder(path)
+        is_folder = "://" not in path and Path(path).is_dir()
+        recipes = sorted(map(str, Path(path).glob("*.yaml"))) if is_folder else [path]
+        if not recipes:
+            raise ConfigError(f"{path}: a folder without a recipe (*.yaml). Put one there, or name another.")
         found += recipes
     return found
-
-
-def _in_folder(path: str) -> list[str]:
-    if not (recipes := sorted(map(str, Path(path).glob("*.yaml")))):
-        raise ConfigError(f"{path}: a folder without a recipe (*.yaml). Put one there, or name another.")
-    return recipes
 
 
 def _open(recipe: str, overrides: Sequence[str]) -> dict[str, RunConfig]:
@@ -167,7 +165,8 @@ def _open(recipe: str, overrides: Sequence[str]) -> dict[str, RunConfig]:
     config = load_config(recipe, overrides)
     check_checkpoint(config.model.path)
     output = OutputFolder(config.output)
-    if _record(output) is not None:
+    with contextlib.suppress(NoRunError):
+        load_run(output)
         raise OutputError(
             f"{output}: holds a run itself, and a night puts the run of each file below it. "
             "Use another output folder."
@@ -188,9 +187,9 @@ def _answer(name: str, config: RunConfig, retry: bool, verify_all: bool, say: Sa
     found = scan(config.data)
     folder = OutputFolder(f"{config.output.rstrip('/')}/{found.data_digest[:DIGITS]}")
     config = config.model_copy(update={"output": folder.url})
-    record = _record(folder)
+    record = _record(folder, say)
     here = fingerprint(fingerprint_parts(with_few_shots(config), found))
-    committed = committed_shards(folder, here) if record and record.fingerprint == here else {}
+    committed = whole_shards(folder, here) if record and record.fingerprint == here else {}
     complete = record is not None and len(committed) == record.plan.shards
     say(f"{name}: {_state(record, here, committed)} -> {folder}")
 
@@ -203,7 +202,7 @@ def _answer(name: str, config: RunConfig, retry: bool, verify_all: bool, say: Sa
         committed, worked = done.manifests, done.rows_now > 0  # none: another start was at it, and is done
     elif retry and _errors(committed):
         indented(retry_errors(config, say=indented).summary_line())
-        committed, worked = committed_shards(folder, here), True
+        committed, worked = whole_shards(folder, here), True
     if worked or verify_all:
         _verify(folder)
     result = RunResult(manifests=committed, rows_before=0, rows_now=0, seconds=0)
@@ -214,13 +213,17 @@ def _answer(name: str, config: RunConfig, retry: bool, verify_all: bool, say: Sa
     return "answered" if worked else "complete"
 
 
-def _record(folder: OutputFolder) -> RunRecord | None:
-    """The run of a folder; None: it holds none. Raises OutputError, DamageError."""
+def _record(folder: OutputFolder, say: Say) -> RunRecord | None:
+    """The run of a folder; None: it holds none, or one whose record is lost, which `run` writes again."""
     try:
-        there = RUN_FILE in folder.list()
-    except OSError as e:
-        raise OutputError(f"{folder}: cannot be listed: {e}") from e
-    return load_run(folder) if there else None
+        return load_run(folder)
+    except NoRunError:
+        pass
+    except DamageError as e:
+        if e.kind not in ("run_record_missing", "run_record_damaged"):
+            raise
+        say(f"{e.path}: {e.what}; it is to be written again")
+    return None
 
 
 def _state(record: RunRecord | None, here: str, committed: dict[str, Manifest]) -> str:
@@ -234,8 +237,7 @@ def _state(record: RunRecord | None, here: str, committed: dict[str, Manifest]) 
 
 
 def _verify(folder: OutputFolder) -> None:
-    report = verify(folder)
-    if not report.ok:
+    if not (report := verify(folder)).ok:
         findings = [f"\n  {finding}" for finding in report.findings if not finding.harmless]
         raise _NotInOrder(f"{folder}: {report.summary_line()}{''.join(findings[:MAX_FINDINGS])}")
 

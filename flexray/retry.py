@@ -17,11 +17,11 @@ from flexray.run import answer
 from flexray.sink import (
     Manifest,
     OutputFolder,
-    committed_shards,
     compact,
     hold,
     load_run,
     recommit_shard,
+    whole_shards,
 )
 from flexray.sink.committed import load_shard
 from flexray.sink.rows import keys_of
@@ -62,7 +62,7 @@ def retry_errors(config: RunConfig, *, say: Say = print, progress: Progress | No
     still_errors = 0
     with hold(folder, say=progress.note) as lock:
         record = job.start(folder)
-        committed = committed_shards(folder, record.fingerprint)
+        committed = whole_shards(folder, record.fingerprint)
         faulty = {name: manifest for name, manifest in committed.items() if manifest.accounting.errors}
         rows = sum(manifest.accounting.errors for manifest in faulty.values())
         if faulty:

@@ -23,12 +23,12 @@ from flexray.sink import (
     OutputFolder,
     RunRecord,
     commit_shard,
-    committed_shards,
     compact,
     discard_run,
     hold,
+    whole_shards,
 )
-from flexray.types import ShardSpec
+from flexray.types import OutputError, ShardSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,8 +79,10 @@ def run(
     with hold(folder, say=progress.note) as lock:
         discarded = fresh and discard_run(folder)  # not before it is known that this start can go on
         record = job.start(folder, known=discarded)
+        if record.rebuilt:
+            progress.note(f"{folder}: its run record was lost, and was written again on {record.rebuilt}")
         compact(folder, record.fingerprint)  # here and below nobody commits
-        before = committed_shards(folder, record.fingerprint)
+        before = whole_shards(folder, record.fingerprint)
         rows_before = sum(m.rows for m in before.values())
         todo = [s for s in found.shards if s.shard_id not in before]
         progress.note(
@@ -95,7 +97,7 @@ def run(
             compact(folder, record.fingerprint)
         else:
             progress.note("everything is committed: nothing to do")
-        after = committed_shards(folder, record.fingerprint)
+        after = whole_shards(folder, record.fingerprint)
     if lost := [s.shard_id for s in found.shards if s.shard_id not in after]:
         raise RuntimeError(
             f"{folder}: {len(lost)} shards are not committed ({', '.join(lost[:5])}); run again to redo them"
@@ -126,6 +128,9 @@ def answer(
 
     Returns:
         How many of the rows are errors.
+
+    Raises:
+        UserError: what a worker came upon, storage that fails among it.
     """
     label = RunLabel.of_start(record.fingerprint, config.data.name)
     connect(config.ray)
@@ -144,6 +149,11 @@ def answer(
             log.info("shard.committed", **asdict(shard), rows_done=done, rows_planned=rows)
     except BaseException as e:
         log.error("run.failed", e, rows_done=done, rows_planned=rows)
+        if isinstance(e, OSError) and not isinstance(e, BrokenPipeError):
+            raise OutputError(
+                f"{str(e).rstrip('.')}. {done:,} of the {rows:,} rows of this start are committed in "
+                f"{OutputFolder(config.output)}, and stay."
+            ) from e
         raise
     log.info("run.finished", rows=done, errors=errors)
     return errors

@@ -76,7 +76,7 @@ def accuracy_by_method(tables: Iterable[pa.Table]) -> dict[str, MethodAccuracy]:
     return dict(sorted(totals.items()))
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
     """Wilson's 95 % score interval of a proportion (Wilson 1927): within [0, 1], and sound at 0 and 1.
 
     Raises:

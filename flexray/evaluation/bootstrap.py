@@ -1,4 +1,7 @@
-"""Means over questions with bootstrap intervals (Efron 1979, percentile method)."""
+"""Means over questions, with intervals: Wilson's for proportions, else by bootstrap (Efron 1979, percentile).
+
+Where nothing is right, or everything, each resample is the same, and a bootstrap interval has no width.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,11 @@ _TAILS = (0.025, 0.975)
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over questions, with 95 % intervals."""
+    """A mean over questions, with its 95 % interval."""
 
     questions: int
     mean: float
-    interval: Interval  # bootstrap over questions
-    wilson: Interval | None = None  # Wilson's interval, for proportions
+    interval: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +74,28 @@ class Bootstrap:
         return np.concatenate(parts) / len(values)
 
 
-def estimate_mean(values: Floats, bootstrap: Bootstrap, *, proportion: bool = False) -> Estimate | None:
+def estimate_mean(values: Floats, bootstrap: Bootstrap) -> Estimate | None:
     """The mean of the values that are not NaN. None: there are none.
 
-    Args:
-        proportion: the values are 0 and 1, and get Wilson's interval too.
+    Values that are all 0 or 1 are a proportion, and get Wilson's interval.
     """
-    values = values[~np.isnan(values)]
-    n = len(values)
-    if not n:
+    return estimate_mean_of_means([values], bootstrap)
+
+
+def estimate_mean_of_means(strata: Sequence[Floats], bootstrap: Bootstrap) -> Estimate | None:
+    """The mean of the strata's means, each weighing the same; NaN, and strata of nothing else, are left out.
+
+    Proportions get Wilson's interval of as many trials as have the variance of this mean if all strata are
+    alike: for strata of n_1 .. n_k questions k^2 / (1/n_1 + .. + 1/n_k). If they are not, it is wider than
+    it need be.
+    """
+    strata = [known for values in strata if len(known := values[~np.isnan(values)])]
+    if not strata:
         return None
-    wilson = wilson_interval(int(values.sum()), n) if proportion else None
-    return Estimate(n, float(values.mean()), bootstrap.interval(values), wilson)
+    mean = float(np.mean([values.mean() for values in strata]))
+    if all(np.isin(values, (0, 1)).all() for values in strata):
+        trials = len(strata) ** 2 / sum(1 / len(values) for values in strata)
+        interval = wilson_interval(mean * trials, trials)
+    else:
+        interval = bootstrap.stratified_interval(strata)
+    return Estimate(sum(map(len, strata)), mean, interval)

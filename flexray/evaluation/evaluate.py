@@ -16,7 +16,7 @@ from flexray.evaluation.lemmas import Lemmatizer, find_lemmatizer
 from flexray.evaluation.paired import Comparison, compare
 from flexray.evaluation.paraphrases import ParaphraseSummary
 from flexray.evaluation.relations import RelationSummary, by_relation
-from flexray.evaluation.scores import METRICS, PROPORTIONS, MethodScores, collect_scores
+from flexray.evaluation.scores import METRICS, MethodScores, collect_scores
 from flexray.sink import OutputFolder, load_run, read_committed
 from flexray.types import OutputError, UserError
 
@@ -159,10 +159,7 @@ def _summarise(
         rows=scores.rows,
         errors=scores.errors,
         scored=scores.scored,
-        metrics={
-            metric: estimate_mean(scores.values(metric), bootstrap, proportion=metric in PROPORTIONS)
-            for metric in METRICS
-        },
+        metrics={metric: estimate_mean(scores.values(metric), bootstrap) for metric in METRICS},
         relations=by_relation(scores, bootstrap),
         paraphrases=scores.paraphrases.summary(bootstrap),
     )

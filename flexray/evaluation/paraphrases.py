@@ -78,8 +78,8 @@ class ParaphraseTally:
         return ParaphraseSummary(
             paraphrases=self._paraphrases,
             accuracy=estimate_mean(share, bootstrap),
-            any_right=estimate_mean((share > 0).astype(float), bootstrap, proportion=True),
-            every_right=estimate_mean((share == 1).astype(float), bootstrap, proportion=True),
+            any_right=estimate_mean((share > 0).astype(float), bootstrap),
+            every_right=estimate_mean((share == 1).astype(float), bootstrap),
             consistency=estimate_mean(consistency, bootstrap),
             best=max(common, key=lambda position: position.accuracy, default=None),
             worst=min(common, key=lambda position: position.accuracy, default=None),

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from flexray.evaluation.accuracy import wilson_interval
-from flexray.evaluation.bootstrap import Bootstrap, Estimate, Floats, Interval, estimate_mean
-from flexray.evaluation.scores import METRICS, PROPORTIONS, MethodScores
+from flexray.evaluation.bootstrap import (
+    Bootstrap,
+    Estimate,
+    Floats,
+    Interval,
+    estimate_mean,
+    estimate_mean_of_means,
+)
+from flexray.evaluation.scores import METRICS, MethodScores
 
 NO_RELATION = ""
 
@@ -21,7 +28,7 @@ class RelationScores:
     relation: str
     questions: int
     correct: int
-    wilson: Interval  # of exact match
+    interval: Interval  # Wilson's, of exact match
     means: dict[str, float | None]  # by metric; None: it applies to no row
 
 
@@ -34,7 +41,7 @@ class RelationSummary:
     micro: dict[str, Estimate | None]
     """Each question weighs the same."""
     macro: dict[str, Estimate | None]
-    """Each relation weighs the same; the bootstrap draws questions within each relation."""
+    """Each relation weighs the same; its questions are a stratum."""
     relations: tuple[RelationScores, ...]
 
 
@@ -49,12 +56,9 @@ def by_relation(scores: MethodScores, bootstrap: Bootstrap) -> RelationSummary |
     return RelationSummary(
         questions=len(every),
         without_relation=without,
-        micro={
-            metric: estimate_mean(values[metric][every], bootstrap, proportion=metric in PROPORTIONS)
-            for metric in METRICS
-        },
+        micro={metric: estimate_mean(values[metric][every], bootstrap) for metric in METRICS},
         macro={
-            metric: _macro([values[metric][rows] for rows in groups.values()], bootstrap)
+            metric: estimate_mean_of_means([values[metric][rows] for rows in groups.values()], bootstrap)
             for metric in METRICS
         },
         relations=tuple(_relation_scores(name, rows, values) for name, rows in groups.items()),
@@ -71,18 +75,8 @@ def _groups(scores: MethodScores) -> Iterator[tuple[str, np.ndarray]]:
 
 def _relation_scores(name: str, rows: np.ndarray, values: dict[str, Floats]) -> RelationScores:
     correct = int(values["exact_match"][rows].sum())
-    known = {metric: _applicable(values[metric][rows]) for metric in METRICS}
-    means = {metric: float(kept.mean()) if len(kept) else None for metric, kept in known.items()}
+    known = {metric: values[metric][rows] for metric in METRICS}
+    means = {
+        metric: None if np.isnan(kept).all() else float(np.nanmean(kept)) for metric, kept in known.items()
+    }
     return RelationScores(name, len(rows), correct, wilson_interval(correct, len(rows)), means)
-
-
-def _macro(strata: list[Floats], bootstrap: Bootstrap) -> Estimate | None:
-    strata = [known for values in strata if len(known := _applicable(values))]
-    if not strata:
-        return None
-    mean = float(np.mean([values.mean() for values in strata]))
-    return Estimate(sum(map(len, strata)), mean, bootstrap.stratified_interval(strata))
-
-
-def _applicable(values: Floats) -> Floats:
-    return values[~np.isnan(values)]

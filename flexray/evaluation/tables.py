@@ -101,7 +101,7 @@ def _relation_means_table(methods: Sequence[MethodSummary]) -> Table:
 
 def _relation_table(methods: Sequence[MethodSummary]) -> Table:
     exact, *others = (TITLES[metric] for metric in METRICS)
-    table = _table("By relation", ["relation", "method"], ["questions", exact, "Wilson", *others])
+    table = _table("By relation", ["relation", "method"], ["questions", exact, "interval", *others])
     lines = [
         (scores.relation, method.label, scores)
         for method in methods
@@ -110,7 +110,7 @@ def _relation_table(methods: Sequence[MethodSummary]) -> Table:
     ]
     for relation, label, scores in sorted(lines, key=lambda line: line[0]):
         cells = [_percent(scores.means[metric]) for metric in METRICS]
-        cells.insert(1, _interval(scores.wilson))
+        cells.insert(1, _interval(scores.interval))
         table.add_row(*map(_text, [relation, _name(label), f"{scores.questions:,}", *cells]))
     return table
 
@@ -139,7 +139,8 @@ def _comparison_table(comparisons: Sequence[Comparison], other: str) -> Table:
 def _notes(evaluation: Evaluation, by_relation: bool) -> list[str]:
     resamples, seed = evaluation.bootstrap.resamples, evaluation.bootstrap.seed
     notes = [
-        f"Intervals: 95 %, bootstrap over questions ({resamples:,} resamples, seed {seed}).",
+        "Intervals: 95 %. Of shares of right answers Wilson's; of other means, and of differences, by "
+        f"bootstrap over questions ({resamples:,} resamples, seed {seed}).",
         f"Lemmas: {evaluation.lemmas}.",
     ]
     if len(evaluation.comparisons) > 1:

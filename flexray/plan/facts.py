@@ -16,7 +16,7 @@ from flexray.methods import Method, make_methods
 from flexray.pipeline.software import check_software
 from flexray.plan.output import DryFolder, open_dry, read_locks
 from flexray.plan.problems import Problems
-from flexray.sink import Manifest, committed_shards
+from flexray.sink import Manifest, whole_shards
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,5 +66,5 @@ def find_facts(config: RunConfig, problems: Problems, *, on_cpu: bool) -> Facts:
         return facts
     # A start that is given a folder in which it cannot write: its own checks, and no trace of it.
     record = problems.attempt("output", lambda: job.start(folder))
-    committed = record and problems.attempt("output", lambda: committed_shards(folder, record.fingerprint))
+    committed = record and problems.attempt("output", lambda: whole_shards(folder, record.fingerprint))
     return replace(facts, committed=committed or {})

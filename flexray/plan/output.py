@@ -15,10 +15,15 @@ PATIENCE = 15.0  # seconds: somebody is waiting
 
 
 class DryFolder(OutputFolder):
-    """An output folder for looking only: what is written to it or removed from it stays as it was.
+    """An output folder for looking only: what is written to it is seen by this object alone, and what is
+    removed from it stays.
 
     So a start can make its own checks there.
     """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._written: dict[str, bytes] = {}
 
     @property
     def is_local(self) -> bool:
@@ -40,8 +45,13 @@ class DryFolder(OutputFolder):
             reason = e.reason if isinstance(e, StorageError) else e.strerror or str(e)
             raise OutputError(f"{self}: cannot be used as an output folder: {reason}. {advice}") from e
 
+    def read_bytes(self, name: str) -> bytes:
+        """The file, or what was to be written there."""
+        return self._written[name] if name in self._written else super().read_bytes(name)
+
     def write_bytes(self, name: str, data: bytes) -> None:
         """Nothing is written."""
+        self._written[name] = data
 
     def remove(self, name: str) -> None:
         """Nothing is removed."""

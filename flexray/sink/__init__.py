@@ -10,14 +10,14 @@ OUT/_lock-<n>.json                       who is at work there; gone afterwards
 """
 
 from flexray.sink.commit import commit_shard, recommit_shard
-from flexray.sink.committed import committed_shards, read_committed
+from flexray.sink.committed import committed_shards, read_committed, whole_shards
 from flexray.sink.compaction import compact
 from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.lock import HeldError, Lock, hold
 from flexray.sink.records import Accounting, Manifest, RunRecord, fingerprint
 from flexray.sink.repair import repair
-from flexray.sink.run import discard_run, load_run, start_run
+from flexray.sink.run import NoRunError, discard_run, load_run, start_run
 from flexray.sink.verify import verify
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "HeldError",
     "Lock",
     "Manifest",
+    "NoRunError",
     "OutputFolder",
     "RunRecord",
     "commit_shard",
@@ -40,4 +41,5 @@ __all__ = [
     "repair",
     "start_run",
     "verify",
+    "whole_shards",
 ]

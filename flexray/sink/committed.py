@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -10,9 +11,12 @@ import pyarrow as pa
 from flexray.sink.damage import REPAIR_SHARD, DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.manifests import find_manifests
-from flexray.sink.records import Manifest, keys_digest
+from flexray.sink.records import DATA_FOLDER, Manifest, keys_digest
 from flexray.sink.rows import from_parquet, keys_of, schema_fault
 from flexray.sink.run import load_run
+from flexray.types import OutputError
+
+_SHOWN = 3  # of the lost files
 
 
 def committed_shards(folder: OutputFolder, fingerprint: str) -> dict[str, Manifest]:
@@ -26,6 +30,44 @@ def committed_shards(folder: OutputFolder, fingerprint: str) -> dict[str, Manife
     for damage in found.damage.values():
         raise damage
     return found.visible()
+
+
+def whole_shards(folder: OutputFolder, fingerprint: str) -> dict[str, Manifest]:
+    """As `committed_shards`; and each data file is there and as long as its manifest says. That takes one
+    listing, and no file is read.
+
+    Raises:
+        DamageError: also if data files are missing or of another size.
+        OutputError: the manifests or the data files cannot be listed.
+    """
+    for _ in range(2):  # a repair, or a start afresh, may have removed a manifest just before its file
+        manifests = committed_shards(folder, fingerprint)
+        lost = _lost_files(folder, manifests)
+        if not lost:
+            return manifests
+    shown = "; ".join(lost[:_SHOWN]) + ("; ..." if lost[_SHOWN:] else "")
+    what = f"{len(lost)} of {len(manifests)} committed shards have lost their rows: {shown}"
+    advice = (
+        f"`flexray repair {shlex.quote(str(folder))}` moves these shards aside; then run again: they are "
+        "computed again, and no others."
+    )
+    raise DamageError(folder.where(DATA_FOLDER), what, advice, "data_missing")
+
+
+def _lost_files(folder: OutputFolder, manifests: dict[str, Manifest]) -> list[str]:
+    """What has become of each data file that is not as long as it was written."""
+    try:
+        there = {f"{DATA_FOLDER}/{name}": size for name, size in folder.sizes(DATA_FOLDER).items()}
+    except OSError as e:
+        raise OutputError(f"{folder.where(DATA_FOLDER)}: cannot be listed: {e}") from e
+    lost = []
+    for manifest in manifests.values():
+        if manifest.file not in there:
+            lost.append(f"{manifest.file} is missing")
+        elif there[manifest.file] not in (manifest.bytes, None):
+            size = there[manifest.file]
+            lost.append(f"{manifest.file} has {size:,} bytes, but {manifest.bytes:,} were written")
+    return lost
 
 
 def read_committed(folder: OutputFolder) -> Iterator[pa.Table]:
@@ -50,6 +92,8 @@ def load_shard(folder: OutputFolder, manifest: Manifest) -> pa.Table:
         data = folder.read_bytes(manifest.file)
     except FileNotFoundError as e:
         raise DamageError(path, "is missing", REPAIR_SHARD, "data_missing") from e
+    except IsADirectoryError as e:
+        raise DamageError(path, "is a folder, not a file", REPAIR_SHARD, "data_missing") from e
     except OSError as e:
         raise DamageError.unreadable(path, e) from e
     if len(data) != manifest.bytes:

@@ -7,6 +7,7 @@ from typing import Literal
 from flexray.types import OutputError
 
 DamageKind = Literal[
+    "run_record_missing",
     "run_record_damaged",
     "plan_missing",
     "plan_damaged",

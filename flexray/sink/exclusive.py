@@ -8,7 +8,7 @@ import time
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.sink.folder import OutputFolder
-from flexray.storage import connect, patiently, understand, write_file
+from flexray.storage import connect, patiently, translate, understand, write_file
 
 # Their clients send the condition along with the write ("If-None-Match: *" and its like).
 _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
@@ -67,8 +67,14 @@ def _create_local(path: str, data: bytes) -> bool:
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
         return False
-    with open(file, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    except OSError as e:
+        raise translate(e, path) from e
+    try:
+        with open(file, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as e:  # no space, say: an empty file would keep others waiting
+        os.unlink(path)
+        raise translate(e, path) from e
     return True

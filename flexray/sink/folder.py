@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 from uuid import uuid4
 
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.faults import reach
-from flexray.storage import StorageError, connect, describe, patiently, scrub, write_file
+from flexray.storage import StorageError, connect, describe, patiently, scrub, translate, write_file
 from flexray.types import OutputError
 
 # Stores without folders: a file's name may hold slashes, and making a "folder" could make a bucket.
@@ -16,11 +17,17 @@ _FLAT_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"
 _START_PATIENCE = 15.0  # seconds: at a start nothing is lost yet, and somebody may be waiting
 _PROBE = ".probe-"
 _TEMPORARY = ".tmp"
+_SYSTEM_NAMES = {"Thumbs.db", "desktop.ini", "lost+found"}
 
 
 def is_leftover(name: str) -> bool:
     """Whether a file name is that of a probe or of a write that did not finish."""
     return name.startswith(_PROBE) or (name.startswith(".") and name.endswith(_TEMPORARY))
+
+
+def is_systems(name: str) -> bool:
+    """Whether a name is hidden or one of those that file systems and desktops leave in any folder."""
+    return name.startswith(".") or name in _SYSTEM_NAMES
 
 
 class OutputFolder:
@@ -117,28 +124,42 @@ class OutputFolder:
         Raises:
             OSError: it cannot be listed, or is a file.
         """
+        return sorted(self._entries(name))
+
+    def sizes(self, name: str) -> dict[str, int | None]:
+        """The files alone, by name, sorted, with their sizes in bytes; None: the storage does not say.
+
+        Raises:
+            OSError: as for `list`.
+        """
+        entries = sorted(self._entries(name).items())
+        return {inner: entry.get("size") for inner, entry in entries if entry["type"] != "directory"}
+
+    def _entries(self, name: str) -> dict[str, dict[str, Any]]:
         path = self._path(name)
         self._fs.invalidate_cache()  # other processes write here too
         try:
             entries = patiently(self._url(name), lambda: self._fs.ls(path, detail=True))
         except FileNotFoundError:
-            return []
+            return {}
         for entry in entries:
             # S3 shows a folder made by hand as an empty file of the folder's name and a slash.
             if _same(entry["name"], path) and entry["type"] == "file" and (self._local or entry["size"]):
                 raise NotADirectoryError(f"{self.where(name)} is a file, not a folder")
-        names = {
-            entry["name"].rstrip("/").rpartition("/")[2]
+        return {
+            entry["name"].rstrip("/").rpartition("/")[2]: entry
             for entry in entries
             if not _same(entry["name"], path)
         }
-        return sorted(names)
 
     def _write(self, name: str, data: bytes, patience: float | None = None) -> None:
         path = self._path(name)
         self._make_folder(path.rpartition("/")[0])
         if self._local:
-            _write_local(path, data, name)
+            try:
+                _write_local(path, data, name)
+            except OSError as e:  # a write that fails does not name its file
+                raise translate(e, self._url(name)) from e
         else:
             # A put is atomic on object stores; a rename there is a copy and a delete. Put again after a
             # lost answer, it is the same bytes under the same name.

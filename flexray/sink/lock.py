@@ -126,7 +126,7 @@ class Lock:
         self._ended.set()
         self._thread.join()
         try:
-            self._renew()
+            self._look()  # and write nothing: the disk may be full
             if not self._lost:
                 self._folder.remove(_name(self._number))
         except OSError as e:
@@ -178,22 +178,26 @@ class Lock:
     def _renew(self) -> None:
         """Give a sign of life, unless the lock is no longer ours."""
         with self._mutex:
-            if self._lost:
-                return
-            there = self._files()
-            higher = [number for number in there if number > self._number]
-            mine = Owner.parse(there.get(self._number, b""))
-            is_ours = mine is not None and mine.token == self._me.token
-            if higher:
-                self._lost = f"its lock was taken over by {_who(Owner.parse(there[max(higher)]))}"
-                if is_ours:
-                    self._remove(_name(self._number))
-            elif not is_ours:
-                self._lost = f"its lock was given to {_who(mine)}" if mine else "its lock file is gone"
-            else:
+            self._look()
+            if not self._lost:
                 self._me = self._me.after_a_beat()
                 self._folder.write_bytes(_name(self._number), self._me.to_bytes())
                 self._seen = time.monotonic()
+
+    def _look(self) -> None:
+        """See whose the lock is by now."""
+        if self._lost:
+            return
+        there = self._files()
+        higher = [number for number in there if number > self._number]
+        mine = Owner.parse(there.get(self._number, b""))
+        is_ours = mine is not None and mine.token == self._me.token
+        if higher:
+            self._lost = f"its lock was taken over by {_who(Owner.parse(there[max(higher)]))}"
+            if is_ours:
+                self._remove(_name(self._number))
+        elif not is_ours:
+            self._lost = f"its lock was given to {_who(mine)}" if mine else "its lock file is gone"
 
     def _files(self) -> dict[int, bytes]:
         """All lock files by number."""

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 
 from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
-from flexray.sink.records import MANIFEST_FOLDER, Manifest, manifest_name
+from flexray.sink.records import MANIFEST_FOLDER, SHARD_ID, Manifest, manifest_name
 from flexray.types import OutputError
 
 READERS = 16  # files read at once: object stores answer slowly, but many at a time
 _LISTINGS = 5  # how often a reader follows a folder that is being compacted
+_SINGLE = re.compile(rf"({SHARD_ID})\.json")
 _COMPACT = re.compile(r"compact-([0-9a-f]{64})\.jsonl")
 
 
@@ -73,23 +74,24 @@ def compact_name(data: bytes) -> str:
 
 def is_manifest_file(name: str) -> bool:
     """Whether a file of the manifest folder, by its name in there, holds manifests."""
-    return name.endswith(".json") or _COMPACT.fullmatch(name) is not None
+    return bool(_SINGLE.fullmatch(name) or _COMPACT.fullmatch(name))
 
 
 def shard_of_manifest(name: str) -> str | None:
     """The shard whose own manifest has this place in the output folder; None: it is of no one shard."""
-    inner = name.removeprefix(f"{MANIFEST_FOLDER}/")
-    return inner.removesuffix(".json") if inner != name and inner.endswith(".json") else None
+    place, _, inner = name.partition("/")
+    match = _SINGLE.fullmatch(inner) if place == MANIFEST_FOLDER else None
+    return match and match[1]
 
 
 def list_manifests(folder: OutputFolder) -> Listing:
     """The files that hold manifests. Raises OutputError if they cannot be listed."""
     try:
-        names = folder.list(MANIFEST_FOLDER)
+        names = list(folder.sizes(MANIFEST_FOLDER))
     except OSError as e:
         raise OutputError(f"{folder.where(MANIFEST_FOLDER)}: cannot be listed: {e}") from e
     return Listing(
-        singles=tuple(f"{MANIFEST_FOLDER}/{name}" for name in names if name.endswith(".json")),
+        singles=tuple(f"{MANIFEST_FOLDER}/{name}" for name in names if _SINGLE.fullmatch(name)),
         compacts=tuple(f"{MANIFEST_FOLDER}/{name}" for name in names if _COMPACT.fullmatch(name)),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, NoReturn, Self
 
@@ -22,8 +23,10 @@ PLAN_FILE = "_plan.parquet"
 DATA_FOLDER = "data"
 MANIFEST_FOLDER = "_manifests"
 QUARANTINE_FOLDER = "_quarantine"
+OWN_NAMES = (RUN_FILE, PLAN_FILE, DATA_FOLDER, MANIFEST_FOLDER, QUARANTINE_FOLDER)  # and those of locks
 
 SHARD_ID = r"[A-Za-z0-9_][A-Za-z0-9._-]*"  # it is part of file names
+_DATA_FILE = re.compile(rf"({SHARD_ID})-[0-9a-f]{{32}}\.parquet")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ShardId = Annotated[str, Field(pattern=rf"^{SHARD_ID}$")]
@@ -100,8 +103,8 @@ class RunRecord(_Sealed):
     """`_run.json`: what this folder is the output of. Written after the plan."""
 
     advice: ClassVar[str] = (
-        "Restore it from a copy; or `flexray repair` moves it aside, and a run with the same configuration "
-        "writes it again."
+        "Run the same recipe again: a run with the same configuration writes it again and computes nothing "
+        "twice. Or restore it from a copy."
     )
     damage: ClassVar[DamageKind] = "run_record_damaged"
 
@@ -212,6 +215,12 @@ def keys_digest(pairs: Iterable[tuple[str, str]]) -> str:
 def manifest_name(shard_id: str) -> str:
     """Where a shard's manifest is written; `compact` moves it into a file of many later."""
     return f"{MANIFEST_FOLDER}/{shard_id}.json"
+
+
+def shard_of_data_file(name: str) -> str | None:
+    """The shard that a data file, by its name in the data folder, was written for."""
+    match = _DATA_FILE.fullmatch(name)
+    return match and match[1]
 
 
 def _is_of_another_version(tree: dict[str, Any]) -> bool:

@@ -13,15 +13,16 @@ from flexray.sink.folder import OutputFolder
 from flexray.sink.lock import Lock, hold
 from flexray.sink.manifests import Found, shard_of_manifest
 from flexray.sink.quarantine import Quarantine, age
-from flexray.sink.records import DATA_FOLDER, Manifest
+from flexray.sink.records import DATA_FOLDER, Manifest, shard_of_data_file
 from flexray.sink.report import VerifyReport
 from flexray.sink.run import load_run
-from flexray.sink.verify import examine, shard_of_data_file
+from flexray.sink.verify import examine
 from flexray.types import OutputError
 
 ORPHAN_SECONDS = 3600.0  # a younger one may be the data file of a commit that is just being made
 
 _UNJUDGED = ("unreadable", "other_version")
+_SAID = ("plan_missing", "plan_damaged", "run_record_missing", "run_record_damaged", "foreign_files")
 _MANIFEST_DAMAGE = ("manifest_damaged", "manifest_misplaced", "manifest_of_another_run")
 
 
@@ -108,7 +109,7 @@ def _repair(
     except OSError as e:
         raise OutputError(f"{folder}: cannot be repaired: {e}") from e
     for finding in report.findings:
-        if finding.kind in ("plan_missing", "plan_damaged", "run_record_damaged", "foreign_files"):
+        if finding.kind in _SAID:
             say(str(finding))
     moved = tuple(work.reasons())
     return RepairResult(
@@ -152,7 +153,7 @@ def _plan_work(
             work.compacts.append(name)
             work.staying += [manifest for manifest in file.manifests if manifest.shard_id not in bad]
     # not what a good shard names: a forged manifest can name the data file of another shard
-    there = {f"{DATA_FOLDER}/{name}" for name in folder.list(DATA_FOLDER)}
+    there = {f"{DATA_FOLDER}/{name}" for name in folder.sizes(DATA_FOLDER)}
     there -= {m.file for m in found.visible().values() if m.shard_id not in bad}
     for manifest in (m for file in found.files.values() for m in file.manifests):
         if manifest.shard_id in bad and manifest.file in there:

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from flexray.sink.damage import DamageError
 from flexray.sink.differences import differences
-from flexray.sink.folder import OutputFolder, is_leftover
+from flexray.sink.folder import OutputFolder, is_leftover, is_systems
 from flexray.sink.lock import is_lock
-from flexray.sink.manifests import find_manifests, is_manifest_file
-from flexray.sink.plan import Plan, load_plan, plan_digest, plan_table, write_plan
+from flexray.sink.manifests import is_manifest_file
+from flexray.sink.plan import load_plan, plan_digest, plan_table, write_plan
 from flexray.sink.records import (
     DATA_FOLDER,
     MANIFEST_FOLDER,
@@ -24,13 +24,16 @@ from flexray.sink.records import (
     RunRecord,
     canonical_json,
     fingerprint,
-    keys_digest,
+    shard_of_data_file,
 )
-from flexray.sink.rows import columns_of, expected_keys
+from flexray.sink.remains import ELSE, Remains, are_of_this_run, keep_damaged_record
+from flexray.sink.rows import columns_of
 from flexray.storage import scrub
 from flexray.types import ROW_SCHEMA, OutputError, ShardSpec
 
-_ELSE = "Use another output folder, or start afresh with --fresh (make: FRESH=1)."
+
+class NoRunError(OutputError):
+    """The folder holds no run, nor anything that one has computed."""
 
 
 def start_run(
@@ -51,12 +54,12 @@ def start_run(
     The plan is there before `_run.json`, so a crash in between only means to start again.
 
     A plan that was lost or damaged is written again if that of now is the same. So is a lost run
-    record, if every commit is one of the run that starts now.
+    record, if every commit is one of the run that starts now; a damaged one is kept in the quarantine.
 
     Raises:
         OutputError: the folder holds another run (each part that differs is named), the same
             configuration with other planned rows, files of something else, or cannot be used.
-        DamageError: its run record cannot be trusted.
+        DamageError: the run record is of another version of flexray; or it is lost, and so is a manifest.
         ValueError: the plan is not one-to-one (a shard or row id twice, a shard without its ids), or
             a method is named twice, or none is.
     """
@@ -65,26 +68,34 @@ def start_run(
     plan = plan_table(shards)
     try:
         found = folder.read_if_there(RUN_FILE)
-        if found is None:
-            lost = not known and _has_commits_of(folder, Plan(plan), fingerprint(parts), methods)
-            if not known and not lost:
-                _refuse_foreign_files(folder)
-            run = RunRecord(
-                created=utc_now(),
-                fingerprint=fingerprint(parts),
-                parts=scrub(parts),
-                methods=tuple(methods),
-                config=scrub(config),
-                provenance=scrub(provenance),
-                row_schema=columns_of(ROW_SCHEMA),
-                plan=write_plan(folder, plan, len(shards)),
-                rebuilt=utc_now() if lost else "",
-            ).sealed()
-            folder.write_bytes(RUN_FILE, run.to_bytes())
-            return run
-        run = RunRecord.parse(found, folder.where(RUN_FILE))
-        _refuse_other_run(folder, run, parts, methods)
-        return _with_whole_plan(folder, run, plan, len(shards))
+        damage = None
+        if found is not None:
+            try:
+                run = RunRecord.parse(found, folder.where(RUN_FILE))
+                _refuse_other_run(folder, run, parts, methods)
+                return _with_whole_plan(folder, run, plan, len(shards))
+            except DamageError as e:
+                if e.kind != "run_record_damaged":
+                    raise
+                damage = e
+        lost = not known and are_of_this_run(folder, plan, fingerprint(parts), methods)
+        if found is not None and damage is not None:
+            keep_damaged_record(folder, found, damage)
+        elif not known and not lost:
+            _refuse_foreign_files(folder)
+        run = RunRecord(
+            created=utc_now(),
+            fingerprint=fingerprint(parts),
+            parts=scrub(parts),
+            methods=tuple(methods),
+            config=scrub(config),
+            provenance=scrub(provenance),
+            row_schema=columns_of(ROW_SCHEMA),
+            plan=write_plan(folder, plan, len(shards)),
+            rebuilt=utc_now() if lost or damage else "",
+        ).sealed()
+        folder.write_bytes(RUN_FILE, run.to_bytes())
+        return run
     except OSError as e:
         raise OutputError(f"{folder}: the run cannot be started: {e}") from e
 
@@ -102,13 +113,13 @@ def discard_run(folder: OutputFolder) -> bool:
     """
     try:
         names = folder.list()
-        if RUN_FILE not in names and MANIFEST_FOLDER not in names:
+        if RUN_FILE not in names and not Remains.of(folder).hold_rows:
             return False
-        for name in folder.list(MANIFEST_FOLDER):
+        for name in folder.sizes(MANIFEST_FOLDER):
             if is_manifest_file(name) or is_leftover(name):
                 folder.remove(f"{MANIFEST_FOLDER}/{name}")
-        for name in folder.list(DATA_FOLDER):
-            if name.endswith(".parquet") or is_leftover(name):
+        for name in folder.sizes(DATA_FOLDER):
+            if shard_of_data_file(name) or is_leftover(name):
                 folder.remove(f"{DATA_FOLDER}/{name}")
         for name in (PLAN_FILE, RUN_FILE):
             if name in names:
@@ -122,18 +133,21 @@ def load_run(folder: OutputFolder) -> RunRecord:
     """The run record of an output folder.
 
     Raises:
-        OutputError: there is no run, or it cannot be read.
-        DamageError: the record cannot be trusted.
+        NoRunError: there is no run.
+        OutputError: it cannot be read.
+        DamageError: the record cannot be trusted, or is lost and the rest of the run is there.
     """
+    path = folder.where(RUN_FILE)
     try:
         found = folder.read_if_there(RUN_FILE)
+        remains = Remains.of(folder) if found is None else None
     except OSError as e:
-        raise OutputError(f"{folder.where(RUN_FILE)}: cannot be read: {e}") from e
-    if found is None:
-        raise OutputError(
-            f"{folder}: holds no run (there is no {RUN_FILE}). Give the output folder of a run."
-        )
-    return RunRecord.parse(found, folder.where(RUN_FILE))
+        raise OutputError(f"{path}: cannot be read: {e}") from e
+    if found is not None:
+        return RunRecord.parse(found, path)
+    if remains and remains.hold_rows:
+        raise DamageError(path, f"is missing, though {remains}", RunRecord.advice, "run_record_missing")
+    raise NoRunError(f"{folder}: holds no run (there is no {RUN_FILE}). Give the output folder of a run.")
 
 
 def utc_now() -> str:
@@ -145,7 +159,7 @@ def _with_whole_plan(folder: OutputFolder, run: RunRecord, plan: pa.Table, shard
     """The run's record, after a lost plan is written again."""
     another = (
         f"whose {run.plan.rows} planned rows in {run.plan.shards} shards are not the {plan.num_rows} in "
-        f"{shards} of now. {_ELSE}"
+        f"{shards} of now. {ELSE}"
     )
     try:
         if not load_plan(folder, run).equals(plan):
@@ -163,25 +177,6 @@ def _with_whole_plan(folder: OutputFolder, run: RunRecord, plan: pa.Table, shard
     return whole
 
 
-def _has_commits_of(folder: OutputFolder, plan: Plan, run: str, methods: Sequence[str]) -> bool:
-    """Whether there are commits; raises if one of them is not of this run and its plan."""
-    found = find_manifests(folder, run)
-    manifests = found.visible()
-    others = [damage.what for damage in found.damage.values()]
-    others += [
-        f"shard {shard_id} has other rows than are planned now"
-        for shard_id, manifest in manifests.items()
-        if shard_id not in plan
-        or manifest.keys_sha256 != keys_digest(expected_keys(methods, plan.row_ids(shard_id)))
-    ]
-    if others:
-        raise OutputError(
-            f"{folder}: holds results, but its {RUN_FILE} is missing, and they are not all of the run that "
-            f"starts now ({len(others)} manifest files are not; the first: {others[0]}). {_ELSE}"
-        )
-    return bool(manifests)
-
-
 def _refuse_other_run(
     folder: OutputFolder, run: RunRecord, parts: dict[str, Any], methods: Sequence[str]
 ) -> None:
@@ -196,15 +191,20 @@ def _refuse_other_run(
         raise OutputError(
             f"{folder}: holds another run, started {run.created}. What differs (there -> here):\n  "
             + "\n  ".join(lines)
-            + f"\n{_ELSE}"
+            + f"\n{ELSE}"
         )
 
 
 def _refuse_foreign_files(folder: OutputFolder) -> None:
     own = (PLAN_FILE, QUARANTINE_FOLDER)
-    names = [name for name in folder.list() if not (name in own or is_leftover(name) or is_lock(name))]
+    names = [name for name in folder.list() if not (name in own or is_systems(name) or is_lock(name))]
     # a discarded run leaves its folders, without files in them
-    names = [name for name in names if name not in (MANIFEST_FOLDER, DATA_FOLDER) or folder.list(name)]
+    names = [
+        name
+        for name in names
+        if name not in (MANIFEST_FOLDER, DATA_FOLDER)
+        or not all(is_systems(inner) for inner in folder.list(name))
+    ]
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     if names:
         raise OutputError(f"{folder}: is not empty and holds no run ({shown}). Use another output folder.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,16 +10,18 @@ from flexray.sink.committed import load_shard
 from flexray.sink.damage import DamageError
 from flexray.sink.differences import differences
 from flexray.sink.folder import OutputFolder, is_leftover
+from flexray.sink.lock import is_lock
 from flexray.sink.manifests import READERS, Found, find_manifests, is_manifest_file
 from flexray.sink.plan import Plan, load_plan
 from flexray.sink.records import (
     DATA_FOLDER,
     MANIFEST_FOLDER,
+    OWN_NAMES,
     PLAN_FILE,
     RUN_FILE,
-    SHARD_ID,
     Manifest,
     RunRecord,
+    shard_of_data_file,
 )
 from flexray.sink.report import VerifyReport
 from flexray.sink.rows import account, accounting_faults, keys_of, row_faults
@@ -28,7 +29,6 @@ from flexray.sink.run import load_run
 from flexray.sink.tally import Key, Tally
 from flexray.types import OutputError
 
-_DATA_FILE = re.compile(rf"({SHARD_ID})-[0-9a-f]{{32}}\.parquet")
 _AT_ONCE = 256  # shards that are being read: what is read must not pile up before it is counted
 
 
@@ -82,12 +82,6 @@ def examine(folder: OutputFolder) -> tuple[VerifyReport, Found]:
     return report, found
 
 
-def shard_of_data_file(name: str) -> str | None:
-    """The shard that a data file, by its name in the data folder, was written for."""
-    match = _DATA_FILE.fullmatch(name)
-    return match and match[1]
-
-
 def _read_run(folder: OutputFolder, tally: Tally) -> RunRecord | None:
     try:
         return load_run(folder)
@@ -133,15 +127,25 @@ def _read_shard(folder: OutputFolder, manifest: Manifest) -> _Shard | DamageErro
 
 
 def _unnamed(folder: OutputFolder, named: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Files that no manifest names: what flexray wrote, and the rest."""
+    """Files of attempts that no manifest names; and files and folders that are not flexray's."""
+    orphans: list[str] = []
+    foreign: list[str] = []
     try:
-        data, manifests = folder.list(DATA_FOLDER), folder.list(MANIFEST_FOLDER)
+        for place in (DATA_FOLDER, MANIFEST_FOLDER):
+            files = folder.sizes(place)
+            for name in folder.list(place):
+                full = f"{place}/{name}"
+                is_file, is_data = name in files, place == DATA_FOLDER
+                if is_file and (full in named or (not is_data and is_manifest_file(name))):
+                    continue
+                ours = is_file and (is_leftover(name) or (is_data and shard_of_data_file(name)))
+                (orphans if ours else foreign).append(full)
+        for name in folder.list():
+            if not (name in OWN_NAMES or is_lock(name) or is_leftover(name)):
+                foreign.append(name)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be listed: {e}") from e
-    names = [(f"{DATA_FOLDER}/{name}", name) for name in data if f"{DATA_FOLDER}/{name}" not in named]
-    names += [(f"{MANIFEST_FOLDER}/{name}", name) for name in manifests if not is_manifest_file(name)]
-    orphans = tuple(full for full, name in names if is_leftover(name) or shard_of_data_file(name))
-    return orphans, tuple(sorted({full for full, _ in names} - set(orphans)))
+    return tuple(orphans), tuple(sorted(foreign))
 
 
 def _note_unnamed(orphans: Sequence[str], foreign: Sequence[str], tally: Tally) -> None:

@@ -2,7 +2,7 @@
 
 from flexray.storage.access import connect, patiently, write_file
 from flexray.storage.listing import matches, type_of
-from flexray.storage.reasons import StorageError, describe, understand
+from flexray.storage.reasons import StorageError, describe, translate, understand
 from flexray.storage.scrub import scrub
 from flexray.storage.stream import open_file, read_range
 
@@ -15,6 +15,7 @@ __all__ = [
     "patiently",
     "read_range",
     "scrub",
+    "translate",
     "type_of",
     "understand",
     "write_file",

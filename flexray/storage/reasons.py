@@ -6,18 +6,33 @@ and by the names of their classes: which of these packages is there at all depen
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from flexray.storage.scrub import HIDDEN, scrub
 
-Kind = Literal["missing", "exists", "no bucket", "busy", "unreachable", "credentials", "refused", "other"]
+Kind = Literal[
+    "missing",
+    "exists",
+    "no bucket",
+    "busy",
+    "unreachable",
+    "credentials",
+    "refused",
+    "full",
+    "read-only",
+    "other",
+]
 PASSING: set[Kind] = {"busy", "unreachable"}
 
 _AWS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN (or the profile of AWS_PROFILE)"
 _AGAIN = "start again: the run resumes"
 
+_ADVISED = ("full", "read-only")  # kinds of which the operating system's own words say too little
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL_CODES = {"QuotaExceeded", "XMinioStorageFull"}
 _BUSY_CODES = {
     "BadDigest",  # damaged on the way
     "ConditionalRequestConflict",  # another's write, or removal, is on its way
@@ -105,6 +120,8 @@ def understand(error: BaseException, url: str) -> Reason:
         f"{_AWS if is_s3 else 'them'} and {_AGAIN}.",
         "refused": "The credentials do not allow this, are wrong or have expired: have it allowed, or "
         f"renew {_AWS if is_s3 else 'them'}, and {_AGAIN}.",
+        "full": f"Free space there, or have the quota raised, and {_AGAIN}.",
+        "read-only": "Have the file system mounted for writing, or give another folder.",
         "other": "",
     }
     return Reason(kind, _text(error, url), advice[kind])
@@ -115,11 +132,13 @@ def translate(error: BaseException, url: str, tried: str = "") -> OSError:
 
     Returns:
         FileNotFoundError for a file that is not there, the error itself if it is the operating
-        system's and names its file, else a StorageError.
+        system's, names its file and needs no advice, else a StorageError.
     """
-    if isinstance(error, StorageError) or (isinstance(error, OSError) and error.filename is not None):
-        return error
     reason = understand(error, url)
+    if isinstance(error, StorageError):
+        return error
+    if isinstance(error, OSError) and error.filename is not None and reason.kind not in _ADVISED:
+        return error
     if reason.kind == "missing":
         return FileNotFoundError(f"{scrub(url)}: there is no such file")
     text = f"{reason.text} ({tried})" if tried else reason.text
@@ -150,6 +169,11 @@ def _kind(error: BaseException) -> Kind:
     names = {cls.__name__ for e in _chain(error) for cls in type(e).__mro__}
     if code == "NoSuchBucket":
         return "no bucket"
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _FULL or code in _FULL_CODES or status == 507:
+        return "full"
+    if number == errno.EROFS:
+        return "read-only"
     if code in _CREDENTIAL_CODES or names & _CREDENTIAL_CLASSES or status == 401:
         return "credentials"
     if code in _BUSY_CODES or status in (408, 425, 429) or (status >= 500 and status != 501):

@@ -1,5 +1,7 @@
 """What a user can put right is one message and exit code 2, also where a worker comes upon it."""
 
+import re
+
 import pytest
 import torch
 
@@ -37,10 +39,12 @@ def test_a_source_file_that_changes_after_planning(tree, refused, tmp_path, monk
     assert "Restore it, or start a new run with a new output folder." in message
 
 
-def test_a_storage_that_fails_a_commit(inject, refused):
+def test_a_storage_that_fails_a_commit(inject, refused, tmp_path):
     at = {"point": "sink.write.before", "match": {"name": "data/qa-test-000001*"}}
     inject({**at, "action": "raise:flexray.storage.reasons.StorageError", "times": None})
-    assert "injected at sink.write.before" in refused()
+    message = refused()
+    assert "injected at sink.write.before" in message
+    assert re.search(rf"[03] of the 6 rows of this start are committed in {tmp_path}/out, and stay", message)
 
 
 def test_a_device_that_no_worker_has(tree, refused):

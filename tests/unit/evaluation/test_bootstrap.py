@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexray.evaluation.accuracy import wilson_interval
-from flexray.evaluation.bootstrap import Bootstrap, estimate_mean
+from flexray.evaluation.bootstrap import Bootstrap, estimate_mean, estimate_mean_of_means
 
 SHARES = st.lists(st.sampled_from([0.0, 0.25, 0.4, 1.0]), min_size=1, max_size=60)
 
@@ -81,11 +81,40 @@ def test_more_distinct_values_than_are_drawn_at_once_make_no_difference_in_kind(
 
 
 def test_an_estimate_leaves_out_what_does_not_apply():
-    found = estimate_mean(np.array([1, np.nan, 0, 1, 1]), Bootstrap(), proportion=True)
+    found = estimate_mean(np.array([1, np.nan, 0, 1, 1]), Bootstrap())
     assert found is not None
     assert (found.questions, found.mean) == (4, 0.75)
-    assert found.wilson == wilson_interval(3, 4)
-    assert found.interval[0] <= 0.75 <= found.interval[1]
+    assert found.interval == pytest.approx(wilson_interval(3, 4))
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_where_nothing_or_everything_is_right_the_interval_says_that_there_are_few_questions(right):
+    found = estimate_mean(np.full(8, right), Bootstrap())
+    assert found.interval == pytest.approx(wilson_interval(8 * right, 8))
+    strata = estimate_mean_of_means([np.full(4, right), np.full(4, right)], Bootstrap())
+    assert strata.interval == pytest.approx(found.interval)
+
+
+def test_a_mean_of_shares_has_a_bootstrap_interval():
+    values = np.array([0, 0.5, 1, 1])
+    assert estimate_mean(values, Bootstrap()).interval == Bootstrap().interval(values)
+    strata = [values, np.ones(3)]
+    assert estimate_mean_of_means(strata, Bootstrap()).interval == Bootstrap().stratified_interval(strata)
+
+
+@pytest.mark.parametrize(
+    ("shares", "sizes"), [([0.02] * 12, [8] * 12), ([0.3] * 5, [10] * 5), ([0.02, 0.5, 0.9], [5, 20, 80])]
+)
+def test_intervals_of_strata_of_proportions_cover_the_truth_at_least_about_95_percent_of_the_time(
+    shares, sizes
+):
+    random = np.random.default_rng(1)
+    covered = 0
+    for _ in range(300):
+        strata = [(random.random(n) < p).astype(float) for p, n in zip(shares, sizes, strict=True)]
+        low, high = estimate_mean_of_means(strata, Bootstrap()).interval
+        covered += low <= np.mean(shares) <= high
+    assert covered / 300 >= 0.92
 
 
 def test_of_nothing_there_is_no_estimate():

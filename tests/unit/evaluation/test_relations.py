@@ -32,11 +32,11 @@ def test_means_are_over_questions_and_over_relations_and_rows_without_one_are_co
     )  # fmt: skip
     assert (found.questions, found.without_relation) == (5, 1)
     assert found.micro["exact_match"].mean == pytest.approx(2 / 5)
-    assert found.micro["exact_match"].wilson == wilson_interval(2, 5)
+    assert found.micro["exact_match"].interval == pytest.approx(wilson_interval(2, 5))
     assert found.macro["exact_match"].mean == pytest.approx((1 / 4 + 1) / 2)
-    assert found.macro["exact_match"].wilson is None
+    assert found.macro["exact_match"].interval == pytest.approx(wilson_interval(0.625 * 3.2, 3.2))
     assert [(r.relation, r.questions, r.correct) for r in found.relations] == [("P19", 1, 1), ("P36", 4, 1)]
-    assert found.relations[1].wilson == wilson_interval(1, 4)
+    assert found.relations[1].interval == wilson_interval(1, 4)
     assert found.relations[1].means["f1"] == pytest.approx(1 / 4)
 
 

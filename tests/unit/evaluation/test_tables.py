@@ -104,7 +104,8 @@ def test_a_long_name_is_broken_behind_its_separators():
 def test_notes_say_what_the_numbers_are():
     found = evaluation({"a": rows("a", 3), "b": rows("b", 1), "c": rows("c", 2)}, "b")
     text = printed(replace(found, folders=(replace(found.folders[0], committed_rows=5),)))
-    assert "bootstrap over questions (100 resamples, seed 0)" in text
+    assert "Of shares of right answers Wilson's" in text
+    assert "bootstrap over questions (100 resamples, seed 0)" in " ".join(text.split())
     assert "Lemmas: normalised tokens." in text
     assert "not corrected for 2 comparisons" in text
     assert "out: 5 of 8 planned rows are committed." in text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flexray.sink import Manifest, OutputFolder, committed_shards
+from flexray.sink import Manifest, OutputFolder, whole_shards
 from flexray.sink.manifests import list_manifests
 from flexray.sink.records import PLAN_FILE, RUN_FILE, manifest_name
 from flexray.sink.rows import to_parquet
@@ -217,7 +217,7 @@ def quiet(line: str) -> None:
 def resume(folder: OutputFolder) -> set[str]:
     """What a second start does; returns the shards that it computes."""
     run = start(folder)
-    before = committed_shards(folder, run.fingerprint)
+    before = whole_shards(folder, run.fingerprint)
     todo = [spec for spec in SHARDS if spec.shard_id not in before]
     for spec in todo:
         commit(folder, run, spec)

@@ -18,15 +18,15 @@ def after_the_next_listing(monkeypatch):
     """Lets something happen right behind a reader's next listing, which may be told something else."""
 
     def arm(happen, told=None):
-        listed = OutputFolder.list
+        listed = OutputFolder.sizes
 
         def once(self, name=""):
             names = listed(self, name)
-            monkeypatch.setattr(OutputFolder, "list", listed)
+            monkeypatch.setattr(OutputFolder, "sizes", listed)
             happen()
             return names if told is None else told
 
-        monkeypatch.setattr(OutputFolder, "list", once)
+        monkeypatch.setattr(OutputFolder, "sizes", once)
 
     return arm
 
@@ -56,7 +56,7 @@ def test_a_listing_that_misses_what_is_compacted_meanwhile_is_not_believed(folde
     run = finished(folder)
     before = committed_shards(folder, run.fingerprint)
     # what a paged listing can give: the first page from before the compaction, the rest from after
-    after_the_next_listing(lambda: compact(folder, run.fingerprint, max_singles=0), told=[])
+    after_the_next_listing(lambda: compact(folder, run.fingerprint, max_singles=0), told={})
     assert committed_shards(folder, run.fingerprint) == before
 
 

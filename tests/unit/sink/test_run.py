@@ -4,11 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from flexray.sink import DamageError, OutputFolder, compact, fingerprint, load_run, verify
-from flexray.sink.records import PLAN_FILE, RUN_FILE, SCHEMA_VERSION, manifest_name
+from flexray.sink import (
+    DamageError,
+    OutputFolder,
+    fingerprint,
+    load_run,
+)
+from flexray.sink.records import PLAN_FILE, RUN_FILE, SCHEMA_VERSION
 from flexray.sink.rows import from_parquet
 from flexray.types import OutputError
-from tests.unit.sink.builders import PARTS, SHARDS, commit, edit_json, finished, shard, start
+from tests.unit.sink.builders import PARTS, SHARDS, commit, edit_json, shard, start
 
 
 def test_a_start_writes_the_plan_and_the_run(folder):
@@ -71,46 +76,6 @@ def test_a_folder_with_foreign_files_is_refused(folder):
     assert folder.list() == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("max_singles", [0, 1000])
-def test_a_lost_run_record_is_written_again_if_the_commits_are_this_runs(folder, max_singles):
-    run = finished(folder)
-    compact(folder, run.fingerprint, max_singles=max_singles)
-    folder.remove(RUN_FILE)
-    again = start(folder)
-    assert again.rebuilt
-    assert again.fingerprint == run.fingerprint
-    assert verify(folder).ok
-    assert start(folder) == again
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"parts": PARTS | {"method": "other"}},
-        {"methods": ("m", "n")},
-        {"shards": SHARDS[1:]},
-        {"shards": [shard("a", 5), *SHARDS[1:]]},
-    ],
-)
-def test_results_without_a_run_record_are_refused_by_another_run(folder, changes):
-    finished(folder)
-    folder.remove(RUN_FILE)
-    before = folder.list()
-    with pytest.raises(
-        OutputError, match=r"holds results, but its _run.json is missing, and they are not all"
-    ):
-        start(folder, **changes)
-    assert folder.list() == before
-
-
-def test_results_with_a_damaged_manifest_and_no_run_record_are_refused(folder):
-    finished(folder)
-    folder.remove(RUN_FILE)
-    edit_json(folder, manifest_name("b"), rows=3)
-    with pytest.raises(OutputError, match=r"1 manifest files are not; the first: was changed"):
-        start(folder)
-
-
 def test_a_crash_between_plan_and_run_only_means_to_start_again(folder):
     start(folder, shards=[shard("z")])
     folder.remove(RUN_FILE)
@@ -154,13 +119,6 @@ def test_no_secret_reaches_the_run_record_or_a_message(folder):
     with pytest.raises(OutputError, match="a URL's credentials or query") as caught:
         start(folder, parts={"data": "https://host/d.jsonl?sig=hush4"})
     assert "hush" not in str(caught.value)
-
-
-def test_an_edited_run_record_is_not_trusted(folder):
-    start(folder)
-    edit_json(folder, RUN_FILE, fingerprint="0" * 64)
-    with pytest.raises(DamageError, match=r"_run.json: was changed after it was written"):
-        start(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00"])

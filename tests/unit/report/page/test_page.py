@@ -115,7 +115,7 @@ def test_damage_is_named_and_the_rest_is_counted(folder, tmp_path, what):
 def test_a_damaged_run_record_is_an_error_that_says_what_to_do(folder, tmp_path):
     finished(folder)
     folder.write_bytes("_run.json", b"{")
-    with pytest.raises(DamageError, match=r"`flexray repair` moves it aside.*`flexray verify`"):
+    with pytest.raises(DamageError, match=r"Run the same recipe again.*`flexray verify`"):
         page_of(folder, tmp_path)
 
 

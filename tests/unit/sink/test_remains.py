@@ -1,0 +1,127 @@
+"""A run whose record is lost or damaged: the same run writes it again, and any other is refused."""
+
+import pytest
+
+from flexray.sink import (
+    DamageError,
+    compact,
+    discard_run,
+    load_run,
+    read_committed,
+    repair,
+    verify,
+)
+from flexray.sink.records import QUARANTINE_FOLDER, RUN_FILE, manifest_name
+from flexray.types import OutputError
+from tests.unit.sink.builders import PARTS, SHARDS, commit, edit_json, finished, shard, start
+from tests.unit.sink.damages import resume
+
+
+@pytest.mark.parametrize("max_singles", [0, 1000])
+def test_a_lost_run_record_is_written_again_if_the_commits_are_this_runs(folder, max_singles):
+    run = finished(folder)
+    compact(folder, run.fingerprint, max_singles=max_singles)
+    folder.remove(RUN_FILE)
+    again = start(folder)
+    assert again.rebuilt
+    assert again.fingerprint == run.fingerprint
+    assert verify(folder).ok
+    assert start(folder) == again
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parts": PARTS | {"method": "other"}},
+        {"methods": ("m", "n")},
+        {"shards": SHARDS[1:]},
+        {"shards": [shard("a", 5), *SHARDS[1:]]},
+    ],
+)
+def test_results_without_a_run_record_are_refused_by_another_run(folder, changes):
+    finished(folder)
+    folder.remove(RUN_FILE)
+    before = folder.list()
+    with pytest.raises(
+        OutputError, match=r"_run.json is lost or damaged; 3 manifest files, 3 data"
+    ) as caught:
+        start(folder, **changes)
+    assert "shard a " in str(caught.value)
+    assert folder.list() == before
+
+
+def test_results_with_a_damaged_manifest_and_no_run_record_are_repaired_first(folder):
+    finished(folder)
+    folder.remove(RUN_FILE)
+    edit_json(folder, manifest_name("b"), rows=3)
+    with pytest.raises(OutputError, match=r"b.json: was changed .* `flexray repair` moves it aside"):
+        start(folder)
+    said = []
+    repair(folder, say=said.append)
+    assert "_run.json: is missing, though 3 manifest files, 3 data files and the plan are there" in said[-1]
+    assert resume(folder) == {"b"}
+    assert verify(folder).ok
+
+
+@pytest.mark.parametrize("read", [load_run, lambda folder: list(read_committed(folder))])
+def test_who_reads_a_run_without_its_record_is_told_what_is_there(folder, read):
+    finished(folder)
+    folder.remove(RUN_FILE)
+    with pytest.raises(
+        DamageError, match=r"3 manifest files, 3 data files and the plan .* same recipe again"
+    ):
+        read(folder)
+
+
+def test_verify_tells_a_lost_record_and_counts_the_rows_all_the_same(folder):
+    finished(folder)
+    folder.remove(RUN_FILE)
+    report = verify(folder)
+    assert report.summary_line() == "rows=12 missing=0 doubled=0 damaged=1 unaccounted=0"
+    assert [finding.kind for finding in report.findings] == ["run_record_missing"]
+
+
+@pytest.mark.parametrize("content", [b"", b"half", b"edited"])
+@pytest.mark.parametrize("commits", [0, 2])
+def test_a_damaged_run_record_is_written_again_and_kept_aside(folder, content, commits):
+    run = start(folder)
+    for spec in SHARDS[:commits]:
+        commit(folder, run, spec)
+    whole = folder.read_bytes(RUN_FILE)
+    damaged = {b"": b"", b"half": whole[: len(whole) // 2], b"edited": whole.replace(b"abc", b"xyz")}[content]
+    folder.write_bytes(RUN_FILE, damaged)
+    again = start(folder)
+    assert again.rebuilt
+    assert (again.fingerprint, again.plan) == (run.fingerprint, run.plan)
+    (kept,) = folder.list(QUARANTINE_FOLDER)
+    assert folder.read_bytes(f"{QUARANTINE_FOLDER}/{kept}/{RUN_FILE}") == damaged
+    assert resume(folder) == {"a", "b", "c"} - set("ab"[:commits])
+    assert verify(folder).ok
+
+
+def test_a_damaged_run_record_of_another_run_stays(folder):
+    finished(folder)
+    folder.write_bytes(RUN_FILE, b"")
+    with pytest.raises(OutputError, match="shard a is of another configuration, model or data"):
+        start(folder, parts=PARTS | {"method": "other"})
+    assert folder.read_bytes(RUN_FILE) == b""
+    assert QUARANTINE_FOLDER not in folder.list()
+
+
+def test_data_whose_manifests_and_record_are_lost_are_not_written_over(folder):
+    finished(folder)
+    folder.remove(RUN_FILE)
+    for name in "abc":
+        folder.remove(manifest_name(name))
+    with pytest.raises(OutputError, match=r"3 data files and the plan are there. Rows without manifests"):
+        start(folder, shards=SHARDS[:2])
+    start(folder)  # of the same plan: orphans, as a killed start leaves them
+    assert len(verify(folder).orphans) == 3
+
+
+def test_a_run_without_its_record_can_be_discarded(folder):
+    finished(folder)
+    folder.remove(RUN_FILE)
+    assert discard_run(folder)
+    start(folder, parts={}, known=True)
+    assert verify(folder).rows == 0
