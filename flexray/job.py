@@ -13,6 +13,7 @@ from flexray.data import Scan, scan, with_few_shots
 from flexray.engine.checkpoint import check_checkpoint
 from flexray.engine.model_digest import checkpoint_digest
 from flexray.methods import make_methods
+from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.software import check_software
 from flexray.sink import OutputFolder, RunRecord, start_run
 
@@ -47,6 +48,7 @@ def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
     folder.prepare()
     check_checkpoint(config.model.path)
     config = with_few_shots(config)
+    prompt_builder(config)  # refuses what no prompt can be made with
     found = scan(config.data)
     return Job(config=config, found=found, parts=fingerprint_parts(config, found), notes=notes)
 

@@ -126,6 +126,10 @@ class PromptBuilder:
         text = paraphrase.strip()
         return self._frame.context + self._frame.segment(text) + self.cue, self._frame.whole(text)
 
+    def tokens(self, token_ids: Sequence[int]) -> list[str]:
+        """Each as it is written in the vocabulary."""
+        return [str(token) for token in self._tokenizer.convert_ids_to_tokens(list(token_ids))]
+
     def _segment(self, question: Question, paraphrase: str) -> tuple[int, ...]:
         ids = self._frame.segment(paraphrase.strip())
         if not ids or ids == self._empty:
@@ -149,12 +153,12 @@ class PromptBuilder:
 
     def _is_unknown(self, token_id: int) -> str:
         return (
-            f"the token {self._token(token_id)!r} (id {token_id}) is unknown to the model, whose vocabulary "
-            f"has {self._vocab_size} tokens"
+            f"the token {self._token(token_id)[:80]!r} (id {token_id}) is unknown to the model, whose "
+            f"vocabulary has {self._vocab_size} tokens"
         )
 
     def _token(self, token_id: int) -> str:
-        return str(self._tokenizer.convert_ids_to_tokens(token_id))
+        return self.tokens([token_id])[0]
 
     @staticmethod
     def _fault(question: Question, value: str | Sequence[str], problem: str, advice: str) -> RowFault:
