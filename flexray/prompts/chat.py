@@ -12,7 +12,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from flexray.prompts.encoding import Piece
-from flexray.prompts.rendering import RenderingError, render_apart
+from flexray.prompts.rendering import LimitExceeded, RenderingError, render_apart
 from flexray.types import ConfigError
 
 if TYPE_CHECKING:  # takes seconds to import
@@ -86,7 +86,7 @@ def _render(
     try:
         return _apply(tokenizer, messages, given)
     except RenderingError as e:
-        if system and _renders(tokenizer, messages[1:], given):
+        if system and not isinstance(e, LimitExceeded) and _renders(tokenizer, messages[1:], given):
             raise ConfigError(
                 f"prompt.instruction: the tokenizer's chat template takes no system message ({e}). Set "
                 'prompt.instruction to "" and write it into prompt.question_template.'

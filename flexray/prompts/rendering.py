@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-SECONDS = 3
+SECONDS = 2
 """CPU time that a template has. A long prompt takes a hundredth of a second."""
 PATIENCE = 30.0
 """Seconds that are waited for it at most, on however busy a machine."""
@@ -33,11 +33,16 @@ class RenderingError(Exception):
     """Why there is no text."""
 
 
+class LimitExceeded(RenderingError):
+    """It takes too much."""
+
+
 def render_apart(render: Callable[[], str]) -> str:
     """What `render` returns, called in a copy of this process.
 
     Raises:
-        RenderingError: it raised an error, or takes too much time or memory, or returns too long a text.
+        RenderingError: it raised an error. LimitExceeded: it takes too much time or memory, or returns too
+            long a text.
     """
     reader, writer = os.pipe()
     with warnings.catch_warnings():
@@ -55,7 +60,7 @@ def render_apart(render: Callable[[], str]) -> str:
     if not answer:
         ended = os.WIFSIGNALED(status) and os.WTERMSIG(status)
         cause = "time" if ended in (signal.SIGXCPU, signal.SIGKILL) else "memory"
-        raise RenderingError(f"it takes too much {cause}")
+        raise LimitExceeded(f"it takes too much {cause}")
     found: dict[str, str] = json.loads(answer)
     if "error" in found:
         raise RenderingError(found["error"])
@@ -94,5 +99,5 @@ def _read(reader: int) -> bytes:
             return data
         data += chunk
         if len(data) > OUTPUT:
-            raise RenderingError(f"it writes more than {OUTPUT >> 20} MiB")
+            raise LimitExceeded(f"it writes more than {OUTPUT >> 20} MiB")
     return b""
