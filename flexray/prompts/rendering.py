@@ -70,11 +70,11 @@ def render_apart(render: Callable[[], str]) -> str:
 def _work(render: Callable[[], str], writer: int) -> NoReturn:
     """In the copy: write the text, or the error, and end without a trace."""
     try:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        _limit(resource.RLIMIT_CORE, 0)
+        _limit(resource.RLIMIT_CPU, SECONDS)
         if (statm := Path("/proc/self/statm")).is_file():
             most = int(statm.read_text().split()[0]) * resource.getpagesize() + MEMORY
-            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+            _limit(resource.RLIMIT_AS, most)
         try:
             answer = {"text": render()}
         except MemoryError:
@@ -86,6 +86,13 @@ def _work(render: Callable[[], str], writer: int) -> NoReturn:
             data = data[os.write(writer, data) :]
     finally:
         os._exit(0)
+
+
+def _limit(kind: int, most: int) -> None:
+    """Of this process; a lower limit that it has already stays."""
+    _, hard = resource.getrlimit(kind)
+    least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (least, least))
 
 
 def _read(reader: int) -> bytes:

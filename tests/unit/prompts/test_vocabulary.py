@@ -12,15 +12,14 @@ from flexray.prompts import PromptBuilder
 from flexray.types import ConfigError, RowFault
 from tests.tiny_model import save_tiny_model
 from tests.unit.prompts.test_builder import question
-from tests.unit.prompts.tokenizers import save_tokenizer
+from tests.unit.prompts.tokenizers import BOS, save_tokenizer
 
-BOS = "<s>"
 CHAT = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[answer]"
 
 
 @pytest.fixture
 def folder(tmp_path: Any) -> Any:
-    """A model with a tokenizer of Llama 3's kind, whose BOS is `<s>`."""
+    """A model with a tokenizer of Llama 3's kind, and its BOS."""
     saved = save_tokenizer(tmp_path, "llama3")
     return save_tiny_model(tmp_path, saved)
 
@@ -32,6 +31,11 @@ def builder_of(folder: Any, **prompt: Any) -> PromptBuilder:
 
 def edit(file: Any, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def leave_tokenizer_json_alone(folder: Any) -> None:
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):  # the latter by transformers 4
+        (folder / name).unlink(missing_ok=True)
 
 
 def begin(builder: PromptBuilder) -> str:
@@ -48,7 +52,7 @@ def put_before_texts(folder: Any, token: str) -> None:
 
 def test_bos_is_the_one_that_tokenizer_json_puts_before_texts(folder):
     put_before_texts(folder, BOS)
-    (folder / "tokenizer_config.json").unlink()
+    leave_tokenizer_json_alone(folder)
     edit(folder / "config.json", bos_token_id=None)
     builder = builder_of(folder, instruction="Answer.")
     assert begin(builder) == BOS
@@ -56,7 +60,7 @@ def test_bos_is_the_one_that_tokenizer_json_puts_before_texts(folder):
 
 
 def test_bos_is_the_one_that_config_json_names_where_the_tokenizer_says_nothing(folder):
-    (folder / "tokenizer_config.json").unlink()
+    leave_tokenizer_json_alone(folder)
     assert begin(builder_of(folder, instruction="Answer.")) == BOS
 
 
@@ -68,13 +72,13 @@ def test_a_bos_that_config_json_names_is_not_taken_from_a_tokenizer_that_says_it
 
 
 def test_a_bos_of_config_json_that_is_an_ordinary_token_is_not_taken(folder):
-    (folder / "tokenizer_config.json").unlink()
+    leave_tokenizer_json_alone(folder)
     edit(folder / "config.json", bos_token_id=5)
     assert builder_of(folder, instruction="Answer.").lacks_bos
 
 
 def test_a_chat_template_writes_the_bos_that_was_found(folder):
-    (folder / "tokenizer_config.json").unlink()
+    leave_tokenizer_json_alone(folder)
     (folder / "chat_template.jinja").write_text(CHAT)
     builder = builder_of(folder, chat=True)
     assert begin(builder) == BOS

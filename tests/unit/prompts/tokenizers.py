@@ -19,6 +19,7 @@ TEXT = [
     for thing in ("capital", "author", "symbol 10%", "main language")
     for end in ("?", ".", '"', "?)", "", "...", " 1234", "!")
 ]
+BOS = "<|begin_of_text|>"
 # as published with the models
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -71,9 +72,9 @@ KINDS = {make.__name__: make for make in (llama3, qwen2, smollm2, llama2, llama2
 def save_tokenizer(folder: Path, kind: str) -> Any:
     """Save a tokenizer as a model's folder has it, and load it."""
     backend = KINDS[kind]()
-    special = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    special = [BOS, "</s>", "<|im_start|>", "<|im_end|>"]
     backend.add_special_tokens([AddedToken(token, normalized=False) for token in special])
-    saved = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    saved = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=BOS, eos_token="</s>")
     saved.save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
