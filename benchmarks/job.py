@@ -36,7 +36,7 @@ from flexray.engine.engine import Engine
 from flexray.job import plan_job
 from flexray.pipeline import answer_shards, connect
 from flexray.pipeline.actors import CALL_BATCHES
-from flexray.pipeline.prepare import make_prompt_builder
+from flexray.pipeline.prepare import prompt_builder
 from flexray.run import Commit
 from flexray.sink import OutputFolder, committed_shards, verify
 
@@ -120,7 +120,7 @@ def measure_bare(config: RunConfig, at_once: int) -> float:
     """Rows per second of `Engine.generate` with the same prompts, so many at once."""
     model, tokenizer = load_model(config.model.path)
     engine = Engine(model, tokenizer, config.methods, config.generation, config.engine)
-    builder = make_prompt_builder(config)
+    builder = prompt_builder(config)
     prompts = [builder.build(q) for spec in scan(config.data).shards for q in read_shard(spec, config.data)]
     parts = [prompts[i : i + at_once] for i in range(0, len(prompts), at_once)]
     engine.generate(parts[0])  # compiles

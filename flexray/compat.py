@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packaging.specifiers import SpecifierSet
@@ -127,10 +128,12 @@ def adopt_rope(config: PreTrainedConfig, tree: dict[str, Any]) -> None:
             setattr(config, name, value)
 
 
-def tokenizer_class(tree: dict[str, Any]) -> type[PreTrainedTokenizerBase] | None:
-    """The class for a tokenizer_config.json, where the installed transformers does not find it by itself:
-    transformers 5 writes a name for fast tokenizers that transformers 4 does not know. None: it finds it."""
-    if transformers_before("5.0.0rc0") and tree.get("tokenizer_class") == "TokenizersBackend":
+def tokenizer_class(tree: dict[str, Any], tokenizer_json: Path) -> type[PreTrainedTokenizerBase] | None:
+    """The class for a tokenizer_config.json ({}: there is none), where the installed transformers does not
+    find it by itself: transformers 5 writes a name for fast tokenizers that transformers 4 does not know, and
+    of a tokenizer.json alone transformers 4 makes a Llama 2's, with tokens of its own. None: it finds it."""
+    named = tree.get("tokenizer_class") == "TokenizersBackend"
+    if transformers_before("5.0.0rc0") and (named or (not tree and tokenizer_json.is_file())):
         from transformers import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast

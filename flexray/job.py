@@ -15,6 +15,7 @@ from flexray.engine.checkpoint import load_tokenizer
 from flexray.engine.model_digest import checkpoint_digest
 from flexray.engine.remarks import remark
 from flexray.methods import make_methods
+from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.software import check_software
 from flexray.sink import OutputFolder, RunRecord, start_run
 
@@ -51,6 +52,7 @@ def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     notes += tuple(f"note: {odd}" for odd in remark(config.model.path, tokenizer))
     config = with_few_shots(config)
+    prompt_builder(config)  # refuses what no prompt can be made with
     found = scan(config.data)
     return Job(config=config, found=found, parts=fingerprint_parts(config, found), notes=notes)
 

@@ -25,7 +25,7 @@ class ByteTokenizer:
     def __len__(self):
         return VOCAB
 
-    def batch_decode(self, ids):
+    def batch_decode(self, ids, *, clean_up_tokenization_spaces):
         return [bytes(i).decode("latin-1") for i in ids]
 
 

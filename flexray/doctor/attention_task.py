@@ -29,7 +29,7 @@ class Bytes:
     def __len__(self) -> int:
         return VOCABULARY
 
-    def batch_decode(self, ids: list[list[int]]) -> list[str]:
+    def batch_decode(self, ids: list[list[int]], *, clean_up_tokenization_spaces: bool) -> list[str]:
         return [bytes(i).decode("latin-1") for i in ids]
 
 

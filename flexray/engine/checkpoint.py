@@ -87,7 +87,7 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
     config = check_checkpoint(path)
     file = Path(path) / "tokenizer_config.json"
     tree = read_json(file) if file.is_file() else {}
-    named = tokenizer_class(tree)
+    named = tokenizer_class(tree, Path(path) / "tokenizer.json")
     try:
         with no_progress_bars():
             if named is not None:

@@ -54,12 +54,32 @@ def make_stop_rule(
     newline = torch.zeros(size, dtype=torch.bool)
     if at_newline:
         known = range(min(size, len(tokenizer)))
-        for i, text in zip(known, tokenizer.batch_decode([[i] for i in known]), strict=True):
+        texts = tokenizer.batch_decode([[i] for i in known], clean_up_tokenization_spaces=False)
+        for i, text in zip(known, texts, strict=True):
             newline[i] = "\n" in text
     return StopRule(eos, newline & ~eos)
 
 
+def decode(
+    tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], *, skip_special_tokens: bool = False
+) -> str:
+    """The text of the tokens as it is. A tokenizer may ask for spaces to be taken out of it, which only some
+    releases of transformers do."""
+    ids = list(token_ids)
+    return str(
+        tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
+    )
+
+
+def token_text(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
+    """The text of one token in the midst of others: SentencePiece takes a space from a text's first."""
+    written = tokenizer.convert_ids_to_tokens(token_id)
+    if isinstance(written, str) and written.startswith("▁"):
+        return written.replace("▁", " ")
+    return decode(tokenizer, [token_id])
+
+
 def answer_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], *, at_newline: bool) -> str:
     """The answer: generated ids decoded, special tokens dropped, cut at the first newline, trimmed."""
-    text = str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
+    text = decode(tokenizer, token_ids, skip_special_tokens=True)
     return (text.split("\n", 1)[0] if at_newline else text).strip()

@@ -9,7 +9,7 @@ from flexray.config import RunConfig
 from flexray.data import with_few_shots
 from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
-from flexray.engine.stopping import answer_text
+from flexray.engine.stopping import answer_text, token_text
 from flexray.evaluation import to_table
 from flexray.explain.explanation import Committed, Explanation
 from flexray.explain.recorded import find_committed
@@ -49,7 +49,7 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
     ((generations,),) = engine.generate([prompt])
 
     def text_of(ids: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(ids)))
+        return "".join(token_text(tokenizer, i) for i in ids)
 
     def answer_of(ids: Sequence[int]) -> str:
         return answer_text(tokenizer, ids, at_newline=config.generation.stop_at_newline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 
 from flexray.config import RunConfig
 from flexray.data import read_shard
@@ -19,7 +20,7 @@ def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | Non
     Args:
         only: the row ids that go on; the whole shard is read and checked in any case. None: all.
     """
-    builder = _builder(config.model_dump_json())
+    builder = prompt_builder(config)
     questions: list[Question] = []
     prompts: list[Prompt | None] = []
     for question in read_shard(spec, config.data):
@@ -49,20 +50,26 @@ def no_confidences(question: Question) -> RowFault:
     )
 
 
+def prompt_builder(config: RunConfig) -> PromptBuilder:
+    """The prompt builder of a run, made once in each process: loading a tokenizer takes most of a second.
+
+    Raises:
+        ModelError: the model folder cannot be used. ConfigError: as `PromptBuilder`.
+    """
+    return _builder(config.model_dump_json())
+
+
 @functools.lru_cache(maxsize=1)
 def _builder(config_json: str) -> PromptBuilder:
-    """One for each worker process: loading a tokenizer takes most of a second."""
     config = RunConfig.model_validate_json(config_json)
-    return make_prompt_builder(config)
-
-
-def make_prompt_builder(config: RunConfig) -> PromptBuilder:
-    """The prompt builder of a run. Raises ModelError if the model folder cannot be used."""
-    max_positions = check_checkpoint(config.model.path).max_position_embeddings
+    model = check_checkpoint(config.model.path)
+    says_which = (Path(config.model.path) / "tokenizer_config.json").is_file()
     return PromptBuilder(
         load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code),
         config.prompt,
         config.methods,
         config.generation,
-        max_positions,
+        model.max_position_embeddings,
+        vocab_size=model.vocab_size,
+        named_bos=None if says_which else model.bos_token_id,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from flexray.config import RunConfig
 from flexray.data import Scan
+from flexray.pipeline.prepare import prompt_builder
 from flexray.plan.checks import (
     check_device,
     check_duplicates,
@@ -24,6 +25,7 @@ from flexray.plan.memory import MemoryPlan, Work, engine_rows, plan_memory, plan
 from flexray.plan.output import read_locks
 from flexray.plan.problems import Problem, Problems
 from flexray.plan.sample import Sample, SampleFigures, figures, take_sample
+from flexray.plan.tokens import check_tokens
 from flexray.storage import scrub
 
 SAMPLE_ROWS = 256
@@ -108,14 +110,18 @@ def make_plan(
     job, found = facts.job, facts.found
     speeds = _speeds(facts, like)
     data = _data_figures(config, found, facts) if found and facts.methods else None
-    sample = memory = work = room = None
+    sample = builder = memory = work = room = None
     estimates: list[Estimate] = []
     if job is not None:
+        builder = problems.attempt("prompt", lambda: prompt_builder(job.config))
+    if job and builder:
         sample = problems.attempt("rows", lambda: take_sample(job.found.shards, job.config, sample_rows))
     if found:
         check_duplicates(found, problems)
     if sample:
         check_sample(sample, facts.methods, config.limits, problems)
+    if builder and sample:
+        check_tokens(builder, sample, config, problems)
     if job and facts.shape and sample and (rows := engine_rows(job.config, facts.methods, sample.prompts)):
         largest = max(shard.num_rows for shard in job.found.shards)
         memory = plan_memory(job.config, facts.shape, device, rows, largest)

@@ -1,6 +1,7 @@
 """Turns a Question into a Prompt: [BOS + instruction + few-shots] [P1] .. [PN] [cue].
 
 With `prompt.chat` the same in turns: [system message, few-shots, header] [P1] .. [PN] [header of the answer].
+Where exactly one part ends and the next begins is said in `flexray.prompts.frame`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
-from flexray.prompts import chat
-from flexray.prompts.encoding import encode, encode_behind
+from flexray.prompts.bos import find_bos
+from flexray.prompts.chat import split_template
+from flexray.prompts.encoding import Piece, TextEncoder
+from flexray.prompts.frame import make_frame
 from flexray.types import MAX_PARAPHRASES, ConfigError, Prompt, Question, RowFault
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase
+
+_NO_CUE = "prompt.cue: {cue!r} has no tokens in this model's vocabulary. Change it."
+_NO_CUE_IN_CHAT = (
+    "prompt.chat: the tokenizer's chat template writes nothing behind the question that an answer could "
+    "begin at. Set prompt.chat to false."
+)
 
 
 class PromptBuilder:
@@ -22,12 +31,18 @@ class PromptBuilder:
 
     Args:
         max_positions: the model's context window, in tokens.
+        vocab_size: how many tokens the model knows; ids below it.
+        named_bos: the BOS that config.json names, where the tokenizer does not say whether it has one.
+
+    Attributes:
+        lacks_bos: whether prompts should begin with BOS, and no BOS was found.
 
     Raises:
-        ConfigError: a cue that has no tokens, or a chat template that cannot be used.
+        ConfigError: a cue that has no tokens, a chat template that cannot be used, or a token that the model
+            does not know in what all prompts share.
 
-    Every text is tokenised on its own, as text: a special token that a user's text spells out is
-    encoded as the characters it is written with.
+    Texts of the user's are tokenised as text: a special token that one spells out is encoded as the
+    characters it is written with.
     """
 
     def __init__(
@@ -37,47 +52,50 @@ class PromptBuilder:
         methods: Sequence[MethodConfig],
         generation: GenerationConfig,
         max_positions: int,
+        *,
+        vocab_size: int,
+        named_bos: int | None = None,
     ):
         self._tokenizer, self._prompt = tokenizer, prompt
         self._methods, self._generation = tuple(methods), generation
-        self._max_positions = max_positions
-        if prompt.chat:
-            shots = [(self._question(shot.question), shot.answer.strip()) for shot in prompt.few_shots]
-            frame = chat.make_frame(tokenizer, prompt.instruction.strip(), shots)
-            self.context, self._lead, self.cue = frame.context, frame.lead, frame.cue
-            return
-        self._lead = ""
-        bos = tokenizer.bos_token_id if prompt.add_bos else None
-        texts = [
-            self._question(shot.question) + prompt.cue + " " + shot.answer.strip()
-            for shot in prompt.few_shots
-        ]
-        context = encode(tokenizer, prompt.instruction + "".join(texts))
-        self.context = context if bos is None else (bos, *context)
-        self.cue = encode(tokenizer, prompt.cue)
-        if not self.cue:
-            raise ConfigError(
-                f"prompt.cue: {prompt.cue!r} has no tokens in this model's vocabulary. Change it."
-            )
+        self._max_positions, self._vocab_size = max_positions, vocab_size
+        encoder = TextEncoder(tokenizer)
+        bos = find_bos(tokenizer, vocab_size, named_bos)
+        prefix, _, suffix = prompt.question_template.partition("{question}")
+        shots = [(prefix + shot.question.strip() + suffix, shot.answer.strip()) for shot in prompt.few_shots]
+        if prompt.chat:  # many templates trim what they are given
+            prefix, suffix = prefix.lstrip(), suffix.rstrip()
+            shots = [(question.strip(), answer) for question, answer in shots]
+            bos_token = None if bos is None else self._token(bos)
+            before, after = split_template(tokenizer, prompt.instruction.strip(), shots, bos_token)
+            wants_bos = "bos_token" in str(tokenizer.chat_template)
+        else:
+            texts = [f"{question}{prompt.cue} {answer}" for question, answer in shots]
+            before, after = [Piece(prompt.instruction + "".join(texts))], [Piece(prompt.cue)]
+            wants_bos = prompt.add_bos
+        self.lacks_bos = wants_bos and bos is None
+        frame = make_frame(encoder, before, prefix, suffix, after)
+        if frame is None:
+            raise ConfigError(_NO_CUE_IN_CHAT if prompt.chat else _NO_CUE.format(cue=prompt.cue))
+        self._frame = frame
+        begin = (bos,) if prompt.add_bos and bos is not None and not prompt.chat else ()
+        self.context, self.cue = begin + frame.context, frame.cue
+        self._check_shared_tokens()
 
     def build(self, question: Question) -> Prompt:
         """The prompt of one good row.
 
         Raises:
-            RowFault: a paraphrase that has no tokens, or a prompt that leaves the model no room for
-                `max_new_tokens` (the message says by how much).
+            RowFault: a paraphrase that has no tokens, or one that the model does not know, or a prompt that
+                leaves the model no room for `max_new_tokens` (the message says by how much).
         """
         if (count := len(question.paraphrases)) > MAX_PARAPHRASES:
             problem = f"{count} paraphrases, but at most {MAX_PARAPHRASES} can be told apart"
             raise self._fault(question, question.paraphrases, problem, "Set data.max_paraphrases.")
-        segments: list[tuple[int, ...]] = []
-        for text in question.paraphrases:
-            segments.append(self._segment(self._question(text)))
-            if not segments[-1]:
-                raise self._fault(question, text, "the paraphrase has no tokens", "Write it out.")
+        segments = tuple(self._segment(question, text) for text in question.paraphrases)
         prompt = Prompt(
             self.context,
-            tuple(segments),
+            segments,
             self.cue,
             question.num_manual,
             question.confidences,
@@ -102,13 +120,45 @@ class PromptBuilder:
         new = self._generation.max_new_tokens
         return contexts * len(prompt.context) + paraphrases + len(prompt.cue) + new
 
-    def _question(self, text: str) -> str:
-        question = self._prompt.question_template.replace("{question}", text.strip())
-        return question.strip() if self._prompt.chat else question  # many templates trim what they are given
+    def apart_and_whole(self, paraphrase: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids of a prompt of one paraphrase, and those of its text tokenised as one; both without the BOS
+        of `add_bos`."""
+        text = paraphrase.strip()
+        return self._frame.context + self._frame.segment(text) + self.cue, self._frame.whole(text)
 
-    def _segment(self, text: str) -> tuple[int, ...]:
-        behind = self._prompt.chat and bool(self.context)
-        return (encode_behind if behind else encode)(self._tokenizer, self._lead + text)
+    def tokens(self, token_ids: Sequence[int]) -> list[str]:
+        """Each as it is written in the vocabulary."""
+        return [str(token) for token in self._tokenizer.convert_ids_to_tokens(list(token_ids))]
+
+    def _segment(self, question: Question, paraphrase: str) -> tuple[int, ...]:
+        ids = self._frame.segment(paraphrase.strip())
+        if not ids or ids == self._empty:
+            raise self._fault(question, paraphrase, "the paraphrase has no tokens", "Write it out.")
+        if (unknown := max(ids)) >= self._vocab_size:
+            raise self._fault(question, paraphrase, self._is_unknown(unknown), "Leave the token out.")
+        return ids
+
+    def _check_shared_tokens(self) -> None:
+        self._empty = self._frame.segment("")
+        shared = (*self.context, *self._empty, *self.cue)
+        if (unknown := max(shared)) >= self._vocab_size:
+            token = self._token(unknown)
+            given = self._prompt.model_dump(exclude={"few_shot_data"})
+            named = [f"prompt.{key}" for key, value in given.items() if token in str(value)]
+            where = named[0] if named else "prompt.chat" if self._prompt.chat else "prompt"
+            raise ConfigError(
+                f"{where}: {self._is_unknown(unknown)}. Leave the token out, or take the tokenizer that "
+                "belongs to the model."
+            )
+
+    def _is_unknown(self, token_id: int) -> str:
+        return (
+            f"the token {self._token(token_id)[:80]!r} (id {token_id}) is unknown to the model, whose "
+            f"vocabulary has {self._vocab_size} tokens"
+        )
+
+    def _token(self, token_id: int) -> str:
+        return self.tokens([token_id])[0]
 
     @staticmethod
     def _fault(question: Question, value: str | Sequence[str], problem: str, advice: str) -> RowFault:

@@ -1,36 +1,82 @@
-"""Texts to token ids, each on its own."""
+"""Texts to token ids."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, template: bool = False) -> tuple[int, ...]:
-    """Ids of a text, without BOS.
+class Piece(NamedTuple):
+    """A part of a prompt's text."""
 
-    Args:
-        template: the text is of a chat template, whose special tokens are meant. In a user's text they are
-            the characters that they are written with.
+    text: str
+    template: bool = False
+    """It is a chat template's, whose special tokens are meant. In a user's text they are the characters that
+    they are written with."""
+
+
+def boundaries(left: str, right: str) -> Iterator[tuple[str, str]]:
+    r"""The two texts with the boundary moved within the white space around it, the likeliest place first:
+    behind the last newline, else before the last space, as tokenizers take it to the next word.
+
+    >>> list(boundaries("Answer.", "\nQ: "))
+    [('Answer.\n', 'Q: '), ('Answer.', '\nQ: ')]
     """
-    if not text:
-        return ()
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=not template)["input_ids"]
-    return tuple(ids)
+    left_text, right_text = left.rstrip(), right.lstrip()
+    here = len(left) - len(left_text)
+    space = left[len(left_text) :] + right[: len(right) - len(right_text)]
+    word = max(len(space) - 1, 0) if space.endswith(" ") else len(space)
+    likely = space.rfind("\n") + 1 or word
+    for place in dict.fromkeys((likely, here, word, len(space), 0)):
+        yield left_text + space[:place], space[place:] + right_text
 
 
-def encode_behind(
-    tokenizer: PreTrainedTokenizerBase, text: str, *, template: bool = False
-) -> tuple[int, ...]:
-    """The same, for a text that has another one before it.
+class TextEncoder:
+    """A tokenizer that adds nothing to a text, neither BOS nor EOS."""
 
-    SentencePiece's tokenizers put a space before a text, as if it began a sentence. So it is encoded behind
-    a newline, which is taken off again; if the two become one token, that is no such tokenizer.
-    """
-    newline = encode(tokenizer, "\n")
-    ids = encode(tokenizer, "\n" + text, template=template)
-    if newline and ids[: len(newline)] == newline:
-        return ids[len(newline) :]
-    return encode(tokenizer, text, template=template)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self._tokenizer = tokenizer
+        self._newline = self._ids("\n", template=False)
+        added = tokenizer.added_tokens_decoder.items()
+        self._special = {i for i, token in added if token.special} | set(tokenizer.all_special_ids)
+
+    def encode(self, *pieces: Piece, behind: bool = False) -> tuple[int, ...]:
+        """Ids of the pieces as one text; apart, only if a user's text would else become a special token.
+
+        Args:
+            behind: other text stands before it.
+        """
+        template = any(piece.template for piece in pieces)
+        ids = self._encode("".join(piece.text for piece in pieces), template, behind)
+        if not template:
+            return ids
+        texts = [piece.text for piece in pieces]
+        for i in range(1, len(texts)):
+            texts[i - 1], texts[i] = next(boundaries(texts[i - 1], texts[i]))
+        apart: tuple[int, ...] = ()
+        for text, piece in zip(texts, pieces, strict=True):
+            apart += self._encode(text, piece.template, behind)
+            behind = behind or bool(text)
+        return ids if self._specials(ids) == self._specials(apart) else apart
+
+    def _encode(self, text: str, template: bool, behind: bool) -> tuple[int, ...]:
+        """SentencePiece's tokenizers put a space before a text, as if it began a sentence. So a text that
+        stands behind another is encoded behind a newline, which is taken off again; if the two become one
+        token, that is no such tokenizer."""
+        if behind and self._newline:
+            ids = self._ids("\n" + text, template)
+            if ids[: len(self._newline)] == self._newline:
+                return ids[len(self._newline) :]
+        return self._ids(text, template)
+
+    def _ids(self, text: str, template: bool) -> tuple[int, ...]:
+        if not text:
+            return ()
+        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=not template)["input_ids"]
+        return tuple(ids)
+
+    def _specials(self, ids: tuple[int, ...]) -> list[int]:
+        return [i for i in ids if i in self._special]

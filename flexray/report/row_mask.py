@@ -9,6 +9,7 @@ from rich.console import Console
 from flexray.config import MethodConfig, RunConfig
 from flexray.data import with_few_shots
 from flexray.engine.checkpoint import load_tokenizer
+from flexray.engine.stopping import token_text
 from flexray.explain.rows import choose_method, find_row
 from flexray.explain.stream import make_stream
 from flexray.masks.picture import MaskPicture, draw_mask
@@ -51,7 +52,7 @@ def show_row_mask(
     title = _title(chosen)
 
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
-    labels = [str(tokenizer.decode([i])) if i >= 0 else "..." for i in picture.token_ids.tolist()]
+    labels = [token_text(tokenizer, i) if i >= 0 else "..." for i in picture.token_ids.tolist()]
     heading = f"{question.row_id}: {question.question}"
     console.print(printable(heading), markup=False)
     console.print(render_mask_text(picture.mask, labels, picture.segments))

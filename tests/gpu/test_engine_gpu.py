@@ -129,7 +129,7 @@ def test_bfloat16_rows_are_the_bfloat16_oracles_but_for_near_ties(smollm2, layou
     )
     methods = [MethodConfig(layout=layout, positions=positions)]
     generation = GenerationConfig(max_new_tokens=8)
-    builder = PromptBuilder(tokenizer, prompt, methods, generation, 8192)
+    builder = PromptBuilder(tokenizer, prompt, methods, generation, 8192, vocab_size=len(tokenizer))
     prompts = [builder.build(q) for q in questions]
     config = EngineConfig(strict=True, gpu_memory_utilization=0.2)
     engine = Engine(patched, tokenizer, methods, generation, config)

@@ -73,7 +73,7 @@ def assert_usable(question: Question) -> None:
 def builder(tokenizer) -> PromptBuilder:
     methods = [MethodConfig(), MethodConfig(layout="full_prompt", positions="continuous")]
     prompt, generation = PromptConfig.model_validate(PROMPT), GenerationConfig(max_new_tokens=2)
-    return PromptBuilder(tokenizer, prompt, methods, generation, 2048)
+    return PromptBuilder(tokenizer, prompt, methods, generation, 2048, vocab_size=len(tokenizer))
 
 
 @pytest.fixture(scope="module")

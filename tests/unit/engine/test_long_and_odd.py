@@ -156,6 +156,9 @@ def test_a_prompt_beyond_the_models_positions_is_refused_with_its_numbers(tokeni
 
     positions = check_checkpoint(smollm2).max_position_embeddings
     generation = GenerationConfig(max_new_tokens=16)
-    builder = PromptBuilder(tokenizer, PromptConfig(), [MethodConfig()], generation, positions)
+    size = len(tokenizer)
+    builder = PromptBuilder(
+        tokenizer, PromptConfig(), [MethodConfig()], generation, positions, vocab_size=size
+    )
     with pytest.raises(RowFault, match=r"\d+ positions are needed \(answer included\), the model has 8192"):
         builder.build(question("word " * positions))

@@ -84,7 +84,10 @@ def test_the_engine_generates_the_oracles_tokens_on_real_questions(
     patched, plain, tokenizer = models
     methods = [MethodConfig(layout=layout, positions=positions)]
     generation = GenerationConfig(max_new_tokens=8)
-    prompts = [PromptBuilder(tokenizer, PROMPT, methods, generation, 8192).build(q) for q in questions]
+    prompts = [
+        PromptBuilder(tokenizer, PROMPT, methods, generation, 8192, vocab_size=49_152).build(q)
+        for q in questions
+    ]
     said: dict[int, list[int]] = {}  # by the number of the question; the oracle need be asked but once
     for max_num_seqs in (8, 3, 1) if ALL else (rows_at_once,):
         engine = Engine(

@@ -1,11 +1,15 @@
 """What ends an answer, and the text that is left of it."""
 
+import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from flexray.engine.stopping import answer_text, make_stop_rule
+from flexray.engine.stopping import answer_text, make_stop_rule, token_text
 from tests.random_models import ByteTokenizer
+from tests.unit.prompts.tokenizers import KINDS, save_tokenizer
 
 
 def rule(*, at_newline=True, generation=None, config=None, tokenizer=2):
@@ -45,3 +49,24 @@ def test_a_newline_that_is_eos_is_called_eos():
 def test_the_text_is_cut_at_the_first_newline_if_asked_without_special_tokens(tokenizer, at_newline, text):
     ids = [*tokenizer.encode(" Rome\nIt is"), tokenizer.eos_token_id]
     assert answer_text(tokenizer, ids, at_newline=at_newline) == text
+
+
+def test_a_text_keeps_its_spaces_though_the_tokenizer_would_have_them_cleaned_up(smollm2, tmp_path):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(smollm2 / name, tmp_path)
+    told = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    told["clean_up_tokenization_spaces"] = True
+    told["clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"] = True
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
+    cleaning = PreTrainedTokenizerFast.from_pretrained(tmp_path, local_files_only=True)
+    text = "x != y , z . do n't"
+    ids = cleaning.encode(text, add_special_tokens=False)
+    assert cleaning.decode(ids) != text
+    assert answer_text(cleaning, ids, at_newline=True) == text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_texts_of_tokens_one_by_one_are_the_text(kind, tmp_path):
+    sentence = save_tokenizer(tmp_path, kind)
+    ids = sentence.encode("Who is  it?\nA: the author", add_special_tokens=False)
+    assert "".join(token_text(sentence, i) for i in ids).lstrip(" ") == "Who is  it?\nA: the author"

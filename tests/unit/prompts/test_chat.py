@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexray.config import EngineConfig, GenerationConfig, MethodConfig, PromptConfig, RunConfig, parse_config
+from flexray.config import EngineConfig, GenerationConfig, MethodConfig, RunConfig, parse_config
 from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
 from flexray.engine.stopping import answer_text
-from flexray.prompts import PromptBuilder
 from flexray.types import ConfigError, Prompt
-from tests.unit.prompts.test_builder import question
 from tests.unit.prompts.test_special_tokens import (
     CHARACTERS,
+    build_prompt,
     control_ids,
     decoded,
     llama2_like,
@@ -87,11 +86,7 @@ def any_tokenizer(request, tmp_path_factory, tokenizer):
 
 
 def build(tokenizer: Any, *paraphrases: str, **texts: Any) -> Prompt:
-    prompt = PromptConfig(chat=True, **texts)
-    builder = PromptBuilder(
-        tokenizer, prompt, [MethodConfig()], GenerationConfig(max_new_tokens=1), 1_000_000
-    )
-    return builder.build(question(*paraphrases))
+    return build_prompt(tokenizer, *paraphrases, chat=True, **texts)
 
 
 def joined(prompt: Prompt) -> list[int]:
@@ -241,7 +236,7 @@ REFUSES_SYSTEM = (
         ("{{ messages.append(1) }}", "chat template fails (SecurityError"),
         (
             REFUSES_SYSTEM,
-            "prompt.instruction: the tokenizer's chat template takes no system message (no system",
+            "prompt.instruction: the tokenizer's chat template takes no system message (TemplateError: no",
         ),
         ("[user]{{ messages[-1].content }}[end]", "leaves out the text of prompt.instruction"),
         (

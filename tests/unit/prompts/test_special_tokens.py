@@ -1,5 +1,6 @@
 """What a user's text spells out is text, with all tokenizers that LLaMAs have: it makes no control token."""
 
+import functools
 from typing import Any
 
 import pytest
@@ -90,10 +91,21 @@ def control_ids(tokenizer) -> set[int]:
     )
 
 
-def build(tokenizer, *paraphrases: str, **texts: Any):
-    generation = GenerationConfig(max_new_tokens=1)
-    builder = PromptBuilder(tokenizer, PromptConfig(**texts), [MethodConfig()], generation, 1_000_000)
-    return builder.build(question(*paraphrases))
+@functools.cache
+def make_builder(tokenizer, config: str) -> PromptBuilder:
+    """One for each tokenizer and PromptConfig, as JSON."""
+    return PromptBuilder(
+        tokenizer,
+        PromptConfig.model_validate_json(config),
+        [MethodConfig()],
+        GenerationConfig(max_new_tokens=1),
+        1_000_000,
+        vocab_size=len(tokenizer),
+    )
+
+
+def build_prompt(tokenizer, *paraphrases: str, **texts: Any):
+    return make_builder(tokenizer, PromptConfig(**texts).model_dump_json()).build(question(*paraphrases))
 
 
 def decoded(tokenizer, ids) -> str:
@@ -113,7 +125,7 @@ def test_special_tokens_spelled_out_in_any_part_are_text_and_come_back_whole(any
     tokens = spelled_out(any_tokenizer)
     assert tokens
     evil = " and ".join(tokens) + "".join(tokens)
-    prompt = build(
+    prompt = build_prompt(
         any_tokenizer,
         evil,
         *tokens,
@@ -130,16 +142,16 @@ def test_special_tokens_spelled_out_in_any_part_are_text_and_come_back_whole(any
         any_tokenizer
     )
     shot = f"\n{first}{evil}{last}\n{evil}: {evil}"
-    assert decoded(any_tokenizer, prompt.context) == f"Answer {evil} now.{shot}"
-    assert decoded(any_tokenizer, prompt.segments[0]) == f"\n{first}{evil}{last}"
+    assert decoded(any_tokenizer, prompt.context) == f"Answer {evil} now.{shot}\n"
+    assert decoded(any_tokenizer, prompt.segments[0]) == f"{first}{evil}{last}\n"
     for i, token in enumerate(tokens):
-        assert decoded(any_tokenizer, prompt.segments[1 + i]) == f"\n{first}{token}{last}"
+        assert decoded(any_tokenizer, prompt.segments[1 + i]) == f"{first}{token}{last}\n"
         assert prompt.segments[1 + len(tokens) + i] == prompt.segments[1 + i]  # blanks around are the user's
-    assert decoded(any_tokenizer, prompt.cue) == f"\n{evil}:"
+    assert decoded(any_tokenizer, prompt.cue) == f"{evil}:"
 
 
 def test_the_only_control_token_of_a_prompt_is_its_bos(any_tokenizer):
-    prompt = build(any_tokenizer, "Who?", instruction="Answer.")
+    prompt = build_prompt(any_tokenizer, "Who?", instruction="Answer.")
     bos = any_tokenizer.bos_token_id
     assert prompt.context[0] == bos
     assert not {i for p in (prompt.context[1:], *prompt.segments, prompt.cue) for i in p} & control_ids(
@@ -152,8 +164,8 @@ def test_the_only_control_token_of_a_prompt_is_its_bos(any_tokenizer):
 def test_any_text_comes_back_from_its_ids_and_holds_no_control_token(any_tokenizer, data):
     pieces = st.text(CHARACTERS, max_size=8) | st.sampled_from(spelled_out(any_tokenizer))
     text = data.draw(st.lists(pieces, min_size=1, max_size=6).map("".join).filter(str.strip))
-    prompt = build(any_tokenizer, text, question_template="{question}", add_bos=False)
-    assert decoded(any_tokenizer, prompt.segments[0]) == text.strip()
+    prompt = build_prompt(any_tokenizer, text, question_template="{question}", add_bos=False)
+    assert decoded(any_tokenizer, prompt.segments[0]) == text.strip() + "\n"
     assert not set(prompt.segments[0]) & control_ids(any_tokenizer)
 
 
@@ -165,9 +177,9 @@ def test_truncation_and_padding_saved_with_a_tokenizer_are_not_used(tokenizer, t
     backend.save(str(tmp_path / "tokenizer.json"))
     cut = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     long = "What is the capital of Finland, a country in the north of Europe?"
-    assert build(cut, long, "?") == build(tokenizer, long, "?")
+    assert build_prompt(cut, long, "?") == build_prompt(tokenizer, long, "?")
 
 
 def test_a_cue_without_tokens_is_a_fault_of_the_recipe(tokenizer):
     with pytest.raises(ConfigError, match=r"prompt\.cue: .*no tokens"):
-        build(tokenizer, "Who?", cue="\x04")  # a byte that SmolLM2's vocabulary lacks
+        build_prompt(tokenizer, "Who?", cue="\x04")  # a byte that SmolLM2's vocabulary lacks
