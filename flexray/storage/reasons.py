@@ -136,12 +136,12 @@ def describe(error: BaseException, url: str = "") -> str:
 
 def hide(text: str, url: str) -> str:
     """A text about a URL without its credentials, which some packages repeat outside of any URL."""
-    user = url.partition("://")[2].rpartition("@")[0]
-    password = user.partition(":")[2]
-    if password and scrub(url) != url:
-        text = text.replace(user, HIDDEN)
-        if len(password) > 3:  # else it may be a part of any word
-            text = text.replace(password, HIDDEN)
+    for link in url.split("::") if scrub(url) != url else ():
+        user = link.partition("://")[2].rpartition("@")[0]
+        if ":" in user:
+            # Whole; the password; and what a package takes for a host or a bucket if there are slashes.
+            for part in (user, user.partition(":")[2], *user.split("/")):
+                text = text.replace(part, HIDDEN) if len(part) > 3 else text  # else it may be in any word
     return str(scrub(text))
 
 
