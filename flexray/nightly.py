@@ -40,6 +40,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 from typing import Literal
 
@@ -136,7 +137,7 @@ def nightly(
         with night.going_on(recipe, complain):
             batches = _open(recipe, overrides)
             say(f"{recipe}: {len(batches)} batches")
-            for name, config in batches.items():
+            for name, config in batches:
                 with night.going_on(name, complain):
                     night.outcomes[_answer(name, config, retry, verify_all, say)] += 1
     say(night.summary_line())
@@ -157,13 +158,13 @@ def find_recipes(paths: Sequence[str]) -> list[str]:
 
 
 def _in_folder(path: str) -> list[str]:
-    if not (recipes := sorted(map(str, Path(path).glob("*.yaml")))):
+    if not (recipes := sorted(glob("*.yaml", root_dir=path))):  # without those that begin with a dot
         raise ConfigError(f"{path}: a folder without a recipe (*.yaml). Put one there, or name another.")
-    return recipes
+    return [str(Path(path, recipe)) for recipe in recipes]
 
 
-def _open(recipe: str, overrides: Sequence[str]) -> dict[str, RunConfig]:
-    """The batches of a recipe, by name, with its own output folder still."""
+def _open(recipe: str, overrides: Sequence[str]) -> list[tuple[str, RunConfig]]:
+    """The batches of a recipe, each with its name, and with the recipe's own output folder still."""
     config = load_config(recipe, overrides)
     check_checkpoint(config.model.path)
     output = OutputFolder(config.output)
@@ -174,13 +175,14 @@ def _open(recipe: str, overrides: Sequence[str]) -> dict[str, RunConfig]:
         )
     files = [file.path for file in list_files(config.data)]
     if open_kind(config.data).gathering is not None:
-        return {config.data.name: config}
-    return {
-        str(scrub(file)): config.model_copy(
-            update={"data": config.data.model_copy(update={"files": (file,)})}
+        return [(config.data.name, config)]
+    return [
+        (
+            str(scrub(file)),
+            config.model_copy(update={"data": config.data.model_copy(update={"files": (file,)})}),
         )
         for file in files
-    }
+    ]
 
 
 def _answer(name: str, config: RunConfig, retry: bool, verify_all: bool, say: Say) -> Outcome:

@@ -1,7 +1,7 @@
 """Storage, local or remote: how it is reached, how long a fault is sat out, and what is said of it."""
 
 from flexray.storage.access import connect, patiently, write_file
-from flexray.storage.listing import matches, type_of
+from flexray.storage.listing import is_hidden, matches, one_each, type_of
 from flexray.storage.reasons import StorageError, describe, understand
 from flexray.storage.scrub import scrub
 from flexray.storage.stream import open_file, read_range
@@ -10,7 +10,9 @@ __all__ = [
     "StorageError",
     "connect",
     "describe",
+    "is_hidden",
     "matches",
+    "one_each",
     "open_file",
     "patiently",
     "read_range",
