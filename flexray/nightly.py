@@ -63,7 +63,7 @@ from flexray.sink import (
     verify,
 )
 from flexray.sink.records import RUN_FILE
-from flexray.storage import scrub
+from flexray.storage import scrub, starting
 from flexray.types import ConfigError, OutputError, UserError
 
 DIGITS = 16  # of a batch's digest, in the name of its folder
@@ -173,7 +173,8 @@ def _open(recipe: str, overrides: Sequence[str]) -> list[tuple[str, RunConfig]]:
             f"{output}: holds a run itself, and a night puts the run of each file below it. "
             "Use another output folder."
         )
-    files = [file.path for file in list_files(config.data)]
+    with starting():
+        files = [file.path for file in list_files(config.data)]
     if open_kind(config.data).gathering is not None:
         return [(config.data.name, config)]
     return [

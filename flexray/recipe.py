@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from flexray.storage import open_file
+from flexray.storage import open_file, starting
 from flexray.types import ConfigError, shown
 
 MAX_BYTES = 4 * 2**20
@@ -49,7 +49,7 @@ def _read(path: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: extends itself: {way}. Remove one `extends`.")
     said = f" (extended by {extended_by[-1]})" if extended_by else ""
     try:
-        with open_file(path) as stream:
+        with starting(), open_file(path) as stream:
             data = stream.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise ConfigError(f"{path}: more than {MAX_BYTES >> 20} MiB, which is no recipe{said}.")

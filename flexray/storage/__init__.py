@@ -1,6 +1,6 @@
 """Storage, local or remote: how it is reached, how long a fault is sat out, and what is said of it."""
 
-from flexray.storage.access import connect, patiently, write_file
+from flexray.storage.access import connect, patiently, starting, write_file
 from flexray.storage.listing import is_hidden, matches, one_each, type_of
 from flexray.storage.reasons import StorageError, describe, understand
 from flexray.storage.scrub import scrub
@@ -17,6 +17,7 @@ __all__ = [
     "patiently",
     "read_range",
     "scrub",
+    "starting",
     "type_of",
     "understand",
     "write_file",

@@ -12,12 +12,15 @@ _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,30}://"
 _PORT = r"\d+(?:[/?#:,;)\]'\"\s]|$)"
 # A URL in a text ends at white space or at the next link of a chain (zip://a::s3://b); but a password may
 # hold white space.
-_URL = re.compile(rf"{_SCHEME}(?:[^\n/?#:@]*:(?!\s|{_PORT})(?:(?!{_SCHEME})[^\n@])*@)?(?:(?!::{_SCHEME})\S)*")
+_URL = re.compile(
+    rf"{_SCHEME}(?:[^\n/?#:@]*:(?!\s|{_PORT})(?:(?!{_SCHEME})[^\n@])*@)?(?:(?!::{_SCHEME}|[:,]\s)\S)*"
+)
 # A text that is nothing but a URL, or key=URL: white space belongs to it.
 _WHOLE = re.compile(rf"([\w.-]+=)?{_SCHEME}(?:(?!::{_SCHEME}|[:;,.)]\s)[^\n])*")
 _ENCODED = re.compile(r"(%3A%2F%2F)[^\s/]{0,1000}?%40", re.IGNORECASE)
-_VALUE = re.compile(r"([?&;#][^=&;#]+)=[^&;#]*")
-_BARE = re.compile(r"([?&;#])[^=&;#]+(?=[&;#]|$)")
+# What is hidden already is followed by the text that goes on.
+_VALUE = re.compile(r"([?&;#][^=&;#]+)=(?!\*\*\*)[^&;#]*")
+_BARE = re.compile(r"([?&;#])(?!\*\*\*)[^=&;#]+(?=[&;#]|$)")
 _WORDS = r"[\w-]{0,40}"
 _NAMED = re.compile(
     rf"(?<![\w-])((?:{_WORDS}(?:secret|passw(?:or)?d){_WORDS}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from flexray.data import list_files
+from flexray.data import list_files, scan
 from flexray.data.files import SourceFile, _format
 from flexray.types import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
@@ -144,3 +144,13 @@ def test_the_query_of_a_web_address_is_no_glob_and_is_not_shown(query: str) -> N
         _format(f"https://host/a.php{query}")
     assert "SECRET" not in str(e.value)
     assert _format(f"https://host/a.jsonl{query}") == "jsonl"
+
+
+def test_data_and_side_files_that_cannot_be_reached_are_given_up_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flexray.storage.access.FIRST_PATIENCE", 0)
+    path, refused = write(tmp_path / "a.jsonl", [record(1)]), "http://127.0.0.1:9/b.jsonl?sig=SECRET"
+    for settings in ({"files": refused}, {"files": path, "paraphrase_files": refused}):
+        with pytest.raises(DataError, match=r"sig=\*\*\*: cannot be listed: .* \(tried 1 times in"):
+            scan(data_config(**settings))

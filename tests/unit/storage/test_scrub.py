@@ -67,6 +67,7 @@ def test_nested_values_are_scrubbed_and_others_kept():
     ("text", "shown"),
     [
         ("s3://a:b@c/x, s3://d:e f@g/y: denied", "s3://***@c/x, s3://***@g/y: denied"),
+        ("https://h/x?t=1: gone, https://h/y?t=2, or z", "https://h/x?t=***: gone, https://h/y?t=***, or z"),
         ("(value: 's3://u:pass word@h/a')", "(value: 's3://***@h/a')"),
         ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
         ("{'aws_secret_access_key': 'abc/def', 'n': 1}", "{'aws_secret_access_key': '***', 'n': 1}"),
