@@ -55,11 +55,14 @@ class Fields(Section):
     question: str = "question"
     """A string."""
     paraphrases: str | None = "paraphrases"
-    """A list of strings. null only with `include_question` or `paraphrase_files`."""
+    """A list of strings, or that list as JSON in a text. null only with `include_question` or
+    `paraphrase_files`."""
     answers: str | None = "answers"
-    """A list of accepted answers. null: nothing is scored."""
+    """A list of accepted answers, that list as JSON in a text (as PopQA has it), or one answer by itself.
+    null: nothing is scored."""
     relation: str | None = None
-    """A string: the group of the question, for accuracy by relation. null: no groups."""
+    """A string: the group of the question, for accuracy by relation; a row without one is in none. null: no
+    groups."""
     num_manual: str | None = None
     """A whole number: so many of the first paraphrases are manual templates. null: none are."""
     confidences: str | None = None
@@ -73,7 +76,8 @@ class SourceConfig(Section):
     """records: any, read by `fields`. The others are read as published; see flexray/data/kinds."""
     files: Files = Field(min_length=1)
     """Paths, URLs or globs of jsonl, json (one array of records), Parquet or Arrow; or a Hugging Face
-    data set as a folder (save_to_disk, or Parquet files named after their split)."""
+    data set as a folder (save_to_disk, or Parquet files named after their split). Globs are a shell's: `**`
+    is any folders, links are followed, names that begin with a dot must spell it."""
     split: str = Field(default="test", pattern=_NAME)
     """Part of every row id; the split of a data set in a folder."""
     format: Literal["auto", "jsonl", "json", "parquet", "arrow"] = "auto"
