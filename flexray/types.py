@@ -72,7 +72,7 @@ def _repr(value: Any, most: int) -> Iterator[str]:
             yield from _repr(item, most)
         yield "]" if isinstance(value, list) else ",)" if len(value) == 1 else ")"
     elif isinstance(value, int) and value.bit_length() > 4 * most:
-        yield f"{value:#x}"  # Python refuses to write as many digits in decimal
+        yield f"{value:#x}"  # Python refuses to write thousands of digits in decimal
     else:
         yield repr(value[: most + 1] if isinstance(value, str | bytes) else value)
 

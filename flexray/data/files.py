@@ -71,14 +71,14 @@ def find_files(
 
 def with_version(file: SourceFile) -> tuple[SourceFile, str]:
     """A key for caches: another one once the file has changed, by its size and time, or its ETag."""
-    fs, name = connect(file.path)
+    fs, name = patiently(file.path, lambda: connect(file.path))
     return file, str(patiently(file.path, lambda: fs.ukey(name)))
 
 
 def _expand(pattern: str, key: str, split: str) -> list[str]:
     shown = scrub(pattern)
     try:
-        fs, name = connect(pattern)
+        fs, name = patiently(pattern, lambda: connect(pattern))
         if there := type_of(fs, name, pattern):  # first, so that a name may hold [ or *
             names: list[str] | None = [name]
             if there == "directory":

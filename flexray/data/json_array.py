@@ -22,7 +22,7 @@ def read_records(path: str, under: str = "") -> Iterator[Record]:
 
 def read_slice(path: str, first_row: int, num_rows: int, under: str = "") -> list[Record]:
     """Records first_row .. first_row+num_rows-1. Raises DataError if the file is no JSON array."""
-    fs, name = connect(path)
+    fs, name = patiently(path, lambda: connect(path))
     version = patiently(path, lambda: fs.ukey(name))
     values = _load_cached(path, version, under)[first_row - 1 : first_row - 1 + num_rows]
     return [to_record(first_row + i, value) for i, value in enumerate(values)]

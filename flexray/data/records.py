@@ -99,7 +99,9 @@ def json_type(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "a boolean"
-    names = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    if isinstance(value, dict):
+        return "an object"
+    names = {str: "a string", int: "a number", float: "a number", list: "a list"}
     return names.get(type(value), f"a value of type {type(value).__name__}")
 
 

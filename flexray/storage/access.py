@@ -54,7 +54,8 @@ def starting() -> Iterator[None]:
 
 
 def connect(url: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a path or URL, and the name in it. Nothing is sent yet.
+    """The file system of a path or URL, and the name in it. Nothing is sent yet, but that of an archive
+    (zip://a::s3://b/c.zip) reads its table.
 
     Raises:
         ValueError: there is no such file system.
