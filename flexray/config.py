@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from flexray.config_faults import tell
 from flexray.data_config import DataConfig, FewShotData, Section
 from flexray.recipe import read_recipe
 from flexray.types import Backend, ConfigError
 
 Place = Annotated[str, AfterValidator(os.path.expanduser)]  # a leading ~ is the home folder
+MAX_PATH, MAX_KEY = 4095, 1024  # bytes of a local path, and of a key of an object store
+NAME_BELOW = 350  # bytes of the longest name in an output folder, and of the folders between
 
 
 class ModelConfig(Section):
@@ -209,6 +212,14 @@ class RunConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     ray: RayConfig = RayConfig()
 
+    @field_validator("output")
+    @classmethod
+    def _leaves_room(cls, value: str) -> str:
+        path, most = (value, MAX_KEY) if "://" in value else (os.path.abspath(value), MAX_PATH)
+        if (size := len(path.encode()) - most + NAME_BELOW) > 0:
+            raise ValueError(f"too long by {size} bytes for the names of the files in it. Shorten it")
+        return value
+
     @field_validator("methods", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
@@ -232,21 +243,5 @@ def parse_config(tree: dict[str, Any], *, source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as e:
-        lines = []
-        for fault in e.errors():
-            key = ".".join(str(part) for part in fault["loc"]) or "(top level)"
-            lines.append(f"  {key}: {fault['msg']}{_hint(fault)}")
-        raise ConfigError(f"{source}: {len(lines)} fault(s) in the configuration\n" + "\n".join(lines)) from e
-
-
-def _hint(fault: Any) -> str:
-    if fault["type"] == "missing":
-        return ". Add this key."
-    if fault["type"] == "extra_forbidden":
-        section: Any = RunConfig
-        for part in fault["loc"][:-1]:  # a number is the place in a tuple
-            section = section.model_fields[part].annotation if isinstance(part, str) else section
-            if not isinstance(section, type):  # tuple[Section, ...] or Section | None
-                section = get_args(section)[0]
-        return f". Unknown key; known here: {', '.join(sorted(section.model_fields))}"
-    return f" (value: {fault['input']!r})"
+        told = tell(e, RunConfig)
+    raise ConfigError(f"{source}: {told}")  # without the cause, whose text may be without end

@@ -12,10 +12,21 @@ DatasetKind = Literal["records", "webqa", "triviaqa", "pararel", "myriadlama"]
 WITHOUT_PARAPHRASES: tuple[DatasetKind, ...] = ("webqa", "triviaqa")
 FROM_TEMPLATES: tuple[DatasetKind, ...] = ("pararel", "myriadlama")
 
-Files = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
-]
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        raise ValueError("a text or a list of texts is needed")
+    return value
+
+
+Files = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 """Paths, URLs or globs; a single one may stand without a list."""
+
+MAX_NAMES = 166
+"""Characters of name and split: 255 bytes of a file's name, less those that the output adds to them for a
+shard's number (8) and a file that is being written (81; see sink/commit.py and sink/folder.py)."""
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
@@ -27,10 +38,12 @@ class Section(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _is_text(cls, value: Any) -> Any:
-        for text in value if isinstance(value, tuple) else (value,):
-            if isinstance(text, str):
-                text.encode()  # YAML can spell half of a surrogate pair, which no file can hold
+    def _can_be_written(cls, value: Any) -> Any:
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, str):
+                item.encode()  # YAML can spell half of a surrogate pair, which no file can hold
+            elif isinstance(item, int) and item.bit_length() > 63:
+                raise ValueError("a number of more than 64 bits")
         return value
 
 
@@ -42,11 +55,14 @@ class Fields(Section):
     question: str = "question"
     """A string."""
     paraphrases: str | None = "paraphrases"
-    """A list of strings. null only with `include_question` or `paraphrase_files`."""
+    """A list of strings, or that list as JSON in a text. null only with `include_question` or
+    `paraphrase_files`."""
     answers: str | None = "answers"
-    """A list of accepted answers. null: nothing is scored."""
+    """A list of accepted answers, that list as JSON in a text (as PopQA has it), or one answer by itself.
+    null: nothing is scored."""
     relation: str | None = None
-    """A string: the group of the question, for accuracy by relation. null: no groups."""
+    """A string: the group of the question, for accuracy by relation; a row without one is in none. null: no
+    groups."""
     num_manual: str | None = None
     """A whole number: so many of the first paraphrases are manual templates. null: none are."""
     confidences: str | None = None
@@ -60,7 +76,8 @@ class SourceConfig(Section):
     """records: any, read by `fields`. The others are read as published; see flexray/data/kinds."""
     files: Files = Field(min_length=1)
     """Paths, URLs or globs of jsonl, json (one array of records), Parquet or Arrow; or a Hugging Face
-    data set as a folder (save_to_disk, or Parquet files named after their split)."""
+    data set as a folder (save_to_disk, or Parquet files named after their split). Globs are a shell's: `**`
+    is any folders, links are followed, names that begin with a dot must spell it."""
     split: str = Field(default="test", pattern=_NAME)
     """Part of every row id; the split of a data set in a folder."""
     format: Literal["auto", "jsonl", "json", "parquet", "arrow"] = "auto"
@@ -128,6 +145,15 @@ class DataConfig(SourceConfig):
         if isinstance(tree, dict) and tree.get("kind") in WITHOUT_PARAPHRASES:
             return {"include_question": True} | tree
         return tree
+
+    @model_validator(mode="after")
+    def _fits_into_names(self) -> DataConfig:
+        if (size := len(self.name) + len(self.split)) > MAX_NAMES:
+            raise ValueError(
+                f"name and split: {size} characters together, at most {MAX_NAMES} can be in the names of the "
+                "output's files. Shorten them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _some_text(self) -> DataConfig:

@@ -40,6 +40,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +64,7 @@ from flexray.sink import (
     verify,
     whole_shards,
 )
-from flexray.storage import scrub
+from flexray.storage import scrub, starting
 from flexray.types import ConfigError, OutputError, UserError
 
 DIGITS = 16  # of a batch's digest, in the name of its folder
@@ -137,7 +138,7 @@ def nightly(
         with night.going_on(recipe, complain):
             batches = _open(recipe, overrides)
             say(f"{recipe}: {len(batches)} batches")
-            for name, config in batches.items():
+            for name, config in batches:
                 with night.going_on(name, complain):
                     night.outcomes[_answer(name, config, retry, verify_all, say)] += 1
     say(night.summary_line())
@@ -153,15 +154,16 @@ def find_recipes(paths: Sequence[str]) -> list[str]:
     found: list[str] = []
     for path in paths:
         is_folder = "://" not in path and Path(path).is_dir()
-        recipes = sorted(map(str, Path(path).glob("*.yaml"))) if is_folder else [path]
+        names = sorted(glob("*.yaml", root_dir=path)) if is_folder else []  # none that begin with a dot
+        recipes = [str(Path(path, name)) for name in names] if is_folder else [path]
         if not recipes:
             raise ConfigError(f"{path}: a folder without a recipe (*.yaml). Put one there, or name another.")
         found += recipes
     return found
 
 
-def _open(recipe: str, overrides: Sequence[str]) -> dict[str, RunConfig]:
-    """The batches of a recipe, by name, with its own output folder still."""
+def _open(recipe: str, overrides: Sequence[str]) -> list[tuple[str, RunConfig]]:
+    """The batches of a recipe, each with its name, and with the recipe's own output folder still."""
     config = load_config(recipe, overrides)
     check_checkpoint(config.model.path)
     output = OutputFolder(config.output)
@@ -171,15 +173,17 @@ def _open(recipe: str, overrides: Sequence[str]) -> dict[str, RunConfig]:
             f"{output}: holds a run itself, and a night puts the run of each file below it. "
             "Use another output folder."
         )
-    files = [file.path for file in list_files(config.data)]
+    with starting():
+        files = [file.path for file in list_files(config.data)]
     if open_kind(config.data).gathering is not None:
-        return {config.data.name: config}
-    return {
-        str(scrub(file)): config.model_copy(
-            update={"data": config.data.model_copy(update={"files": (file,)})}
+        return [(config.data.name, config)]
+    return [
+        (
+            str(scrub(file)),
+            config.model_copy(update={"data": config.data.model_copy(update={"files": (file,)})}),
         )
         for file in files
-    }
+    ]
 
 
 def _answer(name: str, config: RunConfig, retry: bool, verify_all: bool, say: Say) -> Outcome:

@@ -5,6 +5,7 @@ Flow: source record -> Question -> Prompt -> Generation -> output row (ROW_SCHEM
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,6 +39,44 @@ class OutputError(UserError):
     """An output folder that cannot be used, or that holds another run."""
 
 
+def shown(value: Any, most: int = 120) -> str:
+    """The beginning of a value's repr, of at most so many characters. No more of the value is looked at: it
+    may be huge, or hold one list many times over.
+
+    >>> shown({"a": ["b" * 1000]}, 20)
+    "{'a': ['bbbbbbbbb..."
+    """
+    text = ""
+    for piece in _repr(value, most):
+        text += piece
+        if len(text) > most:
+            return text[: most - 3] + "..."
+    return text
+
+
+def _repr(value: Any, most: int) -> Iterator[str]:
+    """The pieces of a repr; of a text no more than is shown."""
+    if isinstance(value, dict):
+        opening = "{"
+        for key, item in value.items():
+            yield opening
+            yield from _repr(key, most)
+            yield ": "
+            yield from _repr(item, most)
+            opening = ", "
+        yield "}" if value else "{}"
+    elif isinstance(value, list | tuple):
+        yield "[" if isinstance(value, list) else "("
+        for number, item in enumerate(value):
+            yield ", " if number else ""
+            yield from _repr(item, most)
+        yield "]" if isinstance(value, list) else ",)" if len(value) == 1 else ")"
+    elif isinstance(value, int) and value.bit_length() > 4 * most:
+        yield f"{value:#x}"  # Python refuses to write thousands of digits in decimal
+    else:
+        yield repr(value[: most + 1] if isinstance(value, str | bytes) else value)
+
+
 @dataclass(eq=False)
 class RowFault(Exception):
     """One bad input row. It becomes an error row; the rest of the run goes on."""
@@ -50,12 +89,9 @@ class RowFault(Exception):
     advice: str
 
     def __str__(self) -> str:
-        shown = repr(self.value)
-        if len(shown) > 120:
-            shown = shown[:117] + "..."
         return (
             f"{self.file}, row {self.row}, field {self.field!r}: {self.problem} "
-            f"(value: {shown}). {self.advice}"
+            f"(value: {shown(self.value)}). {self.advice}"
         )
 
 

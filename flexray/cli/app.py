@@ -44,4 +44,4 @@ def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 def say(line: str) -> None:
     """A line of progress."""
-    print(printable(line), flush=True)
+    print(printable(scrub(line)), flush=True)

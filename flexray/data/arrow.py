@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
 from flexray.data.records import Record
 from flexray.data.wanted import Wanted
-from flexray.storage import connect, open_file, scrub
+from flexray.storage import connect, open_file, patiently, scrub
 from flexray.types import DataError
 
 _FILE_MAGIC = b"ARROW1"
@@ -63,7 +63,7 @@ def _records(path: str, wanted: Wanted, first_row: int, last_row: int | None) ->
 @contextmanager
 def _open(path: str) -> Iterator[tuple[pa.Schema, Iterator[Any]]]:
     """The schema, and the batches one after the other: the stream format or the file format."""
-    fs, name = connect(path)
+    fs, name = patiently(path, lambda: connect(path))
     with pa.memory_map(name) if isinstance(fs, LocalFileSystem) else open_file(path) as stream:
         magic = stream.read(len(_FILE_MAGIC))
         stream.seek(0)

@@ -17,7 +17,7 @@ from flexray.data.identity import identify
 from flexray.data.source import Source
 from flexray.data.validate import to_question
 from flexray.data_config import DataConfig, FewShotData, Fields, SourceConfig
-from flexray.storage import describe, scrub
+from flexray.storage import describe, scrub, starting
 from flexray.types import ConfigError, DataError, Question
 
 
@@ -51,7 +51,8 @@ def choose_few_shots(config: RunConfig) -> tuple[FewShot, ...]:
     if drawn_from is None:
         return config.prompt.few_shots
     source = _as_data(drawn_from)
-    _check_files(source, config.data)
+    with starting():
+        _check_files(source, config.data)
     try:
         candidates = _candidates(source)
     except DataError as e:

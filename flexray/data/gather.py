@@ -11,6 +11,7 @@ from typing import Any
 
 from flexray.data.identity import id_problem
 from flexray.data.records import MISSING, Record, lookup
+from flexray.data.side_files import in_side_file
 
 PARTS = "(parts)"
 """The field of a gathered record that lists the parts of all its records, as tuples."""
@@ -31,6 +32,7 @@ def gather(records: Iterable[tuple[str, Record]], gathering: Gathering) -> dict[
     """
     rows: dict[str, list[Record]] = {}
     parts: dict[str, list[tuple[Any, ...]]] = {}
+    first: dict[str, tuple[list[Record], int]] = {}  # where the row is
     shared: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # equal parts are one object: there are millions
     for file, record in records:
         mine = rows.setdefault(file, [])
@@ -44,7 +46,11 @@ def gather(records: Iterable[tuple[str, Record]], gathering: Gathering) -> dict[
         if key is not MISSING and not id_problem(key):
             known = parts.setdefault(str(key), [])
             known.append(values)
+            theirs, place = first.setdefault(str(key), (mine, len(mine)))
             if len(known) > 1:
+                if record.faults:
+                    faults = (*theirs[place].faults, *in_side_file(file, record, record.faults))
+                    theirs[place] = replace(theirs[place], faults=faults)
                 continue
         else:
             known = [values]

@@ -12,7 +12,7 @@ import posixpath
 import re
 from typing import Any
 
-from flexray.storage import patiently, type_of
+from flexray.storage import is_hidden, patiently, type_of
 from flexray.types import DataError
 
 
@@ -66,9 +66,12 @@ def _parquet_files(fs: Any, folder: str, split: str, url: str) -> list[str] | No
 
 def _parquet_in(fs: Any, place: str, url: str) -> list[str]:
     entries = patiently(url, lambda: fs.ls(place, detail=False))
-    return [name for name in entries if name.endswith(".parquet")]
+    return [n for n in entries if n.endswith(".parquet") and not is_hidden(posixpath.basename(n))]
 
 
 def _no_split(folder: str, split: str, found: list[str]) -> DataError:
     shown = ", ".join(map(repr, found[:20])) or "(none)"
-    return DataError(f"{folder}: no split {split!r} in this data set; found: {shown}. Correct data.split.")
+    return DataError(
+        f"{folder}: no split {split!r} in this data set; found: {shown}. Correct data.split, or "
+        "give a glob if its files are not named after splits."
+    )

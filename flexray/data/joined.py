@@ -116,6 +116,8 @@ def _load(versions: Versions) -> dict[str, _Entry]:
     entries: dict[str, _Entry] = {}
     for file, record in read_whole(versions, _WANTED):
         value = record.value
+        if record.faults:
+            raise faulty(file, record, record.faults[0])
         key = lookup(value, "id")
         if key is MISSING or (problem := id_problem(key)):
             problem = "a missing field" if key is MISSING else problem

@@ -1,38 +1,40 @@
-"""JSON: the file is one array of objects. It is parsed whole; big data sets want jsonl or Parquet."""
+"""JSON: the file is one array of objects, or one object with that array under a key that the kind of data set
+names. It is parsed whole; big data sets want jsonl or Parquet."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from flexray.data.records import Record, json_type, to_record
+from flexray.data.records import Record, json_type, parse_json, to_record
 from flexray.storage import connect, open_file, patiently
-from flexray.types import DataError
+from flexray.types import DataError, shown
+
+_TRIVIAQA = "Data"
 
 
-def read_records(path: str) -> Iterator[Record]:
-    """Every record. Raises DataError if the file is no JSON array."""
-    for row, value in enumerate(_load(path), start=1):
+def read_records(path: str, under: str = "") -> Iterator[Record]:
+    """Every record. `under`: the key that may hold them. Raises DataError if the file is no JSON array."""
+    for row, value in enumerate(_load(path, under), start=1):
         yield to_record(row, value)
 
 
-def read_slice(path: str, first_row: int, num_rows: int) -> list[Record]:
+def read_slice(path: str, first_row: int, num_rows: int, under: str = "") -> list[Record]:
     """Records first_row .. first_row+num_rows-1. Raises DataError if the file is no JSON array."""
-    fs, name = connect(path)
+    fs, name = patiently(path, lambda: connect(path))
     version = patiently(path, lambda: fs.ukey(name))
-    values = _load_cached(path, version)[first_row - 1 : first_row - 1 + num_rows]
+    values = _load_cached(path, version, under)[first_row - 1 : first_row - 1 + num_rows]
     return [to_record(first_row + i, value) for i, value in enumerate(values)]
 
 
 @lru_cache(maxsize=2)  # a worker reads many shards of one file
-def _load_cached(path: str, version: str) -> list[Any]:
+def _load_cached(path: str, version: str, under: str) -> list[Any]:
     del version  # part of the key only: size, time or ETag, so that a changed file is read again
-    return _load(path)
+    return _load(path, under)
 
 
-def _load(path: str) -> list[Any]:
+def _load(path: str, under: str) -> list[Any]:
     with open_file(path) as stream:
         data = stream.read()
     try:
@@ -40,7 +42,7 @@ def _load(path: str) -> list[Any]:
     except UnicodeDecodeError as e:
         raise DataError(f"{path}: not UTF-8 (byte {e.start + 1}). Convert the file to UTF-8.") from e
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except RecursionError as e:
         raise DataError(f"{path}: a record is nested too deeply to be parsed. Flatten it.") from e
     except ValueError as e:
@@ -50,16 +52,29 @@ def _load(path: str) -> list[Any]:
                 "Set data.format: jsonl, or name the file .jsonl."
             ) from e
         raise DataError(f"{path}: not JSON: {e}. One array of objects is expected.") from e
+    if isinstance(values, dict) and isinstance(values.get(under), list):
+        if under in getattr(values, "keys_again", ()):
+            raise DataError(f"{path}: the key {under!r} is there more than once. Leave one.")
+        return values[under]
     if not isinstance(values, list):
         raise DataError(
-            f"{path}: one JSON array of objects is expected, found {json_type(values)}. "
+            f"{path}: one JSON array of objects is expected, found {json_type(values)}{_arrays(values)}. "
             "Write the records as one array, or one object a line with data.format: jsonl."
         )
     return values
 
 
+def _arrays(value: Any) -> str:
+    """Where else the records may be, for the message."""
+    arrays = [k for k, v in value.items() if isinstance(v, list)] if isinstance(value, dict) else []
+    if not arrays:
+        return ""
+    kind = " (as TriviaQA's authors have it: set data.kind: triviaqa)" if _TRIVIAQA in arrays else ""
+    return f" whose key {shown(arrays[0])} holds an array{kind}"
+
+
 def _is_object(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(parse_json(line), dict)
     except (ValueError, RecursionError):
         return False

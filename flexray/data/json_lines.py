@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Iterator
 
-from flexray.data.records import Record, to_record
+from flexray.data.records import Record, parse_json, to_record
 from flexray.storage import open_file, read_range
 from flexray.types import DataError
 
@@ -44,7 +43,7 @@ def _parse(lines: Iterable[bytes], *, offset: int, row: int) -> Iterator[Record]
 
 def _parse_line(row: int, line: bytes, span: tuple[int, int]) -> Record:
     try:
-        return to_record(row, json.loads(line.decode("utf-8")), span)
+        return to_record(row, parse_json(line.decode("utf-8")), span)
     except UnicodeDecodeError as e:
         problem = f"the line is not UTF-8 (byte {e.start + 1} of it)"
     except RecursionError:

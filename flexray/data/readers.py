@@ -20,7 +20,7 @@ def read_records(file: SourceFile, wanted: Wanted) -> Iterator[Record]:
     if file.format == "jsonl":
         return json_lines.read_records(file.path)
     if file.format == "json":
-        return json_array.read_records(file.path)
+        return json_array.read_records(file.path, wanted.under)
     if file.format == "arrow":
         return arrow.read_records(file.path, wanted)
     return parquet.read_records(file.path, wanted)
@@ -39,7 +39,7 @@ def read_slice(spec: ShardSpec, wanted: Wanted) -> list[Record]:
         assert spec.byte_range is not None, "a jsonl shard is planned with its byte range"
         return json_lines.read_slice(spec.file, spec.byte_range, spec.first_row)
     if spec.format == "json":
-        return json_array.read_slice(spec.file, spec.first_row, spec.num_rows)
+        return json_array.read_slice(spec.file, spec.first_row, spec.num_rows, wanted.under)
     if spec.format == "arrow":
         return arrow.read_slice(spec.file, spec.first_row, spec.num_rows, wanted)
     return parquet.read_slice(spec.file, spec.first_row, spec.num_rows, wanted)

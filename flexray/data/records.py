@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,15 +49,46 @@ class Record:
     faults: tuple[Fault, ...] = ()
 
 
+class Repeating(dict[str, Any]):
+    """An object in whose text a key stands more than once: the last of each counts."""
+
+    keys_again: tuple[str, ...] = ()
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. An object of which a key stands there again is a Repeating.
+
+    Raises:
+        ValueError: it is no JSON, or has a number of thousands of digits.
+        RecursionError: it is nested too deeply.
+    """
+    return _DECODER.decode(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) == len(pairs):
+        return value
+    repeating = Repeating(value)
+    counts = Counter(key for key, _ in pairs)
+    repeating.keys_again = tuple(key for key, count in counts.items() if count > 1)
+    return repeating
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)  # made once: json.loads would make one for each text
+
+
 def to_record(row: int, value: Any, span: tuple[int, int] = (0, 0)) -> Record:
     """Wrap a parsed JSON value; anything but an object of sane depth becomes a problem."""
-    if _deeper_than(value, MAX_DEPTH):
+    again: list[tuple[str, Any]] = []
+    if _deeper_than(value, MAX_DEPTH, again):
         problem = f"the record is nested more than {MAX_DEPTH} levels deep"
         return Record(row, None, problem, b"(nested too deeply)", span)
     if not isinstance(value, dict):
         problem = f"a record must be a JSON object, not {json_type(value)}"
         return Record(row, None, problem, canonical(value).encode(), span)
-    return Record(row, value, span=span)
+    faults = tuple(Fault(key, last, "the key is there more than once", "Leave one.") for key, last in again)
+    return Record(row, value, span=span, faults=faults)
 
 
 def json_type(value: Any) -> str:
@@ -67,7 +99,9 @@ def json_type(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "a boolean"
-    names = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    if isinstance(value, dict):
+        return "an object"
+    names = {str: "a string", int: "a number", float: "a number", list: "a list"}
     return names.get(type(value), f"a value of type {type(value).__name__}")
 
 
@@ -108,15 +142,19 @@ def mapped(value: dict[str, Any], fields: Fields) -> dict[str, Any]:
     return {role: v for role, v in found.items() if v is not MISSING}
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
+def _deeper_than(value: Any, limit: int, again: list[tuple[str, Any]]) -> bool:
+    """Whether it is. To `again` go keys that an object has more than once, with the last value."""
     level = [value]
     for _ in range(limit):
-        level = [
-            child
-            for v in level
-            if isinstance(v, dict | list)
-            for child in (v.values() if isinstance(v, dict) else v)
-        ]
+        inner: list[Any] = []
+        for v in level:
+            if isinstance(v, dict):
+                inner += v.values()
+                if isinstance(v, Repeating):
+                    again += [(key, v[key]) for key in v.keys_again]
+            elif isinstance(v, list):
+                inner += v
+        level = inner
         if not level:
             return False
     return any(isinstance(v, dict | list) for v in level)

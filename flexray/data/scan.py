@@ -16,7 +16,7 @@ from flexray.data.identity import identify, make_distinct
 from flexray.data.records import Record
 from flexray.data.source import Source
 from flexray.data_config import DataConfig
-from flexray.storage import describe, scrub
+from flexray.storage import describe, scrub, starting
 from flexray.types import DataError, ShardSpec
 
 
@@ -44,8 +44,10 @@ def scan(config: DataConfig) -> Scan:
     row_ids: list[str] = []
     rows = array("q")  # their numbers in their files, which of gathered ones are not consecutive
     total = sha256()
-    source = _open(config)
-    for file in source.files:
+    with starting():
+        source = _open(config)
+        files = source.files
+    for file in files:
         if config.limit is not None and len(row_ids) >= config.limit:
             break
         ranged = file.format == "jsonl" and source.has_spans

@@ -42,7 +42,7 @@ def to_question(
         question = check.text(fields.question, "question")
         paraphrases = _paraphrases(check, question, config)
         answers = _answers(check, fields.answers)
-        relation = "" if fields.relation is None else check.text(fields.relation, "relation")
+        relation = _relation(check, fields.relation)
         num_manual = _num_manual(check, config, len(paraphrases))
         confidences = _confidences(check, config, len(paraphrases))
         check.known()
@@ -79,7 +79,15 @@ def _paraphrases(check: _Check, question: str, config: DataConfig) -> tuple[str,
 def _answers(check: _Check, path: str | None) -> tuple[str, ...] | None:
     if path is None:
         return None
-    return check.texts(path, "If the data set has no answers, set data.fields.answers to null.", "an answer")
+    if_none = "If the data set has no answers, set data.fields.answers to null."
+    return check.texts(path, if_none, "an answer", alone=True)
+
+
+def _relation(check: _Check, path: str | None) -> str:
+    value = None if path is None else lookup(check.value, path)
+    if path is None or value is None or value is MISSING or (isinstance(value, str) and not value.strip()):
+        return ""  # a row without a group
+    return check.text(path, "relation")
 
 
 def _num_manual(check: _Check, config: DataConfig, num_paraphrases: int) -> int:
@@ -106,6 +114,7 @@ class _Check:
 
     def __init__(self, record: Record, file: str, config: DataConfig) -> None:
         self._record = record
+        self.value = record.value
         self._file = file
         self._configured = config.kind == "records"  # else there are no data.fields to speak of
         self.fields = record.fields
@@ -181,11 +190,17 @@ class _Check:
     def mismatch(self, path: str, value: Any, problem: str) -> None:
         self._fault(path, value, problem, "Give one for each paraphrase that is used.")
 
-    def texts(self, path: str, if_none: str, role: str) -> tuple[str, ...]:
-        """The usable elements of a list of strings."""
+    def texts(self, path: str, if_none: str, role: str, *, alone: bool = False) -> tuple[str, ...]:
+        """The usable elements of a list of strings. `alone`: a string by itself is a list of one."""
         if_none = if_none if self._configured else f"Give the row {role}."
         value = lookup(self._record.value, path)
-        if isinstance(value, str):
+        if isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]":
+            problem = "the text looks like a list, but is no JSON list"
+            self._fault(path, value, problem, 'Write it as a list of strings: ["...", "..."].')
+            return ()
+        if isinstance(value, str) and alone:
+            value = [value]
+        elif isinstance(value, str):
             self._fault(path, value, "a list of strings is needed, not a string", "Put it in a list: [...].")
             return ()
         if not isinstance(value, list):

@@ -21,6 +21,7 @@ class Wanted:
     also: tuple[str, ...] = ()
     named: str = "data.files"  # the key of the files in the configuration
     kind: str = ""  # of the data set; "": the fields are configured
+    under: str = ""  # format json: the key of the one object that may hold the array of records
     roles: tuple[tuple[str, str], ...] = ()  # path and its key in data.fields, if that is configured
 
     def paths(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from flexray.engine.remarks import remark
 from flexray.plan.devices import GIB, find_device
 from flexray.plan.machine import decimal, ram_bytes
 from flexray.plan.memory import ITEM_BYTES, count_parameters, dtype_of
+from flexray.storage import starting
 
 
 def check_model(config: RunConfig | None) -> Iterator[Finding]:
@@ -46,7 +47,8 @@ def check_data(config: RunConfig | None) -> Iterator[Finding]:
     """All files are there, and the first shard can be read."""
     if config is None:
         return
-    files = list_files(config.data)
+    with starting():
+        files = list_files(config.data)
     shard = scan(config.data.model_copy(update={"limit": config.data.shard_rows})).shards[0]
     questions = read_shard(shard, config.data)
     faults = [question.error for question in questions if question.error]

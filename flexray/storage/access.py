@@ -12,7 +12,9 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import fsspec
@@ -27,18 +29,33 @@ from flexray.types import ConfigError, UserError
 PATIENCE_VARIABLE = "FLEXRAY_STORAGE_PATIENCE"
 """Seconds for which an operation that fails in a passing way is begun again; 0: never."""
 PATIENCE = 120.0
+FIRST_PATIENCE = 10.0
+"""Seconds likewise at the start, for what cannot be reached at all: nothing is lost yet, and the address may
+be wrong."""
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 30
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds; less for those of less patience
 SLOWEST_UPLOAD = 8 * 2**20  # bytes in ANSWER_SECONDS
 
-_S3 = {"s3", "s3a"}
+_S3, _HTTP = {"s3", "s3a"}, {"http", "https"}
+_starting: ContextVar[bool] = ContextVar("_starting", default=False)
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+@contextmanager
+def starting() -> Iterator[None]:
+    """What cannot be reached in here, on the driver before a run has begun, is given up soon."""
+    token = _starting.set(True)
+    try:
+        yield
+    finally:
+        _starting.reset(token)
+
+
 def connect(url: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a path or URL, and the name in it. Nothing is sent yet.
+    """The file system of a path or URL, and the name in it. Nothing is sent yet, but that of an archive
+    (zip://a::s3://b/c.zip) reads its table.
 
     Raises:
         ValueError: there is no such file system.
@@ -47,7 +64,9 @@ def connect(url: str) -> tuple[AbstractFileSystem, str]:
     """
     protocols = {split_protocol(part)[0] for part in url.split("::")}
     try:
-        fs, name = url_to_fs(url, **{protocol: _s3_settings() for protocol in protocols & _S3})
+        settings = {protocol: _s3_settings() for protocol in protocols & _S3}
+        settings |= {protocol: _http_settings(protocol) for protocol in protocols & _HTTP}
+        fs, name = url_to_fs(url, **settings)
     except ImportError as e:
         raise ImportError(f"{e}{_how_to_install(protocols)}") from e
     if protocols & _S3:
@@ -81,7 +100,10 @@ def patiently(url: str, call: Callable[[], T], *, patience: float | None = None)
             raise
         except Exception as e:  # each file system has types of its own, outside of OSError too
             seconds = time.monotonic() - start
-            passing = understand(e, url).kind in PASSING
+            kind = understand(e, url).kind
+            passing = kind in PASSING
+            if kind == "unreachable" and _starting.get():
+                patience = min(patience, FIRST_PATIENCE)
             wait = min(first * 2 ** (attempts - 1), longest) * random.uniform(0.5, 1)
             if not passing or seconds + wait > patience:
                 tried = f"tried {attempts} times in {seconds:.0f} s" if passing else ""
@@ -129,6 +151,14 @@ def _s3_settings() -> dict[str, Any]:
         **users,
         "config_kwargs": config | users.get("config_kwargs", {}),
     }
+
+
+def _http_settings(protocol: str) -> dict[str, Any]:
+    import aiohttp  # fsspec needs it for these protocols alone
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
+    users = fsspec.config.conf.get(protocol, {})
+    return {**users, "client_kwargs": {"timeout": timeout, **users.get("client_kwargs", {})}}
 
 
 def _how_to_install(protocols: set[str | None]) -> str:

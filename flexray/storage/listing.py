@@ -1,21 +1,34 @@
-"""What is there: globs that leave nothing out, and names of which a fault is not taken for a no."""
+"""What is there: globs as a shell's, and names of which a fault is not taken for a no."""
 
 from __future__ import annotations
 
+import os
 import re
+from functools import cache
+from heapq import heappop, heappush
 from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import glob_translate
 
 from flexray.storage.access import patiently
 
+# Spark's and Hadoop's own: unfinished copies of rows, and files that hold none.
+_BOOKKEEPING = {"_temporary", "_SUCCESS", "_metadata", "_common_metadata", "_spark_metadata", "_delta_log"}
 
-def matches(fs: AbstractFileSystem, glob: str, url: str) -> list[str]:
-    """Sorted names of the files that match a glob.
 
-    Not fsspec's own `glob`: it passes over folders that cannot be listed, and so over their files, and
-    says nothing. `url` is what messages name.
+def is_hidden(name: str) -> bool:
+    """Whether a glob passes over a name, unless it spells how that begins."""
+    return name.startswith(".") or name in _BOOKKEEPING
+
+
+def matches(fs: AbstractFileSystem, glob: str, url: str, *, hidden: bool = False) -> list[str]:
+    """Sorted names of the files that match a glob; `hidden`: also those that it would pass over.
+
+    As a shell's: links are followed, and a dot that a name begins with must be spelt. Several names of one
+    file (links) count once. Not fsspec's own `glob`: it follows no links, and passes
+    over folders that cannot be listed without a word. `url` is what messages name.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -24,20 +37,46 @@ def matches(fs: AbstractFileSystem, glob: str, url: str) -> list[str]:
     before = re.split(r"[*?[]", glob, maxsplit=1)[0]
     root = before[: before.rfind("/") + 1]
     parts = glob[len(root) :].split("/")
-    whole = re.compile(glob_translate(glob))
+    patterns = [re.compile(glob_translate(part)) for part in parts]
     names: set[str] = set()
-    folders = [(root, 1)]
-    while folders:
-        folder, depth = folders.pop()
-        on_the_way = re.compile(glob_translate(root + "/".join(parts[:depth])))
-        for entry in _entries(fs, folder, url):
+    entries = cache(lambda folder: _entries(fs, folder, url))
+    # Links on the way to a folder (those with the fewest come first), the folder, and the component that its
+    # entries are to match. A folder is done once for each of them, so loops of links end.
+    todo: list[tuple[int, str, int]] = [(0, root, 0)]
+    done: set[tuple[str, int]] = set()
+    while todo:
+        links, folder, at = heappop(todo)
+        if (key := (real_name(fs, folder), at)) in done:
+            continue
+        done.add(key)
+        anywhere, last = parts[at] == "**", at == len(parts) - 1
+        if anywhere and not last:
+            heappush(todo, (links, folder, at + 1))
+        for entry in entries(folder):
             name = entry["name"].rstrip("/")
-            if entry["type"] != "directory":
-                if whole.match(name):
-                    names.add(name)
-            elif "**" in parts[:depth] or (depth < len(parts) and on_the_way.match(name)):
-                folders.append((name, depth + 1))
-    return sorted(names)
+            base = name.rpartition("/")[2]
+            passed_over = is_hidden(base) and not hidden and parts[at][0:1] != base[0]
+            if passed_over or not patterns[at].match(base):
+                continue
+            if not _is_folder(fs, entry, url):
+                names.update([name] if last else [])
+            elif anywhere or not last:
+                further = links + bool(entry.get("islink"))
+                heappush(todo, (further, name, at if anywhere else at + 1))
+    return one_each(fs, names)
+
+
+def one_each(fs: AbstractFileSystem, names: set[str]) -> list[str]:
+    """Sorted names, of those that are links to one file the first; a name that is no link comes before."""
+    files: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (real_name(fs, name) != name, name)):
+        files.setdefault(real_name(fs, name), name)
+    return sorted(files.values())
+
+
+def real_name(fs: AbstractFileSystem, name: str) -> str:
+    """The name without links."""
+    return os.path.realpath(name) if isinstance(fs, LocalFileSystem) else name.rstrip("/")
 
 
 def type_of(fs: AbstractFileSystem, name: str, url: str) -> str:
@@ -52,6 +91,14 @@ def type_of(fs: AbstractFileSystem, name: str, url: str) -> str:
         return str(patiently(url, lambda: fs.info(name)["type"]))
     except FileNotFoundError:
         return ""
+
+
+def _is_folder(fs: AbstractFileSystem, entry: dict[str, Any], url: str) -> bool:
+    if entry["type"] in ("file", "directory"):
+        return bool(entry["type"] == "directory")
+    if isinstance(fs, LocalFileSystem):
+        return os.path.isdir(entry["name"])  # a link to nothing is listed, and cannot be opened
+    return type_of(fs, entry["name"], url) == "directory"
 
 
 def _entries(fs: AbstractFileSystem, folder: str, url: str) -> list[dict[str, Any]]:

@@ -65,6 +65,7 @@ _UNREACHABLE_CLASSES = {
     "ClientConnectorError",
     "ConnectError",
     "ConnectTimeoutError",
+    "ConnectionTimeoutError",
     "EndpointConnectionError",
     "gaierror",
 }
@@ -150,17 +151,17 @@ def describe(error: BaseException, url: str = "") -> str:
     """What happened and what to do, without the name of the file, and with a full stop."""
     if isinstance(error, StorageError):
         return f"{error.reason.rstrip('.')}. {error.advice}".rstrip()
-    return f"{type(error).__name__}: {_text(error, url)}."
+    return f"{type(_told(error)).__name__}: {_text(error, url)}."
 
 
 def hide(text: str, url: str) -> str:
     """A text about a URL without its credentials, which some packages repeat outside of any URL."""
-    user = url.partition("://")[2].rpartition("@")[0]
-    password = user.partition(":")[2]
-    if password and scrub(url) != url:
-        text = text.replace(user, HIDDEN)
-        if len(password) > 3:  # else it may be a part of any word
-            text = text.replace(password, HIDDEN)
+    for link in url.split("::") if scrub(url) != url else ():
+        user = link.partition("://")[2].rpartition("@")[0]
+        if ":" in user:
+            # Whole; the password; and what a package takes for a host or a bucket if there are slashes.
+            for part in (user, user.partition(":")[2], *user.split("/")):
+                text = text.replace(part, HIDDEN) if len(part) > 3 else text  # else it may be in any word
     return str(scrub(text))
 
 
@@ -179,8 +180,9 @@ def _kind(error: BaseException) -> Kind:
     if code in _BUSY_CODES or status in (408, 425, 429) or (status >= 500 and status != 501):
         return "busy"
     if isinstance(error, PermissionError) or status == 403:
-        return "refused"  # before `missing`: HTTP has its own FileNotFoundError for any failure
-    if isinstance(error, FileNotFoundError):
+        return "refused"
+    failed = _LASTING_CLASSES | _UNREACHABLE_CLASSES | _BUSY_CLASSES
+    if isinstance(error, FileNotFoundError) and (status or not names & failed):
         return "missing"
     if status in (409, 412) or isinstance(error, FileExistsError) or "ResourceExistsError" in names:
         return "exists"
@@ -192,6 +194,7 @@ def _kind(error: BaseException) -> Kind:
 
 
 def _text(error: BaseException, url: str) -> str:
+    error = _told(error)
     status, code, message = _http(error)
     if status and code:
         text = f"{message} ({code})" if code == str(status) else f"{message} ({status} {code})"
@@ -200,6 +203,11 @@ def _text(error: BaseException, url: str) -> str:
         text = f"{text} (HTTP {status})" if status else text
     text = " ".join(hide(text, url).split()).rstrip(".")
     return text[:500] or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
+def _told(error: BaseException) -> BaseException:
+    """The error that says what happened: HTTP has its own FileNotFoundError for any failure."""
+    return error.__cause__ or error if isinstance(error, FileNotFoundError) else error
 
 
 def _http(error: BaseException) -> tuple[int, str, str]:

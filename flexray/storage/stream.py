@@ -6,6 +6,7 @@ import io
 from typing import Any, BinaryIO, cast
 
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from flexray.storage.access import connect, patiently
 from flexray.storage.reasons import TruncatedError
@@ -23,9 +24,12 @@ def open_file(url: str) -> BinaryIO:
     if isinstance(fs, LocalFileSystem):
         return cast(BinaryIO, fs.open(name, "rb"))
     file = patiently(url, lambda: fs.open(name, "rb", block_size=PIECE))
-    if getattr(file, "size", None) is None:
+    size = getattr(file, "size", None)
+    if size is None and file.seekable():
+        size = patiently(url, lambda: fs.info(name)["size"])  # a member of a tar archive does not know it
+    if size is None:
         return cast(BinaryIO, file)  # a stream that cannot go back, so not try again either
-    return io.BufferedReader(_Patient(url, file), 2**20)
+    return io.BufferedReader(_Patient(url, fs, file, size), 2**20)
 
 
 def read_range(url: str, start: int, end: int) -> bytes:
@@ -47,10 +51,11 @@ def read_range(url: str, start: int, end: int) -> bytes:
 
 
 class _Patient(io.RawIOBase):
-    """A file of fsspec; it reads what it is asked for, or raises."""
+    """A file of fsspec; it reads what it is asked for, or raises. It keeps the file system: an archive that
+    nobody holds is closed, and its files with it."""
 
-    def __init__(self, url: str, file: Any) -> None:
-        self._url, self._file, self._at = url, file, 0
+    def __init__(self, url: str, fs: AbstractFileSystem, file: Any, size: int) -> None:
+        self._url, self._fs, self._file, self._size, self._at = url, fs, file, size, 0
 
     def readable(self) -> bool:
         return True
@@ -62,11 +67,11 @@ class _Patient(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size}[whence]
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        size = max(0, min(len(buffer), self._file.size - self._at))
+        size = max(0, min(len(buffer), self._size - self._at))
 
         def read() -> bytes:
             self._file.seek(self._at)
@@ -79,7 +84,7 @@ class _Patient(io.RawIOBase):
         return size
 
     def readall(self) -> bytes:
-        whole = bytearray(max(0, self._file.size - self._at))
+        whole = bytearray(max(0, self._size - self._at))
         view, done = memoryview(whole), 0
         while done < len(whole):
             done += self.readinto(view[done : done + PIECE])

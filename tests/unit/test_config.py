@@ -65,6 +65,9 @@ def test_what_is_left_out_has_its_default(load):
         ("prompt.cue", "", "''"),
         ("ray", {"min_actors": 3, "max_actors": 1}, "max_actors (1) is below min_actors (3)"),
         ("model", "folder", "'folder'"),
+        ("output", "s3://bucket/" + "x" * 900, "too long by 238 bytes for the names of the files in it"),
+        ("output", "x/" * 2000, "for the names of the files in it. Shorten it (value: 'x/x/"),
+        ("data.files", ["x" * 10_000, 3], "x...)"),
     ],
 )
 def test_an_unknown_key_or_bad_value_is_named(load, tmp_path, key, value, said):

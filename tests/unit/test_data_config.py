@@ -41,6 +41,11 @@ def test_kinds_without_paraphrases_include_the_question_unless_told_not_to() -> 
         ({"kind": "pararel", "files": "dir", "max_manual": 0}, "nothing would be left"),
         ({"kind": "myriadlama", "max_manual": -1}, "max_manual"),
         ({"paraphrase_files": "b", "fields": {"id": None}}, "they are joined by id"),
+        ({"name": "a" * 100, "split": "b" * 67}, "name and split: 167 characters together, at most 166"),
+        ({"files": [["a"]]}, "data.files: a text or a list of texts is needed (value: [['a']])"),
+        ({"files": {"a": "b"}}, "data.files: a text or a list of texts is needed"),
+        ({"paraphrase_files": 3}, "data.paraphrase_files: a text or a list of texts is needed (value: 3)"),
+        ({"limit": 2**70}, "data.limit: a number of more than 64 bits"),
         ({"paraphrase_file": "b"}, "known here: fields, files, format"),
     ],
 )

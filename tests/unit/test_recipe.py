@@ -8,6 +8,7 @@ import yaml
 
 from flexray.config import load_config
 from flexray.methods import make_methods
+from flexray.recipe import MAX_BYTES
 from flexray.types import ConfigError
 from tests.conftest import PROJECT
 
@@ -111,3 +112,83 @@ def test_recipes_at_a_url_extend_their_neighbours() -> None:
         with fsspec.open(f"memory://recipes/{name}.yaml", "w") as stream:
             stream.write(yaml.safe_dump(tree))
     assert load_config("memory://recipes/top.yaml").output == "top"
+
+
+def bomb(kind: str, at: str) -> str:
+    """YAML whose last key, `at`, stands for 9 to the 12th values."""
+    lines = ["a0: &a0 [x]" if kind == "list" else "a0: &a0 {x: 1}"]
+    for level in range(1, 13):
+        below = [f"*a{level - 1}"] * 9
+        if kind == "section":
+            below = [f"k{number}: {alias}" for number, alias in enumerate(below)]
+        value = {"list": "[%s]", "section": "{%s}", "merge": "{<<: [%s]}"}[kind] % ", ".join(below)
+        lines.append(f"a{level}: &a{level} {value}")
+    return "\n".join([*lines, f"{at}: *a12", ""])
+
+
+@pytest.mark.parametrize(
+    ("kind", "at", "said"),
+    [
+        ("list", "output", r"\n  output: Input should be a valid string \(value: \[\[.*\.\.\.\)"),
+        ("list", "methods", r"\n  methods\.8: Input should be .* \(value: \[\[.*\.\.\.\)"),
+        ("list", "extends", r"extends: the name of a file or a list of names is needed, not \[\["),
+        ("section", "prompt", r"\n  prompt\.k8: .* Unknown key"),
+        ("merge", "prompt", r"merges \(<<\) of more than 100000 keys|\n  prompt\.x: "),  # by PyYAML's version
+    ],
+)
+def test_few_lines_that_stand_for_billions_of_values_are_refused(
+    tmp_path: Path, kind: str, at: str, said: str
+) -> None:
+    text = bomb(kind, at)
+    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "b.yaml").write_text(text.replace("\n", "  # another\n"))
+    for paths in (["a.yaml"], ["a.yaml", "b.yaml"]):
+        with pytest.raises(ConfigError, match=said) as e:
+            load_config([str(tmp_path / path) for path in paths])
+        assert len(str(e.value)) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("&a [*a]", r"an alias \(\*\) stands within what it stands for"),
+        ("&a {few_shots: *a}", r"an alias \(\*\) stands within"),
+        ("[" * 60 + "]" * 60, "nested more than 50 levels deep"),
+        ("[" * 9999, "nested more than 50 levels deep"),
+        ("{chat: true, chat: false}", "the key 'chat' is there twice"),
+        ("9" * 9999, "Exceeds the limit"),
+    ],
+    ids=["list in itself", "section in itself", "deep", "deeper", "twice", "digits"],
+)
+def test_what_yaml_allows_and_nobody_means_is_refused(tmp_path: Path, value: str, said: str) -> None:
+    path = write(tmp_path / "good.yaml", BASE)
+    with pytest.raises(ConfigError, match=f"--set prompt=(?s:.*): the value is no YAML: .*{said}") as e:
+        load_config(path, [f"prompt={value}"])
+    assert len(str(e.value)) < 1000
+    (tmp_path / "bad.yaml").write_text(f"{yaml.safe_dump(BASE)}prompt: {value}\n")
+    with pytest.raises(ConfigError, match=rf"bad\.yaml: cannot be read as YAML: .*{said}"):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
+def test_aliases_and_merges_are_read(tmp_path: Path) -> None:
+    few = "[&shot {question: q, answer: a}, *shot, {<<: *shot, answer: b}]"
+    write(tmp_path / "base.yaml", BASE)
+    (tmp_path / "a.yaml").write_text(f"extends: base.yaml\nprompt: {{few_shots: {few}}}")
+    few_shots = load_config(str(tmp_path / "a.yaml")).prompt.few_shots
+    assert [shot.answer for shot in few_shots] == ["a", "a", "b"]
+
+
+def test_an_override_changes_no_other_section_that_is_the_same_by_an_alias(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "output: o\nmodel: {path: m}\ndata: {name: d, files: a, fields: &f {question: q, answers: a}}\n"
+        "prompt: {few_shot_data: {files: b, fields: *f}}\n"
+    )
+    config = load_config(str(tmp_path / "a.yaml"), ["data.fields.question=other"])
+    assert config.prompt.few_shot_data is not None
+    assert (config.data.fields.question, config.prompt.few_shot_data.fields.question) == ("other", "q")
+
+
+def test_a_file_that_is_too_large_for_a_recipe_is_not_parsed(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
+    with pytest.raises(ConfigError, match="more than 4 MiB"):
+        load_config(str(tmp_path / "a.yaml"))

@@ -36,7 +36,7 @@ class Checked:
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self.faults: list[Fault] = []
+        self.faults: list[Fault] = [*record.faults]
 
     def get(self, path: str) -> Any:
         return lookup(self._record.value, path)

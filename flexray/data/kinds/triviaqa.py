@@ -1,6 +1,8 @@
-"""TriviaQA as the hub has it (rc.nocontext): question_id, question, answer {value, aliases}.
+"""TriviaQA as the hub has it (rc.nocontext): question_id, question, answer {value, aliases}; or as its
+authors publish it, one object whose Data are {QuestionId, Question, Answer {Value, Aliases}}.
 
-The accepted answers are the value and its aliases. The test split hides them ("<unk>"): nothing is scored.
+The accepted answers are the value and its aliases. Test splits hide them ("<unk>") or have none: nothing is
+scored.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ from flexray.data.records import MISSING, Record
 from flexray.data.wanted import Wanted
 from flexray.data_config import DataConfig, Fields
 
-_ANSWERS = "answer.aliases"
-_FIELDS = Fields(id="question_id", paraphrases=None, answers=_ANSWERS, num_manual="num_manual")
-_UNSCORED = _FIELDS.model_copy(update={"answers": None})
 _HIDDEN = "<unk>"
 
 
 class TriviaQA(Kind):
-    wanted = Wanted((("question_id", "question", "answer"),), kind="triviaqa")
+    wanted = Wanted(
+        (("question_id", "question", "answer"), ("QuestionId", "Question")),
+        also=("Answer",),
+        kind="triviaqa",
+        under="Data",
+    )
 
     def __init__(self, config: DataConfig) -> None:
         del config
@@ -27,22 +31,33 @@ class TriviaQA(Kind):
     def adapt(self, record: Record, file: str) -> Record:
         del file
         checked = Checked(record)
-        answers = _answers(checked)
-        if checked.faults or answers == [_HIDDEN]:
-            return checked.row(_UNSCORED, num_manual=0)
-        return checked.row(_FIELDS, num_manual=0, **{_ANSWERS: answers})
+        if "QuestionId" in (record.value or {}):
+            names = ("QuestionId", "Question", "Answer", "Value", "Aliases")
+            hidden = checked.get("Answer") is MISSING
+        else:
+            names = ("question_id", "question", "answer", "value", "aliases")
+            hidden = False
+        id_, question, answer, value, aliases = names
+        fields = Fields(id=id_, question=question, paraphrases=None, answers=None, num_manual="num_manual")
+        answers = [] if hidden else _answers(checked, answer, f"{answer}.{value}", f"{answer}.{aliases}")
+        if hidden or checked.faults or answers == [_HIDDEN]:
+            return checked.row(fields, num_manual=0)
+        fields = fields.model_copy(update={"answers": f"{answer}.{aliases}"})
+        return checked.row(fields, num_manual=0, **{f"{answer}.{aliases}": answers})
 
 
-def _answers(checked: Checked) -> list[Any]:
-    answer = checked.get("answer")
-    if not isinstance(answer, dict):
-        checked.fault("answer", f"an object is needed, not {found(answer)}", "Give it value and aliases.")
+def _answers(checked: Checked, answer: str, value: str, aliases: str) -> list[Any]:
+    found_answer, found_aliases = checked.get(answer), checked.get(aliases)
+    if not isinstance(found_answer, dict):
+        names = f"{value.rpartition('.')[2]} and {aliases.rpartition('.')[2]}"
+        checked.fault(answer, f"an object is needed, not {found(found_answer)}", f"Give it {names}.")
         return []
-    value = checked.text("answer.value")
-    aliases = checked.get(_ANSWERS)
-    if aliases is MISSING or aliases is None:
-        aliases = []
-    if not isinstance(aliases, list):
-        checked.fault(_ANSWERS, f"a list of strings is needed, not {found(aliases)}", "Write it as a list.")
+    text = checked.text(value)
+    if found_aliases is MISSING or found_aliases is None:
+        found_aliases = []
+    if not isinstance(found_aliases, list):
+        checked.fault(
+            aliases, f"a list of strings is needed, not {found(found_aliases)}", "Write it as a list."
+        )
         return []
-    return distinct([value, *aliases])
+    return distinct([text, *found_aliases])

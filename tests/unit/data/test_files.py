@@ -1,11 +1,13 @@
 import json
+import tarfile
+import zipfile
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from flexray.data import list_files
-from flexray.data.files import SourceFile
+from flexray.data import list_files, scan
+from flexray.data.files import SourceFile, _format
 from flexray.types import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 
@@ -44,13 +46,16 @@ def test_memory_urls_and_globs_are_read() -> None:
         ("no*.jsonl", "no file matches"),
         ("folder", "a folder, not a file"),
         ("x.txt", "'.txt' does not tell the format"),
-        ("x.jsonl.gz", "compressed files are not read"),
+        ("x.jsonl.gz", "Compressed files are not read"),
+        ("x.csv", r"convert it, .*c.read_csv\('IN'\)"),
+        ("x.tsv", r"convert it, .*c.read_csv\('IN', .*delimiter='\\t'"),
+        ("x.zip", "zip://MEMBER.jsonl::ARCHIVE.zip"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, problem: str) -> None:
     (tmp_path / "folder").mkdir()
-    (tmp_path / "x.txt").write_text("{}")
-    (tmp_path / "x.jsonl.gz").write_text("{}")
+    for file in ("x.txt", "x.jsonl.gz", "x.csv", "x.tsv", "x.zip"):
+        (tmp_path / file).write_text("{}")
     with pytest.raises(DataError, match=problem) as e:
         list_files(data_config(tmp_path / name))
     assert name in str(e.value)
@@ -59,3 +64,93 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, problem:
 def test_an_unknown_protocol_is_a_data_error() -> None:
     with pytest.raises(DataError, match="nowhere://x"):
         list_files(data_config("nowhere://x/a.jsonl"))
+
+
+def test_links_in_a_glob_are_followed_and_each_file_is_read_once(tmp_path: Path) -> None:
+    first = write(tmp_path / "days" / "1" / "a.jsonl", [record(1)])
+    write(tmp_path / "store" / "2" / "a.jsonl", [record(2)])
+    linked = tmp_path / "days" / "2"
+    linked.symlink_to(tmp_path / "store" / "2")
+    (tmp_path / "days" / "0").symlink_to(first.parent)  # the same folder again
+    (tmp_path / "days" / "1" / "0.jsonl").symlink_to(first)  # the same file again
+    (tmp_path / "days" / "1" / "up").symlink_to(tmp_path / "days")  # a loop
+    for glob in ("days/*/a.jsonl", "days/*/*.jsonl", "days/**/*.jsonl", "**/*.jsonl"):
+        files = [Path(file.path) for file in list_files(data_config(tmp_path / glob))]
+        assert [file.resolve() for file in files] == [first, tmp_path / "store" / "2" / "a.jsonl"], glob
+        assert first in files, glob
+    named = list_files(data_config([first, tmp_path / "days" / "0" / "a.jsonl", linked / "a.jsonl"]))
+    assert [file.path for file in named] == [str(first), str(linked / "a.jsonl")]
+
+
+def test_a_link_to_nothing_is_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [record(1)])
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(DataError, match=r"b\.jsonl: cannot be read: "):
+        read_all(data_config(tmp_path / "*.jsonl"))
+
+
+HIDDEN = (".b.jsonl", ".ipynb_checkpoints/a-checkpoint.jsonl", "_temporary/0/c.jsonl", "x/._a.jsonl")
+
+
+@pytest.mark.parametrize("where", ["local", "memory"])
+def test_a_glob_passes_over_hidden_names_unless_it_spells_them(tmp_path: Path, where: str) -> None:
+    root = str(tmp_path) if where == "local" else f"memory:///{tmp_path.name}"
+    for name in ("a.jsonl", "x/_a.jsonl", *HIDDEN):
+        with fsspec.open(f"{root}/{name}", "w", auto_mkdir=True) as stream:
+            stream.write(json.dumps(record(1)))
+
+    def found(*globs: str) -> set[str]:
+        files = list_files(data_config([f"{root}/{glob}" for glob in globs]))
+        return {file.path.removeprefix(f"{root}/") for file in files}
+
+    assert found("**/*.jsonl") == found("**") == found("*.jsonl", "*/*.jsonl") == {"a.jsonl", "x/_a.jsonl"}
+    assert found(".*.jsonl", ".*/*.jsonl", "_temporary/**", "*/.*.jsonl") == set(HIDDEN)
+    with pytest.raises(DataError, match=r"matches hidden files only, such as .*/x/\._a\.jsonl\. "):
+        found("x/?_a.jsonl")
+
+
+def test_members_of_archives_are_read_by_name_and_by_glob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped,
+        tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tarred,
+    ):
+        for name in ("a.jsonl", "b.parquet", "c.json"):
+            path = write(tmp_path / name, [record(i) for i in range(7)])
+            zipped.write(path, f"q/{name}")
+            tarred.add(path, f"q/{name}")
+    monkeypatch.chdir(tmp_path)
+    for kind, archive in (("zip", "a.zip"), ("tar", "a.tar.gz")):
+        for name in ("a.jsonl", "b.parquet", "c.json", "*.jsonl"):
+            config = data_config(f"{kind}://q/{name}::{archive}", shard_rows=3)
+            path = list_files(config)[0].path
+            assert (
+                path == f"{kind}://q/{name.replace('*', 'a')}::{tmp_path / archive}"
+            )  # for any working folder
+            assert [question.source_id for question in read_all(config)] == [f"q{i}" for i in range(7)]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.jsonl", [record(1)])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for files in ("~/a.jsonl", "~/*.jsonl"):
+        assert [file.path for file in list_files(data_config(files))] == [str(path)]
+
+
+@pytest.mark.parametrize("query", ["?sig=SECRET", "?SECRET", "#SECRET"])
+def test_the_query_of_a_web_address_is_no_glob_and_is_not_shown(query: str) -> None:
+    with pytest.raises(DataError, match="does not tell the format") as e:
+        _format(f"https://host/a.php{query}")
+    assert "SECRET" not in str(e.value)
+    assert _format(f"https://host/a.jsonl{query}") == "jsonl"
+
+
+def test_data_and_side_files_that_cannot_be_reached_are_given_up_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flexray.storage.access.FIRST_PATIENCE", 0)
+    path, refused = write(tmp_path / "a.jsonl", [record(1)]), "http://127.0.0.1:9/b.jsonl?sig=SECRET"
+    for settings in ({"files": refused}, {"files": path, "paraphrase_files": refused}):
+        with pytest.raises(DataError, match=r"sig=\*\*\*: cannot be listed: .* \(tried 1 times in"):
+            scan(data_config(**settings))

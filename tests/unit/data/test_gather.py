@@ -60,3 +60,13 @@ def test_a_repeated_row_names_the_place_of_the_first(tmp_path: Path) -> None:
     questions = read_all(data_config(write(tmp_path / "a.jsonl", rows), kind="myriadlama", shard_rows=3))
     assert [q.source_row for q in questions] == [1, 3, 5, 6]
     assert "a.jsonl, row 5" in questions[3].error
+
+
+def test_a_key_that_is_there_twice_in_a_later_record_is_the_rows_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", HUB_MYRIAD)
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1][:-1] + ', "template": "[X] is [Y]"}'
+    path.write_text("\n".join(lines))
+    first, *others = read_all(data_config(path, kind="myriadlama"))
+    assert f"field 'template of {path}, row 2': the key is there more than once" in first.error
+    assert not any(question.error for question in others)

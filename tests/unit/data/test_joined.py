@@ -166,3 +166,12 @@ def test_whatever_is_joined_only_its_row_suffers(
     assert not any(q.error for q in questions[1:])
     first = questions[0]
     assert first.error or len(first.paraphrases) == len(first.confidences or first.paraphrases) > 0
+
+
+def test_a_key_that_is_there_twice_ends_the_scan(tmp_path: Path) -> None:
+    (tmp_path / "more.jsonl").write_text('{"id": "q1", "paraphrases": ["a"], "paraphrases": ["b"]}')
+    rows = write(tmp_path / "a.jsonl", [record(1)])
+    with pytest.raises(
+        DataError, match=r"more\.jsonl, row 1, field 'paraphrases': the key is there more than"
+    ):
+        scan(data_config(rows, paraphrase_files=str(tmp_path / "more.jsonl")))

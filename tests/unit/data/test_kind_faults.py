@@ -53,7 +53,7 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     [
         ("webqa", "qId", None, "an id must be"),
         ("webqa", "qText", 5, "a string is needed, not a number"),
-        ("webqa", "answers", "Paris", "Put it in a list"),
+        ("webqa", "answers", "[Paris]", "looks like a list, but is no JSON list"),
         ("webqa", "answers", [], "Give the row an answer."),
         ("hub", "question", ["x"], "a string is needed, not a list"),
         ("hub", "answers", None, "a list of strings is needed, not null"),

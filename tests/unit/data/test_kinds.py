@@ -1,7 +1,8 @@
 """Data sets as they are published."""
 
+import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -52,6 +53,42 @@ def test_triviaqa_with_hidden_answers_is_not_scored(tmp_path: Path) -> None:
     hidden = TRIVIAQA[0] | {"answer": {"value": "<unk>", "aliases": []}}
     [question] = read_all(data_config(write(tmp_path / "a.jsonl", [hidden]), kind="triviaqa"))
     assert (question.error, question.answers) == ("", None)
+
+
+def by_the_authors(number: int, **changes: Any) -> dict[str, Any]:
+    answer = {"Value": f"A{number}", "Aliases": [f"A{number}", "Aha"], "NormalizedValue": f"a{number}"}
+    row = {"QuestionId": f"tc_{number}", "Question": f"who is {number}?", "Answer": answer, "EntityPages": []}
+    return {key: value for key, value in (row | changes).items() if value is not ...}
+
+
+def test_triviaqa_is_read_as_its_authors_publish_it(tmp_path: Path) -> None:
+    whole = {"Domain": "Web", "Version": 1.0, "Data": [by_the_authors(i) for i in range(5)]}
+    (tmp_path / "web-dev.json").write_text(json.dumps(whole))
+    config = data_config(tmp_path / "web-dev.json", kind="triviaqa", shard_rows=2)
+    questions = read_all(config)
+    assert [q.answers for q in questions] == [(f"A{i}", "Aha") for i in range(5)]
+    assert [q.source_id for q in questions] == [f"tc_{i}" for i in range(5)]
+    assert [q.paraphrases for q in questions] == [(f"who is {i}?",) for i in range(5)]
+    assert not any(q.error for q in questions)
+    for other in ("webqa", "records"):
+        with pytest.raises(DataError, match=r"whose key 'Data' holds an array .*set data.kind: triviaqa"):
+            scan(data_config(tmp_path / "web-dev.json", kind=other))
+
+
+def test_triviaqa_of_its_authors_without_answers_is_not_scored_and_a_bad_one_is_an_error(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        by_the_authors(0, Answer=...),
+        by_the_authors(1, Answer={"Aliases": []}),
+        by_the_authors(2, Question=3),
+    ]
+    hidden, bad_answer, bad_question = read_all(
+        data_config(write(tmp_path / "a.jsonl", rows), kind="triviaqa")
+    )
+    assert (hidden.error, hidden.answers) == ("", None)
+    assert "row 2, field 'Answer.Value': a string is needed, not a missing field" in bad_answer.error
+    assert "row 3, field 'Question': a string is needed, not a number" in bad_question.error
 
 
 @pytest.mark.parametrize("kind", ["webqa", "triviaqa", "pararel", "myriadlama"])

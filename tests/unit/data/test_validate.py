@@ -43,7 +43,12 @@ FAULTS = [
     ("answers", ..., "set data.fields.answers to null"),
     ("answers", None, "set data.fields.answers to null"),
     ("answers", [], "set data.fields.answers to null"),
-    ("answers", "Paris", "Put it in a list"),
+    ("answers", "", "element 1 of 1 is empty"),
+    ("answers", "['a', 'b']", "the text looks like a list, but is no JSON list"),
+    ("answers", '["a", 7]', "element 2 of 2 is not a string, but a number"),
+    ("answers", "[]", "set data.fields.answers to null"),
+    ("answers", {"a": "b"}, "an object"),
+    ("paraphrases", '["ok", ""]', "element 2 of 2 is empty"),
     ("answers", ["a", 7], "element 2 of 2"),
     ("answers", [""], "element 1 of 1 is empty"),
 ]
@@ -159,3 +164,36 @@ def test_any_json_value_is_one_question(
         texts = [q.row_id, q.source_id, q.question, q.error, *q.paraphrases, *(q.answers or ())]
         assert all(isinstance(t, str) and t.encode() is not None for t in texts)
         assert q.error or (q.question.strip() and q.paraphrases and q.answers)
+
+
+def test_a_list_that_is_json_in_a_text_is_read_as_the_list(only: Only) -> None:
+    question = only(record(2, answers='["a", "b c"]', paraphrases=' ["Q?", "R?"]'))
+    assert (question.error, question.answers, question.paraphrases) == ("", ("a", "b c"), ("Q?", "R?"))
+
+
+@pytest.mark.parametrize("text", ["Paris", "[sic] Paris", '"Paris"', "{}"])
+def test_a_text_by_itself_is_the_one_answer(only: Only, text: str) -> None:
+    question = only(record(2, answers=text))
+    assert (question.error, question.answers) == ("", (text,))
+
+
+@pytest.mark.parametrize("relation", [..., None, "", " "])
+def test_a_row_without_a_relation_is_in_no_group(tmp_path: Path, relation: Any) -> None:
+    path = write(tmp_path / "a.jsonl", [record(1, relation="r"), record(2, relation=relation)])
+    questions = read_all(data_config(path, fields={"relation": "relation"}))
+    assert [(q.error, q.relation) for q in questions] == [("", "r"), ("", "")]
+
+
+@pytest.mark.parametrize("extension", ["jsonl", "json"])
+def test_a_key_that_is_there_twice_is_the_rows_error(tmp_path: Path, extension: str) -> None:
+    rows = [
+        '{"id": "a", "question": "Q?", "question": "R?", "paraphrases": ["S?"], "answers": ["x"]}',
+        '{"id": "b", "question": "Q?", "paraphrases": ["S?"], "answers": ["x"], "m": [{"k": 1, "k": 2}]}',
+        '{"id": "c", "question": "Q?", "paraphrases": ["S?"], "answers": ["x"], "m": [{"k": 1}, {"k": 2}]}',
+    ]
+    text = "\n".join(rows) if extension == "jsonl" else f"[{', '.join(rows)}]"
+    (tmp_path / f"a.{extension}").write_text(text)
+    first, nested, good = read_all(data_config(tmp_path / f"a.{extension}", shard_rows=2))
+    assert "row 1, field 'question': the key is there more than once (value: 'R?'). Leave one." in first.error
+    assert "row 2, field 'k': the key is there more than once (value: 2). Leave one." in nested.error
+    assert (first.source_id, nested.source_id, good.error) == ("a", "b", "")

@@ -1,5 +1,6 @@
 import logging
 import pickle
+import socket
 import time
 
 import aiohttp
@@ -7,7 +8,7 @@ import botocore.exceptions
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from flexray.storage import StorageError, patiently
+from flexray.storage import StorageError, connect, patiently, starting
 from flexray.storage.access import PATIENCE_VARIABLE
 from flexray.types import ConfigError, DataError
 
@@ -73,6 +74,34 @@ def test_patience_has_an_end_and_the_error_says_what_was_done():
         patiently("s3://b/k", call)
     assert time.monotonic() - start < 1.5
     assert e.value.advice.endswith("start again: the run resumes.")
+
+
+@pytest.fixture
+def refused():
+    """A URL, with a secret in it, of a port at which nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}/a?sig=secret"
+
+
+def test_a_web_server_that_is_not_there_is_not_taken_for_a_missing_file(refused):
+    fs, name = connect(refused)
+    with pytest.raises(StorageError, match=r"sig=\*\*\*: Connect call failed .* \(tried \d+ times") as e:
+        patiently(refused, lambda: fs.info(name))
+    assert "Check the network" in e.value.advice
+    assert "secret" not in str(e.value)
+
+
+def test_who_cannot_be_reached_at_the_start_is_given_up_soon_and_who_is_busy_is_not(refused, monkeypatch):
+    monkeypatch.setattr("flexray.storage.access.FIRST_PATIENCE", 0)
+    fs, name = connect(refused)
+    with starting():
+        with pytest.raises(StorageError, match="tried 1 times"):
+            patiently(refused, lambda: fs.info(name))
+        call, _ = failing(TimeoutError("timed out"))
+        assert patiently(refused, call) == "done"
+    with pytest.raises(StorageError, match=r"tried (?!1 )\d+ times"):
+        patiently(refused, lambda: fs.info(name))
 
 
 def test_no_patience_is_one_attempt(monkeypatch):
