@@ -49,8 +49,8 @@ class PromptConfig(Section):
     few_shot_data: FewShotData | None = None
     """In place of few_shots: draw them from other rows."""
     question_template: str = "\nQ: {question}"
-    """One paraphrase, in a segment and in a few-shot. A newline that begins it belongs to the context, one
-    that begins the cue to the segment: see docs/algorithm.md, Boundaries. With chat: the whole turn, by
+    """One paraphrase, in a segment and in a few-shot. Where it begins and ends in tokens:
+    docs/algorithm.md, Boundaries. With chat: the whole turn, by
     default "{question}"."""
     cue: str = "\nA:"
     """Opens the answer region; the answer of a few-shot stands behind it. With chat: none, as the template

@@ -8,11 +8,12 @@ space that it lies in. No text changes by that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import string
+from collections.abc import Iterable, Sequence
 
 from flexray.prompts.encoding import Piece, TextEncoder, boundaries
 
-PROBES = ("a", "Who is it?", "It is.", '"It"', "(that)", "1 + 1", "é", "it's 10%")
+PROBES = ("a", '"It"', "(that)", "1 + 1", "é", *(f"Is it{end}" for end in string.punctuation + "。？…»”"))
 """Questions that begin and end in all manners, to try boundaries with."""
 
 
@@ -58,16 +59,17 @@ class Frame:
 def make_frame(
     encoder: TextEncoder, before: Sequence[Piece], prefix: str, suffix: str, after: Sequence[Piece]
 ) -> Frame | None:
-    """The frame whose boundaries agree with the whole text for all probes; for most of them, if none does.
+    """The first frame whose parts agree with the whole text for all probes; for most of them, if none does.
 
-    The arguments are those of `Frame`, the boundaries where they are by the user's own template.
+    The arguments are those of `Frame`, the boundaries where they are by the user's own template: there they
+    stay, if they agree.
 
     Returns:
         None: the cue has no tokens, whatever is done.
     """
     best, most = None, -1
-    for context_text, own_prefix in boundaries(before[-1].text, prefix):
-        for own_suffix, cue_text in boundaries(suffix, after[0].text):
+    for context_text, own_prefix in _places(before[-1].text, prefix):
+        for own_suffix, cue_text in _places(suffix, after[0].text):
             context = (*before[:-1], before[-1]._replace(text=context_text))
             cue = (after[0]._replace(text=cue_text), *after[1:])
             frame = Frame(encoder, context, own_prefix, own_suffix, cue)
@@ -77,3 +79,8 @@ def make_frame(
             if agreeing > most:
                 best, most = frame, agreeing
     return best
+
+
+def _places(left: str, right: str) -> Iterable[tuple[str, str]]:
+    """Where the boundary of two texts may stand, the best place first."""
+    return dict.fromkeys([(left, right), *boundaries(left, right)])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from flexray.config import PromptConfig
 from flexray.prompts.encoding import boundaries
 from flexray.recipe import read_recipe
+from tests.unit.prompts.test_builder import question
 from tests.unit.prompts.test_special_tokens import make_builder
 from tests.unit.prompts.tokenizers import KINDS, save_tokenizer
 
@@ -109,6 +110,22 @@ def test_the_whole_text_is_tokenised_as_the_tokenizer_does_it(any_tokenizer: Any
         list(builder.apart_and_whole("Who is it?")[0])
         == any_tokenizer(text, add_special_tokens=False).input_ids
     )
+
+
+def test_a_newline_goes_to_the_part_before_it_only_where_a_tokenizer_joins_them(
+    any_tokenizer: Any,
+) -> None:
+    config = PromptConfig(instruction="Answer.", few_shots=SHOTS[1:])
+    builder = make_builder(any_tokenizer, config.model_dump_json())
+    prompt = builder.build(question("A?"))
+    segment, cue = builder.tokens(prompt.segments[0]), builder.tokens(builder.cue)
+    newline = "Ċ" if "Ċ" in any_tokenizer.get_vocab() else "<0x0A>"
+    if "?Ċ" in any_tokenizer.tokenize("A?\nA:"):
+        assert (segment[-1], cue) == ("?Ċ", ["A", ":"])
+    else:
+        assert (segment[-1], cue) == ("?", [newline, "A", ":"])
+    assert segment[:3] == [newline, "Q", ":"]
+    assert builder.tokens(prompt.context[-1:])[0].endswith("d")
 
 
 @settings(max_examples=200, deadline=None)

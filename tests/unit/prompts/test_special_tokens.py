@@ -142,12 +142,12 @@ def test_special_tokens_spelled_out_in_any_part_are_text_and_come_back_whole(any
         any_tokenizer
     )
     shot = f"\n{first}{evil}{last}\n{evil}: {evil}"
-    assert decoded(any_tokenizer, prompt.context) == f"Answer {evil} now.{shot}\n"
-    assert decoded(any_tokenizer, prompt.segments[0]) == f"{first}{evil}{last}\n"
+    assert decoded(any_tokenizer, prompt.context) == f"Answer {evil} now.{shot}"
+    assert decoded(any_tokenizer, prompt.segments[0]) == f"\n{first}{evil}{last}"
     for i, token in enumerate(tokens):
-        assert decoded(any_tokenizer, prompt.segments[1 + i]) == f"{first}{token}{last}\n"
+        assert decoded(any_tokenizer, prompt.segments[1 + i]) == f"\n{first}{token}{last}"
         assert prompt.segments[1 + len(tokens) + i] == prompt.segments[1 + i]  # blanks around are the user's
-    assert decoded(any_tokenizer, prompt.cue) == f"{evil}:"
+    assert decoded(any_tokenizer, prompt.cue) == f"\n{evil}:"
 
 
 def test_the_only_control_token_of_a_prompt_is_its_bos(any_tokenizer):
@@ -165,7 +165,7 @@ def test_any_text_comes_back_from_its_ids_and_holds_no_control_token(any_tokeniz
     pieces = st.text(CHARACTERS, max_size=8) | st.sampled_from(spelled_out(any_tokenizer))
     text = data.draw(st.lists(pieces, min_size=1, max_size=6).map("".join).filter(str.strip))
     prompt = build_prompt(any_tokenizer, text, question_template="{question}", add_bos=False)
-    assert decoded(any_tokenizer, prompt.segments[0]) == text.strip() + "\n"
+    assert decoded(any_tokenizer, prompt.segments[0]) == text.strip()
     assert not set(prompt.segments[0]) & control_ids(any_tokenizer)
 
 
