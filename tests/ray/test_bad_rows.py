@@ -14,7 +14,7 @@ RECORDS: list[Any] = [
     question(2, question=""),
     question(3, paraphrases=[]),
     question(4, paraphrases=...),
-    question(5, answers="France"),
+    question(5, answers={"France": 1}),
     question(6, answers=[1, 2]),
     question(7, paraphrases=["a short one", " ".join(["long"] * 100)]),
     question(1, question="Another with the same id?"),
@@ -71,7 +71,7 @@ def test_an_error_row_has_no_answer_and_no_score(job):
             id="no field",
         ),
         pytest.param(
-            5, "answers", "'France'", "a list of strings is needed, not a string", id="answers a string"
+            5, "answers", "{'France': 1}", "a list of strings is needed, not an object", id="answers"
         ),
         pytest.param(
             6, "answers", "1", "element 1 of 2 is not a string, but a number", id="answers of numbers"

@@ -32,7 +32,7 @@ def test_weights_that_do_not_fit_into_ram_in_the_dtype_they_are_loaded_in_are_a_
 
 
 def test_a_faulty_row_in_the_first_shard_is_a_warning(config_of):
-    (found,) = check_data(config_of([question(0), question(1, answers="x")]))
+    (found,) = check_data(config_of([question(0), question(1, answers=3)]))
     assert found.status == "warn"
     assert "1 of them faulty" in found.what
     assert "qa.jsonl, row 2" in found.what
