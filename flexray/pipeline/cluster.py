@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
+from ray._private.services import canonicalize_bootstrap_address
+from ray.exceptions import AuthenticationError
 
 import flexray
 from flexray.config import RayConfig, RunConfig
+from flexray.pipeline.token import refusal
 from flexray.types import ConfigError
 
 PROJECT = Path(flexray.__file__).resolve().parent.parent
@@ -24,7 +30,7 @@ def connect(config: RayConfig) -> None:
     address is configured, Ray is started here, bound to loopback, and ends with this process.
 
     Raises:
-        ConfigError: no cluster answers at the configured address.
+        ConfigError: no cluster answers at the configured address, or it wants a token.
     """
     if ray.is_initialized():
         return
@@ -48,8 +54,15 @@ def _address(config: RayConfig) -> str | None:
 
 def _join(address: str) -> None:
     try:
-        _knock(address)
+        found = address if "://" in address else canonicalize_bootstrap_address(address) or address
+        _knock(found)
+        if why := refusal(found):
+            raise ConfigError(f"ray.address: the Ray cluster at {address} {why}.")
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConfigError:
+        raise
+    except AuthenticationError as e:
+        raise ConfigError(f"ray.address: the Ray cluster at {address}: {e}") from e
     except (OSError, ValueError) as e:  # ValueError: no address at all
         raise ConfigError(
             f"ray.address: no Ray cluster answers at {address}: {e}. "
@@ -70,12 +83,29 @@ def _start(config: RayConfig) -> None:
     python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     # else Ray's core warns of how Ray Data itself passes an actor's arguments
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(
-        address="local",  # the default joins a cluster that `ray start` left on this machine
-        num_cpus=config.num_cpus,
-        object_store_memory=config.object_store_mb and config.object_store_mb * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"PYTHONPATH": python_path}},
-    )
+    with _on_loopback():
+        ray.init(
+            address="local",  # the default joins a cluster that `ray start` left on this machine
+            num_cpus=config.num_cpus,
+            object_store_memory=config.object_store_mb and config.object_store_mb * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"PYTHONPATH": python_path}},
+        )
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that is started in here has 127.0.0.1 as its address: no process of it listens elsewhere.
+
+    Ray takes 127.0.0.1 as an argument for the address of the network card, but on Windows and macOS it starts
+    on loopback by itself. This is the switch for that, which Ray reads from an environment variable
+    (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER) when it is imported.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
