@@ -6,11 +6,15 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private import utils as ray_utils
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
 
@@ -21,6 +25,7 @@ from flexray.types import ConfigError
 
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 KNOCK_SECONDS = 10
+DISCONNECT_SECONDS = 1.5
 
 
 def connect(config: RayConfig) -> None:
@@ -43,6 +48,14 @@ def connect(config: RayConfig) -> None:
         _start(config)
 
 
+def disconnect() -> None:
+    """End the Ray that was started here, or what this process has at work on a cluster. It is not waited for
+    long: both end with this process in any case."""
+    ending = threading.Thread(target=ray.shutdown, daemon=True)
+    ending.start()
+    ending.join(DISCONNECT_SECONDS)
+
+
 def is_for_a_cluster(config: RunConfig) -> bool:
     """Whether a run would join a running Ray cluster instead of starting Ray here."""
     return bool(_address(config.ray))
@@ -58,7 +71,7 @@ def _join(address: str) -> None:
         _knock(found)
         if why := refusal(found):
             raise ConfigError(f"ray.address: the Ray cluster at {address} {why}.")
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        _init(address=address)
     except ConfigError:
         raise
     except AuthenticationError as e:
@@ -84,15 +97,41 @@ def _start(config: RayConfig) -> None:
     # else Ray's core warns of how Ray Data itself passes an actor's arguments
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _on_loopback():
-        ray.init(
+        _init(
             address="local",  # the default joins a cluster that `ray start` left on this machine
             num_cpus=config.num_cpus,
             object_store_memory=config.object_store_mb and config.object_store_mb * 2**20,
             include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
             runtime_env={"env_vars": {"PYTHONPATH": python_path}},
         )
+
+
+def _init(**arguments: Any) -> None:
+    """`ray.init`, which says nothing if it succeeds, and leaves SIGTERM to us."""
+    set_handler = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        with _silence_if_well():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
+    finally:
+        ray_utils.set_sigterm_handler = set_handler
+
+
+@contextlib.contextmanager
+def _silence_if_well() -> Iterator[None]:
+    """What is written to standard error in here, by C++ as well, is shown only if an error is raised."""
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            written.seek(0)
+            os.write(screen, written.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
 
 
 @contextlib.contextmanager
