@@ -57,9 +57,8 @@ ENDS = {
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_signal_ends_a_command_with_one_line(name):
-    done = subprocess.run(
-        [sys.executable, "-c", BEGIN + PROGRAMS[name]], capture_output=True, text=True, timeout=20
-    )
+    command = [sys.executable, "-c", BEGIN + PROGRAMS[name]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout, done.stderr) == ENDS[name]
 
 
