@@ -151,7 +151,7 @@ def answer(
     report_remaining(label, rows)
     done = errors = 0
     try:
-        for told in answer_shards(shards, config, commit, only, label):
+        for told in answer_shards(shards, config, commit, only, label, progress.note):
             lock.check()
             shard = CommittedShard(**told)
             done, errors = done + shard.rows, errors + shard.errors

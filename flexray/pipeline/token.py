@@ -23,7 +23,7 @@ def refusal(address: str) -> str:
     token, place = _find()
     if token and not _is_refused(address, token):
         return ""
-    which = f"the one in {place} is another" if token else "there is none here"
+    which = f"{place} is another" if token else place
     return (
         f"wants its token, and {which}. Set RAY_AUTH_MODE=token, and the token as RAY_AUTH_TOKEN, as a file "
         "named by RAY_AUTH_TOKEN_PATH, or in ~/.ray/auth_token"
@@ -44,14 +44,14 @@ def _is_refused(address: str, token: str | None) -> bool:
 
 
 def _find() -> tuple[str, str]:
-    """The token that Ray takes, in its order, and where it is; "": there is none."""
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
-        return "", ""
+    """The token that Ray shows, of the places where it looks the first one; or "", and why there is none."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return "", "RAY_AUTH_MODE is not token, so that none is shown"
     if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return token, "RAY_AUTH_TOKEN"
+        return token, "the one in RAY_AUTH_TOKEN"
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     path = Path(named) if named else Path.home() / ".ray" / "auth_token"
     try:
-        return path.read_text(encoding="utf-8").strip(), str(path)
+        return path.read_text(encoding="utf-8").strip(), f"the one in {path}"
     except (OSError, ValueError):
-        return "", ""
+        return "", "there is none here"
