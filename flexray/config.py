@@ -181,10 +181,14 @@ class RayConfig(Section):
     num_gpus_per_actor: float | None = Field(default=None, ge=0)
     """null: 1 if the cluster has a GPU when the run starts, else 0."""
     num_cpus_per_actor: float = Field(default=1, gt=0)
-    """CPUs that Ray sets aside for an engine."""
+    """CPUs that Ray sets aside for an engine; half as many where they would leave none for what reads and
+    commits."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> RayConfig:
+    def _possible(self) -> RayConfig:
+        gpus = self.num_gpus_per_actor
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"num_gpus_per_actor ({gpus:g}): above 1 it must be a whole number")
         if self.max_actors is not None and self.max_actors < self.min_actors:
             raise ValueError(f"max_actors ({self.max_actors}) is below min_actors ({self.min_actors})")
         return self

@@ -1,7 +1,8 @@
 """How far a run is: what it tells while it runs, and the plain lines that are made of it.
 
 Rows come in bursts: calls of the engine answer several shards, and several actors are at work. So the rate is
-taken over the last minutes, from the end of one burst on, and neither start-up nor compilation is in it.
+taken over the last minutes, from the end of one burst on, and neither start-up nor compilation is in it. Of a
+burst that has just begun as much is expected as of the one before.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class Tracker:
     def __init__(self, clock: Clock = time.monotonic):
         self._clock = clock
         self._start = clock()
-        self._recent: deque[tuple[float, int]] = deque()  # when a shard came, rows done then
+        self._recent: deque[tuple[float, int, int]] = (
+            deque()
+        )  # when a shard came, rows done before it, and then
         self.planned_rows = self.planned_shards = 0
         self.rows = self.shards = self.errors = self.fallbacks = 0
 
@@ -69,12 +72,12 @@ class Tracker:
 
     def add(self, shard: CommittedShard) -> None:
         """Count a shard that has come just now."""
-        self.rows += shard.rows
+        before, self.rows = self.rows, self.rows + shard.rows
         self.shards += 1
         self.errors += shard.errors
         self.fallbacks += shard.fallbacks
         now = self._clock()
-        self._recent.append((now, self.rows))
+        self._recent.append((now, before, self.rows))
         while len(self._recent) > 2 and now - self._recent[1][0] > WINDOW_SECONDS:
             self._recent.popleft()
 
@@ -88,16 +91,17 @@ class Tracker:
         """Recent rows per second; None: too early to say. It falls while the next shard is overdue."""
         if len(self._recent) < 2:
             return None
-        times = [when for when, _ in self._recent]
-        gaps = [after - before for before, after in itertools.pairwise(times)]
+        times, before, after = zip(*self._recent, strict=True)
+        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
         longest = max(gaps)
-        base = next(i for i, gap in enumerate(gaps) if gap >= longest / 2)  # the last shard of its burst
-        begin, before = self._recent[base]
-        end, done = self._recent[-1]
+        bursts = [0, *(i for i, gap in enumerate(gaps, 1) if gap >= longest / 2)]  # the first shard of each
+        begin, end = times[bursts[1] - 1], times[-1]
         if end - begin < LEAST_SECONDS:
             return None
+        last = before[bursts[-1]] - before[bursts[-2]]  # the burst before this one, which may have just begun
+        rows = before[bursts[-1]] - before[bursts[1]] + max(after[-1] - before[bursts[-1]], last)
         overdue = max(0.0, self._clock() - end - longest)
-        return (done - before) / (end - begin + overdue)
+        return float(rows / (end - begin + overdue))
 
     @property
     def remaining(self) -> float | None:

@@ -72,6 +72,7 @@ def retry_errors(config: RunConfig, *, say: Say = print, progress: Progress | No
                 [spec for spec in found.shards if spec.shard_id in faulty],
                 config,
                 recommit,
+                lambda done: f"{done} of {rows} error rows have been tried again",
                 rows=rows,
                 record=record,
                 lock=lock,

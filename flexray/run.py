@@ -14,8 +14,9 @@ from flexray.config import LimitsConfig, RunConfig
 from flexray.evaluation import to_table
 from flexray.job import plan_job
 from flexray.logs import Log, RunLabel
-from flexray.pipeline import AnsweredShard, answer_shards, connect, report_remaining
+from flexray.pipeline import AnsweredShard, answer_shards, connect, disconnect, report_remaining
 from flexray.progress import CommittedShard, Lines, Progress, Say
+from flexray.signals import Stopped, ending_by
 from flexray.sink import (
     Accounting,
     Lock,
@@ -92,7 +93,11 @@ def run(
         if todo:
             commit = Commit(folder.url, record.fingerprint, record.methods)
             rows = sum(s.num_rows for s in todo) * len(record.methods)
-            answer(todo, config, commit, rows=rows, record=record, lock=lock, progress=progress)
+
+            def so_far(done: int) -> str:
+                return f"{rows_before + done} of {record.planned_rows} rows are committed"
+
+            answer(todo, config, commit, so_far, rows=rows, record=record, lock=lock, progress=progress)
             lock.check()
             compact(folder, record.fingerprint)
         else:
@@ -112,6 +117,7 @@ def answer(
     shards: Sequence[ShardSpec],
     config: RunConfig,
     commit: Callable[[AnsweredShard], dict[str, Any]],
+    so_far: Callable[[int], str],
     *,
     rows: int,
     record: RunRecord,
@@ -123,6 +129,7 @@ def answer(
 
     Args:
         commit: returns the fields of a CommittedShard (see `answer_shards`).
+        so_far: what is said at a signal, of so many rows that are done.
         rows: what the shards come to, by all methods.
         only: names the row ids of a shard that are to be answered. None: all.
 
@@ -133,14 +140,23 @@ def answer(
         UserError: what a worker came upon, storage that fails among it.
     """
     label = RunLabel.of_start(record.fingerprint, config.data.name)
-    connect(config.ray)
+
+    def stop(stopped: Stopped, done: int = 0) -> None:
+        stopped.add_note(f"{so_far(done)}; the same command goes on with the others")
+
+    def stop_starting(stopped: Stopped) -> None:
+        stop(stopped)
+        lock.release()
+
+    with ending_by(stop_starting):
+        connect(config.ray)
     log = Log(run=label.run_id, dataset=label.dataset)
     log.info("run.started", rows=rows, shards=len(shards), output=config.output)
     progress.planned(rows=rows, shards=len(shards))
     report_remaining(label, rows)
     done = errors = 0
     try:
-        for told in answer_shards(shards, config, commit, only, label):
+        for told in answer_shards(shards, config, commit, only, label, progress.note):
             lock.check()
             shard = CommittedShard(**told)
             done, errors = done + shard.rows, errors + shard.errors
@@ -149,6 +165,9 @@ def answer(
             log.info("shard.committed", **asdict(shard), rows_done=done, rows_planned=rows)
     except BaseException as e:
         log.error("run.failed", e, rows_done=done, rows_planned=rows)
+        if isinstance(e, Stopped):
+            stop(e, done)
+            disconnect()  # while the folder is held: nobody commits there afterwards
         if isinstance(e, OSError) and not isinstance(e, BrokenPipeError):
             raise OutputError(
                 f"{str(e).rstrip('.')}. {done:,} of the {rows:,} rows of this start are committed in "

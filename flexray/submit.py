@@ -22,6 +22,7 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from flexray.config import RunConfig
+from flexray.signals import Stopped
 from flexray.storage import scrub
 from flexray.types import ConfigError, UserError
 
@@ -127,6 +128,9 @@ def submit(
         return 0
     try:
         asyncio.run(_tail(client, submission.id, say))
+    except Stopped as e:
+        e.add_note(f"the job goes on; to end it: ray job stop --address {scrub(address)} {submission.id}")
+        raise
     except (*_FAILURES, ClientError) as e:
         say(f"{submission.id}: its log broke off ({e}); waits for its end")
     job = _await_end(client, address, submission.id)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flexray.logs import log_mode, start_logging
+from flexray.signals import stoppable
 from flexray.storage import scrub
 from flexray.terminal import printable
 from flexray.types import UserError
@@ -25,14 +26,16 @@ SetOption = Annotated[
 
 
 def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """A fault of the user's, or of files or storage, is one clear message and exit code 2, no traceback."""
+    """A fault of the user's, or of files or storage, is one clear message and exit code 2, no traceback. A
+    signal that ends the command is one line, too."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            if mode := log_mode():
-                start_logging(mode)
-            command(*args, **kwargs)
+            with stoppable():
+                if mode := log_mode():
+                    start_logging(mode)
+                command(*args, **kwargs)
         except BrokenPipeError:  # who read what it prints has enough: typer ends it without a word
             raise
         except (UserError, OSError) as e:

@@ -1,59 +1,138 @@
-"""How many actors answer, how many GPUs each has, and how many shards it is given at once."""
+"""How many actors answer, what each is given, and how many shards it answers at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray.data
 
 from flexray.compat import calls_at_once
 from flexray.config import RunConfig
-from flexray.types import ShardSpec
+from flexray.pipeline.nodes import Node, describe, describe_nodes
+from flexray.types import ConfigError, ShardSpec
 
 CALL_BATCHES = 8
 CALLS_AN_ACTOR = 4
 CALLS_AT_ONCE = 2
 """One that the engine answers, and one beside it: the last one packed, or the next one unpacked."""
+SHORT_SECONDS, LONG_SECONDS = 20.0, 60.0
+"""Of a call of the engine."""
+PREPARE_CPUS, COMMIT_CPUS = 0.75, 0.25
+"""Of a CPU: on two, one of these, one commit, one actor."""
+LEAST_CPUS = 0.5
+"""For both of them."""
 
 
-def settle_actors(config: RunConfig, resources: Mapping[str, float], shards: int) -> RunConfig:
-    """The configuration with what `ray` leaves open: the GPUs of an actor, and the most actors. There are no
-    more of them than shards.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settled:
+    """What Ray is asked for."""
+
+    config: RunConfig
+    """With what `ray` leaves open: the GPUs of an actor, the most actors, and so many CPUs for each that some
+    are left. There are no more actors than shards."""
+    first: int
+    """Actors that are started at once."""
+    task_cpus: float
+    """For preparing and committing a shard: 1, or what the actors leave."""
+    note: str = ""
+    """What the user should know; "": nothing."""
+
+
+def settle_actors(config: RunConfig, nodes: Sequence[Node], shards: int, *, grows: bool = False) -> Settled:
+    """Fit the actors into a cluster.
 
     Args:
-        resources: what the cluster has, by Ray's names.
+        nodes: those that are there. grows: there can be more.
+
+    Raises:
+        ConfigError: no node has what an actor wants, nor will one have it.
     """
-    have = resources.get("GPU", 0.0)
-    gpus = config.ray.num_gpus_per_actor
+    asked = config.ray
+    gpus = asked.num_gpus_per_actor
     if gpus is None:
-        gpus = 1.0 if have and config.model.device != "cpu" else 0.0
-    most = config.ray.max_actors
+        some = any(node.gpus for node in nodes) and config.model.device != "cpu"
+        gpus = 1.0 if some or config.model.device == "cuda" else 0.0
+    cpus = asked.num_cpus_per_actor
+    room = sum(node.room(cpus, gpus) for node in nodes)
+    if not room and not grows:
+        raise ConfigError(_no_room(config, cpus, gpus, nodes))
+    most = asked.max_actors
     if most is None:
-        most = max(config.ray.min_actors, int(have / gpus) if gpus else 1)
+        most = max(asked.min_actors, sum(node.room(0, gpus) for node in nodes) if gpus else 1)
+    if not grows:
+        most = min(most, room)
     most = max(1, min(most, shards))
-    least = min(config.ray.min_actors, most)
-    settled = {"num_gpus_per_actor": gpus, "min_actors": least, "max_actors": most}
-    return config.model_copy(update={"ray": config.ray.model_copy(update=settled)})
+    least = min(asked.min_actors, most)
+    left = _left(nodes, cpus, gpus, most)
+    if room and left < LEAST_CPUS:
+        cpus = round(cpus / 2, 4)
+        left = _left(nodes, cpus, gpus, most)
+    settled = {
+        "num_gpus_per_actor": gpus,
+        "num_cpus_per_actor": cpus,
+        "min_actors": least,
+        "max_actors": most,
+    }
+    return Settled(
+        config=config.model_copy(update={"ray": asked.model_copy(update=settled)}),
+        first=min(most, max(least, room if gpus else least)),
+        task_cpus=round(min(1.0, left), 4) if left > 0 else 1.0,
+        note=_note(config, nodes, room, cpus, gpus, least),
+    )
 
 
-def actor_arguments(config: RunConfig, resources: Mapping[str, float]) -> dict[str, Any]:
-    """How `map_batches` is told of the actors of a settled configuration. The GPUs that are there have theirs
-    from the start."""
-    least, most, gpus = config.ray.min_actors, config.ray.max_actors, config.ray.num_gpus_per_actor
-    assert most is not None
-    assert gpus is not None
+def _left(nodes: Sequence[Node], cpus: float, gpus: float, actors: int) -> float:
+    """CPUs that are left on one node, wherever so many actors are."""
+    rooms = [node.room(cpus, gpus) for node in nodes]
+    left = [n.cpus - cpus * min(room, actors) for n, room in zip(nodes, rooms, strict=True)]
+    return max([*left, cpus if actors < sum(rooms) else 0.0], default=0.0)
+
+
+def _no_room(config: RunConfig, cpus: float, gpus: float, nodes: Sequence[Node]) -> str:
+    has = f"{describe_nodes(nodes)}"
+    most_gpus = max((node.gpus for node in nodes), default=0.0)
+    if gpus > most_gpus and config.ray.num_gpus_per_actor is None:
+        return f"model.device is cuda, and {has}. Set it to auto or cpu, or use a cluster with GPUs."
+    key, most = "num_gpus_per_actor", most_gpus
+    if gpus <= most_gpus:
+        key, most = "num_cpus_per_actor", max((n.cpus for n in nodes if n.gpus >= gpus), default=0.0)
+    advice = f"Set ray.{key} to {most:g} at most" if most else "Use a cluster that has some"
+    return f"ray.{key}: an engine wants {describe(cpus, gpus)} on one node, and {has}. {advice}."
+
+
+def _note(config: RunConfig, nodes: Sequence[Node], room: int, cpus: float, gpus: float, least: int) -> str:
+    asked = config.ray
+    if not room:
+        return (
+            f"note: an engine wants {describe(asked.num_cpus_per_actor, gpus)} on one node, and "
+            f"{describe_nodes(nodes)}: waiting for the cluster to grow"
+        )
+    if least < asked.min_actors and least == room:
+        return (
+            f"note: ray.min_actors is {asked.min_actors}, and there is room for {room} with "
+            f"{describe(asked.num_cpus_per_actor, gpus)} each: {least} will answer"
+        )
+    if asked.num_gpus_per_actor == 0 and config.model.device != "cpu" and any(n.gpus for n in nodes):
+        return "note: ray.num_gpus_per_actor is 0: the engines are on CPUs, and the cluster's GPUs are idle"
+    return ""
+
+
+def actor_arguments(settled: Settled) -> dict[str, Any]:
+    """How `map_batches` is told of the actors. The GPUs that are there have theirs from the start."""
+    wanted = settled.config.ray
     at_once, of_stage = calls_at_once(CALLS_AT_ONCE)
-    first = int(resources.get("GPU", 0.0) / gpus) if gpus else least
     pool = ray.data.ActorPoolStrategy(
-        min_size=least,
-        max_size=most,
-        initial_size=min(most, max(least, first)),
+        min_size=wanted.min_actors,
+        max_size=wanted.max_actors,
+        initial_size=settled.first,
         max_tasks_in_flight_per_actor=CALLS_AT_ONCE,
         enable_true_multi_threading=True,
         **at_once,
     )
-    return {"compute": pool, "num_cpus": config.ray.num_cpus_per_actor, "num_gpus": gpus, **of_stage}
+    needs = {"num_cpus": wanted.num_cpus_per_actor, "num_gpus": wanted.num_gpus_per_actor}
+    return {"compute": pool, **needs, **of_stage}
 
 
 def let_pools_grow(settings: ray.data.DataContext) -> None:
@@ -64,9 +143,30 @@ def let_pools_grow(settings: ray.data.DataContext) -> None:
 
 
 def shards_a_call(shards: Sequence[ShardSpec], config: RunConfig) -> int:
-    """Shards that an actor answers in one call, enough for several full batches; but no more than leave
+    """Shards that an actor is given in one call, enough for several full batches; but no more than leave
     each actor several calls. Of a settled configuration."""
     assert config.ray.max_actors is not None
-    rows = CALL_BATCHES * (config.engine.max_num_seqs or (512 if config.ray.num_gpus_per_actor else 32))
     several = len(shards) // (CALLS_AN_ACTOR * config.ray.max_actors)
-    return max(1, min(rows // config.data.shard_rows, several))
+    return max(1, min(CALL_BATCHES * _rows_at_once(config) // config.data.shard_rows, several))
+
+
+def _rows_at_once(config: RunConfig) -> int:
+    return config.engine.max_num_seqs or (512 if config.ray.num_gpus_per_actor else 32)
+
+
+class Pace:
+    """How many of those shards the engine answers together. What it answers is committed after each of its
+    calls, so on a slow device they are short; on a fast one the device does not run empty between shards.
+
+    The first ones are enough for two full batches: the engine then has the sizes that it will need.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.shards = max(1, 2 * _rows_at_once(config) // config.data.shard_rows)
+
+    def took(self, shards: int, seconds: float) -> None:
+        """A call of so many shards did."""
+        if seconds < SHORT_SECONDS and shards == self.shards:
+            self.shards *= 2
+        elif seconds > LONG_SECONDS:
+            self.shards = max(1, self.shards // 2)

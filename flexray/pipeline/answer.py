@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import platform
 import sys
@@ -16,6 +18,7 @@ from flexray.config import RunConfig
 from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Answers, Engine
 from flexray.engine.fallback import is_poisoned
+from flexray.engine.stats import EngineStats
 from flexray.engine.stopping import answer_text
 from flexray.pipeline.deaths import Attempt, Piece
 from flexray.pipeline.prepare import no_confidences
@@ -37,21 +40,57 @@ class _Draft:
 
 
 class Answerer:
-    """Holds one engine for as long as its process lives."""
+    """Holds one engine for as long as its process lives. It is made for the first row that has a prompt:
+    where all rows are faulty no model is loaded."""
 
-    def __init__(self, config: RunConfig):
+    def __init__(
+        self,
+        config: RunConfig,
+        loading: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ):
+        """
+        Args:
+            loading: entered while the engine is made.
+        """
         self._config = config
-        self._model, self._tokenizer = load_model(
+        self._loading = loading
+        self._device = torch.device("cpu")  # as long as there is no engine
+        self._dtype: str = config.model.dtype
+
+    @functools.cached_property
+    def _engine(self) -> Engine:
+        with self._loading():
+            return self._load(self._config)
+
+    def _load(self, config: RunConfig) -> Engine:
+        model, tokenizer = load_model(
             config.model.path,
             dtype=config.model.dtype,
             device=config.model.device,
             trust_remote_code=config.model.trust_remote_code,
         )
-        if self._model.device.type == "cpu":
+        if model.device.type == "cpu":
             # Ray sets OMP_NUM_THREADS to the actor's CPUs, which are kept low so that reading and
             # writing have some too; the actors share the machine
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // (config.ray.max_actors or 1)))
-        self._engine = Engine(self._model, self._tokenizer, config.methods, config.generation, config.engine)
+        engine = Engine(model, tokenizer, config.methods, config.generation, config.engine)
+        self._device, self._dtype = model.device, str(model.dtype).removeprefix("torch.")
+        self._tokenizer = tokenizer
+        return engine
+
+    @property
+    def tokens(self) -> int:
+        """Of answers that are finished, since there is an engine; may be asked by another thread."""
+        return self._stats.generated_tokens
+
+    @property
+    def _stats(self) -> EngineStats:
+        return self._engine.stats if self.is_loaded else EngineStats.zero(self._device)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether there is an engine."""
+        return "_engine" in vars(self)
 
     def answer(self, shard: PreparedShard) -> AnsweredShard:
         """Answer one shard's rows, one for one."""
@@ -83,7 +122,6 @@ class Answerer:
 
     def _answer(self, call: list[tuple[_Draft, Piece]]) -> None:
         """One call of the engine."""
-        start, before = time.perf_counter(), self._counters()
         todo: list[tuple[_Draft, int, Prompt]] = []
         for draft, piece in call:
             found = [(draft, row, prompt) for row in range(*piece) if (prompt := draft.shard.prompts[row])]
@@ -91,7 +129,10 @@ class Answerer:
                 ids = " ".join(draft.shard.questions[row].row_id for _, row, _ in found)
                 faults.reach("pipeline.answer", shard_id=draft.shard.spec.shard_id, row_ids=ids)
             todo += found
-        said = self._generate([prompt for _, _, prompt in todo])
+        if todo:
+            _ = self._engine  # loading it is no work of these rows
+        start, before = time.perf_counter(), self._counters()
+        said = self._generate([prompt for _, _, prompt in todo]) if todo else []
         for (draft, row, _), answers in zip(todo, said, strict=True):
             draft.answers[row] = self._weighable(draft.shard.questions[row], answers)
         seconds = time.perf_counter() - start
@@ -115,8 +156,8 @@ class Answerer:
             **_sum(_difference(now, now), draft.counters),
             "counted_in": draft.counted_in,
             "process": f"{platform.node()}:{os.getpid()}",
-            "device": _device_name(self._model.device),
-            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "device": _device_name(self._device),
+            "dtype": self._dtype,
             "seconds": round(seconds, 3),
             "answered_at": round(time.time(), 3),
         }
@@ -124,8 +165,9 @@ class Answerer:
 
     def _counters(self) -> dict[str, Any]:
         """Since the engine was made."""
-        cache = self._engine.mask_cache
-        return {**self._engine.stats.to_dict(), "mask_cache": {"hits": cache.hits, "misses": cache.misses}}
+        cache = self._engine.mask_cache if self.is_loaded else None
+        looks = {"hits": cache.hits if cache else 0, "misses": cache.misses if cache else 0}
+        return {**self._stats.to_dict(), "mask_cache": looks}
 
     def _generate(self, prompts: list[Any]) -> list[tuple[Answers, ...]]:
         try:
@@ -146,6 +188,8 @@ class Answerer:
         return tuple(none if method.needs_confidences else some for method, some, none in pairs)
 
     def _text(self, generation: Generation) -> str:
+        if not generation.token_ids:
+            return ""
         at_newline = self._config.generation.stop_at_newline
         return answer_text(self._tokenizer, generation.token_ids, at_newline=at_newline)
 

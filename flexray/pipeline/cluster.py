@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray._private import ray_constants
+from ray._private import utils as ray_utils
+from ray._private.services import canonicalize_bootstrap_address
+from ray.exceptions import AuthenticationError
 
 import flexray
 from flexray.config import RayConfig, RunConfig
+from flexray.pipeline.token import refusal
 from flexray.types import ConfigError
 
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 KNOCK_SECONDS = 10
+DISCONNECT_SECONDS = 1.5
 
 
 def connect(config: RayConfig) -> None:
@@ -24,7 +35,7 @@ def connect(config: RayConfig) -> None:
     address is configured, Ray is started here, bound to loopback, and ends with this process.
 
     Raises:
-        ConfigError: no cluster answers at the configured address.
+        ConfigError: no cluster answers at the configured address, or it wants a token.
     """
     if ray.is_initialized():
         return
@@ -35,6 +46,14 @@ def connect(config: RayConfig) -> None:
         _join(address)
     else:
         _start(config)
+
+
+def disconnect() -> None:
+    """End the Ray that was started here, or what this process has at work on a cluster. It is not waited for
+    long: both end with this process in any case."""
+    ending = threading.Thread(target=ray.shutdown, daemon=True)
+    ending.start()
+    ending.join(DISCONNECT_SECONDS)
 
 
 def is_for_a_cluster(config: RunConfig) -> bool:
@@ -48,8 +67,15 @@ def _address(config: RayConfig) -> str | None:
 
 def _join(address: str) -> None:
     try:
-        _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        found = address if "://" in address else canonicalize_bootstrap_address(address) or address
+        _knock(found)
+        if why := refusal(found):
+            raise ConfigError(f"ray.address: the Ray cluster at {address} {why}.")
+        _init(address=address)
+    except ConfigError:
+        raise
+    except AuthenticationError as e:
+        raise ConfigError(f"ray.address: the Ray cluster at {address}: {e}") from e
     except (OSError, ValueError) as e:  # ValueError: no address at all
         raise ConfigError(
             f"ray.address: no Ray cluster answers at {address}: {e}. "
@@ -70,12 +96,55 @@ def _start(config: RayConfig) -> None:
     python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     # else Ray's core warns of how Ray Data itself passes an actor's arguments
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(
-        address="local",  # the default joins a cluster that `ray start` left on this machine
-        num_cpus=config.num_cpus,
-        object_store_memory=config.object_store_mb and config.object_store_mb * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"PYTHONPATH": python_path}},
-    )
+    with _on_loopback():
+        _init(
+            address="local",  # the default joins a cluster that `ray start` left on this machine
+            num_cpus=config.num_cpus,
+            object_store_memory=config.object_store_mb and config.object_store_mb * 2**20,
+            include_dashboard=False,
+            runtime_env={"env_vars": {"PYTHONPATH": python_path}},
+        )
+
+
+def _init(**arguments: Any) -> None:
+    """`ray.init`, which says nothing if it succeeds, and leaves SIGTERM to us."""
+    set_handler = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        with _silence_if_well():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
+    finally:
+        ray_utils.set_sigterm_handler = set_handler
+
+
+@contextlib.contextmanager
+def _silence_if_well() -> Iterator[None]:
+    """What is written to standard error in here, by C++ as well, is shown only if an error is raised."""
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            written.seek(0)
+            os.write(screen, written.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that is started in here has 127.0.0.1 as its address: no process of it listens elsewhere.
+
+    Ray takes 127.0.0.1 as an argument for the address of the network card, but on Windows and macOS it starts
+    on loopback by itself. This is the switch for that, which Ray reads from an environment variable
+    (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER) when it is imported.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before

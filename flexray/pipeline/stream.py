@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import ray
 import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flexray.config import RunConfig
 from flexray.logs import RunLabel, start_logging
-from flexray.pipeline.actors import actor_arguments, let_pools_grow, settle_actors, shards_a_call
-from flexray.pipeline.deaths import Attempt, DeathLedger, Piece
+from flexray.pipeline.actors import (
+    COMMIT_CPUS,
+    PREPARE_CPUS,
+    actor_arguments,
+    let_pools_grow,
+    settle_actors,
+    shards_a_call,
+)
 from flexray.pipeline.failure import Failure, or_failure
+from flexray.pipeline.herald import Herald
+from flexray.pipeline.ledger import Ledger
+from flexray.pipeline.nodes import can_grow, find_nodes
 from flexray.pipeline.prepare import prepare_shard
-from flexray.pipeline.shards import AnsweredShard, PreparedShard
-from flexray.pipeline.watch import ActorWatch, WatchedCommit
+from flexray.pipeline.shards import AnsweredShard
+from flexray.pipeline.stage import AnswerStage
+from flexray.pipeline.watch import WatchedCommit
 from flexray.types import ShardSpec
-
-if TYPE_CHECKING:
-    from flexray.pipeline.answer import Answerer
 
 COMPILE_SECONDS = 1800
 """How long Ray waits for a sign of life: the first shard compiles kernels."""
@@ -35,9 +40,10 @@ def answer_shards(
     commit: Callable[[AnsweredShard], dict[str, Any]],
     only: Callable[[ShardSpec], frozenset[str]] | None = None,
     label: RunLabel | None = None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[dict[str, Any]]:
     """Read, answer and commit shards, all at once as a stream; yields what `commit` returns for each,
-    in the order in which they are done.
+    in the order in which they are done, and as soon as it is.
 
     Args:
         commit: called in a worker process with each answered shard; picklable. Ray repeats work whose
@@ -45,22 +51,19 @@ def answer_shards(
         only: called in a worker process, names the row ids of a shard that are to be answered; picklable.
             None: all.
         label: what metrics and log call the run. None: by the data set alone.
+        note: is told what is waited for, and what the engines are at while no shard is committed.
 
     Raises:
+        ConfigError: an engine wants more than any node of the cluster has.
         UserError, OSError: what a worker came upon.
     """
     label = label or RunLabel(dataset=config.data.name)
     watched = WatchedCommit(commit, label, [method.name for method in config.methods])
-    settings = ray.data.DataContext.get_current()
-    settings.execution_options.preserve_order = False
-    settings.execution_no_progress_timeout_s = COMPILE_SECONDS
-    settings.enable_progress_bars = False
-    settings.print_on_execution_start = False
-
-    let_pools_grow(settings)
-
-    resources = ray.cluster_resources()
-    config = settle_actors(config, resources, len(shards))
+    settled = settle_actors(config, find_nodes(), len(shards), grows=can_grow())
+    if settled.note:
+        note(settled.note)
+    config = settled.config
+    _adjust_ray_data()
     ledger = _start_ledger()
 
     def prepare(row: dict[str, bytes]) -> dict[str, bytes]:
@@ -74,73 +77,40 @@ def answer_shards(
 
     stream = (
         ray.data.from_items([_pack(s) for s in shards], override_num_blocks=len(shards))
-        .map(prepare, num_cpus=0.75)  # on two cores: one of these, one commit, one actor
+        .map(prepare, num_cpus=PREPARE_CPUS * settled.task_cpus)
         .map_batches(
-            _AnswerStage,
+            AnswerStage,
             fn_constructor_args=(config, ledger, label),
             batch_size=shards_a_call(shards, config),
-            **actor_arguments(config, resources),
+            **actor_arguments(settled),
         )
-        .map(commit_one, num_cpus=0.25)
+        .map(commit_one, num_cpus=COMMIT_CPUS * settled.task_cpus)
     )
+    herald = Herald(ledger, config.ray.num_cpus_per_actor, config.ray.num_gpus_per_actor or 0.0, note)
     try:
-        for row in stream.iter_rows():
-            told = _unpack(row)
-            if isinstance(told, Failure):
-                raise told.error
-            yield told
+        with herald.at_work():
+            # one batch ahead, as is usual, would tell of a shard with the next one
+            for batch in stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+                for packed in batch["shard"]:
+                    told = pickle.loads(packed)
+                    if isinstance(told, Failure):
+                        raise told.error
+                    herald.heard()
+                    yield told
     finally:
         if ray.is_initialized():
             ray.kill(ledger)  # a night has many runs in one process
 
 
-class _AnswerStage:
-    """An actor. Its engine has a thread of its own: while that answers one batch of shards, the next one is
-    unpacked and the last one packed beside it. What it is at is noted in the ledger. An engine that cannot be
-    made is the failure of each batch: an actor whose constructor fails is started again."""
-
-    def __init__(self, config: RunConfig, ledger: Any, label: RunLabel):
-        self._watch = ActorWatch(label, [method.name for method in config.methods])
-        self._ledger = ledger
-        self._begun: list[str] = []
-        from flexray.pipeline.answer import Answerer  # torch: only actors need it
-
-        # torch's number of threads, grad mode and compiled graphs belong to the thread that made them
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._answerer = self._thread.submit(or_failure, lambda: Answerer(config)).result()
-        if not isinstance(self._answerer, Failure):
-            self._watch.ready()
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
-        given: list[PreparedShard | Failure] = [pickle.loads(shard) for shard in batch["shard"]]
-        return {"shard": [_pack(shard)["shard"] for shard in self._answered(given)]}
-
-    def _answered(self, given: list[PreparedShard | Failure]) -> Sequence[AnsweredShard | Failure]:
-        """The shards of a batch, answered; of one with failures those alone, as they end the run."""
-        answerer = self._answerer
-        if isinstance(answerer, Failure):
-            return [answerer]
-        shards = [shard for shard in given if not isinstance(shard, Failure)]
-        if len(shards) < len(given):
-            return [shard for shard in given if isinstance(shard, Failure)]
-        answered = or_failure(self._thread.submit(self._answer, answerer, shards).result)
-        return [answered] if isinstance(answered, Failure) else answered
-
-    def _answer(self, answerer: Answerer, shards: list[PreparedShard]) -> list[AnsweredShard]:
-        """In the engine's thread."""
-        asked = [self._ledger.attempt.remote(s.spec.shard_id, len(s.questions)) for s in shards]
-        attempts: list[Attempt] = ray.get(asked)
-        with self._watch.batch(shards, attempts) as answered:
-            answered += answerer.answer_together(list(zip(shards, attempts, strict=True)), self._note)
-        return answered
-
-    def _note(self, pieces: Mapping[str, Piece]) -> None:
-        """In the ledger, before a call of the engine; {}: it is over."""
-        if self._begun:
-            ray.get(self._ledger.end.remote(self._begun))
-        self._begun = list(pieces)
-        if pieces:
-            ray.get(self._ledger.begin.remote(dict(pieces)))
+def _adjust_ray_data() -> None:
+    settings = ray.data.DataContext.get_current()
+    settings.execution_options.preserve_order = False
+    settings.execution_no_progress_timeout_s = COMPILE_SECONDS
+    settings.enable_progress_bars = False
+    settings.print_on_execution_start = False
+    # bytes: each shard is a block of its own, and goes on as soon as there is one
+    settings.target_max_block_size = 1
+    let_pools_grow(settings)
 
 
 def _start_ledger() -> Any:
@@ -148,7 +118,7 @@ def _start_ledger() -> Any:
     new one knows of no deaths, and the run goes on."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     lives = {"max_restarts": -1, "max_task_retries": -1}
-    return ray.remote(DeathLedger).options(num_cpus=0, scheduling_strategy=here, **lives).remote()
+    return ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here, **lives).remote()
 
 
 # A shard, and what becomes of it, travels as one pickled value, through Ray's object store only, which

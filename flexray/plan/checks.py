@@ -9,7 +9,9 @@ from pathlib import Path
 from flexray.config import LimitsConfig, RunConfig
 from flexray.data import Scan
 from flexray.methods import Method
+from flexray.pipeline.actors import settle_actors
 from flexray.pipeline.cluster import is_for_a_cluster
+from flexray.pipeline.nodes import this_machine
 from flexray.plan.devices import GIB, Device
 from flexray.plan.machine import decimal, free_bytes
 from flexray.plan.memory import MemoryPlan
@@ -86,6 +88,28 @@ def check_device(config: RunConfig, device: Device, named: bool, problems: Probl
         problems.warn("device", f"{device.name} has no bfloat16 of its own. Set model.dtype: float16.")
 
 
+def check_actors(config: RunConfig, device: Device, shards: int, problems: Problems) -> RunConfig:
+    """Whether the engines find their CPUs and GPUs on this machine, if a run would start Ray here.
+
+    Returns:
+        The configuration with the engines that there would be, where that is known.
+    """
+    if is_for_a_cluster(config) or (device.is_gpu and device.memory is None):  # which is an error already
+        return config
+    gpus = 0
+    if device.is_gpu:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    here = this_machine(config.ray.num_cpus, gpus)
+    settled = problems.attempt("engines", lambda: settle_actors(config, [here], shards))
+    if settled is None:
+        return config
+    if settled.note:
+        problems.warn("engines", settled.note.removeprefix("note: "))
+    return settled.config
+
+
 def check_memory(memory: MemoryPlan, device: Device, problems: Problems) -> None:
     """Whether weights and KV pool fit."""
     if device.memory is None:
@@ -101,7 +125,7 @@ def check_memory(memory: MemoryPlan, device: Device, problems: Problems) -> None
         problems.error(
             "memory",
             f"{has}: beside {weights} there is no room for a KV pool of one row. Take a larger GPU, raise "
-            "engine.memory_fraction, or lower engine.max_prefill_tokens.",
+            "engine.gpu_memory_utilization, or lower engine.max_num_batched_tokens.",
         )
     elif memory.least_slots > memory.most_slots:
         problems.warn(

@@ -10,6 +10,7 @@ from flexray.config import RunConfig
 from flexray.data import Scan
 from flexray.pipeline.prepare import prompt_builder
 from flexray.plan.checks import (
+    check_actors,
     check_device,
     check_duplicates,
     check_locks,
@@ -127,6 +128,8 @@ def make_plan(
         memory = plan_memory(job.config, facts.shape, device, rows, largest)
         work = plan_work(job.config, rows)
         check_memory(memory, device, problems)
+    if found and not gpu and not gpu_memory:
+        config = check_actors(config, device, len(found.shards), problems)
     if data and data.left_rows:
         estimates = [from_measured(s, config, data.left_rows, data.left_shards) for s in speeds]
         if memory and work:

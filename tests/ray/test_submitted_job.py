@@ -40,6 +40,7 @@ def environment():
 
 @dataclass(frozen=True)
 class Head:
+    address: str
     dashboard: str
     agent: str
 
@@ -59,7 +60,8 @@ def head(environment):
         )
     try:
         wait_until_it_listens(dashboard, starter, temp / "log")
-        yield Head(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{agent}")
+        urls = [f"http://127.0.0.1:{port}" for port in (dashboard, agent)]
+        yield Head(f"127.0.0.1:{gcs}", *urls)
     finally:
         end(starter)
         shutil.rmtree(temp, ignore_errors=True)
@@ -199,3 +201,31 @@ def test_what_the_probes_of_the_manifests_ask_is_answered_without_a_token(head):
     for url in urls:
         with urllib.request.urlopen(url, timeout=30) as answer:
             assert answer.status == 200
+
+
+JOIN = """
+import sys
+from flexray.config import RayConfig
+from flexray.pipeline import connect
+try:
+    connect(RayConfig(address=sys.argv[1]))
+    print("joined")
+except ValueError as e:
+    print(e)
+"""
+
+
+def test_a_cluster_is_joined_with_its_token_and_says_so_if_it_gets_none_or_another(
+    head, environment, tmp_path
+):
+    def join(token):
+        tokens = {"RAY_AUTH_TOKEN": token} if token else {}
+        env = environment | {"RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)} | tokens
+        command = [sys.executable, "-c", JOIN, head.address]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+    assert "joined" in join(environment["RAY_AUTH_TOKEN"]).stdout
+    for token, found in (("b" * 64, "the one in RAY_AUTH_TOKEN is another"), ("", "there is none here")):
+        refused = join(token)
+        assert f"cluster at {head.address} wants its token, and {found}. Set RAY_AUTH_MODE" in refused.stdout
+        assert refused.stderr == ""  # nothing of gRPC's

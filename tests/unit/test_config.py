@@ -58,7 +58,7 @@ def test_what_is_left_out_has_its_default(load):
         ("data.shard_rows", "many", "'many'"),
         ("data.shard_rows", 0, "0"),
         ("generation.max_new_tokens", 1.5, "1.5"),
-        ("engine.memory_fraction", 2, "2"),
+        ("engine.gpu_memory_utilization", 2, "2"),
         ("data.files", [], "[]"),
         ("data.name", "a/b", "'a/b'"),
         ("prompt.question_template", "Q:", "needs the slot {question} exactly once"),

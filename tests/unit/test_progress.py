@@ -66,6 +66,16 @@ def test_shards_that_come_in_bursts_do_not_look_fast(tracker, clock):
     assert tracker.rate == pytest.approx(40 / 10, rel=0.05)
 
 
+def test_the_first_shard_of_a_burst_does_not_make_the_run_look_slow(tracker, clock):
+    commit(tracker, clock, bursts=1, of=9, apart=0)
+    clock.now += 20
+    tracker.add(shard())
+    assert tracker.rate == pytest.approx(90 / 20, rel=0.05)
+    for _ in range(8):
+        tracker.add(shard())
+    assert tracker.rate == pytest.approx(90 / 20, rel=0.05)
+
+
 def test_a_rate_that_changes_is_followed(tracker, clock):
     commit(tracker, clock, bursts=20, of=1, apart=1.0)
     assert tracker.rate == pytest.approx(10, rel=0.1)

@@ -81,7 +81,7 @@ def test_a_shard_that_somebody_died_of_is_answered_by_itself_in_its_pieces(shard
     assert together[1].engine_stats["generated_tokens"] > 0
 
 
-def test_a_shard_of_faulty_rows_only_is_answered_without_the_engine(shards):
+def test_for_faulty_rows_only_no_model_is_loaded(shards):
     config, prepared = shards
     shard = prepared[0]
     bad = dataclasses.replace(
@@ -89,6 +89,8 @@ def test_a_shard_of_faulty_rows_only_is_answered_without_the_engine(shards):
         questions=[dataclasses.replace(q, error="bad") for q in shard.questions],
         prompts=[None] * len(shard.questions),
     )
-    answered = Answerer(config).answer(bad)
+    answerer = Answerer(config)
+    answered = answerer.answer(bad)
+    assert not answerer.is_loaded
     assert [error for ((error, _),) in rows_of(answered)] == ["bad"] * 3
     assert answered.engine_stats["generated_tokens"] == 0
