@@ -15,7 +15,7 @@ from benchmarks.models import NoStops
 from benchmarks.work import Sizes, Work
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig
 from flexray.engine.engine import Engine
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 
 Method = tuple[Literal["shared_context", "full_prompt"], Literal["restart", "continuous"]]
 METHODS: tuple[Method, ...] = (

@@ -31,13 +31,13 @@ from benchmarks.models import SMOLLM2_FOLDER, free_memory, make_model
 from benchmarks.work import SHAPES, SMOLLM2
 from flexray.config import RunConfig, parse_config
 from flexray.data import read_shard, scan
-from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
-from flexray.job import plan_job
+from flexray.models.checkpoint import load_model
 from flexray.pipeline import answer_shards, connect
 from flexray.pipeline.actors import CALL_BATCHES
 from flexray.pipeline.prepare import prompt_builder
-from flexray.run import Commit
+from flexray.runs.job import plan_job
+from flexray.runs.run import Commit
 from flexray.sink import OutputFolder, committed_shards, verify
 
 SHARDS_A_CALL = CALL_BATCHES  # as shards are as large as a batch

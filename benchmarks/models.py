@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.work import SHAPES, SMOLLM2, Shape
-from flexray.engine.checkpoint import load_model
+from flexray.models.checkpoint import load_model
 
 SMOLLM2_FOLDER = Path(__file__).resolve().parent.parent / "models" / "smollm2-135m"
 

@@ -21,11 +21,11 @@ import typer
 
 from benchmarks.machine import describe_commit, describe_machine
 from flexray.config import RunConfig, load_config
+from flexray.errors import DataError, UserError
 from flexray.evaluation import Evaluation, evaluate
-from flexray.export import write_confidences, write_paraphrases
-from flexray.run import run
+from flexray.runs.export import write_confidences, write_paraphrases
+from flexray.runs.run import run
 from flexray.sink import OutputFolder
-from flexray.types import DataError, UserError
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parent / "jobs" / "recipes"

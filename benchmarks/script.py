@@ -19,7 +19,7 @@ from transformers import AttentionInterface, LlamaForCausalLM
 from benchmarks.clock import repeated, seconds
 from benchmarks.models import use_attention
 from benchmarks.work import Sizes, Work
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 
 ANSWER = -1
 SCRIPT_FLEX = "script_flex"

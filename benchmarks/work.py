@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 
 FIRST_ID = 10  # random ids start here: below are special tokens
 

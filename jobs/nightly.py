@@ -2,7 +2,7 @@
 
 Takes what `flexray nightly` takes: finds what is new or unfinished of some recipes, and does just that. What
 is to be done follows from the inputs and from what is committed, so it may be started at any time, and twice;
-`flexray/nightly.py` says how.
+`flexray/runs/nightly.py` says how.
 """
 
 import sys

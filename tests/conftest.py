@@ -35,7 +35,7 @@ def smollm2():
 
 @pytest.fixture(scope="session")
 def tokenizer(smollm2):
-    from flexray.engine.checkpoint import load_tokenizer  # transformers: not for tests that need none
+    from flexray.models.checkpoint import load_tokenizer  # transformers: not for tests that need none
 
     return load_tokenizer(smollm2)
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from transformers import LlamaForCausalLM
 
 from flexray.engine.engine import Answers, Engine
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 from tests import oracles
 
 Tokens = tuple[int, ...]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 
 ANSWER = "answer"
 CONTEXT = "context"

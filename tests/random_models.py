@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig
 from flexray.engine.engine import Engine
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 
 VOCAB = 256
 

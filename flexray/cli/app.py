@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from flexray.logs import log_mode, start_logging
-from flexray.signals import stoppable
+from flexray.console.log import log_mode, start_logging
+from flexray.console.signals import stoppable
+from flexray.console.terminal import printable
+from flexray.errors import UserError
 from flexray.storage import scrub
-from flexray.terminal import printable
-from flexray.types import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 

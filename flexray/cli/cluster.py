@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from flexray.cli.app import ConfigOption, SetOption, app, reports_user_errors, say
+from flexray.console.terminal import printable
 from flexray.storage import scrub
-from flexray.terminal import printable
 
 
 @app.command()
@@ -34,13 +34,13 @@ def submit(
     from flexray.config import load_config
 
     if job == "nightly":
-        from flexray.nightly import find_recipes
+        from flexray.runs.nightly import find_recipes
 
         configs = [load_config(recipe, set_) for recipe in find_recipes(config)]
     else:
         configs = [load_config(config, set_)]
-    from flexray.submit import make_submission
-    from flexray.submit import submit as submit_job
+    from flexray.runs.submit import make_submission
+    from flexray.runs.submit import submit as submit_job
 
     submission = make_submission(
         job,
@@ -67,7 +67,7 @@ def nightly(
     ] = False,
 ) -> None:
     """Answer what is new or unfinished of each recipe, file by file; safe to start twice."""
-    from flexray.nightly import nightly as do_nightly
+    from flexray.runs.nightly import nightly as do_nightly
 
     def complain(line: str) -> None:
         typer.echo(f"error: {printable(scrub(line))}", err=True)

@@ -23,7 +23,7 @@ def run(
     checked = load_config(config, set_)
     from flexray.report import print_summary
     from flexray.report.progress import show_progress
-    from flexray.run import run as run_job
+    from flexray.runs.run import run as run_job
 
     with show_progress(say) as progress:
         result = run_job(checked, fresh=fresh, progress=progress)
@@ -51,7 +51,7 @@ def retry_errors(
 
     checked = load_config(config, set_)
     from flexray.report.progress import show_progress
-    from flexray.retry import retry_errors as retry
+    from flexray.runs.retry_errors import retry_errors as retry
 
     with show_progress(say) as progress:
         result = retry(checked, progress=progress)

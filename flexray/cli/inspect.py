@@ -48,7 +48,7 @@ def explain(
     from flexray.config import load_config
 
     checked = load_config(config, set_)
-    from flexray.explain import explain as explain_row
+    from flexray.report.explain import explain as explain_row
     from flexray.report.explanation_html import explanation_page
     from flexray.report.explanation_text import print_explanation
     from flexray.report.saving import writing

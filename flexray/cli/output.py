@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flexray.cli.app import OutputArgument, app, reports_user_errors, say
-from flexray.terminal import printable
+from flexray.console.terminal import printable
 
 MAX_FINDINGS = 100  # printed; a run that has just begun may miss a hundred thousand shards
 

@@ -32,7 +32,7 @@ def plan(
     from flexray.config import load_config
 
     checked = load_config(config, set_)
-    from flexray.plan import make_plan, print_plan
+    from flexray.preflight.plan import make_plan, print_plan
 
     made = make_plan(checked, sample_rows=sample, gpu=gpu, gpu_memory=gpu_memory, like=like)
     if as_json:

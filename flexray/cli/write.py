@@ -26,7 +26,7 @@ def paraphrase(
 ) -> None:
     """Sample paraphrases of each question and write them as a data set; resumes as `run` does."""
     from flexray.config import load_config
-    from flexray.export import check_export, write_paraphrases
+    from flexray.runs.export import check_export, write_paraphrases
 
     checked = load_config(config, set_)
     check_export(checked, "sampled", to)
@@ -46,7 +46,7 @@ def confidence(
 ) -> None:
     """Find how sure the model is of each paraphrase and write it as a data set; resumes as `run` does."""
     from flexray.config import load_config
-    from flexray.export import check_export, write_confidences
+    from flexray.runs.export import check_export, write_confidences
 
     checked = load_config(config, set_)
     check_export(checked, "confidence", to)

@@ -12,8 +12,8 @@ from fsspec.implementations.local import LocalFileSystem
 from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
 from flexray.data.records import Record
 from flexray.data.wanted import Wanted
+from flexray.errors import DataError
 from flexray.storage import connect, open_file, patiently, scrub
-from flexray.types import DataError
 
 _FILE_MAGIC = b"ARROW1"
 

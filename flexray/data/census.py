@@ -7,8 +7,8 @@ from typing import Any
 
 from flexray.data.records import MISSING, Record, lookup
 from flexray.data.wanted import SHOWN, Wanted
+from flexray.errors import DataError
 from flexray.storage import scrub
-from flexray.types import DataError
 
 
 class Census:

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from flexray.data.wanted import Wanted
+from flexray.errors import DataError
 from flexray.storage import scrub
-from flexray.types import DataError
 
 # damaged pages, values outside Python's types, metadata that an extension type's own code cannot read
 Unreadable = (pa.ArrowException, OverflowError, ValueError, TypeError, KeyError)

@@ -12,13 +12,14 @@ from hashlib import sha256
 import pyarrow as pa
 
 from flexray.config import FewShot, RunConfig
+from flexray.config.data import DataConfig, FewShotData, Fields, SourceConfig
 from flexray.data.files import list_files
 from flexray.data.identity import identify
+from flexray.data.question import Question
 from flexray.data.source import Source
 from flexray.data.validate import to_question
-from flexray.data_config import DataConfig, FewShotData, Fields, SourceConfig
+from flexray.errors import ConfigError, DataError
 from flexray.storage import describe, scrub, starting
-from flexray.types import ConfigError, DataError, Question
 
 
 def with_few_shots(config: RunConfig) -> RunConfig:

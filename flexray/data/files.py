@@ -13,10 +13,10 @@ from typing import Literal, cast
 from fsspec.core import split_protocol
 from fsspec.implementations.local import LocalFileSystem
 
+from flexray.config.data import DataConfig
 from flexray.data.hf_folder import split_files
-from flexray.data_config import DataConfig
+from flexray.errors import DataError
 from flexray.storage import connect, describe, matches, one_each, patiently, scrub, type_of
-from flexray.types import DataError
 
 Format = Literal["jsonl", "json", "parquet", "arrow"]
 

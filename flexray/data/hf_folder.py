@@ -12,8 +12,8 @@ import posixpath
 import re
 from typing import Any
 
+from flexray.errors import DataError
 from flexray.storage import is_hidden, patiently, type_of
-from flexray.types import DataError
 
 
 def split_files(fs: Any, folder: str, split: str, url: str) -> list[str] | None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from flexray.config.data import DataConfig
 from flexray.data.records import Record, canonical, json_type, mapped
-from flexray.data_config import DataConfig
 
 
 @dataclass(frozen=True, slots=True)

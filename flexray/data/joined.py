@@ -13,11 +13,11 @@ from functools import lru_cache
 from itertools import compress
 from typing import Any
 
+from flexray.config.data import DataConfig
 from flexray.data.identity import id_problem
 from flexray.data.records import MISSING, Fault, Record, lookup
 from flexray.data.side_files import Versions, faulty, find_versions, read_whole
 from flexray.data.wanted import Wanted
-from flexray.data_config import DataConfig
 from flexray.storage import scrub
 
 _KEY = "data.paraphrase_files"

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from flexray.data.records import Record, json_type, parse_json, to_record
+from flexray.errors import DataError, shown
 from flexray.storage import connect, open_file, patiently
-from flexray.types import DataError, shown
 
 _TRIVIAQA = "Data"
 

@@ -6,8 +6,8 @@ import io
 from collections.abc import Iterable, Iterator
 
 from flexray.data.records import Record, parse_json, to_record
+from flexray.errors import DataError
 from flexray.storage import open_file, read_range
-from flexray.types import DataError
 
 _BOM = b"\xef\xbb\xbf"
 

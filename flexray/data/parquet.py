@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
 from flexray.data.records import Record
 from flexray.data.wanted import Wanted
+from flexray.errors import DataError
 from flexray.storage import open_file
-from flexray.types import DataError
 
 BATCH_ROWS = 1024
 

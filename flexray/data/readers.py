@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from flexray.data import arrow, json_array, json_lines, parquet
 from flexray.data.files import SourceFile
+from flexray.data.question import ShardSpec
 from flexray.data.records import Record
 from flexray.data.wanted import Wanted
-from flexray.types import ShardSpec
 
 
 def read_records(file: SourceFile, wanted: Wanted) -> Iterator[Record]:

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from flexray.data_config import Fields
+from flexray.config.data import Fields
 
 _BY_NAME = Fields()
 MAX_DEPTH = 100  # the interpreter's own limit depends on the caller's stack: scan and worker would differ

@@ -11,13 +11,14 @@ from itertools import islice
 
 import pyarrow as pa
 
+from flexray.config.data import DataConfig
 from flexray.data.files import SourceFile
 from flexray.data.identity import identify, make_distinct
+from flexray.data.question import ShardSpec
 from flexray.data.records import Record
 from flexray.data.source import Source
-from flexray.data_config import DataConfig
+from flexray.errors import DataError
 from flexray.storage import describe, scrub, starting
-from flexray.types import DataError, ShardSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from hashlib import sha256
 
+from flexray.config.data import DataConfig
 from flexray.data.identity import Identity, identify
+from flexray.data.question import Question, ShardSpec
 from flexray.data.records import Record
 from flexray.data.source import Source
 from flexray.data.validate import to_question
-from flexray.data_config import DataConfig
+from flexray.errors import DataError
 from flexray.storage import scrub
-from flexray.types import DataError, Question, ShardSpec
 
 
 def read_shard(spec: ShardSpec, config: DataConfig) -> list[Question]:

@@ -14,8 +14,8 @@ from flexray.data.files import SourceFile, find_files, with_version
 from flexray.data.readers import read_records
 from flexray.data.records import Fault, Record
 from flexray.data.wanted import Wanted
+from flexray.errors import DataError, RowFault
 from flexray.storage import scrub
-from flexray.types import DataError, RowFault
 
 Versions = tuple[tuple[SourceFile, str], ...]  # the key for a cache of what was made of the files
 

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from itertools import islice
 
+from flexray.config.data import DataConfig
 from flexray.data.census import Census
 from flexray.data.files import SourceFile, list_files, with_version
 from flexray.data.gather import Gathering, gather
 from flexray.data.identity import identify
 from flexray.data.joined import Joined
 from flexray.data.kinds import open_kind
+from flexray.data.question import ShardSpec
 from flexray.data.readers import read_records, read_slice
 from flexray.data.records import Record
 from flexray.data.side_files import Versions
 from flexray.data.wanted import Wanted
-from flexray.data_config import DataConfig
-from flexray.types import DataError, ShardSpec
+from flexray.errors import DataError
 
 
 class Source:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from flexray.config.data import DataConfig
 from flexray.data.identity import Identity, id_problem, text_problem
+from flexray.data.question import Question
 from flexray.data.records import MISSING, Record, json_type, lookup
-from flexray.data_config import DataConfig
-from flexray.types import Question, RowFault
+from flexray.errors import RowFault
 
 _SHOWN_BYTES = 200
 _SHOWN_FAULTS = 20  # a list of a million numbers in place of texts has as many

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from flexray.config.data import Fields
 from flexray.data.records import field_paths
-from flexray.data_config import Fields
+from flexray.errors import DataError
 from flexray.storage import scrub
-from flexray.types import DataError
 
 SHOWN = 40
 

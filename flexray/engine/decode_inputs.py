@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
+from flexray.config import Backend
 from flexray.engine.kv_cache import BLOCK_SIZE, KVCache, to_device
 from flexray.engine.sequence_table import SequenceTable
 from flexray.masks.block_masks import BlockMaskCache, make_block_mask
 from flexray.masks.visibility import QueryTables, make_biases, make_visible
 from flexray.models.attention import AttentionMetadata, make_dense_mask
-from flexray.types import Backend
 
 
 class DecodeInputs:

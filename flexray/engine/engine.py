@@ -7,20 +7,21 @@ from collections.abc import Iterator, Sequence
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from flexray.compat import check_flex
-from flexray.config import EngineConfig, GenerationConfig, MethodConfig
+from flexray.config import Backend, EngineConfig, GenerationConfig, MethodConfig
+from flexray.config.versions import check_flex
 from flexray.engine.fallback import BackendFallback
+from flexray.engine.generation import Generation
 from flexray.engine.model_runner import ModelRunner
 from flexray.engine.request import Request, group_by_prefix
 from flexray.engine.sampler import Sampler
 from flexray.engine.scheduler import Scheduler
 from flexray.engine.scheduler_config import plan_scheduler
 from flexray.engine.stats import EngineStats
-from flexray.engine.stopping import StopRule, make_stop_rule
+from flexray.engine.stopping_criteria import StopRule, make_stop_rule
 from flexray.masks.block_masks import BlockMaskCache
 from flexray.methods import Method, make_methods
 from flexray.models import llama
-from flexray.types import Backend, Generation, Prompt
+from flexray.prompts.prompt import Prompt
 
 NO_CONFIDENCES = "the prompt has no confidences to weigh its paraphrases by"
 

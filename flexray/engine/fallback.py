@@ -9,9 +9,9 @@ from collections.abc import Callable, Generator, Iterator
 
 import torch
 
+from flexray.config import Backend
 from flexray.engine.request import Request
 from flexray.engine.scheduler_config import SchedulerConfig
-from flexray.types import Backend
 
 BACKENDS: tuple[Backend, ...] = ("flex", "sdpa", "eager")
 """In the order in which one hands over to the next."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from flexray import faults
+from flexray.config import Backend
+from flexray.config import fault_injection as faults
 from flexray.engine.decode_inputs import DecodeInputs
 from flexray.engine.kv_cache import KVCache, blocks_for, to_device
 from flexray.engine.prefill_inputs import PrefillInputs, TokenStream, context_stream, requests_stream
@@ -22,7 +23,6 @@ from flexray.engine.sequence_table import SequenceTable
 from flexray.engine.stats import EngineStats
 from flexray.masks.block_masks import NO_BLOCKS, BlockMaskCache
 from flexray.models import llama
-from flexray.types import Backend
 
 MASK_CACHE_BYTES = 256 * 2**20
 COPIES_AT_ONCE = 256

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
+from flexray.config import Backend
 from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, BlockTable, KVCache, layout_blocks, to_device
 from flexray.engine.scheduler_config import SchedulerConfig
 from flexray.masks.block_masks import (
@@ -27,7 +28,6 @@ from flexray.masks.block_masks import (
 from flexray.masks.layout import CONTEXT_ID, SEGMENT_BITS, PackedPrompt
 from flexray.masks.visibility import QueryTables, make_biases, make_visible
 from flexray.models.attention import AttentionMetadata, make_dense_mask
-from flexray.types import Backend
 
 # The columns of a stream, int64: what a pass has to know of each token.
 ID, POSITION, VISIBLE, OWN, CAUSAL_INDEX, SLOT = range(6)

@@ -7,9 +7,10 @@ from collections.abc import Sequence as Listed
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flexray.config import Backend
 from flexray.masks.layout import AttentionScope, PackedPrompt, SharedPrefix, lay_out
 from flexray.methods import GREEDY, Fusion, Method, SamplingParams
-from flexray.types import Backend, Prompt
+from flexray.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
     from flexray.engine.kv_cache import BlockTable

@@ -12,9 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from flexray.config import EngineConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
+from flexray.errors import ConfigError
 from flexray.masks.block_masks import QUERY_TILE
 from flexray.models import llama
-from flexray.types import ConfigError
 
 MIN_DECODE_BUCKET = 8
 MIN_PREFILL_BUCKET = 2 * QUERY_TILE

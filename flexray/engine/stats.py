@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flexray.config import Backend
 from flexray.engine.fallback import BACKENDS
-from flexray.types import Backend
 
 
 @dataclass(slots=True)

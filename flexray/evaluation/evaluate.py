@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 
 from flexray import __version__
+from flexray.errors import OutputError, UserError
 from flexray.evaluation.bootstrap import Bootstrap, Estimate, estimate_mean
 from flexray.evaluation.lemmas import Lemmatizer, find_lemmatizer
 from flexray.evaluation.paired import Comparison, compare
@@ -18,7 +19,6 @@ from flexray.evaluation.paraphrases import ParaphraseSummary
 from flexray.evaluation.relations import RelationSummary, by_relation
 from flexray.evaluation.scores import METRICS, MethodScores, collect_scores
 from flexray.sink import OutputFolder, load_run, read_committed
-from flexray.types import OutputError, UserError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flexray.errors import OutputError
 from flexray.evaluation.bootstrap import Bootstrap, Interval
 from flexray.evaluation.scores import METRICS, MethodScores
-from flexray.types import OutputError
 
 
 @dataclass(frozen=True, slots=True)

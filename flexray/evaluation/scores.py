@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from flexray.errors import OutputError
 from flexray.evaluation.bootstrap import Floats
 from flexray.evaluation.lemmas import Lemmatizer, lemma_match
 from flexray.evaluation.paraphrases import ParaphraseTally
 from flexray.evaluation.tokens import first_word_match, token_f1
-from flexray.types import OutputError
 
 METRICS = ("exact_match", "f1", "lemma_match", "first_word_match")
 PROPORTIONS = frozenset(METRICS) - {"f1"}  # right or wrong

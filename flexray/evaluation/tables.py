@@ -11,12 +11,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from flexray.console.terminal import printable
 from flexray.evaluation.bootstrap import Estimate, Interval
 from flexray.evaluation.evaluate import Evaluation, MethodSummary
 from flexray.evaluation.paired import Comparison, Difference
 from flexray.evaluation.paraphrases import PositionAccuracy
 from flexray.evaluation.scores import METRICS
-from flexray.terminal import printable
 
 LOG_WIDTH = 120
 NAME_WIDTH = 32  # "attention/shared_context/restart"

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flexray.types import MAX_PARAPHRASES, Prompt
+from flexray.prompts.prompt import MAX_PARAPHRASES, Prompt
 
 SEGMENT_BITS = 12
 """A KV slot's segment id is `request << SEGMENT_BITS | segment`: unique in the pool. The context has its

@@ -17,7 +17,7 @@ from flexray.masks.layout import (
     lay_out,
 )
 from flexray.masks.visibility import KeyTables, QueryTables, dense_mask
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from flexray.config import MethodConfig
+from flexray.errors import ConfigError
 from flexray.methods.fused_attention import attention
 from flexray.methods.logits import average, maximum, weighted_average
 from flexray.methods.method import GREEDY, Answers, Fusion, Method, SamplingParams
 from flexray.methods.sampled import confidence, sampled
 from flexray.methods.single import most_confident, origin, per_prompt
-from flexray.types import ConfigError
 
 METHODS: dict[str, Callable[[MethodConfig], Method]] = {
     "attention": attention,

@@ -7,7 +7,7 @@ import math
 from flexray.config import MethodConfig
 from flexray.masks.layout import AttentionScope, SharedPrefix
 from flexray.methods.method import Method
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 
 
 def attention(config: MethodConfig) -> Method:

@@ -6,7 +6,7 @@ from flexray.config import MethodConfig
 from flexray.masks.layout import SharedPrefix
 from flexray.methods.method import Method
 from flexray.methods.single import each_alone
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 
 
 def average(config: MethodConfig) -> Method:

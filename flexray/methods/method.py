@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flexray.masks.layout import AttentionScope, SharedPrefix
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 
 Fusion = Literal["mean", "max"]
 """How the sequences of one answer choose each token together. mean: the best of the weighted mean of their

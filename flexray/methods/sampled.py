@@ -5,7 +5,7 @@ from __future__ import annotations
 from flexray.config import MethodConfig
 from flexray.masks.layout import AttentionScope, SharedPrefix
 from flexray.methods.method import GREEDY, Method, SamplingParams
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 
 
 def sampled(config: MethodConfig) -> Method:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 
+from flexray.config import Backend
 from flexray.masks.visibility import KeyTables, QueryTables, ScoreMod, dense_biases, dense_mask
-from flexray.types import Backend
 
 ATTENTION_NAME = "flexray"
 

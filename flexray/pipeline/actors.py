@@ -8,10 +8,11 @@ from typing import Any
 
 import ray.data
 
-from flexray.compat import calls_at_once
 from flexray.config import RunConfig
+from flexray.config.versions import calls_at_once
+from flexray.data.question import ShardSpec
+from flexray.errors import ConfigError
 from flexray.pipeline.nodes import Node, describe, describe_nodes
-from flexray.types import ConfigError, ShardSpec
 
 CALL_BATCHES = 8
 CALLS_AN_ACTOR = 4

@@ -13,17 +13,19 @@ from typing import Any
 
 import torch
 
-from flexray import faults
 from flexray.config import RunConfig
-from flexray.engine.checkpoint import load_model
+from flexray.config import fault_injection as faults
+from flexray.data.question import Question
 from flexray.engine.engine import Answers, Engine
 from flexray.engine.fallback import is_poisoned
+from flexray.engine.generation import Generation
 from flexray.engine.stats import EngineStats
-from flexray.engine.stopping import answer_text
+from flexray.engine.stopping_criteria import answer_text
+from flexray.models.checkpoint import load_model
 from flexray.pipeline.deaths import Attempt, Piece
 from flexray.pipeline.prepare import no_confidences
 from flexray.pipeline.shards import AnsweredShard, PreparedShard
-from flexray.types import Generation, Prompt, Question
+from flexray.prompts.prompt import Prompt
 
 Note = Callable[[Mapping[str, Piece]], None]
 

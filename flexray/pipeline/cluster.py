@@ -20,8 +20,8 @@ from ray.exceptions import AuthenticationError
 
 import flexray
 from flexray.config import RayConfig, RunConfig
+from flexray.errors import ConfigError
 from flexray.pipeline.token import refusal
-from flexray.types import ConfigError
 
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 KNOCK_SECONDS = 10

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from flexray.types import UserError
+from flexray.errors import UserError
 
 TOLD = (UserError, OSError)
 """What ends a run with its message alone. Any other error is a bug, which Ray raises."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from ray.util import metrics as ray_metrics
 
-from flexray.logs import RunLabel
+from flexray.console.log import RunLabel
 from flexray.pipeline.shards import AnsweredShard, PreparedShard
 
 RUN_LABELS = ("run", "dataset")

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from flexray.config import RunConfig
 from flexray.data import read_shard
-from flexray.engine.checkpoint import check_checkpoint, load_tokenizer
+from flexray.data.question import Question, ShardSpec
+from flexray.errors import RowFault
+from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.pipeline.shards import PreparedShard
 from flexray.prompts import PromptBuilder
-from flexray.types import Prompt, Question, RowFault, ShardSpec
+from flexray.prompts.prompt import Prompt
 
 
 def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | None = None) -> PreparedShard:

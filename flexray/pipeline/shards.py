@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flexray.types import Generation, Prompt, Question, ShardSpec
+from flexray.data.question import Question, ShardSpec
+from flexray.engine.generation import Generation
+from flexray.prompts.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)

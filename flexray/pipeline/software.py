@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flexray.compat import check_flex, check_versions
 from flexray.config import RunConfig
+from flexray.config.versions import check_flex, check_versions
 from flexray.pipeline.cluster import is_for_a_cluster
 
 

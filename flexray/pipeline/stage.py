@@ -15,7 +15,7 @@ import numpy as np
 import ray
 
 from flexray.config import RunConfig
-from flexray.logs import RunLabel
+from flexray.console.log import RunLabel
 from flexray.pipeline.actors import Pace
 from flexray.pipeline.deaths import Attempt, Piece
 from flexray.pipeline.failure import Failure, or_failure

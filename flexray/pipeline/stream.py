@@ -11,7 +11,8 @@ import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flexray.config import RunConfig
-from flexray.logs import RunLabel, start_logging
+from flexray.console.log import RunLabel, start_logging
+from flexray.data.question import ShardSpec
 from flexray.pipeline.actors import (
     COMMIT_CPUS,
     PREPARE_CPUS,
@@ -28,7 +29,6 @@ from flexray.pipeline.prepare import prepare_shard
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.stage import AnswerStage
 from flexray.pipeline.watch import WatchedCommit
-from flexray.types import ShardSpec
 
 COMPILE_SECONDS = 1800
 """How long Ray waits for a sign of life: the first shard compiles kernels."""

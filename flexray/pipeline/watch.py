@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from flexray.logs import Log, RunLabel, start_logging
+from flexray.console.log import Log, RunLabel, start_logging
 from flexray.pipeline.deaths import Attempt
 from flexray.pipeline.metrics import Metrics, RowCounts
 from flexray.pipeline.shards import AnsweredShard, PreparedShard

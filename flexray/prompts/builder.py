@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
+from flexray.data.question import Question
+from flexray.errors import ConfigError, RowFault
 from flexray.prompts.bos import find_bos
 from flexray.prompts.chat import split_template
 from flexray.prompts.encoding import Piece, TextEncoder
 from flexray.prompts.frame import make_frame
-from flexray.types import MAX_PARAPHRASES, ConfigError, Prompt, Question, RowFault
+from flexray.prompts.prompt import MAX_PARAPHRASES, Prompt
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase

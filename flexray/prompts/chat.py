@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from flexray.errors import ConfigError
 from flexray.prompts.encoding import Piece
 from flexray.prompts.rendering import LimitExceeded, RenderingError, render_apart
-from flexray.types import ConfigError
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from flexray.explain import Explanation
-from flexray.explain.explanation import Answer, Committed, Segment
+from flexray.report.explain import Explanation
+from flexray.report.explain.explanation import Answer, Committed, Segment
 from flexray.report.regions import one_line
 
 MAX_SHOWN = 5  # steps, or accepted answers, that are named one by one

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from flexray.explain import Explanation
-from flexray.explain.explanation import Answer, Branch, Segment, Step
+from flexray.report.explain import Explanation
+from flexray.report.explain.explanation import Answer, Branch, Segment, Step
 from flexray.report.explanation_facts import facts_of, own_segments, percent, positions_of
 from flexray.report.html import fill_page
 from flexray.report.regions import one_line, region_colours

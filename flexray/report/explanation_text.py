@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flexray.explain import Explanation
-from flexray.explain.explanation import Answer, Branch, Step
+from flexray.console.terminal import printable
+from flexray.report.explain import Explanation
+from flexray.report.explain.explanation import Answer, Branch, Step
 from flexray.report.explanation_facts import facts_of, own_segments, percent, positions_of
 from flexray.report.regions import is_context, one_line, region_colours
-from flexray.terminal import printable
 
 WIDTH = 100
 MAX_ANSWERS = 10  # shown in full

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from flexray.terminal import printable
+from flexray.console.terminal import printable
 
 ASSETS = Path(__file__).parent / "assets"
 

@@ -12,8 +12,8 @@ from rich import progress
 from rich.console import Console
 from rich.text import Text
 
-from flexray.progress import CommittedShard, Lines, Progress, Say, Tracker
-from flexray.terminal import duration, printable
+from flexray.console.progress import CommittedShard, Lines, Progress, Say, Tracker
+from flexray.console.terminal import duration, printable
 
 
 @contextlib.contextmanager

@@ -7,19 +7,19 @@ from pathlib import Path
 from rich.console import Console
 
 from flexray.config import MethodConfig, RunConfig
+from flexray.console.terminal import printable
 from flexray.data import with_few_shots
-from flexray.engine.checkpoint import load_tokenizer
-from flexray.engine.stopping import token_text
-from flexray.explain.rows import choose_method, find_row
-from flexray.explain.stream import make_stream
+from flexray.engine.stopping_criteria import token_text
 from flexray.masks.picture import MaskPicture, draw_mask
 from flexray.methods import make_methods
+from flexray.models.checkpoint import load_tokenizer
+from flexray.prompts.prompt import Prompt
+from flexray.report.explain.rows import choose_method, find_row
+from flexray.report.explain.stream import make_stream
 from flexray.report.mask_html import mask_page
 from flexray.report.mask_picture import render_mask_text
 from flexray.report.mask_png import save_mask_png
 from flexray.report.saving import writing
-from flexray.terminal import printable
-from flexray.types import Prompt
 
 
 def show_row_mask(

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from flexray.types import OutputError
+from flexray.errors import OutputError
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flexray.console.terminal import printable
 from flexray.evaluation.accuracy import MethodAccuracy
-from flexray.terminal import printable
 
 MAX_SHARDS = 20
 MAX_REASONS = 10

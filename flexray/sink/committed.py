@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from flexray.errors import OutputError
 from flexray.sink.damage import REPAIR_SHARD, DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.manifests import find_manifests
 from flexray.sink.records import DATA_FOLDER, Manifest, keys_digest
 from flexray.sink.rows import from_parquet, keys_of, schema_fault
 from flexray.sink.run import load_run
-from flexray.types import OutputError
 
 _SHOWN = 3  # of the lost files
 

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from flexray.faults import reach
+from flexray.config.fault_injection import reach
+from flexray.errors import OutputError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.manifests import READERS, Found, compact_name, list_manifests, read_files
 from flexray.sink.records import Manifest
-from flexray.types import OutputError
 
 MAX_SINGLE_MANIFESTS = 1_000
 MAX_COMPACT_FILES = 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from flexray.types import OutputError
+from flexray.errors import OutputError
 
 DamageKind = Literal[
     "run_record_missing",

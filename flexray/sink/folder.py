@@ -8,9 +8,9 @@ from uuid import uuid4
 
 from fsspec.implementations.local import LocalFileSystem
 
-from flexray.faults import reach
+from flexray.config.fault_injection import reach
+from flexray.errors import OutputError
 from flexray.storage import StorageError, connect, describe, patiently, scrub, translate, write_file
-from flexray.types import OutputError
 
 # Stores without folders: a file's name may hold slashes, and making a "folder" could make a bucket.
 _FLAT_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}

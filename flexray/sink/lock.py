@@ -27,10 +27,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from flexray.errors import OutputError
 from flexray.sink.exclusive import create
 from flexray.sink.folder import OutputFolder
 from flexray.sink.owner import Owner
-from flexray.types import OutputError
 
 BEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 60.0

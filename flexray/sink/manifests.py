@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from flexray.errors import OutputError
 from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.records import MANIFEST_FOLDER, SHARD_ID, Manifest, manifest_name
-from flexray.types import OutputError
 
 READERS = 16  # files read at once: object stores answer slowly, but many at a time
 _LISTINGS = 5  # how often a reader follows a folder that is being compacted

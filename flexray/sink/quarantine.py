@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from flexray import __version__
-from flexray.faults import reach
+from flexray.config.fault_injection import reach
 from flexray.sink.folder import OutputFolder
 from flexray.sink.records import QUARANTINE_FOLDER
 from flexray.sink.report import Finding

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from flexray.errors import OutputError
 from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.manifests import find_manifests, is_manifest_file
@@ -23,7 +24,6 @@ from flexray.sink.records import (
 )
 from flexray.sink.report import Finding
 from flexray.sink.rows import expected_keys, from_parquet
-from flexray.types import OutputError
 
 ELSE = "Use another output folder, or start afresh with --fresh (make: FRESH=1)."
 

@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from flexray.faults import reach
+from flexray.config.fault_injection import reach
+from flexray.errors import OutputError
 from flexray.sink.compaction import replace_manifest_files
 from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
@@ -17,7 +18,6 @@ from flexray.sink.records import DATA_FOLDER, Manifest, shard_of_data_file
 from flexray.sink.report import VerifyReport
 from flexray.sink.run import load_run
 from flexray.sink.verify import examine
-from flexray.types import OutputError
 
 ORPHAN_SECONDS = 3600.0  # a younger one may be the data file of a commit that is just being made
 

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from flexray.engine.generation import FinishReason
 from flexray.sink.differences import differences
 from flexray.sink.records import Accounting
-from flexray.types import ROW_SCHEMA, FinishReason
+from flexray.sink.schema import ROW_SCHEMA
 
 
 def to_parquet(table: pa.Table) -> bytes:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from flexray.data.question import ShardSpec
+from flexray.errors import OutputError
 from flexray.sink.damage import DamageError
 from flexray.sink.differences import differences
 from flexray.sink.folder import OutputFolder, is_leftover, is_systems
@@ -28,8 +30,8 @@ from flexray.sink.records import (
 )
 from flexray.sink.remains import ELSE, Remains, are_of_this_run, keep_damaged_record
 from flexray.sink.rows import columns_of
+from flexray.sink.schema import ROW_SCHEMA
 from flexray.storage import scrub
-from flexray.types import ROW_SCHEMA, OutputError, ShardSpec
 
 
 class NoRunError(OutputError):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from flexray.errors import OutputError
 from flexray.sink.committed import load_shard
 from flexray.sink.damage import DamageError
 from flexray.sink.differences import differences
@@ -27,7 +28,6 @@ from flexray.sink.report import VerifyReport
 from flexray.sink.rows import account, accounting_faults, keys_of, row_faults
 from flexray.sink.run import load_run
 from flexray.sink.tally import Key, Tally
-from flexray.types import OutputError
 
 _AT_ONCE = 256  # shards that are being read: what is read must not pile up before it is counted
 

@@ -22,9 +22,9 @@ from fsspec.core import split_protocol, url_to_fs
 from fsspec.registry import known_implementations
 from fsspec.spec import AbstractFileSystem
 
+from flexray.errors import ConfigError, UserError
 from flexray.storage.reasons import PASSING, describe, hide, translate, understand
 from flexray.storage.scrub import scrub
-from flexray.types import ConfigError, UserError
 
 PATIENCE_VARIABLE = "FLEXRAY_STORAGE_PATIENCE"
 """Seconds for which an operation that fails in a passing way is begun again; 0: never."""

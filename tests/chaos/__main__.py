@@ -22,7 +22,7 @@ os.environ.pop("RAY_ADDRESS", None)
 
 from transformers.utils.logging import disable_progress_bar
 
-from flexray.engine.checkpoint import load_tokenizer
+from flexray.models.checkpoint import load_tokenizer
 from tests.chaos.cluster import LossyCluster
 from tests.chaos.kills import KINDS, Kill, draw
 from tests.chaos.trial import SHARDS, Outcome, Trial, answer_undisturbed

@@ -14,7 +14,7 @@ from typing import Any, Self
 import psutil
 from ray.cluster_utils import Cluster
 
-from flexray.faults import VARIABLE
+from flexray.config.fault_injection import VARIABLE
 from tests.ray.jobs import kill
 
 OBJECT_STORE = 80 * 2**20

@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from flexray.config import parse_config
+from flexray.errors import OutputError
 from flexray.sink import OutputFolder, read_committed, verify
-from flexray.types import OutputError
 from tests.chaos.cluster import LossyCluster
 from tests.chaos.kills import Kill
 from tests.ray.jobs import flexray_command, make_tree, manifests, question, write, write_config

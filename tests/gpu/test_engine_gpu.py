@@ -14,9 +14,9 @@ from flexray.config import (
     PromptConfig,
 )
 from flexray.data import read_shard, scan
-from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
 from flexray.methods import SamplingParams
+from flexray.models.checkpoint import load_model
 from flexray.prompts import PromptBuilder
 from tests import oracles
 from tests.conftest import PROJECT

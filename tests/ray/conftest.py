@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from flexray import faults
-from flexray.run import run
+from flexray.config import fault_injection as faults
+from flexray.runs.run import run
 from tests.ray.jobs import make_config, make_tree, question, write
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from flexray.cli import app
 from flexray.config import RunConfig, parse_config
-from flexray.faults import VARIABLE
+from flexray.config.fault_injection import VARIABLE
 from flexray.sink import OutputFolder, read_committed, verify
 
 NAMES = ["France", "Japan", "Peru", "Norway", "Kenya", "Chile", "India", "Egypt", "Cuba", "Nepal"]

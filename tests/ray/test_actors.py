@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flexray.run import run
+from flexray.runs.run import run
 from tests.ray.jobs import assert_whole, make_config, manifests, question, write
 
 ROWS = 32

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from flexray.run import run
-from flexray.types import ROW_SCHEMA
+from flexray.runs.run import run
+from flexray.sink.schema import ROW_SCHEMA
 from tests.ray.jobs import assert_whole, make_config, question, rows_of
 
 RECORDS: list[Any] = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flexray.run import run
+from flexray.runs.run import run
 from tests.ray.jobs import assert_whole, make_config, question, rows_of, write
 
 

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from flexray.run import run
+from flexray.runs.run import run
 from flexray.sink import OutputFolder, read_committed
-from flexray.types import ROW_SCHEMA
+from flexray.sink.schema import ROW_SCHEMA
 from tests.ray.jobs import assert_whole, make_config, question, rows_of, write
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from flexray.run import run
+from flexray.runs.run import run
 from tests.ray.jobs import (
     assert_whole,
     flexray_command,

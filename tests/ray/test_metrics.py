@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from flexray.logs import start_logging
+from flexray.console.log import start_logging
 from flexray.pipeline.metrics import METRICS
 from flexray.sink import Manifest, OutputFolder, committed_shards, load_run
 from tests.ray.jobs import flexray_here, make_tree, question, write, write_config

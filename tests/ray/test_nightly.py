@@ -14,7 +14,7 @@ import pytest
 import ray
 import yaml
 
-from flexray.nightly import Night, nightly
+from flexray.runs.nightly import Night, nightly
 from flexray.sink import OutputFolder, hold
 from tests.ray.jobs import assert_whole, make_tree, manifests, question, rows_of, write
 

@@ -1,6 +1,6 @@
 """What is committed is said when it is; on one CPU a run has room for all that it does."""
 
-from flexray.run import run
+from flexray.runs.run import run
 from tests.ray.jobs import (
     assert_whole,
     flexray_run,

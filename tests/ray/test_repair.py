@@ -3,7 +3,7 @@
 import json
 
 from flexray.config import parse_config
-from flexray.run import run
+from flexray.runs.run import run
 from flexray.sink import OutputFolder, repair, verify
 from tests.ray.jobs import assert_whole, manifests, rows_of
 

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from flexray.config import parse_config
-from flexray.run import run
-from flexray.types import OutputError
+from flexray.errors import OutputError
+from flexray.runs.run import run
 from tests.ray.jobs import (
     assert_whole,
     contents,
@@ -32,7 +32,7 @@ def answers(output):
 
 def test_a_second_start_has_nothing_to_do_and_asks_for_no_ray(again, output, tmp_path, monkeypatch):
     before = contents(output)
-    monkeypatch.setattr("flexray.run.connect", lambda config: pytest.fail("no Ray is needed"))
+    monkeypatch.setattr("flexray.runs.run.connect", lambda config: pytest.fail("no Ray is needed"))
     code, said, errors = flexray_here("run", "--config", write_config(tmp_path, again))
     assert code == 0, errors
     assert "everything is committed: nothing to do" in said

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from flexray.config import parse_config
-from flexray.retry import retry_errors
+from flexray.errors import OutputError
+from flexray.runs.retry_errors import retry_errors
 from flexray.sink import OutputFolder, read_committed, verify
-from flexray.types import OutputError
 from tests.ray.jobs import contents, flexray_here, make_tree, manifests, question, write, write_config
 
 ROWS = 7  # in shards of three
@@ -97,7 +97,7 @@ def test_the_error_rows_are_answered_and_nothing_else_changes(faulty, inject, fa
 
 def test_a_run_without_error_rows_is_left_alone_and_asks_for_no_ray(again, output, tmp_path, monkeypatch):
     before = contents(output)
-    monkeypatch.setattr("flexray.run.connect", lambda config: pytest.fail("no Ray is needed"))
+    monkeypatch.setattr("flexray.runs.run.connect", lambda config: pytest.fail("no Ray is needed"))
     config = write_config(tmp_path, again)
     assert flexray("retry-errors", config)[-1] == "retried=0 answered=0 still_errors=0"
     assert contents(output) == before

@@ -20,7 +20,7 @@ import yaml
 
 from flexray.config import parse_config
 from flexray.data import scan
-from flexray.nightly import DIGITS
+from flexray.runs.nightly import DIGITS
 from tests.conftest import PROJECT
 from tests.ray.jobs import assert_whole, contents, kill, make_tree, question, write, write_config
 

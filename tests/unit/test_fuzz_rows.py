@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, given, settings
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig, RunConfig, parse_config
 from flexray.data import read_shard, scan
+from flexray.data.question import Question
+from flexray.errors import DataError, RowFault
 from flexray.methods import make_methods
 from flexray.pipeline.answer import Answerer
 from flexray.pipeline.prepare import PreparedShard, prepare_shard
 from flexray.prompts import PromptBuilder
-from flexray.run import Commit
+from flexray.runs.run import Commit
 from flexray.sink import OutputFolder, read_committed, start_run, verify
-from flexray.types import DataError, Question, RowFault
 from tests.nasty_rows import FIELDS, NastyFile, good_record, json_files, parquet_files
 
 PROMPT: dict[str, Any] = {

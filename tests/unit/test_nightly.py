@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flexray.nightly import find_recipes
+from flexray.runs.nightly import find_recipes
 
 
 def test_a_folder_stands_for_its_recipes_but_not_for_hidden_ones(tmp_path: Path) -> None:

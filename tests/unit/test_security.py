@@ -17,8 +17,8 @@ import flexray
 from flexray.cli import app
 from flexray.config import DataConfig, load_config, parse_config
 from flexray.data import read_shard, scan
+from flexray.errors import ConfigError, DataError, RowFault
 from flexray.report import print_summary
-from flexray.types import ConfigError, DataError, RowFault
 
 SOURCES = Path(flexray.__file__).parent
 RUNS_CODE = {

@@ -11,7 +11,7 @@ import pytest
 
 from flexray.config import parse_config
 from flexray.data import read_shard, scan
-from flexray.types import DataError
+from flexray.errors import DataError
 
 FORMATS = ["parquet", "arrow"]
 GOOD = {"id": pa.array(["a"]), "paraphrases": pa.array([["x"]]), "answers": pa.array([["y"]])}

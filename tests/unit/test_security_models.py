@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flexray.engine.checkpoint import check_checkpoint, load_model, load_tokenizer
-from flexray.types import ModelError
+from flexray.errors import ModelError
+from flexray.models.checkpoint import check_checkpoint, load_model, load_tokenizer
 
 
 class Payload:

@@ -6,7 +6,7 @@ To add one, `newqa`:
    record as a row: the values, the `Fields` that say where they stand, and `Fault`s for what cannot be
    used. See `webqa.py`, and `kind.Kind` for what is asked of them.
 2. An entry in KINDS below.
-3. Its name in `DatasetKind` in flexray/data_config.py; there also in WITHOUT_PARAPHRASES or FROM_TEMPLATES
+3. Its name in `DatasetKind` in flexray/config/data.py; there also in WITHOUT_PARAPHRASES or FROM_TEMPLATES
    if it belongs there.
 
 Formats, shards, ids, checks and joined paraphrases are as for all others. What `adapt` gives goes into the
@@ -17,13 +17,13 @@ and `myriadlama.py`.
 
 from collections.abc import Callable
 
+from flexray.config.data import DataConfig, DatasetKind
 from flexray.data.kinds.kind import Kind
 from flexray.data.kinds.myriadlama import open_myriadlama
 from flexray.data.kinds.pararel import ParaRel
 from flexray.data.kinds.records import Records
 from flexray.data.kinds.triviaqa import TriviaQA
 from flexray.data.kinds.webqa import WebQuestions
-from flexray.data_config import DataConfig, DatasetKind
 
 KINDS: dict[DatasetKind, Callable[[DataConfig], Kind]] = {
     "records": Records,

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
+from flexray.config.data import Fields
 from flexray.data.gather import Gathering
 from flexray.data.identity import text_problem
 from flexray.data.records import MISSING, Fault, Record, json_type, lookup
 from flexray.data.wanted import Wanted
-from flexray.data_config import Fields
 
 
 class Kind(ABC):

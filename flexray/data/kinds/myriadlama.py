@@ -18,13 +18,13 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
+from flexray.config.data import DataConfig, Fields
 from flexray.data.gather import PARTS, Gathering
 from flexray.data.kinds.kind import Checked, Kind, distinct, found
 from flexray.data.kinds.templates import Template, Templates, ask, in_order, masked, slots_problem
 from flexray.data.records import MISSING, Fault, Record
 from flexray.data.side_files import Versions, faulty, find_versions, in_side_file, read_whole
 from flexray.data.wanted import Wanted
-from flexray.data_config import DataConfig, Fields
 
 _OBJECTS = ("obj_ent", "obj_ents", "obj_exps", "obj_aliases")
 _SUBJECTS = ("sub_ent", "sub_exps")

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+from flexray.config.data import DataConfig, Fields
 from flexray.data.identity import short_digest
 from flexray.data.kinds.kind import Checked, Kind
 from flexray.data.kinds.templates import Template, Templates, ask, completion, masked, slots_problem
 from flexray.data.records import MISSING, Fault, Record, canonical
 from flexray.data.side_files import Versions, find_versions, in_side_file, read_whole
 from flexray.data.wanted import Wanted
-from flexray.data_config import DataConfig, Fields
 
 _FIELDS = Fields(id="uuid", answers="obj_label", relation="relation", num_manual="num_manual")
 _PATTERNS = Wanted((("pattern",),), named="data.template_files", kind="pararel")

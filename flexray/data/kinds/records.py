@@ -6,10 +6,10 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from flexray.config.data import DataConfig
 from flexray.data.kinds.kind import Kind
 from flexray.data.records import Record, lookup
 from flexray.data.wanted import of_fields
-from flexray.data_config import DataConfig
 
 
 class Records(Kind):

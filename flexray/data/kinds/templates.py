@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from flexray.config.data import DataConfig
 from flexray.data.records import Fault
-from flexray.data_config import DataConfig
 from flexray.storage import scrub
 
 MASK = "[MASK]"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from flexray.config.data import DataConfig, Fields
 from flexray.data.kinds.kind import Checked, Kind, distinct, found
 from flexray.data.records import MISSING, Record
 from flexray.data.wanted import Wanted
-from flexray.data_config import DataConfig, Fields
 
 _HIDDEN = "<unk>"
 

@@ -5,11 +5,11 @@ The latter has no ids (the url is that of a topic): the id is the beginning of t
 
 from __future__ import annotations
 
+from flexray.config.data import DataConfig, Fields
 from flexray.data.identity import short_digest
 from flexray.data.kinds.kind import Checked, Kind
 from flexray.data.records import Record
 from flexray.data.wanted import Wanted
-from flexray.data_config import DataConfig, Fields
 
 _OF_QUESTION = "id (made from the question)"
 _WITH_ID = Fields(id="qId", question="qText", paraphrases=None, num_manual="num_manual")

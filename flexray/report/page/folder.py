@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from flexray.errors import OutputError
 from flexray.sink import DamageError, Manifest, OutputFolder, RunRecord, load_run
 from flexray.sink.committed import load_shard
 from flexray.sink.lock import is_lock
 from flexray.sink.manifests import find_manifests
 from flexray.sink.owner import Owner
-from flexray.types import OutputError
 
 
 @dataclass

@@ -7,6 +7,7 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 from flexray import __version__
+from flexray.console.terminal import printable
 from flexray.report.html import fill
 from flexray.report.page import text
 from flexray.report.page.facts import Facts, gather
@@ -14,7 +15,6 @@ from flexray.report.saving import writing
 from flexray.sink import OutputFolder
 from flexray.sink.run import utc_now
 from flexray.storage import scrub
-from flexray.terminal import printable
 
 _ASSETS = Path(__file__).parent / "assets"
 

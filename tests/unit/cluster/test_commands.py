@@ -12,8 +12,8 @@ import typer
 from ray.scripts.scripts import cli as ray_cli
 
 from flexray.cli import app
-from flexray.nightly import find_recipes
-from flexray.types import ConfigError
+from flexray.errors import ConfigError
+from flexray.runs.nightly import find_recipes
 from tests.conftest import PROJECT
 from tests.unit.cluster.manifests import CLUSTER, load, submitter
 

@@ -13,7 +13,7 @@ import pytest
 
 from flexray.config import DataConfig, parse_config
 from flexray.data import read_shard, scan
-from flexray.types import Question
+from flexray.data.question import Question
 
 
 def record(i: int, **changes: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from flexray.config import FewShot, RunConfig, parse_config
 from flexray.data import with_few_shots
 from flexray.data.few_shots import choose_few_shots
-from flexray.types import ConfigError, DataError
+from flexray.errors import ConfigError, DataError
 from tests.unit.data.conftest import record, write
 
 

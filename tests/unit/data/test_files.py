@@ -8,7 +8,7 @@ import pytest
 
 from flexray.data import list_files, scan
 from flexray.data.files import SourceFile, _format
-from flexray.types import DataError
+from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 
 

@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from flexray.data import list_files, read_shard, scan
-from flexray.types import DataError
+from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 
 ROWS = [record(i) for i in range(25)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flexray.config import DataConfig
 from flexray.data import read_shard, scan
-from flexray.types import DataError
+from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 
 WEBQA = [{"qId": f"w{i}", "qText": f"who is {i}?", "answers": [f"a{i}"]} for i in range(4)]

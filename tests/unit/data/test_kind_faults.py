@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from flexray.config import DataConfig
 from flexray.data import scan
-from flexray.types import DataError, Question
+from flexray.data.question import Question
+from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, write
 from tests.unit.data.published import (
     HUB_MYRIAD,

@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 import pytest
 
+from flexray.config.data import DatasetKind
 from flexray.data import scan
 from flexray.data.kinds import KINDS
-from flexray.data_config import DatasetKind
-from flexray.types import DataError
+from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, write
 from tests.unit.data.published import FORMATS, HUB_WEBQA, TRIVIAQA, WEBQA
 

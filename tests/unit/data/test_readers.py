@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flexray.data import read_shard, scan
-from flexray.types import DataError
+from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 
 FORMATS = ["jsonl", "json", "parquet"]

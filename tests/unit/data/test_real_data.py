@@ -7,7 +7,7 @@ import pytest
 
 from flexray.config import FewShot, parse_config
 from flexray.data.few_shots import choose_few_shots
-from flexray.types import Question
+from flexray.data.question import Question
 from tests.conftest import DATA
 from tests.unit.data.conftest import data_config, read_all
 

@@ -8,7 +8,7 @@ import pytest
 from s3fs import S3FileSystem
 
 from flexray.data import read_shard, scan
-from flexray.types import DataError
+from flexray.errors import DataError
 from tests.faulty_s3 import FaultyS3, answer, cut_response
 from tests.s3 import SECRET
 from tests.unit.data.conftest import data_config, read_all, record, write

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from flexray.data import scan
-from flexray.types import DataError
+from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexray.types import Question
+from flexray.data.question import Question
 from tests.unit.data.conftest import data_config, read_all, record, write
 
 Only = Callable[..., Question]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from flexray.config import MethodConfig
+from flexray.config.fault_injection import VARIABLE
 from flexray.engine.fallback import FAULTS_ALLOWED
-from flexray.faults import VARIABLE
 from tests.expected import oracle_answers, tokens
 
 NO_KERNEL = "raise:NotImplementedError"

@@ -8,7 +8,7 @@ import torch
 
 from flexray.engine.kv_cache import BLOCK_SIZE, FREE_ID, PADDING_ID, KVCache, blocks_for, layout_blocks
 from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, SEGMENT_BITS, AttentionScope, SharedPrefix, lay_out
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 
 BLOCKS = 24
 ALL_OF_IT, SHARED = (AttentionScope(),), SharedPrefix()

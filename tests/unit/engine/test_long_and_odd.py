@@ -7,12 +7,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from flexray.compat import rope_arguments
 from flexray.config import GenerationConfig, MethodConfig
+from flexray.config.versions import rope_arguments
 from flexray.engine.kv_cache import BLOCK_SIZE
 from flexray.engine.scheduler_config import slot_bytes
+from flexray.errors import RowFault
 from flexray.prompts import PromptBuilder
-from flexray.types import Prompt, RowFault
+from flexray.prompts.prompt import Prompt
 from tests import oracles
 from tests.expected import oracle_answers, tokens
 from tests.random_models import VOCAB
@@ -152,7 +153,7 @@ def test_a_row_is_refused_with_its_numbers_if_it_needs_one_block_more_than_the_m
 
 def test_a_prompt_beyond_the_models_positions_is_refused_with_its_numbers(tokenizer, smollm2):
     from flexray.config import PromptConfig
-    from flexray.engine.checkpoint import check_checkpoint
+    from flexray.models.checkpoint import check_checkpoint
 
     positions = check_checkpoint(smollm2).max_position_embeddings
     generation = GenerationConfig(max_new_tokens=16)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flexray.engine.model_digest import checkpoint_digest
+from flexray.models.digest import checkpoint_digest
 
 
 @pytest.mark.parametrize(

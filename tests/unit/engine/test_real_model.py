@@ -19,10 +19,10 @@ from flexray.config import (
     MethodConfig,
     PromptConfig,
 )
+from flexray.config.data import Fields
 from flexray.data import read_shard, scan
-from flexray.data_config import Fields
-from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
+from flexray.models.checkpoint import load_model
 from flexray.prompts import PromptBuilder
 from tests import oracles
 from tests.conftest import DATA, PROJECT

@@ -12,7 +12,7 @@ from flexray.engine.scheduler_config import (
     scheduler_config_for,
     slot_bytes,
 )
-from flexray.types import ConfigError
+from flexray.errors import ConfigError
 
 GIB = 2**30
 

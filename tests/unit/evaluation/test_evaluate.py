@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from flexray.cli import app
+from flexray.errors import OutputError, UserError
 from flexray.evaluation import Bootstrap, accuracy_by_method, evaluate
 from flexray.sink import OutputFolder, read_committed
-from flexray.types import OutputError, UserError
 from tests.unit.evaluation.builders import answered, commit_run, failed
 
 FEW = Bootstrap(resamples=100)

@@ -2,12 +2,13 @@
 
 import pytest
 
+from flexray.data.question import Question, ShardSpec
+from flexray.engine.generation import Generation
 from flexray.evaluation import to_table
 from flexray.masks.layout import SharedPrefix
 from flexray.methods import METHODS, Method
 from flexray.methods.single import each_alone
 from flexray.pipeline.shards import AnsweredShard
-from flexray.types import Generation, Question, ShardSpec
 
 SPEC = ShardSpec(shard_id="d-test-000000", file="a.jsonl", format="jsonl", first_row=1, num_rows=1)
 QUESTION = Question(

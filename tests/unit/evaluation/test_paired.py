@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flexray.errors import OutputError
 from flexray.evaluation.bootstrap import Bootstrap
 from flexray.evaluation.paired import Comparison, compare, mcnemar_p
 from flexray.evaluation.tokens import token_f1
-from flexray.types import OutputError
 from tests.unit.evaluation.builders import answered, failed, scores_of
 
 FEW = Bootstrap(resamples=100)

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from flexray.errors import OutputError
 from flexray.evaluation.bootstrap import Bootstrap
 from flexray.evaluation.lemmas import PLAIN_TOKENS
 from flexray.evaluation.scores import COLUMNS, collect_scores
-from flexray.types import OutputError
 from tests.unit.evaluation.builders import answered, failed, scores_of, table
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from flexray.masks.layout import ALL_PARAPHRASES, FIRST_ANSWER, AttentionScope, SharedPrefix, lay_out
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 
 PROMPT = Prompt(context=(10, 11), segments=((1,), (2, 3)), cue=(9, 8))
 PREFIXES = {

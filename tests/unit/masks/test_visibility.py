@@ -14,7 +14,7 @@ from flexray.masks.visibility import (
     make_biases,
     make_visible,
 )
-from flexray.types import Prompt
+from flexray.prompts.prompt import Prompt
 from tests import oracles
 
 LAYOUTS = ["shared_context", "full_prompt"]

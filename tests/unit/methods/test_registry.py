@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from flexray.config import MethodConfig, load_config, parse_config
+from flexray.errors import ConfigError
 from flexray.methods import METHODS, make_methods
-from flexray.types import ConfigError
 
 RECIPE = {"output": "out", "data": {"name": "qa", "files": "a.jsonl"}, "model": {"path": "m"}}
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from flexray.compat import rope_arguments
+from flexray.config.versions import rope_arguments
 from flexray.engine.kv_cache import KVCache
 from flexray.engine.prefill_inputs import PrefillInputs, context_stream
 from flexray.masks.block_masks import BlockMaskCache

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import ray.data
 
+from flexray.errors import ConfigError
 from flexray.pipeline.actors import Pace, actor_arguments, let_pools_grow, settle_actors, shards_a_call
 from flexray.pipeline.nodes import Node
-from flexray.types import ConfigError
 from tests.ray.jobs import make_config
 
 

@@ -4,8 +4,8 @@ import pytest
 import ray
 
 from flexray.config import RayConfig
+from flexray.errors import ConfigError
 from flexray.pipeline import connect
-from flexray.types import ConfigError
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])

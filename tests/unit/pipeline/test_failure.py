@@ -5,10 +5,10 @@ import traceback
 
 import pytest
 
+from flexray.errors import DataError, UserError
 from flexray.pipeline.failure import Failure, or_failure
 from flexray.sink.damage import DamageError
 from flexray.storage.reasons import StorageError
-from flexray.types import DataError, UserError
 
 
 class StubbornError(OSError):

@@ -5,10 +5,10 @@ from importlib import metadata
 import pytest
 import torch
 
-from flexray.job import plan_job
+from flexray.errors import ConfigError
 from flexray.pipeline.software import check_software, is_on_cpu
+from flexray.runs.job import plan_job
 from flexray.sink import OutputFolder
-from flexray.types import ConfigError
 
 
 @pytest.fixture

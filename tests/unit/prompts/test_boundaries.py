@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexray.config import PromptConfig
+from flexray.config.recipe import read_recipe
 from flexray.prompts.encoding import boundaries
-from flexray.recipe import read_recipe
 from tests.unit.prompts.test_builder import question
 from tests.unit.prompts.test_special_tokens import make_builder
 from tests.unit.prompts.tokenizers import KINDS, save_tokenizer

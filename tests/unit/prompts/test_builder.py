@@ -3,8 +3,10 @@
 import pytest
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
+from flexray.data.question import Question
+from flexray.errors import RowFault
 from flexray.prompts import PromptBuilder
-from flexray.types import MAX_PARAPHRASES, Question, RowFault
+from flexray.prompts.prompt import MAX_PARAPHRASES
 
 BOS = 1  # of SmolLM2
 IM_END = 2

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig, RunConfig, parse_config
-from flexray.engine.checkpoint import load_model
 from flexray.engine.engine import Engine
-from flexray.engine.stopping import answer_text
-from flexray.types import ConfigError, Prompt
+from flexray.engine.stopping_criteria import answer_text
+from flexray.errors import ConfigError
+from flexray.models.checkpoint import load_model
+from flexray.prompts.prompt import Prompt
 from tests.unit.prompts.test_special_tokens import (
     CHARACTERS,
     build_prompt,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from flexray.errors import ConfigError
 from flexray.prompts.rendering import RenderingError, render_apart
-from flexray.types import ConfigError
 from tests.unit.prompts.test_chat import TURNS, build, with_template
 
 LOOP = "{% for a in range(99999) %}"

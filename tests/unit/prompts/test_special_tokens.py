@@ -10,8 +10,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
+from flexray.errors import ConfigError
 from flexray.prompts import PromptBuilder
-from flexray.types import ConfigError
 from tests.unit.prompts.test_builder import question
 
 CORPUS = [

@@ -7,9 +7,9 @@ import pytest
 from tokenizers import processors
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig, parse_config
+from flexray.errors import ConfigError, RowFault
 from flexray.pipeline.prepare import prompt_builder
 from flexray.prompts import PromptBuilder
-from flexray.types import ConfigError, RowFault
 from tests.tiny_model import save_tiny_model
 from tests.unit.prompts.test_builder import question
 from tests.unit.prompts.tokenizers import BOS, save_tokenizer

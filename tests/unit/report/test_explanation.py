@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flexray.explain import Explanation
-from flexray.explain.explanation import Answer, Branch, Candidate, Committed, Segment, Step, Token
+from flexray.engine.generation import Generation
 from flexray.methods import SamplingParams
+from flexray.report.explain import Explanation
+from flexray.report.explain.explanation import Answer, Branch, Candidate, Committed, Segment, Step, Token
 from flexray.report.explanation_facts import facts_of, percent
 from flexray.report.explanation_html import explanation_page
 from flexray.report.explanation_text import WIDTH, fold_parts, print_explanation
-from flexray.types import Generation
 from tests.unit.report.test_mask_html import NASTY, Page
 
 LAYERS = 2

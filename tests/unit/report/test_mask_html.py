@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from flexray.masks.picture import MaskPicture, draw_mask
+from flexray.prompts.prompt import Prompt
 from flexray.report.mask_html import mask_page, visible_spans
-from flexray.types import Prompt
 
 NASTY = ["</script><img src=x onerror=alert(1)>", "\x1b[2J\n", "‮gnp.exe", "&amp;<b>", "日本"]
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from flexray.progress import CommittedShard, Lines
+from flexray.console.progress import CommittedShard, Lines
 from flexray.report.progress import Bar, show_progress
 
 SHARD = CommittedShard(shard_id="qa-0", rows=10, errors=0, fallbacks=0, seconds=1.0)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from flexray.data.question import ShardSpec
 from flexray.sink import OutputFolder, commit_shard, start_run
 from flexray.sink.records import Manifest, RunRecord, keys_digest, manifest_name
 from flexray.sink.rows import account, keys_of, to_parquet
-from flexray.types import ROW_SCHEMA, ShardSpec
+from flexray.sink.schema import ROW_SCHEMA
 
 PARTS = {"model": {"digest": "abc"}, "prompt": {"cue": "\nA:"}, "data": {"files": ["d.jsonl"]}, "method": "m"}
 

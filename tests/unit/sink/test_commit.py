@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pytest
 
+from flexray.errors import OutputError
 from flexray.sink import DamageError, OutputFolder, committed_shards, read_committed, verify
 from flexray.sink.commit import CommitError
 from flexray.sink.records import DATA_FOLDER, MANIFEST_FOLDER, manifest_name
-from flexray.types import OutputError
 from tests.unit.sink.builders import ERROR, SHARDS, commit, edit_json, finished, row, shard, start, table
 
 A, B, _ = SHARDS

@@ -8,6 +8,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from flexray.errors import OutputError
 from flexray.sink import (
     DamageError,
     OutputFolder,
@@ -19,7 +20,6 @@ from flexray.sink import (
 )
 from flexray.sink.manifests import list_manifests
 from flexray.sink.records import MANIFEST_FOLDER, manifest_name
-from flexray.types import OutputError
 from tests.unit.sink.builders import SHARDS, commit, finished, shard, start, table
 
 A, B, C = SHARDS

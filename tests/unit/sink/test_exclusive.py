@@ -6,9 +6,9 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from flexray.errors import OutputError
 from flexray.sink import OutputFolder, exclusive, hold
 from flexray.sink.exclusive import create
-from flexray.types import OutputError
 from tests.faulty_s3 import answer, cut_request, drop_answer, stall
 from tests.s3 import PATIENCE, TIMEOUT
 

@@ -3,8 +3,8 @@ import pickle
 
 import pytest
 
+from flexray.errors import OutputError
 from flexray.sink import OutputFolder
-from flexray.types import OutputError
 
 
 def test_prepare_creates_the_folder_and_leaves_nothing_in_it(tmp_path):

@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
+from flexray.errors import OutputError
 from flexray.sink import OutputFolder, committed_shards, hold, verify
 from flexray.sink.lock import is_lock
 from flexray.storage import StorageError
-from flexray.types import OutputError
 from tests.unit.sink.builders import SHARDS, commit, start
 from tests.unit.sink.damages import quiet, resume
 

@@ -16,10 +16,10 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
+from flexray.errors import OutputError
 from flexray.sink import OutputFolder, discard_run, exclusive, hold, start_run, verify
 from flexray.sink.lock import HeldError, LostError, is_lock
 from flexray.sink.owner import Owner
-from flexray.types import OutputError
 from tests.unit.sink.racers import QUICK, RACERS, race_all
 
 HOLDER = """

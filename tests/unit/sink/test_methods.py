@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pytest
 
+from flexray.errors import OutputError
 from flexray.sink import compact, read_committed, verify
 from flexray.sink.commit import CommitError
-from flexray.types import OutputError
 from tests.unit.sink.builders import SHARDS, commit, forge, row, start, table
 
 A, B, _ = SHARDS

@@ -2,6 +2,7 @@
 
 import pytest
 
+from flexray.errors import OutputError
 from flexray.sink import (
     DamageError,
     compact,
@@ -12,7 +13,6 @@ from flexray.sink import (
     verify,
 )
 from flexray.sink.records import QUARANTINE_FOLDER, RUN_FILE, manifest_name
-from flexray.types import OutputError
 from tests.unit.sink.builders import PARTS, SHARDS, commit, edit_json, finished, shard, start
 from tests.unit.sink.damages import resume
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from flexray.errors import OutputError
 from flexray.sink import (
     HeldError,
     OutputFolder,
@@ -20,7 +21,6 @@ from flexray.sink import (
 )
 from flexray.sink.lock import is_lock
 from flexray.sink.records import PLAN_FILE, QUARANTINE_FOLDER, RUN_FILE, manifest_name
-from flexray.types import OutputError
 from tests.unit.sink.builders import SHARDS, edit_json, finished, start, table
 from tests.unit.sink.damages import ORPHAN, contents, flip, quiet, resume
 

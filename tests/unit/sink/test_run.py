@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from flexray.errors import OutputError
 from flexray.sink import (
     DamageError,
     OutputFolder,
@@ -12,7 +13,6 @@ from flexray.sink import (
 )
 from flexray.sink.records import PLAN_FILE, RUN_FILE, SCHEMA_VERSION
 from flexray.sink.rows import from_parquet
-from flexray.types import OutputError
 from tests.unit.sink.builders import PARTS, SHARDS, commit, edit_json, shard, start
 
 

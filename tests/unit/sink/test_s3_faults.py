@@ -10,8 +10,8 @@ import fsspec
 import pytest
 from s3fs import S3FileSystem
 
+from flexray.errors import OutputError
 from flexray.sink import OutputFolder, committed_shards, read_committed, verify
-from flexray.types import OutputError
 from tests.faulty_s3 import answer, cut_request, cut_response, delay, drop_answer, stall
 from tests.s3 import PATIENCE, SECRET, TIMEOUT
 from tests.unit.sink.builders import SHARDS, commit, finished, start, table

@@ -5,8 +5,8 @@ import pickle
 import pytest
 from s3fs import S3FileSystem
 
+from flexray.errors import OutputError
 from flexray.sink import DamageError, OutputFolder, committed_shards, read_committed, verify
-from flexray.types import OutputError
 from tests.unit.sink.builders import SHARDS, commit, edit_json, finished, start, table
 
 A, B, _ = SHARDS

@@ -2,11 +2,11 @@ import hashlib
 
 import pytest
 
+from flexray.errors import OutputError
 from flexray.sink import OutputFolder, committed_shards, verify
 from flexray.sink.plan import plan_table
 from flexray.sink.records import PLAN_FILE, RUN_FILE, manifest_name
 from flexray.sink.rows import to_parquet
-from flexray.types import OutputError
 from tests.unit.sink.builders import SHARDS, commit, edit_json, finished, forge, row, start, table
 from tests.unit.sink.damages import ORPHAN
 

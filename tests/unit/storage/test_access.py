@@ -8,9 +8,9 @@ import botocore.exceptions
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
+from flexray.errors import ConfigError, DataError
 from flexray.storage import StorageError, connect, patiently, starting
 from flexray.storage.access import PATIENCE_VARIABLE
-from flexray.types import ConfigError, DataError
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from flexray.cli import app
+from flexray.errors import OutputError
 from flexray.report.page import default_page, write_page
 from flexray.report.page.facts import gather
 from flexray.report.page.rows import MAX_ERRORS, RowNotes
 from flexray.sink import DamageError, OutputFolder, committed_shards, recommit_shard
 from flexray.sink.lock import hold
 from flexray.sink.owner import Owner
-from flexray.types import OutputError
 from tests.unit.report.page_reader import read_page, tiles
 from tests.unit.report.page_runs import MANY_METHODS, hostile_text
 from tests.unit.sink.builders import ERROR, METHODS, SHARDS, commit, finished, row, shard, start, table

@@ -1,0 +1,33 @@
+"""A recipe to checked settings: the schema, how recipes are merged, which versions are supported."""
+
+from flexray.config.data import DataConfig
+from flexray.config.schema import (
+    Backend,
+    EngineConfig,
+    FewShot,
+    GenerationConfig,
+    LimitsConfig,
+    MethodConfig,
+    ModelConfig,
+    PromptConfig,
+    RayConfig,
+    RunConfig,
+    load_config,
+    parse_config,
+)
+
+__all__ = [
+    "Backend",
+    "DataConfig",
+    "EngineConfig",
+    "FewShot",
+    "GenerationConfig",
+    "LimitsConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "PromptConfig",
+    "RayConfig",
+    "RunConfig",
+    "load_config",
+    "parse_config",
+]

@@ -1,0 +1,177 @@
+"""A recipe: YAML files, those they extend and the overrides, merged into one tree.
+
+    extends: [data/webqa.yaml, models/llama-3.2-1b.yaml]
+
+A later file wins over an earlier one, and the file that names them over them all. Sections are merged
+key by key; any other value is replaced whole. Names are relative to the folder of the file they stand in.
+
+A few lines of YAML can stand for billions of values (aliases of aliases), which Python holds as one list many
+times over. So nothing here or later walks through a value without a bound; what would is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Sequence
+from copy import copy
+from typing import Any
+
+import yaml
+
+from flexray.errors import ConfigError, shown
+from flexray.storage import open_file, starting
+
+MAX_BYTES = 4 * 2**20
+MAX_DEPTH = 50
+MAX_MERGED = 100_000
+SHOWN = 200  # characters of an override
+
+
+def read_recipe(paths: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The tree of YAML files and those they extend, with `a.b=value` overrides (values are YAML).
+
+    Raises:
+        ConfigError: a file is missing, no YAML mapping, or extends itself; an override has no `=`.
+    """
+    tree: dict[str, Any] = {}
+    for path in paths:
+        tree = _merge(tree, _read(path, ()))
+    for override in overrides:
+        _apply(tree, override)
+    return tree
+
+
+def _read(path: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
+    place = _normal(path)
+    if place in map(_normal, extended_by):
+        way = " -> ".join((*extended_by, path))
+        raise ConfigError(f"{path}: extends itself: {way}. Remove one `extends`.")
+    said = f" (extended by {extended_by[-1]})" if extended_by else ""
+    try:
+        with starting(), open_file(path) as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(f"{path}: more than {MAX_BYTES >> 20} MiB, which is no recipe{said}.")
+        tree = _parse(data.decode("utf-8-sig"))
+    except FileNotFoundError as e:
+        raise ConfigError(
+            f"{path}: no such configuration file{said}. Give a path or URL of a YAML file."
+        ) from e
+    except ConfigError:
+        raise
+    except Exception as e:  # each store raises its own types, for a bad URL, key or permission
+        raise ConfigError(f"{path}: cannot be read as YAML{said}: {e}") from e
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a mapping of sections is expected{said}, found {type(tree).__name__}.")
+    merged: dict[str, Any] = {}
+    for name in _extends(tree.pop("extends", []), path):
+        merged = _merge(merged, _read(_beside(path, name), (*extended_by, path)))
+    return _merge(merged, tree)
+
+
+def _extends(value: Any, path: str) -> list[str]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(
+            f"{path}: extends: the name of a file or a list of names is needed, not {shown(value)}."
+        )
+    return names
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    done: dict[tuple[int, int], dict[str, Any]] = {}  # a section may stand in a tree many times over
+
+    def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+        if (key := (id(base), id(over))) not in done:
+            done[key] = merged = dict(base)
+            for name, value in over.items():
+                below = base.get(name)
+                if isinstance(value, dict) and isinstance(below, dict):
+                    merged[name] = merge(below, value)
+                else:
+                    merged[name] = value
+        return done[key]
+
+    return merge(base, over)
+
+
+def _beside(path: str, name: str) -> str:
+    if "://" in name or os.path.isabs(name):
+        return name
+    return posixpath.join(posixpath.dirname(path), name)
+
+
+def _normal(path: str) -> str:
+    protocol, separator, rest = path.rpartition("://")
+    return protocol + separator + posixpath.normpath(rest) if separator else os.path.abspath(path)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    said = f"--set {override if len(override) <= SHOWN else override[:SHOWN] + '...'}"
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{said}: expected section.key=value")
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        # A copy: another section may be the same object, by an alias.
+        child = node[parent] = copy(node.get(parent, {}))
+        if not isinstance(child, dict):
+            raise ConfigError(f"{said}: {parent!r} is a value, not a section")
+        node = child
+    try:
+        node[leaf] = _parse(text)
+    except (yaml.YAMLError, ValueError) as e:
+        raise ConfigError(f"{said}: the value is no YAML: {e}") from e
+
+
+def _parse(text: str) -> Any:
+    """The value of a YAML text. Raises yaml.YAMLError, and ValueError for a scalar that cannot be made."""
+    try:
+        return _Loader(text).get_single_data()
+    except RecursionError as e:
+        raise yaml.YAMLError(f"nested more than {MAX_DEPTH} levels deep") from e
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what YAML allows and nobody means: a key twice, a value within itself, endless nesting, merges
+    (<<) that copy without end."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depths: dict[int, int] = {}  # of whole nodes; they live as long as the document
+        self._merged = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        is_alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.CollectionNode) and not is_alias:
+            inner = node.value
+            if isinstance(node, yaml.MappingNode):
+                self._check_keys(node)
+                inner = [part for pair in node.value for part in pair]
+            depth = 1 + max((self._depths.get(id(part), 0) for part in inner), default=0)
+            if depth > MAX_DEPTH:
+                raise self._fault(node, f"nested more than {MAX_DEPTH} levels deep")
+            self._depths[id(node)] = depth
+        elif isinstance(node, yaml.CollectionNode) and id(node) not in self._depths:
+            raise self._fault(node, "an alias (*) stands within what it stands for")
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)  # PyYAML before 6.0.4 copies pairs that are there already
+        self._merged += len(node.value)
+        if self._merged > MAX_MERGED:
+            raise self._fault(node, f"merges (<<) of more than {MAX_MERGED} keys")
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in seen:
+                    raise self._fault(key, f"the key {shown(key.value)} is there twice. Leave one")
+                seen.add((key.tag, key.value))
+
+    def _fault(self, node: yaml.Node, problem: str) -> yaml.YAMLError:
+        return yaml.composer.ComposerError(None, None, problem, node.start_mark)

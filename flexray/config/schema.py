@@ -1,0 +1,252 @@
+"""The run's configuration: a recipe (see flexray.config.recipe), checked before anything is loaded.
+
+Unknown keys, wrong types and values out of range are errors that name the key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from flexray.config.data import DataConfig, FewShotData, Section
+from flexray.config.recipe import read_recipe
+from flexray.config.validation import tell
+from flexray.errors import ConfigError
+
+Place = Annotated[str, AfterValidator(os.path.expanduser)]  # a leading ~ is the home folder
+MAX_PATH, MAX_KEY = 4095, 1024  # bytes of a local path, and of a key of an object store
+Backend = Literal["flex", "sdpa", "eager"]
+NAME_BELOW = 350  # bytes of the longest name in an output folder, and of the folders between
+
+
+class ModelConfig(Section):
+    path: Place
+    """Folder of a LLaMA checkpoint with safetensors and a tokenizer."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: bfloat16 on GPU, float32 on CPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where torch finds one, else the CPUs."""
+    trust_remote_code: bool = False
+    """Run Python code from the tokenizer's folder. Leave off unless you wrote it."""
+
+
+class FewShot(Section):
+    question: str
+    answer: str
+
+
+class PromptConfig(Section):
+    chat: bool = False
+    """For instruct models: the tokenizer's chat template frames the prompt. Instruction: system message;
+    few-shots: user and assistant turns; question: last user turn. Templates that write a date are told
+    26 July 2024, those that can switch thinking on leave it off."""
+    instruction: str = ""
+    """Opens the context."""
+    few_shots: tuple[FewShot, ...] = ()
+    """Questions with their answers, which follow the instruction in this order."""
+    few_shot_data: FewShotData | None = None
+    """In place of few_shots: draw them from other rows."""
+    question_template: str = "\nQ: {question}"
+    """One paraphrase, in a segment and in a few-shot. Where it begins and ends in tokens:
+    docs/algorithm.md, Boundaries. With chat: the whole turn, by
+    default "{question}"."""
+    cue: str = "\nA:"
+    """Opens the answer region; the answer of a few-shot stands behind it. With chat: none, as the template
+    opens the answer."""
+    add_bos: bool = True
+    """Start the context with BOS, if the model's folder names one. With chat: as the template does."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_chat(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and tree.get("chat") is True:
+            return {"question_template": "{question}", "cue": "", **tree}
+        return tree
+
+    @field_validator("cue")
+    @classmethod
+    def _opens_the_answer(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("chat"):
+            if value:
+                raise ValueError(
+                    'with prompt.chat the template opens the answer. Leave cue out, or set it to ""'
+                )
+        elif not value:
+            raise ValueError("must not be empty without prompt.chat")
+        return value
+
+    @field_validator("question_template")
+    @classmethod
+    def _has_slot(cls, value: str) -> str:
+        if value.count("{question}") != 1:
+            raise ValueError("needs the slot {question} exactly once")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PromptConfig:
+        if self.few_shots and self.few_shot_data is not None:
+            raise ValueError("few_shots and few_shot_data: give one of them, and set the other to [] or null")
+        return self
+
+
+class MethodConfig(Section):
+    kind: str = "attention"
+    """attention, origin, per_prompt, avg, max, weighted_avg, weighted_max, sampled or confidence. The first
+    four settings are for attention, the last four for sampled and confidence."""
+    layout: Literal["shared_context", "full_prompt", "myriadlama"] = "shared_context"
+    """full_prompt: each paraphrase has a copy of the context of its own. myriadlama: shared_context with
+    manual and automatic templates."""
+    positions: Literal["restart", "continuous"] = "restart"
+    """restart: each paraphrase starts right after the context, the answer after the longest."""
+    cross_attention: bool = False
+    """myriadlama: the manual templates see each other, each those before it."""
+    paraphrase_scale: float | Literal["-log N"] = 0.0
+    """Added to the scores of the answer against the paraphrases; "-log N" makes all N weigh as one."""
+    samples: int = Field(default=8, ge=1, le=1000)
+    """Answers drawn: sampled: of the first paraphrase; confidence: of each one."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Divides the logits before an answer is drawn."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Tokens are drawn from the likeliest ones that together have this probability (below 1: of 1,024)."""
+    seed: int = Field(default=0, ge=0)
+    """What is drawn for a row follows from this and its id; another one draws other answers."""
+
+    @model_validator(mode="after")
+    def _crossing(self) -> MethodConfig:
+        if self.cross_attention and self.layout != "myriadlama":
+            raise ValueError("cross_attention: only layout myriadlama knows manual templates")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The `method` of each output row."""
+        if self.kind != "attention":
+            drawn = {"samples": self.samples, "temperature": self.temperature}
+            drawn |= {"top_p": self.top_p, "seed": self.seed}
+            fields = type(self).model_fields
+            changed = (key for key in drawn if drawn[key] != fields[key].default)
+            return "/".join([self.kind, *(f"{key} {_exact(drawn[key])}" for key in changed)])
+        parts = ["attention", self.layout, self.positions]
+        parts += ["cross"] * self.cross_attention
+        parts += [f"scale {self.paraphrase_scale}"] if self.paraphrase_scale else []
+        return "/".join(parts)
+
+    @property
+    def copies_context(self) -> bool:
+        """Whether each paraphrase has a copy of the context at positions of its own."""
+        return self.kind == "attention" and self.layout == "full_prompt" and self.positions == "continuous"
+
+
+def _exact(number: float) -> str:
+    """Six digits where they say all (2 for 2.0), else as many as it takes: no two numbers have one text."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
+
+
+class GenerationConfig(Section):
+    max_new_tokens: int = Field(default=16, ge=1)
+    """Tokens of an answer at most."""
+    stop_at_newline: bool = True
+    """End an answer at its first line break, too, not only where the model ends it."""
+
+
+class EngineConfig(Section):
+    backend: Backend = "flex"
+    """What computes attention: flex (compiled FlexAttention), sdpa or eager; if one fails, the next."""
+    strict: bool = False
+    """Fail the run instead of falling back to another backend."""
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    """Questions worked on at once, and sequences decoded in one batch. null: 512 on GPU, 32 on CPU, less if
+    the memory is short."""
+    max_num_batched_tokens: int | None = Field(default=None, ge=128)
+    """Tokens in one packed prefill. null: 32768 on GPU, 2048 on CPU."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Of the GPU's memory that is free beside the weights: the share for KV pool and activations."""
+
+
+class RayConfig(Section):
+    address: str | None = None
+    """An existing cluster ("auto" or ray://...). null: RAY_ADDRESS if set, else start one here."""
+    num_cpus: int | None = Field(default=None, ge=1)
+    """CPUs of the Ray started here. null: all of this machine's."""
+    object_store_mb: int | None = Field(default=None, ge=80)
+    """Object store of the Ray started here, in MiB. null: Ray's default."""
+    min_actors: int = Field(default=1, ge=1)
+    """Engines that are started at once; each is a process with the model in it."""
+    max_actors: int | None = Field(default=None, ge=1)
+    """Engines at most, as far as the cluster has room and there are shards for them. null: one for each GPU
+    that the cluster has when the run starts; without GPUs min_actors."""
+    num_gpus_per_actor: float | None = Field(default=None, ge=0)
+    """null: 1 if the cluster has a GPU when the run starts, else 0."""
+    num_cpus_per_actor: float = Field(default=1, gt=0)
+    """CPUs that Ray sets aside for an engine; half as many where they would leave none for what reads and
+    commits."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> RayConfig:
+        gpus = self.num_gpus_per_actor
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"num_gpus_per_actor ({gpus:g}): above 1 it must be a whole number")
+        if self.max_actors is not None and self.max_actors < self.min_actors:
+            raise ValueError(f"max_actors ({self.max_actors}) is below min_actors ({self.min_actors})")
+        return self
+
+
+class LimitsConfig(Section):
+    """Above these the output is complete all the same, but the job exits with 1."""
+
+    max_error_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the rows that may be errors."""
+    max_fallback_share: float = Field(default=1.0, ge=0, le=1)
+    """Share of the rows that may be answered by another backend than asked for."""
+
+
+class RunConfig(Section):
+    output: Place
+    """Folder or URL that holds the run: data, manifests, plan."""
+    data: DataConfig
+    model: ModelConfig
+    prompt: PromptConfig = PromptConfig()
+    methods: tuple[MethodConfig, ...] = Field(default=(MethodConfig(),), min_length=1)
+    """Each answers every question; by its kind alone, or by its settings."""
+    generation: GenerationConfig = GenerationConfig()
+    engine: EngineConfig = EngineConfig()
+    limits: LimitsConfig = LimitsConfig()
+    ray: RayConfig = RayConfig()
+
+    @field_validator("output")
+    @classmethod
+    def _leaves_room(cls, value: str) -> str:
+        path, most = (value, MAX_KEY) if "://" in value else (os.path.abspath(value), MAX_PATH)
+        if (size := len(path.encode()) - most + NAME_BELOW) > 0:
+            raise ValueError(f"too long by {size} bytes for the names of the files in it. Shorten it")
+        return value
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        methods = value if isinstance(value, list | tuple) else (value,)
+        return tuple({"kind": m} if isinstance(m, str) else m for m in methods)
+
+
+def load_config(path: str | Sequence[str], overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a recipe, or several of which a later one wins, and check it; see `flexray.config.recipe`.
+
+    Raises:
+        ConfigError: a file is missing or no YAML mapping, an override has no `=`, or a key is
+            unknown, of the wrong type or out of range. The message names file and key.
+    """
+    paths = [path] if isinstance(path, str) else path
+    return parse_config(read_recipe(paths, overrides), source=", ".join(paths))
+
+
+def parse_config(tree: dict[str, Any], *, source: str) -> RunConfig:
+    """Check a configuration tree. Raises ConfigError with one line for each fault."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as e:
+        told = tell(e, RunConfig)
+    raise ConfigError(f"{source}: {told}")  # without the cause, whose text may be without end

@@ -1,0 +1,85 @@
+"""Which tokens end an answer, as a table over the vocabulary that is read on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+from flexray.engine.generation import FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class StopRule:
+    """bool [V] each: tokens that are EOS, and tokens whose text has a newline in it."""
+
+    eos: Tensor
+    newline: Tensor
+
+    @property
+    def any(self) -> Tensor:
+        """bool [V], tokens after which nothing is generated."""
+        return self.eos | self.newline
+
+    def reason(self, token_id: int) -> FinishReason:
+        """Why an answer that ends in this token ended."""
+        if self.eos[token_id]:
+            return "eos"
+        return "newline" if self.newline[token_id] else "length"
+
+    def stop_ids(self) -> set[int]:
+        """The ids of `any`."""
+        return set(self.any.nonzero().flatten().tolist())
+
+
+def make_stop_rule(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *, at_newline: bool
+) -> StopRule:
+    """EOS ids of generation config, config and tokenizer together (instruct models name several), and,
+    if asked, every token that decodes to text with a newline: "\\n", but also ".\\n" and "\\n\\n".
+
+    An id that the vocabulary does not have never comes; -1 is one, which stands for none.
+    """
+    size = model.config.vocab_size
+    eos = torch.zeros(size, dtype=torch.bool)
+    generation = getattr(model, "generation_config", None)
+    for owner in (generation, model.config, tokenizer):
+        ids = getattr(owner, "eos_token_id", None)
+        for i in [ids] if isinstance(ids, int) else ids or []:
+            if 0 <= i < size:
+                eos[i] = True
+    newline = torch.zeros(size, dtype=torch.bool)
+    if at_newline:
+        known = range(min(size, len(tokenizer)))
+        texts = tokenizer.batch_decode([[i] for i in known], clean_up_tokenization_spaces=False)
+        for i, text in zip(known, texts, strict=True):
+            newline[i] = "\n" in text
+    return StopRule(eos, newline & ~eos)
+
+
+def decode(
+    tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], *, skip_special_tokens: bool = False
+) -> str:
+    """The text of the tokens as it is. A tokenizer may ask for spaces to be taken out of it, which only some
+    releases of transformers do."""
+    ids = list(token_ids)
+    return str(
+        tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
+    )
+
+
+def token_text(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
+    """The text of one token in the midst of others: SentencePiece takes a space from a text's first."""
+    written = tokenizer.convert_ids_to_tokens(token_id)
+    if isinstance(written, str) and written.startswith("▁"):
+        return written.replace("▁", " ")
+    return decode(tokenizer, [token_id])
+
+
+def answer_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], *, at_newline: bool) -> str:
+    """The answer: generated ids decoded, special tokens dropped, cut at the first newline, trimmed."""
+    text = decode(tokenizer, token_ids, skip_special_tokens=True)
+    return (text.split("\n", 1)[0] if at_newline else text).strip()

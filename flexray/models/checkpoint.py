@@ -1,0 +1,217 @@
+"""A user's model folder: checked before anything expensive starts, then loaded.
+
+Weights come from safetensors only, code from the installed transformers only: a model folder is
+data, and loading it runs nothing that it contains. The one exception is a tokenizer for which the
+user has set `trust_remote_code`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flexray.config.versions import adopt_rope, dtype_argument, tokenizer_class
+from flexray.errors import ModelError
+from flexray.models.families import FAMILIES, check_architecture, check_layers, check_numbers, reason
+from flexray.models.json_file import read_json
+from flexray.models.weights import HEAD, INDEX, WEIGHTS, check_finite, check_fit, first_of, read_headers
+
+if TYPE_CHECKING:  # torch and transformers take seconds to import, and a check may fail without them
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+GENERATION = "generation_config.json"
+TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
+
+
+def check_checkpoint(path: str | Path) -> LlamaConfig:
+    """Check that `path` is a folder flexray can run, reading no weights and running none of its code.
+
+    Returns:
+        The model's configuration, a new object on every call. Its head is tied to its embeddings if
+        config.json says so and the files hold no head: releases of transformers differ where they do. It
+        names no padding token: nothing is padded, and a model cannot be made with one that it does not have.
+
+    Raises:
+        ModelError: the folder, its config.json, weights or tokenizer files are missing, broken or
+            of a kind that flexray does not run. The message says which, and what to do.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ModelError(
+            f"{path}: no such model folder. Give a local folder that every node sees; "
+            "nothing is downloaded during a run."
+        )
+    config = _check_config(folder)
+    headers = read_headers(folder)
+    config.tie_word_embeddings = config.tie_word_embeddings and HEAD not in headers
+    config.pad_token_id = None
+    check_fit(config, headers, folder / "config.json")
+    read_eos(folder)
+    if not any(all((folder / name).is_file() for name in files) for files in TOKENIZER_FILES):
+        choices = ", ".join(" + ".join(files) for files in TOKENIZER_FILES)
+        raise ModelError(f"{path}: has no tokenizer ({choices}). Copy the tokenizer's files into the folder.")
+    return config
+
+
+def read_eos(folder: Path) -> dict[str, list[int]]:
+    """The ids that end an answer, by the file that names them; they may be beyond the vocabulary.
+
+    Raises:
+        ModelError: a file is broken, or names something else.
+    """
+    found: dict[str, list[int]] = {}
+    for name in ("config.json", GENERATION):
+        file = folder / name
+        value = read_json(file).get("eos_token_id") if file.is_file() else None
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(type(i) is int for i in ids):
+            raise ModelError(
+                f"{file}: eos_token_id is {value!r:.80}; it has to be a token's id (a whole number), a list "
+                "of them, or null. Copy the file again."
+            )
+        found[name] = ids
+    return found
+
+
+def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer, nothing downloaded.
+
+    Raises:
+        ModelError: as `check_checkpoint`, or the tokenizer cannot be built.
+    """
+    from transformers import AutoTokenizer
+
+    config = check_checkpoint(path)
+    file = Path(path) / "tokenizer_config.json"
+    tree = read_json(file) if file.is_file() else {}
+    named = tokenizer_class(tree, Path(path) / "tokenizer.json")
+    try:
+        with no_progress_bars():
+            if named is not None:
+                return named.from_pretrained(path, local_files_only=True)
+            return AutoTokenizer.from_pretrained(
+                path,
+                config=config,  # else AutoConfig would read, and may run, what config.json's auto_map names
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+            )
+    except Exception as e:  # transformers and tokenizers raise many types, bare Exception among them
+        advice = "Copy the tokenizer's files again."
+        if not trust_remote_code and (tree.get("auto_map") or "trust_remote_code" in str(e)):
+            advice = (
+                "It is made by Python code (auto_map): if you trust it, set model.trust_remote_code: true."
+            )
+        raise ModelError(f"{path}: the tokenizer cannot be loaded: {reason(e)}. {advice}") from e
+
+
+def load_model(
+    path: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    trust_remote_code: bool = False,
+    attn_implementation: str = "eager",
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+    """Load the model, in eval mode on its device, and its tokenizer.
+
+    Two calls never share a config object, so that each model keeps its own attention.
+
+    Args:
+        path: a folder that passes `check_checkpoint`; it is checked again here.
+        dtype: a torch dtype or its name. "auto": bfloat16 on CUDA, float32 on CPU.
+        device: "auto": CUDA if there is any, else CPU.
+        trust_remote_code: run Python code from the folder to build the tokenizer, never the model.
+        attn_implementation: a name that transformers knows, or one registered before.
+
+    Raises:
+        ModelError: as `check_checkpoint`; or a weight is not finite, the tokenizer cannot be built, or the
+            device is not there.
+    """
+    import torch
+    import transformers
+
+    config = check_checkpoint(path)
+    device = _resolve_device(device)
+    if dtype == "auto":
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    eos = read_eos(Path(path))[GENERATION]
+    with no_progress_bars():
+        model, info = getattr(transformers, f"{FAMILIES[config.model_type]}ForCausalLM").from_pretrained(
+            path,
+            config=config,
+            # all that is asked of it; transformers passes over a broken file, and refuses other ones
+            generation_config=transformers.GenerationConfig(eos_token_id=eos or None),
+            **dtype_argument(kind),
+            attn_implementation=attn_implementation,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    # It fills what it does not load with random numbers and only warns. Cannot be after the check above.
+    if unloaded := {*info["missing_keys"], *map(str, info["mismatched_keys"])}:
+        raise ModelError(f"{path}: transformers has not loaded {first_of(unloaded)}.")
+    model = model.to(device).eval()
+    check_finite(model, Path(path))
+    return model, tokenizer
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Silence transformers' progress bars, which fill a worker's log; as before afterwards."""
+    from transformers.utils import logging
+
+    were_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            logging.enable_progress_bar()
+
+
+def _check_config(folder: Path) -> LlamaConfig:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ModelError(
+            f"{folder}: has no config.json. Give the folder of a checkpoint in the Hugging Face format."
+        )
+    tree = read_json(file)
+    prefix = check_architecture(tree, file)
+    check_numbers(tree, file)
+    # transformers would load what is named here in place of the weights that are checked, pickles too
+    named, checked = tree.get("transformers_weights"), WEIGHTS if (folder / WEIGHTS).is_file() else INDEX
+    if named not in (None, checked):
+        raise ModelError(
+            f"{file}: transformers_weights names {named!r}. Remove the key, and name the weights {checked}."
+        )
+
+    import transformers
+
+    try:
+        # Not AutoConfig: it would look at `auto_map`, the folder's own code.
+        config = getattr(transformers, f"{prefix}Config").from_pretrained(folder, local_files_only=True)
+        adopt_rope(config, tree)
+    except Exception as e:  # the types differ between transformers' versions
+        raise ModelError(
+            f"{file}: no valid {prefix} configuration: {reason(e)}. Correct it, or copy it again."
+        ) from e
+    check_layers(config, file)
+    return config
+
+
+def _resolve_device(device: str | torch.device) -> torch.device:
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    resolved = torch.device(device)
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError("device is cuda, but torch finds no CUDA device. Use auto or cpu, or a CUDA torch.")
+    return resolved

@@ -1,0 +1,164 @@
+"""Which models flexray runs: LLaMA, and those that differ from it inside a layer only.
+
+The engine has its own loop over the layers and its own mask. That is right for a model of equal decoder
+layers which all rotate queries and keys and attend to everything before them, with nothing between the
+embedding and the first layer, or between the last norm and the head. Mistral without its window and Qwen2
+and Qwen3 are such models: biases and the norms of queries and keys are in modules of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flexray.config.versions import rope_parameters
+from flexray.errors import ModelError
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from transformers import LlamaForCausalLM, PreTrainedConfig
+
+FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+"""`model_type`, and what the names of transformers' classes begin with."""
+
+FIXED_ROPES = ("default", "linear", "llama3", "yarn")
+"""RoPE types whose rotation of a token depends on its position only, not on how long its sequence is."""
+
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+)
+"""What `config.json` counts."""
+OPTIONAL = ("num_key_value_heads", "head_dim")
+"""Of those, what may be null: it follows from the others."""
+COPY = "Copy config.json and weights from the same checkpoint."
+
+_OTHERS = {
+    "gemma": "it scales its embeddings and caps its scores",
+    "mllama": "it attends to pictures",
+    **dict.fromkeys(
+        ("moe", "mixtral", "deepseek", "llama4", "gpt_oss"), "its layers are mixtures of experts"
+    ),
+}
+"""Part of a `model_type`, and why it is not run."""
+
+
+def check_architecture(tree: dict[str, Any], file: Path) -> str:
+    """Check what `config.json` says of the model's kind; returns the prefix of its classes.
+
+    Raises:
+        ModelError: another architecture, a model without a language-model head, or quantised weights.
+    """
+    found = tree.get("model_type")
+    prefix = FAMILIES.get(found) if isinstance(found, str) else None
+    if prefix is None:
+        kind = f"model_type {found!r}" if found else "no model_type"
+        why = next((f" ({why})" for part, why in _OTHERS.items() if part in str(found)), "")
+        raise ModelError(
+            f"{file}: {kind}{why}. flexray runs LLaMA and models with its layers: {', '.join(FAMILIES)}."
+        )
+    architectures = tree.get("architectures")
+    names = architectures if isinstance(architectures, list) else [architectures]
+    if architectures and f"{prefix}ForCausalLM" not in names:
+        raise ModelError(
+            f"{file}: architectures {names!r:.200}. Only {prefix}ForCausalLM has the language-model head "
+            "that generates an answer."
+        )
+    if quantization := tree.get("quantization_config"):
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
+        raise ModelError(
+            f"{file}: the weights are quantised (quant_method {method!r}). "
+            "Give the unquantised checkpoint, or dequantise it first."
+        )
+    return prefix
+
+
+def check_numbers(tree: dict[str, Any], file: Path) -> None:
+    """Check the numbers of a `config.json` by themselves, each of which a model could not be made without.
+
+    Raises:
+        ModelError: a size that is no whole number above 0, heads that cannot be shared out, RoPE that is no
+            object, or an epsilon that is no small number above 0.
+    """
+    given = {key: tree[key] for key in SIZES if key in tree}
+    sizes = {key: value for key, value in given.items() if value is not None or key not in OPTIONAL}
+    for key, value in sizes.items():
+        if type(value) is not int or value < 1:
+            raise ModelError(f"{file}: {key} is {value!r:.40}; it has to be a whole number above 0. {COPY}")
+    heads, shared = sizes.get("num_attention_heads", 0), sizes.get("num_key_value_heads", 1)
+    if heads % shared:
+        raise ModelError(
+            f"{file}: num_key_value_heads is {shared}, which does not divide num_attention_heads, {heads}. "
+            f"{COPY}"
+        )
+    for key in ("rope_scaling", "rope_parameters"):
+        if not isinstance(rope := tree.get(key), dict | None):
+            raise ModelError(f"{file}: {key} is {rope!r:.80}; it has to be an object or null. {COPY}")
+    epsilon = tree.get("rms_norm_eps", 1e-6)
+    if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
+        raise ModelError(f"{file}: rms_norm_eps is {epsilon!r:.40}; it has to be above 0 and below 1. {COPY}")
+
+
+def check_layers(config: PreTrainedConfig, file: Path) -> None:
+    """Check that every layer attends to all tokens before it, and rotates each by its position alone.
+
+    Raises:
+        ModelError: sliding windows, or a RoPE that changes with the length of the sequence.
+    """
+    window = getattr(config, "sliding_window", None)
+    others = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+    if window is not None or others:
+        found = f"layers of type {', '.join(others)}" if others else "sliding-window attention"
+        message = f"{file}: has {found}; here each answer looks at all that is before it."
+        if window is not None:
+            off = "use_sliding_window to false without layer_types"  # as Qwen has it
+            off = "sliding_window to null" if config.model_type == "mistral" else off
+            message += (
+                f" In prompts no longer than the window it makes no difference: for those alone, set {off} "
+                f"and max_position_embeddings to {window}."
+            )
+        raise ModelError(message)
+    rope = rope_parameters(config).get("rope_type", "default")
+    if rope not in FIXED_ROPES:
+        raise ModelError(
+            f"{file}: rope_type {rope!r} depends on how long a sequence is, and flexray packs many into one. "
+            f"Known here: {', '.join(FIXED_ROPES)}."
+        )
+
+
+def check_rotary(model: LlamaForCausalLM, config: PreTrainedConfig, file: Path) -> None:
+    """Check by what a model rotates queries and keys: it is worked out from numbers of `config.json`.
+
+    Args:
+        model: of this configuration; its own numbers are not looked at.
+
+    Raises:
+        ModelError: they are no RoPE, or not one for its heads.
+    """
+    try:
+        rotary = type(model.model.rotary_emb)(config)
+        frequencies, scale = rotary.inv_freq, float(rotary.attention_scaling)
+    except Exception as e:  # the types differ between RoPE types, and between transformers' versions
+        problem = reason(e)
+    else:
+        sound = bool(frequencies.isfinite().all() and (frequencies > 0).all())
+        problem = "" if sound and math.isfinite(scale) and scale > 0 else "angles that are no numbers above 0"
+        head_dim = model.model.layers[0].self_attn.head_dim
+        if 2 * frequencies.numel() != head_dim:
+            problem = f"it rotates {2 * frequencies.numel()} dimensions, and heads have {head_dim}"
+    if problem:
+        raise ModelError(
+            f"{file}: the RoPE cannot be used ({problem}): {rope_parameters(config)!r:.200}. "
+            "Correct rope_theta, rope_scaling or rope_parameters."
+        )
+
+
+def reason(error: Exception) -> str:
+    """What transformers says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.300}".rstrip(". ")

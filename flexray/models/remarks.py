@@ -1,0 +1,74 @@
+"""What is odd about a model folder that can be run all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flexray.models.checkpoint import check_checkpoint, read_eos
+from flexray.models.json_file import read_json
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from transformers import PreTrainedTokenizerBase
+
+NO_TOKEN = -1
+"""Stands for none, where an id is asked for."""
+FEW = 0.9
+"""Of the vocabulary: a tokenizer with fewer tokens may be another model's. Padding adds less."""
+SHOWN = 3
+
+
+def remark(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What a user should know of a model and its tokenizer before a run: sentences, none if nothing is odd.
+
+    Raises:
+        ModelError: as `check_checkpoint`.
+    """
+    folder = Path(path)
+    config = check_checkpoint(folder)
+    found = []
+    if read_json(folder / "config.json").get("tie_word_embeddings") and not config.tie_word_embeddings:
+        found.append(
+            f"{folder}: config.json has tie_word_embeddings: true, but the files hold a head "
+            "(lm_head.weight), and that is used. If it is not meant, remove it from the files."
+        )
+    found += _of_eos(folder, tokenizer, config.vocab_size)
+    found += _of_size(folder, tokenizer, config.vocab_size)
+    return found
+
+
+def _of_eos(folder: Path, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[str]:
+    own = tokenizer.eos_token_id
+    named = {**read_eos(folder), "the tokenizer": [] if own is None else [own]}
+    found = []
+    for i in sorted({i for ids in named.values() for i in ids if i != NO_TOKEN and not 0 <= i < vocabulary}):
+        places = " and ".join(place for place, ids in named.items() if i in ids)
+        found.append(
+            f"{folder}: the EOS {i} ({places}) is none of the vocabulary's {vocabulary:,} tokens, which are "
+            "counted from 0: it never comes."
+        )
+    if not any(0 <= i < vocabulary for ids in named.values() for i in ids):
+        found.append(
+            f"{folder}: no EOS is named that could come: an answer ends at generation.max_new_tokens, or "
+            "with generation.stop_at_newline at its first line break."
+        )
+    return found
+
+
+def _of_size(folder: Path, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[str]:
+    found = []
+    known = tokenizer.get_vocab()
+    if len(known) < FEW * vocabulary:
+        found.append(
+            f"{folder}: the tokenizer has {len(known):,} tokens, and the model {vocabulary:,}: is it another "
+            "model's? Copy both from the same checkpoint."
+        )
+    beyond = sorted((i, token) for token, i in known.items() if i >= vocabulary)
+    if beyond:
+        shown = ", ".join(f"{token!r:.40} ({i})" for i, token in beyond[:SHOWN])
+        found.append(
+            f"{folder}: {len(beyond)} of the tokenizer's {len(known):,} tokens are beyond the model's "
+            f"{vocabulary:,} embeddings: {shown}{', ...' if len(beyond) > SHOWN else ''}. A row with one of "
+            "them is an error row. Copy both from the same checkpoint."
+        )
+    return found

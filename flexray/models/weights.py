@@ -1,0 +1,240 @@
+"""A checkpoint's weights: the files that hold them, and whether they are those of its configuration.
+
+Of files only headers are read, in milliseconds. That the numbers are numbers is seen once they are loaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flexray.config.versions import rope_parameters
+from flexray.errors import ModelError
+from flexray.models.families import COPY, FAMILIES, SIZES, check_rotary, reason
+from flexray.models.json_file import read_json
+
+if TYPE_CHECKING:  # they take seconds to import
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+HEAD = "lm_head.weight"
+DTYPES = ("BF16", "F16", "F32", "F64")
+"""By safetensors' names. Others are quantised, and mean nothing without their scales."""
+SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of one of its tensors."""
+
+    file: str
+    shape: tuple[int, ...]
+    dtype: str
+    """By safetensors' name."""
+
+
+def read_headers(folder: Path) -> dict[str, Header]:
+    """Of each tensor of a checkpoint, by name; no tensor is loaded.
+
+    Raises:
+        ModelError: there are no weights; a file is missing, cut short or of another format; or the index
+            and the files disagree.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    files, index = _weight_files(folder)
+    headers: dict[str, Header] = {}
+    for file in files:
+        try:  # compares the file's length with its header, too
+            with safe_open(folder / file, framework="numpy") as weights:
+                for name in weights.keys():  # noqa: SIM118  it is no dict
+                    tensor = weights.get_slice(name)
+                    if name in headers:
+                        raise ModelError(
+                            f"{folder}: {name} is in {headers[name].file} and in {file}. "
+                            "Copy the checkpoint again."
+                        )
+                    headers[name] = Header(file, tuple(tensor.get_shape()), str(tensor.get_dtype()))
+        except (SafetensorError, OSError) as e:
+            raise ModelError(
+                f"{folder / file}: not a whole safetensors file ({e}). "
+                "It may be cut short, or a Git LFS pointer: copy it again."
+            ) from e
+    if index is not None:
+        _check_index(index, headers, folder / INDEX)
+    return headers
+
+
+def check_fit(config: LlamaConfig, headers: dict[str, Header], file: Path) -> None:
+    """Check that the weights are those of a configuration's model: all of them, of their shapes, no others.
+
+    Args:
+        file: the config.json, for the message.
+
+    Raises:
+        ModelError: they are not; or a weight is quantised.
+    """
+    quantised = {name: header.dtype for name, header in headers.items() if header.dtype not in DTYPES}
+    if quantised:
+        raise ModelError(
+            f"{file.parent}: {len(quantised)} weight(s) are quantised: "
+            f"{first_of(f'{name} ({dtype})' for name, dtype in quantised.items())}. "
+            "Give the unquantised checkpoint, or dequantise it first."
+        )
+    layers = 1 + max((int(m[1]) for m in map(_LAYER.match, headers) if m), default=-1)
+    if layers != config.num_hidden_layers:  # said here as nobody could wait for a model of 10**9 layers
+        raise ModelError(
+            f"{file}: num_hidden_layers is {config.num_hidden_layers}, and the files hold {layers} layers. "
+            f"{COPY}"
+        )
+    model = _without_memory(config, file)
+    tied = {HEAD} if config.tie_word_embeddings else set()
+    expected = {name: tuple(w.shape) for name, w in model.state_dict().items() if name not in tied}
+    if missing := expected.keys() - headers.keys():
+        tie = " If the embeddings are the head, set tie_word_embeddings to true." if HEAD in missing else ""
+        raise ModelError(
+            f"{file.parent}: {len(missing)} weight(s) are missing from the files: {first_of(missing)}. "
+            f"{COPY}{tie}"
+        )
+    unfit = [
+        f"{name} is {list(headers[name].shape)}, not {list(shape)}"
+        for name, shape in expected.items()
+        if headers[name].shape != shape
+    ]
+    if unfit:
+        sizes = ", ".join(f"{key} {getattr(config, key, None)}" for key in SIZES)
+        raise ModelError(
+            f"{file}: the weights do not fit config.json ({sizes}): {len(unfit)} have another shape: "
+            f"{first_of(unfit)}. {COPY}"
+        )
+    if unknown := [name for name in headers.keys() - expected.keys() if is_part_of_model(name)]:
+        raise ModelError(
+            f"{file.parent}: {len(unknown)} weight(s) of the files have no place in config.json's model: "
+            f"{first_of(unknown)}. {COPY}"
+        )
+    check_rotary(model, config, file)
+
+
+def check_finite(model: LlamaForCausalLM, folder: Path) -> None:
+    """Check the numbers of a loaded model: one pass on its device, and one look at the outcome.
+
+    Raises:
+        ModelError: NaN or infinity in a weight, in the file or since it was cast to the model's dtype.
+    """
+    import torch
+
+    names, weights = zip(*model.named_parameters(), strict=True)
+    # A minimum passes on NaN, and unlike isfinite() makes no copy of the weight.
+    ends = torch.stack([torch.stack(torch.aminmax(weight.detach())) for weight in weights])
+    bad = (~ends.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if not bad:
+        return
+    name, weight = names[bad[0]], weights[bad[0]].detach()
+    count = int((~weight.isfinite()).sum())
+    what = f"{name} has {count} of {weight.numel()} values that are not finite (NaN or infinity)"
+    what += f", and {len(bad) - 1} other weight(s) have some" if len(bad) > 1 else ""
+    header = read_headers(folder)[name]
+    if bool(_load(folder / header.file, name).isfinite().all()):
+        dtype = str(weight.dtype).removeprefix("torch.")
+        other = "bfloat16" if dtype == "float16" else "float32"
+        raise ModelError(
+            f"{folder / header.file}: in {dtype}, {what}. In the file they are finite, but too large for "
+            f"{dtype} (at most {torch.finfo(weight.dtype).max:g}). Set model.dtype: {other}."
+        )
+    raise ModelError(
+        f"{folder / header.file}: {what}. No answer could be computed. Copy the checkpoint again; if it was "
+        "merged or trained here, that went wrong."
+    )
+
+
+def is_part_of_model(name: str) -> bool:
+    """Whether a tensor of a checkpoint is a weight of the model: not so heads for other purposes, nor the
+    frequencies of RoPE, which old checkpoints hold and models compute."""
+    return name.startswith(("model.", "lm_head.")) and not name.endswith("rotary_emb.inv_freq")
+
+
+def first_of(names: Iterable[str]) -> str:
+    """The first few names, for a message."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:SHOWN]) + (", ..." if len(ordered) > SHOWN else "")
+
+
+_LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
+
+
+def _check_index(index: dict[str, Any], headers: dict[str, Header], file: Path) -> None:
+    held = {(name, header.file) for name, header in headers.items()}
+    if wrong := {name for name, _ in held ^ set(index["weight_map"].items())}:
+        raise ModelError(
+            f"{file}: {len(wrong)} weight(s) are not in the files that it names: {first_of(wrong)}. "
+            "Copy the checkpoint again."
+        )
+    if not isinstance(index.get("metadata"), dict):  # which transformers looks for
+        raise ModelError(f'{file}: has no metadata. Copy it again, or add "metadata": {{}}.')
+
+
+def _weight_files(folder: Path) -> tuple[Sequence[str], dict[str, Any] | None]:
+    """Names of the files, and the index that names them; None: there is none, nor a need for one."""
+    index = folder / INDEX
+    if (folder / WEIGHTS).is_file():
+        return [WEIGHTS], None
+    if not index.is_file():
+        raise _no_weights(folder)
+    tree = read_json(index)
+    weight_map = tree.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index}: has no weight_map. Copy the checkpoint again.")
+    files = sorted(set(map(str, weight_map.values())))
+    if elsewhere := [name for name in files if Path(name).name != name]:
+        raise ModelError(
+            f"{index}: names weight files outside the folder: {first_of(map(repr, elsewhere))}. "
+            "Put them beside it."
+        )
+    if missing := [name for name in files if not (folder / name).is_file()]:
+        raise ModelError(
+            f"{index}: {len(missing)} of {len(files)} weight files are missing: {first_of(missing)}. "
+            "Copy the checkpoint again."
+        )
+    return files, tree
+
+
+def _no_weights(folder: Path) -> ModelError:
+    if any(folder.glob("pytorch_model*.bin")):
+        return ModelError(
+            f"{folder}: has only pickled weights (pytorch_model.bin). They are refused, as reading them can "
+            'run code. Convert them once, where you trust them: python -c "from transformers import '
+            "AutoModelForCausalLM as M; M.from_pretrained('FOLDER', use_safetensors=False)"
+            ".save_pretrained('NEW_FOLDER')\", then copy the tokenizer's files."
+        )
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    found = f" (found only {first_of(others)})" if others else ""
+    return ModelError(f"{folder}: has no weights: {WEIGHTS} or {INDEX} is expected{found}.")
+
+
+def _without_memory(config: LlamaConfig, file: Path) -> LlamaForCausalLM:
+    """A configuration's model, whose weights have shapes and no numbers. Raises ModelError."""
+    import torch
+    import transformers
+
+    prefix = FAMILIES[config.model_type]
+    config = copy.deepcopy(config)
+    config._attn_implementation = "eager"  # whatever the file asks for
+    try:
+        with torch.device("meta"):
+            return getattr(transformers, f"{prefix}ForCausalLM")(config)
+    except Exception as e:  # the types differ between transformers' versions
+        raise ModelError(
+            f"{file}: no {prefix} model can be made of it ({reason(e)}). Correct hidden_act "
+            f"({config.hidden_act!r:.80}) or RoPE ({rope_parameters(config)!r:.200})."
+        ) from e
+
+
+def _load(file: Path, name: str) -> Any:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as weights:
+        return weights.get_tensor(name)

@@ -1,0 +1,1 @@
+"""What would fail, before it does: `plan` looks at a run, `doctor` at a machine."""

@@ -1,0 +1,102 @@
+"""A process of its own for the check of attention: a tiny random model answers by two backends."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from flexray.config import Backend, EngineConfig, GenerationConfig, MethodConfig
+from flexray.engine.engine import Engine
+from flexray.engine.fallback import describe, handled_errors
+from flexray.prompts.prompt import Prompt
+
+VOCABULARY = 256
+PROMPTS = 4
+METHODS = (MethodConfig(), MethodConfig(kind="per_prompt"))  # fused, and each paraphrase by itself
+
+
+class Bytes:
+    """What the engine asks of a tokenizer: each token is a byte."""
+
+    eos_token_id = 0
+
+    def __len__(self) -> int:
+        return VOCABULARY
+
+    def batch_decode(self, ids: list[list[int]], *, clean_up_tokenization_spaces: bool) -> list[str]:
+        return [bytes(i).decode("latin-1") for i in ids]
+
+
+def compare(task: dict[str, Any]) -> dict[str, Any]:
+    """Answer by `backend` and by eager.
+
+    Args:
+        task: backend, device, dtype; heads (query heads of a key/value head) and width (of a head).
+
+    Returns:
+        answers, and how many of them are the same; or the backend's error, and whether a run that may fall
+        back would. device and seconds.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    device = torch.device(task["device"])
+    start = time.perf_counter()
+    found: dict[str, Any] = {"error": "", "falls_back": False, "same": 0, "answers": 0}
+    expected = _answers(task, "eager", device)
+    try:
+        got = _answers(task, task["backend"], device)
+    except Exception as e:
+        found |= {"error": describe(task["backend"], e), "falls_back": isinstance(e, handled_errors())}
+    else:
+        found["answers"] = len(expected)
+        found["same"] = sum(a == b for a, b in zip(got, expected, strict=True))
+    found["device"] = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    found["seconds"] = time.perf_counter() - start
+    return found
+
+
+def _answers(task: dict[str, Any], backend: Backend, device: torch.device) -> list[tuple[int, ...]]:
+    """The tokens of all answers, of the same model each time."""
+    heads = task["heads"]
+    shape = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=heads * 32,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        num_key_value_heads=1,
+        head_dim=task["width"],
+        max_position_embeddings=512,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(shape).eval().to(device, getattr(torch, task["dtype"]))
+    engine = Engine(
+        model,
+        Bytes(),  # type: ignore[arg-type]
+        METHODS,
+        GenerationConfig(max_new_tokens=6, stop_at_newline=False),
+        EngineConfig(backend=backend, strict=True, max_num_seqs=8, max_num_batched_tokens=256),
+    )
+    answers = engine.generate(_prompts())
+    return [generation.token_ids for methods in answers for method in methods for generation in method]
+
+
+def _prompts() -> list[Prompt]:
+    """A context longer than a block, and paraphrases of several lengths."""
+    rnd = random.Random(0)
+
+    def words(count: int) -> tuple[int, ...]:
+        return tuple(rnd.randrange(1, VOCABULARY) for _ in range(count))
+
+    context, cue = words(45), words(2)
+    return [Prompt(context, tuple(words(rnd.randint(2, 12)) for _ in range(3)), cue) for _ in range(PROMPTS)]
+
+
+if __name__ == "__main__":
+    print(json.dumps(compare(json.loads(sys.stdin.read()))))

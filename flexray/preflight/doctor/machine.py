@@ -1,0 +1,183 @@
+"""The machine: compiler, GPU, memory and disks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+
+from flexray.config import RunConfig
+from flexray.preflight.doctor.examine import Finding, Status
+from flexray.preflight.plan.devices import GIB
+from flexray.preflight.plan.machine import check_writable, decimal, existing_folder, free_bytes, ram_bytes
+from flexray.preflight.plan.output import DryFolder
+
+SHM = "/dev/shm"
+RAY_STORE_SHARE = 0.3  # of the memory, by Ray's default
+LOW_DISK, NO_DISK = 5e9, 0.5e9  # bytes
+RAY_FULL = 0.95  # used: Ray then stores nothing more
+OLDEST_CAPABILITY = (7, 0)  # that Triton compiles for
+FREE_SHARE = 0.9  # of a GPU's memory
+
+
+def check_compiler(config: RunConfig | None) -> Iterator[Finding]:
+    """What compiles FlexAttention: Triton on a GPU, a C++ compiler on CPUs."""
+    import torch
+
+    if config is not None and config.engine.backend != "flex":
+        yield Finding("pass", f"none is needed: engine.backend is {config.engine.backend}")
+    elif runs_on_gpu(config):
+        c_compiler = os.environ.get("CC") or next(filter(shutil.which, ("gcc", "cc", "clang")), None)
+        try:
+            found = f"triton {metadata.version('triton')}"
+        except metadata.PackageNotFoundError:
+            yield _no_flex(
+                config, "triton is not installed", "Install the torch build for CUDA, which has it."
+            )
+            return
+        if c_compiler is None:
+            yield _no_flex(config, f"{found}, but no C compiler, which it needs", "Install gcc.")
+        else:
+            yield Finding("pass", f"{found}, {c_compiler}")
+    else:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            yield Finding("pass", f"C++ compiler {get_cpp_compiler()}, torch {torch.__version__}")
+        except InvalidCxxCompiler:
+            yield _no_flex(config, "no C++ compiler", "Install g++, or name one in CXX.")
+
+
+def check_gpu(config: RunConfig | None) -> Iterator[Finding]:
+    """The CUDA devices of this machine, and whether the configuration's dtype suits them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        if config is not None and config.model.device == "cuda":
+            yield Finding(
+                "fail",
+                "torch finds no CUDA device, and model.device is cuda",
+                "Set it to auto, or install a torch and a driver for CUDA.",
+            )
+        elif driver := _driver():
+            yield Finding(
+                "warn",
+                f"the machine has a GPU (driver {driver}), but this torch ({torch.__version__}) finds none",
+                "Install a torch for CUDA that is no newer than the driver.",
+            )
+        else:
+            yield Finding("pass", "none: models run on the CPUs here")
+        return
+    for number in range(torch.cuda.device_count()):
+        yield _gpu(number, config)
+
+
+def runs_on_gpu(config: RunConfig | None) -> bool:
+    """Whether a run started here would have its model on a GPU."""
+    import torch
+
+    return torch.cuda.is_available() and (config is None or config.model.device != "cpu")
+
+
+def _gpu(number: int, config: RunConfig | None) -> Finding:
+    import torch
+
+    found = torch.cuda.get_device_properties(number)
+    free, total = torch.cuda.mem_get_info(number)
+    capability = (found.major, found.minor)
+    with torch.cuda.device(number):
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    what = (
+        f"{number}: {found.name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free, capability {found.major}."
+        f"{found.minor}, {'bfloat16' if has_bfloat16 else 'no bfloat16'}, driver {_driver() or 'unknown'}, "
+        f"CUDA {torch.version.cuda}"
+    )
+    if capability < OLDEST_CAPABILITY:
+        return Finding("warn", what, "Triton does not compile for it: set engine.backend to sdpa.")
+    dtype = config.model.dtype if config else "auto"
+    if not has_bfloat16 and dtype in ("auto", "bfloat16"):
+        return Finding("warn", what, "It has no bfloat16: set model.dtype to float16.")
+    if free < FREE_SHARE * total:
+        return Finding(
+            "warn", what, "Others use it: a run there has less room for rows. `nvidia-smi` names them."
+        )
+    return Finding("pass", what)
+
+
+def check_memory(config: RunConfig | None) -> Iterator[Finding]:
+    """RAM, and the shared memory that Ray's object store lies in."""
+    ram = ram_bytes()
+    yield Finding("pass", f"{ram / GIB:.1f} GiB of RAM")
+    megabytes = config.ray.object_store_mb if config else None
+    store = megabytes * 2**20 if megabytes else int(RAY_STORE_SHARE * ram)
+    shared = os.statvfs(SHM)
+    size = shared.f_blocks * shared.f_frsize
+    what = f"{size / GIB:.2f} GiB in {SHM}, for an object store of {store / GIB:.2f} GiB"
+    if size < store:
+        yield Finding(
+            "warn",
+            what,
+            "Ray then keeps its objects on disk, which is slow. Give the container more (docker: "
+            "--shm-size), or set ray.object_store_mb.",
+        )
+    else:
+        yield Finding("pass", what)
+
+
+def check_disk(config: RunConfig | None) -> Iterator[Finding]:
+    """Room and rights where things are written: output, temporary files, Ray's files, compiled kernels."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    temporary = tempfile.gettempdir()
+    ray = os.environ.get("RAY_TMPDIR", temporary)
+    places = {
+        "temporary files": temporary,
+        "Ray": ray,
+        "compiled kernels": os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir(),
+    }
+    if config is not None and (folder := DryFolder(config.output)).is_local:
+        places = {"output": folder.url} | places
+    by_device: dict[int, dict[str, str]] = {}
+    for purpose, path in places.items():
+        try:
+            check_writable(path)
+            by_device.setdefault(existing_folder(path).stat().st_dev, {})[purpose] = path
+        except OSError as e:
+            yield Finding("fail", f"{purpose}: {path} cannot be written: {e.strerror}", "Make it writable.")
+    for group in by_device.values():
+        yield _room(group)
+
+
+def _room(places: dict[str, str]) -> Finding:
+    """Of places on one file system."""
+    path = next(iter(places.values()))
+    free = free_bytes(path)
+    used = 1 - free / (shutil.disk_usage(existing_folder(path)).total or 1)
+    what = f"{decimal(free)} free for " + ", ".join(f"{purpose} ({path})" for purpose, path in places.items())
+    status: Status = "fail" if free < NO_DISK else "warn" if free < LOW_DISK else "pass"
+    if "Ray" in places and used > RAY_FULL and status == "pass":
+        return Finding(
+            "warn", f"{what}; {used:.0%} used", f"Ray stores nothing on a disk over {RAY_FULL:.0%}."
+        )
+    return Finding(status, what, "" if status == "pass" else "Make room.")
+
+
+def _no_flex(config: RunConfig | None, what: str, advice: str) -> Finding:
+    """FlexAttention cannot be compiled: the run takes another backend, unless that is forbidden."""
+    if config is not None and config.engine.strict:
+        return Finding("fail", f"{what}; engine.strict forbids another backend than flex", advice)
+    return Finding("warn", f"{what}: another backend than flex will be used, which each row says", advice)
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver; "" if there is none."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.split()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return lines[0] if lines else ""

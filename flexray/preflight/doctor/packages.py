@@ -1,0 +1,79 @@
+"""Python and the packages: what pyproject.toml asks for, and what was tested."""
+
+from __future__ import annotations
+
+import platform
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+import flexray
+from flexray.config import RunConfig
+from flexray.preflight.doctor.examine import Finding
+
+PROJECT = Path(flexray.__file__).resolve().parent.parent
+INSTALL = "make setup, or: pip install -c constraints.txt -e ."
+
+
+def check_python(config: RunConfig | None) -> Iterator[Finding]:
+    """The interpreter's version."""
+    wanted, _ = _required()
+    found = platform.python_version()
+    if found in SpecifierSet(wanted, prereleases=True):
+        yield Finding("pass", f"Python {found} ({wanted} is needed)")
+    else:
+        yield Finding(
+            "fail", f"Python {found}, but {wanted} is needed", "Make an environment of a newer one."
+        )
+
+
+def check_packages(config: RunConfig | None) -> Iterator[Finding]:
+    """Each package that pyproject.toml requires, and whether it is the version of constraints.txt."""
+    _, requirements = _required()
+    tested = _tested()
+    wrong, other = [], []
+    for requirement in requirements:
+        name = requirement.name
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{name} is missing")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{name} {version}, but {requirement.specifier} is needed")
+        elif name in tested and Version(version).public != tested[name]:
+            other.append(f"{name} {version} (tested: {tested[name]})")
+    if wrong:
+        yield Finding("fail", "; ".join(wrong), f"Install them: {INSTALL}.")
+    if other:
+        yield Finding(
+            "warn", f"not the tested versions: {', '.join(other)}", f"For the tested ones: {INSTALL}."
+        )
+    if not wrong and not other:
+        as_tested = ", at the tested versions" if tested else ""
+        yield Finding("pass", f"{len(requirements)} required packages{as_tested}")
+
+
+def _required() -> tuple[str, list[Requirement]]:
+    """Python's versions and the packages: of pyproject.toml, or where there is none of what is installed."""
+    project = PROJECT / "pyproject.toml"
+    if project.is_file():
+        tree = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+        return tree["requires-python"], [Requirement(text) for text in tree["dependencies"]]
+    found = metadata.distribution("flexray")
+    requirements = map(Requirement, found.requires or ())
+    kept = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return found.metadata["Requires-Python"], kept
+
+
+def _tested() -> dict[str, str]:
+    """Versions by package; empty where flexray was installed without its constraints.txt."""
+    file = PROJECT / "constraints.txt"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    pins = [line.partition("==") for line in lines if "==" in line and not line.startswith("#")]
+    return {name.strip().lower(): version.strip() for name, _, version in pins}

@@ -1,0 +1,193 @@
+"""What would spoil a run, or be a surprise in it, although it could be started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flexray.config import LimitsConfig, RunConfig
+from flexray.data import Scan
+from flexray.methods import Method
+from flexray.pipeline.actors import settle_actors
+from flexray.pipeline.cluster import is_for_a_cluster
+from flexray.pipeline.nodes import this_machine
+from flexray.preflight.plan.devices import GIB, Device
+from flexray.preflight.plan.machine import decimal, free_bytes
+from flexray.preflight.plan.memory import MemoryPlan
+from flexray.preflight.plan.output import DryFolder
+from flexray.preflight.plan.problems import Problems
+from flexray.preflight.plan.sample import Sample
+from flexray.sink.lock import EXPIRY_SECONDS
+from flexray.sink.owner import Owner
+
+SHOWN_DUPLICATES = 3
+
+
+def check_duplicates(found: Scan, problems: Problems) -> None:
+    """Rows that have the id of an earlier one: they are known of the whole data set."""
+    twice = [
+        f"{shard.row_ids[index]} as {file}, row {row}"
+        for shard in found.shards
+        for index, file, row in shard.duplicate_of
+    ]
+    if twice:
+        more = ", ..." if len(twice) > SHOWN_DUPLICATES else ""
+        problems.warn(
+            "rows",
+            f"{len(twice)} of {found.num_rows} rows have the id of another row and will be error rows "
+            f"({', '.join(twice[:SHOWN_DUPLICATES])}{more}). Remove them, or give them ids of their own.",
+        )
+
+
+def check_sample(sample: Sample, methods: Sequence[Method], limits: LimitsConfig, problems: Problems) -> None:
+    """Rows that will be error rows, as far as the sample tells."""
+    rows = len(sample.questions)
+    faults = [question.error for question in sample.questions if question.error]
+    if faults:
+        problems.warn(
+            "rows",
+            f"{len(faults)} of {rows} sampled rows are faulty and will be error rows. The first: {faults[0]}",
+        )
+    weighing = [method.name for method in methods if method.needs_confidences]
+    missing = sum(prompt.confidences is None for prompt in sample.prompts) if weighing else 0
+    if missing:
+        note = problems.error if missing == len(sample.prompts) else problems.warn
+        note(
+            "methods",
+            f"{', '.join(weighing)}: {missing} of {rows} sampled rows have no confidences, which these need, "
+            "and will be error rows of theirs. Map data.fields.confidences, give data.paraphrase_files with "
+            "confidences, or leave these methods out.",
+        )
+    errors = len(faults) * len(methods) + missing * len(weighing)
+    if errors > limits.max_error_share * rows * len(methods):
+        problems.error(
+            "limits",
+            f"{errors} of the {rows * len(methods)} output rows of the sample would be errors, more than "
+            f"limits.max_error_share ({limits.max_error_share}) allows: the run would end with exit code 1. "
+            "Correct the rows, or raise the limit.",
+        )
+
+
+def check_device(config: RunConfig, device: Device, named: bool, problems: Problems) -> None:
+    """Whether the model can be on the device at all.
+
+    Args:
+        named: the device is not this machine's, but one that was asked for.
+    """
+    if device.is_gpu and config.model.device == "cpu":
+        problems.warn("device", "model.device is cpu: the run would leave the GPU idle. Set it to auto.")
+    if device.is_gpu and not named and device.memory is None and not is_for_a_cluster(config):
+        problems.error(
+            "device",
+            "model.device is cuda, but torch finds no CUDA device here. Set it to auto or cpu, or install a "
+            "torch for CUDA.",
+        )
+    wants_bfloat16 = config.model.dtype in ("auto", "bfloat16")
+    if device.gpu is not None and not device.gpu.has_bfloat16 and wants_bfloat16:
+        problems.warn("device", f"{device.name} has no bfloat16 of its own. Set model.dtype: float16.")
+
+
+def check_actors(config: RunConfig, device: Device, shards: int, problems: Problems) -> RunConfig:
+    """Whether the engines find their CPUs and GPUs on this machine, if a run would start Ray here.
+
+    Returns:
+        The configuration with the engines that there would be, where that is known.
+    """
+    if is_for_a_cluster(config) or (device.is_gpu and device.memory is None):  # which is an error already
+        return config
+    gpus = 0
+    if device.is_gpu:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    here = this_machine(config.ray.num_cpus, gpus)
+    settled = problems.attempt("engines", lambda: settle_actors(config, [here], shards))
+    if settled is None:
+        return config
+    if settled.note:
+        problems.warn("engines", settled.note.removeprefix("note: "))
+    return settled.config
+
+
+def check_memory(memory: MemoryPlan, device: Device, problems: Problems) -> None:
+    """Whether weights and KV pool fit."""
+    if device.memory is None:
+        return
+    has = f"{device.name} has {device.memory / GIB:.1f} GiB"
+    weights = f"{memory.weight_bytes / GIB:.1f} GiB of weights ({memory.dtype})"
+    if memory.weight_bytes >= device.memory:
+        smaller = ", model.dtype: bfloat16" if memory.dtype == "float32" else ""
+        problems.error(
+            "memory", f"{weights} do not fit: {has}. Take a larger GPU{smaller}, or a smaller model."
+        )
+    elif device.is_gpu and not memory.questions_at_once:
+        problems.error(
+            "memory",
+            f"{has}: beside {weights} there is no room for a KV pool of one row. Take a larger GPU, raise "
+            "engine.gpu_memory_utilization, or lower engine.max_num_batched_tokens.",
+        )
+    elif memory.least_slots > memory.most_slots:
+        problems.warn(
+            "memory",
+            f"the largest sampled row needs a KV pool of {memory.least_slots} slots, and the memory holds "
+            f"{memory.most_slots}: such rows will be error rows. Lower data.max_paraphrases, or take a "
+            "larger GPU.",
+        )
+    elif not device.is_gpu and memory.needed > device.memory:
+        problems.warn(
+            "memory",
+            f"{memory.needed / GIB:.1f} GiB for weights and KV pool, and {has}. Lower engine.max_num_seqs or "
+            "data.shard_rows.",
+        )
+
+
+def check_place(folder: DryFolder, config: RunConfig, problems: Problems) -> None:
+    """Whether the nodes of a cluster see the folder, and for long enough."""
+    if is_for_a_cluster(config) and folder.is_local and Path(folder.url).is_relative_to(Path.cwd()):
+        problems.warn(
+            "output",
+            f"{folder}: lies in the working directory, but the run is for the cluster at "
+            f"{config.ray.address or os.environ.get('RAY_ADDRESS')}. A job's uploaded working directory is "
+            "another one on each node, and is deleted with the job. Give an absolute path or a URL on "
+            "storage that every node sees.",
+        )
+
+
+def check_room(folder: DryFolder, needed: float, basis: str, measured: bool, problems: Problems) -> None:
+    """Whether the rows that are left fit on a local disk.
+
+    Args:
+        needed: bytes. basis: what that rests on, in words.
+    """
+    free = problems.attempt("disk", lambda: free_bytes(folder.url))
+    if free is not None and needed > free:
+        note = problems.error if measured else problems.warn
+        note(
+            "disk",
+            f"{folder}: {decimal(free)} are free, and the rows that are left need {decimal(needed)} "
+            f"({basis}). Make room, or give another output folder.",
+        )
+
+
+def check_locks(
+    folder: DryFolder, before: Mapping[str, bytes], now: Mapping[str, bytes], problems: Problems
+) -> None:
+    """Whether somebody is at work in the folder, from two looks at its locks: whose file has changed, lives.
+    What a dead process has left is taken over by a start."""
+    for name, data in now.items():
+        owner = Owner.parse(data)
+        if owner is not None and owner.is_dead():
+            continue
+        who = owner or "a process that did not say its name"
+        is_here = owner is not None and bool(owner.machine) and owner.machine == Owner.me().machine
+        if is_here or before.get(name, data) != data:
+            problems.error(
+                "lock", f"{folder}: another run is at work there: {who}. Wait until it has ended, or stop it."
+            )
+        else:
+            problems.warn(
+                "lock",
+                f"{folder}: another run may be at work there: {who}. A start watches it for up to "
+                f"{EXPIRY_SECONDS:.0f} s, and takes over if it gives no sign of life.",
+            )

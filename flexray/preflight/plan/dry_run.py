@@ -1,0 +1,199 @@
+"""Everything that can be known of a run before it is started."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from flexray.config import RunConfig
+from flexray.data import Scan
+from flexray.pipeline.prepare import prompt_builder
+from flexray.preflight.plan.checks import (
+    check_actors,
+    check_device,
+    check_duplicates,
+    check_locks,
+    check_memory,
+    check_place,
+    check_room,
+    check_sample,
+)
+from flexray.preflight.plan.devices import Device, find_device
+from flexray.preflight.plan.estimate import (
+    Estimate,
+    Measured,
+    from_measured,
+    from_peak,
+    measure,
+    measure_other,
+)
+from flexray.preflight.plan.facts import Facts, find_facts
+from flexray.preflight.plan.memory import MemoryPlan, Work, engine_rows, plan_memory, plan_work
+from flexray.preflight.plan.output import read_locks
+from flexray.preflight.plan.problems import Problem, Problems
+from flexray.preflight.plan.sample import Sample, SampleFigures, figures, take_sample
+from flexray.preflight.plan.tokens import check_tokens
+from flexray.storage import scrub
+
+SAMPLE_ROWS = 256
+ROW_BYTES = 400  # of an output row beside its texts, about
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataFigures:
+    """The data set, and how far its output is."""
+
+    name: str
+    files: int
+    rows: int
+    shards: int
+    output_rows: int
+    """One for each row and method."""
+    committed_rows: int
+    """Of the output; so are those that are left."""
+    committed_shards: int
+    left_rows: int
+    left_shards: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A dry run. What could not be found out is None, and `problems` says why."""
+
+    output: str
+    methods: tuple[str, ...]
+    max_new_tokens: int
+    data: DataFigures | None
+    sample: SampleFigures | None
+    work: Work | None
+    device: Device
+    memory: MemoryPlan | None
+    room: Room | None
+    estimates: tuple[Estimate, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether the run can be started."""
+        return not any(problem.level == "error" for problem in self.problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {"ready": self.ready, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the rows that are left will take, in bytes, and what that figure rests on."""
+
+    bytes: int
+    basis: str
+    measured: bool
+    """In rows of this run."""
+
+
+def make_plan(
+    config: RunConfig,
+    *,
+    sample_rows: int = SAMPLE_ROWS,
+    gpu: str | None = None,
+    gpu_memory: float | None = None,
+    like: str | None = None,
+) -> Plan:
+    """Read what a run would read, and work out what it would do. Nothing is written, and no lock is taken.
+
+    Args:
+        sample_rows: rows to make prompts of.
+        gpu: name of the GPU to plan for. gpu_memory: its memory in GiB. Neither: that of this machine.
+        like: another output folder, whose speed is taken for this run's.
+
+    Raises:
+        ConfigError: an unknown GPU. OutputError: `like` holds no run.
+    """
+    problems = Problems()
+    device = find_device(config, gpu, gpu_memory)
+    check_device(config, device, bool(gpu or gpu_memory), problems)
+    facts = find_facts(config, problems, on_cpu=not device.is_gpu)
+    job, found = facts.job, facts.found
+    speeds = _speeds(facts, like)
+    data = _data_figures(config, found, facts) if found and facts.methods else None
+    sample = builder = memory = work = room = None
+    estimates: list[Estimate] = []
+    if job is not None:
+        builder = problems.attempt("prompt", lambda: prompt_builder(job.config))
+    if job and builder:
+        sample = problems.attempt("rows", lambda: take_sample(job.found.shards, job.config, sample_rows))
+    if found:
+        check_duplicates(found, problems)
+    if sample:
+        check_sample(sample, facts.methods, config.limits, problems)
+    if builder and sample:
+        check_tokens(builder, sample, config, problems)
+    if job and facts.shape and sample and (rows := engine_rows(job.config, facts.methods, sample.prompts)):
+        largest = max(shard.num_rows for shard in job.found.shards)
+        memory = plan_memory(job.config, facts.shape, device, rows, largest)
+        work = plan_work(job.config, rows)
+        check_memory(memory, device, problems)
+    if found and not gpu and not gpu_memory:
+        config = check_actors(config, device, len(found.shards), problems)
+    if data and data.left_rows:
+        estimates = [from_measured(s, config, data.left_rows, data.left_shards) for s in speeds]
+        if memory and work:
+            left = (data.left_rows // len(facts.methods), len(facts.methods), data.left_shards)
+            rough = from_peak(device, memory, work, config, *left)
+            estimates += [rough] if rough else []
+        room = _room(data.left_rows, speeds, sample)
+    if (folder := facts.folder) is not None:
+        if room and folder.is_local:
+            check_room(folder, room.bytes, room.basis, room.measured, problems)
+        check_place(folder, config, problems)
+        now = problems.attempt("lock", lambda: read_locks(folder))
+        check_locks(folder, facts.locks, now or {}, problems)
+    return Plan(
+        output=str(facts.folder or scrub(config.output)),
+        methods=tuple(method.name for method in facts.methods),
+        max_new_tokens=config.generation.max_new_tokens,
+        data=data,
+        sample=figures(sample) if sample else None,
+        work=work,
+        device=device,
+        memory=memory,
+        room=room,
+        estimates=tuple(estimates),
+        problems=tuple(problems.found),
+    )
+
+
+def _data_figures(config: RunConfig, found: Scan, facts: Facts) -> DataFigures:
+    committed = sum(manifest.rows for manifest in facts.committed.values())
+    output_rows = found.num_rows * len(facts.methods)
+    return DataFigures(
+        name=f"{config.data.name}/{config.data.split}",
+        files=len(found.files),
+        rows=found.num_rows,
+        shards=len(found.shards),
+        output_rows=output_rows,
+        committed_rows=committed,
+        committed_shards=len(facts.committed),
+        left_rows=output_rows - committed,
+        left_shards=len(found.shards) - len(facts.committed),
+    )
+
+
+def _speeds(facts: Facts, like: str | None) -> list[Measured]:
+    """Of this output's committed shards, and of another output's."""
+    own = measure(str(facts.folder), facts.committed.values())
+    other = measure_other(like, facts.job.parts if facts.job else None) if like else None
+    return [speed for speed in (own, other) if speed]
+
+
+def _room(rows: int, speeds: list[Measured], sample: Sample | None) -> Room | None:
+    if speeds:
+        found = speeds[0]
+        return Room(int(rows * found.bytes_per_row), f"measured in {found.name}", not found.unlike)
+    if not sample or not sample.questions:
+        return None
+    texts = [(q.question, *q.paraphrases, *(q.answers or ())) for q in sample.questions]
+    each = ROW_BYTES + sum(len(text.encode()) for row in texts for text in row) / len(texts)
+    return Room(int(rows * each), "at most: the sample's texts, which are compressed", False)

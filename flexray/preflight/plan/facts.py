@@ -1,0 +1,70 @@
+"""What a run would find: the checks of its start, each made although another has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from transformers import LlamaConfig
+
+from flexray.config import RunConfig
+from flexray.data import Scan, scan, with_few_shots
+from flexray.methods import Method, make_methods
+from flexray.models.checkpoint import check_checkpoint, load_tokenizer
+from flexray.models.remarks import remark
+from flexray.pipeline.software import check_software
+from flexray.preflight.plan.output import DryFolder, open_dry, read_locks
+from flexray.preflight.plan.problems import Problems
+from flexray.runs.job import Job, fingerprint_parts
+from flexray.sink import Manifest, whole_shards
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What was found; None or empty where that failed."""
+
+    methods: tuple[Method, ...]
+    shape: LlamaConfig | None
+    """The model's configuration."""
+    found: Scan | None
+    folder: DryFolder | None
+    locks: Mapping[str, bytes]
+    job: Job | None
+    """Where methods, model and data can all be used."""
+    committed: Mapping[str, Manifest] = field(default_factory=dict)
+
+
+def find_facts(config: RunConfig, problems: Problems, *, on_cpu: bool) -> Facts:
+    """Look at versions, methods, model, output and data, and note each problem.
+
+    Args:
+        on_cpu: the plan is for a CPU.
+    """
+    notes = problems.attempt("versions", lambda: check_software(config, on_cpu=on_cpu)) or ()
+    for note in notes:
+        problems.warn("versions", note.removeprefix("note: "))
+    methods = problems.attempt("methods", lambda: make_methods(config.methods)) or ()
+    model = config.model
+    shape = problems.attempt("model", lambda: check_checkpoint(model.path))
+    tokenizer = shape and problems.attempt(
+        "model", lambda: load_tokenizer(model.path, trust_remote_code=model.trust_remote_code)
+    )
+    for odd in remark(model.path, tokenizer) if tokenizer else ():
+        problems.warn("model", odd)
+    folder = problems.attempt("output", lambda: open_dry(config.output))
+    locks = (folder and problems.attempt("lock", lambda: read_locks(folder))) or {}
+    found = problems.attempt("data", lambda: scan(config.data))
+    drawn = found and problems.attempt("few-shots", lambda: with_few_shots(config))
+    job = None
+    if methods and tokenizer and found and drawn:
+        job = problems.attempt(
+            "model",
+            lambda: Job(config=drawn, found=found, parts=fingerprint_parts(drawn, found), notes=notes),
+        )
+    facts = Facts(methods=methods, shape=shape, found=found, folder=folder, locks=locks, job=job)
+    if job is None or folder is None:
+        return facts
+    # A start that is given a folder in which it cannot write: its own checks, and no trace of it.
+    record = problems.attempt("output", lambda: job.start(folder))
+    committed = record and problems.attempt("output", lambda: whole_shards(folder, record.fingerprint))
+    return replace(facts, committed=committed or {})

@@ -1,0 +1,70 @@
+"""The output folder of a run, looked at without a trace there."""
+
+from __future__ import annotations
+
+from fsspec.implementations.local import LocalFileSystem
+
+from flexray.errors import OutputError
+from flexray.preflight.plan.machine import check_writable
+from flexray.sink import OutputFolder
+from flexray.sink.lock import is_lock
+from flexray.sink.records import RUN_FILE
+from flexray.storage import StorageError, connect, patiently
+
+PATIENCE = 15.0  # seconds: somebody is waiting
+
+
+class DryFolder(OutputFolder):
+    """An output folder for looking only: what is written to it is seen by this object alone, and what is
+    removed from it stays.
+
+    So a start can make its own checks there.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._written: dict[str, bytes] = {}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on a file system of this machine."""
+        return isinstance(connect(self.url)[0], LocalFileSystem)
+
+    def prepare(self) -> None:
+        """Check what can be checked without a trace: locally that it can be written, elsewhere only that it
+        can be reached and read. Raises OutputError."""
+        try:
+            if self.is_local:
+                check_writable(self.url)
+            else:
+                patiently(self.url, lambda: self._fs.cat_file(self._path(RUN_FILE)), patience=PATIENCE)
+        except FileNotFoundError:
+            pass  # no run yet
+        except OSError as e:
+            advice = e.advice if isinstance(e, StorageError) and e.advice else "Give another output folder."
+            reason = e.reason if isinstance(e, StorageError) else e.strerror or str(e)
+            raise OutputError(f"{self}: cannot be used as an output folder: {reason}. {advice}") from e
+
+    def read_bytes(self, name: str) -> bytes:
+        """The file, or what was to be written there."""
+        return self._written[name] if name in self._written else super().read_bytes(name)
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Nothing is written."""
+        self._written[name] = data
+
+    def remove(self, name: str) -> None:
+        """Nothing is removed."""
+
+
+def open_dry(url: str) -> DryFolder:
+    """An output folder that a run could use, as far as that can be seen. Raises OutputError."""
+    folder = DryFolder(url)
+    folder.prepare()
+    return folder
+
+
+def read_locks(folder: OutputFolder) -> dict[str, bytes]:
+    """The lock files that are there, by name. Raises OSError."""
+    found = {name: folder.read_if_there(name) for name in folder.list() if is_lock(name)}
+    return {name: data for name, data in found.items() if data is not None}

@@ -1,0 +1,26 @@
+"""The token ids of one question, in parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_PARAPHRASES = 2047
+"""Of one question; what the mask can tell apart (see flexray.masks.layout)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids of one sample: context, N isolated segments, then the answer cue."""
+
+    context: tuple[int, ...]
+    segments: tuple[tuple[int, ...], ...]
+    cue: tuple[int, ...]
+    num_manual: int = 0  # the first so many segments are manual templates
+    confidences: tuple[float, ...] | None = None  # of each segment
+    row_id: str = ""  # what is drawn at random for this sample depends on it, and on nothing around it
+
+    def __post_init__(self) -> None:
+        if not self.segments or any(not s for s in self.segments):
+            raise ValueError("a prompt needs at least one segment, and no segment may be empty")
+        if not self.cue:
+            raise ValueError("a prompt needs at least one cue token: the first answer token is fused from it")

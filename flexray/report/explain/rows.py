@@ -1,0 +1,76 @@
+"""Which row of a run, and which of its methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flexray.config import MethodConfig, RunConfig
+from flexray.data import scan
+from flexray.data.question import Question, ShardSpec
+from flexray.errors import ConfigError, DataError
+from flexray.methods import make_methods
+from flexray.pipeline.prepare import prepare_shard
+from flexray.prompts.prompt import Prompt
+
+
+def choose_method(methods: Sequence[MethodConfig], wanted: str | None, default: int = 0) -> int:
+    """The index of a run's method, by its name or by its number from 1; `default` if none is asked for.
+
+    Raises:
+        ConfigError: there is no such method; or the methods themselves have a fault.
+    """
+    names = [method.name for method in make_methods(methods)]
+    if wanted is None:
+        return default
+    if wanted in names:
+        return names.index(wanted)
+    if (number := _number(wanted)) is not None and 1 <= number <= len(names):
+        return number - 1
+    known = ", ".join(f"{number} {name}" for number, name in enumerate(names, start=1))
+    raise ConfigError(
+        f"--method {wanted}: the recipe has no such method. It has: {known}. Others can be set, for example "
+        "--set 'methods=[{layout: full_prompt}]'."
+    )
+
+
+def find_row(config: RunConfig, row: str) -> tuple[ShardSpec, Question, Prompt]:
+    """A row of the data set, read and tokenised as the run does it.
+
+    Args:
+        config: with its few-shots drawn.
+        row: its id (`data set/split/source id`), or its number from 1.
+
+    Raises:
+        DataError: there is no such row, or the run makes an error row of it.
+        ModelError: the model folder's tokenizer cannot be used.
+    """
+    spec, row_id = _find(config, row)
+    prepared = prepare_shard(spec, config, only=frozenset({row_id}))
+    (question,), (prompt,) = prepared.questions, prepared.prompts
+    if prompt is None:
+        raise DataError(f"{row_id} is an error row: {question.error}")
+    return spec, question, prompt
+
+
+def _find(config: RunConfig, row: str) -> tuple[ShardSpec, str]:
+    data, number = config.data, _number(row)
+    if number is not None and number > 0:  # those behind it need not be read
+        limit = number if data.limit is None else min(number, data.limit)
+        data = data.model_copy(update={"limit": limit})
+    shards = scan(data).shards
+    if number is None:
+        for spec in shards:
+            if row in spec.row_ids:
+                return spec, row
+        raise DataError(
+            f"--row {row}: no row of the data set has this id. Ids are made like {shards[0].row_ids[0]}; "
+            "or give the row's number."
+        )
+    num_rows = sum(spec.num_rows for spec in shards)
+    if not 1 <= number <= num_rows:
+        raise DataError(f"--row {number}: the data set has {num_rows} rows, counted from 1.")
+    return shards[-1], shards[-1].row_ids[-1]
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None

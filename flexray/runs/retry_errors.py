@@ -1,0 +1,136 @@
+"""Redo the error rows of committed shards, and nothing else: good rows stay as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flexray.config import RunConfig
+from flexray.console.progress import Lines, Progress, Say
+from flexray.data.question import ShardSpec
+from flexray.evaluation import to_table
+from flexray.pipeline import AnsweredShard
+from flexray.runs.job import plan_job
+from flexray.runs.run import answer
+from flexray.sink import (
+    Manifest,
+    OutputFolder,
+    compact,
+    hold,
+    load_run,
+    recommit_shard,
+    whole_shards,
+)
+from flexray.sink.committed import load_shard
+from flexray.sink.rows import keys_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryResult:
+    """What came of the error rows."""
+
+    retried: int
+    answered: int
+
+    def summary_line(self) -> str:
+        """For people and programs."""
+        still_errors = self.retried - self.answered
+        return f"retried={self.retried} answered={self.answered} still_errors={still_errors}"
+
+
+def retry_errors(config: RunConfig, *, say: Say = print, progress: Progress | None = None) -> RetryResult:
+    """Answer the error rows of a run's committed shards again; what is not committed is left to `run`.
+
+    Args:
+        say: is told, line by line, what happens.
+        progress: is told in its place. None: `Lines`, which makes the lines.
+
+    Raises:
+        UserError: the output folder holds no run, or another one, or something else that the user can
+            put right; raised before any model is loaded, where it can be.
+    """
+    progress = progress or Lines(say)
+    folder = OutputFolder(config.output)
+    load_run(folder)  # where there is no run, none is to be started
+    job = plan_job(config, folder)
+    for line in job.notes:
+        progress.note(line)
+    config, found = job.config, job.found
+    still_errors = 0
+    with hold(folder, say=progress.note) as lock:
+        record = job.start(folder)
+        committed = whole_shards(folder, record.fingerprint)
+        faulty = {name: manifest for name, manifest in committed.items() if manifest.accounting.errors}
+        rows = sum(manifest.accounting.errors for manifest in faulty.values())
+        if faulty:
+            progress.note(f"{folder}: {rows} error rows in {len(faulty)} shards are tried again")
+            recommit = Recommit(folder.url, record.methods, faulty)
+            still_errors = answer(
+                [spec for spec in found.shards if spec.shard_id in faulty],
+                config,
+                recommit,
+                lambda done: f"{done} of {rows} error rows have been tried again",
+                rows=rows,
+                record=record,
+                lock=lock,
+                progress=progress,
+                only=recommit.failed_row_ids,
+            )
+            lock.check()
+            compact(folder, record.fingerprint)
+    return RetryResult(retried=rows, answered=rows - still_errors)
+
+
+@dataclass(frozen=True, slots=True)
+class Recommit:
+    """Puts new answers in the place of error rows; travels to Ray's workers."""
+
+    output: str
+    methods: tuple[str, ...]
+    before: dict[str, Manifest]  # of the shards with errors, by shard id
+
+    def failed_row_ids(self, spec: ShardSpec) -> frozenset[str]:
+        """The questions of a shard that some method has not answered."""
+        table = load_shard(OutputFolder(self.output), self.before[spec.shard_id])
+        return frozenset(table.filter(pc.not_equal(table["error"], ""))["row_id"].to_pylist())
+
+    def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
+        """Commit, if any row is better now, and say what: the fields of a CommittedShard. Its rows are those
+        that were errors before."""
+        folder, old = OutputFolder(self.output), self.before[shard.spec.shard_id]
+        retries = [*old.engine_stats.get("retries", ()), shard.engine_stats]
+        before, after = load_shard(folder, old), to_table(shard, self.methods)
+        new = recommit_shard(
+            folder,
+            old,
+            merge(before, after),
+            engine_stats=old.engine_stats | {"retries": retries},  # the good rows are still of then
+            seconds=round(old.seconds + shard.seconds, 3),
+        )
+        failed = before.filter(pc.not_equal(before["error"], ""))
+        again = set(keys_of(failed))
+        fell_back = after.filter(pc.not_equal(after["fallback_reason"], ""))
+        return {
+            "shard_id": old.shard_id,
+            "rows": failed.num_rows,
+            "errors": new.accounting.errors,
+            "fallbacks": sum(key in again for key in keys_of(fell_back)),
+            "seconds": round(shard.seconds, 3),
+        }
+
+
+def merge(old: pa.Table, new: pa.Table) -> pa.Table:
+    """`old`, with the rows of `new` that are answered in the place of its error rows."""
+    answered = {
+        key: place
+        for place, (key, error) in enumerate(zip(keys_of(new), new["error"].to_pylist(), strict=True))
+        if not error
+    }
+    places = [
+        old.num_rows + answered[key] if error and key in answered else place
+        for place, (key, error) in enumerate(zip(keys_of(old), old["error"].to_pylist(), strict=True))
+    ]
+    return pa.concat_tables([old, new]).take(places)

@@ -1,0 +1,212 @@
+"""The job: check everything, plan, answer what is not committed yet, commit, sum up.
+
+This is where the stages are joined; each of them knows only those before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flexray.config import LimitsConfig, RunConfig
+from flexray.console.log import Log, RunLabel
+from flexray.console.progress import CommittedShard, Lines, Progress, Say
+from flexray.console.signals import Stopped, ending_by
+from flexray.data.question import ShardSpec
+from flexray.errors import OutputError
+from flexray.evaluation import to_table
+from flexray.pipeline import AnsweredShard, answer_shards, connect, disconnect, report_remaining
+from flexray.runs.job import plan_job
+from flexray.sink import (
+    Accounting,
+    Lock,
+    Manifest,
+    OutputFolder,
+    RunRecord,
+    commit_shard,
+    compact,
+    discard_run,
+    hold,
+    whole_shards,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """What a run left behind."""
+
+    manifests: dict[str, Manifest]  # of all committed shards, by shard id
+    rows_before: int  # committed before this start
+    rows_now: int  # committed by this start
+    seconds: float  # of this start, with start-up and compilation
+
+    def over_limits(self, limits: LimitsConfig) -> str:
+        """What of the run as a whole is above its limits; "" if nothing is."""
+        accounts = [manifest.accounting for manifest in self.manifests.values()]
+        rows = sum(a.rows for a in accounts)
+        fallbacks = sum(map(_fallbacks, accounts))
+        counts = (
+            ("are errors", "max_error_share", sum(a.errors for a in accounts), limits.max_error_share),
+            ("fell back", "max_fallback_share", fallbacks, limits.max_fallback_share),
+        )
+        return "; ".join(
+            f"{count} of {rows} rows {what}, more than limits.{name} ({share}) allows"
+            for what, name, count, share in counts
+            if count > share * rows
+        )
+
+
+def run(
+    config: RunConfig, *, fresh: bool = False, say: Say = print, progress: Progress | None = None
+) -> RunResult:
+    """Run, or resume, a job.
+
+    Args:
+        fresh: discard what the output folder holds of an earlier run.
+        say: is told, line by line, what happens.
+        progress: is told in its place. None: `Lines`, which makes the lines.
+
+    Raises:
+        UserError: something the user can put right; raised before any model is loaded, where it can be.
+    """
+    start = time.perf_counter()
+    progress = progress or Lines(say)
+    folder = OutputFolder(config.output)
+    job = plan_job(config, folder)
+    for line in job.notes:
+        progress.note(line)
+    config, found = job.config, job.found
+    with hold(folder, say=progress.note) as lock:
+        discarded = fresh and discard_run(folder)  # not before it is known that this start can go on
+        record = job.start(folder, known=discarded)
+        if record.rebuilt:
+            progress.note(f"{folder}: its run record was lost, and was written again on {record.rebuilt}")
+        compact(folder, record.fingerprint)  # here and below nobody commits
+        before = whole_shards(folder, record.fingerprint)
+        rows_before = sum(m.rows for m in before.values())
+        todo = [s for s in found.shards if s.shard_id not in before]
+        progress.note(
+            f"{config.data.name}/{config.data.split}: {record.planned_rows} rows in {len(found.shards)} "
+            f"shards, {rows_before} rows in {len(before)} shards committed already -> {folder}"
+        )
+        if todo:
+            commit = Commit(folder.url, record.fingerprint, record.methods)
+            rows = sum(s.num_rows for s in todo) * len(record.methods)
+
+            def so_far(done: int) -> str:
+                return f"{rows_before + done} of {record.planned_rows} rows are committed"
+
+            answer(todo, config, commit, so_far, rows=rows, record=record, lock=lock, progress=progress)
+            lock.check()
+            compact(folder, record.fingerprint)
+        else:
+            progress.note("everything is committed: nothing to do")
+        after = whole_shards(folder, record.fingerprint)
+    if lost := [s.shard_id for s in found.shards if s.shard_id not in after]:
+        raise RuntimeError(
+            f"{folder}: {len(lost)} shards are not committed ({', '.join(lost[:5])}); run again to redo them"
+        )
+    rows_now = sum(m.rows for m in after.values()) - rows_before
+    return RunResult(
+        manifests=after, rows_before=rows_before, rows_now=rows_now, seconds=time.perf_counter() - start
+    )
+
+
+def answer(
+    shards: Sequence[ShardSpec],
+    config: RunConfig,
+    commit: Callable[[AnsweredShard], dict[str, Any]],
+    so_far: Callable[[int], str],
+    *,
+    rows: int,
+    record: RunRecord,
+    lock: Lock,
+    progress: Progress,
+    only: Callable[[ShardSpec], frozenset[str]] | None = None,
+) -> int:
+    """Answer and commit, for as long as the output folder is this run's; progress, log and metrics are told.
+
+    Args:
+        commit: returns the fields of a CommittedShard (see `answer_shards`).
+        so_far: what is said at a signal, of so many rows that are done.
+        rows: what the shards come to, by all methods.
+        only: names the row ids of a shard that are to be answered. None: all.
+
+    Returns:
+        How many of the rows are errors.
+
+    Raises:
+        UserError: what a worker came upon, storage that fails among it.
+    """
+    label = RunLabel.of_start(record.fingerprint, config.data.name)
+
+    def stop(stopped: Stopped, done: int = 0) -> None:
+        stopped.add_note(f"{so_far(done)}; the same command goes on with the others")
+
+    def stop_starting(stopped: Stopped) -> None:
+        stop(stopped)
+        lock.release()
+
+    with ending_by(stop_starting):
+        connect(config.ray)
+    log = Log(run=label.run_id, dataset=label.dataset)
+    log.info("run.started", rows=rows, shards=len(shards), output=config.output)
+    progress.planned(rows=rows, shards=len(shards))
+    report_remaining(label, rows)
+    done = errors = 0
+    try:
+        for told in answer_shards(shards, config, commit, only, label, progress.note):
+            lock.check()
+            shard = CommittedShard(**told)
+            done, errors = done + shard.rows, errors + shard.errors
+            progress.committed(shard)
+            report_remaining(label, rows - done)
+            log.info("shard.committed", **asdict(shard), rows_done=done, rows_planned=rows)
+    except BaseException as e:
+        log.error("run.failed", e, rows_done=done, rows_planned=rows)
+        if isinstance(e, Stopped):
+            stop(e, done)
+            disconnect()  # while the folder is held: nobody commits there afterwards
+        if isinstance(e, OSError) and not isinstance(e, BrokenPipeError):
+            raise OutputError(
+                f"{str(e).rstrip('.')}. {done:,} of the {rows:,} rows of this start are committed in "
+                f"{OutputFolder(config.output)}, and stay."
+            ) from e
+        raise
+    log.info("run.finished", rows=done, errors=errors)
+    return errors
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Scores a shard's answers and commits them; travels to Ray's workers."""
+
+    output: str
+    fingerprint: str
+    methods: tuple[str, ...]
+
+    def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
+        """Commit, and say what: the fields of a CommittedShard."""
+        manifest = commit_shard(
+            OutputFolder(self.output),
+            shard_id=shard.spec.shard_id,
+            table=to_table(shard, self.methods),
+            fingerprint=self.fingerprint,
+            methods=self.methods,
+            engine_stats=shard.engine_stats,
+            seconds=round(shard.seconds, 3),
+            expected_row_ids=shard.spec.row_ids,
+        )
+        return {
+            "shard_id": manifest.shard_id,
+            "rows": manifest.rows,
+            "errors": manifest.accounting.errors,
+            "fallbacks": _fallbacks(manifest.accounting),
+            "seconds": manifest.seconds,
+        }
+
+
+def _fallbacks(accounting: Accounting) -> int:
+    return accounting.rows - accounting.fallback_reason.get("", 0)

@@ -1,0 +1,254 @@
+"""Hand a job to a Ray cluster that runs already, and follow it to its end.
+
+`ray job submit` does as much. A start that nobody watches needs more: the configuration is checked here,
+before anything is uploaded; a submission id of the day, as Ray takes none twice; and the job's own exit code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from aiohttp import ClientError
+from ray.exceptions import AuthenticationError, RayError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+from flexray.config import RunConfig
+from flexray.console.signals import Stopped
+from flexray.errors import ConfigError, UserError
+from flexray.storage import scrub
+
+Job = Literal["generate", "nightly", "evaluate"]
+
+RAYS_OWN = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Variables that Ray's client takes an address from, whatever it is told."""
+POLL_SECONDS = 2.0
+LOST_SECONDS = 60.0  # a dashboard that does not answer for so long is given up
+
+# What Ray's client raises: OSError where nobody answers (requests' errors are some, too), RuntimeError for
+# a refusal, RayError for a token, ValueError for an address or a runtime environment.
+_FAILURES = (OSError, RuntimeError, RayError, ValueError)
+
+
+class SubmitError(UserError):
+    """A job that the cluster does not take, or that is out of reach."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """A job as the cluster gets it."""
+
+    id: str
+    entrypoint: str
+    """A shell command, run in the uploaded project."""
+    runtime_env: dict[str, Any]
+
+
+def make_submission(
+    job: Job,
+    paths: Sequence[str],
+    configs: Sequence[RunConfig],
+    *,
+    overrides: Sequence[str] = (),
+    project: Path,
+    runtime_env: Path,
+    submission_id: str | None = None,
+) -> Submission:
+    """The job that answers (generate, nightly) or scores (evaluate) these configurations.
+
+    Args:
+        paths: where they were read: files of one recipe (generate, evaluate), or recipes and folders of
+            recipes (nightly).
+        configs: what was read: one, or for nightly one a recipe.
+        overrides: `a.b=value`, which the job gets too.
+        project: the folder to upload: flexray's, with the recipes.
+        runtime_env: a YAML file.
+        submission_id: None: one of the data set and the day.
+
+    Raises:
+        ConfigError: the folder is not the project, a recipe is outside of it, a path in a recipe is
+            relative, or the runtime environment is no YAML mapping.
+    """
+    script = f"jobs/{job}.py"
+    if not (project / script).is_file():
+        raise ConfigError(
+            f"{project}: there is no {script} in this folder, which is what is uploaded. "
+            "Start the command in the project's folder."
+        )
+    recipes = [_inside(path, project) for path in paths]
+    for config in configs:
+        _refuse_relative(config, output_only=job == "evaluate")
+    options = [part for override in overrides for part in ("--set", override)]
+    name = configs[0].data.name
+    if job == "generate":
+        arguments = [part for path in recipes for part in ("--config", path)] + options
+    elif job == "nightly":
+        arguments, name = recipes + options, "nightly"
+    else:
+        arguments, name = [config.output for config in configs], f"evaluate-{name}"
+    return Submission(
+        id=submission_id or f"flexray-{name}-{date.today().isoformat()}",
+        entrypoint=shlex.join(["python", script, *arguments]),
+        runtime_env=_read_runtime_env(runtime_env) | {"working_dir": str(project)},
+    )
+
+
+def submit(
+    submission: Submission, address: str, *, wait: bool = True, say: Callable[[str], None] = print
+) -> int:
+    """Submit a job and, with `wait`, follow its log to its end. A token is taken from where Ray looks for it.
+
+    Returns:
+        The exit code to end with: 0 if the job succeeded (or was taken, without `wait`), else the job's
+        own, or 1 where it has none.
+
+    Raises:
+        SubmitError: no dashboard answers at the address, or it refuses the job or the id.
+    """
+    client = _connect(address)
+    try:
+        client.submit_job(
+            entrypoint=submission.entrypoint,
+            submission_id=submission.id,
+            runtime_env=submission.runtime_env,
+        )
+    except _FAILURES as e:
+        raise _refusal(client, address, submission, e) from None
+    say(f"{submission.id}: submitted: {scrub(submission.entrypoint)}")
+    if not wait:
+        say(f"to follow it: ray job logs --address {scrub(address)} --follow {submission.id}")
+        return 0
+    try:
+        asyncio.run(_tail(client, submission.id, say))
+    except Stopped as e:
+        e.add_note(f"the job goes on; to end it: ray job stop --address {scrub(address)} {submission.id}")
+        raise
+    except (*_FAILURES, ClientError) as e:
+        say(f"{submission.id}: its log broke off ({e}); waits for its end")
+    job = _await_end(client, address, submission.id)
+    if job.status == JobStatus.SUCCEEDED:
+        say(f"{submission.id}: {job.status}")
+        return 0
+    code = job.driver_exit_code
+    why = f"exit code {code}" if code is not None else _last_line(job.message or "no reason given")
+    say(f"{submission.id}: {job.status}: {why}")
+    return code if code is not None and code > 0 else 1  # below 0: killed by a signal
+
+
+def _connect(address: str) -> JobSubmissionClient:
+    if not address.startswith(("http://", "https://")):
+        raise SubmitError(f"--address {scrub(address)}: give the dashboard's, such as http://HEAD:8265.")
+    for variable in RAYS_OWN:
+        if os.environ.get(variable, address) != address:
+            raise SubmitError(
+                f"{variable} is set to another address than --address {scrub(address)}, and Ray would "
+                "take it instead. Unset it."
+            )
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError:
+        raise SubmitError(
+            f"--address {scrub(address)}: the cluster wants its token, and none or another one is here. Set "
+            "RAY_AUTH_MODE=token, and the token as RAY_AUTH_TOKEN or in ~/.ray/auth_token."
+        ) from None
+    except _FAILURES as e:
+        raise SubmitError(
+            f"--address {scrub(address)}: no Ray dashboard answers: {_last_line(str(e))} Give the one of the "
+            "cluster's head, such as http://HEAD:8265."
+        ) from None
+
+
+def _refusal(
+    client: JobSubmissionClient, address: str, submission: Submission, error: Exception
+) -> SubmitError:
+    try:
+        seen = client.get_job_info(submission.id)
+    except _FAILURES:
+        return SubmitError(f"--address {scrub(address)}: the job is refused: {_last_line(str(error))}")
+    return SubmitError(
+        f"{submission.id}: this cluster has had a job of this id, and Ray takes none twice; it is "
+        f"{seen.status}. If there is more to do, submit it with another: --id {submission.id}-b"
+    )
+
+
+async def _tail(client: JobSubmissionClient, job: str, say: Callable[[str], None]) -> None:
+    async for lines in client.tail_job_logs(job):
+        say(lines.rstrip("\n"))
+
+
+def _await_end(client: JobSubmissionClient, address: str, job: str) -> JobDetails:
+    """Ask until it has ended; a dashboard may be out of reach for a while."""
+    seen = time.monotonic()
+    while True:
+        try:
+            details = client.get_job_info(job)
+            seen = time.monotonic()
+            if details.status.is_terminal():
+                return details
+        except _FAILURES as e:
+            if time.monotonic() - seen > LOST_SECONDS:
+                raise SubmitError(
+                    f"--address {scrub(address)}: has not answered for {LOST_SECONDS:.0f} s: "
+                    f"{_last_line(str(e))} The job {job} may go on, or be lost with its cluster; submitted "
+                    "again, with another --id, it goes on with what is not committed."
+                ) from None
+        time.sleep(POLL_SECONDS)
+
+
+def _inside(path: str, project: Path) -> str:
+    """The path of a recipe, relative to the project."""
+    if "://" in path:
+        return path
+    relative = os.path.relpath(path, project)  # links are left as they are: what is uploaded has them, too
+    if relative.startswith(os.pardir):
+        raise ConfigError(
+            f"{path}: outside of {project}, which is what is uploaded. Put the recipe, and those it extends, "
+            "into this folder, or give a URL that the cluster's head can read."
+        )
+    return relative
+
+
+def _refuse_relative(config: RunConfig, *, output_only: bool) -> None:
+    places = [("output", config.output)]
+    if not output_only:
+        places += [("model.path", config.model.path), *_data_places(config)]
+    wrong = [f"{key}: {path}" for key, path in places if "://" not in path and not os.path.isabs(path)]
+    if wrong:
+        raise ConfigError(
+            f"relative paths: {', '.join(map(str, map(scrub, wrong)))}. On the cluster they would be in the "
+            "uploaded copy of this folder, which lasts as long as the job. Give absolute paths or URLs that "
+            "every node sees."
+        )
+
+
+def _data_places(config: RunConfig) -> Iterator[tuple[str, str]]:
+    sources = {"data": config.data, "prompt.few_shot_data": config.prompt.few_shot_data}
+    for section, source in sources.items():
+        for key in ("files", "template_files", "paraphrase_files"):
+            yield from ((f"{section}.{key}", path) for path in getattr(source, key, ()))
+
+
+def _read_runtime_env(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as e:
+        raise ConfigError(f"{path}: cannot be read as YAML: {e}. Correct --runtime-env.") from e
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{path}: a mapping is expected, found {type(tree).__name__}. Correct --runtime-env."
+        )
+    return tree
+
+
+def _last_line(text: str) -> str:
+    """Of a server's traceback, or of a message."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return str(scrub(lines[-1])) if lines else "no reason given."

@@ -1,0 +1,36 @@
+import errno
+import os
+
+import pytest
+
+from flexray.preflight.plan.machine import check_writable, existing_folder, free_bytes, ram_bytes
+
+
+def test_the_check_that_a_folder_can_be_written_leaves_it_as_it_was(tmp_path):
+    before = os.stat(tmp_path).st_mtime_ns
+    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert os.stat(tmp_path).st_mtime_ns == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_rights_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        check_writable(tmp_path / "out")
+
+
+def test_a_file_in_the_way_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken").symlink_to("nowhere")
+    for path in ("file", "file/below", "broken/below"):
+        with pytest.raises(NotADirectoryError) as e:
+            check_writable(tmp_path / path)
+        assert e.value.errno == errno.ENOTDIR
+
+
+def test_folders_that_are_not_there_have_the_room_of_those_above(tmp_path):
+    assert existing_folder(tmp_path / "a" / "b") == tmp_path
+    assert free_bytes(tmp_path / "a" / "b") == pytest.approx(free_bytes(tmp_path), rel=0.1)
+    assert ram_bytes() > 2**28

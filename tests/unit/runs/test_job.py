@@ -1,0 +1,79 @@
+"""What a run is to do is settled, and a model that cannot do it refused, before Ray starts."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flexray.config import parse_config
+from flexray.errors import ModelError
+from flexray.preflight.doctor.inputs import check_model
+from flexray.preflight.plan import make_plan
+from flexray.runs.job import plan_job
+from flexray.sink import OutputFolder
+from tests.unit.doctor.conftest import config_of  # noqa: F401  a fixture
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path):
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def edit(file, **changes):
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def planned(config):
+    return plan_job(config, OutputFolder(config.output))
+
+
+BROKEN = {
+    "unlike the weights": lambda folder: edit(folder / "config.json", num_hidden_layers=3),
+    "generation config cut": lambda folder: (folder / "generation_config.json").write_text('{"eos_'),
+    "tokenizer cut": lambda folder: (folder / "tokenizer.json").write_text('{"version": "1.0", "mod'),
+    "weights cut": lambda folder: os.truncate(folder / "model.safetensors", 5000),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_what_is_wrong_with_a_model_is_told_by_plan_doctor_and_run_alike(config_of, folder, broken):  # noqa: F811
+    BROKEN[broken](folder)
+    config = config_of(model={"path": str(folder)})
+    with pytest.raises(ModelError) as told:
+        planned(config)
+    (problem,) = make_plan(config).problems
+    assert (problem.level, problem.about, problem.text) == ("error", "model", str(told.value))
+    with pytest.raises(ModelError) as by_doctor:
+        list(check_model(config))
+    assert str(by_doctor.value) == str(told.value)
+
+
+def test_what_is_odd_about_a_model_is_told_by_plan_doctor_and_run_alike(config_of, folder):  # noqa: F811
+    edit(folder / "generation_config.json", eos_token_id=[10**6])
+    config = config_of(model={"path": str(folder)})
+    (problem,) = make_plan(config).problems
+    assert (problem.level, problem.about) == ("warning", "model")
+    assert "the EOS 1000000 (generation_config.json)" in problem.text
+    warning, _ = check_model(config)
+    assert (warning.status, warning.what) == ("warn", problem.text)
+    assert f"note: {problem.text}" in planned(config).notes
+
+
+def test_a_worker_that_started_elsewhere_finds_the_model(config_of, folder, monkeypatch):  # noqa: F811
+    absolute = planned(config_of(model={"path": str(folder)}))
+    monkeypatch.chdir(folder.parent)
+    relative = planned(config_of(model={"path": "model"}))
+    assert relative.config.model.path == str(folder)
+    assert relative.parts == absolute.parts  # the same run
+
+
+def test_a_leading_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    data = {"name": "qa", "split": "test", "files": "qa.jsonl"}
+    tree = {"output": "~/out", "data": data, "model": {"path": "~/models/small"}}
+    config = parse_config(tree, source="test")
+    assert (config.output, config.model.path) == ("/home/someone/out", "/home/someone/models/small")
+    config = parse_config({**tree, "output": "s3://bucket/~/out"}, source="test")
+    assert config.output == "s3://bucket/~/out"
