@@ -28,7 +28,9 @@ def measure_generate(model: LlamaForCausalLM, work: Work, sizes: Sizes) -> Gener
     """Samples per second of one batch."""
     use_attention(model, "sdpa")
     samples = work.prompts(-(-sizes.prompts // work.paraphrases), model.config.vocab_size, seed=0)
-    rows = [[*p.context, *segment, *p.cue] for p in samples for segment in p.segments][: sizes.prompts]
+    rows = [[*p.context, *segment, *p.answer_prefix] for p in samples for segment in p.segments][
+        : sizes.prompts
+    ]
     ids_BT = torch.tensor(rows, device=model.device)
     ones_BT = torch.ones_like(ids_BT)
 

@@ -135,7 +135,7 @@ def _generate(
         positions += range(len(whole))
         segments += [number] * len(whole)
     start = max(positions) + 1
-    answer = [*prompt.cue, *[0] * first]
+    answer = [*prompt.answer_prefix, *[0] * first]
     for _ in range(count):
         stream = torch.tensor([[*ids, *answer]], device=model.device)
         places = torch.tensor([[*positions, *range(start, start + len(answer))]], device=model.device)

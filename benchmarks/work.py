@@ -22,13 +22,13 @@ class Work:
     """Tokens of a paraphrase."""
     spread: int = 0
     """Paraphrases have `segment - spread` to `segment + spread` tokens."""
-    cue: int = 3
+    answer_prefix: int = 3
     new_tokens: int = 16
 
     @property
     def own_tokens(self) -> int:
         """Tokens of a sample that must be prefilled if the context is there already."""
-        return self.paraphrases * self.segment + self.cue
+        return self.paraphrases * self.segment + self.answer_prefix
 
     def prompts(self, count: int, vocab_size: int, seed: int) -> list[Prompt]:
         """Samples of random token ids. The context is the same for every seed."""
@@ -43,7 +43,7 @@ class Work:
             Prompt(
                 context,
                 tuple(draw(source, int(source.integers(low, high + 1))) for _ in range(self.paraphrases)),
-                draw(source, self.cue),
+                draw(source, self.answer_prefix),
             )
             for _ in range(count)
         ]

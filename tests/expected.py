@@ -19,7 +19,7 @@ def oracle_answers(model: LlamaForCausalLM, prompts: Iterable[Prompt], engine: E
     """For an engine of one attention method; the model must be an unpatched one with eager attention."""
     (method,) = engine.methods
     _, layout, positions = method.name.split("/")
-    new, stops = engine.generation.max_new_tokens, frozenset(engine.stop_rule.stop_ids())
+    new, stops = engine.generation.max_new_tokens, frozenset(engine.stopping.stop_ids())
     who = _fingerprint(model)
     found = []
     for prompt in prompts:

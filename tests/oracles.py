@@ -50,7 +50,7 @@ def stream(prompt: Prompt, layout: str, positions: str, generated: Collection[in
             tokens += [Token(t, i, number) for i, t in enumerate(prompt.context)]
         tokens += [Token(t, num_context + i, number) for i, t in enumerate(paraphrase)]
     start = num_context + max(len(s) for s in prompt.segments)
-    answer = [*prompt.cue, *generated]
+    answer = [*prompt.answer_prefix, *generated]
     tokens += [Token(t, start + i, ANSWER) for i, t in enumerate(answer)]
     if positions == "continuous":
         tokens = [Token(t.id, i, t.part) for i, t in enumerate(tokens)]
@@ -161,7 +161,7 @@ def logits_alone(
     model: LlamaForCausalLM, prompt: Prompt, paraphrase: int, generated: Collection[int]
 ) -> Tensor:
     """Logits [V] behind a prompt of one paraphrase only, by plain causal attention, in float32."""
-    ids = [*prompt.context, *prompt.segments[paraphrase], *prompt.cue, *generated]
+    ids = [*prompt.context, *prompt.segments[paraphrase], *prompt.answer_prefix, *generated]
     return model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1].float()
 
 

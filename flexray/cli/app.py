@@ -12,7 +12,7 @@ from flexray.console.log import log_mode, start_logging
 from flexray.console.signals import stoppable
 from flexray.console.terminal import printable
 from flexray.errors import UserError
-from flexray.storage import scrub
+from flexray.storage import redact
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -39,12 +39,12 @@ def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:  # who read what it prints has enough: typer ends it without a word
             raise
         except (UserError, OSError) as e:
-            typer.echo(f"error: {printable(scrub(str(e) or type(e).__name__))}", err=True)
+            typer.echo(f"error: {printable(redact(str(e) or type(e).__name__))}", err=True)
             raise typer.Exit(2) from e
 
     return wrapped
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """A line of progress."""
-    print(printable(scrub(line)), flush=True)
+    print(printable(redact(line)), flush=True)

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from flexray.cli.app import ConfigOption, SetOption, app, reports_user_errors, say
+from flexray.cli.app import ConfigOption, SetOption, app, log, reports_user_errors
 from flexray.console.terminal import printable
-from flexray.storage import scrub
+from flexray.storage import redact
 
 
 @app.command()
@@ -51,7 +51,7 @@ def submit(
         runtime_env=runtime_env,
         submission_id=id_,
     )
-    raise typer.Exit(submit_job(submission, address, wait=wait, say=say))
+    raise typer.Exit(submit_job(submission, address, wait=wait, log=log))
 
 
 @app.command()
@@ -70,7 +70,7 @@ def nightly(
     from flexray.runs.nightly import nightly as do_nightly
 
     def complain(line: str) -> None:
-        typer.echo(f"error: {printable(scrub(line))}", err=True)
+        typer.echo(f"error: {printable(redact(line))}", err=True)
 
-    night = do_nightly(recipes, set_, retry=retry_errors, verify_all=verify, say=say, complain=complain)
+    night = do_nightly(recipes, set_, retry=retry_errors, verify_all=verify, log=log, complain=complain)
     raise typer.Exit(night.exit_code)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import ConfigOption, SetOption, app, reports_user_errors, say
-from flexray.storage import scrub
+from flexray.cli.app import ConfigOption, SetOption, app, log, reports_user_errors
+from flexray.storage import redact
 
 
 @app.command()
@@ -25,7 +25,7 @@ def run(
     from flexray.report.progress import show_progress
     from flexray.runs.run import run as run_job
 
-    with show_progress(say) as progress:
+    with show_progress(log) as progress:
         result = run_job(checked, fresh=fresh, progress=progress)
     shards = [
         {"shard_id": m.shard_id, "seconds": m.seconds, **m.accounting.model_dump()}
@@ -34,7 +34,7 @@ def run(
     # the wall time is that of this start's rows only
     seconds = None if result.rows_before else result.seconds
     names = [method.name for method in checked.methods]
-    print_summary(shards, methods=names, output=scrub(checked.output), seconds=seconds)
+    print_summary(shards, methods=names, output=redact(checked.output), seconds=seconds)
     if over := result.over_limits(checked.limits):
         typer.echo(f"error: {over}", err=True)
         raise typer.Exit(1)
@@ -53,6 +53,6 @@ def retry_errors(
     from flexray.report.progress import show_progress
     from flexray.runs.retry_errors import retry_errors as retry
 
-    with show_progress(say) as progress:
+    with show_progress(log) as progress:
         result = retry(checked, progress=progress)
     typer.echo(result.summary_line())

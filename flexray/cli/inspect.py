@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import ConfigOption, SetOption, app, reports_user_errors, say
+from flexray.cli.app import ConfigOption, SetOption, app, log, reports_user_errors
 
 RowOption = Annotated[str, typer.Option(help="A row of the data set: its number, or its row_id.")]
 MethodOption = Annotated[str | None, typer.Option(help="A method of the recipe: its name, or its number.")]
@@ -22,7 +22,7 @@ def show_mask(
     method: MethodOption = None,
     png: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("out/mask.png"),
     html: Annotated[Path | None, typer.Option(help="Write a page that tells of each pair.")] = None,
-    generated: Annotated[int, typer.Option(min=0, help="Answer tokens to add behind the cue.")] = 2,
+    generated: Annotated[int, typer.Option(min=0, help="Answer tokens to add behind the answer prefix.")] = 2,
 ) -> None:
     """Draw who sees whom in one row's prompt: in the terminal, as PNG and as HTML."""
     from flexray.config import load_config
@@ -58,8 +58,8 @@ def explain(
     if json_file is not None:
         with writing(json_file, "--json"):
             json_file.write_text(explanation.to_json(), encoding="utf-8")
-        say(f"json: {json_file}")
+        log(f"json: {json_file}")
     if html is not None:
         with writing(html, "--html"):
             html.write_text(explanation_page(explanation), encoding="utf-8")
-        say(f"page: {html}")
+        log(f"page: {html}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import OutputArgument, app, reports_user_errors, say
+from flexray.cli.app import OutputArgument, app, log, reports_user_errors
 from flexray.console.terminal import printable
 
 MAX_FINDINGS = 100  # printed; a run that has just begun may miss a hundred thousand shards
@@ -50,7 +50,7 @@ def repair(
     from flexray.sink import OutputFolder
     from flexray.sink import repair as repair_folder
 
-    done = repair_folder(OutputFolder(output), dry_run=dry_run, all_orphans=orphans, say=say)
+    done = repair_folder(OutputFolder(output), dry_run=dry_run, all_orphans=orphans, log=log)
     typer.echo(done.summary_line())
 
 

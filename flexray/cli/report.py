@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import OutputArgument, app, reports_user_errors, say
+from flexray.cli.app import OutputArgument, app, log, reports_user_errors
 
 
 @app.command()
@@ -24,4 +24,4 @@ def report(
 
     page = html or default_page(output)
     write_page(output, page, earlier=compare)
-    say(f"report: {page}")
+    log(f"report: {page}")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from flexray.config.data import DataConfig, FewShotData, Section
+from flexray.config.old_keys import renew_keys
 from flexray.config.recipe import read_recipe
 from flexray.config.validation import tell
 from flexray.errors import ConfigError
@@ -53,7 +54,7 @@ class PromptConfig(Section):
     """One paraphrase, in a segment and in a few-shot. Where it begins and ends in tokens:
     docs/algorithm.md, Boundaries. With chat: the whole turn, by
     default "{question}"."""
-    cue: str = "\nA:"
+    answer_prefix: str = "\nA:"
     """Opens the answer region; the answer of a few-shot stands behind it. With chat: none, as the template
     opens the answer."""
     add_bos: bool = True
@@ -63,16 +64,16 @@ class PromptConfig(Section):
     @classmethod
     def _defaults_of_chat(cls, tree: Any) -> Any:
         if isinstance(tree, dict) and tree.get("chat") is True:
-            return {"question_template": "{question}", "cue": "", **tree}
+            return {"question_template": "{question}", "answer_prefix": "", **tree}
         return tree
 
-    @field_validator("cue")
+    @field_validator("answer_prefix")
     @classmethod
     def _opens_the_answer(cls, value: str, info: ValidationInfo) -> str:
         if info.data.get("chat"):
             if value:
                 raise ValueError(
-                    'with prompt.chat the template opens the answer. Leave cue out, or set it to ""'
+                    'with prompt.chat the template opens the answer. Leave answer prefix out, or set it to ""'
                 )
         elif not value:
             raise ValueError("must not be empty without prompt.chat")
@@ -246,7 +247,7 @@ def load_config(path: str | Sequence[str], overrides: Sequence[str] = ()) -> Run
 def parse_config(tree: dict[str, Any], *, source: str) -> RunConfig:
     """Check a configuration tree. Raises ConfigError with one line for each fault."""
     try:
-        return RunConfig.model_validate(tree)
+        return RunConfig.model_validate(renew_keys(tree, source))
     except ValidationError as e:
         told = tell(e, RunConfig)
     raise ConfigError(f"{source}: {told}")  # without the cause, whose text may be without end

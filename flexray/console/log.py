@@ -23,7 +23,7 @@ from typing import Any, Literal, Self, cast, get_args
 
 from flexray.console.terminal import printable
 from flexray.errors import ConfigError
-from flexray.storage import scrub
+from flexray.storage import redact
 
 VARIABLE = "FLEXRAY_LOG"
 Mode = Literal["", "json", "text", "off"]
@@ -123,7 +123,7 @@ def _facts(record: logging.LogRecord) -> dict[str, Any]:
         **getattr(record, "facts", {}),
         "pid": record.process,
     }
-    return {key: scrub(value) for key, value in facts.items()}
+    return {key: redact(value) for key, value in facts.items()}
 
 
 class _Json(logging.Formatter):

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from flexray.console.terminal import duration
 
-Say = Callable[[str], None]
+LogLine = Callable[[str], None]
 Clock = Callable[[], float]
 """Seconds, from any beginning."""
 
@@ -125,8 +125,8 @@ class Tracker:
 class Lines:
     """Progress as plain lines: one for each shard, or of many shards one every few seconds and the last."""
 
-    def __init__(self, say: Say = print, clock: Clock = time.monotonic):
-        self._say = say
+    def __init__(self, log: LogLine = print, clock: Clock = time.monotonic):
+        self._say = log
         self._clock = clock
         self._tracker = Tracker(clock)
         self._untold: list[CommittedShard] = []

@@ -11,39 +11,39 @@ from fsspec.implementations.local import LocalFileSystem
 
 from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
 from flexray.data.records import Record
-from flexray.data.wanted import Wanted
+from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
-from flexray.storage import connect, open_file, patiently, scrub
+from flexray.storage import connect, open_file, redact, retry
 
 _FILE_MAGIC = b"ARROW1"
 
 
-def read_records(path: str, wanted: Wanted) -> Iterator[Record]:
+def read_records(path: str, required: RequiredFields) -> Iterator[Record]:
     """Every record, holding its wanted columns only.
 
     Raises:
         DataError: the file is no Arrow IPC, or lacks a wanted column.
     """
-    yield from _records(path, wanted, 1, None)
+    yield from _records(path, required, 1, None)
 
 
-def read_slice(path: str, first_row: int, num_rows: int, wanted: Wanted) -> list[Record]:
+def read_slice(path: str, first_row: int, num_rows: int, required: RequiredFields) -> list[Record]:
     """Records first_row .. first_row+num_rows-1. Of a local file, batches before them are not read.
 
     Raises:
         DataError: the file is no Arrow IPC, or lacks a wanted column.
     """
-    return list(_records(path, wanted, first_row, first_row + num_rows - 1))
+    return list(_records(path, required, first_row, first_row + num_rows - 1))
 
 
-def _records(path: str, wanted: Wanted, first_row: int, last_row: int | None) -> Iterator[Record]:
+def _records(path: str, required: RequiredFields, first_row: int, last_row: int | None) -> Iterator[Record]:
     row = 1
     try:
         with _open(path) as (schema, batches):
-            columns = pick_columns(path, schema, wanted)
+            columns = pick_columns(path, schema, required)
             for batch in batches:
                 if row == 1 and batch.num_rows:
-                    check_schema(path, schema, wanted)
+                    check_schema(path, schema, required)
                 start, row = row, row + batch.num_rows
                 if row <= first_row:
                     continue
@@ -57,13 +57,13 @@ def _records(path: str, wanted: Wanted, first_row: int, last_row: int | None) ->
     except DataError:
         raise
     except Unreadable as e:
-        raise DataError(f"{scrub(path)}: cannot be read as Arrow near row {row}: {e}") from e
+        raise DataError(f"{redact(path)}: cannot be read as Arrow near row {row}: {e}") from e
 
 
 @contextmanager
 def _open(path: str) -> Iterator[tuple[pa.Schema, Iterator[Any]]]:
     """The schema, and the batches one after the other: the stream format or the file format."""
-    fs, name = patiently(path, lambda: connect(path))
+    fs, name = retry(path, lambda: connect(path))
     with pa.memory_map(name) if isinstance(fs, LocalFileSystem) else open_file(path) as stream:
         magic = stream.read(len(_FILE_MAGIC))
         stream.seek(0)

@@ -6,21 +6,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from flexray.data.wanted import Wanted
+from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
-from flexray.storage import scrub
+from flexray.storage import redact
 
 # damaged pages, values outside Python's types, metadata that an extension type's own code cannot read
 Unreadable = (pa.ArrowException, OverflowError, ValueError, TypeError, KeyError)
 
 
-def check_schema(path: str, schema: pa.Schema, wanted: Wanted) -> None:
+def check_schema(path: str, schema: pa.Schema, required: RequiredFields) -> None:
     """Raises DataError if the columns have no whole form of the wanted fields."""
     known = [name for field in schema for name in _paths(field, "")]
-    wanted.check(path, known, known)
+    required.check(path, known, known)
 
 
-def pick_columns(file: str, schema: pa.Schema, wanted: Wanted) -> list[str]:
+def pick_columns(file: str, schema: pa.Schema, required: RequiredFields) -> list[str]:
     """The columns that hold wanted fields.
 
     Raises:
@@ -28,14 +28,14 @@ def pick_columns(file: str, schema: pa.Schema, wanted: Wanted) -> list[str]:
             unpickled when they are read, so that a file could run code here.
     """
     names = schema.names
-    tops = {path if path in names else path.partition(".")[0] for path in wanted.paths()}
+    tops = {path if path in names else path.partition(".")[0] for path in required.paths()}
     picked = sorted(tops.intersection(names))
     for name in picked:
         if names.count(name) > 1:
-            raise DataError(f"{scrub(file)}: column {name!r} is there {names.count(name)} times. Leave one.")
+            raise DataError(f"{redact(file)}: column {name!r} is there {names.count(name)} times. Leave one.")
         if extension := _extension(schema.field(name).type):
             raise DataError(
-                f"{scrub(file)}: column {name} holds values of the extension type {extension}, which is not "
+                f"{redact(file)}: column {name} holds values of the extension type {extension}, which is not "
                 "read. Write it as plain text, numbers or lists."
             )
     return picked

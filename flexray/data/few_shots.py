@@ -19,7 +19,7 @@ from flexray.data.question import Question
 from flexray.data.source import Source
 from flexray.data.validate import to_question
 from flexray.errors import ConfigError, DataError
-from flexray.storage import describe, scrub, starting
+from flexray.storage import describe, redact, starting
 
 
 def with_few_shots(config: RunConfig) -> RunConfig:
@@ -68,7 +68,7 @@ def choose_few_shots(config: RunConfig) -> tuple[FewShot, ...]:
             for name in places.get(_normal(text), ()):
                 candidates.pop(name, None)
     if len(candidates) < drawn_from.count:
-        files = scrub(", ".join(drawn_from.files))
+        files = redact(", ".join(drawn_from.files))
         raise ConfigError(
             f"prompt.few_shot_data: {drawn_from.count} few-shots are wanted, but of {found} usable questions "
             f"in {files} only {len(candidates)} are not asked in the run. Lower count, "
@@ -111,7 +111,7 @@ def _check_files(source: DataConfig, data: DataConfig) -> None:
         raise _of_few_shots(e) from e
     both = ours.intersection(file.path for file in list_files(data))
     if both and data.limit is None:
-        names = scrub(", ".join(sorted(both)))
+        names = redact(", ".join(sorted(both)))
         raise ConfigError(
             f"prompt.few_shot_data: {names}: also in data.files, and all "
             "its questions are asked. Name another file or split, or limit the data set with data.limit."
@@ -131,7 +131,7 @@ def _questions(config: DataConfig) -> Iterator[Question]:
                 identity = identify(record, config)
                 yield to_question(record, identity, config, file.path, identity.row_id, None)
     except (OSError, pa.ArrowException) as e:
-        raise DataError(f"{scrub(', '.join(config.files))}: cannot be read: {describe(e)}") from e
+        raise DataError(f"{redact(', '.join(config.files))}: cannot be read: {describe(e)}") from e
 
 
 def _of_few_shots(error: DataError) -> DataError:

@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from flexray.config.data import DataConfig
 from flexray.data.hf_folder import split_files
 from flexray.errors import DataError
-from flexray.storage import connect, describe, matches, one_each, patiently, scrub, type_of
+from flexray.storage import connect, describe, matches, one_each, redact, retry, type_of
 
 Format = Literal["jsonl", "json", "parquet", "arrow"]
 
@@ -71,14 +71,14 @@ def find_files(
 
 def with_version(file: SourceFile) -> tuple[SourceFile, str]:
     """A key for caches: another one once the file has changed, by its size and time, or its ETag."""
-    fs, name = patiently(file.path, lambda: connect(file.path))
-    return file, str(patiently(file.path, lambda: fs.ukey(name)))
+    fs, name = retry(file.path, lambda: connect(file.path))
+    return file, str(retry(file.path, lambda: fs.ukey(name)))
 
 
 def _expand(pattern: str, key: str, split: str) -> list[str]:
-    shown = scrub(pattern)
+    shown = redact(pattern)
     try:
-        fs, name = patiently(pattern, lambda: connect(pattern))
+        fs, name = retry(pattern, lambda: connect(pattern))
         if there := type_of(fs, name, pattern):  # first, so that a name may hold [ or *
             names: list[str] | None = [name]
             if there == "directory":
@@ -91,7 +91,7 @@ def _expand(pattern: str, key: str, split: str) -> list[str]:
             names = matches(fs, name, pattern)
             if not names and (hidden := matches(fs, name, pattern, hidden=True)):
                 raise DataError(
-                    f"{shown}: matches hidden files only, such as {scrub(hidden[0])}. A glob passes over "
+                    f"{shown}: matches hidden files only, such as {redact(hidden[0])}. A glob passes over "
                     "names that begin with a dot, and over Spark's own (_temporary). If those are meant, "
                     f"spell how the name begins, as in .*/*.jsonl; else correct {key}."
                 )
@@ -136,7 +136,7 @@ def _chained(names: list[str], meant: str, pattern: str) -> list[str]:
         return [f"{protocol}://{name}::{rest}" for name in names]
     if names != [meant]:
         raise DataError(
-            f"{scrub(pattern)}: a glob in a chained URL is read only in an archive (zip://*.jsonl::a.zip). "
+            f"{redact(pattern)}: a glob in a chained URL is read only in an archive (zip://*.jsonl::a.zip). "
             "Name the files one by one."
         )
     return [f"{first}::{rest}"]
@@ -153,7 +153,7 @@ def _format(path: str) -> Format:
     if extension not in _FORMATS:
         known = f"known: {', '.join(_FORMATS)}"
         raise DataError(
-            f"{scrub(path)}: the extension {extension!r} does not tell the format ({known}). "
+            f"{redact(path)}: the extension {extension!r} does not tell the format ({known}). "
             + _ADVICE.get(extension, "Set data.format, or rename the file.")
         )
     return _FORMATS[extension]

@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 from flexray.errors import DataError
-from flexray.storage import is_hidden, patiently, type_of
+from flexray.storage import is_hidden, retry, type_of
 
 
 def split_files(fs: Any, folder: str, split: str, url: str) -> list[str] | None:
@@ -39,7 +39,7 @@ def split_files(fs: Any, folder: str, split: str, url: str) -> list[str] | None:
 
 def _listed(fs: Any, path: str, url: str, names: Any) -> list[str]:
     try:
-        found = names(json.loads(patiently(url, lambda: fs.cat_file(path))))
+        found = names(json.loads(retry(url, lambda: fs.cat_file(path))))
     except (ValueError, KeyError, TypeError) as e:
         raise DataError(f"{path}: no index of a data set: {type(e).__name__}: {e}. Save it again.") from e
     if not all(isinstance(name, str) and "/" not in name and name not in ("", ".", "..") for name in found):
@@ -65,7 +65,7 @@ def _parquet_files(fs: Any, folder: str, split: str, url: str) -> list[str] | No
 
 
 def _parquet_in(fs: Any, place: str, url: str) -> list[str]:
-    entries = patiently(url, lambda: fs.ls(place, detail=False))
+    entries = retry(url, lambda: fs.ls(place, detail=False))
     return [n for n in entries if n.endswith(".parquet") and not is_hidden(posixpath.basename(n))]
 
 

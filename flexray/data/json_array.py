@@ -9,7 +9,7 @@ from typing import Any
 
 from flexray.data.records import Record, json_type, parse_json, to_record
 from flexray.errors import DataError, shown
-from flexray.storage import connect, open_file, patiently
+from flexray.storage import connect, open_file, retry
 
 _TRIVIAQA = "Data"
 
@@ -22,8 +22,8 @@ def read_records(path: str, under: str = "") -> Iterator[Record]:
 
 def read_slice(path: str, first_row: int, num_rows: int, under: str = "") -> list[Record]:
     """Records first_row .. first_row+num_rows-1. Raises DataError if the file is no JSON array."""
-    fs, name = patiently(path, lambda: connect(path))
-    version = patiently(path, lambda: fs.ukey(name))
+    fs, name = retry(path, lambda: connect(path))
+    version = retry(path, lambda: fs.ukey(name))
     values = _load_cached(path, version, under)[first_row - 1 : first_row - 1 + num_rows]
     return [to_record(first_row + i, value) for i, value in enumerate(values)]
 

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 
 from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
 from flexray.data.records import Record
-from flexray.data.wanted import Wanted
+from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
 from flexray.storage import open_file
 
 BATCH_ROWS = 1024
 
 
-def read_records(path: str, wanted: Wanted) -> Iterator[Record]:
+def read_records(path: str, required: RequiredFields) -> Iterator[Record]:
     """Every record, holding its wanted columns only.
 
     Raises:
@@ -25,11 +25,11 @@ def read_records(path: str, wanted: Wanted) -> Iterator[Record]:
     with open_file(path) as stream:
         file = _open(path, stream)
         if file.metadata.num_rows:
-            check_schema(path, file.schema_arrow, wanted)
-            yield from _records(path, file, range(file.num_row_groups), 1, wanted)
+            check_schema(path, file.schema_arrow, required)
+            yield from _records(path, file, range(file.num_row_groups), 1, required)
 
 
-def read_slice(path: str, first_row: int, num_rows: int, wanted: Wanted) -> list[Record]:
+def read_slice(path: str, first_row: int, num_rows: int, required: RequiredFields) -> list[Record]:
     """Records first_row .. first_row+num_rows-1, from the row groups that hold them.
 
     Raises:
@@ -38,7 +38,7 @@ def read_slice(path: str, first_row: int, num_rows: int, wanted: Wanted) -> list
     last_row = first_row + num_rows - 1
     with open_file(path) as stream:
         file = _open(path, stream)
-        check_schema(path, file.schema_arrow, wanted)
+        check_schema(path, file.schema_arrow, required)
         groups: list[int] = []
         start = next_row = 1
         for group in range(file.num_row_groups):
@@ -47,7 +47,7 @@ def read_slice(path: str, first_row: int, num_rows: int, wanted: Wanted) -> list
                 start = start if groups else row
                 groups.append(group)
         records = []
-        for record in _records(path, file, groups, start, wanted):
+        for record in _records(path, file, groups, start, required):
             if record.row > last_row:
                 break
             if record.row >= first_row:
@@ -63,9 +63,9 @@ def _open(path: str, stream: Any) -> pq.ParquetFile:
 
 
 def _records(
-    path: str, file: pq.ParquetFile, groups: range | list[int], row: int, wanted: Wanted
+    path: str, file: pq.ParquetFile, groups: range | list[int], row: int, required: RequiredFields
 ) -> Iterator[Record]:
-    columns = pick_columns(path, file.schema_arrow, wanted)
+    columns = pick_columns(path, file.schema_arrow, required)
     try:
         for batch in file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=columns):
             for value in to_rows(batch):

@@ -37,7 +37,7 @@ class Fault:
 class Record:
     """One row of a source file: an object, or the problem that kept it from being one.
 
-    `fields` and `faults` are for its kind to fill in (see flexray.data.kinds).
+    `fields` and `faults` are for its kind to fill in (see flexray.data.adapters).
     """
 
     row: int  # 1-based record number in the file

@@ -18,7 +18,7 @@ from flexray.data.question import ShardSpec
 from flexray.data.records import Record
 from flexray.data.source import Source
 from flexray.errors import DataError
-from flexray.storage import describe, scrub, starting
+from flexray.storage import describe, redact, starting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,14 +88,14 @@ def _open(config: DataConfig) -> Source:
         return Source(config)
     except (OSError, pa.ArrowException) as e:
         files = ", ".join((*config.template_files, *config.paraphrase_files))
-        raise DataError(f"{scrub(files)}: cannot be read: {describe(e)}") from e
+        raise DataError(f"{redact(files)}: cannot be read: {describe(e)}") from e
 
 
 def _read(source: Source, file: SourceFile, room: int | None) -> Iterator[Record]:
     try:
         yield from source.read(file, room)
     except (OSError, pa.ArrowException) as e:
-        raise DataError(f"{scrub(file.path)}: cannot be read: {describe(e)}") from e
+        raise DataError(f"{redact(file.path)}: cannot be read: {describe(e)}") from e
 
 
 def _grouped(records: Iterator[Record], size: int) -> Iterator[list[Record]]:

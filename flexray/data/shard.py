@@ -11,7 +11,7 @@ from flexray.data.records import Record
 from flexray.data.source import Source
 from flexray.data.validate import to_question
 from flexray.errors import DataError
-from flexray.storage import scrub
+from flexray.storage import redact
 
 
 def read_shard(spec: ShardSpec, config: DataConfig) -> list[Question]:
@@ -36,9 +36,9 @@ def read_shard(spec: ShardSpec, config: DataConfig) -> list[Question]:
         )
     identities = [identify(record, config) for record in records]
     _check_unchanged(spec, records, identities, (*config.template_files, *config.paraphrase_files))
-    first = {index: (scrub(file), row) for index, file, row in spec.duplicate_of}
+    first = {index: (redact(file), row) for index, file, row in spec.duplicate_of}
     return [
-        to_question(record, identity, config, scrub(spec.file), spec.row_ids[i], first.get(i))
+        to_question(record, identity, config, redact(spec.file), spec.row_ids[i], first.get(i))
         for i, (record, identity) in enumerate(zip(records, identities, strict=True))
     ]
 
@@ -55,12 +55,12 @@ def _check_unchanged(
             raise _changed(spec, f"row {record.row} was {planned}, now it is {identity.row_id}")
     if spec.digest and digest.hexdigest() != spec.digest:
         rows = f"rows {records[0].row} to {records[-1].row}"
-        or_in = f" or in {scrub(', '.join(beside))}" if beside else ""
+        or_in = f" or in {redact(', '.join(beside))}" if beside else ""
         raise _changed(spec, f"the same ids, but other content in {rows}{or_in}")
 
 
 def _changed(spec: ShardSpec, what: str) -> DataError:
     return DataError(
-        f"{scrub(spec.file)}: changed since shard {spec.shard_id} was planned: {what}. "
+        f"{redact(spec.file)}: changed since shard {spec.shard_id} was planned: {what}. "
         "Restore it, or start a new run with a new output folder."
     )

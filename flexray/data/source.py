@@ -8,17 +8,17 @@ from functools import cached_property, lru_cache
 from itertools import islice
 
 from flexray.config.data import DataConfig
-from flexray.data.census import Census
+from flexray.data.adapters import open_adapter
+from flexray.data.auxiliary_files import Versions
+from flexray.data.field_check import FieldCheck
 from flexray.data.files import SourceFile, list_files, with_version
-from flexray.data.gather import Gathering, gather
+from flexray.data.group_by import Grouping, group_by
 from flexray.data.identity import identify
-from flexray.data.joined import Joined
-from flexray.data.kinds import open_kind
+from flexray.data.join import Join
 from flexray.data.question import ShardSpec
 from flexray.data.readers import read_records, read_slice
 from flexray.data.records import Record
-from flexray.data.side_files import Versions
-from flexray.data.wanted import Wanted
+from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
 
 
@@ -32,8 +32,8 @@ class Source:
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config
-        self._kind = open_kind(config)
-        self._joined = Joined(config) if config.paraphrase_files else None
+        self._kind = open_adapter(config)
+        self._joined = Join(config) if config.paraphrase_files else None
 
     @cached_property
     def files(self) -> list[SourceFile]:
@@ -43,7 +43,7 @@ class Source:
     @property
     def has_spans(self) -> bool:
         """Whether a shard is a range of its file's records."""
-        return self._kind.gathering is None
+        return self._kind.grouping is None
 
     def read(self, file: SourceFile, most: int | None) -> Iterator[Record]:
         """At most `most` rows of a file.
@@ -51,19 +51,19 @@ class Source:
         Raises:
             DataError: while iterating, when the file lacks a wanted field or is of another format.
         """
-        if self._kind.gathering is None:
-            records = _checked(file, self._kind.wanted, most)
+        if self._kind.grouping is None:
+            records = _checked(file, self._kind.required, most)
         else:
-            records = islice(self._gathered.get(file.path, ()), most)
+            records = islice(self._grouped.get(file.path, ()), most)
         for record in records:
             yield self._adapt(record, file.path)
 
     def read_slice(self, spec: ShardSpec) -> list[Record]:
         """The rows of a shard; fewer or more than planned if a file has changed."""
-        if self._kind.gathering is None:
-            records = read_slice(spec, self._kind.wanted)
+        if self._kind.grouping is None:
+            records = read_slice(spec, self._kind.required)
         else:
-            rows = self._gathered.get(spec.file, [])
+            rows = self._grouped.get(spec.file, [])
             first = bisect_left(rows, spec.first_row, key=lambda record: record.row)
             records = rows[first : first + spec.num_rows]
         return [self._adapt(record, spec.file) for record in records]
@@ -82,23 +82,23 @@ class Source:
         return self._joined.join(record, identify(record, self._config).source_id)
 
     @cached_property
-    def _gathered(self) -> dict[str, list[Record]]:
-        assert self._kind.gathering is not None
+    def _grouped(self) -> dict[str, list[Record]]:
+        assert self._kind.grouping is not None
         versions = tuple(with_version(file) for file in self.files)
-        return _gather(versions, self._kind.wanted, self._kind.gathering)
+        return _group_by(versions, self._kind.required, self._kind.grouping)
 
 
 @lru_cache(maxsize=1)  # it may be large
-def _gather(versions: Versions, wanted: Wanted, gathering: Gathering) -> dict[str, list[Record]]:
-    records = ((file.path, record) for file, _ in versions for record in _checked(file, wanted, None))
-    return gather(records, gathering)
+def _group_by(versions: Versions, required: RequiredFields, grouping: Grouping) -> dict[str, list[Record]]:
+    records = ((file.path, record) for file, _ in versions for record in _checked(file, required, None))
+    return group_by(records, grouping)
 
 
-def _checked(file: SourceFile, wanted: Wanted, most: int | None) -> Iterator[Record]:
+def _checked(file: SourceFile, required: RequiredFields, most: int | None) -> Iterator[Record]:
     """Records of a file, then the check that they have the wanted fields."""
-    census = Census(file.path, wanted)
-    for record in islice(read_records(file, wanted), most):
+    check = FieldCheck(file.path, required)
+    for record in islice(read_records(file, required), most):
         if file.format not in ("parquet", "arrow"):  # their schema has answered already
-            census.add(record)
+            check.add(record)
         yield record
-    census.check()
+    check.check()

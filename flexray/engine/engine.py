@@ -17,7 +17,7 @@ from flexray.engine.sampler import Sampler
 from flexray.engine.scheduler import Scheduler
 from flexray.engine.scheduler_config import plan_scheduler
 from flexray.engine.stats import EngineStats
-from flexray.engine.stopping_criteria import StopRule, make_stop_rule
+from flexray.engine.stopping_criteria import StoppingCriteria, make_stopping_criteria
 from flexray.masks.block_masks import BlockMaskCache
 from flexray.methods import Method, make_methods
 from flexray.models import llama
@@ -58,12 +58,14 @@ class Engine:
         self.device = llama.device_of(model)
         self.methods = make_methods(methods)
         self.groups = group_by_prefix(self.methods)
-        self.stop_rule: StopRule = make_stop_rule(model, tokenizer, at_newline=generation.stop_at_newline)
+        self.stopping: StoppingCriteria = make_stopping_criteria(
+            model, tokenizer, at_newline=generation.stop_at_newline
+        )
         self.stats = EngineStats.zero(self.device)
         self.runner = ModelRunner(
             model,
             self.stats,
-            self.stop_rule.any.to(self.device),
+            self.stopping.any.to(self.device),
             generation.max_new_tokens,
             biased=any(method.biased for method in self.methods),
         )
@@ -159,7 +161,7 @@ class Engine:
         return tuple(
             Generation(
                 token_ids=sequence.token_ids or (),
-                finish_reason=self.stop_rule.reason((sequence.token_ids or (0,))[-1]),
+                finish_reason=self.stopping.reason((sequence.token_ids or (0,))[-1]),
                 backend_requested=self.config.backend,
                 backend_used=request.backend or "",
                 fallback_reason="; ".join(request.reasons),

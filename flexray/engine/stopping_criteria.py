@@ -13,7 +13,7 @@ from flexray.engine.generation import FinishReason
 
 
 @dataclass(frozen=True, slots=True)
-class StopRule:
+class StoppingCriteria:
     """bool [V] each: tokens that are EOS, and tokens whose text has a newline in it."""
 
     eos: Tensor
@@ -35,9 +35,9 @@ class StopRule:
         return set(self.any.nonzero().flatten().tolist())
 
 
-def make_stop_rule(
+def make_stopping_criteria(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *, at_newline: bool
-) -> StopRule:
+) -> StoppingCriteria:
     """EOS ids of generation config, config and tokenizer together (instruct models name several), and,
     if asked, every token that decodes to text with a newline: "\\n", but also ".\\n" and "\\n\\n".
 
@@ -57,7 +57,7 @@ def make_stop_rule(
         texts = tokenizer.batch_decode([[i] for i in known], clean_up_tokenization_spaces=False)
         for i, text in zip(known, texts, strict=True):
             newline[i] = "\n" in text
-    return StopRule(eos, newline & ~eos)
+    return StoppingCriteria(eos, newline & ~eos)
 
 
 def decode(

@@ -108,7 +108,7 @@ def lay_out(
 ) -> PackedPrompt:
     """Lay a prompt out.
 
-    >>> p = Prompt(context=(7, 8), segments=((1,), (2, 3)), cue=(9,))
+    >>> p = Prompt(context=(7, 8), segments=((1,), (2, 3)), answer_prefix=(9,))
     >>> lay_out(p, SharedPrefix(), (AttentionScope(),), 1).layout.positions.tolist()
     [2, 2, 3, 4]
     >>> lay_out(p, SharedPrefix(), (AttentionScope(0), AttentionScope(1)), 1).layout.positions.tolist()
@@ -122,13 +122,13 @@ def lay_out(
     layout = _layout(
         len(prompt.context),
         tuple(map(len, prompt.segments)),
-        len(prompt.cue),
+        len(prompt.answer_prefix),
         prompt.num_manual if prefix.joined_manual else 0,
         prefix,
         scopes,
         max_new_tokens,
     )
-    tokens = itertools.chain(*prompt.segments, *itertools.repeat(prompt.cue, len(scopes)))
+    tokens = itertools.chain(*prompt.segments, *itertools.repeat(prompt.answer_prefix, len(scopes)))
     return PackedPrompt(layout, np.fromiter(tokens, np.int64, len(layout.slots)))
 
 

@@ -22,7 +22,7 @@ from flexray.engine.generation import Generation
 from flexray.engine.stats import EngineStats
 from flexray.engine.stopping_criteria import answer_text
 from flexray.models.checkpoint import load_model
-from flexray.pipeline.deaths import Attempt, Piece
+from flexray.pipeline.crash_tracker import Attempt, Piece
 from flexray.pipeline.prepare import no_confidences
 from flexray.pipeline.shards import AnsweredShard, PreparedShard
 from flexray.prompts.prompt import Prompt
@@ -111,10 +111,10 @@ class Answerer:
         for draft, (shard, attempt) in zip(drafts, shards, strict=True):
             for row in attempt.blamed:
                 if shard.prompts[row] is not None:
-                    draft.answers[row] = self._error(_deadly(attempt.deaths), attempt.deaths)
+                    draft.answers[row] = self._error(_deadly(attempt.crashes), attempt.crashes)
         work = list(zip(drafts, (attempt for _, attempt in shards), strict=True))
-        careless = [(draft, piece) for draft, a in work if not a.deaths for piece in a.pieces]
-        careful = [[(draft, piece)] for draft, a in work if a.deaths for piece in a.pieces]
+        careless = [(draft, piece) for draft, a in work if not a.crashes for piece in a.pieces]
+        careful = [[(draft, piece)] for draft, a in work if a.crashes for piece in a.pieces]
         for call in [careless, *careful]:
             if call:
                 note({draft.shard.spec.shard_id: piece for draft, piece in call})
@@ -150,7 +150,8 @@ class Answerer:
         shard = draft.shard
         texts = [tuple(tuple(map(self._text, method)) for method in methods) for methods in draft.answers]
         tokens = [
-            0 if p is None else len(p.context) + sum(map(len, p.segments)) + len(p.cue) for p in shard.prompts
+            0 if p is None else len(p.context) + sum(map(len, p.segments)) + len(p.answer_prefix)
+            for p in shard.prompts
         ]
         seconds = draft.seconds + time.perf_counter() - start
         now = self._counters()
@@ -209,9 +210,9 @@ def untried(shard: PreparedShard) -> Attempt:
     return Attempt([(0, len(shard.questions))], frozenset(), 0)
 
 
-def _deadly(deaths: int) -> str:
+def _deadly(crashes: int) -> str:
     return (
-        f"the process that answered this row died each time ({deaths} deaths in its shard), so it is not "
+        f"the process that answered this row died each time ({crashes} deaths in its shard), so it is not "
         "tried again in this run. `flexray retry-errors` tries once more."
     )
 

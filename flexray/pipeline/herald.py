@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from flexray.pipeline.ledger import Engine, describe_engines
+from flexray.pipeline.job_tracker import Engine, describe_engines
 from flexray.pipeline.nodes import describe
 
 QUIET_SECONDS = 30.0
@@ -20,12 +20,12 @@ QUIET_SECONDS = 30.0
 class Herald:
     """Looks into the ledger from time to time, in the driver."""
 
-    def __init__(self, ledger: Any, cpus: float, gpus: float, note: Callable[[str], None]):
+    def __init__(self, tracker: Any, cpus: float, gpus: float, note: Callable[[str], None]):
         """
         Args:
             ledger: the actor. cpus, gpus: of an engine.
         """
-        self._ledger = ledger
+        self._tracker = tracker
         self._wants = cpus, gpus
         self._note = note
         self._ended = threading.Event()
@@ -51,7 +51,7 @@ class Herald:
                 continue
             self.heard()
             with contextlib.suppress(Exception):  # of Ray, that ends just now
-                engines = ray.get(self._ledger.look.remote(), timeout=QUIET_SECONDS)
+                engines = ray.get(self._tracker.look.remote(), timeout=QUIET_SECONDS)
                 line = self.line(engines)
                 if line and not self._ended.is_set():
                     self._note(line)

@@ -17,11 +17,11 @@ import ray
 from flexray.config import RunConfig
 from flexray.console.log import RunLabel
 from flexray.pipeline.actors import Pace
-from flexray.pipeline.deaths import Attempt, Piece
+from flexray.pipeline.crash_tracker import Attempt, Piece
 from flexray.pipeline.failure import Failure, or_failure
-from flexray.pipeline.ledger import Engine
+from flexray.pipeline.job_tracker import Engine
 from flexray.pipeline.shards import AnsweredShard, PreparedShard
-from flexray.pipeline.watch import ActorWatch
+from flexray.pipeline.telemetry import ActorTelemetry
 
 if TYPE_CHECKING:
     from flexray.pipeline.answer import Answerer
@@ -34,9 +34,9 @@ class AnswerStage:
     unpacked and the last ones packed beside it. What it is at is noted in the ledger. An engine that cannot
     be made is a failure in the place of the shards: an actor whose constructor fails is started again."""
 
-    def __init__(self, config: RunConfig, ledger: Any, label: RunLabel):
-        self._watch = ActorWatch(label, [method.name for method in config.methods])
-        self._ledger = ledger
+    def __init__(self, config: RunConfig, tracker: Any, label: RunLabel):
+        self._watch = ActorTelemetry(label, [method.name for method in config.methods])
+        self._tracker = tracker
         self._begun: list[str] = []
         self._pace = Pace(config)
         self._phase = Engine()
@@ -68,7 +68,7 @@ class AnswerStage:
 
     def _answer(self, answerer: Answerer, shards: list[PreparedShard]) -> list[AnsweredShard]:
         """In the engine's thread."""
-        asked = [self._ledger.attempt.remote(s.spec.shard_id, len(s.questions)) for s in shards]
+        asked = [self._tracker.attempt.remote(s.spec.shard_id, len(s.questions)) for s in shards]
         attempts: list[Attempt] = ray.get(asked)
         questions = sum(len(shard.questions) for shard in shards)
         self._tokens_before = answerer.tokens
@@ -92,16 +92,16 @@ class AnswerStage:
     def _note(self, pieces: Mapping[str, Piece]) -> None:
         """In the ledger, before a call of the engine; {}: it is over."""
         if self._begun:
-            ray.get(self._ledger.end.remote(self._begun))
+            ray.get(self._tracker.end.remote(self._begun))
         self._begun = list(pieces)
         if pieces:
-            ray.get(self._ledger.begin.remote(dict(pieces)))
+            ray.get(self._tracker.begin.remote(dict(pieces)))
 
     def _tell(self) -> None:
         """Say in the ledger what the engine is at, as long as this process lives."""
         while True:
             tokens = self._answerer.tokens - self._tokens_before
-            self._ledger.tell.remote(self._name, dataclasses.replace(self._phase, tokens=tokens))
+            self._tracker.tell.remote(self._name, dataclasses.replace(self._phase, tokens=tokens))
             time.sleep(TELL_SECONDS)
 
 

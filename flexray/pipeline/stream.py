@@ -23,12 +23,12 @@ from flexray.pipeline.actors import (
 )
 from flexray.pipeline.failure import Failure, or_failure
 from flexray.pipeline.herald import Herald
-from flexray.pipeline.ledger import Ledger
+from flexray.pipeline.job_tracker import JobTracker
 from flexray.pipeline.nodes import can_grow, find_nodes
 from flexray.pipeline.prepare import prepare_shard
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.stage import AnswerStage
-from flexray.pipeline.watch import WatchedCommit
+from flexray.pipeline.telemetry import TelemetryCommit
 
 COMPILE_SECONDS = 1800
 """How long Ray waits for a sign of life: the first shard compiles kernels."""
@@ -58,13 +58,13 @@ def answer_shards(
         UserError, OSError: what a worker came upon.
     """
     label = label or RunLabel(dataset=config.data.name)
-    watched = WatchedCommit(commit, label, [method.name for method in config.methods])
+    watched = TelemetryCommit(commit, label, [method.name for method in config.methods])
     settled = settle_actors(config, find_nodes(), len(shards), grows=can_grow())
     if settled.note:
         note(settled.note)
     config = settled.config
     _adjust_ray_data()
-    ledger = _start_ledger()
+    tracker = _start_tracker()
 
     def prepare(row: dict[str, bytes]) -> dict[str, bytes]:
         start_logging(label.log)
@@ -80,13 +80,13 @@ def answer_shards(
         .map(prepare, num_cpus=PREPARE_CPUS * settled.task_cpus)
         .map_batches(
             AnswerStage,
-            fn_constructor_args=(config, ledger, label),
+            fn_constructor_args=(config, tracker, label),
             batch_size=shards_a_call(shards, config),
             **actor_arguments(settled),
         )
         .map(commit_one, num_cpus=COMMIT_CPUS * settled.task_cpus)
     )
-    herald = Herald(ledger, config.ray.num_cpus_per_actor, config.ray.num_gpus_per_actor or 0.0, note)
+    herald = Herald(tracker, config.ray.num_cpus_per_actor, config.ray.num_gpus_per_actor or 0.0, note)
     try:
         with herald.at_work():
             # one batch ahead, as is usual, would tell of a shard with the next one
@@ -99,7 +99,7 @@ def answer_shards(
                     yield told
     finally:
         if ray.is_initialized():
-            ray.kill(ledger)  # a night has many runs in one process
+            ray.kill(tracker)  # a night has many runs in one process
 
 
 def _adjust_ray_data() -> None:
@@ -113,12 +113,12 @@ def _adjust_ray_data() -> None:
     let_pools_grow(settings)
 
 
-def _start_ledger() -> Any:
+def _start_tracker() -> Any:
     """On this node, as the driver: it should outlive the actors that it tells of. If it dies all the same, a
     new one knows of no deaths, and the run goes on."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     lives = {"max_restarts": -1, "max_task_retries": -1}
-    return ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here, **lives).remote()
+    return ray.remote(JobTracker).options(num_cpus=0, scheduling_strategy=here, **lives).remote()
 
 
 # A shard, and what becomes of it, travels as one pickled value, through Ray's object store only, which

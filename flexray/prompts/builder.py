@@ -1,4 +1,4 @@
-"""Turns a Question into a Prompt: [BOS + instruction + few-shots] [P1] .. [PN] [cue].
+"""Turns a Question into a Prompt: [BOS + instruction + few-shots] [P1] .. [PN] [answer prefix].
 
 With `prompt.chat` the same in turns: [system message, few-shots, header] [P1] .. [PN] [header of the answer].
 Where exactly one part ends and the next begins is said in `flexray.prompts.frame`.
@@ -21,8 +21,10 @@ from flexray.prompts.prompt import MAX_PARAPHRASES, Prompt
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase
 
-_NO_CUE = "prompt.cue: {cue!r} has no tokens in this model's vocabulary. Change it."
-_NO_CUE_IN_CHAT = (
+_NO_ANSWER_PREFIX = (
+    "prompt.answer_prefix: {answer_prefix!r} has no tokens in this model's vocabulary. Change it."
+)
+_NO_ANSWER_PREFIX_IN_CHAT = (
     "prompt.chat: the tokenizer's chat template writes nothing behind the question that an answer could "
     "begin at. Set prompt.chat to false."
 )
@@ -40,8 +42,8 @@ class PromptBuilder:
         lacks_bos: whether prompts should begin with BOS, and no BOS was found.
 
     Raises:
-        ConfigError: a cue that has no tokens, a chat template that cannot be used, or a token that the model
-            does not know in what all prompts share.
+        ConfigError: an answer prefix that has no tokens, a chat template that cannot be used, or a token
+            that the model does not know in what all prompts share.
 
     Texts of the user's are tokenised as text: a special token that one spells out is encoded as the
     characters it is written with.
@@ -72,16 +74,20 @@ class PromptBuilder:
             before, after = split_template(tokenizer, prompt.instruction.strip(), shots, bos_token)
             wants_bos = "bos_token" in str(tokenizer.chat_template)
         else:
-            texts = [f"{question}{prompt.cue} {answer}" for question, answer in shots]
-            before, after = [Piece(prompt.instruction + "".join(texts))], [Piece(prompt.cue)]
+            texts = [f"{question}{prompt.answer_prefix} {answer}" for question, answer in shots]
+            before, after = [Piece(prompt.instruction + "".join(texts))], [Piece(prompt.answer_prefix)]
             wants_bos = prompt.add_bos
         self.lacks_bos = wants_bos and bos is None
         frame = make_frame(encoder, before, prefix, suffix, after)
         if frame is None:
-            raise ConfigError(_NO_CUE_IN_CHAT if prompt.chat else _NO_CUE.format(cue=prompt.cue))
+            raise ConfigError(
+                _NO_ANSWER_PREFIX_IN_CHAT
+                if prompt.chat
+                else _NO_ANSWER_PREFIX.format(answer_prefix=prompt.answer_prefix)
+            )
         self._frame = frame
         begin = (bos,) if prompt.add_bos and bos is not None and not prompt.chat else ()
-        self.context, self.cue = begin + frame.context, frame.cue
+        self.context, self.answer_prefix = begin + frame.context, frame.answer_prefix
         self._check_shared_tokens()
 
     def build(self, question: Question) -> Prompt:
@@ -98,7 +104,7 @@ class PromptBuilder:
         prompt = Prompt(
             self.context,
             segments,
-            self.cue,
+            self.answer_prefix,
             question.num_manual,
             question.confidences,
             question.row_id,
@@ -120,13 +126,13 @@ class PromptBuilder:
         continuous = method.kind == "attention" and method.positions == "continuous"
         paraphrases = sum(lengths) if continuous else max(lengths)
         new = self._generation.max_new_tokens
-        return contexts * len(prompt.context) + paraphrases + len(prompt.cue) + new
+        return contexts * len(prompt.context) + paraphrases + len(prompt.answer_prefix) + new
 
     def apart_and_whole(self, paraphrase: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The ids of a prompt of one paraphrase, and those of its text tokenised as one; both without the BOS
         of `add_bos`."""
         text = paraphrase.strip()
-        return self._frame.context + self._frame.segment(text) + self.cue, self._frame.whole(text)
+        return self._frame.context + self._frame.segment(text) + self.answer_prefix, self._frame.whole(text)
 
     def tokens(self, token_ids: Sequence[int]) -> list[str]:
         """Each as it is written in the vocabulary."""
@@ -142,7 +148,7 @@ class PromptBuilder:
 
     def _check_shared_tokens(self) -> None:
         self._empty = self._frame.segment("")
-        shared = (*self.context, *self._empty, *self.cue)
+        shared = (*self.context, *self._empty, *self.answer_prefix)
         if (unknown := max(shared)) >= self._vocab_size:
             token = self._token(unknown)
             given = self._prompt.model_dump(exclude={"few_shot_data"})

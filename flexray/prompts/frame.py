@@ -1,9 +1,9 @@
 """The text around a question, and where in it the parts of a prompt meet.
 
-Parts are tokenised apart, as all rows share context and cue. Their ids must be those that they have in the
-whole text, as the few-shots have them. Where the tokenizer joins what stands around a boundary ("?" and a
-newline are one token of Llama 3's and Qwen's), the boundary has to stand elsewhere: it moves within the white
-space that it lies in. No text changes by that.
+Parts are tokenised apart, as all rows share context and answer prefix. Their ids must be those that they
+have in the whole text, as the few-shots have them. Where the tokenizer joins what stands around a boundary
+("?" and a newline are one token of Llama 3's and Qwen's), the boundary has to stand elsewhere: it moves
+within the white space that it lies in. No text changes by that.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ PROBES = ("a", '"It"', "(that)", "1 + 1", "é", *(f"Is it{end}" for end in strin
 
 
 class Frame:
-    """A prompt's context and cue, in ids without BOS, and what a segment has beside its question.
+    """A prompt's context and answer prefix, in ids without BOS, and what a segment has beside its question.
 
     Args:
-        before: the context's text, at least one piece. after: the cue's.
+        before: the context's text, at least one piece. after: the answer prefix's.
         prefix: a segment's text before its question. suffix: behind it.
     """
 
@@ -37,7 +37,7 @@ class Frame:
         self._before, self._after = tuple(before), tuple(after)
         self._prefix, self._suffix = prefix, suffix
         self.context = encoder.encode(*before)
-        self.cue = encoder.encode(*after, behind=True)
+        self.answer_prefix = encoder.encode(*after, behind=True)
 
     def segment(self, question: str) -> tuple[int, ...]:
         """Ids of a question in its segment."""
@@ -45,12 +45,12 @@ class Frame:
         return self._encoder.encode(self._middle(question), behind=behind)
 
     def whole(self, question: str) -> tuple[int, ...]:
-        """Ids of context, question and cue as one text."""
+        """Ids of context, question and answer prefix as one text."""
         return self._encoder.encode(*self._before, self._middle(question), *self._after)
 
     def agrees(self, question: str) -> bool:
         """Whether the ids of the parts are those of the whole text."""
-        return self.context + self.segment(question) + self.cue == self.whole(question)
+        return self.context + self.segment(question) + self.answer_prefix == self.whole(question)
 
     def _middle(self, question: str) -> Piece:
         return Piece(self._prefix + question + self._suffix)
@@ -65,15 +65,15 @@ def make_frame(
     stay, if they agree.
 
     Returns:
-        None: the cue has no tokens, whatever is done.
+        None: the answer prefix has no tokens, whatever is done.
     """
     best, most = None, -1
     for context_text, own_prefix in _places(before[-1].text, prefix):
         for own_suffix, cue_text in _places(suffix, after[0].text):
             context = (*before[:-1], before[-1]._replace(text=context_text))
-            cue = (after[0]._replace(text=cue_text), *after[1:])
-            frame = Frame(encoder, context, own_prefix, own_suffix, cue)
-            agreeing = sum(map(frame.agrees, PROBES)) if frame.cue else -1
+            answer_prefix = (after[0]._replace(text=cue_text), *after[1:])
+            frame = Frame(encoder, context, own_prefix, own_suffix, answer_prefix)
+            agreeing = sum(map(frame.agrees, PROBES)) if frame.answer_prefix else -1
             if agreeing == len(PROBES):
                 return frame
             if agreeing > most:

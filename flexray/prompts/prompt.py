@@ -10,11 +10,11 @@ MAX_PARAPHRASES = 2047
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids of one sample: context, N isolated segments, then the answer cue."""
+    """Token ids of one sample: context, N isolated segments, then the answer answer prefix."""
 
     context: tuple[int, ...]
     segments: tuple[tuple[int, ...], ...]
-    cue: tuple[int, ...]
+    answer_prefix: tuple[int, ...]
     num_manual: int = 0  # the first so many segments are manual templates
     confidences: tuple[float, ...] | None = None  # of each segment
     row_id: str = ""  # what is drawn at random for this sample depends on it, and on nothing around it
@@ -22,5 +22,7 @@ class Prompt:
     def __post_init__(self) -> None:
         if not self.segments or any(not s for s in self.segments):
             raise ValueError("a prompt needs at least one segment, and no segment may be empty")
-        if not self.cue:
-            raise ValueError("a prompt needs at least one cue token: the first answer token is fused from it")
+        if not self.answer_prefix:
+            raise ValueError(
+                "a prompt needs at least one answer prefix token: the first answer token is fused from it"
+            )

@@ -127,8 +127,9 @@ def _tokens(count: int) -> str:
 
 
 def own_segments(explanation: Explanation, index: int) -> Iterator[tuple[str, tuple[Segment, ...]]]:
-    """The cue and answer of each branch of an answer; before them what tells their names from those of
-    others: the answer's number, such as " 1", or the paraphrase, " of P1", or "" if there are no others."""
+    """The answer prefix and answer of each branch of an answer; before them what tells their names from
+    those of others: the answer's number, such as " 1", or the paraphrase, " of P1", or "" if there are no
+    others."""
     answer, several = explanation.answers[index], len(explanation.answers) > 1
     for branch in answer.branches:
         of = f" of P{branch.paraphrase}" if len(answer.branches) > 1 else ""

@@ -146,7 +146,7 @@ def fold_parts(parts: Sequence[str]) -> tuple[list[str], bool]:
     names = list(dict.fromkeys("context" if is_context(name) else name for name in parts))
     if len(names) <= MAX_COLUMNS:
         return names, False
-    return ["context", "paraphrases", "cue", "answer"], True
+    return ["context", "paraphrases", "answer_prefix", "answer"], True
 
 
 def _shares(

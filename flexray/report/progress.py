@@ -12,16 +12,16 @@ from rich import progress
 from rich.console import Console
 from rich.text import Text
 
-from flexray.console.progress import CommittedShard, Lines, Progress, Say, Tracker
+from flexray.console.progress import CommittedShard, Lines, LogLine, Progress, Tracker
 from flexray.console.terminal import duration, printable
 
 
 @contextlib.contextmanager
-def show_progress(say: Say) -> Iterator[Progress]:
+def show_progress(log: LogLine) -> Iterator[Progress]:
     """Progress of one run: a bar if standard output is a terminal, else plain lines through `say`."""
     console = Console()
     if not console.is_terminal or console.is_dumb_terminal:
-        yield Lines(say)
+        yield Lines(log)
         return
     with Bar(console) as bar:
         yield bar

@@ -39,8 +39,8 @@ def region_colours(segments: Sequence[str]) -> dict[str, str]:
     """A hex colour for each name, in order of first appearance.
 
     "context" and its copies "C1", "C2", ... share one colour, so do "answer" and "answer 1", "answer 2", ...;
-    "cue" has its own, and all other names take the paraphrase colours in turn (more than eight paraphrases
-    repeat them).
+    "answer prefix" has its own, and all other names take the paraphrase colours in turn (more than eight
+    paraphrases repeat them).
     """
     colours: dict[str, str] = {}
     paraphrases = 0
@@ -49,7 +49,7 @@ def region_colours(segments: Sequence[str]) -> dict[str, str]:
             colours[name] = CONTEXT_COLOUR
         elif is_answer(name):
             colours[name] = ANSWER_COLOUR
-        elif name == "cue":
+        elif name == "answer_prefix":
             colours[name] = CUE_COLOUR
         else:
             colours[name] = PARAPHRASE_COLOURS[paraphrases % len(PARAPHRASE_COLOURS)]
@@ -63,7 +63,7 @@ def is_context(name: str) -> bool:
 
 
 def is_answer(name: str) -> bool:
-    """Whether a region is an answer, cue included."""
+    """Whether a region is an answer, answer prefix included."""
     return _ANSWER_NAME.fullmatch(name) is not None
 
 

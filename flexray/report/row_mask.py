@@ -36,7 +36,7 @@ def show_row_mask(
 
     Args:
         row: the row's id, or its number from 1.
-        generated: answer tokens to add behind the cue.
+        generated: answer tokens to add behind the answer prefix.
         method: a name, or a number from 1, of the recipe's methods. None: the first that is `attention`.
 
     Raises:

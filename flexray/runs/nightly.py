@@ -45,9 +45,9 @@ from pathlib import Path
 from typing import Literal
 
 from flexray.config import RunConfig, load_config
-from flexray.console.progress import Say
+from flexray.console.progress import LogLine
 from flexray.data import list_files, scan, with_few_shots
-from flexray.data.kinds import open_kind
+from flexray.data.adapters import open_adapter
 from flexray.errors import ConfigError, OutputError, UserError
 from flexray.models.checkpoint import check_checkpoint
 from flexray.runs.job import fingerprint_parts
@@ -65,7 +65,7 @@ from flexray.sink import (
     verify,
     whole_shards,
 )
-from flexray.storage import scrub, starting
+from flexray.storage import redact, starting
 
 DIGITS = 16  # of a batch's digest, in the name of its folder
 MAX_FINDINGS = 5  # of a batch that is not in order; `flexray verify` prints them all
@@ -91,7 +91,7 @@ class Night:
         return " ".join(f"{name}={self.outcomes[name]}" for name in names)
 
     @contextlib.contextmanager
-    def going_on(self, name: str, complain: Say) -> Iterator[None]:
+    def going_on(self, name: str, complain: LogLine) -> Iterator[None]:
         """What fails in here is told and counted, and stops nothing else."""
         outcome: Outcome = "failed"
         try:
@@ -117,8 +117,8 @@ def nightly(
     *,
     retry: bool = False,
     verify_all: bool = False,
-    say: Say = print,
-    complain: Say = print,
+    log: LogLine = print,
+    complain: LogLine = print,
 ) -> Night:
     """Do what there is to do of each recipe, in order. What fails in one stops no other.
 
@@ -137,11 +137,11 @@ def nightly(
     for recipe in find_recipes(recipes):
         with night.going_on(recipe, complain):
             batches = _open(recipe, overrides)
-            say(f"{recipe}: {len(batches)} batches")
+            log(f"{recipe}: {len(batches)} batches")
             for name, config in batches:
                 with night.going_on(name, complain):
-                    night.outcomes[_answer(name, config, retry, verify_all, say)] += 1
-    say(night.summary_line())
+                    night.outcomes[_answer(name, config, retry, verify_all, log)] += 1
+    log(night.summary_line())
     return night
 
 
@@ -175,32 +175,32 @@ def _open(recipe: str, overrides: Sequence[str]) -> list[tuple[str, RunConfig]]:
         )
     with starting():
         files = [file.path for file in list_files(config.data)]
-    if open_kind(config.data).gathering is not None:
+    if open_adapter(config.data).grouping is not None:
         return [(config.data.name, config)]
     data = {file: config.data.model_copy(update={"files": (file,)}) for file in files}
-    return [(str(scrub(file)), config.model_copy(update={"data": data[file]})) for file in files]
+    return [(str(redact(file)), config.model_copy(update={"data": data[file]})) for file in files]
 
 
-def _answer(name: str, config: RunConfig, retry: bool, verify_all: bool, say: Say) -> Outcome:
+def _answer(name: str, config: RunConfig, retry: bool, verify_all: bool, log: LogLine) -> Outcome:
     """Do what a batch needs. Raises _NotInOrder, and what `run` and `retry_errors` raise."""
     found = scan(config.data)
     folder = OutputFolder(f"{config.output.rstrip('/')}/{found.data_digest[:DIGITS]}")
     config = config.model_copy(update={"output": folder.url})
-    record = _record(folder, say)
+    record = _record(folder, log)
     here = fingerprint(fingerprint_parts(with_few_shots(config), found))
     committed = whole_shards(folder, here) if record and record.fingerprint == here else {}
     complete = record is not None and len(committed) == record.plan.shards
-    say(f"{name}: {_state(record, here, committed)} -> {folder}")
+    log(f"{name}: {_state(record, here, committed)} -> {folder}")
 
     def indented(line: str) -> None:
-        say(f"  {line}")
+        log(f"  {line}")
 
     worked = False
     if not complete:
-        done = run(config, say=indented)
+        done = run(config, log=indented)
         committed, worked = done.manifests, done.rows_now > 0  # none: another start was at it, and is done
     elif retry and _errors(committed):
-        indented(retry_errors(config, say=indented).summary_line())
+        indented(retry_errors(config, log=indented).summary_line())
         committed, worked = whole_shards(folder, here), True
     if worked or verify_all:
         _verify(folder)
@@ -208,11 +208,11 @@ def _answer(name: str, config: RunConfig, retry: bool, verify_all: bool, say: Sa
     if over := result.over_limits(config.limits):
         raise _NotInOrder(over)
     if worked:
-        say(f"{name}: done and verified, {_counts(committed)}")
+        log(f"{name}: done and verified, {_counts(committed)}")
     return "answered" if worked else "complete"
 
 
-def _record(folder: OutputFolder, say: Say) -> RunRecord | None:
+def _record(folder: OutputFolder, log: LogLine) -> RunRecord | None:
     """The run of a folder; None: it holds none, or one whose record is lost, which `run` writes again."""
     try:
         return load_run(folder)
@@ -221,7 +221,7 @@ def _record(folder: OutputFolder, say: Say) -> RunRecord | None:
     except DamageError as e:
         if e.kind not in ("run_record_missing", "run_record_damaged"):
             raise
-        say(f"{e.path}: {e.what}; it is to be written again")
+        log(f"{e.path}: {e.what}; it is to be written again")
     return None
 
 

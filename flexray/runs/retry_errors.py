@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.config import RunConfig
-from flexray.console.progress import Lines, Progress, Say
+from flexray.console.progress import Lines, LogLine, Progress
 from flexray.data.question import ShardSpec
 from flexray.evaluation import to_table
 from flexray.pipeline import AnsweredShard
@@ -41,7 +41,7 @@ class RetryResult:
         return f"retried={self.retried} answered={self.answered} still_errors={still_errors}"
 
 
-def retry_errors(config: RunConfig, *, say: Say = print, progress: Progress | None = None) -> RetryResult:
+def retry_errors(config: RunConfig, *, log: LogLine = print, progress: Progress | None = None) -> RetryResult:
     """Answer the error rows of a run's committed shards again; what is not committed is left to `run`.
 
     Args:
@@ -52,7 +52,7 @@ def retry_errors(config: RunConfig, *, say: Say = print, progress: Progress | No
         UserError: the output folder holds no run, or another one, or something else that the user can
             put right; raised before any model is loaded, where it can be.
     """
-    progress = progress or Lines(say)
+    progress = progress or Lines(log)
     folder = OutputFolder(config.output)
     load_run(folder)  # where there is no run, none is to be started
     job = plan_job(config, folder)
@@ -60,7 +60,7 @@ def retry_errors(config: RunConfig, *, say: Say = print, progress: Progress | No
         progress.note(line)
     config, found = job.config, job.found
     still_errors = 0
-    with hold(folder, say=progress.note) as lock:
+    with hold(folder, log=progress.note) as lock:
         record = job.start(folder)
         committed = whole_shards(folder, record.fingerprint)
         faulty = {name: manifest for name, manifest in committed.items() if manifest.accounting.errors}

@@ -12,7 +12,7 @@ from typing import Any
 
 from flexray.config import LimitsConfig, RunConfig
 from flexray.console.log import Log, RunLabel
-from flexray.console.progress import CommittedShard, Lines, Progress, Say
+from flexray.console.progress import CommittedShard, Lines, LogLine, Progress
 from flexray.console.signals import Stopped, ending_by
 from flexray.data.question import ShardSpec
 from flexray.errors import OutputError
@@ -20,11 +20,11 @@ from flexray.evaluation import to_table
 from flexray.pipeline import AnsweredShard, answer_shards, connect, disconnect, report_remaining
 from flexray.runs.job import plan_job
 from flexray.sink import (
-    Accounting,
     Lock,
     Manifest,
     OutputFolder,
     RunRecord,
+    ShardStats,
     commit_shard,
     compact,
     discard_run,
@@ -59,7 +59,7 @@ class RunResult:
 
 
 def run(
-    config: RunConfig, *, fresh: bool = False, say: Say = print, progress: Progress | None = None
+    config: RunConfig, *, fresh: bool = False, log: LogLine = print, progress: Progress | None = None
 ) -> RunResult:
     """Run, or resume, a job.
 
@@ -72,13 +72,13 @@ def run(
         UserError: something the user can put right; raised before any model is loaded, where it can be.
     """
     start = time.perf_counter()
-    progress = progress or Lines(say)
+    progress = progress or Lines(log)
     folder = OutputFolder(config.output)
     job = plan_job(config, folder)
     for line in job.notes:
         progress.note(line)
     config, found = job.config, job.found
-    with hold(folder, say=progress.note) as lock:
+    with hold(folder, log=progress.note) as lock:
         discarded = fresh and discard_run(folder)  # not before it is known that this start can go on
         record = job.start(folder, known=discarded)
         if record.rebuilt:
@@ -151,8 +151,8 @@ def answer(
 
     with ending_by(stop_starting):
         connect(config.ray)
-    log = Log(run=label.run_id, dataset=label.dataset)
-    log.info("run.started", rows=rows, shards=len(shards), output=config.output)
+    events = Log(run=label.run_id, dataset=label.dataset)
+    events.info("run.started", rows=rows, shards=len(shards), output=config.output)
     progress.planned(rows=rows, shards=len(shards))
     report_remaining(label, rows)
     done = errors = 0
@@ -163,9 +163,9 @@ def answer(
             done, errors = done + shard.rows, errors + shard.errors
             progress.committed(shard)
             report_remaining(label, rows - done)
-            log.info("shard.committed", **asdict(shard), rows_done=done, rows_planned=rows)
+            events.info("shard.committed", **asdict(shard), rows_done=done, rows_planned=rows)
     except BaseException as e:
-        log.error("run.failed", e, rows_done=done, rows_planned=rows)
+        events.error("run.failed", e, rows_done=done, rows_planned=rows)
         if isinstance(e, Stopped):
             stop(e, done)
             disconnect()  # while the folder is held: nobody commits there afterwards
@@ -175,7 +175,7 @@ def answer(
                 f"{OutputFolder(config.output)}, and stay."
             ) from e
         raise
-    log.info("run.finished", rows=done, errors=errors)
+    events.info("run.finished", rows=done, errors=errors)
     return errors
 
 
@@ -208,5 +208,5 @@ class Commit:
         }
 
 
-def _fallbacks(accounting: Accounting) -> int:
+def _fallbacks(accounting: ShardStats) -> int:
     return accounting.rows - accounting.fallback_reason.get("", 0)

@@ -24,7 +24,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from flexray.config import RunConfig
 from flexray.console.signals import Stopped
 from flexray.errors import ConfigError, UserError
-from flexray.storage import scrub
+from flexray.storage import redact
 
 Job = Literal["generate", "nightly", "evaluate"]
 
@@ -102,7 +102,7 @@ def make_submission(
 
 
 def submit(
-    submission: Submission, address: str, *, wait: bool = True, say: Callable[[str], None] = print
+    submission: Submission, address: str, *, wait: bool = True, log: Callable[[str], None] = print
 ) -> int:
     """Submit a job and, with `wait`, follow its log to its end. A token is taken from where Ray looks for it.
 
@@ -122,47 +122,47 @@ def submit(
         )
     except _FAILURES as e:
         raise _refusal(client, address, submission, e) from None
-    say(f"{submission.id}: submitted: {scrub(submission.entrypoint)}")
+    log(f"{submission.id}: submitted: {redact(submission.entrypoint)}")
     if not wait:
-        say(f"to follow it: ray job logs --address {scrub(address)} --follow {submission.id}")
+        log(f"to follow it: ray job logs --address {redact(address)} --follow {submission.id}")
         return 0
     try:
-        asyncio.run(_tail(client, submission.id, say))
+        asyncio.run(_tail(client, submission.id, log))
     except Stopped as e:
-        e.add_note(f"the job goes on; to end it: ray job stop --address {scrub(address)} {submission.id}")
+        e.add_note(f"the job goes on; to end it: ray job stop --address {redact(address)} {submission.id}")
         raise
     except (*_FAILURES, ClientError) as e:
-        say(f"{submission.id}: its log broke off ({e}); waits for its end")
+        log(f"{submission.id}: its log broke off ({e}); waits for its end")
     job = _await_end(client, address, submission.id)
     if job.status == JobStatus.SUCCEEDED:
-        say(f"{submission.id}: {job.status}")
+        log(f"{submission.id}: {job.status}")
         return 0
     code = job.driver_exit_code
     why = f"exit code {code}" if code is not None else _last_line(job.message or "no reason given")
-    say(f"{submission.id}: {job.status}: {why}")
+    log(f"{submission.id}: {job.status}: {why}")
     return code if code is not None and code > 0 else 1  # below 0: killed by a signal
 
 
 def _connect(address: str) -> JobSubmissionClient:
     if not address.startswith(("http://", "https://")):
-        raise SubmitError(f"--address {scrub(address)}: give the dashboard's, such as http://HEAD:8265.")
+        raise SubmitError(f"--address {redact(address)}: give the dashboard's, such as http://HEAD:8265.")
     for variable in RAYS_OWN:
         if os.environ.get(variable, address) != address:
             raise SubmitError(
-                f"{variable} is set to another address than --address {scrub(address)}, and Ray would "
+                f"{variable} is set to another address than --address {redact(address)}, and Ray would "
                 "take it instead. Unset it."
             )
     try:
         return JobSubmissionClient(address)
     except AuthenticationError:
         raise SubmitError(
-            f"--address {scrub(address)}: the cluster wants its token, and none or another one is here. Set "
+            f"--address {redact(address)}: the cluster wants its token, and none or another one is here. Set "
             "RAY_AUTH_MODE=token, and the token as RAY_AUTH_TOKEN or in ~/.ray/auth_token."
         ) from None
     except _FAILURES as e:
         raise SubmitError(
-            f"--address {scrub(address)}: no Ray dashboard answers: {_last_line(str(e))} Give the one of the "
-            "cluster's head, such as http://HEAD:8265."
+            f"--address {redact(address)}: no Ray dashboard answers: {_last_line(str(e))} Give the one of "
+            "the cluster's head, such as http://HEAD:8265."
         ) from None
 
 
@@ -172,16 +172,16 @@ def _refusal(
     try:
         seen = client.get_job_info(submission.id)
     except _FAILURES:
-        return SubmitError(f"--address {scrub(address)}: the job is refused: {_last_line(str(error))}")
+        return SubmitError(f"--address {redact(address)}: the job is refused: {_last_line(str(error))}")
     return SubmitError(
         f"{submission.id}: this cluster has had a job of this id, and Ray takes none twice; it is "
         f"{seen.status}. If there is more to do, submit it with another: --id {submission.id}-b"
     )
 
 
-async def _tail(client: JobSubmissionClient, job: str, say: Callable[[str], None]) -> None:
+async def _tail(client: JobSubmissionClient, job: str, log: Callable[[str], None]) -> None:
     async for lines in client.tail_job_logs(job):
-        say(lines.rstrip("\n"))
+        log(lines.rstrip("\n"))
 
 
 def _await_end(client: JobSubmissionClient, address: str, job: str) -> JobDetails:
@@ -196,7 +196,7 @@ def _await_end(client: JobSubmissionClient, address: str, job: str) -> JobDetail
         except _FAILURES as e:
             if time.monotonic() - seen > LOST_SECONDS:
                 raise SubmitError(
-                    f"--address {scrub(address)}: has not answered for {LOST_SECONDS:.0f} s: "
+                    f"--address {redact(address)}: has not answered for {LOST_SECONDS:.0f} s: "
                     f"{_last_line(str(e))} The job {job} may go on, or be lost with its cluster; submitted "
                     "again, with another --id, it goes on with what is not committed."
                 ) from None
@@ -223,7 +223,7 @@ def _refuse_relative(config: RunConfig, *, output_only: bool) -> None:
     wrong = [f"{key}: {path}" for key, path in places if "://" not in path and not os.path.isabs(path)]
     if wrong:
         raise ConfigError(
-            f"relative paths: {', '.join(map(str, map(scrub, wrong)))}. On the cluster they would be in the "
+            f"relative paths: {', '.join(map(str, map(redact, wrong)))}. On the cluster they would be in the "
             "uploaded copy of this folder, which lasts as long as the job. Give absolute paths or URLs that "
             "every node sees."
         )
@@ -251,4 +251,4 @@ def _read_runtime_env(path: Path) -> dict[str, Any]:
 def _last_line(text: str) -> str:
     """Of a server's traceback, or of a message."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return str(scrub(lines[-1])) if lines else "no reason given."
+    return str(redact(lines[-1])) if lines else "no reason given."

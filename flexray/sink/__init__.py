@@ -15,13 +15,12 @@ from flexray.sink.compaction import compact
 from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.lock import HeldError, Lock, hold
-from flexray.sink.records import Accounting, Manifest, RunRecord, fingerprint
+from flexray.sink.records import Manifest, RunRecord, ShardStats, fingerprint
 from flexray.sink.repair import repair
 from flexray.sink.run import NoRunError, discard_run, load_run, start_run
 from flexray.sink.verify import verify
 
 __all__ = [
-    "Accounting",
     "DamageError",
     "HeldError",
     "Lock",
@@ -29,6 +28,7 @@ __all__ = [
     "NoRunError",
     "OutputFolder",
     "RunRecord",
+    "ShardStats",
     "commit_shard",
     "committed_shards",
     "compact",

@@ -12,8 +12,8 @@ _ABSENT = object()
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
     """One line for each leaf that differs; lists count as leaves.
 
-    >>> differences({"prompt": {"cue": "A:"}, "k": 1}, {"prompt": {"cue": "B:"}, "k": 1})
-    ['prompt.cue: "A:" -> "B:"']
+    >>> differences({"prompt": {"answer_prefix": "A:"}, "k": 1}, {"prompt": {"answer_prefix": "B:"}, "k": 1})
+    ['prompt.answer_prefix: "A:" -> "B:"']
     """
     if isinstance(old, dict) and isinstance(new, dict):
         lines = []

@@ -8,7 +8,7 @@ import time
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.sink.folder import OutputFolder
-from flexray.storage import connect, patiently, translate, understand, write_file
+from flexray.storage import connect, retry, translate, understand, write_file
 
 # Their clients send the condition along with the write ("If-None-Match: *" and its like).
 _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
@@ -49,7 +49,7 @@ def create(folder: OutputFolder, name: str, data: bytes) -> bool:
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
     conditional = bool(protocols & _CONDITIONAL)
     for _ in range(2):  # what was in the way may have been removed since
-        refused = not patiently(url, put)
+        refused = not retry(url, put)
         found = folder.read_if_there(name) if refused else data
         if found is not None:
             break
@@ -57,7 +57,7 @@ def create(folder: OutputFolder, name: str, data: bytes) -> bool:
         raise OSError(f"{folder.where(name)}: cannot be created: refused, though no such file is there")
     if found != data:
         return False
-    if not (conditional and (refused or not patiently(url, put))):
+    if not (conditional and (refused or not retry(url, put))):
         time.sleep(SETTLE_SECONDS)
     return folder.read_if_there(name) == data
 

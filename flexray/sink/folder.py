@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from flexray.config.fault_injection import reach
 from flexray.errors import OutputError
-from flexray.storage import StorageError, connect, describe, patiently, scrub, translate, write_file
+from flexray.storage import StorageError, connect, describe, redact, retry, translate, write_file
 
 # Stores without folders: a file's name may hold slashes, and making a "folder" could make a bucket.
 _FLAT_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
@@ -49,7 +49,7 @@ class OutputFolder:
             self._fs, self._root = connect(url)
         except Exception as e:  # each file system has exceptions of its own
             raise OutputError(
-                f"{scrub(url)}: cannot be used as an output folder: {describe(e, url)} Give a local path or "
+                f"{redact(url)}: cannot be used as an output folder: {describe(e, url)} Give a local path or "
                 "a URL of an installed fsspec file system, such as s3://bucket/folder."
             ) from e
         self._local = isinstance(self._fs, LocalFileSystem)
@@ -57,7 +57,7 @@ class OutputFolder:
         self.url = self._root if self._local else url
 
     def __str__(self) -> str:
-        return str(scrub(self.url))
+        return str(redact(self.url))
 
     def __repr__(self) -> str:
         return f"OutputFolder({str(self)!r})"
@@ -67,7 +67,7 @@ class OutputFolder:
 
     def where(self, name: str) -> str:
         """The file's full path or URL, for messages."""
-        return str(scrub(self._url(name)))
+        return str(redact(self._url(name)))
 
     def prepare(self) -> None:
         """Create the folder and prove that it can be written, read and cleaned up.
@@ -93,7 +93,7 @@ class OutputFolder:
     def read_bytes(self, name: str) -> bytes:
         """The whole file. Raises FileNotFoundError, or another OSError if it cannot be read."""
         path = self._path(name)
-        return patiently(self._url(name), lambda: bytes(self._fs.cat_file(path)))
+        return retry(self._url(name), lambda: bytes(self._fs.cat_file(path)))
 
     def read_if_there(self, name: str) -> bytes | None:
         """The whole file, or None where there is none. Raises OSError if it cannot be read."""
@@ -116,7 +116,7 @@ class OutputFolder:
     def remove(self, name: str) -> None:
         """Delete one file. Raises OSError if it cannot be deleted."""
         path = self._path(name)
-        patiently(self._url(name), lambda: self._fs.rm_file(path))
+        retry(self._url(name), lambda: self._fs.rm_file(path))
 
     def list(self, name: str = "") -> list[str]:
         """Sorted names of the files and folders in a folder; empty where there is no folder.
@@ -139,7 +139,7 @@ class OutputFolder:
         path = self._path(name)
         self._fs.invalidate_cache()  # other processes write here too
         try:
-            entries = patiently(self._url(name), lambda: self._fs.ls(path, detail=True))
+            entries = retry(self._url(name), lambda: self._fs.ls(path, detail=True))
         except FileNotFoundError:
             return {}
         for entry in entries:
@@ -163,7 +163,7 @@ class OutputFolder:
         else:
             # A put is atomic on object stores; a rename there is a copy and a delete. Put again after a
             # lost answer, it is the same bytes under the same name.
-            patiently(self._url(name), lambda: write_file(self._fs, path, data), patience=patience)
+            retry(self._url(name), lambda: write_file(self._fs, path, data), patience=patience)
 
     def _url(self, name: str) -> str:
         return f"{self.url.rstrip('/')}/{name}" if name else self.url
@@ -174,7 +174,7 @@ class OutputFolder:
     def _make_folder(self, path: str) -> None:
         protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
         if not protocols & _FLAT_PROTOCOLS:
-            patiently(self.url, lambda: self._fs.makedirs(path, exist_ok=True))
+            retry(self.url, lambda: self._fs.makedirs(path, exist_ok=True))
 
 
 def _write_local(path: str, data: bytes, label: str) -> None:
@@ -208,4 +208,4 @@ def _same(a: str, b: str) -> bool:
 
 def _reason(error: OSError) -> str:
     text = error.reason if isinstance(error, StorageError) else error.strerror or str(error)
-    return str(scrub(text)).strip().rstrip(".") or type(error).__name__
+    return str(redact(text)).strip().rstrip(".") or type(error).__name__

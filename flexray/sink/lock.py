@@ -56,7 +56,7 @@ class LostError(OutputError):
 def hold(
     folder: OutputFolder,
     *,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     beat_seconds: float = BEAT_SECONDS,
     expiry_seconds: float = EXPIRY_SECONDS,
 ) -> Iterator[Lock]:
@@ -66,7 +66,7 @@ def hold(
         HeldError: another run is alive there. Known after its next sign of life.
         OutputError: the lock cannot be written.
     """
-    lock = Lock(folder, say, beat_seconds, expiry_seconds)
+    lock = Lock(folder, log, beat_seconds, expiry_seconds)
     try:
         lock.acquire()
     except OSError as e:
@@ -81,10 +81,10 @@ class Lock:
     """A lock that this process holds."""
 
     def __init__(
-        self, folder: OutputFolder, say: Callable[[str], None], beat_seconds: float, expiry_seconds: float
+        self, folder: OutputFolder, log: Callable[[str], None], beat_seconds: float, expiry_seconds: float
     ) -> None:
         self._folder = folder
-        self._say = say
+        self._say = log
         self._beat_seconds = beat_seconds
         self._expiry_seconds = expiry_seconds
         self._me = Owner.me()

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from flexray.storage import scrub
+from flexray.storage import redact
 
 DEAD = "dead"
 
@@ -46,7 +46,7 @@ class Owner:
             pid=os.getpid(),
             born=_born(os.getpid()),
             user=_user(),
-            command=shlex.join(scrub(sys.argv)),
+            command=shlex.join(redact(sys.argv)),
             started=_now(),
             heartbeat=_now(),
         )

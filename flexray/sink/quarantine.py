@@ -17,7 +17,7 @@ from flexray.config.fault_injection import reach
 from flexray.sink.folder import OutputFolder
 from flexray.sink.records import QUARANTINE_FOLDER
 from flexray.sink.report import Finding
-from flexray.storage import connect, patiently, scrub
+from flexray.storage import connect, redact, retry
 
 
 class Quarantine:
@@ -37,7 +37,7 @@ class Quarantine:
             reason = {
                 "created": self._created,
                 "flexray": __version__,
-                "findings": [scrub(asdict(finding)) for finding in self._findings],
+                "findings": [redact(asdict(finding)) for finding in self._findings],
             }
             text = json.dumps(reason, indent=2, ensure_ascii=False) + "\n"
             self._folder.write_bytes(f"{self.name}/reason.json", text.encode())
@@ -59,7 +59,7 @@ class Quarantine:
 def age(folder: OutputFolder, name: str) -> float:
     """Seconds since a file was written. Raises OSError if the storage does not say."""
     fs, root = connect(folder.url)
-    written = patiently(folder.where(name), lambda: fs.modified(f"{root.rstrip('/')}/{name}"))
+    written = retry(folder.where(name), lambda: fs.modified(f"{root.rstrip('/')}/{name}"))
     if written.tzinfo is None:
         written = written.replace(tzinfo=UTC)
     return (datetime.now(UTC) - written).total_seconds()

@@ -131,7 +131,7 @@ class RunRecord(_Sealed):
         return self.plan.rows * len(self.methods)
 
 
-class Accounting(_Frozen):
+class ShardStats(_Frozen):
     """A shard's rows counted; each counter sums to `rows`."""
 
     rows: NonNegativeInt
@@ -166,7 +166,7 @@ class Manifest(_Sealed):
     """Of the data file's bytes."""
     keys_sha256: Sha256
     """Of the canonical JSON list of the rows' (method, row_id) pairs, in order."""
-    accounting: Accounting
+    accounting: ShardStats
     engine_stats: dict[str, Any]
     created: str
     """UTC, ISO 8601."""

@@ -61,7 +61,7 @@ def repair(
     *,
     dry_run: bool = False,
     all_orphans: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> RepairResult:
     """Verify, and move each shard that cannot stay, its manifest and its data file, into a folder of
     its own below `_quarantine`, and likewise a damaged plan, a damaged run record, and orphans that are
@@ -81,15 +81,15 @@ def repair(
             flexray cannot judge. What was not moved until then is where it was.
     """
     if dry_run:
-        return _repair(folder, None, all_orphans, say)
+        return _repair(folder, None, all_orphans, log)
     with contextlib.suppress(DamageError):  # a damaged record is a run's; a lock is not left anywhere else
         load_run(folder)
-    with hold(folder, say=say) as lock:
-        return _repair(folder, lock, all_orphans, say)
+    with hold(folder, log=log) as lock:
+        return _repair(folder, lock, all_orphans, log)
 
 
 def _repair(
-    folder: OutputFolder, lock: Lock | None, all_orphans: bool, say: Callable[[str], None]
+    folder: OutputFolder, lock: Lock | None, all_orphans: bool, log: Callable[[str], None]
 ) -> RepairResult:
     """`lock` None: only say what would be moved."""
     report, found = examine(folder)
@@ -101,7 +101,7 @@ def _repair(
     try:
         work = _plan_work(folder, report, found, bad, all_orphans)
         for name, reason in work.reasons().items():
-            say(f"{'moving' if lock else 'would move'} {name} to {quarantine.name}: {reason}")
+            log(f"{'moving' if lock else 'would move'} {name} to {quarantine.name}: {reason}")
         if lock:
             _keep(work, quarantine)
             lock.check()
@@ -110,7 +110,7 @@ def _repair(
         raise OutputError(f"{folder}: cannot be repaired: {e}") from e
     for finding in report.findings:
         if finding.kind in _SAID:
-            say(str(finding))
+            log(str(finding))
     moved = tuple(work.reasons())
     return RepairResult(
         moved=moved,

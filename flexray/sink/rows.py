@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from flexray.engine.generation import FinishReason
 from flexray.sink.differences import differences
-from flexray.sink.records import Accounting
+from flexray.sink.records import ShardStats
 from flexray.sink.schema import ROW_SCHEMA
 
 
@@ -82,9 +82,9 @@ def row_faults(table: pa.Table, shard_id: str) -> list[str]:
     return [f"{count} row(s) {breach}" for breach, count in counts.items() if count]
 
 
-def account(table: pa.Table) -> Accounting:
+def account(table: pa.Table) -> ShardStats:
     """Count the rows of a shard. `table` has ROW_SCHEMA and no row faults."""
-    return Accounting(
+    return ShardStats(
         rows=table.num_rows,
         answered=_count(pc.equal(table["error"], "")),
         errors=_count(pc.not_equal(table["error"], "")),
@@ -100,7 +100,7 @@ def account(table: pa.Table) -> Accounting:
     )
 
 
-def accounting_faults(accounting: Accounting) -> list[str]:
+def accounting_faults(accounting: ShardStats) -> list[str]:
     """Sums of an accounting that disagree with each other; [] if they all agree."""
     faults = []
     if accounting.answered + accounting.errors != accounting.rows:

@@ -31,7 +31,7 @@ from flexray.sink.records import (
 from flexray.sink.remains import ELSE, Remains, are_of_this_run, keep_damaged_record
 from flexray.sink.rows import columns_of
 from flexray.sink.schema import ROW_SCHEMA
-from flexray.storage import scrub
+from flexray.storage import redact
 
 
 class NoRunError(OutputError):
@@ -88,10 +88,10 @@ def start_run(
         run = RunRecord(
             created=utc_now(),
             fingerprint=fingerprint(parts),
-            parts=scrub(parts),
+            parts=redact(parts),
             methods=tuple(methods),
-            config=scrub(config),
-            provenance=scrub(provenance),
+            config=redact(config),
+            provenance=redact(provenance),
             row_schema=columns_of(ROW_SCHEMA),
             plan=write_plan(folder, plan, len(shards)),
             rebuilt=utc_now() if lost or damage else "",
@@ -185,7 +185,7 @@ def _refuse_other_run(
     lines = []
     if run.fingerprint != fingerprint(parts):
         # Both sides scrubbed: the record is, and a message must not show credentials either.
-        lines = differences(run.parts, json.loads(canonical_json(scrub(parts))))
+        lines = differences(run.parts, json.loads(canonical_json(redact(parts))))
         lines = lines or ["a URL's credentials or query"]
     lines += differences(list(run.methods), list(methods), "methods")
     lines += differences(run.row_schema, columns_of(ROW_SCHEMA), "row schema")

@@ -2,7 +2,7 @@
 
 s3fs and botocore have retries of their own, one inside the other. Together they send a request up to 125
 times, over half an hour; or not again at all, if an answer of 50 MB breaks off. So theirs are off, and
-`patiently` is what tries again. Overridden by fsspec's configuration: ~/.config/fsspec/*.json, or
+`retry` is what tries again. Overridden by fsspec's configuration: ~/.config/fsspec/*.json, or
 FSSPEC_S3='{"config_kwargs": {"read_timeout": 60}}' in the environment.
 """
 
@@ -23,8 +23,8 @@ from fsspec.registry import known_implementations
 from fsspec.spec import AbstractFileSystem
 
 from flexray.errors import ConfigError, UserError
-from flexray.storage.reasons import PASSING, describe, hide, translate, understand
-from flexray.storage.scrub import scrub
+from flexray.storage.error_messages import PASSING, describe, hide, translate, understand
+from flexray.storage.redact import redact
 
 PATIENCE_VARIABLE = "FLEXRAY_STORAGE_PATIENCE"
 """Seconds for which an operation that fails in a passing way is begun again; 0: never."""
@@ -74,7 +74,7 @@ def connect(url: str) -> tuple[AbstractFileSystem, str]:
     return fs, name
 
 
-def patiently(url: str, call: Callable[[], T], *, patience: float | None = None) -> T:
+def retry(url: str, call: Callable[[], T], *, patience: float | None = None) -> T:
     """What `call` returns. It is called again, after growing waits, while it fails in a passing way:
     a server that is busy or broken, a connection that cannot be made or is cut, a short answer.
 
@@ -112,7 +112,7 @@ def patiently(url: str, call: Callable[[], T], *, patience: float | None = None)
                     raise
                 # A traceback shows causes as well, and they may show credentials.
                 raise told from (e if hide(str(e), url) == str(e) else None)
-            _log.warning("%s: %s Trying again in %.1f s", scrub(url), describe(e, url), wait)
+            _log.warning("%s: %s Trying again in %.1f s", redact(url), describe(e, url), wait)
         time.sleep(wait)
 
 

@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import glob_translate
 
-from flexray.storage.access import patiently
+from flexray.storage.access import retry
 
 # Spark's and Hadoop's own: unfinished copies of rows, and files that hold none.
 _BOOKKEEPING = {"_temporary", "_SUCCESS", "_metadata", "_common_metadata", "_spark_metadata", "_delta_log"}
@@ -88,7 +88,7 @@ def type_of(fs: AbstractFileSystem, name: str, url: str) -> str:
         OSError: it cannot be told.
     """
     try:
-        return str(patiently(url, lambda: fs.info(name)["type"]))
+        return str(retry(url, lambda: fs.info(name)["type"]))
     except FileNotFoundError:
         return ""
 
@@ -103,7 +103,7 @@ def _is_folder(fs: AbstractFileSystem, entry: dict[str, Any], url: str) -> bool:
 
 def _entries(fs: AbstractFileSystem, folder: str, url: str) -> list[dict[str, Any]]:
     try:
-        entries = patiently(url, lambda: fs.ls(folder or fs.root_marker, detail=True))
+        entries = retry(url, lambda: fs.ls(folder or fs.root_marker, detail=True))
     except FileNotFoundError:
         return []
     # S3 shows a folder made by hand as an empty file of the folder's own name.

@@ -8,8 +8,8 @@ from typing import Any, BinaryIO, cast
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from flexray.storage.access import connect, patiently
-from flexray.storage.reasons import TruncatedError
+from flexray.storage.access import connect, retry
+from flexray.storage.error_messages import TruncatedError
 
 PIECE = 8 * 2**20
 
@@ -20,13 +20,13 @@ def open_file(url: str) -> BinaryIO:
     Raises:
         OSError: it cannot be opened; on reading as well.
     """
-    fs, name = patiently(url, lambda: connect(url))
+    fs, name = retry(url, lambda: connect(url))
     if isinstance(fs, LocalFileSystem):
         return cast(BinaryIO, fs.open(name, "rb"))
-    file = patiently(url, lambda: fs.open(name, "rb", block_size=PIECE))
+    file = retry(url, lambda: fs.open(name, "rb", block_size=PIECE))
     size = getattr(file, "size", None)
     if size is None and file.seekable():
-        size = patiently(url, lambda: fs.info(name)["size"])  # a member of a tar archive does not know it
+        size = retry(url, lambda: fs.info(name)["size"])  # a member of a tar archive does not know it
     if size is None:
         return cast(BinaryIO, file)  # a stream that cannot go back, so not try again either
     return io.BufferedReader(_Patient(url, fs, file, size), 2**20)
@@ -38,7 +38,7 @@ def read_range(url: str, start: int, end: int) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
-    fs, name = patiently(url, lambda: connect(url))
+    fs, name = retry(url, lambda: connect(url))
 
     def read() -> bytes:
         stop = min(end, fs.size(name))  # S3 refuses a range behind the end of a file that has shrunk
@@ -47,7 +47,7 @@ def read_range(url: str, start: int, end: int) -> bytes:
         _check(data, max(stop - start, 0))
         return data
 
-    return patiently(url, read)
+    return retry(url, read)
 
 
 class _Patient(io.RawIOBase):
@@ -79,7 +79,7 @@ class _Patient(io.RawIOBase):
             _check(data, size)
             return data
 
-        buffer[:size] = patiently(self._url, read)
+        buffer[:size] = retry(self._url, read)
         self._at += size
         return size
 

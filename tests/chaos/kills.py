@@ -18,7 +18,7 @@ FILES = {
     "manifest": ("_manifests/*", False, None),
 }
 
-KINDS = (
+ADAPTERS = (
     "driver",
     "engine",
     "node",

@@ -66,7 +66,7 @@ def test_drawn_answers_are_those_of_the_oracle(make_model, make_engine, make_pro
     engine = make_engine(make_model().cuda(), methods=methods, max_num_seqs=16, gpu_memory_utilization=0.1)
     first = tokens_of_all(engine.generate(prompts))  # compiles, captures
     assert tokens_of_all(engine.generate(prompts)) == first  # replays CUDA graphs
-    plain, stops = make_model().cuda(), engine.stop_rule.stop_ids()
+    plain, stops = make_model().cuda(), engine.stopping.stop_ids()
     for prompt, (drawn, _) in zip(prompts, first, strict=True):
         assert list(map(list, drawn)) == [
             oracle_draws(plain, prompt, 0, SamplingParams(0.9, 0.8, index=i), stops) for i in range(3)

@@ -55,7 +55,7 @@ def finished(local_ray, tiny_model, tmp_path_factory):
     """A finished run of seven rows in three shards: its folder, with questions.jsonl. Do not change it."""
     folder = tmp_path_factory.mktemp("finished")
     data = write(folder / "questions.jsonl", [question(i) for i in range(7)])
-    run(make_config(folder / "out", tiny_model, data), say=lambda _: None)
+    run(make_config(folder / "out", tiny_model, data), log=lambda _: None)
     return folder
 
 

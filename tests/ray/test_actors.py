@@ -16,7 +16,7 @@ def test_a_pool_grows_while_there_is_work_and_each_actor_has_some(inject, tiny_m
     inject({"point": "pipeline.answer", "action": "sleep:0.5", "times": None})
     actors = {"min_actors": 1, "max_actors": 2, "num_cpus_per_actor": 0.25}
     config = make_config(tmp_path / "out", tiny_model, data, data={"shard_rows": 1}, ray=actors)
-    run(config, say=lambda _: None)
+    run(config, log=lambda _: None)
     assert_whole(tmp_path / "out", ROWS)
     found = [json.loads(file.read_text())["engine_stats"] for file in manifests(tmp_path / "out").values()]
     assert len({stats["process"] for stats in found}) == 2

@@ -34,7 +34,7 @@ def job(local_ray, save_tiny_model, tmp_path_factory):
     model = save_tiny_model(folder / "model", max_positions=64)
     data = folder / "bad.jsonl"
     data.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in RECORDS))
-    run(make_config(folder / "out", model, data, data={"shard_rows": 20}), say=lambda _: None)
+    run(make_config(folder / "out", model, data, data={"shard_rows": 20}), log=lambda _: None)
     assert_whole(folder / "out", len(RECORDS))
     return data, {row["source_row"]: row for row in rows_of(folder / "out").values()}
 

@@ -25,7 +25,7 @@ def job(tiny_model, tmp_path_factory):
         write(folder / "c.parquet", QUESTIONS[7:]),
     ]
     said: list[str] = []
-    result = run(make_config(folder / "out", tiny_model, *files), say=said.append)
+    result = run(make_config(folder / "out", tiny_model, *files), log=said.append)
     return folder / "out", result, said
 
 
@@ -80,7 +80,7 @@ def test_answers_depend_neither_on_the_size_of_shards_nor_on_the_order_of_rows(j
     shuffled = random.Random(1).sample(QUESTIONS, len(QUESTIONS))
     data = write(tmp_path / "one.jsonl", shuffled)
     output = tmp_path / "out"
-    run(make_config(output, tiny_model, data, data={"shard_rows": 1}), say=lambda _: None)
+    run(make_config(output, tiny_model, data, data={"shard_rows": 1}), log=lambda _: None)
     assert_whole(output, 10)
     there, here = rows_of(job[0]), rows_of(output)
     assert there.keys() == here.keys()
@@ -91,7 +91,7 @@ def test_answers_depend_neither_on_the_size_of_shards_nor_on_the_order_of_rows(j
 def test_flex_gives_the_answers_of_sdpa(job, tiny_model, tmp_path):
     data = write(tmp_path / "some.jsonl", QUESTIONS[:4])
     output = tmp_path / "out"
-    run(make_config(output, tiny_model, data, engine={"backend": "flex", "strict": True}), say=lambda _: None)
+    run(make_config(output, tiny_model, data, engine={"backend": "flex", "strict": True}), log=lambda _: None)
     assert_whole(output, 4)
     there = rows_of(job[0])
     for row_id, row in rows_of(output).items():

@@ -62,7 +62,7 @@ def test_a_killed_run_is_resumed_and_every_row_is_there_once(slow_job, local_ray
     done = len(manifests(output))
     assert 0 < done < ROWS // 2
 
-    second = run(make_config(*arguments, **sections), say=lambda _: None)
+    second = run(make_config(*arguments, **sections), log=lambda _: None)
     assert second.rows_before == 2 * done
     assert_whole(output, ROWS)
 
@@ -81,7 +81,7 @@ def test_a_killed_actor_is_replaced_and_every_row_is_there_once(slow_job, local_
 
     killer = threading.Thread(target=kill_the_actor)
     killer.start()
-    run(make_config(*arguments, **sections), say=lambda _: None)
+    run(make_config(*arguments, **sections), log=lambda _: None)
     killer.join()
     assert killed
     assert killed[0] < ROWS // 2

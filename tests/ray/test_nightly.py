@@ -59,7 +59,7 @@ class Place:
         """A night in this process: what came of it, what it said, what it complained of."""
         said: list[str] = []
         failed: list[str] = []
-        night = nightly([str(self.folder / "recipes")], say=said.append, complain=failed.append, **options)
+        night = nightly([str(self.folder / "recipes")], log=said.append, complain=failed.append, **options)
         return night, [line.replace(f"{self.folder}/", "") for line in said], failed
 
     def written(self) -> dict[Path, int]:
@@ -137,7 +137,7 @@ def test_what_fails_or_is_held_by_another_stops_nothing_else(later):
     next((begun / "_manifests").iterdir()).unlink()
     later.add("aa.jsonl", rows=0)
     (later.folder / "recipes" / "bad.yaml").write_text("{data: {names: no such key}}")
-    with hold(OutputFolder(str(begun)), say=lambda line: None, beat_seconds=0.2):
+    with hold(OutputFolder(str(begun)), log=lambda line: None, beat_seconds=0.2):
         night, said, (bad, held, empty) = later.start()
     assert (night.exit_code, night.summary_line()) == (2, "complete=1 answered=0 held=1 failed=2")
     assert f"in/a.jsonl: unfinished, 1 of 2 shards -> answers/{begun.name}" in said

@@ -20,10 +20,10 @@ def test_a_shard_is_told_of_before_the_next_one_is_committed(inject, tiny_model,
     inject({"point": "pipeline.answer", "action": "sleep:1.5", "times": None})
     lines = []
 
-    def say(line):
+    def log(line):
         lines.append((line, len(manifests(tmp_path / "out"))))
 
-    run(make_config(tmp_path / "out", tiny_model, data, data={"shard_rows": 1}), say=say)
+    run(make_config(tmp_path / "out", tiny_model, data, data={"shard_rows": 1}), log=log)
     told = [committed for line, committed in lines if line.startswith("  qa-")]
     assert told == list(range(1, ROWS + 1))
 

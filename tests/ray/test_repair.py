@@ -25,11 +25,11 @@ def test_damaged_shards_plan_and_record_are_repaired_and_computed_again(again, o
     flip(output / "_run.json")
     folder = OutputFolder(str(output))
     assert verify(folder).damaged == 3  # without the record there is no plan to judge
-    repair(folder, say=lambda _: None)
-    result = run(parse_config(again, source="test"), say=lambda _: None)
+    repair(folder, log=lambda _: None)
+    result = run(parse_config(again, source="test"), log=lambda _: None)
     assert (result.rows_before, result.rows_now) == (1, 6)
     assert_whole(output, ROWS)
     assert [{**row, "source_file": ""} for row in rows_of(output).values()] == [
         {**row, "source_file": ""} for row in rows.values()
     ]
-    assert repair(folder, say=lambda _: None).moved == ()
+    assert repair(folder, log=lambda _: None).moved == ()

@@ -23,7 +23,7 @@ ROWS = 7
 
 
 def start(tree, **options):
-    return run(parse_config(tree, source="test"), say=lambda _: None, **options)
+    return run(parse_config(tree, source="test"), log=lambda _: None, **options)
 
 
 def answers(output):

@@ -107,7 +107,7 @@ def test_another_configuration_is_refused(again, output):
     before = contents(output)
     again["generation"]["max_new_tokens"] = 5
     with pytest.raises(OutputError, match=r"generation\.max_new_tokens: 4 -> 5"):
-        retry_errors(parse_config(again, source="test"), say=lambda _: None)
+        retry_errors(parse_config(again, source="test"), log=lambda _: None)
     assert contents(output) == before
 
 
@@ -115,5 +115,5 @@ def test_a_folder_without_a_run_is_refused_and_left_alone(tiny_model, tmp_path):
     data = write(tmp_path / "questions.jsonl", [question(0)])
     tree = make_tree(tmp_path / "out", tiny_model, data)
     with pytest.raises(OutputError, match="holds no run"):
-        retry_errors(parse_config(tree, source="test"), say=lambda _: None)
+        retry_errors(parse_config(tree, source="test"), log=lambda _: None)
     assert not (tmp_path / "out").exists()

@@ -41,7 +41,7 @@ def test_a_source_file_that_changes_after_planning(tree, refused, tmp_path, monk
 
 def test_a_storage_that_fails_a_commit(inject, refused, tmp_path):
     at = {"point": "sink.write.before", "match": {"name": "data/qa-test-000001*"}}
-    inject({**at, "action": "raise:flexray.storage.reasons.StorageError", "times": None})
+    inject({**at, "action": "raise:flexray.storage.error_messages.StorageError", "times": None})
     message = refused()
     assert "injected at sink.write.before" in message
     assert re.search(rf"[03] of the 6 rows of this start are committed in {tmp_path}/out, and stay", message)

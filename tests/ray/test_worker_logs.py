@@ -12,7 +12,7 @@ from tests.ray.jobs import make_config, question, write
 
 def test_those_that_prepare_and_those_that_commit_tell_of_another_attempt(local_ray, tiny_model, tmp_path):
     def fail_once(url):
-        from flexray.storage import patiently
+        from flexray.storage import retry
 
         faults = [ConnectionResetError("cut")]
 
@@ -20,7 +20,7 @@ def test_those_that_prepare_and_those_that_commit_tell_of_another_attempt(local_
             if faults:
                 raise faults.pop()
 
-        patiently(url, call, patience=1)
+        retry(url, call, patience=1)
 
     def only(spec):
         fail_once("s3://source/x")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from flexray.cli import app
 from flexray.cli.app import reports_user_errors
-from flexray.storage.reasons import StorageError
+from flexray.storage.error_messages import StorageError
 from tests.unit.sink.builders import finished, shard, start
 from tests.unit.sink.conftest import folder  # noqa: F401  a fixture
 

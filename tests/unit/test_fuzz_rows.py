@@ -108,7 +108,7 @@ def read_and_tokenise(file: NastyFile, builder: PromptBuilder, special_ids: set[
         except RowFault as fault:
             assert_fault(str(fault), path, number)
             continue
-        ids = {i for part in (prompt.context[1:], *prompt.segments, prompt.cue) for i in part}
+        ids = {i for part in (prompt.context[1:], *prompt.segments, prompt.answer_prefix) for i in part}
         assert not ids & special_ids
         assert len(prompt.segments) == len(question.paraphrases)
 

@@ -94,8 +94,11 @@ def _prompts() -> list[Prompt]:
     def words(count: int) -> tuple[int, ...]:
         return tuple(rnd.randrange(1, VOCABULARY) for _ in range(count))
 
-    context, cue = words(45), words(2)
-    return [Prompt(context, tuple(words(rnd.randint(2, 12)) for _ in range(3)), cue) for _ in range(PROMPTS)]
+    context, answer_prefix = words(45), words(2)
+    return [
+        Prompt(context, tuple(words(rnd.randint(2, 12)) for _ in range(3)), answer_prefix)
+        for _ in range(PROMPTS)
+    ]
 
 
 if __name__ == "__main__":

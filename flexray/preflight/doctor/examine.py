@@ -8,7 +8,7 @@ from typing import Literal
 
 from flexray.config import RunConfig, load_config
 from flexray.errors import UserError
-from flexray.storage import scrub
+from flexray.storage import redact
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -49,12 +49,12 @@ def examine(
             config = load_config(paths, overrides)
             yield Outcome("config", "pass", ", ".join(paths), "")
         except UserError as e:
-            yield Outcome("config", "fail", scrub(str(e)), "The checks of what it names are left out.")
+            yield Outcome("config", "fail", redact(str(e)), "The checks of what it names are left out.")
     for name, check in checks.items():
         try:
             for finding in check(config):
-                yield Outcome(name, finding.status, scrub(finding.what), finding.advice)
+                yield Outcome(name, finding.status, redact(finding.what), finding.advice)
         except (UserError, OSError) as e:
-            yield Outcome(name, "fail", scrub(str(e)), "")
+            yield Outcome(name, "fail", redact(str(e)), "")
         except Exception as e:  # any other: the machine is what is in doubt
-            yield Outcome(name, "fail", scrub(f"the check broke off: {type(e).__name__}: {e}"), "")
+            yield Outcome(name, "fail", redact(f"the check broke off: {type(e).__name__}: {e}"), "")

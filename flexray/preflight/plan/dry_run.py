@@ -34,7 +34,7 @@ from flexray.preflight.plan.output import read_locks
 from flexray.preflight.plan.problems import Problem, Problems
 from flexray.preflight.plan.sample import Sample, SampleFigures, figures, take_sample
 from flexray.preflight.plan.tokens import check_tokens
-from flexray.storage import scrub
+from flexray.storage import redact
 
 SAMPLE_ROWS = 256
 ROW_BYTES = 400  # of an output row beside its texts, about
@@ -151,7 +151,7 @@ def make_plan(
         now = problems.attempt("lock", lambda: read_locks(folder))
         check_locks(folder, facts.locks, now or {}, problems)
     return Plan(
-        output=str(facts.folder or scrub(config.output)),
+        output=str(facts.folder or redact(config.output)),
         methods=tuple(method.name for method in facts.methods),
         max_new_tokens=config.generation.max_new_tokens,
         data=data,

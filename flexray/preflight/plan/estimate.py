@@ -14,7 +14,7 @@ from flexray.preflight.plan.devices import Device
 from flexray.preflight.plan.memory import MemoryPlan, Work
 from flexray.sink import Manifest, OutputFolder, committed_shards, load_run
 from flexray.sink.differences import differences
-from flexray.storage import scrub
+from flexray.storage import redact
 
 PEAK_SHARE = 0.4
 """Of a GPU's peak that a run is taken to reach. docs/benchmarks.md: 53 to 65 % for the engine alone on an
@@ -81,7 +81,7 @@ def measure_other(output: str, parts: dict[str, Any] | None) -> Measured | None:
     found = committed_shards(folder, run.fingerprint)
     unlike: list[str] = []
     if parts is not None:
-        lines = differences(run.parts, json.loads(json.dumps(scrub(parts))))
+        lines = differences(run.parts, json.loads(json.dumps(redact(parts))))
         unlike = list(dict.fromkeys(line.partition(":")[0].partition(".")[0] for line in lines))
     return measure(str(folder), found.values(), tuple(unlike))
 

@@ -9,7 +9,7 @@ from flexray.preflight.plan.machine import check_writable
 from flexray.sink import OutputFolder
 from flexray.sink.lock import is_lock
 from flexray.sink.records import RUN_FILE
-from flexray.storage import StorageError, connect, patiently
+from flexray.storage import StorageError, connect, retry
 
 PATIENCE = 15.0  # seconds: somebody is waiting
 
@@ -37,7 +37,7 @@ class DryFolder(OutputFolder):
             if self.is_local:
                 check_writable(self.url)
             else:
-                patiently(self.url, lambda: self._fs.cat_file(self._path(RUN_FILE)), patience=PATIENCE)
+                retry(self.url, lambda: self._fs.cat_file(self._path(RUN_FILE)), patience=PATIENCE)
         except FileNotFoundError:
             pass  # no run yet
         except OSError as e:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from flexray.errors import UserError
-from flexray.storage import scrub
+from flexray.storage import redact
 
 T = TypeVar("T")
 
@@ -30,11 +30,11 @@ class Problems:
 
     def error(self, about: str, text: str) -> None:
         """Note what would keep the run from being done."""
-        self.found.append(Problem("error", about, scrub(text)))
+        self.found.append(Problem("error", about, redact(text)))
 
     def warn(self, about: str, text: str) -> None:
         """Note what the user should know before it is done."""
-        self.found.append(Problem("warning", about, scrub(text)))
+        self.found.append(Problem("warning", about, redact(text)))
 
     def attempt(self, about: str, call: Callable[[], T]) -> T | None:
         """What `call` returns; None, with an error noted, if that is a fault which would end the run."""

@@ -52,7 +52,7 @@ class SampleFigures:
     context_tokens: int
     cue_tokens: int
     prompt_tokens: Spread | None
-    """Context once, paraphrases, cue: the output's `prompt_tokens`. None: no good row."""
+    """Context once, paraphrases, answer prefix: the output's `prompt_tokens`. None: no good row."""
     paraphrases: Spread | None
     histogram: tuple[tuple[int, int, int], ...]
     """Of prompt_tokens: from, to (both included), rows."""
@@ -81,7 +81,7 @@ def take_sample(shards: Sequence[ShardSpec], config: RunConfig, rows: int) -> Sa
 
 def figures(sample: Sample) -> SampleFigures:
     """The sample in numbers."""
-    lengths = [len(p.context) + sum(map(len, p.segments)) + len(p.cue) for p in sample.prompts]
+    lengths = [len(p.context) + sum(map(len, p.segments)) + len(p.answer_prefix) for p in sample.prompts]
     faults = [question.error for question in sample.questions if question.error]
     first = sample.prompts[0] if sample.prompts else None
     return SampleFigures(
@@ -90,7 +90,7 @@ def figures(sample: Sample) -> SampleFigures:
         faulty=len(faults),
         faults=tuple(faults[:SHOWN_FAULTS]),
         context_tokens=len(first.context) if first else 0,
-        cue_tokens=len(first.cue) if first else 0,
+        cue_tokens=len(first.answer_prefix) if first else 0,
         prompt_tokens=_spread_of(lengths),
         paraphrases=_spread_of([len(p.segments) for p in sample.prompts]),
         histogram=_histogram(lengths),

@@ -100,7 +100,7 @@ def _sample_lines(sample: SampleFigures) -> Iterator[tuple[str, str]]:
         yield (
             "prompt",
             f"{_spread(sample.prompt_tokens)} tokens, of which {sample.context_tokens:,} are the context and "
-            f"{sample.cue_tokens:,} the cue",
+            f"{sample.cue_tokens:,} the answer prefix",
         )
         width = max(len(f"{high:,}") for _, high, _ in sample.histogram)
         most = max(rows for _, _, rows in sample.histogram)

@@ -37,7 +37,8 @@ def check_tokens(builder: PromptBuilder, sample: Sample, config: RunConfig, prob
             "prompt",
             f"{len(differing)} of {len(pairs)} sampled paraphrases have other tokens in their prompts than "
             "the same text has as a whole, which is how few-shots are written: the tokenizer joins what "
-            "stands around a boundary. Begin question_template and cue with a newline. The first: in parts "
+            "stands around a boundary. Begin question_template and answer_prefix with a newline. The first: "
+            "in parts "
             f"{_shown(builder, apart[start:])}, as a whole {_shown(builder, whole[start:])}.",
         )
 

@@ -30,7 +30,7 @@ class Token:
 class Segment:
     """A part of the stream, its tokens in order."""
 
-    name: str  # "context", "C1", "P1", "cue", "answer"
+    name: str  # "context", "C1", "P1", "answer prefix", "answer"
     tokens: tuple[Token, ...]
 
 
@@ -65,7 +65,7 @@ class Branch:
 
     paraphrase: int | None  # the only one it looks at, from 1; None: all
     weight: float  # among the branches that choose together
-    segments: tuple[Segment, Segment]  # its cue and its answer
+    segments: tuple[Segment, Segment]  # its answer prefix and its answer
     attention: np.ndarray  # float32 [T, layers, P], mean of heads; sums to 1 over the parts
 
     @property

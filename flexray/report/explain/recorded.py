@@ -14,7 +14,7 @@ from flexray.sink.committed import load_shard
 from flexray.sink.differences import differences
 from flexray.sink.plan import Plan, load_plan
 from flexray.sink.records import RUN_FILE
-from flexray.storage import scrub
+from flexray.storage import redact
 
 SECTIONS = ("model", "prompt", "generation", "engine")
 """Of a configuration: those that decide on a row's tokens."""
@@ -54,5 +54,5 @@ def find_committed(config: RunConfig, row_id: str, method: str) -> Committed | s
 
 
 def _changed(then: dict[str, Any], config: RunConfig) -> tuple[str, ...]:
-    now = scrub(config.model_dump(mode="json", include=set(SECTIONS)))
+    now = redact(config.model_dump(mode="json", include=set(SECTIONS)))
     return tuple(differences({name: then.get(name) for name in SECTIONS}, now))

@@ -1,6 +1,6 @@
 """One sample as one stream of tokens, with all its branches: what a dense pass runs, token by token.
 
-    [context] [P1] .. [PN]  [cue][answer of branch 0]  [cue][answer of branch 1] ..
+    [context] [P1] .. [PN]  [answer prefix][answer of branch 0]  [answer prefix][answer of branch 1] ..
 
 Where each token stands is the engine's own layout (`flexray.masks.layout`), and who sees whom is its own
 rule (`flexray.masks.visibility`). There is no pool, no packing and no rotated key: copies of the context are
@@ -25,10 +25,10 @@ from flexray.prompts.prompt import Prompt
 @dataclass(frozen=True, slots=True)
 class Region:
     """Consecutive tokens [start, stop) of one part: the context or a copy of it, a paraphrase, a branch's
-    cue, or its answer (empty before there is one)."""
+    answer prefix, or its answer (empty before there is one)."""
 
-    name: str  # "context", "C1", "P1", "cue", "answer"
-    branch: int | None  # whose cue or answer
+    name: str  # "context", "C1", "P1", "answer prefix", "answer"
+    branch: int | None  # whose answer prefix or answer
     start: int
     stop: int
 
@@ -61,8 +61,8 @@ class Stream:
         return queries, KeyTables(own, order)
 
     def picture(self) -> MaskPicture:
-        """Its mask, to be looked at. A branch's cue and answer are one segment, with a number if there are
-        several branches."""
+        """Its mask, to be looked at. A branch's answer prefix and answer are one segment, with a number if
+        there are several branches."""
         S, several = len(self), len(self.queries) > 1
         queries, keys = self.tables(torch.device("cpu"), 0, S)
         names: list[str] = []
@@ -118,12 +118,19 @@ def make_stream(
         end = int(layout.logits_indices[branch])
         seen, own = int(layout.visible_segments[end]), int(layout.slot_segments[layout.slots[end]])
         biases = layout.biases[:, end]
-        position = int(layout.answer_positions[branch]) - len(prompt.cue)
-        order = layout.first_causal_index + int(layout.answer_slots[branch]) - len(prompt.cue)
-        parts.add("cue", branch, prompt.cue, position, seen, own, order, biases)
+        position = int(layout.answer_positions[branch]) - len(prompt.answer_prefix)
+        order = layout.first_causal_index + int(layout.answer_slots[branch]) - len(prompt.answer_prefix)
+        parts.add("answer_prefix", branch, prompt.answer_prefix, position, seen, own, order, biases)
         queries.append(np.arange(parts.size - 1, parts.size + len(answer)))
         parts.add(
-            "answer", branch, answer, position + len(prompt.cue), seen, own, order + len(prompt.cue), biases
+            "answer",
+            branch,
+            answer,
+            position + len(prompt.answer_prefix),
+            seen,
+            own,
+            order + len(prompt.answer_prefix),
+            biases,
         )
     ids, positions, seen_codes, own_codes, orders = np.concatenate(parts.columns, axis=1)
     biases = np.concatenate(parts.biases, axis=1)

@@ -94,7 +94,7 @@ def trace(
             for group, generation in zip(groups, generations, strict=True)
         )
     return Trace(
-        parts=(*(region.name for region in shared), "cue", "answer"),
+        parts=(*(region.name for region in shared), "answer_prefix", "answer"),
         segments=tuple(_segment(stream, region, text_of) for region in shared),
         answers=answers,
     )
@@ -128,7 +128,8 @@ def _step(scores_V: Tensor, token_id: int, top: int, text_of: TextOf) -> Step:
 
 
 def _columns(stream: Stream, shares: Tensor, shared: Sequence[Region], branch: int) -> np.ndarray:
-    """[layers, T, R] -> [T, layers, P]: the parts that all have, and this branch's cue and answer."""
+    """[layers, T, R] -> [T, layers, P]: the parts that all have, and this branch's answer prefix and
+    answer."""
     own = [r for r in stream.regions if r.branch == branch]
     columns = [stream.regions.index(region) for region in (*shared, *own)]
     return shares[:, :, columns].transpose(0, 1).cpu().numpy()
@@ -142,11 +143,12 @@ def _segment(stream: Stream, region: Region, text_of: TextOf) -> Segment:
 def _own_segments(
     stream: Stream, branch: int, said: Sequence[int], text_of: TextOf
 ) -> tuple[Segment, Segment]:
-    """A branch's cue and its whole answer; the stream has not the answer's last token, which nobody sees."""
-    (cue,) = (r for r in stream.regions if r.branch == branch and r.name == "cue")
-    start = int(stream.positions[cue.stop - 1]) + 1
+    """A branch's answer prefix and its whole answer; the stream has not the answer's last token, which
+    nobody sees."""
+    (answer_prefix,) = (r for r in stream.regions if r.branch == branch and r.name == "answer_prefix")
+    start = int(stream.positions[answer_prefix.stop - 1]) + 1
     answer = _tokens("answer", said, range(start, start + len(said)), text_of)
-    return _segment(stream, cue, text_of), answer
+    return _segment(stream, answer_prefix, text_of), answer
 
 
 def _tokens(name: str, ids: Sequence[int], positions: Sequence[int], text_of: TextOf) -> Segment:

@@ -120,8 +120,8 @@ def cut(text: str, length: int = MAX_TEXT) -> str:
 def leaves(tree: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, str]]:
     """Key and value of each leaf; lists count as leaves.
 
-    >>> list(leaves({"prompt": {"cue": "A:"}, "k": [1]}))
-    [('prompt.cue', '"A:"'), ('k', '[1]')]
+    >>> list(leaves({"prompt": {"answer_prefix": "A:"}, "k": [1]}))
+    [('prompt.answer_prefix', '"A:"'), ('k', '[1]')]
     """
     for key, value in tree.items():
         inner = f"{name}.{key}" if name else key

@@ -14,7 +14,7 @@ from flexray.report.page.facts import Facts, gather
 from flexray.report.saving import writing
 from flexray.sink import OutputFolder
 from flexray.sink.run import utc_now
-from flexray.storage import scrub
+from flexray.storage import redact
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -45,7 +45,7 @@ def render(facts: Facts) -> str:
     """The page: styles, script and plots are in it, and it asks nothing of a network."""
     functions = (
         *(text.count, text.cut, text.duration, text.fixed, text.leaves, text.moment),
-        *(text.p_value, text.percent, text.points, text.rate, scrub),
+        *(text.p_value, text.percent, text.points, text.rate, redact),
     )
     return fill(
         _ASSETS,

@@ -62,7 +62,7 @@ def test_what_is_left_out_has_its_default(load):
         ("data.files", [], "[]"),
         ("data.name", "a/b", "'a/b'"),
         ("prompt.question_template", "Q:", "needs the slot {question} exactly once"),
-        ("prompt.cue", "", "''"),
+        ("prompt.answer_prefix", "", "''"),
         ("ray", {"min_actors": 3, "max_actors": 1}, "max_actors (1) is below min_actors (3)"),
         ("model", "folder", "'folder'"),
         ("output", "s3://bucket/" + "x" * 900, "too long by 238 bytes for the names of the files in it"),

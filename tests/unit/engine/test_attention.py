@@ -91,13 +91,13 @@ def test_a_second_model_keeps_its_own_attention(make_model):
 
 
 def test_one_paraphrase_is_standard_causal_attention(make_model, make_engine, make_prompts):
-    prompts = [type(p)(p.context, p.segments[:1], p.cue) for p in make_prompts(4)]
+    prompts = [type(p)(p.context, p.segments[:1], p.answer_prefix) for p in make_prompts(4)]
     model = make_model()
     for layout in LAYOUTS:
         engine = make_engine(make_model(), layout=layout)
-        stops = engine.stop_rule.stop_ids()
+        stops = engine.stopping.stop_ids()
         for prompt, ((generation,),) in zip(prompts, engine.generate(prompts), strict=True):
-            ids = [*prompt.context, *prompt.segments[0], *prompt.cue]
+            ids = [*prompt.context, *prompt.segments[0], *prompt.answer_prefix]
             expected = []
             while len(expected) < 6 and not (expected and expected[-1] in stops):
                 expected.append(int(model(torch.tensor([ids + expected])).logits[0, -1].argmax()))

@@ -47,7 +47,7 @@ def test_no_prompts_are_no_generations(make_model, make_engine):
 def test_each_row_stops_by_itself_and_says_why(make_model, make_engine, make_prompts):
     engine = make_engine(make_model(), max_new_tokens=40)
     generations = engine.generate(make_prompts(30))
-    stops = engine.stop_rule.stop_ids()
+    stops = engine.stopping.stop_ids()
     generations = [g for ((g,),) in generations]
     for g in generations:
         assert not set(g.token_ids[:-1]) & stops
@@ -64,7 +64,7 @@ def test_the_context_is_computed_once_for_all_calls(make_model, make_engine, mak
     engine.generate(prompts[5:])
     stats = engine.stats.to_dict()
     assert stats["context_tokens"] == 70
-    assert stats["prefill_tokens"] == sum(sum(map(len, p.segments)) + len(p.cue) for p in prompts)
+    assert stats["prefill_tokens"] == sum(sum(map(len, p.segments)) + len(p.answer_prefix) for p in prompts)
 
 
 def test_all_blocks_of_the_kv_cache_are_free_again_after_a_call(make_model, make_engine, make_prompts):

@@ -75,4 +75,4 @@ def test_packed_segments_equal_physically_separate_sequences(make_model, make_en
                     packed[start : start + len(segment)], expected, rtol=1e-4, atol=1e-4
                 )
                 start += len(segment)
-            start += len(prompt.cue)
+            start += len(prompt.answer_prefix)

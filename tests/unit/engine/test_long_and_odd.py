@@ -114,7 +114,7 @@ def test_the_kv_cache_takes_the_bytes_that_were_reckoned_before(
 ):
     model = make_model(**shape).to(dtype)
     engine = make_engine(model, backend="sdpa", max_new_tokens=2)
-    needs = [sum(map(len, p.segments)) + len(p.cue) + 2 for p in prompts]
+    needs = [sum(map(len, p.segments)) + len(p.answer_prefix) + 2 for p in prompts]
     reckoned = engine.fallback.sizes.cache_slots(len(prompts[0].context), needs)
     engine.generate(prompts)
     cache = engine.runner.kv_cache

@@ -109,7 +109,7 @@ def test_all_methods_in_one_engine_say_what_their_oracles_say(
         backend=backend,
         max_num_seqs=max_num_seqs,
     )
-    assert engine.stop_rule.stop_ids() == {2, 10}
+    assert engine.stopping.stop_ids() == {2, 10}
     generations = engine.generate(prompts)
     found = tokens(generations)
     for number, method in enumerate(ALL):
@@ -125,7 +125,8 @@ def test_the_methods_of_a_trunk_share_one_prefill_of_the_paraphrases(make_model,
     engine.generate(prompts)
     cues = {"attention": 1, "origin": 1, "weighted_max": 1}  # the others have one for each paraphrase
     assert engine.stats.prefill_tokens == sum(
-        sum(map(len, p.segments)) + len(p.cue) * sum(cues.get(m.kind, len(p.segments)) for m in one_trunk)
+        sum(map(len, p.segments))
+        + len(p.answer_prefix) * sum(cues.get(m.kind, len(p.segments)) for m in one_trunk)
         for p in prompts
     )
     assert engine.stats.context_tokens == len(prompts[0].context)
@@ -137,7 +138,7 @@ def test_each_trunk_prefills_the_paraphrases_once(make_model, make_engine, promp
     engine = make_engine(make_model(), methods=methods, backend="sdpa")
     engine.generate(prompts)
     assert engine.stats.prefill_tokens == sum(
-        trunks * sum(map(len, p.segments)) + len(methods) * len(p.cue) for p in prompts
+        trunks * sum(map(len, p.segments)) + len(methods) * len(p.answer_prefix) for p in prompts
     )
     assert engine.stats.context_tokens == len(prompts[0].context)
 
@@ -158,12 +159,12 @@ def test_scaled_by_minus_log_n_equal_paraphrases_weigh_as_one(make_brief_model, 
     single = [dataclasses.replace(p, segments=p.segments[:1]) for p in prompts]
     same = [dataclasses.replace(p, segments=p.segments[:1] * 5) for p in prompts]
 
-    def say(asked, scale):
+    def log(asked, scale):
         methods = [MethodConfig(layout=layout, paraphrase_scale=scale)]
         engine = make_engine(
             make_brief_model(), methods=methods, max_new_tokens=MAX_NEW_TOKENS, backend="sdpa"
         )
         return tokens(engine.generate(asked))
 
-    assert say(same, "-log N") == say(single, 0.0)
-    assert say(same, 0.0) != say(single, 0.0)
+    assert log(same, "-log N") == log(single, 0.0)
+    assert log(same, 0.0) != log(single, 0.0)

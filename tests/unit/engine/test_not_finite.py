@@ -35,7 +35,7 @@ def without_bad_token(prompt):
         prompt,
         context=clean(prompt.context),
         segments=tuple(map(clean, prompt.segments)),
-        cue=clean(prompt.cue),
+        answer_prefix=clean(prompt.answer_prefix),
     )
 
 

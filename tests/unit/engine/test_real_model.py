@@ -93,7 +93,7 @@ def test_the_engine_generates_the_oracles_tokens_on_real_questions(
         engine = Engine(
             patched, tokenizer, methods, generation, EngineConfig(strict=True, max_num_seqs=max_num_seqs)
         )
-        stops = engine.stop_rule.stop_ids()
+        stops = engine.stopping.stop_ids()
         some = range(0, len(prompts), 3 if said else 1)
         for i, ((answer,),) in zip(some, engine.generate([prompts[i] for i in some]), strict=True):
             token_ids = list(answer.token_ids)

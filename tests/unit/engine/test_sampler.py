@@ -51,7 +51,7 @@ def test_drawn_answers_are_those_of_the_oracle_with_the_same_numbers(
     engine = make_engine(
         make_brief_model(), methods=methods, max_new_tokens=NEW, backend=backend, max_num_seqs=5
     )
-    plain, stops = make_brief_model(), engine.stop_rule.stop_ids()
+    plain, stops = make_brief_model(), engine.stopping.stop_ids()
     for prompt, (drawn, fused, sure, alone) in zip(prompts, answers_of(engine, prompts), strict=True):
         assert drawn == [
             oracle_says(plain, prompt, 0, SamplingParams(0.8, 0.9, 5, i), stops) for i in range(3)
@@ -77,14 +77,14 @@ def test_a_row_draws_the_same_alone_and_among_others_in_any_order(make_model, ma
 
 
 def test_another_row_and_another_seed_draw_something_else(make_model, make_engine, prompts):
-    def say(seed, row_id):
+    def log(seed, row_id):
         engine = make_engine(
             make_model(), methods=[MethodConfig(kind="sampled", seed=seed)], backend="sdpa", max_num_seqs=32
         )
         return answers_of(engine, [dataclasses.replace(prompts[0], row_id=row_id)])
 
-    assert say(0, "a") == say(0, "a")
-    assert len({str(say(*key)) for key in [(0, "a"), (1, "a"), (0, "b")]}) == 3
+    assert log(0, "a") == log(0, "a")
+    assert len({str(log(*key)) for key in [(0, "a"), (1, "a"), (0, "b")]}) == 3
 
 
 def test_tokens_come_at_the_chances_of_the_softmax():

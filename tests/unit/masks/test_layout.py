@@ -4,7 +4,7 @@ import pytest
 from flexray.masks.layout import ALL_PARAPHRASES, FIRST_ANSWER, AttentionScope, SharedPrefix, lay_out
 from flexray.prompts.prompt import Prompt
 
-PROMPT = Prompt(context=(10, 11), segments=((1,), (2, 3)), cue=(9, 8))
+PROMPT = Prompt(context=(10, 11), segments=((1,), (2, 3)), answer_prefix=(9, 8))
 PREFIXES = {
     "restart": SharedPrefix(),
     "continuous": SharedPrefix(continuous=True),
@@ -74,7 +74,7 @@ def test_manual_paraphrases_that_see_each_other_are_one_part():
 
 
 def test_the_layout_of_another_prompt_of_the_same_lengths_has_its_own_tokens():
-    other = Prompt(context=(10, 11), segments=((4,), (5, 6)), cue=(9, 8))
+    other = Prompt(context=(10, 11), segments=((4,), (5, 6)), answer_prefix=(9, 8))
     assert lay_out(PROMPT, SharedPrefix(), (AttentionScope(),), 1).token_ids.tolist() == [1, 2, 3, 9, 8]
     assert lay_out(other, SharedPrefix(), (AttentionScope(),), 1).token_ids.tolist() == [4, 5, 6, 9, 8]
 

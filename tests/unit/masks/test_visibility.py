@@ -44,7 +44,7 @@ def random_prompt(rnd, num_context):
 
 
 def test_one_hand_written_mask_row_of_each_region_in_shared_context():
-    # context c c | P1 p | P2 q q | cue a
+    # context c c | P1 p | P2 q q | answer prefix a
     mask = draw_mask(Prompt((1, 2), ((3,), (4, 5)), (6,)), "shared_context", "restart", 1).mask.astype(int)
     assert mask[1].tolist() == [1, 1, 0, 0, 0, 0, 0]
     assert mask[2].tolist() == [1, 1, 1, 0, 0, 0, 0]
@@ -54,7 +54,7 @@ def test_one_hand_written_mask_row_of_each_region_in_shared_context():
 
 
 def test_one_hand_written_mask_row_of_each_region_in_full_prompt():
-    # C1 c | P1 p | C2 c | P2 q q | cue a
+    # C1 c | P1 p | C2 c | P2 q q | answer prefix a
     mask = draw_mask(Prompt((1,), ((3,), (4, 5)), (6,)), "full_prompt", "restart").mask.astype(int)
     assert mask[1].tolist() == [1, 1, 0, 0, 0, 0]
     assert mask[2].tolist() == [0, 0, 1, 0, 0, 0]

@@ -134,7 +134,7 @@ def test_a_model_of_each_family_generates_what_the_oracle_does(make_prompts, sav
         for prompt, found in zip(prompts, tokens(generations), strict=True):
             oracle = oracles.greedy_along(plain, prompt, found, layout=layout, positions=positions)
             assert found == tuple(oracle.token_ids)
-            assert len(found) == 5 or found[-1] in engine.stop_rule.stop_ids()
+            assert len(found) == 5 or found[-1] in engine.stopping.stop_ids()
         assert {g.backend_used for ((g,),) in generations} == {backend}
     assert len(set(tokens(generations))) > 1, "the answers depend on the prompt"
 
@@ -143,8 +143,8 @@ def test_a_model_of_each_family_generates_what_the_oracle_does(make_prompts, sav
 def test_the_oracle_on_one_paraphrase_is_what_transformers_generates(make_prompts, saved, name):
     plain = plain_model(saved(name))
     for prompt in make_prompts(2):
-        prompt = type(prompt)(prompt.context, prompt.segments[:1], prompt.cue)
-        ids = torch.tensor([[*prompt.context, *prompt.segments[0], *prompt.cue]])
+        prompt = type(prompt)(prompt.context, prompt.segments[:1], prompt.answer_prefix)
+        ids = torch.tensor([[*prompt.context, *prompt.segments[0], *prompt.answer_prefix]])
         out = plain.generate(ids, max_new_tokens=5, do_sample=False, eos_token_id=2, pad_token_id=0)
         expected = out[0, ids.shape[1] :].tolist()
         assert oracles.answer(plain, prompt, max_new_tokens=5, stop_ids={2}).token_ids == expected

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig
 
-from flexray.engine.stopping_criteria import make_stop_rule
+from flexray.engine.stopping_criteria import make_stopping_criteria
 from flexray.errors import ModelError
 from flexray.models.checkpoint import check_checkpoint, load_model, load_tokenizer
 from flexray.models.remarks import remark
@@ -54,7 +54,7 @@ def test_an_eos_beyond_the_vocabulary_is_named_with_its_file_and_never_comes(fol
     (said,) = remarks(folder)
     assert f"the EOS {number} (generation_config.json) is none of the vocabulary's 256 tokens" in said
     model, tokenizer = load_model(folder, device="cpu")
-    assert make_stop_rule(model, tokenizer, at_newline=False).stop_ids() == {2}  # those of the others
+    assert make_stopping_criteria(model, tokenizer, at_newline=False).stop_ids() == {2}  # those of the others
 
 
 @pytest.mark.parametrize("eos", [-1, None, [], [-1]])
@@ -66,7 +66,7 @@ def test_an_eos_that_stands_for_none_ends_nothing(folder, eos):
     (said,) = remarks(folder)
     assert "no EOS is named that could come" in said
     model, tokenizer = load_model(folder, device="cpu")
-    assert make_stop_rule(model, tokenizer, at_newline=False).stop_ids() == set()
+    assert make_stopping_criteria(model, tokenizer, at_newline=False).stop_ids() == set()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from flexray.data import scan
 from flexray.pipeline.answer import Answerer, untried
-from flexray.pipeline.deaths import Attempt
+from flexray.pipeline.crash_tracker import Attempt
 from flexray.pipeline.prepare import prepare_shard
 from tests.ray.jobs import make_config, question, write
 

@@ -8,7 +8,7 @@ import pytest
 from flexray.errors import DataError, UserError
 from flexray.pipeline.failure import Failure, or_failure
 from flexray.sink.damage import DamageError
-from flexray.storage.reasons import StorageError
+from flexray.storage.error_messages import StorageError
 
 
 class StubbornError(OSError):

@@ -13,7 +13,7 @@ from flexray.config.recipe import read_recipe
 from flexray.prompts.encoding import boundaries
 from tests.unit.prompts.test_builder import question
 from tests.unit.prompts.test_special_tokens import make_builder
-from tests.unit.prompts.tokenizers import KINDS, save_tokenizer
+from tests.unit.prompts.tokenizers import ADAPTERS, save_tokenizer
 
 RECIPES = Path(__file__).parents[3] / "jobs" / "recipes"
 QUESTIONS = [
@@ -51,7 +51,7 @@ PLAIN = (  # no special tokens that would keep its text and a user's apart
 )
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=ADAPTERS)
 def any_tokenizer(request: Any, tmp_path_factory: Any) -> Any:
     return save_tokenizer(tmp_path_factory.mktemp(request.param), request.param)
 
@@ -75,12 +75,12 @@ PROMPTS: dict[str, dict[str, Any]] = {
     "no BOS": {"few_shots": SHOTS, "add_bos": False},
     "blank lines": {
         "question_template": "\n\nQuestion:\n{question}",
-        "cue": "\n\nAnswer:",
+        "answer_prefix": "\n\nAnswer:",
         "few_shots": SHOTS,
     },
-    "indented": {"question_template": "\n  Q: {question} ", "cue": "\n  A:", "few_shots": SHOTS},
-    "one line": {"question_template": " [{question}]", "cue": " =>", "few_shots": SHOTS},
-    "tabs": {"question_template": "\tQ:\t{question}", "cue": "\r\nA:", "few_shots": SHOTS},
+    "indented": {"question_template": "\n  Q: {question} ", "answer_prefix": "\n  A:", "few_shots": SHOTS},
+    "one line": {"question_template": " [{question}]", "answer_prefix": " =>", "few_shots": SHOTS},
+    "tabs": {"question_template": "\tQ:\t{question}", "answer_prefix": "\r\nA:", "few_shots": SHOTS},
 }
 
 
@@ -118,12 +118,12 @@ def test_a_newline_goes_to_the_part_before_it_only_where_a_tokenizer_joins_them(
     config = PromptConfig(instruction="Answer.", few_shots=SHOTS[1:])
     builder = make_builder(any_tokenizer, config.model_dump_json())
     prompt = builder.build(question("A?"))
-    segment, cue = builder.tokens(prompt.segments[0]), builder.tokens(builder.cue)
+    segment, answer_prefix = builder.tokens(prompt.segments[0]), builder.tokens(builder.answer_prefix)
     newline = "Ċ" if "Ċ" in any_tokenizer.get_vocab() else "<0x0A>"
     if "?Ċ" in any_tokenizer.tokenize("A?\nA:"):
-        assert (segment[-1], cue) == ("?Ċ", ["A", ":"])
+        assert (segment[-1], answer_prefix) == ("?Ċ", ["A", ":"])
     else:
-        assert (segment[-1], cue) == ("?", [newline, "A", ":"])
+        assert (segment[-1], answer_prefix) == ("?", [newline, "A", ":"])
     assert segment[:3] == [newline, "Q", ":"]
     assert builder.tokens(prompt.context[-1:])[0].endswith("d")
 
@@ -141,7 +141,7 @@ def test_any_question_has_the_ids_of_the_whole_text(any_tokenizer: Any, text: st
 @pytest.mark.parametrize("template", [CHATML, INST, PLAIN], ids=["chatml", "inst", "plain"])
 @pytest.mark.parametrize("shots", [[], SHOTS], ids=["alone", "few-shots"])
 def test_turns_have_the_ids_of_the_whole_conversation(tmp_path: Path, template: str, shots: Any) -> None:
-    for kind in KINDS:
+    for kind in ADAPTERS:
         tokenizer = save_tokenizer(tmp_path / kind, kind)
         tokenizer.chat_template = template
         builder = make_builder(tokenizer, PromptConfig(chat=True, few_shots=shots).model_dump_json())
@@ -159,7 +159,7 @@ def test_turns_have_the_ids_of_the_whole_conversation(tmp_path: Path, template: 
 
 def test_a_template_that_joins_question_and_cue_is_seen(any_tokenizer: Any) -> None:
     builder = make_builder(
-        any_tokenizer, PromptConfig(question_template="{question}", cue="r").model_dump_json()
+        any_tokenizer, PromptConfig(question_template="{question}", answer_prefix="r").model_dump_json()
     )
     apart, whole = builder.apart_and_whole("the autho")
     assert apart != whole

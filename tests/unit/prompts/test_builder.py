@@ -50,10 +50,10 @@ def ids(tokenizer):
 
 
 def test_each_part_is_tokenised_on_its_own(build, ids):
-    prompt = build("Who?", "Which person?", instruction="Answer briefly.", cue="\nA:")
+    prompt = build("Who?", "Which person?", instruction="Answer briefly.", answer_prefix="\nA:")
     assert prompt.context == (BOS, *ids("Answer briefly."))
     assert prompt.segments == (ids("\nQ: Who?"), ids("\nQ: Which person?"))
-    assert prompt.cue == ids("\nA:")
+    assert prompt.answer_prefix == ids("\nA:")
 
 
 def test_the_few_shots_are_part_of_the_context(build, ids):
@@ -63,9 +63,9 @@ def test_the_few_shots_are_part_of_the_context(build, ids):
 
 
 def test_template_and_cue_are_the_users(build, ids):
-    prompt = build("Who?", question_template=" [{question}]", cue=" =>")
+    prompt = build("Who?", question_template=" [{question}]", answer_prefix=" =>")
     assert prompt.segments == (ids(" [Who?]"),)
-    assert prompt.cue == ids(" =>")
+    assert prompt.answer_prefix == ids(" =>")
 
 
 def test_a_question_with_braces_is_no_template(build, ids):
@@ -83,10 +83,10 @@ def test_no_text_of_the_user_becomes_a_special_token(build, tokenizer):
         f"Who {evil}?",
         instruction=f"Answer {evil}.",
         few_shots=[{"question": evil, "answer": evil}],
-        cue=f"\n{evil}A:",
+        answer_prefix=f"\n{evil}A:",
         add_bos=False,
     )
-    parts = (prompt.context, *prompt.segments, prompt.cue)
+    parts = (prompt.context, *prompt.segments, prompt.answer_prefix)
     assert not {i for part in parts for i in part} & set(tokenizer.all_special_ids)
     assert tokenizer.decode(prompt.segments[0]) == f"\nQ: Who {evil}?"
 
@@ -97,7 +97,7 @@ def test_spaces_around_a_paraphrase_make_no_difference(build):
 
 def test_a_prompt_that_just_fits_is_built_and_one_more_token_is_a_fault(build):
     prompt = build("Who?", "Which person was it?", instruction="Answer.")
-    needed = len(prompt.context) + max(map(len, prompt.segments)) + len(prompt.cue) + 16
+    needed = len(prompt.context) + max(map(len, prompt.segments)) + len(prompt.answer_prefix) + 16
     arguments = {"instruction": "Answer.", "max_positions": needed}
     assert build("Who?", "Which person was it?", **arguments) == prompt
     with pytest.raises(RowFault) as fault:
@@ -122,7 +122,7 @@ def test_the_positions_needed_are_those_of_the_layout(build, layout, positions, 
     prompt = build("Who?", "Which person was it?", **how)
     lengths = [len(segment) for segment in prompt.segments]
     paraphrases = sum(lengths) if both else max(lengths)
-    needed = contexts * len(prompt.context) + paraphrases + len(prompt.cue) + 5
+    needed = contexts * len(prompt.context) + paraphrases + len(prompt.answer_prefix) + 5
     build("Who?", "Which person was it?", **how, max_positions=needed)
     with pytest.raises(RowFault, match=f"{needed} positions are needed"):
         build("Who?", "Which person was it?", **how, max_positions=needed - 1)

@@ -91,7 +91,7 @@ def build(tokenizer: Any, *paraphrases: str, **texts: Any) -> Prompt:
 
 
 def joined(prompt: Prompt) -> list[int]:
-    return [*prompt.context, *prompt.segments[0], *prompt.cue]
+    return [*prompt.context, *prompt.segments[0], *prompt.answer_prefix]
 
 
 def turns(asked: str, instruction: str = "", shots: Any = ()) -> list[dict[str, str]]:
@@ -140,7 +140,7 @@ def test_smollm2s_own_template_frames_the_question(tokenizer):
         "<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n<|im_start|>user\n"
     )
     assert decoded(tokenizer, prompt.segments[0]) == "Who?"
-    assert decoded(tokenizer, prompt.cue) == "<|im_end|>\n<|im_start|>assistant\n"
+    assert decoded(tokenizer, prompt.answer_prefix) == "<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_bos_is_there_once_if_the_template_writes_it_and_not_if_it_does_not(any_tokenizer):
@@ -202,7 +202,9 @@ def test_models_that_can_think_first_are_told_not_to(tokenizer):
     template = TURNS.replace("CONTENT", "m.content") + (
         "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"
     )
-    assert decoded(tokenizer, build(with_template(tokenizer, template), "Who?").cue).endswith("</think>")
+    assert decoded(tokenizer, build(with_template(tokenizer, template), "Who?").answer_prefix).endswith(
+        "</think>"
+    )
 
 
 def test_an_instruction_may_stand_behind_the_question(tokenizer):
@@ -210,7 +212,7 @@ def test_an_instruction_may_stand_behind_the_question(tokenizer):
     prompt = build(with_template(tokenizer, template), "Who?", instruction=INSTRUCTION)
     assert prompt.context == ()
     assert decoded(tokenizer, prompt.segments[0]) == "Who?"
-    assert decoded(tokenizer, prompt.cue) == f" ({INSTRUCTION}) ->"
+    assert decoded(tokenizer, prompt.answer_prefix) == f" ({INSTRUCTION}) ->"
 
 
 def with_template(tokenizer: Any, template: Any) -> Any:
@@ -292,20 +294,20 @@ def configured(**prompt: Any) -> RunConfig:
 
 def test_with_chat_the_question_is_the_turn_and_there_is_no_cue_unless_a_recipe_says_otherwise():
     config = configured(chat=True)
-    assert (config.prompt.question_template, config.prompt.cue) == ("{question}", "")
+    assert (config.prompt.question_template, config.prompt.answer_prefix) == ("{question}", "")
     assert type(config).model_validate_json(config.model_dump_json()) == config
     assert (
         configured(chat=True, question_template="Q: {question}").prompt.question_template == "Q: {question}"
     )
-    assert configured().prompt.cue == "\nA:"
+    assert configured().prompt.answer_prefix == "\nA:"
 
 
 def test_a_cue_goes_with_no_chat_and_no_cue_with_chat_only():
-    with pytest.raises(ConfigError, match=r"prompt\.cue: .*template opens the answer"):
-        configured(chat=True, cue="\nA:")
-    with pytest.raises(ConfigError, match=r"prompt\.cue: .*must not be empty without prompt\.chat"):
-        configured(chat=False, cue="")
-    assert configured(chat=True, cue="").prompt.cue == ""
+    with pytest.raises(ConfigError, match=r"prompt\.answer_prefix: .*template opens the answer"):
+        configured(chat=True, answer_prefix="\nA:")
+    with pytest.raises(ConfigError, match=r"prompt\.answer_prefix: .*must not be empty without prompt\.chat"):
+        configured(chat=False, answer_prefix="")
+    assert configured(chat=True, answer_prefix="").prompt.answer_prefix == ""
 
 
 def test_the_instruct_model_answers_and_ends_its_turn(smollm2, tokenizer):

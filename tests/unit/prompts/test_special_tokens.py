@@ -133,12 +133,12 @@ def test_special_tokens_spelled_out_in_any_part_are_text_and_come_back_whole(any
         *(f"x{token}y {token} z" for token in tokens),
         instruction=f"Answer {evil} now.",
         few_shots=[{"question": evil, "answer": evil}],
-        cue=f"\n{evil}:",
+        answer_prefix=f"\n{evil}:",
         question_template=f"\n{tokens[0]}{{question}}{tokens[-1]}",
         add_bos=False,
     )
     first, last = tokens[0], tokens[-1]
-    assert not {i for p in (prompt.context, *prompt.segments, prompt.cue) for i in p} & control_ids(
+    assert not {i for p in (prompt.context, *prompt.segments, prompt.answer_prefix) for i in p} & control_ids(
         any_tokenizer
     )
     shot = f"\n{first}{evil}{last}\n{evil}: {evil}"
@@ -147,16 +147,16 @@ def test_special_tokens_spelled_out_in_any_part_are_text_and_come_back_whole(any
     for i, token in enumerate(tokens):
         assert decoded(any_tokenizer, prompt.segments[1 + i]) == f"\n{first}{token}{last}"
         assert prompt.segments[1 + len(tokens) + i] == prompt.segments[1 + i]  # blanks around are the user's
-    assert decoded(any_tokenizer, prompt.cue) == f"\n{evil}:"
+    assert decoded(any_tokenizer, prompt.answer_prefix) == f"\n{evil}:"
 
 
 def test_the_only_control_token_of_a_prompt_is_its_bos(any_tokenizer):
     prompt = build_prompt(any_tokenizer, "Who?", instruction="Answer.")
     bos = any_tokenizer.bos_token_id
     assert prompt.context[0] == bos
-    assert not {i for p in (prompt.context[1:], *prompt.segments, prompt.cue) for i in p} & control_ids(
-        any_tokenizer
-    )
+    assert not {
+        i for p in (prompt.context[1:], *prompt.segments, prompt.answer_prefix) for i in p
+    } & control_ids(any_tokenizer)
 
 
 @settings(max_examples=150, deadline=None)
@@ -181,5 +181,5 @@ def test_truncation_and_padding_saved_with_a_tokenizer_are_not_used(tokenizer, t
 
 
 def test_a_cue_without_tokens_is_a_fault_of_the_recipe(tokenizer):
-    with pytest.raises(ConfigError, match=r"prompt\.cue: .*no tokens"):
-        build_prompt(tokenizer, "Who?", cue="\x04")  # a byte that SmolLM2's vocabulary lacks
+    with pytest.raises(ConfigError, match=r"prompt\.answer_prefix: .*no tokens"):
+        build_prompt(tokenizer, "Who?", answer_prefix="\x04")  # a byte that SmolLM2's vocabulary lacks

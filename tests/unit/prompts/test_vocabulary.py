@@ -129,7 +129,7 @@ def test_a_token_that_the_model_does_not_know_is_a_fault_of_its_row(builder_with
         ("few_shots", [{"question": f"Who{UNKNOWN}?", "answer": "I"}]),
         ("few_shots", [{"question": "Who?", "answer": UNKNOWN}]),
         ("question_template", f"\n{UNKNOWN}Q: {{question}}"),
-        ("cue", f"\nA:{UNKNOWN}"),
+        ("answer_prefix", f"\nA:{UNKNOWN}"),
     ],
 )
 def test_such_a_token_in_what_all_prompts_share_is_refused(builder_with_unknown, key, value):

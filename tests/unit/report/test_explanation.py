@@ -29,7 +29,7 @@ def branch(parts, steps, paraphrase=None, weight=1.0):
     """Attention that goes to all parts, or to those of one paraphrase, in equal shares."""
     seen = np.array([paraphrase is None or p[0] != "P" or p == f"P{paraphrase}" for p in parts], float)
     attention = np.broadcast_to(seen / seen.sum(), (steps, LAYERS, len(parts)))
-    own = (segment("cue", ["\n", "A:"], 9), segment("answer", [" Rome", "\n"][:steps], 11))
+    own = (segment("answer_prefix", ["\n", "A:"], 9), segment("answer", [" Rome", "\n"][:steps], 11))
     return Branch(paraphrase=paraphrase, weight=weight, segments=own, attention=attention)
 
 
@@ -55,7 +55,7 @@ def answer(parts, text=" Rome", paraphrase=None, branches=None, **changes):
 
 def explanation(paraphrases=2, **changes) -> Explanation:
     names = [f"P{i + 1}" for i in range(paraphrases)]
-    parts = ("context", *names, "cue", "answer")
+    parts = ("context", *names, "answer_prefix", "answer")
     made = Explanation(
         flexray="0",
         model="m",
@@ -101,9 +101,9 @@ def test_the_terminal_shows_segments_steps_and_shares():
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= WIDTH
     assert ["P2", "2", "2-3", "Where?"] in lines(text)
-    assert ["cue", "2", "9-10", "\\nA:"] in lines(text)
+    assert ["answer_prefix", "2", "9-10", "\\nA:"] in lines(text)
     assert '1   " Rome"   75.0   " Rome" 75.0   " Paris" 12.5' in text
-    assert ["step", "chosen", "context", "P1", "P2", "cue", "answer"] in lines(text)
+    assert ["step", "chosen", "context", "P1", "P2", "answer_prefix", "answer"] in lines(text)
     assert ["2", '"\\n"', *["20.0"] * 5] in lines(text)
     assert "\x1b[1m" in shown(explanation(), terminal=True)
 
@@ -112,14 +112,14 @@ def test_many_paraphrases_are_added_up_and_the_largest_is_named():
     explained = explanation(paraphrases=30)
     text = shown(explained)
     assert max(map(len, text.splitlines())) <= WIDTH
-    assert ["step", "chosen", "context", "paraphrases", "cue", "answer", "most"] in lines(text)
+    assert ["step", "chosen", "context", "paraphrases", "answer_prefix", "answer", "most"] in lines(text)
     each = 100 / 33
     assert ["1", '"', 'Rome"', "3.0", f"{30 * each:.1f}", "3.0", "3.0", "P1", "3.0"] in lines(text)
 
 
 def test_copies_of_the_context_are_one_column():
-    assert fold_parts(("C1", "P1", "C2", "P2", "cue", "answer")) == (
-        ["context", "P1", "P2", "cue", "answer"],
+    assert fold_parts(("C1", "P1", "C2", "P2", "answer_prefix", "answer")) == (
+        ["context", "P1", "P2", "answer_prefix", "answer"],
         False,
     )
 
@@ -132,7 +132,7 @@ def test_branches_that_choose_together_have_a_line_each_and_give_others_a_zero()
     assert "softmax of the weighted mean" in text
     assert ["1", '"', 'Rome"', "P1", "25.0", "25.0", "0", "25.0", "25.0"] in lines(text)
     assert ["P2", "25.0", "0", "25.0", "25.0", "25.0"] in lines(text)
-    assert ["cue", "of", "P1", "2", "9-10", "\\nA:"] in lines(text)
+    assert ["answer_prefix", "of", "P1", "2", "9-10", "\\nA:"] in lines(text)
     page = Page(explanation_page(explained))
     assert "answer of P2" in page.text
     assert "P2, weight 0.5" in page.text
@@ -143,7 +143,7 @@ def test_several_answers_have_a_heading_each_and_a_limit():
     parts = explanation().parts
     each = tuple(answer(parts, text=f" no{i}", paraphrase=1 + i % 2) for i in range(12))
     text = shown(explanation(answers=each, chosen=1))
-    assert ["cue", "1", "2", "9-10", "\\nA:"] in lines(text)
+    assert ["answer_prefix", "1", "2", "9-10", "\\nA:"] in lines(text)
     assert "Answer 2, of P2 alone, the row's prediction: no1" in text
     assert "Answer 10, of P2 alone: no9" in text
     assert "... and 2 more answers" in text

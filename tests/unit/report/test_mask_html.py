@@ -55,7 +55,7 @@ def mask_of(page):
 @pytest.mark.parametrize("layout", ["shared_context", "full_prompt", "myriadlama"])
 @pytest.mark.parametrize("positions", ["restart", "continuous"])
 def test_the_page_has_each_pair_token_and_position(layout, positions):
-    prompt = Prompt(context=(1, 2), segments=((3,), (4, 5), (6,)), cue=(7,), num_manual=2)
+    prompt = Prompt(context=(1, 2), segments=((3,), (4, 5), (6,)), answer_prefix=(7,), num_manual=2)
     cross = layout == "myriadlama"
     picture = draw_mask(prompt, layout, positions, 2, cross_attention=cross)
     labels = [f"t{i}" for i in range(len(picture.mask))]

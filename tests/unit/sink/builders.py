@@ -13,7 +13,12 @@ from flexray.sink.records import Manifest, RunRecord, keys_digest, manifest_name
 from flexray.sink.rows import account, keys_of, to_parquet
 from flexray.sink.schema import ROW_SCHEMA
 
-PARTS = {"model": {"digest": "abc"}, "prompt": {"cue": "\nA:"}, "data": {"files": ["d.jsonl"]}, "method": "m"}
+PARTS = {
+    "model": {"digest": "abc"},
+    "prompt": {"answer_prefix": "\nA:"},
+    "data": {"files": ["d.jsonl"]},
+    "method": "m",
+}
 
 
 def shard(name: str, rows: int = 4) -> ShardSpec:

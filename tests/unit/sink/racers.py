@@ -18,7 +18,7 @@ def race(url, environment, together, results):
     folder = OutputFolder(url)
     together.wait(SECONDS)
     try:
-        with hold(folder, say=lambda _: None, **QUICK) as lock:
+        with hold(folder, log=lambda _: None, **QUICK) as lock:
             results.put("held")
             together.wait(SECONDS)
             time.sleep(4 * QUICK["beat_seconds"])

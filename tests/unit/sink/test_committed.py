@@ -35,7 +35,7 @@ def test_lost_and_shortened_data_files_are_named_and_mended_by_a_repair_and_a_re
     assert f"{manifests['a'].file} is missing" in message
     assert f"{manifests['c'].file} has 0 bytes, but {manifests['c'].bytes:,} were written" in message
     assert f"`flexray repair {any_folder}`" in message
-    repair(any_folder, say=quiet)
+    repair(any_folder, log=quiet)
     assert resume(any_folder) == {"a", "c"}
     assert verify(any_folder).ok
 
@@ -65,7 +65,7 @@ def test_a_folder_in_the_place_of_a_data_file_is_no_data_file(folder, tmp_path):
     (tmp_path / "out" / file).mkdir()
     with pytest.raises(DamageError, match=f"{file} is missing"):
         whole_shards(folder, run.fingerprint)
-    repair(folder, say=quiet)
+    repair(folder, log=quiet)
     assert resume(folder) == {"b"}
     assert verify(folder).foreign == (file,)
 

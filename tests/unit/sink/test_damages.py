@@ -45,7 +45,7 @@ def test_what_is_damaged_is_moved_aside_and_a_resume_completes_the_run(case):
     folder, damage = case
     before = contents(folder)
     redo = len(damage.bad) * 4
-    result = repair(folder, say=quiet)
+    result = repair(folder, log=quiet)
     run_is_known = damage.kinds != {"run_record_damaged"}
     if run_is_known:
         assert result.rows_to_redo == redo
@@ -56,18 +56,18 @@ def test_what_is_damaged_is_moved_aside_and_a_resume_completes_the_run(case):
     assert resume(folder) == damage.bad
     assert verify(folder).ok
     assert list(read_committed(folder)) == [table(spec) for spec in SHARDS]
-    assert repair(folder, say=quiet).summary_line() == "quarantined=0 rows_to_redo=0"
+    assert repair(folder, log=quiet).summary_line() == "quarantined=0 rows_to_redo=0"
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(case):
     folder, _ = case
     before = files(folder)
     said = []
-    dry = repair(folder, dry_run=True, say=said.append)
+    dry = repair(folder, dry_run=True, log=said.append)
     assert files(folder) == before
     assert len([line for line in said if line.startswith("would move ")]) == len(dry.moved)
     assert dry.quarantine == ""
-    real = repair(folder, say=quiet)
+    real = repair(folder, log=quiet)
     assert (real.moved, real.summary_line()) == (dry.moved, dry.summary_line())
 
 

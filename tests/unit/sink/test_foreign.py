@@ -54,7 +54,7 @@ def test_what_is_foreign_is_told_and_neither_repair_nor_resume_minds_it(folder, 
     assert report.foreign == (name,)
     assert report.orphans == ()
     assert any(name in str(finding) for finding in report.findings)
-    assert repair(folder, all_orphans=True, say=quiet).moved == ()
+    assert repair(folder, all_orphans=True, log=quiet).moved == ()
     assert resume(folder) == set()
     assert list(read_committed(folder)) == [table(spec) for spec in SHARDS]
     assert files(folder) == before

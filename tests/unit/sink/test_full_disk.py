@@ -47,7 +47,7 @@ def locks(folder):
 def test_a_run_on_a_full_disk_keeps_what_is_committed_gives_its_lock_back_and_goes_on(disk):
     folder = OutputFolder(str(disk / "out"))
     folder.prepare()
-    with hold(folder, say=quiet, beat_seconds=0.1) as lock:
+    with hold(folder, log=quiet, beat_seconds=0.1) as lock:
         run = start(folder)
         commit(folder, run, A)
         ballast = fill(disk)
@@ -60,7 +60,7 @@ def test_a_run_on_a_full_disk_keeps_what_is_committed_gives_its_lock_back_and_go
     assert list(committed_shards(folder, run.fingerprint)) == ["a"]
     assert verify(folder).orphans == ()
     ballast.unlink()
-    with hold(folder, say=quiet):
+    with hold(folder, log=quiet):
         assert resume(folder) == {"b", "c"}
     assert verify(folder).ok
 
@@ -72,7 +72,7 @@ def test_a_start_on_a_full_disk_leaves_no_lock_and_no_probe(disk):
     with pytest.raises(OutputError, match=rf"/out: the output folder cannot .*: No space .* {ADVICE}"):
         folder.prepare()
     with pytest.raises(OutputError, match=rf"lock cannot be taken: .*_lock-1.json: No space .* {ADVICE}"):
-        hold(folder, say=quiet).__enter__()
+        hold(folder, log=quiet).__enter__()
     assert folder.list() == []
 
 
@@ -80,7 +80,7 @@ def test_a_disk_that_became_read_only_is_said_to_be(disk):
     folder = OutputFolder(str(disk / "out"))
     folder.prepare()
     said = []
-    with hold(folder, say=said.append):
+    with hold(folder, log=said.append):
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         with pytest.raises(OSError, match=r"a: Read-only file system\. Have the file system mounted"):
             folder.write_bytes("a", b"a")
@@ -119,5 +119,5 @@ def test_a_lock_that_cannot_be_written_is_not_left_empty(folder, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match=r"_lock-1.json: No space left on device"):
-        hold(folder, say=quiet).__enter__()
+        hold(folder, log=quiet).__enter__()
     assert folder.list() == []

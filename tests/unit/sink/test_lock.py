@@ -116,7 +116,7 @@ def test_an_error_of_the_run_releases_the_lock(folder):
 
 def test_a_second_start_is_refused_and_told_who_is_at_work(any_folder, holder):
     said = []
-    with pytest.raises(HeldError) as error, hold(any_folder, say=said.append, **QUICK):
+    with pytest.raises(HeldError) as error, hold(any_folder, log=said.append, **QUICK):
         pass
     message = str(error.value)
     owner = Owner.parse(any_folder.read_bytes("_lock-1.json"))
@@ -141,7 +141,7 @@ def test_the_lock_of_a_killed_process_of_this_machine_is_taken_over_at_once(any_
     holder.kill()
     os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # a zombie until it is waited for in earnest
     said = []
-    with hold(any_folder, say=said.append, **QUICK):
+    with hold(any_folder, log=said.append, **QUICK):
         assert locks(any_folder) == ["_lock-2.json"]
     assert len(said) == 1  # it did not wait for a sign of life
     assert f"took over the lock of a dead run: host {os.uname().nodename}, process {holder.pid}" in said[0]
@@ -151,7 +151,7 @@ def test_the_lock_of_a_killed_process_of_this_machine_is_taken_over_at_once(any_
 def test_a_pid_that_is_used_again_is_not_its_owner(folder):
     leave(folder, token="other", born="1")  # of this process, which is alive, but was born later
     said = []
-    with hold(folder, say=said.append, **QUICK):
+    with hold(folder, log=said.append, **QUICK):
         assert locks(folder) == ["_lock-2.json"]
     assert len(said) == 1  # it did not wait for a sign of life
     assert "took over the lock of a dead run" in said[0]
@@ -160,7 +160,7 @@ def test_a_pid_that_is_used_again_is_not_its_owner(folder):
 def test_a_process_that_is_alive_and_gives_no_sign_of_life_is_waited_for(folder):
     leave(folder, token="other")
     said = []
-    with hold(folder, say=said.append, **QUICK):
+    with hold(folder, log=said.append, **QUICK):
         pass
     assert "waits up to 3 s for a sign of life" in said[0]
 
@@ -169,7 +169,7 @@ def test_a_lock_of_another_machine_is_taken_over_after_it_was_silent(any_folder)
     leave(any_folder, **elsewhere())
     said = []
     begin = time.monotonic()
-    with hold(any_folder, say=said.append, **QUICK):
+    with hold(any_folder, log=said.append, **QUICK):
         assert time.monotonic() - begin >= QUICK["expiry_seconds"]
     assert "waits up to 3 s for a sign of life of host node-7, process 4711 of user ann" in said[0]
     assert "took over the lock of a dead run: host node-7" in said[1]
@@ -243,7 +243,7 @@ def test_on_a_store_that_takes_any_put_the_last_writer_holds_the_lock(monkeypatc
     def start_one():
         go.wait()
         try:
-            with hold(folder, say=lambda _: None, **QUICK):
+            with hold(folder, log=lambda _: None, **QUICK):
                 said.append("held")
                 time.sleep(3)
         except HeldError:

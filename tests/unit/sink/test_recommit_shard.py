@@ -153,7 +153,7 @@ def test_a_damaged_revision_is_repaired_by_computing_the_shard_again(folder, run
     new = recommit(folder, old, rows())
     folder.write_bytes(manifest_name("a"), b"{")
     kept = {folder.read_bytes(name) for name in (old.file, new.file)}
-    result = repair(folder, say=lambda _: None)
+    result = repair(folder, log=lambda _: None)
     assert result.rows_to_redo == 4
     assert kept <= {folder.read_bytes(f"{result.quarantine}/{name}") for name in result.moved}
     assert list(committed_shards(folder, run.fingerprint)) == ["b", "c"]

@@ -57,7 +57,7 @@ def test_results_with_a_damaged_manifest_and_no_run_record_are_repaired_first(fo
     with pytest.raises(OutputError, match=r"b.json: was changed .* `flexray repair` moves it aside"):
         start(folder)
     said = []
-    repair(folder, say=said.append)
+    repair(folder, log=said.append)
     assert "_run.json: is missing, though 3 manifest files, 3 data files and the plan are there" in said[-1]
     assert resume(folder) == {"b"}
     assert verify(folder).ok

@@ -30,7 +30,7 @@ def test_each_quarantine_says_why(folder):
     file = committed_shards(folder, run.fingerprint)["b"].file
     folder.remove(file)
     said = []
-    result = repair(folder, say=said.append)
+    result = repair(folder, log=said.append)
     (name,) = folder.list(QUARANTINE_FOLDER)
     assert result.quarantine == f"{QUARANTINE_FOLDER}/{name}"
     reason = json.loads(folder.read_bytes(f"{result.quarantine}/reason.json"))
@@ -44,7 +44,7 @@ def test_a_record_in_a_compact_file_is_moved_and_the_others_stay(folder):
     manifests = committed_shards(folder, run.fingerprint)
     compact(folder, run.fingerprint, max_singles=0)
     flip("data")(folder, manifests)
-    result = repair(folder, say=quiet)
+    result = repair(folder, log=quiet)
     assert len(result.moved) == 2
     kept = [folder.read_bytes(f"{result.quarantine}/{name}") for name in result.moved]
     assert manifests["b"].to_bytes() in kept
@@ -54,8 +54,8 @@ def test_a_record_in_a_compact_file_is_moved_and_the_others_stay(folder):
 def test_a_young_orphan_stays_unless_all_are_asked_for(folder):
     finished(folder)
     folder.write_bytes(ORPHAN, b"rows")
-    assert repair(folder, say=quiet).moved == ()
-    assert repair(folder, all_orphans=True, say=quiet).moved == (ORPHAN,)
+    assert repair(folder, log=quiet).moved == ()
+    assert repair(folder, all_orphans=True, log=quiet).moved == (ORPHAN,)
     assert verify(folder).orphans == ()
 
 
@@ -64,7 +64,7 @@ def test_an_orphan_of_more_than_an_hour_is_moved(folder):
     folder.write_bytes(ORPHAN, b"rows")
     then = time.time() - 3700
     os.utime(folder.where(ORPHAN), (then, then))
-    result = repair(folder, say=quiet)
+    result = repair(folder, log=quiet)
     assert result.moved == (ORPHAN,)
     assert folder.read_bytes(f"{result.quarantine}/{ORPHAN}") == b"rows"
 
@@ -75,14 +75,14 @@ def test_a_repair_that_was_cut_short_is_repeated_and_loses_nothing(folder, point
     flip("data")(folder, committed_shards(folder, run.fingerprint))
     before = contents(folder)
     for after in (0, 1):
-        ledger = folder.where(f"../ledger{after}")
-        fault = {"point": point, "action": "raise:OSError", "skip": after, "ledger": ledger}
+        tracker = folder.where(f"../ledger{after}")
+        fault = {"point": point, "action": "raise:OSError", "skip": after, "ledger": tracker}
         monkeypatch.setenv("FLEXRAY_FAULTS", json.dumps([fault]))
         with pytest.raises(OutputError, match="cannot be repaired: injected"):
-            repair(folder, all_orphans=True, say=quiet)
+            repair(folder, all_orphans=True, log=quiet)
         assert contents(folder) >= before
         monkeypatch.delenv("FLEXRAY_FAULTS")
-        repair(folder, all_orphans=True, say=quiet)
+        repair(folder, all_orphans=True, log=quiet)
         assert contents(folder) >= before
         assert resume(folder) == {"b"}
         assert verify(folder).ok
@@ -103,12 +103,12 @@ def test_a_folder_that_a_run_is_at_work_in_is_not_repaired(folder):
     try:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(HeldError, match="another run is at work"):
-            repair(folder, say=quiet)
-        assert len(repair(folder, dry_run=True, say=quiet).moved) == 2  # it only looks
+            repair(folder, log=quiet)
+        assert len(repair(folder, dry_run=True, log=quiet).moved) == 2  # it only looks
         assert QUARANTINE_FOLDER not in folder.list()
     finally:
         other.communicate()
-    assert len(repair(folder, say=quiet).moved) == 2
+    assert len(repair(folder, log=quiet).moved) == 2
 
 
 def test_what_this_version_cannot_judge_is_left_alone(folder):
@@ -118,14 +118,14 @@ def test_what_this_version_cannot_judge_is_left_alone(folder):
     )
     folder.write_bytes(manifest_name("b"), manifest.to_bytes())
     with pytest.raises(OutputError, match="Use the version of flexray that wrote it"):
-        repair(folder, all_orphans=True, say=quiet)
+        repair(folder, all_orphans=True, log=quiet)
     assert QUARANTINE_FOLDER not in folder.list()
 
 
 def test_a_run_does_not_take_a_quarantine_for_foreign_files_nor_discards_it(folder):
     run = finished(folder)
     flip("data")(folder, committed_shards(folder, run.fingerprint))
-    repair(folder, say=quiet)
+    repair(folder, log=quiet)
     kept = folder.list(QUARANTINE_FOLDER)
     assert discard_run(folder)
     assert folder.list(QUARANTINE_FOLDER) == kept
@@ -135,7 +135,7 @@ def test_a_run_does_not_take_a_quarantine_for_foreign_files_nor_discards_it(fold
 def test_a_folder_without_a_run_is_not_repaired_and_no_lock_is_left(tmp_path):
     folder = OutputFolder(str(tmp_path))
     with pytest.raises(OutputError, match="holds no run"):
-        repair(folder, say=quiet)
+        repair(folder, log=quiet)
     assert folder.list() == []
 
 
@@ -143,7 +143,7 @@ def test_a_lost_run_record_with_damaged_commits_is_repaired_first(folder):
     finished(folder)
     flip(RUN_FILE)(folder, {})
     edit_json(folder, manifest_name("b"), rows=3)
-    repair(folder, say=quiet)
+    repair(folder, log=quiet)
     assert resume(folder) == {"b"}
     assert verify(folder).ok
 
@@ -153,7 +153,7 @@ def test_a_damaged_plan_is_kept_beside_the_one_that_is_written_again(folder):
     flip(PLAN_FILE)(folder, {})
     damaged = folder.read_bytes(PLAN_FILE)
     said = []
-    result = repair(folder, say=said.append)
+    result = repair(folder, log=said.append)
     assert folder.read_bytes(f"{result.quarantine}/{PLAN_FILE}") == damaged
     assert "Run again with the same configuration: it is written again if the data are the same." in said[-1]
 
@@ -166,7 +166,7 @@ def test_a_run_on_s3_is_repaired(s3, bucket):
     compact(folder, run.fingerprint, max_singles=0)
     flip("data")(folder, manifests)
     folder.write_bytes(ORPHAN, b"rows")
-    result = repair(folder, say=quiet)
+    result = repair(folder, log=quiet)
     assert len(result.moved) == 3  # the orphan is shard b's
     assert resume(folder) == {"b"}
     assert verify(folder).ok
@@ -175,5 +175,5 @@ def test_a_run_on_s3_is_repaired(s3, bucket):
 
 def test_the_lock_of_a_repair_is_given_back(folder):
     finished(folder)
-    repair(folder, say=quiet)
+    repair(folder, log=quiet)
     assert [name for name in folder.list() if is_lock(name)] == []

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from flexray.errors import ConfigError, DataError
-from flexray.storage import StorageError, connect, patiently, starting
+from flexray.storage import StorageError, connect, retry, starting
 from flexray.storage.access import PATIENCE_VARIABLE
 
 
@@ -44,7 +44,7 @@ PASSING = [
 def test_what_passes_is_sat_out(error, caplog):
     call, _ = failing(error)
     with caplog.at_level(logging.WARNING):
-        assert patiently("s3://b/k", call) == "done"
+        assert retry("s3://b/k", call) == "done"
     assert "s3://b/k: " in caplog.text
     assert "Trying again in 0." in caplog.text
 
@@ -62,7 +62,7 @@ LASTING = [
 def test_what_does_not_pass_is_not_tried_again(error):
     call, left = failing(error, error)
     with pytest.raises(OSError) as e:  # noqa: PT011  any, but in words
-        patiently("s3://b/k", call)
+        retry("s3://b/k", call)
     assert "tried" not in str(e.value)
     assert left == [error]
 
@@ -71,7 +71,7 @@ def test_patience_has_an_end_and_the_error_says_what_was_done():
     call, _ = failing(*[ConnectionResetError("reset by peer")] * 99)
     start = time.monotonic()
     with pytest.raises(StorageError, match=r"^s3://b/k: reset by peer \(tried \d+ times in [01] s\)\. ") as e:
-        patiently("s3://b/k", call)
+        retry("s3://b/k", call)
     assert time.monotonic() - start < 1.5
     assert e.value.advice.endswith("start again: the run resumes.")
 
@@ -87,7 +87,7 @@ def refused():
 def test_a_web_server_that_is_not_there_is_not_taken_for_a_missing_file(refused):
     fs, name = connect(refused)
     with pytest.raises(StorageError, match=r"sig=\*\*\*: Connect call failed .* \(tried \d+ times") as e:
-        patiently(refused, lambda: fs.info(name))
+        retry(refused, lambda: fs.info(name))
     assert "Check the network" in e.value.advice
     assert "secret" not in str(e.value)
 
@@ -97,40 +97,40 @@ def test_who_cannot_be_reached_at_the_start_is_given_up_soon_and_who_is_busy_is_
     fs, name = connect(refused)
     with starting():
         with pytest.raises(StorageError, match="tried 1 times"):
-            patiently(refused, lambda: fs.info(name))
+            retry(refused, lambda: fs.info(name))
         call, _ = failing(TimeoutError("timed out"))
-        assert patiently(refused, call) == "done"
+        assert retry(refused, call) == "done"
     with pytest.raises(StorageError, match=r"tried (?!1 )\d+ times"):
-        patiently(refused, lambda: fs.info(name))
+        retry(refused, lambda: fs.info(name))
 
 
 def test_no_patience_is_one_attempt(monkeypatch):
     monkeypatch.setenv(PATIENCE_VARIABLE, "0")
     call, left = failing(ConnectionResetError("reset"), ConnectionResetError("reset"))
     with pytest.raises(StorageError, match="tried 1 times"):
-        patiently("s3://b/k", call)
+        retry("s3://b/k", call)
     assert len(left) == 1
 
 
 def test_patience_that_is_no_number_is_named(monkeypatch):
     monkeypatch.setenv(PATIENCE_VARIABLE, "long")
     with pytest.raises(ConfigError, match=f"{PATIENCE_VARIABLE}: seconds are wanted, found 'long'"):
-        patiently("s3://b/k", lambda: None)
+        retry("s3://b/k", lambda: None)
 
 
 def test_errors_of_the_operating_system_and_the_users_stay_what_they_are(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No such file or directory: .*/nothing'"):
-        patiently(str(tmp_path), lambda: (tmp_path / "nothing").read_bytes())
+        retry(str(tmp_path), lambda: (tmp_path / "nothing").read_bytes())
     call, _ = failing(DataError("a: wrong"))
     with pytest.raises(DataError, match="a: wrong"):
-        patiently("a", call)
+        retry("a", call)
 
 
 def test_neither_message_nor_traceback_shows_credentials():
     url = "https://me:hunter2@host/f?sig=hunter2"
     call, _ = failing(botocore.exceptions.HTTPClientError(error=f"cannot use {url}"))
     with pytest.raises(StorageError) as e:
-        patiently(url, call)
+        retry(url, call)
     assert "hunter2" not in str(e.value)
     assert e.value.__suppress_context__
     assert e.value.__cause__ is None
@@ -139,6 +139,6 @@ def test_neither_message_nor_traceback_shows_credentials():
 def test_an_error_travels_between_processes():
     call, _ = failing(PermissionError("denied"))
     with pytest.raises(StorageError) as e:
-        patiently("s3://b/k", call)
+        retry("s3://b/k", call)
     copy = pickle.loads(pickle.dumps(e.value))
     assert (str(copy), copy.reason, copy.advice) == (str(e.value), "denied", e.value.advice)

@@ -25,7 +25,7 @@ def test_a_folder_with_a_run_at_work_is_tried_and_left_as_it_is(config_of, tmp_p
     config = config_of()
     folder = OutputFolder(config.output)
     finished(folder)
-    with hold(folder, say=lambda line: None) as lock:
+    with hold(folder, log=lambda line: None) as lock:
         before = everything(tmp_path)
         (found,) = check_output(config)
         lock.check()

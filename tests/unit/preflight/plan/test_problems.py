@@ -105,7 +105,7 @@ def test_a_damaged_manifest_is_an_error(config_of, commit):
 def test_a_run_at_work_in_the_folder_is_an_error_and_goes_on(config_of, commit):
     config = config_of()
     commit(0)
-    with hold(OutputFolder(config.output), say=lambda line: None) as lock:
+    with hold(OutputFolder(config.output), log=lambda line: None) as lock:
         plan = make_plan(config)
         lock.check()
     (error,) = problems_of(plan, "error")

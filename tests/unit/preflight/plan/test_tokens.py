@@ -6,7 +6,7 @@ from tests.ray.jobs import question
 from tests.tiny_model import save_tiny_model
 from tests.unit.plan.test_problems import problems_of
 
-JOINING = {"question_template": "{question}", "cue": "tory:", "few_shots": [], "instruction": ""}
+JOINING = {"question_template": "{question}", "answer_prefix": "tory:", "few_shots": [], "instruction": ""}
 
 
 def test_both_token_lists_of_a_template_that_the_tokenizer_joins_are_shown_once(config_of):

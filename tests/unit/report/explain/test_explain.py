@@ -32,7 +32,7 @@ def test_a_row_is_found_by_its_number_and_by_its_id(config):
     assert found.row_id == "qa/test/b"
     assert found.accepted == ("Rome", "Roma")
     assert found.correct is False
-    assert found.parts == ("context", "P1", "P2", "cue", "answer")
+    assert found.parts == ("context", "P1", "P2", "answer_prefix", "answer")
 
 
 @pytest.mark.parametrize("method", ["3", "4"])
@@ -52,7 +52,7 @@ def test_methods_that_ask_each_paraphrase_alone_have_a_branch_for_each(config, m
 
 def test_the_json_has_the_attention_of_each_step_by_part_and_layer(config):
     tree = json.loads(explain(config, row="1", method="2").to_json())
-    assert tree["parts"] == ["C1", "P1", "C2", "P2", "C3", "P3", "cue", "answer"]
+    assert tree["parts"] == ["C1", "P1", "C2", "P2", "C3", "P3", "answer_prefix", "answer"]
     (answer,) = tree["answers"]
     (branch,) = answer["branches"]
     assert np.allclose(np.sum(branch["attention"], axis=-1), 1, atol=1e-4)

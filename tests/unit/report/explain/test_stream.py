@@ -12,13 +12,15 @@ from flexray.methods import make_methods
 from flexray.prompts.prompt import Prompt
 from flexray.report.explain.stream import make_stream
 
-PROMPT = Prompt(context=(1, 2), segments=((3,), (4, 5), (6,)), cue=(7, 8), num_manual=2)
+PROMPT = Prompt(context=(1, 2), segments=((3,), (4, 5), (6,)), answer_prefix=(7, 8), num_manual=2)
 
 
 def random_prompt(rnd):
     segments = tuple(tuple(range(rnd.randint(1, 5))) for _ in range(rnd.randint(1, 5)))
-    cue = tuple(range(rnd.randint(1, 3)))
-    return Prompt(tuple(range(rnd.randint(1, 4))), segments, cue, num_manual=rnd.randint(0, len(segments)))
+    answer_prefix = tuple(range(rnd.randint(1, 3)))
+    return Prompt(
+        tuple(range(rnd.randint(1, 4))), segments, answer_prefix, num_manual=rnd.randint(0, len(segments))
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_queries_are_the_end_of_the_cue_and_each_generated_token():
 def test_regions_cover_the_stream_once_and_in_order():
     stream = make_stream(PROMPT, SharedPrefix(continuous=True, copies=True), (AttentionScope(),), [(9,)])
     names = [region.name for region in stream.regions]
-    assert names == ["C1", "P1", "C2", "P2", "C3", "P3", "cue", "answer"]
+    assert names == ["C1", "P1", "C2", "P2", "C3", "P3", "answer_prefix", "answer"]
     borders = [stream.regions[0].start, *(region.stop for region in stream.regions)]
     assert borders == sorted(borders)
     assert (borders[0], borders[-1]) == (0, len(stream))

@@ -154,7 +154,7 @@ def test_shares_of_a_paraphrase_alone_are_those_of_its_own_prompt(make_brief_mod
                     torch.finfo(torch.float32).min,
                 )
                 weights = attention_weights(model, stream, bias)
-                parts = ("context", "P1", "cue", "answer")
+                parts = ("context", "P1", "answer_prefix", "answer")
                 expected = by_part(weights, alone, stream, parts, len(answer.steps))
                 columns = [0, found.parts.index(f"P{branch.paraphrase}"), -2, -1]
                 assert np.allclose(branch.attention[:, :, columns], expected, atol=2e-5)
@@ -196,8 +196,8 @@ def sizes(prompt, stream):
         if not shared:
             yield f"C{number}", len(prompt.context)
         yield f"P{number}", len(segment)
-    yield "cue", len(prompt.cue)
-    yield "answer", sum(token.part == oracles.ANSWER for token in stream) - len(prompt.cue)
+    yield "answer_prefix", len(prompt.answer_prefix)
+    yield "answer", sum(token.part == oracles.ANSWER for token in stream) - len(prompt.answer_prefix)
 
 
 def test_probabilities_are_the_softmax_of_the_fused_scores(make_brief_model, prompts, traces):
@@ -241,9 +241,9 @@ def test_segments_have_their_tokens_and_positions(traces, prompts):
         assert [token.id for token in segment.tokens] == list(ids)
         assert [token.position for token in segment.tokens] == list(range(C, C + len(ids)))
     for answer, ids in zip(found.answers, prompt.segments, strict=True):
-        cue, said = answer.branches[0].segments
+        answer_prefix, said = answer.branches[0].segments
         start = C + len(ids)
-        assert [token.position for token in cue.tokens] == [start, start + 1]
+        assert [token.position for token in answer_prefix.tokens] == [start, start + 1]
         assert [token.id for token in said.tokens] == list(answer.generation.token_ids)
         assert said.tokens[0].position == start + 2
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from flexray.config.data import DataConfig
 from flexray.data.records import Fault
-from flexray.storage import scrub
+from flexray.storage import redact
 
 MASK = "[MASK]"
 
@@ -52,7 +52,7 @@ class Templates:
         templates = self._usable.get(relation, ())
         faults = self._faults.get(relation, ())
         if not templates and not faults:
-            files = scrub(", ".join(config.template_files))
+            files = redact(", ".join(config.template_files))
             style = f" of style {config.pararel_style}" if config.kind == "pararel" else ""
             problem = f"there is no template{style} for it in {files}"
             return (), [Fault(field, relation, problem, "Add one, or correct data.template_files.")]

@@ -6,18 +6,18 @@ The latter has no ids (the url is that of a topic): the id is the beginning of t
 from __future__ import annotations
 
 from flexray.config.data import DataConfig, Fields
+from flexray.data.adapters.adapter import Checked, DatasetAdapter
 from flexray.data.identity import short_digest
-from flexray.data.kinds.kind import Checked, Kind
 from flexray.data.records import Record
-from flexray.data.wanted import Wanted
+from flexray.data.required_fields import RequiredFields
 
 _OF_QUESTION = "id (made from the question)"
 _WITH_ID = Fields(id="qId", question="qText", paraphrases=None, num_manual="num_manual")
 _WITHOUT = Fields(id=_OF_QUESTION, paraphrases=None, num_manual="num_manual")
 
 
-class WebQuestions(Kind):
-    wanted = Wanted((("qId", "qText", "answers"), ("question", "answers")), kind="webqa")
+class WebQuestions(DatasetAdapter):
+    required = RequiredFields((("qId", "qText", "answers"), ("question", "answers")), kind="webqa")
 
     def __init__(self, config: DataConfig) -> None:
         del config

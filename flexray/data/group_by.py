@@ -9,23 +9,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flexray.data.auxiliary_files import in_side_file
 from flexray.data.identity import id_problem
 from flexray.data.records import MISSING, Record, lookup
-from flexray.data.side_files import in_side_file
 
 PARTS = "(parts)"
 """The field of a gathered record that lists the parts of all its records, as tuples."""
 
 
 @dataclass(frozen=True, slots=True)
-class Gathering:
+class Grouping:
     """What holds the records of a row together."""
 
     by: str  # the field that is the same in all of them
     part: tuple[str, ...]  # the fields in which they differ; for the rest, the first speaks for all
 
 
-def gather(records: Iterable[tuple[str, Record]], gathering: Gathering) -> dict[str, list[Record]]:
+def group_by(records: Iterable[tuple[str, Record]], grouping: Grouping) -> dict[str, list[Record]]:
     """File -> its rows in order, from file and record of all files.
 
     A record without a usable key is a row by itself.
@@ -39,10 +39,10 @@ def gather(records: Iterable[tuple[str, Record]], gathering: Gathering) -> dict[
         if record.value is None:
             mine.append(record)
             continue
-        values = tuple(lookup(record.value, path) for path in gathering.part)
+        values = tuple(lookup(record.value, path) for path in grouping.part)
         if all(isinstance(v, str | bool) for v in values):
             values = shared.setdefault(values, values)
-        key = lookup(record.value, gathering.by)
+        key = lookup(record.value, grouping.by)
         if key is not MISSING and not id_problem(key):
             known = parts.setdefault(str(key), [])
             known.append(values)

@@ -19,12 +19,12 @@ from itertools import product
 from typing import Any
 
 from flexray.config.data import DataConfig, Fields
-from flexray.data.gather import PARTS, Gathering
-from flexray.data.kinds.kind import Checked, Kind, distinct, found
-from flexray.data.kinds.templates import Template, Templates, ask, in_order, masked, slots_problem
+from flexray.data.adapters.adapter import Checked, DatasetAdapter, distinct, found
+from flexray.data.adapters.templates import Template, Templates, ask, in_order, masked, slots_problem
+from flexray.data.auxiliary_files import Versions, faulty, find_versions, in_side_file, read_whole
+from flexray.data.group_by import PARTS, Grouping
 from flexray.data.records import MISSING, Fault, Record
-from flexray.data.side_files import Versions, faulty, find_versions, in_side_file, read_whole
-from flexray.data.wanted import Wanted
+from flexray.data.required_fields import RequiredFields
 
 _OBJECTS = ("obj_ent", "obj_ents", "obj_exps", "obj_aliases")
 _SUBJECTS = ("sub_ent", "sub_exps")
@@ -32,7 +32,7 @@ _PART = ("template", "is_manual")
 _FORMS = tuple(("uuid", "rel_uri", s, o) for s, o in product(_SUBJECTS, _OBJECTS))
 _ANSWERS = ", ".join(_OBJECTS)
 _FIELDS = Fields(id="uuid", answers=_ANSWERS, relation="rel_uri", num_manual="num_manual")
-_TEMPLATES = Wanted(
+_TEMPLATES = RequiredFields(
     (("rel_uri", "template", "type"), ("rel_uri", "template", "is_manual")),
     named="data.template_files",
     kind="myriadlama",
@@ -40,10 +40,10 @@ _TEMPLATES = Wanted(
 _TYPES = {"manual": True, "auto": False, "automatic": False}
 
 
-class MyriadLAMA(Kind):
+class MyriadLAMA(DatasetAdapter):
     """Facts, the templates being in another file."""
 
-    wanted = Wanted(_FORMS, also=(*_SUBJECTS, *_OBJECTS), kind="myriadlama")
+    required = RequiredFields(_FORMS, also=(*_SUBJECTS, *_OBJECTS), kind="myriadlama")
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config
@@ -59,13 +59,13 @@ class MyriadLAMA(Kind):
         return _row(checked, templates, self._config)
 
 
-class MyriadLAMARows(Kind):
+class MyriadLAMARows(DatasetAdapter):
     """Facts, each gathered from rows with a template each."""
 
-    wanted = Wanted(
+    required = RequiredFields(
         tuple((*form, *_PART) for form in _FORMS), also=(*_SUBJECTS, *_OBJECTS), kind="myriadlama"
     )
-    gathering = Gathering("uuid", _PART)
+    grouping = Grouping("uuid", _PART)
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config

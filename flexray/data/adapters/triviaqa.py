@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 from flexray.config.data import DataConfig, Fields
-from flexray.data.kinds.kind import Checked, Kind, distinct, found
+from flexray.data.adapters.adapter import Checked, DatasetAdapter, distinct, found
 from flexray.data.records import MISSING, Record
-from flexray.data.wanted import Wanted
+from flexray.data.required_fields import RequiredFields
 
 _HIDDEN = "<unk>"
 
 
-class TriviaQA(Kind):
-    wanted = Wanted(
+class TriviaQA(DatasetAdapter):
+    required = RequiredFields(
         (("question_id", "question", "answer"), ("QuestionId", "Question")),
         also=("Answer",),
         kind="triviaqa",

@@ -31,7 +31,7 @@ _NAMED = re.compile(
 _AWS_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b")
 
 
-def scrub(value: Any) -> Any:
+def redact(value: Any) -> Any:
     """A copy of a JSON-like value in which no URL carries user info, query values or a fragment, and no text
     the value of a key such as `password`.
 
@@ -39,23 +39,23 @@ def scrub(value: Any) -> Any:
     {'files': ['s3://***@bucket/a.jsonl', 'https://host/b?sig=***&v=***']}
     """
     if isinstance(value, str):
-        return _scrub_text(value)
+        return _redact_text(value)
     if isinstance(value, Mapping):
-        return {key: scrub(item) for key, item in value.items()}
+        return {key: redact(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [scrub(item) for item in value]
+        return [redact(item) for item in value]
     return value
 
 
-def _scrub_text(text: str) -> str:
+def _redact_text(text: str) -> str:
     if "://" in text:
         urls = _WHOLE if _WHOLE.fullmatch(text) else _URL
-        text = urls.sub(lambda url: _scrub_url(url.group()), text)
+        text = urls.sub(lambda url: _redact_url(url.group()), text)
     text = _ENCODED.sub(rf"\1{HIDDEN}%40", text)
     return _AWS_KEY_ID.sub(HIDDEN, _NAMED.sub(rf"\1{HIDDEN}", text))
 
 
-def _scrub_url(url: str) -> str:
+def _redact_url(url: str) -> str:
     scheme, _, rest = url.partition("://")
     before, at, behind = rest.rpartition("@")
     if ":" in before:  # user:password@, and the password may hold anything (the secret keys of AWS have /)

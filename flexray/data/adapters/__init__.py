@@ -18,14 +18,14 @@ and `myriadlama.py`.
 from collections.abc import Callable
 
 from flexray.config.data import DataConfig, DatasetKind
-from flexray.data.kinds.kind import Kind
-from flexray.data.kinds.myriadlama import open_myriadlama
-from flexray.data.kinds.pararel import ParaRel
-from flexray.data.kinds.records import Records
-from flexray.data.kinds.triviaqa import TriviaQA
-from flexray.data.kinds.webqa import WebQuestions
+from flexray.data.adapters.adapter import DatasetAdapter
+from flexray.data.adapters.myriadlama import open_myriadlama
+from flexray.data.adapters.pararel import ParaRel
+from flexray.data.adapters.records import Records
+from flexray.data.adapters.triviaqa import TriviaQA
+from flexray.data.adapters.webqa import WebQuestions
 
-KINDS: dict[DatasetKind, Callable[[DataConfig], Kind]] = {
+ADAPTERS: dict[DatasetKind, Callable[[DataConfig], DatasetAdapter]] = {
     "records": Records,
     "webqa": WebQuestions,
     "triviaqa": TriviaQA,
@@ -34,9 +34,9 @@ KINDS: dict[DatasetKind, Callable[[DataConfig], Kind]] = {
 }
 
 
-def open_kind(config: DataConfig) -> Kind:
+def open_adapter(config: DataConfig) -> DatasetAdapter:
     """The kind that the configuration names. Raises DataError for a side file that cannot be used."""
-    return KINDS[config.kind](config)
+    return ADAPTERS[config.kind](config)
 
 
 __all__ = ["KINDS", "open_kind"]

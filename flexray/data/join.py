@@ -14,14 +14,14 @@ from itertools import compress
 from typing import Any
 
 from flexray.config.data import DataConfig
+from flexray.data.auxiliary_files import Versions, faulty, find_versions, read_whole
 from flexray.data.identity import id_problem
 from flexray.data.records import MISSING, Fault, Record, lookup
-from flexray.data.side_files import Versions, faulty, find_versions, read_whole
-from flexray.data.wanted import Wanted
-from flexray.storage import scrub
+from flexray.data.required_fields import RequiredFields
+from flexray.storage import redact
 
 _KEY = "data.paraphrase_files"
-_WANTED = Wanted((("id", "paraphrases"),), also=("confidences",), named=_KEY)
+_WANTED = RequiredFields((("id", "paraphrases"),), also=("confidences",), named=_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class _Entry:
         return list(compress(texts, new)), numbers, theirs
 
 
-class Joined:
+class Join:
     """The paraphrases of all ids, and how often a row asked for them."""
 
     def __init__(self, config: DataConfig) -> None:
@@ -91,7 +91,7 @@ class Joined:
         return self._config.include_question or record.fields.paraphrases is not None
 
     def _lacking(self, record: Record, source_id: str) -> Record:
-        files = scrub(", ".join(self._config.paraphrase_files))
+        files = redact(", ".join(self._config.paraphrase_files))
         fault = Fault(
             f"paraphrases of {files}",
             source_id,
@@ -106,7 +106,7 @@ class Joined:
             return ""
         theirs = ", ".join(map(repr, list(self._entries)[:3])) or "(none)"
         return (
-            f"{scrub(', '.join(self._config.paraphrase_files))}: has none of the rows' ids. The rows have "
+            f"{redact(', '.join(self._config.paraphrase_files))}: has none of the rows' ids. The rows have "
             f"{', '.join(map(repr, self.misses))}; the file has {theirs}. Correct {_KEY}."
         )
 
@@ -122,7 +122,7 @@ def _load(versions: Versions) -> dict[str, _Entry]:
         if key is MISSING or (problem := id_problem(key)):
             problem = "a missing field" if key is MISSING else problem
             raise faulty(file, record, Fault("id", key, problem, "Give it the id of a row."))
-        place = f"{scrub(file)}, row {record.row}"
+        place = f"{redact(file)}, row {record.row}"
         if first := entries.get(str(key)):
             entries[str(key)] = replace(first, again=first.again or place)
             continue

@@ -1,6 +1,6 @@
 import pytest
 
-from flexray.storage import describe, scrub
+from flexray.storage import describe, redact
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ from flexray.storage import describe, scrub
     ],
 )
 def test_credentials_are_taken_out_of_urls(url, shown):
-    assert scrub(url) == shown
-    assert scrub(shown) == shown
+    assert redact(url) == shown
+    assert redact(shown) == shown
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_credentials_are_taken_out_of_urls(url, shown):
     ],
 )
 def test_strings_without_credentials_stay_as_they_are(text):
-    assert scrub(text) == text
+    assert redact(text) == text
 
 
 def test_nested_values_are_scrubbed_and_others_kept():
@@ -60,7 +60,7 @@ def test_nested_values_are_scrubbed_and_others_kept():
         "b": {"c": ["s3://***@b"]},
         "d": True,
     }
-    assert scrub(tree) == clean
+    assert redact(tree) == clean
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_nested_values_are_scrubbed_and_others_kept():
     ],
 )
 def test_credentials_are_taken_out_of_texts(text, shown):
-    assert scrub(text) == shown
-    assert scrub(shown) == shown
+    assert redact(text) == shown
+    assert redact(shown) == shown
 
 
 def test_parts_of_a_password_that_a_package_repeats_are_hidden():

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from flexray.config.data import Fields
 from flexray.data.records import field_paths
 from flexray.errors import DataError
-from flexray.storage import scrub
+from flexray.storage import redact
 
 SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequiredFields:
     """Dotted paths: a file has all those of one form, and perhaps some of `also`."""
 
     forms: tuple[tuple[str, ...], ...]
@@ -37,7 +37,7 @@ class Wanted:
         """
         lacking = [[path for path in form if path not in has] for form in self.forms]
         if all(lacking):
-            raise self._error(scrub(file), min(lacking, key=len)[0], list(known))
+            raise self._error(redact(file), min(lacking, key=len)[0], list(known))
 
     def _error(self, file: str, path: str, known: list[str]) -> DataError:
         shown = ", ".join(repr(name) for name in known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
@@ -53,8 +53,8 @@ class Wanted:
         )
 
 
-def of_fields(fields: Fields) -> Wanted:
+def of_fields(fields: Fields) -> RequiredFields:
     """All the configured fields."""
     paths = field_paths(fields)
     roles = tuple((path, role) for role, path in reversed(paths.items()))
-    return Wanted((tuple(paths.values()),), roles=roles)
+    return RequiredFields((tuple(paths.values()),), roles=roles)

@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from flexray.config.data import Fields
-from flexray.data.gather import Gathering
+from flexray.data.group_by import Grouping
 from flexray.data.identity import text_problem
 from flexray.data.records import MISSING, Fault, Record, json_type, lookup
-from flexray.data.wanted import Wanted
+from flexray.data.required_fields import RequiredFields
 
 
-class Kind(ABC):
+class DatasetAdapter(ABC):
     """How the records of a data set become its rows, one by one."""
 
-    wanted: Wanted
+    required: RequiredFields
     """The fields that its files must have; of Parquet and Arrow no others are read."""
-    gathering: Gathering | None = None
+    grouping: Grouping | None = None
     """If a row is spread over several records: `adapt` then gets it gathered."""
 
     @abstractmethod

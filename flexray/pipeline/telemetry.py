@@ -11,12 +11,12 @@ from typing import Any
 import ray
 
 from flexray.console.log import Log, RunLabel, start_logging
-from flexray.pipeline.deaths import Attempt
+from flexray.pipeline.crash_tracker import Attempt
 from flexray.pipeline.metrics import Metrics, RowCounts
 from flexray.pipeline.shards import AnsweredShard, PreparedShard
 
 
-class ActorWatch:
+class ActorTelemetry:
     """Looks on while an actor answers."""
 
     def __init__(self, label: RunLabel, methods: Sequence[str]):
@@ -43,8 +43,8 @@ class ActorWatch:
     ) -> Iterator[list[AnsweredShard]]:
         """While a batch of shards is answered; what comes of it is put into the list."""
         for shard, attempt in zip(shards, attempts, strict=True):
-            if attempt.deaths:
-                died = {"deaths": attempt.deaths, "rows_given_up": len(attempt.blamed)}
+            if attempt.crashes:
+                died = {"deaths": attempt.crashes, "rows_given_up": len(attempt.blamed)}
                 self._log.warning("shard.repeated", shard_id=shard.spec.shard_id, **died)
         answered: list[AnsweredShard] = []
         start = time.perf_counter()
@@ -74,7 +74,7 @@ class ActorWatch:
 
 
 @dataclass(frozen=True, slots=True)
-class WatchedCommit:
+class TelemetryCommit:
     """A commit that the metrics are told of; travels to Ray's workers."""
 
     commit: Callable[[AnsweredShard], dict[str, Any]]

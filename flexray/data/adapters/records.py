@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from flexray.config.data import DataConfig
-from flexray.data.kinds.kind import Kind
+from flexray.data.adapters.adapter import DatasetAdapter
 from flexray.data.records import Record, lookup
-from flexray.data.wanted import of_fields
+from flexray.data.required_fields import of_fields
 
 
-class Records(Kind):
+class Records(DatasetAdapter):
     def __init__(self, config: DataConfig) -> None:
-        self.wanted = of_fields(config.fields)
+        self.required = of_fields(config.fields)
         self._fields = config.fields
 
     def adapt(self, record: Record, file: str) -> Record:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from flexray.storage.scrub import HIDDEN, scrub
+from flexray.storage.redact import HIDDEN, redact
 
 Kind = Literal[
     "missing",
@@ -141,9 +141,9 @@ def translate(error: BaseException, url: str, tried: str = "") -> OSError:
     if isinstance(error, OSError) and error.filename is not None and reason.kind not in _ADVISED:
         return error
     if reason.kind == "missing":
-        return FileNotFoundError(f"{scrub(url)}: there is no such file")
+        return FileNotFoundError(f"{redact(url)}: there is no such file")
     text = f"{reason.text} ({tried})" if tried else reason.text
-    message = f"{scrub(url)}: {text}. {reason.advice}".rstrip()
+    message = f"{redact(url)}: {text}. {reason.advice}".rstrip()
     return StorageError(message, reason=text, advice=reason.advice)
 
 
@@ -156,13 +156,13 @@ def describe(error: BaseException, url: str = "") -> str:
 
 def hide(text: str, url: str) -> str:
     """A text about a URL without its credentials, which some packages repeat outside of any URL."""
-    for link in url.split("::") if scrub(url) != url else ():
+    for link in url.split("::") if redact(url) != url else ():
         user = link.partition("://")[2].rpartition("@")[0]
         if ":" in user:
             # Whole; the password; and what a package takes for a host or a bucket if there are slashes.
             for part in (user, user.partition(":")[2], *user.split("/")):
                 text = text.replace(part, HIDDEN) if len(part) > 3 else text  # else it may be in any word
-    return str(scrub(text))
+    return str(redact(text))
 
 
 def _kind(error: BaseException) -> Kind:

@@ -8,14 +8,14 @@ import pytest
 
 from flexray.config.data import DatasetKind
 from flexray.data import scan
-from flexray.data.kinds import KINDS
+from flexray.data.adapters import ADAPTERS
 from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, write
 from tests.unit.data.published import FORMATS, HUB_WEBQA, TRIVIAQA, WEBQA
 
 
 def test_every_kind_of_the_configuration_is_registered() -> None:
-    assert set(KINDS) == set(get_args(DatasetKind))
+    assert set(ADAPTERS) == set(get_args(DatasetKind))
 
 
 @pytest.mark.parametrize("extension", FORMATS)

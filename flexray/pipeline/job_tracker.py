@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flexray.pipeline.deaths import DeathLedger
+from flexray.pipeline.crash_tracker import CrashTracker
 
 STALE_SECONDS = 60.0
 """Who has told nothing for so long is gone."""
@@ -23,7 +23,7 @@ class Engine:
 
 
 @dataclass(slots=True)
-class Ledger(DeathLedger):
+class JobTracker(CrashTracker):
     """The notes of a run: of its deaths, and of what each engine has told last."""
 
     engines: dict[str, tuple[float, Engine]] = field(default_factory=dict)

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from flexray.data.records import MISSING, Record, lookup
-from flexray.data.wanted import SHOWN, Wanted
+from flexray.data.required_fields import SHOWN, RequiredFields
 from flexray.errors import DataError
-from flexray.storage import scrub
+from flexray.storage import redact
 
 
-class Census:
+class FieldCheck:
     """Counts a file's objects and looks for each wanted field until one record has it."""
 
-    def __init__(self, path: str, wanted: Wanted) -> None:
+    def __init__(self, path: str, required: RequiredFields) -> None:
         self._path = path
-        self._wanted = wanted
-        self._unseen = list(dict.fromkeys(p for form in wanted.forms for p in form))
+        self._wanted = required
+        self._unseen = list(dict.fromkeys(p for form in required.forms for p in form))
         self._known: dict[str, None] = {}  # a set that keeps the order of the file
         self._rows = 0
         self._objects = 0
@@ -39,7 +39,7 @@ class Census:
         """Raises DataError if there are rows, but no object among them, or none with a wanted field."""
         if self._rows and not self._objects:
             raise DataError(
-                f"{scrub(self._path)}: none of the {self._rows} row(s) read is a JSON object; row 1: "
+                f"{redact(self._path)}: none of the {self._rows} row(s) read is a JSON object; row 1: "
                 f"{self._first_problem}. Check {self._wanted.named} and data.format."
             )
         if self._rows:

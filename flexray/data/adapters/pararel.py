@@ -11,19 +11,19 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 
 from flexray.config.data import DataConfig, Fields
+from flexray.data.adapters.adapter import Checked, DatasetAdapter
+from flexray.data.adapters.templates import Template, Templates, ask, completion, masked, slots_problem
+from flexray.data.auxiliary_files import Versions, find_versions, in_side_file, read_whole
 from flexray.data.identity import short_digest
-from flexray.data.kinds.kind import Checked, Kind
-from flexray.data.kinds.templates import Template, Templates, ask, completion, masked, slots_problem
 from flexray.data.records import MISSING, Fault, Record, canonical
-from flexray.data.side_files import Versions, find_versions, in_side_file, read_whole
-from flexray.data.wanted import Wanted
+from flexray.data.required_fields import RequiredFields
 
 _FIELDS = Fields(id="uuid", answers="obj_label", relation="relation", num_manual="num_manual")
-_PATTERNS = Wanted((("pattern",),), named="data.template_files", kind="pararel")
+_PATTERNS = RequiredFields((("pattern",),), named="data.template_files", kind="pararel")
 
 
-class ParaRel(Kind):
-    wanted = Wanted((("sub_label", "obj_label"),), also=("uuid",), kind="pararel")
+class ParaRel(DatasetAdapter):
+    required = RequiredFields((("sub_label", "obj_label"),), also=("uuid",), kind="pararel")
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config

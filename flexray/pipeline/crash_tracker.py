@@ -24,11 +24,11 @@ class Attempt:
 
     pieces: list[Piece]  # in order, each to be noted before it is answered
     blamed: frozenset[int]  # rows not to be tried again
-    deaths: int  # of this shard so far
+    crashes: int  # of this shard so far
 
 
 @dataclass(slots=True)
-class DeathLedger:
+class CrashTracker:
     """Notes of one run. It lives in one process; those that answer come and go."""
 
     open: dict[str, Piece] = field(default_factory=dict)
