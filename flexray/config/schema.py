@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from flexray.config.data import DataConfig, FewShotData, Section
 from flexray.config.old_keys import renew_keys
+from flexray.config.plugins import load_plugins
 from flexray.config.recipe import read_recipe
 from flexray.config.validation import tell
 from flexray.errors import ConfigError
@@ -217,6 +218,14 @@ class RunConfig(Section):
     engine: EngineConfig = EngineConfig()
     limits: LimitsConfig = LimitsConfig()
     ray: RayConfig = RayConfig()
+    plugins: tuple[str, ...] = ()
+    """Modules, or Python files, that register methods, data set adapters or metrics when imported."""
+
+    @field_validator("plugins")
+    @classmethod
+    def _load(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        load_plugins(value)
+        return value
 
     @field_validator("output")
     @classmethod

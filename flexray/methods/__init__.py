@@ -1,7 +1,8 @@
 """The ways to answer a question from its paraphrases, all by the same engine.
 
-A method is a function here, from its configuration to a `Method`, and a line in METHODS. Its file is that of
-its like: one that looks at all paraphrases at once, single ones, fused logits, drawn answers.
+A method is a function from its configuration to a `Method`, registered under its kind. The built-in ones
+stand in the file of their like: those that attend to all paraphrases at once, single ones, fused logits,
+drawn answers.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from flexray.config import MethodConfig
+from flexray.config.plugins import load_entry_points
 from flexray.errors import ConfigError
 from flexray.methods.fused_attention import attention
 from flexray.methods.logits import average, maximum, weighted_average
@@ -16,20 +18,44 @@ from flexray.methods.method import GREEDY, Answers, Fusion, Method, SamplingPara
 from flexray.methods.sampled import confidence, sampled
 from flexray.methods.single import most_confident, origin, per_prompt
 
-METHODS: dict[str, Callable[[MethodConfig], Method]] = {
-    "attention": attention,
-    "origin": origin,
-    "per_prompt": per_prompt,
-    "avg": average,
-    "max": maximum,
-    "weighted_avg": weighted_average,
-    "weighted_max": most_confident,
-    "sampled": sampled,
-    "confidence": confidence,
-}
+MakeMethod = Callable[[MethodConfig], Method]
+
+METHODS: dict[str, MakeMethod] = {}
+"""By kind, as recipes name them."""
+_SETTINGS: dict[str, tuple[str, ...]] = {}  # the keys of MethodConfig that a kind has besides `kind`
+
+
+def register_method(kind: str, make: MakeMethod, settings: Sequence[str] = ()) -> None:
+    """Make a method known under a kind, for recipes and for `LLM.answer`.
+
+    Args:
+        kind: how recipes name it; no slash.
+        make: from a method's configuration to the method. Its `name` must be the configuration's.
+        settings: the keys of MethodConfig that it reads; others are refused.
+
+    Raises:
+        ConfigError: another method has this kind, or a setting is no key of MethodConfig.
+    """
+    if METHODS.get(kind, make) is not make:
+        raise ConfigError(f"method {kind!r} is registered already. Give yours another kind.")
+    if "/" in kind or not kind:
+        raise ConfigError(f"method {kind!r}: a kind is a name without a slash.")
+    if unknown := set(settings) - set(MethodConfig.model_fields):
+        raise ConfigError(f"method {kind!r}: MethodConfig has no {', '.join(sorted(unknown))}.")
+    METHODS[kind], _SETTINGS[kind] = make, tuple(settings)
+
 
 _ATTENTION = ("layout", "positions", "cross_attention", "paraphrase_scale")
 _SAMPLING = ("samples", "temperature", "top_p", "seed")
+register_method("attention", attention, _ATTENTION)
+register_method("origin", origin)
+register_method("per_prompt", per_prompt)
+register_method("avg", average)
+register_method("max", maximum)
+register_method("weighted_avg", weighted_average)
+register_method("weighted_max", most_confident)
+register_method("sampled", sampled, _SAMPLING)
+register_method("confidence", confidence, _SAMPLING)
 
 
 def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
@@ -40,17 +66,17 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
     """
     methods: dict[str, Method] = {}
     for config in configs:
-        if config.kind not in METHODS:
-            raise ConfigError(f"methods: unknown kind {config.kind!r}; known: {', '.join(METHODS)}")
-        samples = config.kind in ("sampled", "confidence")
-        for settings, has_them, who in (
-            (_ATTENTION, config.kind == "attention", "attention has"),
-            (_SAMPLING, samples, "sampled and confidence have"),
-        ):
-            extra = [name for name in settings if name in config.model_fields_set]
-            if extra and not has_them:
-                raise ConfigError(f"methods: {config.kind} has no {', '.join(extra)}; only {who}")
-        method = METHODS[config.kind](config)
+        make = _find(config.kind)
+        extra = [
+            name
+            for name in (*_ATTENTION, *_SAMPLING)
+            if name in config.model_fields_set - {*_SETTINGS[config.kind]}
+        ]
+        if extra:
+            have = [kind for kind, settings in _SETTINGS.items() if extra[0] in settings]
+            who = f"only {' and '.join(have)} {'has' if len(have) == 1 else 'have'}"
+            raise ConfigError(f"methods: {config.kind} has no {', '.join(extra)}; {who}")
+        method = make(config)
         if method.name in methods:
             raise ConfigError(f"methods: {method.name} stands there twice. Remove one.")
         methods[method.name] = method
@@ -60,7 +86,15 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
 def answers_of(name: str) -> Answers:
     """What the sequences of a method are, by the `method` of its rows."""
     kind = name.partition("/")[0]
-    return METHODS[kind](MethodConfig(kind=kind)).answers
+    return _find(kind)(MethodConfig(kind=kind)).answers
+
+
+def _find(kind: str) -> MakeMethod:
+    if kind not in METHODS:
+        load_entry_points("methods", register_method)
+    if kind not in METHODS:
+        raise ConfigError(f"methods: unknown kind {kind!r}; known: {', '.join(METHODS)}")
+    return METHODS[kind]
 
 
 __all__ = [
@@ -72,4 +106,5 @@ __all__ = [
     "SamplingParams",
     "answers_of",
     "make_methods",
+    "register_method",
 ]
