@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from flexray.config import RayConfig
-from flexray.pipeline import connect
+from flexray.pipeline.ray_connection import connect
 
 
 def try_ray(config: RayConfig) -> dict[str, Any]:

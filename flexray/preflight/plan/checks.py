@@ -10,8 +10,8 @@ from flexray.config import LimitsConfig, RunConfig
 from flexray.data import Scan
 from flexray.methods import Method
 from flexray.pipeline.actors import settle_actors
-from flexray.pipeline.cluster import is_for_a_cluster
 from flexray.pipeline.nodes import this_machine
+from flexray.pipeline.ray_connection import is_for_a_cluster
 from flexray.preflight.plan.devices import GIB, Device
 from flexray.preflight.plan.machine import decimal, free_bytes
 from flexray.preflight.plan.memory import MemoryPlan

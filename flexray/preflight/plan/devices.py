@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flexray.config import RunConfig
 from flexray.errors import ConfigError
-from flexray.pipeline.cluster import is_for_a_cluster
+from flexray.pipeline.ray_connection import is_for_a_cluster
 from flexray.preflight.plan.machine import ram_bytes
 
 GIB = 2**30
