@@ -33,9 +33,10 @@ from flexray.config import RunConfig, parse_config
 from flexray.data import read_shard, scan
 from flexray.engine.engine import Engine
 from flexray.models.checkpoint import load_model
-from flexray.pipeline import answer_shards, connect
 from flexray.pipeline.actors import CALL_BATCHES
 from flexray.pipeline.prepare import prompt_builder
+from flexray.pipeline.ray_connection import connect
+from flexray.pipeline.ray_data import answer_shards
 from flexray.runs.job import plan_job
 from flexray.runs.run import Commit
 from flexray.sink import OutputFolder, committed_shards, verify

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
-from typing import Annotated, Any
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 
+import flexray
 from flexray.console.log import log_mode, start_logging
 from flexray.console.signals import stoppable
 from flexray.console.terminal import printable
 from flexray.errors import UserError
 from flexray.storage import redact
+
+PACKAGE = Path(flexray.__file__).parent
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -25,18 +31,33 @@ SetOption = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"flexray {flexray.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Answer data sets of questions on a Ray cluster, fused over paraphrases inside attention."""
+
+
 def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
     """A fault of the user's, or of files or storage, is one clear message and exit code 2, no traceback. A
-    signal that ends the command is one line, too."""
+    signal that ends the command is one line, too, and so is a warning of flexray's about what will change."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            with stoppable():
+            with stoppable(), _plain_warnings():
                 if mode := log_mode():
                     start_logging(mode)
                 command(*args, **kwargs)
-        except BrokenPipeError:  # who read what it prints has enough: typer ends it without a word
+        except BrokenPipeError:  # whoever reads the output has closed it: typer ends without a message
             raise
         except (UserError, OSError) as e:
             typer.echo(f"error: {printable(redact(str(e) or type(e).__name__))}", err=True)
@@ -45,6 +66,31 @@ def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """FutureWarnings of flexray are shown as one line, without the line of code that raised them."""
+    show = warnings.showwarning
+
+    def show_plainly(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, FutureWarning) and Path(filename).is_relative_to(PACKAGE):
+            typer.echo(f"warning: {printable(redact(str(message)))}", err=True)
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show_plainly
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+
+
 def log(line: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     print(printable(redact(line)), flush=True)

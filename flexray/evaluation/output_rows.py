@@ -15,7 +15,7 @@ from flexray.methods import Answers, answers_of
 from flexray.sink.schema import ROW_SCHEMA
 
 if TYPE_CHECKING:  # the pipeline brings Ray and torch, which evaluating output does not need
-    from flexray.pipeline import AnsweredShard
+    from flexray.pipeline.shards import AnsweredShard
 
 
 def to_table(shard: AnsweredShard, methods: tuple[str, ...]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""How many actors answer, what each is given, and how many shards it answers at once."""
+"""How many actors answer, the CPUs and GPUs of each, and how many shards it answers at once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from flexray.pipeline.nodes import Node, describe, describe_nodes
 CALL_BATCHES = 8
 CALLS_AN_ACTOR = 4
 CALLS_AT_ONCE = 2
-"""One that the engine answers, and one beside it: the last one packed, or the next one unpacked."""
+"""One that the engine answers, and one that is packed or unpacked beside it."""
 SHORT_SECONDS, LONG_SECONDS = 20.0, 60.0
-"""Of a call of the engine."""
+"""Of a call of the engine: shorter calls are made longer, longer ones shorter."""
 PREPARE_CPUS, COMMIT_CPUS = 0.75, 0.25
 """Of a CPU: on two, one of these, one commit, one actor."""
 LEAST_CPUS = 0.5
@@ -28,17 +28,17 @@ LEAST_CPUS = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settled:
-    """What Ray is asked for."""
+    """The resources that Ray is asked for."""
 
     config: RunConfig
-    """With what `ray` leaves open: the GPUs of an actor, the most actors, and so many CPUs for each that some
-    are left. There are no more actors than shards."""
+    """With the settings filled in that `ray` leaves open: GPUs of an actor, number of actors (no more than
+    shards), and CPUs of an actor such that some are left for reading and committing."""
     first: int
     """Actors that are started at once."""
     task_cpus: float
     """For preparing and committing a shard: 1, or what the actors leave."""
     note: str = ""
-    """What the user should know; "": nothing."""
+    """A line for the user; "": none."""
 
 
 def settle_actors(config: RunConfig, nodes: Sequence[Node], shards: int, *, grows: bool = False) -> Settled:
@@ -85,7 +85,7 @@ def settle_actors(config: RunConfig, nodes: Sequence[Node], shards: int, *, grow
 
 
 def _left(nodes: Sequence[Node], cpus: float, gpus: float, actors: int) -> float:
-    """CPUs that are left on one node, wherever so many actors are."""
+    """CPUs that are certainly left on one node, whichever nodes the actors are on."""
     rooms = [node.room(cpus, gpus) for node in nodes]
     left = [n.cpus - cpus * min(room, actors) for n, room in zip(nodes, rooms, strict=True)]
     return max([*left, cpus if actors < sum(rooms) else 0.0], default=0.0)
@@ -121,7 +121,7 @@ def _note(config: RunConfig, nodes: Sequence[Node], room: int, cpus: float, gpus
 
 
 def actor_arguments(settled: Settled) -> dict[str, Any]:
-    """How `map_batches` is told of the actors. The GPUs that are there have theirs from the start."""
+    """Arguments of `map_batches`. Each GPU that is there has its actor from the start."""
     wanted = settled.config.ray
     at_once, of_stage = calls_at_once(CALLS_AT_ONCE)
     pool = ray.data.ActorPoolStrategy(
@@ -137,8 +137,8 @@ def actor_arguments(settled: Settled) -> dict[str, Any]:
 
 
 def let_pools_grow(settings: ray.data.DataContext) -> None:
-    """An actor more as soon as all have as many calls as they may have, which Ray's own limit of 1.75 of what
-    they do at once would never see. And none less before the end: what an actor has compiled is dear."""
+    """Start another actor as soon as all have as many calls as they may have; Ray's own limit, 1.75 of what
+    they do at once, would never be reached. Stop none before the end: its compiled kernels would be lost."""
     settings.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     settings.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
 
@@ -156,17 +156,17 @@ def _rows_at_once(config: RunConfig) -> int:
 
 
 class Pace:
-    """How many of those shards the engine answers together. What it answers is committed after each of its
-    calls, so on a slow device they are short; on a fast one the device does not run empty between shards.
+    """How many shards the engine answers in one call. Answers are committed after each call, so calls are
+    short on a slow device; on a fast one they are long, so that the device does not run empty between them.
 
-    The first ones are enough for two full batches: the engine then has the sizes that it will need.
+    The first call is enough for two full batches: the engine then has the sizes that it will need.
     """
 
     def __init__(self, config: RunConfig) -> None:
         self.shards = max(1, 2 * _rows_at_once(config) // config.data.shard_rows)
 
     def took(self, shards: int, seconds: float) -> None:
-        """A call of so many shards did."""
+        """Adapt to a call that took so many seconds."""
         if seconds < SHORT_SECONDS and shards == self.shards:
             self.shards *= 2
         elif seconds > LONG_SECONDS:

@@ -1,4 +1,4 @@
-"""GPU stage: an actor that holds the engine and answers whole shards."""
+"""Answers whole shards with one engine. Knows nothing of Ray."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from flexray.engine.generation import Generation
 from flexray.engine.stats import EngineStats
 from flexray.engine.stopping_criteria import answer_text
 from flexray.models.checkpoint import load_model
-from flexray.pipeline.crash_tracker import Attempt, Piece
+from flexray.pipeline.crash_tracker import Attempt, RowRange
 from flexray.pipeline.prepare import no_confidences
 from flexray.pipeline.shards import AnsweredShard, PreparedShard
 from flexray.prompts.prompt import Prompt
 
-Note = Callable[[Mapping[str, Piece]], None]
+Note = Callable[[Mapping[str, RowRange]], None]
 
 
 class _Draft:
@@ -42,8 +42,8 @@ class _Draft:
 
 
 class Answerer:
-    """Holds one engine for as long as its process lives. It is made for the first row that has a prompt:
-    where all rows are faulty no model is loaded."""
+    """Holds one engine for as long as its process lives. The engine is made for the first row that has a
+    prompt: where all rows are faulty, no model is loaded."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Answerer:
 
     @property
     def tokens(self) -> int:
-        """Of answers that are finished, since there is an engine; may be asked by another thread."""
+        """Tokens of finished answers since the engine was made; safe to call from another thread."""
         return self._stats.generated_tokens
 
     @property
@@ -99,51 +99,52 @@ class Answerer:
         return self.answer_together([(shard, untried(shard))])[0]
 
     def answer_together(
-        self, shards: Sequence[tuple[PreparedShard, Attempt]], note: Note = lambda pieces: None
+        self, shards: Sequence[tuple[PreparedShard, Attempt]], note: Note = lambda ranges: None
     ) -> list[AnsweredShard]:
-        """Answer the rows of several shards, one for one: those that no process died of in one call of the
-        engine, so that the device does not run empty between them; the others piece by piece.
+        """Answer the rows of several shards, one for one: shards without a crash in one call of the engine,
+        so that the device does not run empty between them; the others a row range at a time.
 
         Args:
-            note: told of the pieces of each call, by shard id, before it; and of {} after it.
+            note: called before each call of the engine with its row ranges by shard id, and with {} after it.
         """
         drafts = [_Draft(shard, self._error) for shard, _ in shards]
         for draft, (shard, attempt) in zip(drafts, shards, strict=True):
-            for row in attempt.blamed:
+            for row in attempt.given_up:
                 if shard.prompts[row] is not None:
-                    draft.answers[row] = self._error(_deadly(attempt.crashes), attempt.crashes)
+                    draft.answers[row] = self._error(_crashed(attempt.crashes), attempt.crashes)
         work = list(zip(drafts, (attempt for _, attempt in shards), strict=True))
-        careless = [(draft, piece) for draft, a in work if not a.crashes for piece in a.pieces]
-        careful = [[(draft, piece)] for draft, a in work if a.crashes for piece in a.pieces]
-        for call in [careless, *careful]:
+        together = [(draft, rows) for draft, a in work if not a.crashes for rows in a.ranges]
+        isolated = [[(draft, rows)] for draft, a in work if a.crashes for rows in a.ranges]
+        for call in [together, *isolated]:
             if call:
-                note({draft.shard.spec.shard_id: piece for draft, piece in call})
+                note({draft.shard.spec.shard_id: rows for draft, rows in call})
                 self._answer(call)
                 note({})
         return [self._finish(draft) for draft in drafts]
 
-    def _answer(self, call: list[tuple[_Draft, Piece]]) -> None:
+    def _answer(self, call: list[tuple[_Draft, RowRange]]) -> None:
         """One call of the engine."""
         todo: list[tuple[_Draft, int, Prompt]] = []
-        for draft, piece in call:
-            found = [(draft, row, prompt) for row in range(*piece) if (prompt := draft.shard.prompts[row])]
+        for draft, rows in call:
+            found = [(draft, row, prompt) for row in range(*rows) if (prompt := draft.shard.prompts[row])]
             if faults.expected():
                 ids = " ".join(draft.shard.questions[row].row_id for _, row, _ in found)
                 faults.reach("pipeline.answer", shard_id=draft.shard.spec.shard_id, row_ids=ids)
             todo += found
         if todo:
-            _ = self._engine  # loading it is no work of these rows
+            _ = self._engine  # the time to load it is not counted as time of these rows
         start, before = time.perf_counter(), self._counters()
-        said = self._generate([prompt for _, _, prompt in todo]) if todo else []
-        for (draft, row, _), answers in zip(todo, said, strict=True):
-            draft.answers[row] = self._weighable(draft.shard.questions[row], answers)
+        generated = self._generate([prompt for _, _, prompt in todo]) if todo else []
+        for (draft, row, _), answers in zip(todo, generated, strict=True):
+            draft.answers[row] = self._without_unweighted(draft.shard.questions[row], answers)
         seconds = time.perf_counter() - start
         counted = _difference(self._counters(), before)
         first = call[0][0]
+        num_rows = sum(end - begin for _, (begin, end) in call)
         first.counters = _sum(first.counters, counted)  # so that sums over shards are right
         for draft, (begin, end) in call:
             draft.counted_in = "" if draft is first else first.shard.spec.shard_id
-            draft.seconds += seconds * (end - begin) / sum(last - before_ for _, (before_, last) in call)
+            draft.seconds += seconds * (end - begin) / num_rows
 
     def _finish(self, draft: _Draft) -> AnsweredShard:
         start = time.perf_counter()
@@ -169,8 +170,8 @@ class Answerer:
     def _counters(self) -> dict[str, Any]:
         """Since the engine was made."""
         cache = self._engine.mask_cache if self.is_loaded else None
-        looks = {"hits": cache.hits if cache else 0, "misses": cache.misses if cache else 0}
-        return {**self._stats.to_dict(), "mask_cache": looks}
+        lookups = {"hits": cache.hits if cache else 0, "misses": cache.misses if cache else 0}
+        return {**self._stats.to_dict(), "mask_cache": lookups}
 
     def _generate(self, prompts: list[Any]) -> list[tuple[Answers, ...]]:
         try:
@@ -182,8 +183,8 @@ class Answerer:
                 os._exit(1)
             raise
 
-    def _weighable(self, question: Question, found: tuple[Answers, ...]) -> tuple[Answers, ...]:
-        """The answers, but for those of weighted methods to a row without confidences: there are none."""
+    def _without_unweighted(self, question: Question, found: tuple[Answers, ...]) -> tuple[Answers, ...]:
+        """The answers, or for a row without confidences errors in the place of those of weighted methods."""
         if question.confidences is not None or not any(m.needs_confidences for m in self._engine.methods):
             return found
         fault = self._error(str(no_confidences(question)))
@@ -207,10 +208,10 @@ class Answerer:
 
 def untried(shard: PreparedShard) -> Attempt:
     """All of a shard at once."""
-    return Attempt([(0, len(shard.questions))], frozenset(), 0)
+    return Attempt(ranges=[(0, len(shard.questions))], given_up=frozenset(), crashes=0)
 
 
-def _deadly(crashes: int) -> str:
+def _crashed(crashes: int) -> str:
     return (
         f"the process that answered this row died each time ({crashes} deaths in its shard), so it is not "
         "tried again in this run. `flexray retry-errors` tries once more."

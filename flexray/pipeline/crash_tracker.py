@@ -1,8 +1,8 @@
-"""Which rows a process was answering when it died, so that a row that kills its process is found and bounded.
+"""Which rows a process was answering when it crashed, so that a row that crashes its process is found.
 
-Ray starts a dead actor again and repeats its shard, without end. So each piece of a shard is noted before
-it is answered. A note that is still open when the shard comes again is a death: the piece is then cut into
-PARTS, and a single row that its process died of twice is not tried again but becomes an error row.
+Ray restarts a crashed actor and repeats its shard, without end. So each range of rows is noted before it is
+answered. A note that is still open when the shard comes again is a crash: that range is then cut into PARTS,
+and a single row that crashed its process twice is not tried again but becomes an error row.
 """
 
 from __future__ import annotations
@@ -11,56 +11,56 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 PARTS = 8
-"""Pieces that a deadly piece is cut into: a bad row among 512 costs 512 -> 64 -> 8 -> 1, and once again."""
-MAX_DEATHS = 24
-"""Of one shard; what is left of its deadly pieces is given up then."""
+"""Ranges that a crashed range is cut into: a bad row among 512 costs 512 -> 64 -> 8 -> 1, and once again."""
+MAX_CRASHES = 24
+"""Of one shard; the rows of its crashed ranges are given up then."""
 
-Piece = tuple[int, int]  # rows [first, last) of a shard
+RowRange = tuple[int, int]  # rows [first, last) of a shard
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """How to answer a shard now."""
 
-    pieces: list[Piece]  # in order, each to be noted before it is answered
-    blamed: frozenset[int]  # rows not to be tried again
+    ranges: list[RowRange]  # in order, each to be noted before it is answered
+    given_up: frozenset[int]  # rows not to be tried again
     crashes: int  # of this shard so far
 
 
 @dataclass(slots=True)
 class CrashTracker:
-    """Notes of one run. It lives in one process; those that answer come and go."""
+    """The notes of one run. It lives in one process; those that answer come and go."""
 
-    open: dict[str, Piece] = field(default_factory=dict)
-    dead: dict[str, list[Piece]] = field(default_factory=dict)
+    open: dict[str, RowRange] = field(default_factory=dict)
+    crashed: dict[str, list[RowRange]] = field(default_factory=dict)
 
     def attempt(self, shard_id: str, num_rows: int) -> Attempt:
-        """A process takes a shard up; whoever had it before is dead."""
-        if (piece := self.open.pop(shard_id, None)) is not None:
-            self.dead.setdefault(shard_id, []).append(piece)
-        dead = self.dead.get(shard_id, [])
-        give_up = len(dead) >= MAX_DEATHS
-        pieces: list[Piece] = []
-        blamed: set[int] = set()
+        """A process takes a shard; if a note of the shard is open, the process before it has crashed."""
+        if (rows := self.open.pop(shard_id, None)) is not None:
+            self.crashed.setdefault(shard_id, []).append(rows)
+        crashed = self.crashed.get(shard_id, [])
+        at_limit = len(crashed) >= MAX_CRASHES
+        ranges: list[RowRange] = []
+        given_up: set[int] = set()
         row = 0
         while row < num_rows:
-            mine = [piece for piece in dead if piece[0] <= row < piece[1]]
-            smallest = min((last - first for first, last in mine), default=num_rows * PARTS)
-            if (smallest == 1 and mine.count((row, row + 1)) > 1) or (give_up and mine):
-                blamed.add(row)
+            around = [(first, last) for first, last in crashed if first <= row < last]
+            smallest = min((last - first for first, last in around), default=num_rows * PARTS)
+            if (smallest == 1 and around.count((row, row + 1)) > 1) or (at_limit and around):
+                given_up.add(row)
                 row += 1
                 continue
             size = max(1, smallest // PARTS)
-            # a piece does not reach into rows that are to be handled with more care
-            borders = [edge for piece in dead for edge in piece if edge > row]
-            last = min([row + size, num_rows, *borders])
-            pieces.append((row, last))
+            # a range ends where a crashed one begins or ends, as the rows there are cut differently
+            edges = [edge for rows in crashed for edge in rows if edge > row]
+            last = min([row + size, num_rows, *edges])
+            ranges.append((row, last))
             row = last
-        return Attempt(pieces, frozenset(blamed), len(dead))
+        return Attempt(ranges, frozenset(given_up), len(crashed))
 
-    def begin(self, pieces: Mapping[str, Piece]) -> None:
-        """Pieces, by shard id, are about to be answered together."""
-        self.open.update(pieces)
+    def begin(self, ranges: Mapping[str, RowRange]) -> None:
+        """Row ranges, by shard id, are about to be answered together."""
+        self.open.update(ranges)
 
     def end(self, shard_ids: Iterable[str]) -> None:
         """What was begun of these shards is answered."""

@@ -1,47 +1,56 @@
-"""What the engines of a run are at. One actor keeps it, beside the driver; engines come and go."""
+"""What the engines of a run are doing: they report to one actor, and the driver prints it while no shard is
+committed."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+import ray
 
 from flexray.pipeline.crash_tracker import CrashTracker
+from flexray.pipeline.nodes import describe
 
 STALE_SECONDS = 60.0
-"""Who has told nothing for so long is gone."""
+"""An engine that has reported nothing for so long is gone."""
+QUIET_SECONDS = 30.0
+"""A status line is printed after so many seconds without any other line."""
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
-    """What an engine is at."""
+class EngineStatus:
+    """What an engine is doing."""
 
     phase: Literal["idle", "loading", "answering"] = "idle"
     shards: int = 0  # that it answers now
-    questions: int = 0  # of them
-    tokens: int = 0  # of those of their answers that are finished
+    questions: int = 0  # in those shards
+    tokens: int = 0  # in their finished answers
 
 
 @dataclass(slots=True)
 class JobTracker(CrashTracker):
-    """The notes of a run: of its deaths, and of what each engine has told last."""
+    """The state of a run: its crashes, and the last status of each engine. An actor beside the driver."""
 
-    engines: dict[str, tuple[float, Engine]] = field(default_factory=dict)
+    engines: dict[str, tuple[float, EngineStatus]] = field(default_factory=dict)
 
-    def tell(self, name: str, engine: Engine) -> None:
-        """An engine, by a name of its own, says what it is at; it does so every few seconds."""
-        self.engines[name] = time.monotonic(), engine
+    def report(self, engine_id: str, status: EngineStatus) -> None:
+        """An engine says what it is doing; it does so every few seconds."""
+        self.engines[engine_id] = time.monotonic(), status
 
-    def look(self) -> list[Engine]:
-        """What those that live are at."""
+    def live_engines(self) -> list[EngineStatus]:
+        """What the engines are doing that have reported lately."""
         since = time.monotonic() - STALE_SECONDS
-        return [engine for told, engine in self.engines.values() if told >= since]
+        return [status for reported, status in self.engines.values() if reported >= since]
 
 
-def describe_engines(engines: list[Engine]) -> str:
+def describe_engines(engines: list[EngineStatus]) -> str:
     """One line for people; "": nothing is worth one.
 
-    >>> describe_engines([Engine("answering", 2, 24, 1200), Engine("loading", 1, 12)])
+    >>> describe_engines([EngineStatus("answering", 2, 24, 1200), EngineStatus("loading", 1, 12)])
     'answering: 24 questions in 2 shards under way, 1,200 tokens of finished answers'
     """
     busy = [engine for engine in engines if engine.phase == "answering"]
@@ -55,3 +64,51 @@ def describe_engines(engines: list[Engine]) -> str:
         )
     loading = sum(engine.phase == "loading" for engine in engines)
     return f"loading the model: {loading} engine{'s' * (loading != 1)}" if loading else ""
+
+
+class StatusPrinter:
+    """Prints a status line in the driver whenever nothing else was printed for a while."""
+
+    def __init__(self, tracker: Any, cpus: float, gpus: float, log: Callable[[str], None]):
+        """
+        Args:
+            tracker: the JobTracker actor. cpus, gpus: of one engine.
+        """
+        self._tracker = tracker
+        self._wanted = cpus, gpus
+        self._log = log
+        self._ended = threading.Event()
+        self._last_line = time.monotonic()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Print in the background in here."""
+        threading.Thread(target=self._watch, name="status", daemon=True).start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+
+    def reset(self) -> None:
+        """Another line was printed: wait QUIET_SECONDS from now."""
+        self._last_line = time.monotonic()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(1.0):
+            if time.monotonic() - self._last_line < QUIET_SECONDS:
+                continue
+            self.reset()
+            with contextlib.suppress(Exception):  # Ray may be shutting down
+                line = self._line(ray.get(self._tracker.live_engines.remote(), timeout=QUIET_SECONDS))
+                if line and not self._ended.is_set():
+                    self._log(line)
+
+    def _line(self, engines: list[EngineStatus]) -> str:
+        if engines:
+            return describe_engines(engines)
+        have, free = (
+            describe(some.get("CPU", 0.0), some.get("GPU", 0.0))
+            for some in (ray.cluster_resources(), ray.available_resources())
+        )
+        wanted = describe(*self._wanted)
+        return f"waiting: an engine wants {wanted} on one node; free in the cluster: {free} of {have}"

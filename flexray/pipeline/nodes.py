@@ -1,4 +1,4 @@
-"""What the nodes of the cluster have, and whether there can be more of them."""
+"""The nodes of the cluster, their CPUs and GPUs, and whether the cluster can grow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Node:
     gpus: float = 0.0
 
     def room(self, cpus: float, gpus: float) -> int:
-        """How many engines that are given so much each it can hold."""
+        """How many engines fit that are given so much each."""
         wanted = [(self.cpus, cpus), (self.gpus, gpus)]
         return min(int(have / each + SLACK) for have, each in wanted if each)
 
@@ -50,7 +50,7 @@ def can_grow() -> bool:
 
 
 def describe(cpus: float, gpus: float) -> str:
-    """So many CPUs and GPUs, in words.
+    """A number of CPUs and GPUs, in words.
 
     >>> describe(1, 0), describe(0.5, 2)
     ('1 CPU', '0.5 CPUs and 2 GPUs')

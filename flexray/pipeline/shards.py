@@ -1,13 +1,24 @@
-"""What travels from stage to stage. Light to import: not every worker process needs torch."""
+"""What travels from stage to stage: a shard, or in its place the failure that ends the run.
+
+An error that a worker raises comes out of Ray Data as text inside another error, below a traceback or two. So
+an error that the user can put right is returned instead, and the driver raises it. This module is light to
+import: not every worker process needs torch.
+"""
 
 from __future__ import annotations
 
+import pickle
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from flexray.data.question import Question, ShardSpec
 from flexray.engine.generation import Generation
+from flexray.errors import UserError
 from flexray.prompts.prompt import Prompt
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +33,7 @@ class PreparedShard:
 
 @dataclass(frozen=True, slots=True)
 class AnsweredShard:
-    """A shard's questions, for each what each method answered, and how the engine fared with it."""
+    """A shard's questions, the answers of each method to each question, and the engine's counters."""
 
     spec: ShardSpec
     questions: list[Question]
@@ -31,3 +42,31 @@ class AnsweredShard:
     prompt_tokens: list[int]
     engine_stats: dict[str, Any]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A UserError or OSError, in the place of the shard that it kept from being made."""
+
+    error: Exception
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """A failure that can be pickled. The error's traceback becomes a note of it, for the log."""
+        lines = "".join(traceback.format_exception(error))
+        try:
+            portable = pickle.loads(pickle.dumps(error))
+        except Exception:  # an OSError of some library whose constructor takes other arguments
+            portable = OSError(str(error))
+        portable.add_note(f"In a worker:\n{lines}")
+        return cls(portable)
+
+
+def or_failure(call: Callable[[], T]) -> T | Failure:
+    """What `call` returns, or why it cannot. Any error but UserError and OSError is a bug, and is raised."""
+    try:
+        return call()
+    except BrokenPipeError:  # whoever reads the command's output has closed it
+        raise
+    except (UserError, OSError) as e:
+        return Failure.of(e)

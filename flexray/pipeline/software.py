@@ -1,17 +1,17 @@
-"""Whether the installed packages can do what a configuration asks for, as far as is known before a start."""
+"""Whether the installed versions can do what a configuration asks for, as far as known before a run."""
 
 from __future__ import annotations
 
 from flexray.config import RunConfig
 from flexray.config.versions import check_flex, check_versions
-from flexray.pipeline.cluster import is_for_a_cluster
+from flexray.pipeline.ray_connection import is_for_a_cluster
 
 
 def check_software(config: RunConfig, *, on_cpu: bool | None = None) -> tuple[str, ...]:
-    """What is to be said of the installed versions.
+    """Notes about the installed versions.
 
     Args:
-        on_cpu: it is known that the model will be on a CPU. None: what can be known of it here.
+        on_cpu: whether the model will be on a CPU. None: find out, as `is_on_cpu`.
 
     Raises:
         ConfigError: one is known not to work, or not for this.
@@ -23,11 +23,11 @@ def check_software(config: RunConfig, *, on_cpu: bool | None = None) -> tuple[st
 
 
 def is_on_cpu(config: RunConfig) -> bool:
-    """Whether it is known that the model will be on a CPU; of a cluster's nodes it is not."""
+    """Whether it is certain that the model will be on a CPU; for a cluster's nodes it never is."""
     if config.model.device != "auto":
         return config.model.device == "cpu"
     if is_for_a_cluster(config):
         return False
-    import torch  # after its version has been looked at
+    import torch  # only after its version was checked
 
     return not torch.cuda.is_available()

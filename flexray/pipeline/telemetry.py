@@ -1,4 +1,4 @@
-"""Tells metrics and log what the stream does, in the actors and in the tasks that commit."""
+"""Metrics and log events of the pipeline, in the actors and in the tasks that commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flexray.pipeline.shards import AnsweredShard, PreparedShard
 
 
 class ActorTelemetry:
-    """Looks on while an actor answers."""
+    """Metrics and log of one actor."""
 
     def __init__(self, label: RunLabel, methods: Sequence[str]):
         start_logging(label.log)
@@ -41,11 +41,11 @@ class ActorTelemetry:
     def batch(
         self, shards: Sequence[PreparedShard], attempts: Sequence[Attempt]
     ) -> Iterator[list[AnsweredShard]]:
-        """While a batch of shards is answered; what comes of it is put into the list."""
+        """While a batch of shards is answered; the caller puts the answered shards into the list."""
         for shard, attempt in zip(shards, attempts, strict=True):
             if attempt.crashes:
-                died = {"deaths": attempt.crashes, "rows_given_up": len(attempt.blamed)}
-                self._log.warning("shard.repeated", shard_id=shard.spec.shard_id, **died)
+                counts = {"deaths": attempt.crashes, "rows_given_up": len(attempt.given_up)}
+                self._log.warning("shard.repeated", shard_id=shard.spec.shard_id, **counts)
         answered: list[AnsweredShard] = []
         start = time.perf_counter()
         self._metrics.answering(shards)
@@ -57,9 +57,9 @@ class ActorTelemetry:
         self._metrics.answering(())
         self._metrics.answered(answered, time.perf_counter() - start)
         for done in answered:
-            self._tell(done)
+            self._log_answered(done)
 
-    def _tell(self, shard: AnsweredShard) -> None:
+    def _log_answered(self, shard: AnsweredShard) -> None:
         counts = RowCounts.of(shard, self._methods)
         write = self._log.warning if counts.fallbacks else self._log.info
         write(
@@ -75,14 +75,14 @@ class ActorTelemetry:
 
 @dataclass(frozen=True, slots=True)
 class TelemetryCommit:
-    """A commit that the metrics are told of; travels to Ray's workers."""
+    """A commit function with metrics; travels to Ray's workers."""
 
     commit: Callable[[AnsweredShard], dict[str, Any]]
     label: RunLabel
     methods: Sequence[str]
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
-        """Commit, and say what came of it."""
+        """Commit, and count it."""
         start_logging(self.label.log)
         start = time.perf_counter()
         result = self.commit(shard)
@@ -91,5 +91,5 @@ class TelemetryCommit:
 
 
 def report_remaining(label: RunLabel, rows: int) -> None:
-    """Tell the metrics how many rows this start has still to commit."""
+    """Set the metric of the rows that this start has still to commit."""
     Metrics(label, ()).remaining(rows)

@@ -12,7 +12,7 @@ from flexray.config import RunConfig
 from flexray.console.progress import Lines, LogLine, Progress
 from flexray.data.question import ShardSpec
 from flexray.evaluation import to_table
-from flexray.pipeline import AnsweredShard
+from flexray.pipeline.shards import AnsweredShard
 from flexray.runs.job import plan_job
 from flexray.runs.run import answer
 from flexray.sink import (

@@ -17,7 +17,10 @@ from flexray.console.signals import Stopped, ending_by
 from flexray.data.question import ShardSpec
 from flexray.errors import OutputError
 from flexray.evaluation import to_table
-from flexray.pipeline import AnsweredShard, answer_shards, connect, disconnect, report_remaining
+from flexray.pipeline.ray_connection import connect, disconnect
+from flexray.pipeline.ray_data import answer_shards
+from flexray.pipeline.shards import AnsweredShard
+from flexray.pipeline.telemetry import report_remaining
 from flexray.runs.job import plan_job
 from flexray.sink import (
     Lock,

@@ -7,7 +7,7 @@ import sys
 LISTENERS = """
 import json, psutil, ray
 from flexray.config import RayConfig
-from flexray.pipeline import connect
+from flexray.pipeline.ray_connection import connect
 connect(RayConfig(num_cpus=1, object_store_mb=80))
 ray.get(ray.remote(lambda: 1).remote())
 me = psutil.Process()

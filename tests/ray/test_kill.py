@@ -67,7 +67,7 @@ def test_a_killed_run_is_resumed_and_every_row_is_there_once(slow_job, local_ray
     assert_whole(output, ROWS)
 
 
-@pytest.mark.parametrize("role", ["AnswerStage", "Ledger"])
+@pytest.mark.parametrize("role", ["AnswerActor", "JobTracker"])
 def test_a_killed_actor_is_replaced_and_every_row_is_there_once(slow_job, local_ray, role):
     arguments, sections = slow_job
     output = arguments[0]
@@ -89,7 +89,7 @@ def test_a_killed_actor_is_replaced_and_every_row_is_there_once(slow_job, local_
 
 
 def actors(driver, role):
-    """The processes below `driver` that hold an engine, or the ledger."""
+    """The processes below `driver` that hold an engine, or the job tracker."""
     found = []
     for process in psutil.Process(driver).children(recursive=True):
         try:

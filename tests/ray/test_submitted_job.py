@@ -206,7 +206,7 @@ def test_what_the_probes_of_the_manifests_ask_is_answered_without_a_token(head):
 JOIN = """
 import sys
 from flexray.config import RayConfig
-from flexray.pipeline import connect
+from flexray.pipeline.ray_connection import connect
 try:
     connect(RayConfig(address=sys.argv[1]))
     print("joined")

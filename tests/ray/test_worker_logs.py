@@ -6,7 +6,7 @@ from pathlib import Path
 import ray
 
 from flexray.data import scan
-from flexray.pipeline import answer_shards
+from flexray.pipeline.ray_data import answer_shards
 from tests.ray.jobs import make_config, question, write
 
 

@@ -3,12 +3,16 @@
 import errno
 import json
 import re
+import subprocess
+import sys
+import warnings
 
 import pytest
 import typer
 import yaml
 from typer.testing import CliRunner
 
+import flexray
 from flexray.cli import app
 from flexray.cli.app import reports_user_errors
 from flexray.storage.error_messages import StorageError
@@ -295,3 +299,29 @@ def test_a_file_or_storage_that_fails_is_one_message_and_exit_code_2(ending, err
 
 def test_whoever_has_read_enough_of_the_output_gets_no_message(ending):
     assert ending(BrokenPipeError(errno.EPIPE, "Broken pipe")) == (1, "")
+
+
+def test_an_old_key_is_warned_of_in_one_line(tree, tmp_path):
+    recipe = tmp_path / "old.yaml"
+    recipe.write_text(yaml.safe_dump(tree | {"engine": {"backend": "sdpa", "max_rows": 8}}))
+    command = [sys.executable, "-m", "flexray", "plan", "--config", str(recipe), "--sample", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    warning = f"warning: {recipe}: engine.max_rows is now engine.max_num_seqs. "
+    assert [line for line in done.stderr.splitlines() if line.startswith(warning)]
+    assert "FutureWarning" not in done.stderr
+    assert "warnings.warn" not in done.stderr
+
+
+def test_warnings_of_others_stay_as_python_shows_them(capfd):
+    @reports_user_errors
+    def command():
+        warnings.warn_explicit("of a library", FutureWarning, "/lib/other.py", 1)
+
+    with pytest.warns(FutureWarning, match="of a library"):
+        command()
+    assert "warning: " not in capfd.readouterr().err
+
+
+def test_the_version_is_printed():
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"flexray {flexray.__version__}\n")

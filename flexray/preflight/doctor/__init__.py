@@ -1,16 +1,13 @@
 """Checks of a machine, and of what a configuration names there, before a run.
 
-A check is a function from the configuration (None: there is none) to findings, and one line in CHECKS.
+A check is a function from the configuration (None: there is none) to results, and one line in CHECKS.
 """
 
-from flexray.preflight.doctor.attention import check_attention
-from flexray.preflight.doctor.cluster import check_cluster
-from flexray.preflight.doctor.examine import Check, examine
-from flexray.preflight.doctor.inputs import check_data, check_model
-from flexray.preflight.doctor.machine import check_compiler, check_disk, check_gpu, check_memory
-from flexray.preflight.doctor.output import check_output
+from flexray.preflight.doctor.examine import Check, examine, print_outcomes
+from flexray.preflight.doctor.machine_checks import check_compiler, check_disk, check_gpu, check_memory
 from flexray.preflight.doctor.packages import check_packages, check_python
-from flexray.preflight.doctor.tables import print_outcomes
+from flexray.preflight.doctor.process_checks import check_attention, check_cluster
+from flexray.preflight.doctor.recipe_checks import check_data, check_model, check_output
 
 CHECKS: dict[str, Check] = {
     "python": check_python,

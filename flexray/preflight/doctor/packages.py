@@ -14,25 +14,25 @@ from packaging.version import Version
 
 import flexray
 from flexray.config import RunConfig
-from flexray.preflight.doctor.examine import Finding
+from flexray.preflight.doctor.examine import CheckResult
 
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 INSTALL = "make setup, or: pip install -c constraints.txt -e ."
 
 
-def check_python(config: RunConfig | None) -> Iterator[Finding]:
+def check_python(config: RunConfig | None) -> Iterator[CheckResult]:
     """The interpreter's version."""
     wanted, _ = _required()
     found = platform.python_version()
     if found in SpecifierSet(wanted, prereleases=True):
-        yield Finding("pass", f"Python {found} ({wanted} is needed)")
+        yield CheckResult("pass", f"Python {found} ({wanted} is needed)")
     else:
-        yield Finding(
+        yield CheckResult(
             "fail", f"Python {found}, but {wanted} is needed", "Make an environment of a newer one."
         )
 
 
-def check_packages(config: RunConfig | None) -> Iterator[Finding]:
+def check_packages(config: RunConfig | None) -> Iterator[CheckResult]:
     """Each package that pyproject.toml requires, and whether it is the version of constraints.txt."""
     _, requirements = _required()
     tested = _tested()
@@ -49,14 +49,14 @@ def check_packages(config: RunConfig | None) -> Iterator[Finding]:
         elif name in tested and Version(version).public != tested[name]:
             other.append(f"{name} {version} (tested: {tested[name]})")
     if wrong:
-        yield Finding("fail", "; ".join(wrong), f"Install them: {INSTALL}.")
+        yield CheckResult("fail", "; ".join(wrong), f"Install them: {INSTALL}.")
     if other:
-        yield Finding(
+        yield CheckResult(
             "warn", f"not the tested versions: {', '.join(other)}", f"For the tested ones: {INSTALL}."
         )
     if not wrong and not other:
         as_tested = ", at the tested versions" if tested else ""
-        yield Finding("pass", f"{len(requirements)} required packages{as_tested}")
+        yield CheckResult("pass", f"{len(requirements)} required packages{as_tested}")
 
 
 def _required() -> tuple[str, list[Requirement]]:

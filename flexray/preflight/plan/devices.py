@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from flexray.config import RunConfig
 from flexray.errors import ConfigError
-from flexray.pipeline.cluster import is_for_a_cluster
-from flexray.preflight.plan.machine import ram_bytes
+from flexray.pipeline.ray_connection import is_for_a_cluster
+from flexray.preflight.host import ram_bytes
 
 GIB = 2**30
 

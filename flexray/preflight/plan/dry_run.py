@@ -9,31 +9,28 @@ from typing import Any
 from flexray.config import RunConfig
 from flexray.data import Scan
 from flexray.pipeline.prepare import prompt_builder
-from flexray.preflight.plan.checks import (
+from flexray.preflight.plan.devices import Device, find_device
+from flexray.preflight.plan.dry_folder import read_locks
+from flexray.preflight.plan.memory import MemoryPlan, Work, engine_rows, plan_memory, plan_work
+from flexray.preflight.plan.resource_checks import (
     check_actors,
     check_device,
-    check_duplicates,
     check_locks,
     check_memory,
     check_place,
     check_room,
-    check_sample,
 )
-from flexray.preflight.plan.devices import Device, find_device
-from flexray.preflight.plan.estimate import (
-    Estimate,
+from flexray.preflight.plan.row_checks import check_duplicates, check_sample, check_tokens
+from flexray.preflight.plan.sample import Sample, SampleFigures, figures, take_sample
+from flexray.preflight.plan.start_checks import Problem, Problems, RunInputs, check_start
+from flexray.preflight.plan.time_estimate import (
     Measured,
+    TimeEstimate,
     from_measured,
     from_peak,
     measure,
     measure_other,
 )
-from flexray.preflight.plan.facts import Facts, find_facts
-from flexray.preflight.plan.memory import MemoryPlan, Work, engine_rows, plan_memory, plan_work
-from flexray.preflight.plan.output import read_locks
-from flexray.preflight.plan.problems import Problem, Problems
-from flexray.preflight.plan.sample import Sample, SampleFigures, figures, take_sample
-from flexray.preflight.plan.tokens import check_tokens
 from flexray.storage import redact
 
 SAMPLE_ROWS = 256
@@ -51,15 +48,15 @@ class DataFigures:
     output_rows: int
     """One for each row and method."""
     committed_rows: int
-    """Of the output; so are those that are left."""
+    """Output rows, as are those that are left."""
     committed_shards: int
     left_rows: int
     left_shards: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """A dry run. What could not be found out is None, and `problems` says why."""
+class DryRun:
+    """The result of a dry run. What could not be found out is None, and `problems` says why."""
 
     output: str
     methods: tuple[str, ...]
@@ -70,7 +67,7 @@ class Plan:
     device: Device
     memory: MemoryPlan | None
     room: Room | None
-    estimates: tuple[Estimate, ...]
+    estimates: tuple[TimeEstimate, ...]
     problems: tuple[Problem, ...]
 
     @property
@@ -85,12 +82,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the rows that are left will take, in bytes, and what that figure rests on."""
+    """Disk space for the rows that are left, in bytes, and where that figure comes from."""
 
     bytes: int
     basis: str
     measured: bool
-    """In rows of this run."""
+    """From rows of this run."""
 
 
 def make_plan(
@@ -100,7 +97,7 @@ def make_plan(
     gpu: str | None = None,
     gpu_memory: float | None = None,
     like: str | None = None,
-) -> Plan:
+) -> DryRun:
     """Read what a run would read, and work out what it would do. Nothing is written, and no lock is taken.
 
     Args:
@@ -114,12 +111,12 @@ def make_plan(
     problems = Problems()
     device = find_device(config, gpu, gpu_memory)
     check_device(config, device, bool(gpu or gpu_memory), problems)
-    facts = find_facts(config, problems, on_cpu=not device.is_gpu)
-    job, found = facts.job, facts.found
-    speeds = _speeds(facts, like)
-    data = _data_figures(config, found, facts) if found and facts.methods else None
+    inputs = check_start(config, problems, on_cpu=not device.is_gpu)
+    job, found = inputs.job, inputs.found
+    speeds = _speeds(inputs, like)
+    data = _data_figures(config, found, inputs) if found and inputs.methods else None
     sample = builder = memory = work = room = None
-    estimates: list[Estimate] = []
+    estimates: list[TimeEstimate] = []
     if job is not None:
         builder = problems.attempt("prompt", lambda: prompt_builder(job.config))
     if job and builder:
@@ -127,12 +124,12 @@ def make_plan(
     if found:
         check_duplicates(found, problems)
     if sample:
-        check_sample(sample, facts.methods, config.limits, problems)
+        check_sample(sample, inputs.methods, config.limits, problems)
     if builder and sample:
         check_tokens(builder, sample, config, problems)
-    if job and facts.shape and sample and (rows := engine_rows(job.config, facts.methods, sample.prompts)):
+    if job and inputs.shape and sample and (rows := engine_rows(job.config, inputs.methods, sample.prompts)):
         largest = max(shard.num_rows for shard in job.found.shards)
-        memory = plan_memory(job.config, facts.shape, device, rows, largest)
+        memory = plan_memory(job.config, inputs.shape, device, rows, largest)
         work = plan_work(job.config, rows)
         check_memory(memory, device, problems)
     if found and not gpu and not gpu_memory:
@@ -140,19 +137,19 @@ def make_plan(
     if data and data.left_rows:
         estimates = [from_measured(s, config, data.left_rows, data.left_shards) for s in speeds]
         if memory and work:
-            left = (data.left_rows // len(facts.methods), len(facts.methods), data.left_shards)
+            left = (data.left_rows // len(inputs.methods), len(inputs.methods), data.left_shards)
             rough = from_peak(device, memory, work, config, *left)
             estimates += [rough] if rough else []
         room = _room(data.left_rows, speeds, sample)
-    if (folder := facts.folder) is not None:
+    if (folder := inputs.folder) is not None:
         if room and folder.is_local:
             check_room(folder, room.bytes, room.basis, room.measured, problems)
         check_place(folder, config, problems)
         now = problems.attempt("lock", lambda: read_locks(folder))
-        check_locks(folder, facts.locks, now or {}, problems)
-    return Plan(
-        output=str(facts.folder or redact(config.output)),
-        methods=tuple(method.name for method in facts.methods),
+        check_locks(folder, inputs.locks, now or {}, problems)
+    return DryRun(
+        output=str(inputs.folder or redact(config.output)),
+        methods=tuple(method.name for method in inputs.methods),
         max_new_tokens=config.generation.max_new_tokens,
         data=data,
         sample=figures(sample) if sample else None,
@@ -165,9 +162,9 @@ def make_plan(
     )
 
 
-def _data_figures(config: RunConfig, found: Scan, facts: Facts) -> DataFigures:
-    committed = sum(manifest.rows for manifest in facts.committed.values())
-    output_rows = found.num_rows * len(facts.methods)
+def _data_figures(config: RunConfig, found: Scan, inputs: RunInputs) -> DataFigures:
+    committed = sum(manifest.rows for manifest in inputs.committed.values())
+    output_rows = found.num_rows * len(inputs.methods)
     return DataFigures(
         name=f"{config.data.name}/{config.data.split}",
         files=len(found.files),
@@ -175,16 +172,16 @@ def _data_figures(config: RunConfig, found: Scan, facts: Facts) -> DataFigures:
         shards=len(found.shards),
         output_rows=output_rows,
         committed_rows=committed,
-        committed_shards=len(facts.committed),
+        committed_shards=len(inputs.committed),
         left_rows=output_rows - committed,
-        left_shards=len(found.shards) - len(facts.committed),
+        left_shards=len(found.shards) - len(inputs.committed),
     )
 
 
-def _speeds(facts: Facts, like: str | None) -> list[Measured]:
+def _speeds(inputs: RunInputs, like: str | None) -> list[Measured]:
     """Of this output's committed shards, and of another output's."""
-    own = measure(str(facts.folder), facts.committed.values())
-    other = measure_other(like, facts.job.parts if facts.job else None) if like else None
+    own = measure(str(inputs.folder), inputs.committed.values())
+    other = measure_other(like, inputs.job.parts if inputs.job else None) if like else None
     return [speed for speed in (own, other) if speed]
 
 

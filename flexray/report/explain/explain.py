@@ -11,7 +11,7 @@ from flexray.engine.engine import Engine
 from flexray.engine.stopping_criteria import answer_text, token_text
 from flexray.evaluation import to_table
 from flexray.models.checkpoint import load_model
-from flexray.pipeline import AnsweredShard
+from flexray.pipeline.shards import AnsweredShard
 from flexray.report.explain.explanation import Committed, Explanation
 from flexray.report.explain.recorded import find_committed
 from flexray.report.explain.rows import choose_method, find_row

@@ -1,8 +1,10 @@
-"""Several shards in one call of the engine: the same rows, counters that add up, pieces noted before."""
+"""Several shards in one call of the engine: the same rows, counters that add up, row ranges noted before."""
 
 import dataclasses
 import os
 import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -63,14 +65,14 @@ def test_the_counters_of_a_call_stand_once_and_every_shard_says_where(shards, al
     assert {stats["process"] for stats in (first, *others)} == {f"{platform.node()}:{os.getpid()}"}
 
 
-def test_a_shard_that_somebody_died_of_is_answered_by_itself_in_its_pieces(shards, alone):
+def test_a_shard_that_crashed_a_process_is_answered_by_itself_in_row_ranges(shards, alone):
     config, prepared = shards
     ids = [shard.spec.shard_id for shard in prepared]
-    careful = Attempt([(0, 1), (2, 3)], frozenset({1}), 3)
+    crashed = Attempt([(0, 1), (2, 3)], frozenset({1}), 3)
     notes = []
-    attempts = [untried(prepared[0]), careful, untried(prepared[2])]
+    attempts = [untried(prepared[0]), crashed, untried(prepared[2])]
     together = Answerer(config).answer_together(
-        list(zip(prepared, attempts, strict=True)), lambda pieces: notes.append(dict(pieces))
+        list(zip(prepared, attempts, strict=True)), lambda ranges: notes.append(dict(ranges))
     )
     whole = {ids[0]: (0, 3), ids[2]: (0, 1)}
     assert notes == [whole, {}, {ids[1]: (0, 1)}, {}, {ids[1]: (2, 3)}, {}]
@@ -94,3 +96,8 @@ def test_for_faulty_rows_only_no_model_is_loaded(shards):
     assert not answerer.is_loaded
     assert [error for ((error, _),) in rows_of(answered)] == ["bad"] * 3
     assert answered.engine_stats["generated_tokens"] == 0
+
+
+def test_the_answerer_is_imported_without_ray():
+    code = "import sys, flexray.pipeline.answer, flexray.pipeline.shards; sys.exit('ray' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,11 +9,11 @@ import pytest
 
 from flexray.config import parse_config
 from flexray.errors import ModelError
-from flexray.preflight.doctor.inputs import check_model
+from flexray.preflight.doctor.recipe_checks import check_model
 from flexray.preflight.plan import make_plan
 from flexray.runs.job import plan_job
 from flexray.sink import OutputFolder
-from tests.unit.doctor.conftest import config_of  # noqa: F401  a fixture
+from tests.unit.preflight.doctor.conftest import config_of  # noqa: F401  a fixture
 
 
 @pytest.fixture

@@ -11,17 +11,17 @@ from flexray.cli import app
 from flexray.errors import ModelError
 from flexray.preflight import doctor
 from flexray.preflight.doctor import examine, print_outcomes
-from flexray.preflight.doctor.examine import Finding
+from flexray.preflight.doctor.examine import CheckResult
 from tests.ray.jobs import make_tree, question, write, write_config
 
 
 def good(config):
-    yield Finding("pass", "fine")
+    yield CheckResult("pass", "fine")
 
 
 def raising(error):
     def check(config):
-        yield Finding("pass", "began")
+        yield CheckResult("pass", "began")
         raise error
 
     return check
@@ -61,7 +61,7 @@ def test_overrides_reach_the_checks(tmp_path):
     config = write_config(tmp_path, make_tree(tmp_path / "out", tmp_path, tmp_path))
 
     def name(config):
-        yield Finding("pass", config.data.name)
+        yield CheckResult("pass", config.data.name)
 
     outcomes = list(examine({"name": name}, [str(config)], ["data.name=other"]))
     assert [outcome.what for outcome in outcomes] == [str(config), "other"]
@@ -69,7 +69,7 @@ def test_overrides_reach_the_checks(tmp_path):
 
 def test_findings_are_shown_as_they_are_with_what_to_do_below():
     def bad(config):
-        yield Finding("warn", "[bold]x[/bold] \x1b[2J", "Do [this].")
+        yield CheckResult("warn", "[bold]x[/bold] \x1b[2J", "Do [this].")
 
     out = io.StringIO()
     assert print_outcomes(examine({"bad": bad, "good": good}), console=Console(file=out, width=80))
@@ -86,7 +86,7 @@ def test_findings_are_shown_as_they_are_with_what_to_do_below():
 @pytest.mark.parametrize(("status", "code"), [("pass", 0), ("warn", 0), ("fail", 1)])
 def test_the_command_ends_with_1_if_a_check_fails(monkeypatch, status, code, as_json):
     def check(config):
-        yield Finding(status, "found", "do")
+        yield CheckResult(status, "found", "do")
 
     monkeypatch.setattr(doctor, "CHECKS", {"check": check})
     done = CliRunner().invoke(app, ["doctor", *["--json"] * as_json])

@@ -10,9 +10,9 @@ from flexray.config import RayConfig
 from flexray.config import versions as compat
 from flexray.config.versions import Package
 from flexray.preflight.plan import make_plan
-from flexray.preflight.plan.checks import check_locks, check_room
-from flexray.preflight.plan.output import DryFolder, read_locks
-from flexray.preflight.plan.problems import Problems
+from flexray.preflight.plan.dry_folder import DryFolder, read_locks
+from flexray.preflight.plan.resource_checks import check_locks, check_room
+from flexray.preflight.plan.start_checks import Problems
 from flexray.sink import OutputFolder, hold
 from flexray.sink.owner import Owner
 from tests.ray.jobs import question

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ray
 from ray._private import ray_constants
 from ray._private import utils as ray_utils
@@ -21,11 +22,13 @@ from ray.exceptions import AuthenticationError
 import flexray
 from flexray.config import RayConfig, RunConfig
 from flexray.errors import ConfigError
-from flexray.pipeline.token import refusal
 
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 KNOCK_SECONDS = 10
+ASK_SECONDS = 10
 DISCONNECT_SECONDS = 1.5
+# Calls that change nothing: of a cluster's GCS, and of a server for clients (ray://).
+_GCS, _CLIENT_SERVER = "/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo"
 
 
 def connect(config: RayConfig) -> None:
@@ -69,7 +72,7 @@ def _join(address: str) -> None:
     try:
         found = address if "://" in address else canonicalize_bootstrap_address(address) or address
         _knock(found)
-        if why := refusal(found):
+        if why := _token_refusal(found):
             raise ConfigError(f"ray.address: the Ray cluster at {address} {why}.")
         _init(address=address)
     except ConfigError:
@@ -88,6 +91,49 @@ def _knock(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+
+
+def _token_refusal(address: str) -> str:
+    """Why the cluster at host:port or ray://host:port refuses the token that Ray would show it, and what to
+    do; "" if it does not, or does not answer. Ray itself would ask for 20 seconds, with a line each time, and
+    then say that nobody answers."""
+    if not _is_refused(address, None):
+        return ""
+    token, place = _find_token()
+    if token and not _is_refused(address, token):
+        return ""
+    which = f"{place} is another" if token else place
+    return (
+        f"wants its token, and {which}. Set RAY_AUTH_MODE=token, and the token as RAY_AUTH_TOKEN, as a file "
+        "named by RAY_AUTH_TOKEN_PATH, or in ~/.ray/auth_token"
+    )
+
+
+def _is_refused(address: str, token: str | None) -> bool:
+    call = _CLIENT_SERVER if address.startswith("ray://") else _GCS
+    metadata = [("authorization", f"Bearer {token}")] if token else []
+    with grpc.insecure_channel(address.removeprefix("ray://")) as channel:
+        try:
+            channel.unary_unary(call)(b"", timeout=ASK_SECONDS, metadata=metadata)
+        except grpc.RpcError as e:
+            return bool(e.code() == grpc.StatusCode.UNAUTHENTICATED)
+        except ValueError:  # a token that cannot be sent
+            return token is not None
+    return False
+
+
+def _find_token() -> tuple[str, str]:
+    """The token that Ray shows, of the places where it looks the first one; or "", and why there is none."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return "", "RAY_AUTH_MODE is not token, so that none is shown"
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token, "the one in RAY_AUTH_TOKEN"
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    try:
+        return path.read_text(encoding="utf-8").strip(), f"the one in {path}"
+    except (OSError, ValueError):
+        return "", "there is none here"
 
 
 def _start(config: RayConfig) -> None:

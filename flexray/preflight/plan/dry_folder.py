@@ -1,25 +1,22 @@
-"""The output folder of a run, looked at without a trace there."""
+"""An output folder that is only looked at: nothing is written to it or removed from it."""
 
 from __future__ import annotations
 
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.errors import OutputError
-from flexray.preflight.plan.machine import check_writable
+from flexray.preflight.host import check_writable
 from flexray.sink import OutputFolder
 from flexray.sink.lock import is_lock
 from flexray.sink.records import RUN_FILE
 from flexray.storage import StorageError, connect, retry
 
-PATIENCE = 15.0  # seconds: somebody is waiting
+PATIENCE = 15.0  # seconds: a person is waiting for the plan
 
 
 class DryFolder(OutputFolder):
-    """An output folder for looking only: what is written to it is seen by this object alone, and what is
-    removed from it stays.
-
-    So a start can make its own checks there.
-    """
+    """An output folder on which a run's own start checks can be made: what is written is kept in this object
+    only, and nothing is removed."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -31,7 +28,7 @@ class DryFolder(OutputFolder):
         return isinstance(connect(self.url)[0], LocalFileSystem)
 
     def prepare(self) -> None:
-        """Check what can be checked without a trace: locally that it can be written, elsewhere only that it
+        """Check what can be checked without writing: locally that it can be written, elsewhere only that it
         can be reached and read. Raises OutputError."""
         try:
             if self.is_local:

@@ -1,72 +1,22 @@
-"""What would spoil a run, or be a surprise in it, although it could be started."""
+"""Device, memory, output folder and disk: what would stop a run, or surprise its user, after its start."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from flexray.config import LimitsConfig, RunConfig
-from flexray.data import Scan
-from flexray.methods import Method
+from flexray.config import RunConfig
 from flexray.pipeline.actors import settle_actors
-from flexray.pipeline.cluster import is_for_a_cluster
 from flexray.pipeline.nodes import this_machine
+from flexray.pipeline.ray_connection import is_for_a_cluster
+from flexray.preflight.host import decimal, free_bytes
 from flexray.preflight.plan.devices import GIB, Device
-from flexray.preflight.plan.machine import decimal, free_bytes
+from flexray.preflight.plan.dry_folder import DryFolder
 from flexray.preflight.plan.memory import MemoryPlan
-from flexray.preflight.plan.output import DryFolder
-from flexray.preflight.plan.problems import Problems
-from flexray.preflight.plan.sample import Sample
+from flexray.preflight.plan.start_checks import Problems
 from flexray.sink.lock import EXPIRY_SECONDS
 from flexray.sink.owner import Owner
-
-SHOWN_DUPLICATES = 3
-
-
-def check_duplicates(found: Scan, problems: Problems) -> None:
-    """Rows that have the id of an earlier one: they are known of the whole data set."""
-    twice = [
-        f"{shard.row_ids[index]} as {file}, row {row}"
-        for shard in found.shards
-        for index, file, row in shard.duplicate_of
-    ]
-    if twice:
-        more = ", ..." if len(twice) > SHOWN_DUPLICATES else ""
-        problems.warn(
-            "rows",
-            f"{len(twice)} of {found.num_rows} rows have the id of another row and will be error rows "
-            f"({', '.join(twice[:SHOWN_DUPLICATES])}{more}). Remove them, or give them ids of their own.",
-        )
-
-
-def check_sample(sample: Sample, methods: Sequence[Method], limits: LimitsConfig, problems: Problems) -> None:
-    """Rows that will be error rows, as far as the sample tells."""
-    rows = len(sample.questions)
-    faults = [question.error for question in sample.questions if question.error]
-    if faults:
-        problems.warn(
-            "rows",
-            f"{len(faults)} of {rows} sampled rows are faulty and will be error rows. The first: {faults[0]}",
-        )
-    weighing = [method.name for method in methods if method.needs_confidences]
-    missing = sum(prompt.confidences is None for prompt in sample.prompts) if weighing else 0
-    if missing:
-        note = problems.error if missing == len(sample.prompts) else problems.warn
-        note(
-            "methods",
-            f"{', '.join(weighing)}: {missing} of {rows} sampled rows have no confidences, which these need, "
-            "and will be error rows of theirs. Map data.fields.confidences, give data.paraphrase_files with "
-            "confidences, or leave these methods out.",
-        )
-    errors = len(faults) * len(methods) + missing * len(weighing)
-    if errors > limits.max_error_share * rows * len(methods):
-        problems.error(
-            "limits",
-            f"{errors} of the {rows * len(methods)} output rows of the sample would be errors, more than "
-            f"limits.max_error_share ({limits.max_error_share}) allows: the run would end with exit code 1. "
-            "Correct the rows, or raise the limit.",
-        )
 
 
 def check_device(config: RunConfig, device: Device, named: bool, problems: Problems) -> None:
@@ -89,7 +39,7 @@ def check_device(config: RunConfig, device: Device, named: bool, problems: Probl
 
 
 def check_actors(config: RunConfig, device: Device, shards: int, problems: Problems) -> RunConfig:
-    """Whether the engines find their CPUs and GPUs on this machine, if a run would start Ray here.
+    """Whether this machine has the CPUs and GPUs of the engines, if a run would start Ray here.
 
     Returns:
         The configuration with the engines that there would be, where that is known.
@@ -158,7 +108,7 @@ def check_room(folder: DryFolder, needed: float, basis: str, measured: bool, pro
     """Whether the rows that are left fit on a local disk.
 
     Args:
-        needed: bytes. basis: what that rests on, in words.
+        needed: bytes. basis: where that figure comes from, in words.
     """
     free = problems.attempt("disk", lambda: free_bytes(folder.url))
     if free is not None and needed > free:
@@ -173,8 +123,8 @@ def check_room(folder: DryFolder, needed: float, basis: str, measured: bool, pro
 def check_locks(
     folder: DryFolder, before: Mapping[str, bytes], now: Mapping[str, bytes], problems: Problems
 ) -> None:
-    """Whether somebody is at work in the folder, from two looks at its locks: whose file has changed, lives.
-    What a dead process has left is taken over by a start."""
+    """Whether another run is at work in the folder, from two readings of its lock files: a lock
+    that changed in between has a live owner. The lock of a dead process does not stop a run."""
     for name, data in now.items():
         owner = Owner.parse(data)
         if owner is not None and owner.is_dead():

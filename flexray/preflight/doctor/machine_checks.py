@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from flexray.config import RunConfig
-from flexray.preflight.doctor.examine import Finding, Status
+from flexray.preflight.doctor.examine import CheckResult, Status
+from flexray.preflight.host import check_writable, decimal, existing_folder, free_bytes, ram_bytes
 from flexray.preflight.plan.devices import GIB
-from flexray.preflight.plan.machine import check_writable, decimal, existing_folder, free_bytes, ram_bytes
-from flexray.preflight.plan.output import DryFolder
+from flexray.preflight.plan.dry_folder import DryFolder
 
 SHM = "/dev/shm"
 RAY_STORE_SHARE = 0.3  # of the memory, by Ray's default
@@ -23,12 +23,12 @@ OLDEST_CAPABILITY = (7, 0)  # that Triton compiles for
 FREE_SHARE = 0.9  # of a GPU's memory
 
 
-def check_compiler(config: RunConfig | None) -> Iterator[Finding]:
+def check_compiler(config: RunConfig | None) -> Iterator[CheckResult]:
     """What compiles FlexAttention: Triton on a GPU, a C++ compiler on CPUs."""
     import torch
 
     if config is not None and config.engine.backend != "flex":
-        yield Finding("pass", f"none is needed: engine.backend is {config.engine.backend}")
+        yield CheckResult("pass", f"none is needed: engine.backend is {config.engine.backend}")
     elif runs_on_gpu(config):
         c_compiler = os.environ.get("CC") or next(filter(shutil.which, ("gcc", "cc", "clang")), None)
         try:
@@ -41,36 +41,36 @@ def check_compiler(config: RunConfig | None) -> Iterator[Finding]:
         if c_compiler is None:
             yield _no_flex(config, f"{found}, but no C compiler, which it needs", "Install gcc.")
         else:
-            yield Finding("pass", f"{found}, {c_compiler}")
+            yield CheckResult("pass", f"{found}, {c_compiler}")
     else:
         from torch._inductor.cpp_builder import get_cpp_compiler
         from torch._inductor.exc import InvalidCxxCompiler
 
         try:
-            yield Finding("pass", f"C++ compiler {get_cpp_compiler()}, torch {torch.__version__}")
+            yield CheckResult("pass", f"C++ compiler {get_cpp_compiler()}, torch {torch.__version__}")
         except InvalidCxxCompiler:
             yield _no_flex(config, "no C++ compiler", "Install g++, or name one in CXX.")
 
 
-def check_gpu(config: RunConfig | None) -> Iterator[Finding]:
+def check_gpu(config: RunConfig | None) -> Iterator[CheckResult]:
     """The CUDA devices of this machine, and whether the configuration's dtype suits them."""
     import torch
 
     if not torch.cuda.is_available():
         if config is not None and config.model.device == "cuda":
-            yield Finding(
+            yield CheckResult(
                 "fail",
                 "torch finds no CUDA device, and model.device is cuda",
                 "Set it to auto, or install a torch and a driver for CUDA.",
             )
         elif driver := _driver():
-            yield Finding(
+            yield CheckResult(
                 "warn",
                 f"the machine has a GPU (driver {driver}), but this torch ({torch.__version__}) finds none",
                 "Install a torch for CUDA that is no newer than the driver.",
             )
         else:
-            yield Finding("pass", "none: models run on the CPUs here")
+            yield CheckResult("pass", "none: models run on the CPUs here")
         return
     for number in range(torch.cuda.device_count()):
         yield _gpu(number, config)
@@ -83,7 +83,7 @@ def runs_on_gpu(config: RunConfig | None) -> bool:
     return torch.cuda.is_available() and (config is None or config.model.device != "cpu")
 
 
-def _gpu(number: int, config: RunConfig | None) -> Finding:
+def _gpu(number: int, config: RunConfig | None) -> CheckResult:
     import torch
 
     found = torch.cuda.get_device_properties(number)
@@ -97,38 +97,38 @@ def _gpu(number: int, config: RunConfig | None) -> Finding:
         f"CUDA {torch.version.cuda}"
     )
     if capability < OLDEST_CAPABILITY:
-        return Finding("warn", what, "Triton does not compile for it: set engine.backend to sdpa.")
+        return CheckResult("warn", what, "Triton does not compile for it: set engine.backend to sdpa.")
     dtype = config.model.dtype if config else "auto"
     if not has_bfloat16 and dtype in ("auto", "bfloat16"):
-        return Finding("warn", what, "It has no bfloat16: set model.dtype to float16.")
+        return CheckResult("warn", what, "It has no bfloat16: set model.dtype to float16.")
     if free < FREE_SHARE * total:
-        return Finding(
+        return CheckResult(
             "warn", what, "Others use it: a run there has less room for rows. `nvidia-smi` names them."
         )
-    return Finding("pass", what)
+    return CheckResult("pass", what)
 
 
-def check_memory(config: RunConfig | None) -> Iterator[Finding]:
+def check_memory(config: RunConfig | None) -> Iterator[CheckResult]:
     """RAM, and the shared memory that Ray's object store lies in."""
     ram = ram_bytes()
-    yield Finding("pass", f"{ram / GIB:.1f} GiB of RAM")
+    yield CheckResult("pass", f"{ram / GIB:.1f} GiB of RAM")
     megabytes = config.ray.object_store_mb if config else None
     store = megabytes * 2**20 if megabytes else int(RAY_STORE_SHARE * ram)
     shared = os.statvfs(SHM)
     size = shared.f_blocks * shared.f_frsize
     what = f"{size / GIB:.2f} GiB in {SHM}, for an object store of {store / GIB:.2f} GiB"
     if size < store:
-        yield Finding(
+        yield CheckResult(
             "warn",
             what,
             "Ray then keeps its objects on disk, which is slow. Give the container more (docker: "
             "--shm-size), or set ray.object_store_mb.",
         )
     else:
-        yield Finding("pass", what)
+        yield CheckResult("pass", what)
 
 
-def check_disk(config: RunConfig | None) -> Iterator[Finding]:
+def check_disk(config: RunConfig | None) -> Iterator[CheckResult]:
     """Room and rights where things are written: output, temporary files, Ray's files, compiled kernels."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
@@ -147,12 +147,14 @@ def check_disk(config: RunConfig | None) -> Iterator[Finding]:
             check_writable(path)
             by_device.setdefault(existing_folder(path).stat().st_dev, {})[purpose] = path
         except OSError as e:
-            yield Finding("fail", f"{purpose}: {path} cannot be written: {e.strerror}", "Make it writable.")
+            yield CheckResult(
+                "fail", f"{purpose}: {path} cannot be written: {e.strerror}", "Make it writable."
+            )
     for group in by_device.values():
         yield _room(group)
 
 
-def _room(places: dict[str, str]) -> Finding:
+def _room(places: dict[str, str]) -> CheckResult:
     """Of places on one file system."""
     path = next(iter(places.values()))
     free = free_bytes(path)
@@ -160,17 +162,17 @@ def _room(places: dict[str, str]) -> Finding:
     what = f"{decimal(free)} free for " + ", ".join(f"{purpose} ({path})" for purpose, path in places.items())
     status: Status = "fail" if free < NO_DISK else "warn" if free < LOW_DISK else "pass"
     if "Ray" in places and used > RAY_FULL and status == "pass":
-        return Finding(
+        return CheckResult(
             "warn", f"{what}; {used:.0%} used", f"Ray stores nothing on a disk over {RAY_FULL:.0%}."
         )
-    return Finding(status, what, "" if status == "pass" else "Make room.")
+    return CheckResult(status, what, "" if status == "pass" else "Make room.")
 
 
-def _no_flex(config: RunConfig | None, what: str, advice: str) -> Finding:
+def _no_flex(config: RunConfig | None, what: str, advice: str) -> CheckResult:
     """FlexAttention cannot be compiled: the run takes another backend, unless that is forbidden."""
     if config is not None and config.engine.strict:
-        return Finding("fail", f"{what}; engine.strict forbids another backend than flex", advice)
-    return Finding("warn", f"{what}: another backend than flex will be used, which each row says", advice)
+        return CheckResult("fail", f"{what}; engine.strict forbids another backend than flex", advice)
+    return CheckResult("warn", f"{what}: another backend than flex will be used, which each row says", advice)
 
 
 def _driver() -> str:

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from flexray.preflight.plan.machine import check_writable, existing_folder, free_bytes, ram_bytes
+from flexray.preflight.host import check_writable, existing_folder, free_bytes, ram_bytes
 
 
 def test_the_check_that_a_folder_can_be_written_leaves_it_as_it_was(tmp_path):

@@ -1,4 +1,4 @@
-"""The stream itself. One Ray row is one shard, so no block boundary can ever cut a shard."""
+"""The Ray Data pipeline. One Ray row is one shard, so no block boundary can ever cut a shard."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ from flexray.pipeline.actors import (
     settle_actors,
     shards_a_call,
 )
-from flexray.pipeline.failure import Failure, or_failure
-from flexray.pipeline.herald import Herald
-from flexray.pipeline.job_tracker import JobTracker
+from flexray.pipeline.answer_actor import AnswerActor
+from flexray.pipeline.job_tracker import JobTracker, StatusPrinter
 from flexray.pipeline.nodes import can_grow, find_nodes
 from flexray.pipeline.prepare import prepare_shard
-from flexray.pipeline.shards import AnsweredShard
-from flexray.pipeline.stage import AnswerStage
+from flexray.pipeline.shards import AnsweredShard, Failure, or_failure
 from flexray.pipeline.telemetry import TelemetryCommit
 
 COMPILE_SECONDS = 1800
@@ -51,14 +49,15 @@ def answer_shards(
         only: called in a worker process, names the row ids of a shard that are to be answered; picklable.
             None: all.
         label: what metrics and log call the run. None: by the data set alone.
-        note: is told what is waited for, and what the engines are at while no shard is committed.
+        note: called with a line that says what is waited for, or what the engines are doing while no shard is
+            committed.
 
     Raises:
         ConfigError: an engine wants more than any node of the cluster has.
-        UserError, OSError: what a worker came upon.
+        UserError, OSError: raised in a worker.
     """
     label = label or RunLabel(dataset=config.data.name)
-    watched = TelemetryCommit(commit, label, [method.name for method in config.methods])
+    measured_commit = TelemetryCommit(commit, label, [method.name for method in config.methods])
     settled = settle_actors(config, find_nodes(), len(shards), grows=can_grow())
     if settled.note:
         note(settled.note)
@@ -73,30 +72,30 @@ def answer_shards(
 
     def commit_one(row: dict[str, bytes]) -> dict[str, bytes]:
         shard = _unpack(row)
-        return row if isinstance(shard, Failure) else _pack(or_failure(lambda: watched(shard)))
+        return row if isinstance(shard, Failure) else _pack(or_failure(lambda: measured_commit(shard)))
 
     stream = (
         ray.data.from_items([_pack(s) for s in shards], override_num_blocks=len(shards))
         .map(prepare, num_cpus=PREPARE_CPUS * settled.task_cpus)
         .map_batches(
-            AnswerStage,
+            AnswerActor,
             fn_constructor_args=(config, tracker, label),
             batch_size=shards_a_call(shards, config),
             **actor_arguments(settled),
         )
         .map(commit_one, num_cpus=COMMIT_CPUS * settled.task_cpus)
     )
-    herald = Herald(tracker, config.ray.num_cpus_per_actor, config.ray.num_gpus_per_actor or 0.0, note)
+    status = StatusPrinter(tracker, config.ray.num_cpus_per_actor, config.ray.num_gpus_per_actor or 0.0, note)
     try:
-        with herald.at_work():
-            # one batch ahead, as is usual, would tell of a shard with the next one
+        with status.running():
+            # with the usual prefetch of one batch, a shard would be reported only with the next one
             for batch in stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
                 for packed in batch["shard"]:
-                    told = pickle.loads(packed)
-                    if isinstance(told, Failure):
-                        raise told.error
-                    herald.heard()
-                    yield told
+                    result = pickle.loads(packed)
+                    if isinstance(result, Failure):
+                        raise result.error
+                    status.reset()
+                    yield result
     finally:
         if ray.is_initialized():
             ray.kill(tracker)  # a night has many runs in one process
@@ -114,14 +113,14 @@ def _adjust_ray_data() -> None:
 
 
 def _start_tracker() -> Any:
-    """On this node, as the driver: it should outlive the actors that it tells of. If it dies all the same, a
-    new one knows of no deaths, and the run goes on."""
+    """On this node, beside the driver: it should outlive the actors that report to it. If it crashes all the
+    same, its successor knows of no crashes, and the run goes on."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     lives = {"max_restarts": -1, "max_task_retries": -1}
     return ray.remote(JobTracker).options(num_cpus=0, scheduling_strategy=here, **lives).remote()
 
 
-# A shard, and what becomes of it, travels as one pickled value, through Ray's object store only, which
+# A shard travels as one pickled value, through Ray's object store only, which
 # pickles as well; as columns it would be cut and converted on the way.
 def _pack(shard: Any) -> dict[str, bytes]:
     return {"shard": pickle.dumps(shard)}

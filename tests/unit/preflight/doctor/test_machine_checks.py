@@ -3,7 +3,7 @@
 import pytest
 
 from flexray.preflight.doctor import packages
-from flexray.preflight.doctor.machine import check_compiler, check_disk, check_gpu, check_memory
+from flexray.preflight.doctor.machine_checks import check_compiler, check_disk, check_gpu, check_memory
 
 
 def statuses(findings):

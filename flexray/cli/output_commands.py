@@ -1,4 +1,4 @@
-"""The commands that read, check and mend an output folder."""
+"""The commands that read, check and mend an output folder: verify, repair, evaluate, report."""
 
 from __future__ import annotations
 
@@ -70,3 +70,20 @@ def evaluate(
     print_evaluation(evaluation, by_relation=by_relation)
     if json_file is not None:
         evaluation.write_json(json_file)
+
+
+@app.command()
+@reports_user_errors
+def report(
+    output: OutputArgument,
+    compare: Annotated[str | None, typer.Option(help="Output folder or URL of an earlier run.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Where the page goes; by default OUT-report.html, beside OUT.")
+    ] = None,
+) -> None:
+    """Write one HTML file about a run, finished or not: accuracy, speed, fallbacks, error rows."""
+    from flexray.report.page import default_page, write_page
+
+    page = html or default_page(output)
+    write_page(output, page, earlier=compare)
+    log(f"report: {page}")

@@ -1,4 +1,4 @@
-"""A plan on the console."""
+"""A dry run on the console."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from flexray.console.terminal import printable
+from flexray.preflight.host import decimal
 from flexray.preflight.plan.devices import GIB
-from flexray.preflight.plan.dry_run import DataFigures, Plan
-from flexray.preflight.plan.estimate import Estimate
-from flexray.preflight.plan.machine import decimal
+from flexray.preflight.plan.dry_run import DataFigures, DryRun
 from flexray.preflight.plan.memory import MemoryPlan
 from flexray.preflight.plan.sample import SampleFigures, Spread
+from flexray.preflight.plan.time_estimate import TimeEstimate
 
 LOG_WIDTH = 120
 BAR = 40  # characters of the histogram's longest
 STYLES = {"error": "bold red", "warning": "yellow"}
 
 
-def print_plan(plan: Plan, *, console: Console | None = None) -> None:
+def print_plan(plan: DryRun, *, console: Console | None = None) -> None:
     """Print a plan, its problems below it and the verdict last; all names as they are, never as markup.
 
     Args:
@@ -51,7 +51,7 @@ def print_plan(plan: Plan, *, console: Console | None = None) -> None:
     console.print(Text.assemble(verdict, f": {counts}"))
 
 
-def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
+def _lines(plan: DryRun) -> Iterator[tuple[str, str]]:
     yield "output", plan.output
     yield "methods", ", ".join(plan.methods) or "-"
     if plan.data:
@@ -110,7 +110,7 @@ def _sample_lines(sample: SampleFigures) -> Iterator[tuple[str, str]]:
         yield "paraphrases", f"{_spread(sample.paraphrases)} a row"
 
 
-def _memory_lines(plan: Plan, memory: MemoryPlan) -> Iterator[tuple[str, str]]:
+def _memory_lines(plan: DryRun, memory: MemoryPlan) -> Iterator[tuple[str, str]]:
     device = plan.device
     has = f"{device.memory / GIB:.1f} GiB" if device.memory else "whose memory is not known"
     yield "device", f"{device.name}, {has}"
@@ -136,7 +136,7 @@ def _memory_lines(plan: Plan, memory: MemoryPlan) -> Iterator[tuple[str, str]]:
     )
 
 
-def _time(estimate: Estimate) -> str:
+def _time(estimate: TimeEstimate) -> str:
     hours = "" if estimate.gpu_hours is None else f", {_figure(estimate.gpu_hours)} GPU-hours"
     return (
         f"{_duration(estimate.seconds)}{hours}, and start-up on top; {_figure(estimate.rows_per_second)} "

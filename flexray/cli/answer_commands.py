@@ -1,4 +1,4 @@
-"""The commands that answer a data set."""
+"""The commands that answer a data set: run, retry-errors, paraphrase, confidence."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import typer
 from flexray.cli.app import ConfigOption, SetOption, app, log, reports_user_errors
 from flexray.storage import redact
 
+ToOption = Annotated[
+    str, typer.Option("--to", help="Data set to write: FILE.jsonl or FILE.parquet, or a URL.")
+]
+FreshOption = Annotated[bool, typer.Option(help="Discard the output folder's earlier run first.")]
+
 
 @app.command()
 @reports_user_errors
 def run(
     config: ConfigOption,
     set_: SetOption = [],  # noqa: B006  typer reads the default, nobody changes it
-    fresh: Annotated[bool, typer.Option(help="Discard the output folder's earlier run first.")] = False,
+    fresh: FreshOption = False,
 ) -> None:
     """Answer a data set; resumes where an earlier start of the same run ended."""
     from flexray.config import load_config
@@ -56,3 +61,44 @@ def retry_errors(
     with show_progress(log) as progress:
         result = retry(checked, progress=progress)
     typer.echo(result.summary_line())
+
+
+@app.command()
+@reports_user_errors
+def paraphrase(
+    config: ConfigOption,
+    to: ToOption,
+    set_: SetOption = [],  # noqa: B006
+    keep: Annotated[int, typer.Option(min=1, help="Paraphrases of a question at most.")] = 5,
+    fresh: FreshOption = False,
+) -> None:
+    """Sample paraphrases of each question and write them as a data set; resumes as `run` does."""
+    from flexray.config import load_config
+    from flexray.runs.export import check_export, write_paraphrases
+
+    checked = load_config(config, set_)
+    check_export(checked, "sampled", to)
+    run(config, set_, fresh)
+    from flexray.sink import OutputFolder
+
+    typer.echo(write_paraphrases(OutputFolder(checked.output), to, keep=keep).summary_line())
+
+
+@app.command()
+@reports_user_errors
+def confidence(
+    config: ConfigOption,
+    to: ToOption,
+    set_: SetOption = [],  # noqa: B006
+    fresh: FreshOption = False,
+) -> None:
+    """Find how sure the model is of each paraphrase and write it as a data set; resumes as `run` does."""
+    from flexray.config import load_config
+    from flexray.runs.export import check_export, write_confidences
+
+    checked = load_config(config, set_)
+    check_export(checked, "confidence", to)
+    run(config, set_, fresh)
+    from flexray.sink import OutputFolder
+
+    typer.echo(write_confidences(OutputFolder(checked.output), to).summary_line())

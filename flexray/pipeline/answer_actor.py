@@ -1,4 +1,4 @@
-"""The actors of the stream."""
+"""The actor that answers: one engine, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -17,41 +17,40 @@ import ray
 from flexray.config import RunConfig
 from flexray.console.log import RunLabel
 from flexray.pipeline.actors import Pace
-from flexray.pipeline.crash_tracker import Attempt, Piece
-from flexray.pipeline.failure import Failure, or_failure
-from flexray.pipeline.job_tracker import Engine
-from flexray.pipeline.shards import AnsweredShard, PreparedShard
+from flexray.pipeline.crash_tracker import Attempt, RowRange
+from flexray.pipeline.job_tracker import EngineStatus
+from flexray.pipeline.shards import AnsweredShard, Failure, PreparedShard, or_failure
 from flexray.pipeline.telemetry import ActorTelemetry
 
 if TYPE_CHECKING:
     from flexray.pipeline.answer import Answerer
 
-TELL_SECONDS = 5.0
+REPORT_SECONDS = 5.0
 
 
-class AnswerStage:
-    """An actor. Its engine has a thread of its own: while that answers some shards, the next ones are
-    unpacked and the last ones packed beside it. What it is at is noted in the ledger. An engine that cannot
-    be made is a failure in the place of the shards: an actor whose constructor fails is started again."""
+class AnswerActor:
+    """While its engine's thread answers some shards, the next ones are unpacked and the last ones packed. The
+    job tracker is told what the engine is doing. An engine that cannot be made is a Failure in the place of
+    the shards: Ray would restart an actor whose constructor fails."""
 
     def __init__(self, config: RunConfig, tracker: Any, label: RunLabel):
-        self._watch = ActorTelemetry(label, [method.name for method in config.methods])
+        self._telemetry = ActorTelemetry(label, [method.name for method in config.methods])
         self._tracker = tracker
-        self._begun: list[str] = []
+        self._open: list[str] = []
         self._pace = Pace(config)
-        self._phase = Engine()
+        self._status = EngineStatus()
         self._tokens_before = 0
         from flexray.pipeline.answer import Answerer  # torch: only actors need it
 
         # torch's number of threads, grad mode and compiled graphs belong to the thread that made them
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._answerer = Answerer(config, self._loading)
-        self._name = ray.get_runtime_context().get_actor_id()
-        threading.Thread(target=self._tell, name="tell", daemon=True).start()
+        self._engine_id = ray.get_runtime_context().get_actor_id()
+        threading.Thread(target=self._report, name="report", daemon=True).start()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, list[bytes]]]:
-        """Each shard of a batch, answered, in their order; of one with failures those alone, as they end the
-        run. What Ray repeats comes in the same order."""
+        """The answered shards of a batch, in order, also if Ray repeats the batch. If there are failures,
+        those alone, as they end the run."""
         given: list[PreparedShard | Failure] = [pickle.loads(shard) for shard in batch["shard"]]
         if failures := [shard for shard in given if isinstance(shard, Failure)]:
             yield _packed(failures)
@@ -68,41 +67,41 @@ class AnswerStage:
 
     def _answer(self, answerer: Answerer, shards: list[PreparedShard]) -> list[AnsweredShard]:
         """In the engine's thread."""
-        asked = [self._tracker.attempt.remote(s.spec.shard_id, len(s.questions)) for s in shards]
-        attempts: list[Attempt] = ray.get(asked)
+        pending = [self._tracker.attempt.remote(s.spec.shard_id, len(s.questions)) for s in shards]
+        attempts: list[Attempt] = ray.get(pending)
         questions = sum(len(shard.questions) for shard in shards)
         self._tokens_before = answerer.tokens
-        self._phase = Engine("answering", len(shards), questions)
+        self._status = EngineStatus("answering", len(shards), questions)
         start = time.monotonic()
-        with self._watch.batch(shards, attempts) as answered:
+        with self._telemetry.batch(shards, attempts) as answered:
             answered += answerer.answer_together(list(zip(shards, attempts, strict=True)), self._note)
         self._pace.took(len(shards), time.monotonic() - start)
-        self._phase = Engine()
+        self._status = EngineStatus()
         return answered
 
     @contextlib.contextmanager
     def _loading(self) -> Iterator[None]:
         """While the model is loaded, for the first prompt."""
-        phase = self._phase
-        self._phase = dataclasses.replace(phase, phase="loading")
+        before = self._status
+        self._status = dataclasses.replace(before, phase="loading")
         yield
-        self._phase = phase
-        self._watch.ready()
+        self._status = before
+        self._telemetry.ready()
 
-    def _note(self, pieces: Mapping[str, Piece]) -> None:
-        """In the ledger, before a call of the engine; {}: it is over."""
-        if self._begun:
-            ray.get(self._tracker.end.remote(self._begun))
-        self._begun = list(pieces)
-        if pieces:
-            ray.get(self._tracker.begin.remote(dict(pieces)))
+    def _note(self, ranges: Mapping[str, RowRange]) -> None:
+        """Tell the tracker which rows the next call of the engine answers; {}: the call is over."""
+        if self._open:
+            ray.get(self._tracker.end.remote(self._open))
+        self._open = list(ranges)
+        if ranges:
+            ray.get(self._tracker.begin.remote(dict(ranges)))
 
-    def _tell(self) -> None:
-        """Say in the ledger what the engine is at, as long as this process lives."""
+    def _report(self) -> None:
+        """Tell the tracker what the engine is doing, as long as this process lives."""
         while True:
             tokens = self._answerer.tokens - self._tokens_before
-            self._tracker.tell.remote(self._name, dataclasses.replace(self._phase, tokens=tokens))
-            time.sleep(TELL_SECONDS)
+            self._tracker.report.remote(self._engine_id, dataclasses.replace(self._status, tokens=tokens))
+            time.sleep(REPORT_SECONDS)
 
 
 def _packed(shards: Sequence[AnsweredShard | Failure]) -> dict[str, list[bytes]]:

@@ -1,4 +1,4 @@
-"""The commands that show what a model is given, and what it makes of it."""
+"""The commands about one row: show-mask, explain."""
 
 from __future__ import annotations
 

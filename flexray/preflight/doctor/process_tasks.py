@@ -1,9 +1,14 @@
-"""A process of its own for the check of attention: a tiny random model answers by two backends."""
+"""What the process of a check does: a tiny random model answers by two backends, or Ray does a task.
+
+Reads a JSON object from standard input, with `task` (attention or ray), and prints another one.
+"""
 
 from __future__ import annotations
 
 import json
+import platform
 import random
+import socket
 import sys
 import time
 from typing import Any
@@ -11,7 +16,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from flexray.config import Backend, EngineConfig, GenerationConfig, MethodConfig
+from flexray.config import Backend, EngineConfig, GenerationConfig, MethodConfig, RayConfig
 from flexray.engine.engine import Engine
 from flexray.engine.fallback import describe, handled_errors
 from flexray.prompts.prompt import Prompt
@@ -101,5 +106,39 @@ def _prompts() -> list[Prompt]:
     ]
 
 
+def try_ray(task: dict[str, Any]) -> dict[str, Any]:
+    """Connect as a run does, and have one task done.
+
+    Args:
+        task: config (a RayConfig).
+
+    Returns:
+        host, python, version, nodes, resources, seconds.
+    """
+    import ray
+
+    from flexray.pipeline.ray_connection import connect
+
+    start = time.perf_counter()
+    connect(RayConfig.model_validate(task["config"]))
+
+    @ray.remote(num_cpus=1, max_retries=0)
+    def who() -> tuple[str, str]:
+        return socket.gethostname(), platform.python_version()
+
+    host, python = ray.get(who.remote())
+    found = {
+        "host": host,
+        "python": python,
+        "version": ray.__version__,
+        "nodes": sum(node["Alive"] for node in ray.nodes()),
+        "resources": ray.cluster_resources(),
+        "seconds": time.perf_counter() - start,
+    }
+    ray.shutdown()
+    return found
+
+
 if __name__ == "__main__":
-    print(json.dumps(compare(json.loads(sys.stdin.read()))))
+    task = json.load(sys.stdin)
+    print(json.dumps({"attention": compare, "ray": try_ray}[task["task"]](task)))

@@ -1,27 +1,64 @@
-"""What a run would find: the checks of its start, each made although another has failed."""
+"""The checks of a run's start, each made although another has failed, and the problems that they find."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
 
 from transformers import LlamaConfig
 
 from flexray.config import RunConfig
 from flexray.data import Scan, scan, with_few_shots
+from flexray.errors import UserError
 from flexray.methods import Method, make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.remarks import remark
 from flexray.pipeline.software import check_software
-from flexray.preflight.plan.output import DryFolder, open_dry, read_locks
-from flexray.preflight.plan.problems import Problems
+from flexray.preflight.plan.dry_folder import DryFolder, open_dry, read_locks
 from flexray.runs.job import Job, fingerprint_parts
 from flexray.sink import Manifest, whole_shards
+from flexray.storage import redact
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong, and what to do about it."""
+
+    level: Literal["error", "warning"]
+    """error: the run would not start, a method would answer nothing, or the end be above the run's limits."""
+    about: str
+    text: str
+
+
+@dataclass(slots=True)
+class Problems:
+    """The problems found so far, in order: a plan names all of them, where a run stops at the first."""
+
+    found: list[Problem] = field(default_factory=list)
+
+    def error(self, about: str, text: str) -> None:
+        """Note what would keep the run from being done."""
+        self.found.append(Problem("error", about, redact(text)))
+
+    def warn(self, about: str, text: str) -> None:
+        """Note what the user should know before it is done."""
+        self.found.append(Problem("warning", about, redact(text)))
+
+    def attempt(self, about: str, call: Callable[[], T]) -> T | None:
+        """What `call` returns; None, with an error noted, if that is a fault which would end the run."""
+        try:
+            return call()
+        except (UserError, OSError) as e:
+            self.error(about, str(e))
+            return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    """What was found; None or empty where that failed."""
+class RunInputs:
+    """What a run would start from; None or empty where a check failed."""
 
     methods: tuple[Method, ...]
     shape: LlamaConfig | None
@@ -34,7 +71,7 @@ class Facts:
     committed: Mapping[str, Manifest] = field(default_factory=dict)
 
 
-def find_facts(config: RunConfig, problems: Problems, *, on_cpu: bool) -> Facts:
+def check_start(config: RunConfig, problems: Problems, *, on_cpu: bool) -> RunInputs:
     """Look at versions, methods, model, output and data, and note each problem.
 
     Args:
@@ -61,10 +98,10 @@ def find_facts(config: RunConfig, problems: Problems, *, on_cpu: bool) -> Facts:
             "model",
             lambda: Job(config=drawn, found=found, parts=fingerprint_parts(drawn, found), notes=notes),
         )
-    facts = Facts(methods=methods, shape=shape, found=found, folder=folder, locks=locks, job=job)
+    inputs = RunInputs(methods=methods, shape=shape, found=found, folder=folder, locks=locks, job=job)
     if job is None or folder is None:
-        return facts
-    # A start that is given a folder in which it cannot write: its own checks, and no trace of it.
+        return inputs
+    # the start of a run, on a folder that keeps nothing of what is written to it
     record = problems.attempt("output", lambda: job.start(folder))
     committed = record and problems.attempt("output", lambda: whole_shards(folder, record.fingerprint))
-    return replace(facts, committed=committed or {})
+    return replace(inputs, committed=committed or {})

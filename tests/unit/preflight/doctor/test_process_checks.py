@@ -8,10 +8,14 @@ import sys
 import pytest
 
 from flexray.config import EngineConfig
-from flexray.preflight.doctor.attention import check_attention, judge
-from flexray.preflight.doctor.attention_task import compare
-from flexray.preflight.doctor.cluster import check_cluster
-from flexray.preflight.doctor.process import ProcessError, call_module
+from flexray.preflight.doctor.process_checks import (
+    ProcessError,
+    call_module,
+    check_attention,
+    check_cluster,
+    judge,
+)
+from flexray.preflight.doctor.process_tasks import compare
 
 MODULES = {
     "answers": "import json, sys; print('noise'); print(json.dumps({'got': json.load(sys.stdin)}))",

@@ -1,4 +1,4 @@
-"""How long a run will take, each figure with what it rests on: what was measured, or the GPU's peak."""
+"""How long a run will take, from the speed of committed shards or from the GPU's peak."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ H100, with rows of equal length, full batches and no reading or committing besid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """Of the rows that are left, without start-up, loading and compilation."""
+class TimeEstimate:
+    """The time for the rows that are left, without start-up, loading and compilation."""
 
     basis: str
-    """What the figures rest on, in words."""
+    """Where the figures come from, in words."""
     rough: bool
     """Not measured."""
     rows_per_second: float
@@ -39,7 +39,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """What the committed shards of an output tell."""
+    """The speed of an output's committed shards."""
 
     name: str
     rows_per_second: float  # of one actor, the median of the shards
@@ -51,7 +51,7 @@ class Measured:
 
 
 def measure(name: str, manifests: Collection[Manifest], unlike: tuple[str, ...] = ()) -> Measured | None:
-    """What an output's shards took; None if they do not tell."""
+    """The speed of an output's shards; None if they have no times or no rows."""
     rates = [manifest.rows / manifest.seconds for manifest in manifests if manifest.seconds]
     rows = sum(manifest.rows for manifest in manifests)
     if not rates or not rows:
@@ -68,7 +68,7 @@ def measure(name: str, manifests: Collection[Manifest], unlike: tuple[str, ...] 
 
 
 def measure_other(output: str, parts: dict[str, Any] | None) -> Measured | None:
-    """Likewise of another output.
+    """The speed of another output.
 
     Args:
         parts: what determines the rows of the run that is planned; None: not known.
@@ -86,7 +86,7 @@ def measure_other(output: str, parts: dict[str, Any] | None) -> Measured | None:
     return measure(str(folder), found.values(), tuple(unlike))
 
 
-def from_measured(found: Measured, config: RunConfig, rows: int, shards: int) -> Estimate:
+def from_measured(found: Measured, config: RunConfig, rows: int, shards: int) -> TimeEstimate:
     """From rows per second.
 
     Args:
@@ -106,7 +106,7 @@ def from_peak(
     questions: int,
     methods: int,
     shards: int,
-) -> Estimate | None:
+) -> TimeEstimate | None:
     """From the operations of the model's matrix products, two for each parameter and token; None if the
     device's peak is not known.
 
@@ -128,11 +128,11 @@ def from_peak(
 
 def _estimate(
     basis: str, rough: bool, rate: float, rows: int, shards: int, config: RunConfig, on_gpu: bool
-) -> Estimate:
+) -> TimeEstimate:
     actors = min(config.ray.max_actors or config.ray.min_actors, shards)
     seconds = rows / (rate * actors)
     gpus = 1.0 if config.ray.num_gpus_per_actor is None else config.ray.num_gpus_per_actor
-    return Estimate(
+    return TimeEstimate(
         basis=basis,
         rough=rough,
         rows_per_second=rate,

@@ -6,7 +6,7 @@ import traceback
 import pytest
 
 from flexray.errors import DataError, UserError
-from flexray.pipeline.failure import Failure, or_failure
+from flexray.pipeline.shards import Failure, or_failure
 from flexray.sink.damage import DamageError
 from flexray.storage.error_messages import StorageError
 

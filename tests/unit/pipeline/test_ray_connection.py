@@ -5,7 +5,7 @@ import ray
 
 from flexray.config import RayConfig
 from flexray.errors import ConfigError
-from flexray.pipeline import connect
+from flexray.pipeline.ray_connection import connect
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])

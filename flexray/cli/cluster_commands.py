@@ -1,4 +1,4 @@
-"""The commands for a cluster: submit a job, and do a night's work."""
+"""The commands for a cluster: submit, nightly."""
 
 from __future__ import annotations
 

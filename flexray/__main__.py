@@ -1,0 +1,5 @@
+"""`python -m flexray` is `flexray`."""
+
+from flexray.cli import main
+
+main()

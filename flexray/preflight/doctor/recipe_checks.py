@@ -1,0 +1,105 @@
+"""What a configuration names: the model folder, the data and the output folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from uuid import uuid4
+
+from fsspec.implementations.local import LocalFileSystem
+
+from flexray.config import RunConfig
+from flexray.data import list_files, read_shard, scan
+from flexray.models.checkpoint import check_checkpoint, load_tokenizer
+from flexray.models.remarks import remark
+from flexray.preflight.doctor.examine import CheckResult
+from flexray.preflight.host import decimal, existing_folder, ram_bytes
+from flexray.preflight.plan.devices import GIB, find_device
+from flexray.preflight.plan.memory import ITEM_BYTES, count_parameters, dtype_of
+from flexray.sink import OutputFolder
+from flexray.sink.folder import is_leftover
+from flexray.storage import connect, starting
+
+
+def check_model(config: RunConfig | None) -> Iterator[CheckResult]:
+    """The checkpoint can be loaded, as far as its headers tell, and its tokenizer works."""
+    if config is None:
+        return
+    shape = check_checkpoint(config.model.path)
+    tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    parameters = count_parameters(config.model.path)
+    ids = tokenizer("What is the capital of Finland?", add_special_tokens=False)["input_ids"]
+    for odd in remark(config.model.path, tokenizer):
+        yield CheckResult("warn", odd)
+    what = (
+        f"{config.model.path}: {parameters / 1e6:,.1f} million parameters, {shape.max_position_embeddings:,} "
+        f"positions; the tokenizer knows {len(tokenizer):,} tokens"
+    )
+    if not ids:
+        yield CheckResult(
+            "fail", f"{what}, and makes none of a question", "Copy the tokenizer's files again."
+        )
+        return
+    loaded = parameters * ITEM_BYTES[dtype_of(config, find_device(config, None, None))]
+    if loaded > ram_bytes():
+        yield CheckResult(
+            "warn",
+            f"{what}; {decimal(loaded)} of weights pass through {ram_bytes() / GIB:.1f} GiB of RAM",
+            "Take a machine with more.",
+        )
+    else:
+        yield CheckResult("pass", what)
+
+
+def check_data(config: RunConfig | None) -> Iterator[CheckResult]:
+    """All files are there, and the first shard can be read."""
+    if config is None:
+        return
+    with starting():
+        files = list_files(config.data)
+    shard = scan(config.data.model_copy(update={"limit": config.data.shard_rows})).shards[0]
+    questions = read_shard(shard, config.data)
+    faults = [question.error for question in questions if question.error]
+    what = f"files: {len(files)}; {len(questions)} rows read of {shard.file}"
+    if faults:
+        yield CheckResult(
+            "warn", f"{what}, {len(faults)} of them faulty: {faults[0]}", "`flexray plan` says more."
+        )
+    else:
+        yield CheckResult("pass", what)
+
+
+def check_output(config: RunConfig | None) -> Iterator[CheckResult]:
+    """A probe file is written, listed and removed in the output folder, or above it if there is none. A run
+    at work there ignores it."""
+    if config is None:
+        return
+    folder = OutputFolder(config.output)
+    fs, path = connect(folder.url)
+    is_local = isinstance(fs, LocalFileSystem)
+    place = OutputFolder(str(existing_folder(path))) if is_local else folder
+    was_there = fs.isdir(path)
+    start = time.perf_counter()
+    try:
+        place.prepare()
+        _probe(place)
+    finally:
+        if not is_local and not was_there and fs.isdir(path):  # not on object stores: they have no folders
+            fs.rmdir(path)
+    seconds = time.perf_counter() - start
+    yield CheckResult("pass", f"{place}: a file was written, read, listed and removed ({seconds:.1f} s)")
+
+
+def _probe(place: OutputFolder) -> None:
+    """Raises OSError if a new file is not listed, or a removed one is."""
+    name = f".probe-{uuid4().hex}"
+    assert is_leftover(name)  # else a run that starts now would refuse the folder
+    place.write_bytes(name, b"flexray")
+    try:
+        listed = name in place.list()
+    finally:
+        place.remove(name)
+    if not listed:
+        raise OSError(f"{place}: a file that was just written is not in the listing")
+    if name in place.list():
+        raise OSError(f"{place.where(name)}: is listed still, although it was removed")

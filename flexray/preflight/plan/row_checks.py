@@ -1,0 +1,97 @@
+"""Rows: ids that come twice, sampled rows that will be error rows, and prompts in unusual tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from flexray.config import LimitsConfig, RunConfig
+from flexray.data import Scan
+from flexray.methods import Method
+from flexray.preflight.plan.sample import Sample
+from flexray.preflight.plan.start_checks import Problems
+from flexray.prompts import PromptBuilder
+
+SHOWN_DUPLICATES = 3
+BEFORE = 4
+"""Tokens that are shown before the first one that differs."""
+SHOWN = 24
+"""Tokens that are shown at most of each list."""
+
+
+def check_duplicates(found: Scan, problems: Problems) -> None:
+    """Rows that have the id of an earlier row, in the whole data set."""
+    twice = [
+        f"{shard.row_ids[index]} as {file}, row {row}"
+        for shard in found.shards
+        for index, file, row in shard.duplicate_of
+    ]
+    if twice:
+        more = ", ..." if len(twice) > SHOWN_DUPLICATES else ""
+        problems.warn(
+            "rows",
+            f"{len(twice)} of {found.num_rows} rows have the id of another row and will be error rows "
+            f"({', '.join(twice[:SHOWN_DUPLICATES])}{more}). Remove them, or give them ids of their own.",
+        )
+
+
+def check_sample(sample: Sample, methods: Sequence[Method], limits: LimitsConfig, problems: Problems) -> None:
+    """Rows that will be error rows, as far as the sample tells."""
+    rows = len(sample.questions)
+    faults = [question.error for question in sample.questions if question.error]
+    if faults:
+        problems.warn(
+            "rows",
+            f"{len(faults)} of {rows} sampled rows are faulty and will be error rows. The first: {faults[0]}",
+        )
+    weighing = [method.name for method in methods if method.needs_confidences]
+    missing = sum(prompt.confidences is None for prompt in sample.prompts) if weighing else 0
+    if missing:
+        note = problems.error if missing == len(sample.prompts) else problems.warn
+        note(
+            "methods",
+            f"{', '.join(weighing)}: {missing} of {rows} sampled rows have no confidences, which these need, "
+            "and will be error rows of theirs. Map data.fields.confidences, give data.paraphrase_files with "
+            "confidences, or leave these methods out.",
+        )
+    errors = len(faults) * len(methods) + missing * len(weighing)
+    if errors > limits.max_error_share * rows * len(methods):
+        problems.error(
+            "limits",
+            f"{errors} of the {rows * len(methods)} output rows of the sample would be errors, more than "
+            f"limits.max_error_share ({limits.max_error_share}) allows: the run would end with exit code 1. "
+            "Correct the rows, or raise the limit.",
+        )
+
+
+def check_tokens(builder: PromptBuilder, sample: Sample, config: RunConfig, problems: Problems) -> None:
+    """Prompts without BOS, and prompts whose segments have other tokens than the whole text, which is how
+    few-shots are written; both token lists of the first one are shown."""
+    if builder.lacks_bos:
+        if_not = "" if config.prompt.chat else "; if not, set prompt.add_bos to false"
+        problems.warn(
+            "prompt",
+            f"{config.model.path}: the tokenizer has no BOS token, so prompts begin without one. If the "
+            f"model was trained with one, copy its tokenizer_config.json into the folder{if_not}.",
+        )
+    texts = [text for question in sample.questions if not question.error for text in question.paraphrases]
+    pairs = [builder.apart_and_whole(text) for text in texts]
+    differing = [(apart, whole) for apart, whole in pairs if apart != whole]
+    if differing:
+        apart, whole = differing[0]
+        same = next((i for i, (a, b) in enumerate(zip(apart, whole, strict=False)) if a != b), len(whole))
+        start = max(0, same - BEFORE)
+        problems.warn(
+            "prompt",
+            f"{len(differing)} of {len(pairs)} sampled paraphrases have other tokens in their prompts than "
+            "the same text has as a whole, which is how few-shots are written: the tokenizer joins what "
+            "stands around a boundary. Begin question_template and answer_prefix with a newline. The first: "
+            "in parts "
+            f"{_shown(builder, apart[start:])}, as a whole {_shown(builder, whole[start:])}.",
+        )
+
+
+def _shown(builder: PromptBuilder, token_ids: Sequence[int]) -> str:
+    """The tokens as a JSON list, the end left out if there are many."""
+    more = ", ..." if len(token_ids) > SHOWN else ""
+    return json.dumps(builder.tokens(token_ids[:SHOWN]), ensure_ascii=False)[:-1] + more + "]"
