@@ -1,1 +1,1 @@
-from tests.unit.doctor.conftest import config_of  # noqa: F401  a fixture
+from tests.unit.preflight.doctor.conftest import config_of  # noqa: F401  a fixture

@@ -4,7 +4,7 @@ import pytest
 
 from tests.ray.jobs import make_config, manifests, question, write
 from tests.runs import run_shards
-from tests.unit.doctor.conftest import config_of  # noqa: F401  a fixture
+from tests.unit.preflight.doctor.conftest import config_of  # noqa: F401  a fixture
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from flexray.models.checkpoint import load_tokenizer
 from flexray.preflight.plan import make_plan
 from tests.ray.jobs import question
 from tests.tiny_model import save_tiny_model
-from tests.unit.plan.test_problems import problems_of
+from tests.unit.preflight.plan.test_problems import problems_of
 
 JOINING = {"question_template": "{question}", "answer_prefix": "tory:", "few_shots": [], "instruction": ""}
 
