@@ -1,4 +1,4 @@
-"""Arrow IPC, as `datasets` saves it: only the wanted columns, batch by batch."""
+"""Arrow IPC, as `datasets` saves it: only the required columns, batch by batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
-from flexray.data.records import Record
+from flexray.data.record import Record
 from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
 from flexray.storage import connect, open_file, redact, retry
@@ -19,10 +19,10 @@ _FILE_MAGIC = b"ARROW1"
 
 
 def read_records(path: str, required: RequiredFields) -> Iterator[Record]:
-    """Every record, holding its wanted columns only.
+    """Every record, holding its required columns only.
 
     Raises:
-        DataError: the file is no Arrow IPC, or lacks a wanted column.
+        DataError: the file is no Arrow IPC, or lacks a required column.
     """
     yield from _records(path, required, 1, None)
 
@@ -31,7 +31,7 @@ def read_slice(path: str, first_row: int, num_rows: int, required: RequiredField
     """Records first_row .. first_row+num_rows-1. Of a local file, batches before them are not read.
 
     Raises:
-        DataError: the file is no Arrow IPC, or lacks a wanted column.
+        DataError: the file is no Arrow IPC, or lacks a required column.
     """
     return list(_records(path, required, first_row, first_row + num_rows - 1))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from flexray.data.records import Record, json_type, parse_json, to_record
+from flexray.data.record import Record, json_type, parse_json, to_record
 from flexray.errors import DataError, shown
 from flexray.storage import connect, open_file, retry
 

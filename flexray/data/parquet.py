@@ -1,4 +1,4 @@
-"""Parquet: only the wanted columns, batch by batch."""
+"""Parquet: only the required columns, batch by batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
-from flexray.data.records import Record
+from flexray.data.record import Record
 from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
 from flexray.storage import open_file
@@ -17,10 +17,10 @@ BATCH_ROWS = 1024
 
 
 def read_records(path: str, required: RequiredFields) -> Iterator[Record]:
-    """Every record, holding its wanted columns only.
+    """Every record, holding its required columns only.
 
     Raises:
-        DataError: the file is no Parquet, or lacks a wanted column.
+        DataError: the file is no Parquet, or lacks a required column.
     """
     with open_file(path) as stream:
         file = _open(path, stream)
@@ -33,7 +33,7 @@ def read_slice(path: str, first_row: int, num_rows: int, required: RequiredField
     """Records first_row .. first_row+num_rows-1, from the row groups that hold them.
 
     Raises:
-        DataError: the file is no Parquet, or lacks a wanted column.
+        DataError: the file is no Parquet, or lacks a required column.
     """
     last_row = first_row + num_rows - 1
     with open_file(path) as stream:

@@ -7,7 +7,7 @@ from typing import Any
 from flexray.config.data import DataConfig
 from flexray.data.identity import Identity, id_problem, text_problem
 from flexray.data.question import Question
-from flexray.data.records import MISSING, Record, json_type, lookup
+from flexray.data.record import MISSING, Record, found, json_type, lookup
 from flexray.errors import RowFault
 
 _SHOWN_BYTES = 200
@@ -28,7 +28,7 @@ def to_question(
         row_id: the planned id, distinct in the data set.
         duplicate_of: file and row that had this record's id first, if it is not the first.
     """
-    check = _Check(record, file, config)
+    check = _RowChecker(record, file, config)
     fields = record.fields
     question = ""
     paraphrases: tuple[str, ...] = ()
@@ -70,28 +70,28 @@ def _error(faults: list[RowFault]) -> str:
     return " ".join([*shown, f"And {more} more fault(s)."] if more else shown)
 
 
-def _paraphrases(check: _Check, question: str, config: DataConfig) -> tuple[str, ...]:
+def _paraphrases(check: _RowChecker, question: str, config: DataConfig) -> tuple[str, ...]:
     own = (question,) if config.include_question and question else ()
     path = check.fields.paraphrases
     rest = () if path is None else check.texts(path, "Give each row at least one paraphrase.", "a paraphrase")
     return (own + rest)[: config.max_paraphrases]
 
 
-def _answers(check: _Check, path: str | None) -> tuple[str, ...] | None:
+def _answers(check: _RowChecker, path: str | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     if_none = "If the data set has no answers, set data.fields.answers to null."
     return check.texts(path, if_none, "an answer", alone=True)
 
 
-def _relation(check: _Check, path: str | None) -> str:
+def _relation(check: _RowChecker, path: str | None) -> str:
     value = None if path is None else lookup(check.value, path)
     if path is None or value is None or value is MISSING or (isinstance(value, str) and not value.strip()):
         return ""  # a row without a group
     return check.text(path, "relation")
 
 
-def _num_manual(check: _Check, config: DataConfig, num_paraphrases: int) -> int:
+def _num_manual(check: _RowChecker, config: DataConfig, num_paraphrases: int) -> int:
     """How many of the paraphrases that are used are manual."""
     path = check.fields.num_manual
     if path is None:
@@ -100,7 +100,7 @@ def _num_manual(check: _Check, config: DataConfig, num_paraphrases: int) -> int:
     return min(check.count(path) + extra, num_paraphrases)
 
 
-def _confidences(check: _Check, config: DataConfig, num_paraphrases: int) -> tuple[float, ...] | None:
+def _confidences(check: _RowChecker, config: DataConfig, num_paraphrases: int) -> tuple[float, ...] | None:
     path = check.fields.confidences
     if path is None:
         return None
@@ -110,7 +110,7 @@ def _confidences(check: _Check, config: DataConfig, num_paraphrases: int) -> tup
     return values
 
 
-class _Check:
+class _RowChecker:
     """Reads the fields of one record and notes what is wrong."""
 
     def __init__(self, record: Record, file: str, config: DataConfig) -> None:
@@ -156,7 +156,7 @@ class _Check:
     def text(self, path: str, role: str) -> str:
         value = lookup(self._record.value, path)
         if not isinstance(value, str):
-            problem = f"a string is needed, not {_found(value)}"
+            problem = f"a string is needed, not {found(value)}"
         else:
             problem = text_problem(value, "the text")
         if problem:
@@ -167,7 +167,7 @@ class _Check:
     def count(self, path: str) -> int:
         value = lookup(self._record.value, path)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            problem = f"a whole number of 0 or more is needed, not {_found(value)}"
+            problem = f"a whole number of 0 or more is needed, not {found(value)}"
             self._fault(path, value, problem, "Say how many of the paraphrases are manual.")
             return 0
         return value
@@ -205,7 +205,7 @@ class _Check:
             self._fault(path, value, "a list of strings is needed, not a string", "Put it in a list: [...].")
             return ()
         if not isinstance(value, list):
-            self._fault(path, value, f"a list of strings is needed, not {_found(value)}", if_none)
+            self._fault(path, value, f"a list of strings is needed, not {found(value)}", if_none)
             return ()
         if not value:
             self._fault(path, value, "the list is empty", if_none)
@@ -226,7 +226,3 @@ class _Check:
 
     def _fault(self, field: str, value: Any, problem: str, advice: str) -> None:
         self.faults.append(RowFault(self._file, self._record.row, field, value, problem, advice))
-
-
-def _found(value: Any) -> str:
-    return "a missing field" if value is MISSING else json_type(value)

@@ -12,7 +12,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from flexray.errors import ConfigError
-from flexray.prompts.encoding import Piece
+from flexray.prompts.encoding import TextPiece
 from flexray.prompts.rendering import LimitExceeded, RenderingError, render_apart
 
 if TYPE_CHECKING:  # takes seconds to import
@@ -37,7 +37,7 @@ def split_template(
     instruction: str,
     shots: Sequence[tuple[str, str]],
     bos_token: str | None = None,
-) -> tuple[list[Piece], list[Piece]]:
+) -> tuple[list[TextPiece], list[TextPiece]]:
     """What the tokenizer's template puts before the question, which is the last user turn, and behind it.
 
     Args:
@@ -57,13 +57,13 @@ def split_template(
     rendered = _render(tokenizer, holders, given, system=bool(instruction))
     places = [_find(rendered, h, name) for h, name in zip(holders, [*texts, "question"], strict=True)]
 
-    pieces: list[Piece] = []
+    pieces: list[TextPiece] = []
     end = asked_at = 0
     for start, holder, text in sorted(zip(places, holders, [*texts.values(), ""], strict=True)):
-        pieces += [Piece(rendered[end:start], template=True), Piece(text)]
+        pieces += [TextPiece(rendered[end:start], template=True), TextPiece(text)]
         end = start + len(holder)
         asked_at = len(pieces) - 1 if holder is holders[-1] else asked_at
-    pieces.append(Piece(rendered[end:], template=True))
+    pieces.append(TextPiece(rendered[end:], template=True))
     return pieces[:asked_at], pieces[asked_at + 1 :]
 
 

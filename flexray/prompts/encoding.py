@@ -1,4 +1,4 @@
-"""Texts to token ids."""
+"""Texts to token ids: encoding pieces of text, and finding BOS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase
 
 
-class Piece(NamedTuple):
+class TextPiece(NamedTuple):
     """A part of a prompt's text."""
 
     text: str
@@ -43,7 +43,7 @@ class TextEncoder:
         added = tokenizer.added_tokens_decoder.items()
         self._special = {i for i, token in added if token.special} | set(tokenizer.all_special_ids)
 
-    def encode(self, *pieces: Piece, behind: bool = False) -> tuple[int, ...]:
+    def encode(self, *pieces: TextPiece, behind: bool = False) -> tuple[int, ...]:
         """Ids of the pieces as one text; apart, only if a user's text would else become a special token.
 
         Args:
@@ -80,3 +80,23 @@ class TextEncoder:
 
     def _specials(self, ids: tuple[int, ...]) -> list[int]:
         return [i for i in ids if i in self._special]
+
+
+def find_bos(tokenizer: PreTrainedTokenizerBase, vocab_size: int, named: int | None = None) -> int | None:
+    """The id of BOS: the tokenizer's own, else what it puts before texts, else what config.json names.
+
+    For a folder with a tokenizer.json alone, transformers knows no BOS, or one that the model does not have.
+
+    Args:
+        vocab_size: of the model.
+        named: the BOS of config.json, which may be there by default: used only if the tokenizer has it as a
+            special token.
+
+    Returns:
+        None if there is none.
+    """
+    with_special, without = (tokenizer("a", add_special_tokens=add)["input_ids"] for add in (True, False))
+    put_before = with_special[0] if with_special[1 : len(without) + 1] == without else None
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    found = (tokenizer.bos_token_id, put_before, named if named in special else None)
+    return next((i for i in found if i is not None and i < vocab_size), None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import string
 from collections.abc import Iterable, Sequence
 
-from flexray.prompts.encoding import Piece, TextEncoder, boundaries
+from flexray.prompts.encoding import TextEncoder, TextPiece, boundaries
 
 PROBES = ("a", '"It"', "(that)", "1 + 1", "é", *(f"Is it{end}" for end in string.punctuation + "。？…»”"))
 """Questions that begin and end in all manners, to try boundaries with."""
@@ -28,10 +28,10 @@ class Frame:
     def __init__(
         self,
         encoder: TextEncoder,
-        before: Sequence[Piece],
+        before: Sequence[TextPiece],
         prefix: str,
         suffix: str,
-        after: Sequence[Piece],
+        after: Sequence[TextPiece],
     ):
         self._encoder = encoder
         self._before, self._after = tuple(before), tuple(after)
@@ -52,12 +52,12 @@ class Frame:
         """Whether the ids of the parts are those of the whole text."""
         return self.context + self.segment(question) + self.answer_prefix == self.whole(question)
 
-    def _middle(self, question: str) -> Piece:
-        return Piece(self._prefix + question + self._suffix)
+    def _middle(self, question: str) -> TextPiece:
+        return TextPiece(self._prefix + question + self._suffix)
 
 
 def make_frame(
-    encoder: TextEncoder, before: Sequence[Piece], prefix: str, suffix: str, after: Sequence[Piece]
+    encoder: TextEncoder, before: Sequence[TextPiece], prefix: str, suffix: str, after: Sequence[TextPiece]
 ) -> Frame | None:
     """The first frame whose parts agree with the whole text for all probes; for most of them, if none does.
 

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from flexray.config.data import DataConfig
-from flexray.data.records import Fault
+from flexray.data.record import FieldFault
 from flexray.storage import redact
 
 MASK = "[MASK]"
@@ -30,10 +30,10 @@ class Template:
 class Templates:
     """Of each relation: its templates, and what is wrong with those that cannot be used."""
 
-    def __init__(self, found: Iterable[tuple[str, Template | None, Sequence[Fault]]]) -> None:
+    def __init__(self, found: Iterable[tuple[str, Template | None, Sequence[FieldFault]]]) -> None:
         """From relation, template and faults of each record that holds one."""
         usable: dict[str, list[Template]] = {}
-        self._faults: dict[str, list[Fault]] = {}
+        self._faults: dict[str, list[FieldFault]] = {}
         for relation, template, faults in found:
             if faults:
                 self._faults.setdefault(relation, []).extend(faults)
@@ -43,7 +43,7 @@ class Templates:
 
     def of(
         self, relation: str, field: str, config: DataConfig
-    ) -> tuple[tuple[Template, ...], Sequence[Fault]]:
+    ) -> tuple[tuple[Template, ...], Sequence[FieldFault]]:
         """The templates of a relation in order, and what keeps its rows from being asked.
 
         Args:
@@ -55,7 +55,7 @@ class Templates:
             files = redact(", ".join(config.template_files))
             style = f" of style {config.pararel_style}" if config.kind == "pararel" else ""
             problem = f"there is no template{style} for it in {files}"
-            return (), [Fault(field, relation, problem, "Add one, or correct data.template_files.")]
+            return (), [FieldFault(field, relation, problem, "Add one, or correct data.template_files.")]
         return templates, faults
 
 

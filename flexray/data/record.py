@@ -1,4 +1,4 @@
-"""A source record: as it was read, and as its kind of data set understands it."""
+"""A source record: as it was read, and as its dataset adapter understands it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MISSING = Missing()
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class FieldFault:
     """What is wrong with one field, before the file and row are known."""
 
     field: str
@@ -37,7 +37,7 @@ class Fault:
 class Record:
     """One row of a source file: an object, or the problem that kept it from being one.
 
-    `fields` and `faults` are for its kind to fill in (see flexray.data.adapters).
+    `fields` and `faults` are filled in by its adapter (see flexray.data.adapters).
     """
 
     row: int  # 1-based record number in the file
@@ -46,7 +46,7 @@ class Record:
     raw: bytes = b""  # what was found in place of an object
     span: tuple[int, int] = (0, 0)  # jsonl only: bytes [start, end) of its line
     fields: Fields = _BY_NAME  # where the values stand in `value`
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[FieldFault, ...] = ()
 
 
 class Repeating(dict[str, Any]):
@@ -87,7 +87,8 @@ def to_record(row: int, value: Any, span: tuple[int, int] = (0, 0)) -> Record:
     if not isinstance(value, dict):
         problem = f"a record must be a JSON object, not {json_type(value)}"
         return Record(row, None, problem, canonical(value).encode(), span)
-    faults = tuple(Fault(key, last, "the key is there more than once", "Leave one.") for key, last in again)
+    problem = "the key is there more than once"
+    faults = tuple(FieldFault(key, last, problem, "Leave one.") for key, last in again)
     return Record(row, value, span=span, faults=faults)
 
 
@@ -103,6 +104,11 @@ def json_type(value: Any) -> str:
         return "an object"
     names = {str: "a string", int: "a number", float: "a number", list: "a list"}
     return names.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def found(value: Any) -> str:
+    """What stands in place of the expected value, for messages."""
+    return "a missing field" if value is MISSING else json_type(value)
 
 
 def canonical(value: Any) -> str:
