@@ -1,4 +1,4 @@
-"""Named points where faults are made to happen, for tests and rehearsals. Without the variable: nothing.
+"""Fault injection at named points, for tests and rehearsals; off unless the variable is set.
 
 FLEXRAY_FAULTS holds a JSON list of faults, which the processes of a run inherit:
 
@@ -45,12 +45,12 @@ class InjectedFault:
 
 
 def expected() -> bool:
-    """Whether there are faults at all: spares the work for facts that nobody asks for."""
+    """Whether faults are injected at all; if not, callers need not compute facts."""
     return VARIABLE in os.environ
 
 
 def reach(point: str, **facts: object) -> None:
-    """Say that the program is at a point. Facts are compared as text."""
+    """The program is at this point. Facts are compared as text."""
     if text := os.environ.get(VARIABLE):
         if text.startswith("@"):
             text = Path(text[1:]).read_text(encoding="utf-8")

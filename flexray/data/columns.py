@@ -15,7 +15,7 @@ Unreadable = (pa.ArrowException, OverflowError, ValueError, TypeError, KeyError)
 
 
 def check_schema(path: str, schema: pa.Schema, required: RequiredFields) -> None:
-    """Raises DataError if the columns have no whole form of the required fields."""
+    """Raises DataError if the columns lack required fields."""
     known = [name for field in schema for name in _paths(field, "")]
     required.check(path, known, known)
 

@@ -1,8 +1,8 @@
 """Paraphrases of another source: `data.paraphrase_files`, joined to the rows by id.
 
-A record is {id, paraphrases} or {id, paraphrases, confidences}. They come behind the row's own (and behind
-its question, if it is included); those that the row has already are left out. Where they have confidences,
-the row's own have the one that the record gives them, else 1: they are the question.
+A record is {id, paraphrases} or {id, paraphrases, confidences}. They follow the row's own (and its
+question, if it is included); those that the row has already are left out. If they have confidences, the row's
+own get theirs from the record, else 1.
 The files are read whole and kept by each process.
 """
 
@@ -29,7 +29,7 @@ class _Entry:
     place: str  # file and row
     paraphrases: Any
     confidences: Any  # MISSING or None: there are none
-    again: str = ""  # where the id is there a second time
+    again: str = ""  # file and row where the id is repeated
 
     def without(self, known: list[Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Paraphrases and confidences without those of the known texts; and the confidences of these."""

@@ -27,13 +27,12 @@ def read_records(file: SourceFile, required: RequiredFields) -> Iterator[Record]
         return json_lines.read_records(file.path)
     if file.format == "json":
         return json_array.read_records(file.path, required.under)
-    if file.format == "arrow":
-        return arrow.read_records(file.path, required)
-    return parquet.read_records(file.path, required)
+    columnar = arrow if file.format == "arrow" else parquet
+    return columnar.read(file.path, required)
 
 
 def read_slice(spec: ShardSpec, required: RequiredFields) -> list[Record]:
-    """The shard's records, touching no more of the file than the format demands.
+    """The shard's records, reading no more of the file than the format needs.
 
     There are fewer or more than `spec.num_rows` of them if the file has changed.
 
@@ -46,9 +45,8 @@ def read_slice(spec: ShardSpec, required: RequiredFields) -> list[Record]:
         return json_lines.read_slice(spec.file, spec.byte_range, spec.first_row)
     if spec.format == "json":
         return json_array.read_slice(spec.file, spec.first_row, spec.num_rows, required.under)
-    if spec.format == "arrow":
-        return arrow.read_slice(spec.file, spec.first_row, spec.num_rows, required)
-    return parquet.read_slice(spec.file, spec.first_row, spec.num_rows, required)
+    columnar = arrow if spec.format == "arrow" else parquet
+    return list(columnar.read(spec.file, required, spec.first_row, spec.first_row + spec.num_rows - 1))
 
 
 def find_versions(patterns: tuple[str, ...], key: str) -> FileVersions:
@@ -79,12 +77,12 @@ def read_whole(versions: FileVersions, required: RequiredFields) -> Iterator[tup
 
 
 def record_error(file: str, record: Record, fault: FieldFault) -> DataError:
-    """The error for a record that no row can be blamed for."""
+    """The error for a faulty record of an auxiliary file."""
     return DataError(
         str(RowFault(redact(file), record.row, fault.field, fault.value, fault.problem, fault.advice))
     )
 
 
 def in_auxiliary_file(file: str, record: Record, faults: Sequence[FieldFault]) -> list[FieldFault]:
-    """The faults of a record as those of a row of another file."""
+    """The faults of a record, as faults of a row of another file that uses it."""
     return [replace(fault, field=f"{fault.field} of {redact(file)}, row {record.row}") for fault in faults]

@@ -10,7 +10,7 @@ from typing import Any
 from flexray.config.data import Fields
 
 _BY_NAME = Fields()
-MAX_DEPTH = 100  # the interpreter's own limit depends on the caller's stack: scan and worker would differ
+MAX_DEPTH = 100  # Python's own limit depends on the caller's stack, which differs between scan and worker
 
 
 class Missing:
@@ -50,13 +50,13 @@ class Record:
 
 
 class Repeating(dict[str, Any]):
-    """An object in whose text a key stands more than once: the last of each counts."""
+    """An object in whose text a key is repeated: the last value counts."""
 
     keys_again: tuple[str, ...] = ()
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. An object of which a key stands there again is a Repeating.
+    """The value of a JSON text. An object with a repeated key is a Repeating.
 
     Raises:
         ValueError: it is no JSON, or has a number of thousands of digits.
@@ -93,7 +93,7 @@ def to_record(row: int, value: Any, span: tuple[int, int] = (0, 0)) -> Record:
 
 
 def json_type(value: Any) -> str:
-    """A value's type in the words of JSON, for messages."""
+    """A value's JSON type, for messages."""
     if value is MISSING:
         return "missing"
     if value is None:
@@ -149,7 +149,7 @@ def mapped(value: dict[str, Any], fields: Fields) -> dict[str, Any]:
 
 
 def _deeper_than(value: Any, limit: int, again: list[tuple[str, Any]]) -> bool:
-    """Whether it is. To `again` go keys that an object has more than once, with the last value."""
+    """Whether it is nested deeper. Adds repeated keys, with their last values, to `again`."""
     level = [value]
     for _ in range(limit):
         inner: list[Any] = []

@@ -98,10 +98,10 @@ def _group_by(
 
 
 def _checked(file: SourceFile, required: RequiredFields, most: int | None) -> Iterator[Record]:
-    """Records of a file, then the check that they have the required fields."""
+    """Records of a file; at its end the check that they have the required fields."""
     check = FieldCheck(file.path, required)
     for record in islice(read_records(file, required), most):
-        if file.format not in ("parquet", "arrow"):  # their schema has answered already
+        if file.format not in ("parquet", "arrow"):  # checked by their schema
             check.add(record)
         yield record
     check.check()
@@ -110,7 +110,7 @@ def _checked(file: SourceFile, required: RequiredFields, most: int | None) -> It
 def group_by(records: Iterable[tuple[str, Record]], grouping: Grouping) -> dict[str, list[Record]]:
     """The records of all files, grouped by a key: file -> its rows in order.
 
-    A row stands where its first record stands. A record without a usable key is a row by itself.
+    A row has the place of its first record. A record without a usable key is a row by itself.
     """
     rows: dict[str, list[Record]] = {}
     parts: dict[str, list[tuple[Any, ...]]] = {}

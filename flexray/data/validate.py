@@ -1,4 +1,4 @@
-"""A record to a Question; what is wrong with the record becomes the Question's error."""
+"""A record to a Question; the record's faults become the Question's error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def to_question(
     row_id: str,
     duplicate_of: tuple[str, int] | None,
 ) -> Question:
-    """Check one record. All its faults stand in `error`; each field holds what could be read.
+    """Check one record. `error` lists all its faults; each field holds what could be read.
 
     Args:
         row_id: the planned id, distinct in the data set.
@@ -46,7 +46,7 @@ def to_question(
         relation = _relation(check, fields.relation)
         num_manual = _num_manual(check, config, len(paraphrases))
         confidences = _confidences(check, config, len(paraphrases))
-        check.known()
+        check.add_record_faults()
     return Question(
         row_id=row_id,
         dataset=config.name,
@@ -96,7 +96,7 @@ def _num_manual(check: _RowChecker, config: DataConfig, num_paraphrases: int) ->
     path = check.fields.num_manual
     if path is None:
         return 0
-    extra = bool(config.include_question)  # the question itself stands first, and is manual
+    extra = bool(config.include_question)  # the question itself is the first one, and is manual
     return min(check.count(path) + extra, num_paraphrases)
 
 
@@ -111,13 +111,13 @@ def _confidences(check: _RowChecker, config: DataConfig, num_paraphrases: int) -
 
 
 class _RowChecker:
-    """Reads the fields of one record and notes what is wrong."""
+    """Reads the fields of one record and collects its faults."""
 
     def __init__(self, record: Record, file: str, config: DataConfig) -> None:
         self._record = record
         self.value = record.value
         self._file = file
-        self._configured = config.kind == "records"  # else there are no data.fields to speak of
+        self._configured = config.kind == "records"  # else messages do not mention data.fields
         self.fields = record.fields
         self.faults: list[RowFault] = []
 
@@ -134,10 +134,10 @@ class _RowChecker:
         shown = self._record.raw[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
         self._fault("(record)", shown, self._record.problem, "Write the row as one JSON object in UTF-8.")
 
-    def known(self) -> None:
-        """Put first what the kind of data set found wrong, and say nothing else of those fields.
+    def add_record_faults(self) -> None:
+        """Put the adapter's faults first, without further faults of the same fields.
 
-        What it could not make for that reason is not reported as missing.
+        Fields that it could not fill for that reason are not reported as missing.
         """
         theirs = {fault.field for fault in self._record.faults}
         if theirs:

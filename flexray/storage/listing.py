@@ -85,7 +85,7 @@ def type_of(fs: AbstractFileSystem, name: str, url: str) -> str:
     fsspec's own `exists` and `isdir` may take an error for a no. `url` is what messages name.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: the storage failed.
     """
     try:
         return str(retry(url, lambda: fs.info(name)["type"]))

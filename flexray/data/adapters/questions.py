@@ -36,7 +36,7 @@ class Records(DatasetAdapter):
 
 
 def _listed(value: Any) -> list[Any] | None:
-    """The list that stands as JSON in a text, as PopQA has its answers; None: there is none."""
+    """The list that a text holds as JSON, as PopQA has its answers; None: it holds none."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return None
     try:
@@ -55,12 +55,12 @@ class WebQuestions(DatasetAdapter):
     required = RequiredFields((("qId", "qText", "answers"), ("question", "answers")), kind="webqa")
 
     def adapt(self, record: Record, file: str) -> Record:
-        checked = FieldReader(record)
+        reader = FieldReader(record)
         if "qText" in (record.value or {}):
-            return checked.row(_WITH_ID, num_manual=0)
-        question = checked.text("question")
+            return reader.row(_WITH_ID, num_manual=0)
+        question = reader.text("question")
         id_ = {_OF_QUESTION: short_digest(question.encode())} if question else {}
-        return checked.row(_WITHOUT_ID, num_manual=0, **id_)
+        return reader.row(_WITHOUT_ID, num_manual=0, **id_)
 
 
 class TriviaQA(DatasetAdapter):
@@ -79,33 +79,33 @@ class TriviaQA(DatasetAdapter):
     )
 
     def adapt(self, record: Record, file: str) -> Record:
-        checked = FieldReader(record)
+        reader = FieldReader(record)
         if "QuestionId" in (record.value or {}):
             names = ("QuestionId", "Question", "Answer", "Value", "Aliases")
-            hidden = checked.get("Answer") is MISSING
+            hidden = reader.get("Answer") is MISSING
         else:
             names = ("question_id", "question", "answer", "value", "aliases")
             hidden = False
         id_, question, answer, value, aliases = names
         fields = Fields(id=id_, question=question, paraphrases=None, answers=None, num_manual="num_manual")
-        answers = [] if hidden else _answers(checked, answer, f"{answer}.{value}", f"{answer}.{aliases}")
-        if hidden or checked.faults or answers == [_HIDDEN]:
-            return checked.row(fields, num_manual=0)
+        answers = [] if hidden else _answers(reader, answer, f"{answer}.{value}", f"{answer}.{aliases}")
+        if hidden or reader.faults or answers == [_HIDDEN]:
+            return reader.row(fields, num_manual=0)
         fields = fields.model_copy(update={"answers": f"{answer}.{aliases}"})
-        return checked.row(fields, num_manual=0, **{f"{answer}.{aliases}": answers})
+        return reader.row(fields, num_manual=0, **{f"{answer}.{aliases}": answers})
 
 
-def _answers(checked: FieldReader, answer: str, value: str, aliases: str) -> list[Any]:
-    found_answer, found_aliases = checked.get(answer), checked.get(aliases)
+def _answers(reader: FieldReader, answer: str, value: str, aliases: str) -> list[Any]:
+    found_answer, found_aliases = reader.get(answer), reader.get(aliases)
     if not isinstance(found_answer, dict):
         names = f"{value.rpartition('.')[2]} and {aliases.rpartition('.')[2]}"
-        checked.fault(answer, f"an object is needed, not {found(found_answer)}", f"Give it {names}.")
+        reader.fault(answer, f"an object is needed, not {found(found_answer)}", f"Give it {names}.")
         return []
-    text = checked.text(value)
+    text = reader.text(value)
     if found_aliases is MISSING or found_aliases is None:
         found_aliases = []
     if not isinstance(found_aliases, list):
-        checked.fault(
+        reader.fault(
             aliases, f"a list of strings is needed, not {found(found_aliases)}", "Write it as a list."
         )
         return []

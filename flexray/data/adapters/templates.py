@@ -21,14 +21,14 @@ MASK = "[MASK]"
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """With [X] still in it, and [Y] no more."""
+    """A template without [Y], still with [X]."""
 
     text: str
     manual: bool
 
 
 class Templates:
-    """Of each relation: its templates, and what is wrong with those that cannot be used."""
+    """The templates of each relation, and the faults of those that cannot be used."""
 
     def __init__(self, found: Iterable[tuple[str, Template | None, Sequence[FieldFault]]]) -> None:
         """From relation, template and faults of each record that holds one."""
@@ -41,10 +41,10 @@ class Templates:
                 usable.setdefault(relation, []).append(template)
         self._usable = {relation: in_order(templates) for relation, templates in usable.items()}
 
-    def of(
+    def for_relation(
         self, relation: str, field: str, config: DataConfig
     ) -> tuple[tuple[Template, ...], Sequence[FieldFault]]:
-        """The templates of a relation in order, and what keeps its rows from being asked.
+        """The templates of a relation in order, and the faults that its rows get from them.
 
         Args:
             field: where the row has its relation.
@@ -86,7 +86,7 @@ def in_order(templates: Iterable[Template]) -> tuple[Template, ...]:
     return tuple(by_text.values())
 
 
-def ask(templates: Sequence[Template], subject: str, row: str, config: DataConfig) -> dict[str, Any]:
+def fill_all(templates: Sequence[Template], subject: str, row: str, config: DataConfig) -> dict[str, Any]:
     """Question, paraphrases and num_manual of one row; nothing if no template is left.
 
     Args:

@@ -37,11 +37,11 @@ class CountryQA(DatasetAdapter):
     required = RequiredFields((("country", "capital"),), kind="countryqa")
 
     def adapt(self, record: Record, file: str) -> Record:
-        row = FieldReader(record)
-        question, answer = f"What is the capital of {row.text('country')}?", row.text("capital")
+        reader = FieldReader(record)
+        question, answer = f"What is the capital of {reader.text('country')}?", reader.text("capital")
         answers = {"capital": [answer]} if answer else {}
         fields = Fields(id="country", answers="capital")
-        return row.row(fields, question=question, paraphrases=[question], **answers)
+        return reader.row(fields, question=question, paraphrases=[question], **answers)
 
 
 def test_a_registered_adapter_reads_a_data_set_by_its_name(tmp_path: Path, monkeypatch) -> None:
