@@ -1,7 +1,7 @@
 """Turns a Question into a Prompt: [BOS + instruction + few-shots] [P1] .. [PN] [answer prefix].
 
 With `prompt.chat` the same in turns: [system message, few-shots, header] [P1] .. [PN] [header of the answer].
-Where exactly one part ends and the next begins is said in `flexray.prompts.frame`.
+`flexray.prompts.frame` defines where exactly one segment ends and the next begins.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """An instruct model's chat template as the text around a question.
 
 The tokenizer's own template is rendered once, with a placeholder for each text of the user's, and cut at
-the placeholders: so special tokens are those that the template writes, and it is known where the question
-stands.
+the placeholders. So only the template's special tokens count as such, and the place of the question is known.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:  # takes seconds to import
 Message = dict[str, str]
 
 DATE = date(2024, 7, 26)
-"""What templates that write today's date are told: the same prompts each day. Llama 3's own default."""
+"""Given to templates that write today's date, so that prompts are the same each day. Llama 3's default."""
 
 _DIRECTIVES = [f"%{sign}{letter}" for sign in ("", "-") for letter in "aAbBdeHIjmMpSyY"]
 # Before a template. Transformers takes plain values for it only, but a macro hides its function of this name.
@@ -38,7 +37,7 @@ def split_template(
     shots: Sequence[tuple[str, str]],
     bos_token: str | None = None,
 ) -> tuple[list[TextPiece], list[TextPiece]]:
-    """What the tokenizer's template puts before the question, which is the last user turn, and behind it.
+    """What the tokenizer's template puts before the question, which is the last user turn, and after it.
 
     Args:
         instruction: "": no system message; some templates then write one of their own.
@@ -117,7 +116,7 @@ def _apply(tokenizer: PreTrainedTokenizerBase, messages: list[Message], given: d
 
 
 def _find(rendered: str, holder: str, name: str) -> int:
-    """Where a placeholder stands, which must be once and unchanged."""
+    """The place of a placeholder, which must be there once and unchanged."""
     count = rendered.count(holder)
     if count == 1:
         return rendered.index(holder)
