@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-DatasetKind = Literal["records", "webqa", "triviaqa", "pararel", "myriadlama"]
-WITHOUT_PARAPHRASES: tuple[DatasetKind, ...] = ("webqa", "triviaqa")
-FROM_TEMPLATES: tuple[DatasetKind, ...] = ("pararel", "myriadlama")
+# What is checked here is known of the built-in adapters only; see flexray/data/adapters.
+WITHOUT_PARAPHRASES = ("webqa", "triviaqa")
+WITHOUT_TEMPLATES = ("records", *WITHOUT_PARAPHRASES)
+FROM_TEMPLATES = ("pararel", "myriadlama")
 
 
 def _texts(value: Any) -> Any:
@@ -72,14 +73,15 @@ class Fields(Section):
 class SourceConfig(Section):
     """Files of questions, and how to read them."""
 
-    kind: DatasetKind = "records"
-    """records: any, read by `fields`. The others are read as published; see flexray/data/kinds."""
+    kind: str = "records"
+    """records: any, read by `fields`. webqa, triviaqa, pararel, myriadlama: read as published. Others: the
+    name of a registered adapter; see flexray/data/adapters."""
     files: Files = Field(min_length=1)
     """Paths, URLs or globs of jsonl, json (one array of records), Parquet or Arrow; or a Hugging Face
     data set as a folder (save_to_disk, or Parquet files named after their split). Globs are a shell's: `**`
     is any folders, links are followed, names that begin with a dot must spell it."""
     split: str = Field(default="test", pattern=_NAME)
-    """Part of every row id; the split of a data set in a folder."""
+    """Part of every row id; also the split that is read, if `files` is a data set's folder."""
     format: Literal["auto", "jsonl", "json", "parquet", "arrow"] = "auto"
     """auto: that of each file's extension."""
     template_files: Files = ()
@@ -112,7 +114,7 @@ class SourceConfig(Section):
                 "kind pararel needs template_files, such as DIR/patterns/P*.jsonl; or give as files the one "
                 "folder that holds facts/ and patterns/"
             )
-        if self.kind not in FROM_TEMPLATES:
+        if self.kind in WITHOUT_TEMPLATES:
             for key in ("template_files", "max_manual", "max_automatic", "template_seed"):
                 if getattr(self, key) not in (None, ()):
                     raise ValueError(f"{key}: kind {self.kind} has no templates. Remove it, or correct kind")
@@ -158,7 +160,7 @@ class DataConfig(SourceConfig):
     @model_validator(mode="after")
     def _some_text(self) -> DataConfig:
         records = self.kind == "records"
-        if not records and self.fields != Fields():
+        if self.kind in (*WITHOUT_PARAPHRASES, *FROM_TEMPLATES) and self.fields != Fields():
             raise ValueError(f"fields: kind {self.kind} knows its own. Remove them, or set kind: records")
         if self.kind in FROM_TEMPLATES and self.include_question:
             raise ValueError(f"include_question: the question of kind {self.kind} is its first paraphrase")

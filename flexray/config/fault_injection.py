@@ -1,4 +1,4 @@
-"""Named points where faults are made to happen, for tests and rehearsals. Without the variable: nothing.
+"""Fault injection at named points, for tests and rehearsals; off unless the variable is set.
 
 FLEXRAY_FAULTS holds a JSON list of faults, which the processes of a run inherit:
 
@@ -28,7 +28,7 @@ VARIABLE = "FLEXRAY_FAULTS"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fault:
+class InjectedFault:
     """What happens at a point."""
 
     point: str
@@ -45,12 +45,12 @@ class Fault:
 
 
 def expected() -> bool:
-    """Whether there are faults at all: spares the work for facts that nobody asks for."""
+    """Whether faults are injected at all; if not, callers need not compute facts."""
     return VARIABLE in os.environ
 
 
 def reach(point: str, **facts: object) -> None:
-    """Say that the program is at a point. Facts are compared as text."""
+    """The program is at this point. Facts are compared as text."""
     if text := os.environ.get(VARIABLE):
         if text.startswith("@"):
             text = Path(text[1:]).read_text(encoding="utf-8")
@@ -60,18 +60,18 @@ def reach(point: str, **facts: object) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def _parse(text: str) -> tuple[Fault, ...]:
-    return tuple(Fault(**fault) for fault in json.loads(text))
+def _parse(text: str) -> tuple[InjectedFault, ...]:
+    return tuple(InjectedFault(**fault) for fault in json.loads(text))
 
 
-def _matches(fault: Fault, facts: dict[str, object]) -> bool:
+def _matches(fault: InjectedFault, facts: dict[str, object]) -> bool:
     return all(
         name in facts and fnmatch.fnmatchcase(str(facts[name]), pattern)
         for name, pattern in fault.match.items()
     )
 
 
-def _is_due(fault: Fault, number: int) -> bool:
+def _is_due(fault: InjectedFault, number: int) -> bool:
     if fault.skip == 0 and fault.times is None:
         return True
     if fault.ledger is None:
@@ -92,7 +92,7 @@ def _count(ledger: Path, number: int) -> int:
     raise AssertionError
 
 
-def _happen(fault: Fault, facts: dict[str, object]) -> None:
+def _happen(fault: InjectedFault, facts: dict[str, object]) -> None:
     action, _, argument = fault.action.partition(":")
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -12,20 +12,19 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from flexray.config.data import DataConfig, FewShotData, Section
-from flexray.config.old_keys import renew_keys
 from flexray.config.plugins import load_plugins
-from flexray.config.recipe import read_recipe
-from flexray.config.validation import tell
+from flexray.config.recipe import read_recipe, renew_keys
+from flexray.config.validation import describe_faults
 from flexray.errors import ConfigError
 
-Place = Annotated[str, AfterValidator(os.path.expanduser)]  # a leading ~ is the home folder
+PathOrUrl = Annotated[str, AfterValidator(os.path.expanduser)]  # a leading ~ is the home folder
 MAX_PATH, MAX_KEY = 4095, 1024  # bytes of a local path, and of a key of an object store
 Backend = Literal["flex", "sdpa", "eager"]
 NAME_BELOW = 350  # bytes of the longest name in an output folder, and of the folders between
 
 
 class ModelConfig(Section):
-    path: Place
+    path: PathOrUrl
     """Folder of a LLaMA checkpoint with safetensors and a tokenizer."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on GPU, float32 on CPU."""
@@ -52,12 +51,10 @@ class PromptConfig(Section):
     few_shot_data: FewShotData | None = None
     """In place of few_shots: draw them from other rows."""
     question_template: str = "\nQ: {question}"
-    """One paraphrase, in a segment and in a few-shot. Where it begins and ends in tokens:
-    docs/algorithm.md, Boundaries. With chat: the whole turn, by
-    default "{question}"."""
+    """One paraphrase, in a segment and in a few-shot. docs/algorithm.md, Boundaries, says where its tokens
+    begin and end. With chat: the whole turn, by default "{question}"."""
     answer_prefix: str = "\nA:"
-    """Opens the answer region; the answer of a few-shot stands behind it. With chat: none, as the template
-    opens the answer."""
+    """Opens the answer region; the answer of a few-shot follows it. With chat: none."""
     add_bos: bool = True
     """Start the context with BOS, if the model's folder names one. With chat: as the template does."""
 
@@ -74,7 +71,7 @@ class PromptConfig(Section):
         if info.data.get("chat"):
             if value:
                 raise ValueError(
-                    'with prompt.chat the template opens the answer. Leave answer prefix out, or set it to ""'
+                    'with prompt.chat the template opens the answer. Leave answer_prefix out, or set it to ""'
                 )
         elif not value:
             raise ValueError("must not be empty without prompt.chat")
@@ -166,7 +163,7 @@ class EngineConfig(Section):
     max_num_batched_tokens: int | None = Field(default=None, ge=128)
     """Tokens in one packed prefill. null: 32768 on GPU, 2048 on CPU."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    """Of the GPU's memory that is free beside the weights: the share for KV pool and activations."""
+    """Share of the GPU memory left beside the weights that KV cache and activations may take."""
 
 
 class RayConfig(Section):
@@ -207,7 +204,7 @@ class LimitsConfig(Section):
 
 
 class RunConfig(Section):
-    output: Place
+    output: PathOrUrl
     """Folder or URL that holds the run: data, manifests, plan."""
     data: DataConfig
     model: ModelConfig
@@ -258,5 +255,5 @@ def parse_config(tree: dict[str, Any], *, source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(renew_keys(tree, source))
     except ValidationError as e:
-        told = tell(e, RunConfig)
-    raise ConfigError(f"{source}: {told}")  # without the cause, whose text may be without end
+        found = describe_faults(e, RunConfig)
+    raise ConfigError(f"{source}: {found}")  # without the cause, whose text may be without end

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in lines that name the key and show the value."""
+"""Messages for a faulty configuration: a line for each fault, with key and value."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pydantic import BaseModel, ValidationError
 
 from flexray.errors import shown
 
-MAX_FAULTS = 50  # that are told
+MAX_FAULTS = 50  # that are listed
 MAX_NAME = 100  # characters of a part of a key
 
 
-def tell(error: ValidationError, root: type[BaseModel]) -> str:
+def describe_faults(error: ValidationError, root: type[BaseModel]) -> str:
     """The number of faults, and a line for each of the first. `root`: what was validated."""
     faults = error.errors(include_url=False, include_context=False)
     lines = [f"  {_key(fault)}: {_problem(fault)}{_hint(fault, root)}" for fault in faults[:MAX_FAULTS]]

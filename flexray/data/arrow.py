@@ -1,4 +1,4 @@
-"""Arrow IPC, as `datasets` saves it: only the wanted columns, batch by batch."""
+"""Arrow IPC, as `datasets` saves it: only the required columns, batch by batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
-from flexray.data.records import Record
+from flexray.data.record import Record
 from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
 from flexray.storage import connect, open_file, redact, retry
@@ -18,25 +18,16 @@ from flexray.storage import connect, open_file, redact, retry
 _FILE_MAGIC = b"ARROW1"
 
 
-def read_records(path: str, required: RequiredFields) -> Iterator[Record]:
-    """Every record, holding its wanted columns only.
+def read(
+    path: str, required: RequiredFields, first_row: int = 1, last_row: int | None = None
+) -> Iterator[Record]:
+    """Records first_row .. last_row, holding their required columns only.
+
+    Of a local file, batches before them are not read.
 
     Raises:
-        DataError: the file is no Arrow IPC, or lacks a wanted column.
+        DataError: the file is no Arrow IPC, or lacks a required column.
     """
-    yield from _records(path, required, 1, None)
-
-
-def read_slice(path: str, first_row: int, num_rows: int, required: RequiredFields) -> list[Record]:
-    """Records first_row .. first_row+num_rows-1. Of a local file, batches before them are not read.
-
-    Raises:
-        DataError: the file is no Arrow IPC, or lacks a wanted column.
-    """
-    return list(_records(path, required, first_row, first_row + num_rows - 1))
-
-
-def _records(path: str, required: RequiredFields, first_row: int, last_row: int | None) -> Iterator[Record]:
     row = 1
     try:
         with _open(path) as (schema, batches):

@@ -1,4 +1,4 @@
-"""Arrow's record batches as records: only the wanted columns."""
+"""Arrow's record batches as records: only the required columns."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Unreadable = (pa.ArrowException, OverflowError, ValueError, TypeError, KeyError)
 
 
 def check_schema(path: str, schema: pa.Schema, required: RequiredFields) -> None:
-    """Raises DataError if the columns have no whole form of the wanted fields."""
+    """Raises DataError if the columns lack required fields."""
     known = [name for field in schema for name in _paths(field, "")]
     required.check(path, known, known)
 
 
 def pick_columns(file: str, schema: pa.Schema, required: RequiredFields) -> list[str]:
-    """The columns that hold wanted fields.
+    """The columns that hold required fields.
 
     Raises:
         DataError: one is there twice, or is of an extension type. Ray registers types whose values are

@@ -18,7 +18,7 @@ from flexray.data.identity import identify
 from flexray.data.question import Question
 from flexray.data.source import Source
 from flexray.data.validate import to_question
-from flexray.errors import ConfigError, DataError
+from flexray.errors import ConfigError, DataError, UserError
 from flexray.storage import describe, redact, starting
 
 
@@ -56,7 +56,7 @@ def choose_few_shots(config: RunConfig) -> tuple[FewShot, ...]:
         _check_files(source, config.data)
     try:
         candidates = _candidates(source)
-    except DataError as e:
+    except UserError as e:
         raise _of_few_shots(e) from e
     places: dict[str, list[str]] = {}  # every wording of a candidate -> the candidates
     for name, question in candidates.items():
@@ -134,8 +134,8 @@ def _questions(config: DataConfig) -> Iterator[Question]:
         raise DataError(f"{redact(', '.join(config.files))}: cannot be read: {describe(e)}") from e
 
 
-def _of_few_shots(error: DataError) -> DataError:
-    return DataError(f"prompt.few_shot_data (which is meant by `data` here): {error}")
+def _of_few_shots(error: UserError) -> UserError:
+    return type(error)(f"prompt.few_shot_data (which is meant by `data` here): {error}")
 
 
 def _normal(text: str) -> str:

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from flexray.config.data import DataConfig
-from flexray.data.records import Record, canonical, json_type, mapped
+from flexray.data.record import Record, canonical, json_type, mapped
 
 
 @dataclass(frozen=True, slots=True)

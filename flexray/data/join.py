@@ -1,8 +1,8 @@
 """Paraphrases of another source: `data.paraphrase_files`, joined to the rows by id.
 
-A record is {id, paraphrases} or {id, paraphrases, confidences}. They come behind the row's own (and behind
-its question, if it is included); those that the row has already are left out. Where they have confidences,
-the row's own have the one that the record gives them, else 1: they are the question.
+A record is {id, paraphrases} or {id, paraphrases, confidences}. They follow the row's own (and its
+question, if it is included); those that the row has already are left out. If they have confidences, the row's
+own get theirs from the record, else 1.
 The files are read whole and kept by each process.
 """
 
@@ -14,14 +14,14 @@ from itertools import compress
 from typing import Any
 
 from flexray.config.data import DataConfig
-from flexray.data.auxiliary_files import Versions, faulty, find_versions, read_whole
 from flexray.data.identity import id_problem
-from flexray.data.records import MISSING, Fault, Record, lookup
+from flexray.data.readers import FileVersions, find_versions, read_whole, record_error
+from flexray.data.record import MISSING, FieldFault, Record, lookup
 from flexray.data.required_fields import RequiredFields
 from flexray.storage import redact
 
 _KEY = "data.paraphrase_files"
-_WANTED = RequiredFields((("id", "paraphrases"),), also=("confidences",), named=_KEY)
+_REQUIRED = RequiredFields((("id", "paraphrases"),), also=("confidences",), named=_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class _Entry:
     place: str  # file and row
     paraphrases: Any
     confidences: Any  # MISSING or None: there are none
-    again: str = ""  # where the id is there a second time
+    again: str = ""  # file and row where the id is repeated
 
     def without(self, known: list[Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Paraphrases and confidences without those of the known texts; and the confidences of these."""
@@ -66,7 +66,7 @@ class Join:
         self.hits += 1
         if entry.again:
             problem, advice = f"the same id as {entry.place}", "Remove one of them."
-            fault = Fault(f"id of {entry.again}", source_id, problem, advice)
+            fault = FieldFault(f"id of {entry.again}", source_id, problem, advice)
             return replace(record, faults=(*record.faults, fault))
         own_path, place = record.fields.paraphrases, entry.place
         own = [] if own_path is None else lookup(record.value, own_path)
@@ -92,7 +92,7 @@ class Join:
 
     def _lacking(self, record: Record, source_id: str) -> Record:
         files = redact(", ".join(self._config.paraphrase_files))
-        fault = Fault(
+        fault = FieldFault(
             f"paraphrases of {files}",
             source_id,
             "there are none for this id",
@@ -112,16 +112,16 @@ class Join:
 
 
 @lru_cache(maxsize=2)
-def _load(versions: Versions) -> dict[str, _Entry]:
+def _load(versions: FileVersions) -> dict[str, _Entry]:
     entries: dict[str, _Entry] = {}
-    for file, record in read_whole(versions, _WANTED):
+    for file, record in read_whole(versions, _REQUIRED):
         value = record.value
         if record.faults:
-            raise faulty(file, record, record.faults[0])
+            raise record_error(file, record, record.faults[0])
         key = lookup(value, "id")
         if key is MISSING or (problem := id_problem(key)):
             problem = "a missing field" if key is MISSING else problem
-            raise faulty(file, record, Fault("id", key, problem, "Give it the id of a row."))
+            raise record_error(file, record, FieldFault("id", key, problem, "Give it the id of a row."))
         place = f"{redact(file)}, row {record.row}"
         if first := entries.get(str(key)):
             entries[str(key)] = replace(first, again=first.again or place)

@@ -1,5 +1,5 @@
-"""JSON: the file is one array of objects, or one object with that array under a key that the kind of data set
-names. It is parsed whole; big data sets want jsonl or Parquet."""
+"""JSON: one array of objects, or one object that holds this array under a key that the adapter names. The
+file is parsed whole; big data sets need jsonl or Parquet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from flexray.data.records import Record, json_type, parse_json, to_record
+from flexray.data.record import Record, json_type, parse_json, to_record
 from flexray.errors import DataError, shown
 from flexray.storage import connect, open_file, retry
 

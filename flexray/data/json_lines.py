@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 
-from flexray.data.records import Record, parse_json, to_record
+from flexray.data.record import Record, parse_json, to_record
 from flexray.errors import DataError
 from flexray.storage import open_file, read_range
 

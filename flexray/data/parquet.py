@@ -1,4 +1,4 @@
-"""Parquet: only the wanted columns, batch by batch."""
+"""Parquet: only the required columns, batch by batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
-from flexray.data.records import Record
+from flexray.data.record import Record
 from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
 from flexray.storage import open_file
@@ -16,29 +16,20 @@ from flexray.storage import open_file
 BATCH_ROWS = 1024
 
 
-def read_records(path: str, required: RequiredFields) -> Iterator[Record]:
-    """Every record, holding its wanted columns only.
+def read(
+    path: str, required: RequiredFields, first_row: int = 1, last_row: int | None = None
+) -> Iterator[Record]:
+    """Records first_row .. last_row, holding their required columns only, from the row groups that hold them.
 
     Raises:
-        DataError: the file is no Parquet, or lacks a wanted column.
+        DataError: the file is no Parquet, or lacks a required column.
     """
     with open_file(path) as stream:
         file = _open(path, stream)
-        if file.metadata.num_rows:
-            check_schema(path, file.schema_arrow, required)
-            yield from _records(path, file, range(file.num_row_groups), 1, required)
-
-
-def read_slice(path: str, first_row: int, num_rows: int, required: RequiredFields) -> list[Record]:
-    """Records first_row .. first_row+num_rows-1, from the row groups that hold them.
-
-    Raises:
-        DataError: the file is no Parquet, or lacks a wanted column.
-    """
-    last_row = first_row + num_rows - 1
-    with open_file(path) as stream:
-        file = _open(path, stream)
+        if not file.metadata.num_rows:
+            return
         check_schema(path, file.schema_arrow, required)
+        last_row = file.metadata.num_rows if last_row is None else last_row
         groups: list[int] = []
         start = next_row = 1
         for group in range(file.num_row_groups):
@@ -46,13 +37,11 @@ def read_slice(path: str, first_row: int, num_rows: int, required: RequiredField
             if next_row > first_row and row <= last_row:
                 start = start if groups else row
                 groups.append(group)
-        records = []
         for record in _records(path, file, groups, start, required):
             if record.row > last_row:
-                break
+                return
             if record.row >= first_row:
-                records.append(record)
-        return records
+                yield record
 
 
 def _open(path: str, stream: Any) -> pq.ParquetFile:
@@ -63,13 +52,13 @@ def _open(path: str, stream: Any) -> pq.ParquetFile:
 
 
 def _records(
-    path: str, file: pq.ParquetFile, groups: range | list[int], row: int, required: RequiredFields
+    path: str, file: pq.ParquetFile, groups: list[int], row: int, required: RequiredFields
 ) -> Iterator[Record]:
     columns = pick_columns(path, file.schema_arrow, required)
     try:
-        for batch in file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=columns):
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns):
             for value in to_rows(batch):
                 yield Record(row, value)
                 row += 1
-    except Unreadable as e:  # no row can be told from another
+    except Unreadable as e:  # it cannot be known which row
         raise DataError(f"{path}: columns {', '.join(columns)} cannot be read near row {row}: {e}") from e

@@ -1,33 +1,38 @@
-"""Records of one source file: all of them in a stream, or just one shard's."""
+"""Read source files: as a stream, one shard of a file, or auxiliary files as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from flexray.data import arrow, json_array, json_lines, parquet
-from flexray.data.files import SourceFile
+from flexray.data.files import SourceFile, find_files, with_version
 from flexray.data.question import ShardSpec
-from flexray.data.records import Record
-from flexray.data.required_fields import RequiredFields
+from flexray.data.record import FieldFault, Record
+from flexray.data.required_fields import FieldCheck, RequiredFields
+from flexray.errors import DataError, RowFault
+from flexray.storage import redact
+
+FileVersions = tuple[tuple[SourceFile, str], ...]
+"""Files and their versions: the key for a cache of what they hold."""
 
 
 def read_records(file: SourceFile, required: RequiredFields) -> Iterator[Record]:
     """Every record in order; memory for one record or batch (format json: the whole file).
 
     Raises:
-        DataError: while iterating, when the file is of another format or lacks a wanted column.
+        DataError: while iterating, when the file is of another format or lacks a required column.
     """
     if file.format == "jsonl":
         return json_lines.read_records(file.path)
     if file.format == "json":
         return json_array.read_records(file.path, required.under)
-    if file.format == "arrow":
-        return arrow.read_records(file.path, required)
-    return parquet.read_records(file.path, required)
+    columnar = arrow if file.format == "arrow" else parquet
+    return columnar.read(file.path, required)
 
 
 def read_slice(spec: ShardSpec, required: RequiredFields) -> list[Record]:
-    """The shard's records, touching no more of the file than the format demands.
+    """The shard's records, reading no more of the file than the format needs.
 
     There are fewer or more than `spec.num_rows` of them if the file has changed.
 
@@ -40,6 +45,44 @@ def read_slice(spec: ShardSpec, required: RequiredFields) -> list[Record]:
         return json_lines.read_slice(spec.file, spec.byte_range, spec.first_row)
     if spec.format == "json":
         return json_array.read_slice(spec.file, spec.first_row, spec.num_rows, required.under)
-    if spec.format == "arrow":
-        return arrow.read_slice(spec.file, spec.first_row, spec.num_rows, required)
-    return parquet.read_slice(spec.file, spec.first_row, spec.num_rows, required)
+    columnar = arrow if spec.format == "arrow" else parquet
+    return list(columnar.read(spec.file, required, spec.first_row, spec.first_row + spec.num_rows - 1))
+
+
+def find_versions(patterns: tuple[str, ...], key: str) -> FileVersions:
+    """The files as they are now. Raises DataError as `find_files` does."""
+    return tuple(with_version(file) for file in find_files(patterns, key))
+
+
+def read_whole(versions: FileVersions, required: RequiredFields) -> Iterator[tuple[str, Record]]:
+    """File and record, for each record of auxiliary files: templates, joined paraphrases.
+
+    What is wrong with a record becomes the error of the rows that use it, where those are known. Otherwise it
+    might affect any row, and is a DataError.
+
+    Raises:
+        DataError: a file that cannot be read or lacks the required fields, or a record that is no object.
+    """
+    for file, _ in versions:
+        check = FieldCheck(file.path, required)
+        records = list(read_records(file, required))
+        for record in records:
+            check.add(record)
+            if record.value is None:
+                shown = record.raw[:200].decode("utf-8", "backslashreplace")
+                fault = FieldFault("(record)", shown, record.problem, "Correct the row.")
+                raise record_error(file.path, record, fault)
+        check.check()
+        yield from ((file.path, record) for record in records)
+
+
+def record_error(file: str, record: Record, fault: FieldFault) -> DataError:
+    """The error for a faulty record of an auxiliary file."""
+    return DataError(
+        str(RowFault(redact(file), record.row, fault.field, fault.value, fault.problem, fault.advice))
+    )
+
+
+def in_auxiliary_file(file: str, record: Record, faults: Sequence[FieldFault]) -> list[FieldFault]:
+    """The faults of a record, as faults of a row of another file that uses it."""
+    return [replace(fault, field=f"{fault.field} of {redact(file)}, row {record.row}") for fault in faults]

@@ -1,12 +1,13 @@
-"""Which fields a kind of data set needs of its files, and what is said of a file that lacks them."""
+"""The fields that a data set's files must have, and the error for a file that lacks them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from flexray.config.data import Fields
-from flexray.data.records import field_paths
+from flexray.data.record import MISSING, Record, field_paths, lookup
 from flexray.errors import DataError
 from flexray.storage import redact
 
@@ -15,7 +16,7 @@ SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class RequiredFields:
-    """Dotted paths: a file has all those of one form, and perhaps some of `also`."""
+    """Dotted paths: a file must have all fields of one form, and may have some of `also`."""
 
     forms: tuple[tuple[str, ...], ...]
     also: tuple[str, ...] = ()
@@ -32,7 +33,7 @@ class RequiredFields:
         """Raises DataError if no form is whole.
 
         Args:
-            has: the wanted paths that the file has; it may hold more.
+            has: the required paths that the file has; it may hold more.
             known: what the file has, for the message.
         """
         lacking = [[path for path in form if path not in has] for form in self.forms]
@@ -58,3 +59,46 @@ def of_fields(fields: Fields) -> RequiredFields:
     paths = field_paths(fields)
     roles = tuple((path, role) for role, path in reversed(paths.items()))
     return RequiredFields((tuple(paths.values()),), roles=roles)
+
+
+class FieldCheck:
+    """Counts a file's objects and looks for each required field until one record has it."""
+
+    def __init__(self, path: str, required: RequiredFields) -> None:
+        self._path = path
+        self._required = required
+        self._unseen = list(dict.fromkeys(p for form in required.forms for p in form))
+        self._known: dict[str, None] = {}  # a set that keeps the order of the file
+        self._rows = 0
+        self._objects = 0
+        self._first_problem = ""
+
+    def add(self, record: Record) -> None:
+        self._rows += 1
+        if record.value is None:
+            self._first_problem = self._first_problem or record.problem
+            return
+        self._objects += 1
+        if self._unseen:
+            value = record.value
+            self._unseen = [path for path in self._unseen if lookup(value, path) is MISSING]
+            if self._unseen and len(self._known) <= SHOWN:
+                self._known.update(dict.fromkeys(_paths(value)))
+
+    def check(self) -> None:
+        """Raises DataError if there are rows, but no object among them, or none with a required field."""
+        if self._rows and not self._objects:
+            raise DataError(
+                f"{redact(self._path)}: none of the {self._rows} row(s) read is a JSON object; row 1: "
+                f"{self._first_problem}. Check {self._required.named} and data.format."
+            )
+        if self._rows:
+            has = set(self._required.paths()).difference(self._unseen)
+            self._required.check(self._path, has, self._known)
+
+
+def _paths(value: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, child in value.items():
+        yield prefix + key
+        if isinstance(child, dict):
+            yield from _paths(child, f"{prefix}{key}.")

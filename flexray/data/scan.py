@@ -15,7 +15,7 @@ from flexray.config.data import DataConfig
 from flexray.data.files import SourceFile
 from flexray.data.identity import identify, make_distinct
 from flexray.data.question import ShardSpec
-from flexray.data.records import Record
+from flexray.data.record import Record
 from flexray.data.source import Source
 from flexray.errors import DataError
 from flexray.storage import describe, redact, starting
@@ -39,7 +39,7 @@ def scan(config: DataConfig) -> Scan:
     Faulty rows are planned like any other; `read_shard` reports them.
 
     Raises:
-        DataError: a file that cannot be read, a wanted field that no record of a file has, no rows.
+        DataError: a file that cannot be read, a required field that no record of a file has, no rows.
     """
     shards: list[ShardSpec] = []
     row_ids: list[str] = []

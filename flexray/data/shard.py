@@ -7,7 +7,7 @@ from hashlib import sha256
 from flexray.config.data import DataConfig
 from flexray.data.identity import Identity, identify
 from flexray.data.question import Question, ShardSpec
-from flexray.data.records import Record
+from flexray.data.record import Record
 from flexray.data.source import Source
 from flexray.data.validate import to_question
 from flexray.errors import DataError

@@ -1,24 +1,24 @@
-"""A data set's rows: the records of its files, as its kind and its joined paraphrases make them."""
+"""A data set's rows: the records of its files, adapted, grouped and joined with further paraphrases."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import islice
+from typing import Any
 
 from flexray.config.data import DataConfig
 from flexray.data.adapters import open_adapter
-from flexray.data.auxiliary_files import Versions
-from flexray.data.field_check import FieldCheck
+from flexray.data.adapters.adapter import PARTS, Grouping
 from flexray.data.files import SourceFile, list_files, with_version
-from flexray.data.group_by import Grouping, group_by
-from flexray.data.identity import identify
+from flexray.data.identity import id_problem, identify
 from flexray.data.join import Join
 from flexray.data.question import ShardSpec
-from flexray.data.readers import read_records, read_slice
-from flexray.data.records import Record
-from flexray.data.required_fields import RequiredFields
+from flexray.data.readers import FileVersions, in_auxiliary_file, read_records, read_slice
+from flexray.data.record import MISSING, Record, lookup
+from flexray.data.required_fields import FieldCheck, RequiredFields
 from flexray.errors import DataError
 
 
@@ -26,13 +26,14 @@ class Source:
     """Reads a data set: the rows of its files, or of one shard. The files are listed once.
 
     Raises:
-        DataError: a side file (templates, joined paraphrases) that cannot be used.
+        DataError: an auxiliary file (templates, joined paraphrases) that cannot be used.
+        ConfigError: data.kind names no adapter.
         OSError: the storage failed.
     """
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config
-        self._kind = open_adapter(config)
+        self._adapter = open_adapter(config)
         self._joined = Join(config) if config.paraphrase_files else None
 
     @cached_property
@@ -43,16 +44,16 @@ class Source:
     @property
     def has_spans(self) -> bool:
         """Whether a shard is a range of its file's records."""
-        return self._kind.grouping is None
+        return self._adapter.grouping is None
 
     def read(self, file: SourceFile, most: int | None) -> Iterator[Record]:
         """At most `most` rows of a file.
 
         Raises:
-            DataError: while iterating, when the file lacks a wanted field or is of another format.
+            DataError: while iterating, when the file lacks a required field or is of another format.
         """
-        if self._kind.grouping is None:
-            records = _checked(file, self._kind.required, most)
+        if self._adapter.grouping is None:
+            records = _checked(file, self._adapter.required, most)
         else:
             records = islice(self._grouped.get(file.path, ()), most)
         for record in records:
@@ -60,8 +61,8 @@ class Source:
 
     def read_slice(self, spec: ShardSpec) -> list[Record]:
         """The rows of a shard; fewer or more than planned if a file has changed."""
-        if self._kind.grouping is None:
-            records = read_slice(spec, self._kind.required)
+        if self._adapter.grouping is None:
+            records = read_slice(spec, self._adapter.required)
         else:
             rows = self._grouped.get(spec.file, [])
             first = bisect_left(rows, spec.first_row, key=lambda record: record.row)
@@ -76,29 +77,64 @@ class Source:
     def _adapt(self, record: Record, file: str) -> Record:
         if record.value is None:
             return record
-        record = self._kind.adapt(record, file)
+        record = self._adapter.adapt(record, file)
         if self._joined is None:
             return record
         return self._joined.join(record, identify(record, self._config).source_id)
 
     @cached_property
     def _grouped(self) -> dict[str, list[Record]]:
-        assert self._kind.grouping is not None
+        assert self._adapter.grouping is not None
         versions = tuple(with_version(file) for file in self.files)
-        return _group_by(versions, self._kind.required, self._kind.grouping)
+        return _group_by(versions, self._adapter.required, self._adapter.grouping)
 
 
 @lru_cache(maxsize=1)  # it may be large
-def _group_by(versions: Versions, required: RequiredFields, grouping: Grouping) -> dict[str, list[Record]]:
+def _group_by(
+    versions: FileVersions, required: RequiredFields, grouping: Grouping
+) -> dict[str, list[Record]]:
     records = ((file.path, record) for file, _ in versions for record in _checked(file, required, None))
     return group_by(records, grouping)
 
 
 def _checked(file: SourceFile, required: RequiredFields, most: int | None) -> Iterator[Record]:
-    """Records of a file, then the check that they have the wanted fields."""
+    """Records of a file; at its end the check that they have the required fields."""
     check = FieldCheck(file.path, required)
     for record in islice(read_records(file, required), most):
-        if file.format not in ("parquet", "arrow"):  # their schema has answered already
+        if file.format not in ("parquet", "arrow"):  # checked by their schema
             check.add(record)
         yield record
     check.check()
+
+
+def group_by(records: Iterable[tuple[str, Record]], grouping: Grouping) -> dict[str, list[Record]]:
+    """The records of all files, grouped by a key: file -> its rows in order.
+
+    A row has the place of its first record. A record without a usable key is a row by itself.
+    """
+    rows: dict[str, list[Record]] = {}
+    parts: dict[str, list[tuple[Any, ...]]] = {}
+    first: dict[str, tuple[list[Record], int]] = {}  # where the row is
+    shared: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # equal parts share one object: there are millions
+    for file, record in records:
+        mine = rows.setdefault(file, [])
+        if record.value is None:
+            mine.append(record)
+            continue
+        values = tuple(lookup(record.value, path) for path in grouping.part)
+        if all(isinstance(v, str | bool) for v in values):
+            values = shared.setdefault(values, values)
+        key = lookup(record.value, grouping.by)
+        if key is not MISSING and not id_problem(key):
+            known = parts.setdefault(str(key), [])
+            known.append(values)
+            theirs, place = first.setdefault(str(key), (mine, len(mine)))
+            if len(known) > 1:
+                if record.faults:
+                    faults = (*theirs[place].faults, *in_auxiliary_file(file, record, record.faults))
+                    theirs[place] = replace(theirs[place], faults=faults)
+                continue
+        else:
+            known = [values]
+        mine.append(replace(record, value=record.value | {PARTS: known}))
+    return rows

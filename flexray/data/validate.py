@@ -1,4 +1,4 @@
-"""A record to a Question; what is wrong with the record becomes the Question's error."""
+"""A record to a Question; the record's faults become the Question's error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from flexray.config.data import DataConfig
 from flexray.data.identity import Identity, id_problem, text_problem
 from flexray.data.question import Question
-from flexray.data.records import MISSING, Record, json_type, lookup
+from flexray.data.record import MISSING, Record, found, json_type, lookup
 from flexray.errors import RowFault
 
 _SHOWN_BYTES = 200
@@ -22,13 +22,13 @@ def to_question(
     row_id: str,
     duplicate_of: tuple[str, int] | None,
 ) -> Question:
-    """Check one record. All its faults stand in `error`; each field holds what could be read.
+    """Check one record. `error` lists all its faults; each field holds what could be read.
 
     Args:
         row_id: the planned id, distinct in the data set.
         duplicate_of: file and row that had this record's id first, if it is not the first.
     """
-    check = _Check(record, file, config)
+    check = _RowChecker(record, file, config)
     fields = record.fields
     question = ""
     paraphrases: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ def to_question(
         relation = _relation(check, fields.relation)
         num_manual = _num_manual(check, config, len(paraphrases))
         confidences = _confidences(check, config, len(paraphrases))
-        check.known()
+        check.add_record_faults()
     return Question(
         row_id=row_id,
         dataset=config.name,
@@ -70,37 +70,37 @@ def _error(faults: list[RowFault]) -> str:
     return " ".join([*shown, f"And {more} more fault(s)."] if more else shown)
 
 
-def _paraphrases(check: _Check, question: str, config: DataConfig) -> tuple[str, ...]:
+def _paraphrases(check: _RowChecker, question: str, config: DataConfig) -> tuple[str, ...]:
     own = (question,) if config.include_question and question else ()
     path = check.fields.paraphrases
     rest = () if path is None else check.texts(path, "Give each row at least one paraphrase.", "a paraphrase")
     return (own + rest)[: config.max_paraphrases]
 
 
-def _answers(check: _Check, path: str | None) -> tuple[str, ...] | None:
+def _answers(check: _RowChecker, path: str | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     if_none = "If the data set has no answers, set data.fields.answers to null."
     return check.texts(path, if_none, "an answer", alone=True)
 
 
-def _relation(check: _Check, path: str | None) -> str:
+def _relation(check: _RowChecker, path: str | None) -> str:
     value = None if path is None else lookup(check.value, path)
     if path is None or value is None or value is MISSING or (isinstance(value, str) and not value.strip()):
         return ""  # a row without a group
     return check.text(path, "relation")
 
 
-def _num_manual(check: _Check, config: DataConfig, num_paraphrases: int) -> int:
+def _num_manual(check: _RowChecker, config: DataConfig, num_paraphrases: int) -> int:
     """How many of the paraphrases that are used are manual."""
     path = check.fields.num_manual
     if path is None:
         return 0
-    extra = bool(config.include_question)  # the question itself stands first, and is manual
+    extra = bool(config.include_question)  # the question itself is the first one, and is manual
     return min(check.count(path) + extra, num_paraphrases)
 
 
-def _confidences(check: _Check, config: DataConfig, num_paraphrases: int) -> tuple[float, ...] | None:
+def _confidences(check: _RowChecker, config: DataConfig, num_paraphrases: int) -> tuple[float, ...] | None:
     path = check.fields.confidences
     if path is None:
         return None
@@ -110,14 +110,14 @@ def _confidences(check: _Check, config: DataConfig, num_paraphrases: int) -> tup
     return values
 
 
-class _Check:
-    """Reads the fields of one record and notes what is wrong."""
+class _RowChecker:
+    """Reads the fields of one record and collects its faults."""
 
     def __init__(self, record: Record, file: str, config: DataConfig) -> None:
         self._record = record
         self.value = record.value
         self._file = file
-        self._configured = config.kind == "records"  # else there are no data.fields to speak of
+        self._configured = config.kind == "records"  # else messages do not mention data.fields
         self.fields = record.fields
         self.faults: list[RowFault] = []
 
@@ -134,10 +134,10 @@ class _Check:
         shown = self._record.raw[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
         self._fault("(record)", shown, self._record.problem, "Write the row as one JSON object in UTF-8.")
 
-    def known(self) -> None:
-        """Put first what the kind of data set found wrong, and say nothing else of those fields.
+    def add_record_faults(self) -> None:
+        """Put the adapter's faults first, without further faults of the same fields.
 
-        What it could not make for that reason is not reported as missing.
+        Fields that it could not fill for that reason are not reported as missing.
         """
         theirs = {fault.field for fault in self._record.faults}
         if theirs:
@@ -156,7 +156,7 @@ class _Check:
     def text(self, path: str, role: str) -> str:
         value = lookup(self._record.value, path)
         if not isinstance(value, str):
-            problem = f"a string is needed, not {_found(value)}"
+            problem = f"a string is needed, not {found(value)}"
         else:
             problem = text_problem(value, "the text")
         if problem:
@@ -167,7 +167,7 @@ class _Check:
     def count(self, path: str) -> int:
         value = lookup(self._record.value, path)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            problem = f"a whole number of 0 or more is needed, not {_found(value)}"
+            problem = f"a whole number of 0 or more is needed, not {found(value)}"
             self._fault(path, value, problem, "Say how many of the paraphrases are manual.")
             return 0
         return value
@@ -205,7 +205,7 @@ class _Check:
             self._fault(path, value, "a list of strings is needed, not a string", "Put it in a list: [...].")
             return ()
         if not isinstance(value, list):
-            self._fault(path, value, f"a list of strings is needed, not {_found(value)}", if_none)
+            self._fault(path, value, f"a list of strings is needed, not {found(value)}", if_none)
             return ()
         if not value:
             self._fault(path, value, "the list is empty", if_none)
@@ -226,7 +226,3 @@ class _Check:
 
     def _fault(self, field: str, value: Any, problem: str, advice: str) -> None:
         self.faults.append(RowFault(self._file, self._record.row, field, value, problem, advice))
-
-
-def _found(value: Any) -> str:
-    return "a missing field" if value is MISSING else json_type(value)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from flexray.config import Backend, EngineConfig, GenerationConfig, MethodConfig
-from flexray.config.versions import check_flex
 from flexray.engine.fallback import BackendFallback
 from flexray.engine.generation import Generation
 from flexray.engine.model_runner import ModelRunner
@@ -21,6 +20,7 @@ from flexray.engine.stopping_criteria import StoppingCriteria, make_stopping_cri
 from flexray.masks.block_masks import BlockMaskCache
 from flexray.methods import Method, make_methods
 from flexray.models import llama
+from flexray.models.compat import check_flex
 from flexray.prompts.prompt import Prompt
 
 NO_CONFIDENCES = "the prompt has no confidences to weigh its paraphrases by"

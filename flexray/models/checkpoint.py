@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexray.config.versions import adopt_rope, dtype_argument, tokenizer_class
 from flexray.errors import ModelError
+from flexray.models.compat import adopt_rope, dtype_argument, tokenizer_class
 from flexray.models.families import FAMILIES, check_architecture, check_layers, check_numbers, reason
 from flexray.models.json_file import read_json
 from flexray.models.weights import HEAD, INDEX, WEIGHTS, check_finite, check_fit, first_of, read_headers

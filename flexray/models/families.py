@@ -12,8 +12,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flexray.config.versions import rope_parameters
 from flexray.errors import ModelError
+from flexray.models.compat import rope_parameters
 
 if TYPE_CHECKING:  # it takes seconds to import
     from transformers import LlamaForCausalLM, PreTrainedConfig

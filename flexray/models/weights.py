@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flexray.config.versions import rope_parameters
 from flexray.errors import ModelError
+from flexray.models.compat import rope_parameters
 from flexray.models.families import COPY, FAMILIES, SIZES, check_rotary, reason
 from flexray.models.json_file import read_json
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import ray.data
 
 from flexray.config import RunConfig
-from flexray.config.versions import calls_at_once
 from flexray.data.question import ShardSpec
 from flexray.errors import ConfigError
 from flexray.pipeline.nodes import Node, describe, describe_nodes
@@ -123,7 +123,7 @@ def _note(config: RunConfig, nodes: Sequence[Node], room: int, cpus: float, gpus
 def actor_arguments(settled: Settled) -> dict[str, Any]:
     """Arguments of `map_batches`. Each GPU that is there has its actor from the start."""
     wanted = settled.config.ray
-    at_once, of_stage = calls_at_once(CALLS_AT_ONCE)
+    at_once, of_stage = _calls_at_once(CALLS_AT_ONCE)
     pool = ray.data.ActorPoolStrategy(
         min_size=wanted.min_actors,
         max_size=wanted.max_actors,
@@ -134,6 +134,14 @@ def actor_arguments(settled: Settled) -> dict[str, Any]:
     )
     needs = {"num_cpus": wanted.num_cpus_per_actor, "num_gpus": wanted.num_gpus_per_actor}
     return {"compute": pool, **needs, **of_stage}
+
+
+def _calls_at_once(calls: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of `ActorPoolStrategy` and of `map_batches` that let an actor have so many calls at once.
+    Ray 2.55 takes them only in the latter."""
+    if "max_concurrent_calls_per_actor" in inspect.signature(ray.data.ActorPoolStrategy).parameters:
+        return {"max_concurrent_calls_per_actor": calls}, {}
+    return {}, {"max_concurrency": calls}
 
 
 def let_pools_grow(settings: ray.data.DataContext) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from flexray.config import RunConfig
-from flexray.config.versions import check_flex, check_versions
+from flexray.config.versions import check_versions
+from flexray.models.compat import check_flex
 from flexray.pipeline.ray_connection import is_for_a_cluster
 
 

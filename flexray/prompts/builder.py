@@ -1,7 +1,7 @@
 """Turns a Question into a Prompt: [BOS + instruction + few-shots] [P1] .. [PN] [answer prefix].
 
 With `prompt.chat` the same in turns: [system message, few-shots, header] [P1] .. [PN] [header of the answer].
-Where exactly one part ends and the next begins is said in `flexray.prompts.frame`.
+`flexray.prompts.frame` defines where exactly one segment ends and the next begins.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
 from flexray.data.question import Question
 from flexray.errors import ConfigError, RowFault
-from flexray.prompts.bos import find_bos
 from flexray.prompts.chat import split_template
-from flexray.prompts.encoding import Piece, TextEncoder
+from flexray.prompts.encoding import TextEncoder, TextPiece, find_bos
 from flexray.prompts.frame import make_frame
 from flexray.prompts.prompt import MAX_PARAPHRASES, Prompt
 
@@ -75,7 +74,10 @@ class PromptBuilder:
             wants_bos = "bos_token" in str(tokenizer.chat_template)
         else:
             texts = [f"{question}{prompt.answer_prefix} {answer}" for question, answer in shots]
-            before, after = [Piece(prompt.instruction + "".join(texts))], [Piece(prompt.answer_prefix)]
+            before, after = (
+                [TextPiece(prompt.instruction + "".join(texts))],
+                [TextPiece(prompt.answer_prefix)],
+            )
             wants_bos = prompt.add_bos
         self.lacks_bos = wants_bos and bos is None
         frame = make_frame(encoder, before, prefix, suffix, after)

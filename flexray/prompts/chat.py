@@ -1,8 +1,7 @@
 """An instruct model's chat template as the text around a question.
 
 The tokenizer's own template is rendered once, with a placeholder for each text of the user's, and cut at
-the placeholders: so special tokens are those that the template writes, and it is known where the question
-stands.
+the placeholders. So only the template's special tokens count as such, and the place of the question is known.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from flexray.errors import ConfigError
-from flexray.prompts.encoding import Piece
+from flexray.prompts.encoding import TextPiece
 from flexray.prompts.rendering import LimitExceeded, RenderingError, render_apart
 
 if TYPE_CHECKING:  # takes seconds to import
@@ -21,7 +20,7 @@ if TYPE_CHECKING:  # takes seconds to import
 Message = dict[str, str]
 
 DATE = date(2024, 7, 26)
-"""What templates that write today's date are told: the same prompts each day. Llama 3's own default."""
+"""Given to templates that write today's date, so that prompts are the same each day. Llama 3's default."""
 
 _DIRECTIVES = [f"%{sign}{letter}" for sign in ("", "-") for letter in "aAbBdeHIjmMpSyY"]
 # Before a template. Transformers takes plain values for it only, but a macro hides its function of this name.
@@ -37,8 +36,8 @@ def split_template(
     instruction: str,
     shots: Sequence[tuple[str, str]],
     bos_token: str | None = None,
-) -> tuple[list[Piece], list[Piece]]:
-    """What the tokenizer's template puts before the question, which is the last user turn, and behind it.
+) -> tuple[list[TextPiece], list[TextPiece]]:
+    """What the tokenizer's template puts before the question, which is the last user turn, and after it.
 
     Args:
         instruction: "": no system message; some templates then write one of their own.
@@ -57,13 +56,13 @@ def split_template(
     rendered = _render(tokenizer, holders, given, system=bool(instruction))
     places = [_find(rendered, h, name) for h, name in zip(holders, [*texts, "question"], strict=True)]
 
-    pieces: list[Piece] = []
+    pieces: list[TextPiece] = []
     end = asked_at = 0
     for start, holder, text in sorted(zip(places, holders, [*texts.values(), ""], strict=True)):
-        pieces += [Piece(rendered[end:start], template=True), Piece(text)]
+        pieces += [TextPiece(rendered[end:start], template=True), TextPiece(text)]
         end = start + len(holder)
         asked_at = len(pieces) - 1 if holder is holders[-1] else asked_at
-    pieces.append(Piece(rendered[end:], template=True))
+    pieces.append(TextPiece(rendered[end:], template=True))
     return pieces[:asked_at], pieces[asked_at + 1 :]
 
 
@@ -117,7 +116,7 @@ def _apply(tokenizer: PreTrainedTokenizerBase, messages: list[Message], given: d
 
 
 def _find(rendered: str, holder: str, name: str) -> int:
-    """Where a placeholder stands, which must be once and unchanged."""
+    """The place of a placeholder, which must be there once and unchanged."""
     count = rendered.count(holder)
     if count == 1:
         return rendered.index(holder)

@@ -1,4 +1,4 @@
-"""Texts to token ids."""
+"""Texts to token ids: encoding pieces of text, and finding BOS."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase
 
 
-class Piece(NamedTuple):
-    """A part of a prompt's text."""
+class TextPiece(NamedTuple):
+    """A piece of a prompt's text."""
 
     text: str
     template: bool = False
-    """It is a chat template's, whose special tokens are meant. In a user's text they are the characters that
-    they are written with."""
+    """Whether it comes from a chat template, so that special tokens count as such. In a user's text they are
+    encoded as the characters that they are written with."""
 
 
 def boundaries(left: str, right: str) -> Iterator[tuple[str, str]]:
     r"""The two texts with the boundary moved within the white space around it, the likeliest place first:
-    behind the last newline, else before the last space, as tokenizers take it to the next word.
+    after the last newline, else before the last space, which tokenizers join with the next word.
 
     >>> list(boundaries("Answer.", "\nQ: "))
     [('Answer.\n', 'Q: '), ('Answer.', '\nQ: ')]
@@ -43,14 +43,14 @@ class TextEncoder:
         added = tokenizer.added_tokens_decoder.items()
         self._special = {i for i, token in added if token.special} | set(tokenizer.all_special_ids)
 
-    def encode(self, *pieces: Piece, behind: bool = False) -> tuple[int, ...]:
-        """Ids of the pieces as one text; apart, only if a user's text would else become a special token.
+    def encode(self, *pieces: TextPiece, follows: bool = False) -> tuple[int, ...]:
+        """Ids of the pieces as one text; encoded separately if a user's text would become a special token.
 
         Args:
-            behind: other text stands before it.
+            follows: whether other text comes before.
         """
         template = any(piece.template for piece in pieces)
-        ids = self._encode("".join(piece.text for piece in pieces), template, behind)
+        ids = self._encode("".join(piece.text for piece in pieces), template, follows)
         if not template:
             return ids
         texts = [piece.text for piece in pieces]
@@ -58,15 +58,15 @@ class TextEncoder:
             texts[i - 1], texts[i] = next(boundaries(texts[i - 1], texts[i]))
         apart: tuple[int, ...] = ()
         for text, piece in zip(texts, pieces, strict=True):
-            apart += self._encode(text, piece.template, behind)
-            behind = behind or bool(text)
+            apart += self._encode(text, piece.template, follows)
+            follows = follows or bool(text)
         return ids if self._specials(ids) == self._specials(apart) else apart
 
-    def _encode(self, text: str, template: bool, behind: bool) -> tuple[int, ...]:
-        """SentencePiece's tokenizers put a space before a text, as if it began a sentence. So a text that
-        stands behind another is encoded behind a newline, which is taken off again; if the two become one
-        token, that is no such tokenizer."""
-        if behind and self._newline:
+    def _encode(self, text: str, template: bool, follows: bool) -> tuple[int, ...]:
+        """SentencePiece tokenizers put a space before a text, as if it began a sentence. So a text that
+        follows another is encoded after a newline, which is removed again; a tokenizer that joins the two is
+        not of this type, and does not need it."""
+        if follows and self._newline:
             ids = self._ids("\n" + text, template)
             if ids[: len(self._newline)] == self._newline:
                 return ids[len(self._newline) :]
@@ -80,3 +80,23 @@ class TextEncoder:
 
     def _specials(self, ids: tuple[int, ...]) -> list[int]:
         return [i for i in ids if i in self._special]
+
+
+def find_bos(tokenizer: PreTrainedTokenizerBase, vocab_size: int, named: int | None = None) -> int | None:
+    """The id of BOS: the tokenizer's own, else what it puts before texts, else what config.json names.
+
+    For a folder with a tokenizer.json alone, transformers knows no BOS, or one that the model does not have.
+
+    Args:
+        vocab_size: of the model.
+        named: the BOS of config.json, which may be there by default: used only if the tokenizer has it as a
+            special token.
+
+    Returns:
+        None if there is none.
+    """
+    with_special, without = (tokenizer("a", add_special_tokens=add)["input_ids"] for add in (True, False))
+    put_before = with_special[0] if with_special[1 : len(without) + 1] == without else None
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    found = (tokenizer.bos_token_id, put_before, named if named in special else None)
+    return next((i for i in found if i is not None and i < vocab_size), None)

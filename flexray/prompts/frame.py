@@ -1,9 +1,9 @@
-"""The text around a question, and where in it the parts of a prompt meet.
+"""The text around a question, and the boundaries between the segments of a prompt.
 
-Parts are tokenised apart, as all rows share context and answer prefix. Their ids must be those that they
-have in the whole text, as the few-shots have them. Where the tokenizer joins what stands around a boundary
-("?" and a newline are one token of Llama 3's and Qwen's), the boundary has to stand elsewhere: it moves
-within the white space that it lies in. No text changes by that.
+Segments are tokenised separately, because all rows share context and answer prefix. Their ids must be the
+same as in the whole text, since the few-shots are tokenised as one. If the tokenizer joins the characters at
+a boundary (for Llama 3 and Qwen "?" and a newline are one token), the boundary moves within the white space
+around it. The text does not change.
 """
 
 from __future__ import annotations
@@ -11,67 +11,68 @@ from __future__ import annotations
 import string
 from collections.abc import Iterable, Sequence
 
-from flexray.prompts.encoding import Piece, TextEncoder, boundaries
+from flexray.prompts.encoding import TextEncoder, TextPiece, boundaries
 
 PROBES = ("a", '"It"', "(that)", "1 + 1", "é", *(f"Is it{end}" for end in string.punctuation + "。？…»”"))
-"""Questions that begin and end in all manners, to try boundaries with."""
+"""Questions with various beginnings and ends, to test boundaries with."""
 
 
 class Frame:
-    """A prompt's context and answer prefix, in ids without BOS, and what a segment has beside its question.
+    """A prompt's context and answer prefix, as ids without BOS, and what a segment has around its question.
 
     Args:
-        before: the context's text, at least one piece. after: the answer prefix's.
-        prefix: a segment's text before its question. suffix: behind it.
+        before: the text of the context, at least one piece.
+        prefix: the text of a segment before its question.
+        suffix: the text of a segment after its question.
+        after: the text of the answer prefix, at least one piece.
     """
 
     def __init__(
         self,
         encoder: TextEncoder,
-        before: Sequence[Piece],
+        before: Sequence[TextPiece],
         prefix: str,
         suffix: str,
-        after: Sequence[Piece],
+        after: Sequence[TextPiece],
     ):
         self._encoder = encoder
         self._before, self._after = tuple(before), tuple(after)
         self._prefix, self._suffix = prefix, suffix
         self.context = encoder.encode(*before)
-        self.answer_prefix = encoder.encode(*after, behind=True)
+        self.answer_prefix = encoder.encode(*after, follows=True)
 
     def segment(self, question: str) -> tuple[int, ...]:
         """Ids of a question in its segment."""
-        behind = any(piece.text for piece in self._before)
-        return self._encoder.encode(self._middle(question), behind=behind)
+        follows = any(piece.text for piece in self._before)
+        return self._encoder.encode(self._middle(question), follows=follows)
 
     def whole(self, question: str) -> tuple[int, ...]:
         """Ids of context, question and answer prefix as one text."""
         return self._encoder.encode(*self._before, self._middle(question), *self._after)
 
     def agrees(self, question: str) -> bool:
-        """Whether the ids of the parts are those of the whole text."""
+        """Whether the ids of the segments together are those of the whole text."""
         return self.context + self.segment(question) + self.answer_prefix == self.whole(question)
 
-    def _middle(self, question: str) -> Piece:
-        return Piece(self._prefix + question + self._suffix)
+    def _middle(self, question: str) -> TextPiece:
+        return TextPiece(self._prefix + question + self._suffix)
 
 
 def make_frame(
-    encoder: TextEncoder, before: Sequence[Piece], prefix: str, suffix: str, after: Sequence[Piece]
+    encoder: TextEncoder, before: Sequence[TextPiece], prefix: str, suffix: str, after: Sequence[TextPiece]
 ) -> Frame | None:
-    """The first frame whose parts agree with the whole text for all probes; for most of them, if none does.
+    """The first frame that agrees with the whole text for all probes, else the one that does for most.
 
-    The arguments are those of `Frame`, the boundaries where they are by the user's own template: there they
-    stay, if they agree.
+    Args: those of `Frame`, with the boundaries of the user's template. These are tried first.
 
     Returns:
-        None: the answer prefix has no tokens, whatever is done.
+        None if the answer prefix has no tokens, wherever its boundary is.
     """
     best, most = None, -1
     for context_text, own_prefix in _places(before[-1].text, prefix):
-        for own_suffix, cue_text in _places(suffix, after[0].text):
+        for own_suffix, answer_text in _places(suffix, after[0].text):
             context = (*before[:-1], before[-1]._replace(text=context_text))
-            answer_prefix = (after[0]._replace(text=cue_text), *after[1:])
+            answer_prefix = (after[0]._replace(text=answer_text), *after[1:])
             frame = Frame(encoder, context, own_prefix, own_suffix, answer_prefix)
             agreeing = sum(map(frame.agrees, PROBES)) if frame.answer_prefix else -1
             if agreeing == len(PROBES):
@@ -82,5 +83,5 @@ def make_frame(
 
 
 def _places(left: str, right: str) -> Iterable[tuple[str, str]]:
-    """Where the boundary of two texts may stand, the best place first."""
+    """The possible boundaries between two texts, the best first."""
     return dict.fromkeys([(left, right), *boundaries(left, right)])

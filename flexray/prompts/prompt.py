@@ -1,23 +1,23 @@
-"""The token ids of one question, in parts."""
+"""The token ids of one question, segment by segment."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MAX_PARAPHRASES = 2047
-"""Of one question; what the mask can tell apart (see flexray.masks.layout)."""
+"""Of one question: as many as the mask can keep apart (see flexray.masks.layout)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids of one sample: context, N isolated segments, then the answer answer prefix."""
+    """Token ids of one sample: context, N isolated segments, then the answer prefix."""
 
     context: tuple[int, ...]
     segments: tuple[tuple[int, ...], ...]
     answer_prefix: tuple[int, ...]
     num_manual: int = 0  # the first so many segments are manual templates
     confidences: tuple[float, ...] | None = None  # of each segment
-    row_id: str = ""  # what is drawn at random for this sample depends on it, and on nothing around it
+    row_id: str = ""  # seeds what is drawn at random for this sample
 
     def __post_init__(self) -> None:
         if not self.segments or any(not s for s in self.segments):

@@ -1,4 +1,4 @@
-"""A chat template is rendered in a process of its own, which can be stopped whatever it does.
+"""Render a chat template in a process of its own, which can be stopped whatever it does.
 
 A template comes with the model and is code. Transformers runs it in jinja's sandbox, where it can reach no
 file and change no object, but it may compute for ever, in Python or inside one operation, or fill the memory.
@@ -20,9 +20,9 @@ from typing import NoReturn
 SECONDS = 2
 """CPU time that a template has. A long prompt takes a hundredth of a second."""
 PATIENCE = 30.0
-"""Seconds that are waited for it at most, on however busy a machine."""
+"""Seconds to wait for it at most, even on a busy machine."""
 MEMORY = 512 << 20
-"""Bytes that a template may take beside what the process has."""
+"""Bytes that a template may use on top of what the process has."""
 OUTPUT = 16 << 20
 """Bytes that it may write."""
 SHOWN = 300
@@ -34,7 +34,7 @@ class RenderingError(Exception):
 
 
 class LimitExceeded(RenderingError):
-    """It takes too much."""
+    """The template takes too much time or memory, or writes too much."""
 
 
 def render_apart(render: Callable[[], str]) -> str:

@@ -8,7 +8,7 @@ import time
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.sink.folder import OutputFolder
-from flexray.storage import connect, retry, translate, understand, write_file
+from flexray.storage import connect, diagnose, retry, translate, write_file
 
 # Their clients send the condition along with the write ("If-None-Match: *" and its like).
 _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
@@ -40,7 +40,7 @@ def create(folder: OutputFolder, name: str, data: bytes) -> bool:
         try:
             write_file(fs, path, data, replace=False)
         except Exception as e:  # what a refusal is called differs from store to store
-            if understand(e, folder.url).kind != "exists":
+            if diagnose(e, folder.url).kind != "exists":
                 raise
             return False
         return True

@@ -1,15 +1,16 @@
-"""Storage, local or remote: how it is reached, how long a fault is sat out, and what is said of it."""
+"""Storage, local or remote: connecting, reading, listing, retries and error messages."""
 
 from flexray.storage.access import connect, retry, starting, write_file
-from flexray.storage.error_messages import StorageError, describe, translate, understand
+from flexray.storage.error_messages import StorageError, describe, diagnose, translate
 from flexray.storage.listing import is_hidden, matches, one_each, type_of
+from flexray.storage.read import open_file, read_range
 from flexray.storage.redact import redact
-from flexray.storage.stream import open_file, read_range
 
 __all__ = [
     "StorageError",
     "connect",
     "describe",
+    "diagnose",
     "is_hidden",
     "matches",
     "one_each",
@@ -20,6 +21,5 @@ __all__ = [
     "starting",
     "translate",
     "type_of",
-    "understand",
     "write_file",
 ]

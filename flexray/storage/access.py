@@ -1,4 +1,4 @@
-"""Reach a file system, and sit out its faults: one policy for all of them.
+"""Connect to a file system, and retry what fails in a transient way: one policy for all of them.
 
 s3fs and botocore have retries of their own, one inside the other. Together they send a request up to 125
 times, over half an hour; or not again at all, if an answer of 50 MB breaks off. So theirs are off, and
@@ -23,18 +23,18 @@ from fsspec.registry import known_implementations
 from fsspec.spec import AbstractFileSystem
 
 from flexray.errors import ConfigError, UserError
-from flexray.storage.error_messages import PASSING, describe, hide, translate, understand
+from flexray.storage.error_messages import TRANSIENT, describe, diagnose, hide, translate
 from flexray.storage.redact import redact
 
 PATIENCE_VARIABLE = "FLEXRAY_STORAGE_PATIENCE"
-"""Seconds for which an operation that fails in a passing way is begun again; 0: never."""
+"""Seconds for which an operation with a transient error is tried again; 0: never."""
 PATIENCE = 120.0
 FIRST_PATIENCE = 10.0
-"""Seconds likewise at the start, for what cannot be reached at all: nothing is lost yet, and the address may
-be wrong."""
+"""The same at the start, for a storage that cannot be reached at all: nothing is lost yet, and the address
+may be wrong."""
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 30
-FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds; less for those of less patience
+FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds; shorter if the patience is
 SLOWEST_UPLOAD = 8 * 2**20  # bytes in ANSWER_SECONDS
 
 _S3, _HTTP = {"s3", "s3a"}, {"http", "https"}
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """What cannot be reached in here, on the driver before a run has begun, is given up soon."""
+    """On the driver, before a run has begun: give up soon on a storage that cannot be reached."""
     token = _starting.set(True)
     try:
         yield
@@ -75,13 +75,13 @@ def connect(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 def retry(url: str, call: Callable[[], T], *, patience: float | None = None) -> T:
-    """What `call` returns. It is called again, after growing waits, while it fails in a passing way:
+    """What `call` returns. It is called again, after growing waits, while it fails in a transient way:
     a server that is busy or broken, a connection that cannot be made or is cut, a short answer.
 
     Args:
         url: what it is about, for messages.
         call: may be called several times, and has the same effect then.
-        patience: seconds after which it is not begun again; None: FLEXRAY_STORAGE_PATIENCE, or 120.
+        patience: seconds after which it is not tried again; None: FLEXRAY_STORAGE_PATIENCE, or 120.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -100,18 +100,18 @@ def retry(url: str, call: Callable[[], T], *, patience: float | None = None) -> 
             raise
         except Exception as e:  # each file system has types of its own, outside of OSError too
             seconds = time.monotonic() - start
-            kind = understand(e, url).kind
-            passing = kind in PASSING
+            kind = diagnose(e, url).kind
+            transient = kind in TRANSIENT
             if kind == "unreachable" and _starting.get():
                 patience = min(patience, FIRST_PATIENCE)
             wait = min(first * 2 ** (attempts - 1), longest) * random.uniform(0.5, 1)
-            if not passing or seconds + wait > patience:
-                tried = f"tried {attempts} times in {seconds:.0f} s" if passing else ""
-                told = translate(e, url, tried)
-                if told is e:
+            if not transient or seconds + wait > patience:
+                tried = f"tried {attempts} times in {seconds:.0f} s" if transient else ""
+                translated = translate(e, url, tried)
+                if translated is e:
                     raise
                 # A traceback shows causes as well, and they may show credentials.
-                raise told from (e if hide(str(e), url) == str(e) else None)
+                raise translated from (e if hide(str(e), url) == str(e) else None)
             _log.warning("%s: %s Trying again in %.1f s", redact(url), describe(e, url), wait)
         time.sleep(wait)
 
@@ -119,11 +119,12 @@ def retry(url: str, call: Callable[[], T], *, patience: float | None = None) -> 
 def write_file(fs: AbstractFileSystem, name: str, data: bytes, *, replace: bool = True) -> None:
     """Put a whole file. On an object store that is one request, or several with the file appearing at the
     last (S3: 100 MB and more); readers see all of it or nothing. Without `replace` it is an error if the
-    file is there (`understand` calls it "exists")."""
+    file is there (`diagnose` calls it "exists")."""
     options: dict[str, Any] = {} if replace else {"mode": "create"}
     if fs.async_impl:
-        # Timeouts of aiohttp count from the last byte sent: a server that stops reading is waited for
-        # without end. Giving up drops the connection, and a store drops what it has got by then.
+        # Timeouts of aiohttp count from the last byte sent: without
+        # this one, a server that stops reading is waited for without end. When it runs out, the connection is
+        # dropped, and the store drops what it has got by then.
         seconds = getattr(fs, "config_kwargs", {}).get("read_timeout", ANSWER_SECONDS)
         options["timeout"] = seconds * (1 + len(data) / SLOWEST_UPLOAD)
     fs.pipe_file(name, data, **options)

@@ -1,4 +1,4 @@
-"""What an error of a file system means: whether it passes by itself, what it is, what to do about it.
+"""What an error of a file system means: its kind, whether it is transient, what to do about it.
 
 Every file system of fsspec raises errors of its own. They are told apart by HTTP status, by S3's codes
 and by the names of their classes: which of these packages is there at all depends on the storage.
@@ -13,7 +13,7 @@ from typing import Literal
 
 from flexray.storage.redact import HIDDEN, redact
 
-Kind = Literal[
+ErrorKind = Literal[
     "missing",
     "exists",
     "no bucket",
@@ -25,12 +25,12 @@ Kind = Literal[
     "read-only",
     "other",
 ]
-PASSING: set[Kind] = {"busy", "unreachable"}
+TRANSIENT: set[ErrorKind] = {"busy", "unreachable"}
 
 _AWS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN (or the profile of AWS_PROFILE)"
 _AGAIN = "start again: the run resumes"
 
-_ADVISED = ("full", "read-only")  # kinds of which the operating system's own words say too little
+_ADVISED = ("full", "read-only")  # the operating system's own message says too little about these
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_CODES = {"QuotaExceeded", "XMinioStorageFull"}
 _BUSY_CODES = {
@@ -59,7 +59,7 @@ _CREDENTIAL_CLASSES = {
     "SSOError",
     "TokenRetrievalError",
 }
-# Also "connection errors", but they do not pass.
+# Also "connection errors", but not transient.
 _LASTING_CLASSES = {"ClientSSLError", "OfflineModeIsEnabled", "SSLError", "UnsupportedProtocol"}
 _UNREACHABLE_CLASSES = {
     "ClientConnectorError",
@@ -72,7 +72,7 @@ _UNREACHABLE_CLASSES = {
 _BUSY_CLASSES = {
     "ChunkedEncodingError",
     "ClientConnectionError",
-    "ClientPayloadError",  # less of an answer than was announced
+    "ClientPayloadError",  # the answer was shorter than announced
     "ConnectionClosedError",
     "ConnectionError",
     "IncompleteRead",
@@ -95,19 +95,19 @@ class StorageError(OSError):
 
 
 class TruncatedError(ConnectionError):
-    """Less was read than is there, though nothing complained."""
+    """Less was read than the file holds, without an error."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
-    """An error, understood."""
+class Diagnosis:
+    """What an error means, in words."""
 
-    kind: Kind
+    kind: ErrorKind
     text: str
     advice: str
 
 
-def understand(error: BaseException, url: str) -> Reason:
+def diagnose(error: BaseException, url: str) -> Diagnosis:
     """What an error at a path or URL means."""
     kind = _kind(error)
     is_s3 = url.startswith(("s3:", "s3a:"))
@@ -125,7 +125,7 @@ def understand(error: BaseException, url: str) -> Reason:
         "read-only": "Have the file system mounted for writing, or give another folder.",
         "other": "",
     }
-    return Reason(kind, _text(error, url), advice[kind])
+    return Diagnosis(kind, _text(error, url), advice[kind])
 
 
 def translate(error: BaseException, url: str, tried: str = "") -> OSError:
@@ -135,23 +135,23 @@ def translate(error: BaseException, url: str, tried: str = "") -> OSError:
         FileNotFoundError for a file that is not there, the error itself if it is the operating
         system's, names its file and needs no advice, else a StorageError.
     """
-    reason = understand(error, url)
+    diagnosis = diagnose(error, url)
     if isinstance(error, StorageError):
         return error
-    if isinstance(error, OSError) and error.filename is not None and reason.kind not in _ADVISED:
+    if isinstance(error, OSError) and error.filename is not None and diagnosis.kind not in _ADVISED:
         return error
-    if reason.kind == "missing":
+    if diagnosis.kind == "missing":
         return FileNotFoundError(f"{redact(url)}: there is no such file")
-    text = f"{reason.text} ({tried})" if tried else reason.text
-    message = f"{redact(url)}: {text}. {reason.advice}".rstrip()
-    return StorageError(message, reason=text, advice=reason.advice)
+    text = f"{diagnosis.text} ({tried})" if tried else diagnosis.text
+    message = f"{redact(url)}: {text}. {diagnosis.advice}".rstrip()
+    return StorageError(message, reason=text, advice=diagnosis.advice)
 
 
 def describe(error: BaseException, url: str = "") -> str:
     """What happened and what to do, without the name of the file, and with a full stop."""
     if isinstance(error, StorageError):
         return f"{error.reason.rstrip('.')}. {error.advice}".rstrip()
-    return f"{type(_told(error)).__name__}: {_text(error, url)}."
+    return f"{type(_informative(error)).__name__}: {_text(error, url)}."
 
 
 def hide(text: str, url: str) -> str:
@@ -165,7 +165,7 @@ def hide(text: str, url: str) -> str:
     return str(redact(text))
 
 
-def _kind(error: BaseException) -> Kind:
+def _kind(error: BaseException) -> ErrorKind:
     status, code, _ = _http(error)
     names = {cls.__name__ for e in _chain(error) for cls in type(e).__mro__}
     if code == "NoSuchBucket":
@@ -194,7 +194,7 @@ def _kind(error: BaseException) -> Kind:
 
 
 def _text(error: BaseException, url: str) -> str:
-    error = _told(error)
+    error = _informative(error)
     status, code, message = _http(error)
     if status and code:
         text = f"{message} ({code})" if code == str(status) else f"{message} ({status} {code})"
@@ -205,8 +205,8 @@ def _text(error: BaseException, url: str) -> str:
     return text[:500] or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
-def _told(error: BaseException) -> BaseException:
-    """The error that says what happened: HTTP has its own FileNotFoundError for any failure."""
+def _informative(error: BaseException) -> BaseException:
+    """The error that says what happened: fsspec's HTTP raises FileNotFoundError for any failure."""
     return error.__cause__ or error if isinstance(error, FileNotFoundError) else error
 
 

@@ -1,4 +1,4 @@
-"""What is there: globs as a shell's, and names of which a fault is not taken for a no."""
+"""List files: globs like a shell's, and lookups that do not take an error for a missing file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _BOOKKEEPING = {"_temporary", "_SUCCESS", "_metadata", "_common_metadata", "_spa
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a glob passes over a name, unless it spells how that begins."""
+    """Whether a glob skips a name, unless the pattern spells out its beginning."""
     return name.startswith(".") or name in _BOOKKEEPING
 
 
 def matches(fs: AbstractFileSystem, glob: str, url: str, *, hidden: bool = False) -> list[str]:
-    """Sorted names of the files that match a glob; `hidden`: also those that it would pass over.
+    """Sorted names of the files that match a glob; `hidden`: with those that it would skip.
 
-    As a shell's: links are followed, and a dot that a name begins with must be spelt. Several names of one
-    file (links) count once. Not fsspec's own `glob`: it follows no links, and passes
-    over folders that cannot be listed without a word. `url` is what messages name.
+    Like in a shell, links are followed, and the dot of a hidden name must be spelt out. Several names of one
+    file (links) count once. fsspec's own `glob` follows no links, and silently skips folders that cannot be
+    listed. `url` is what messages name.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -55,8 +55,8 @@ def matches(fs: AbstractFileSystem, glob: str, url: str, *, hidden: bool = False
         for entry in entries(folder):
             name = entry["name"].rstrip("/")
             base = name.rpartition("/")[2]
-            passed_over = is_hidden(base) and not hidden and parts[at][0:1] != base[0]
-            if passed_over or not patterns[at].match(base):
+            skipped = is_hidden(base) and not hidden and parts[at][0:1] != base[0]
+            if skipped or not patterns[at].match(base):
                 continue
             if not _is_folder(fs, entry, url):
                 names.update([name] if last else [])
@@ -82,10 +82,10 @@ def real_name(fs: AbstractFileSystem, name: str) -> str:
 def type_of(fs: AbstractFileSystem, name: str, url: str) -> str:
     """`file`, `directory`, or what else bears a name; "" if nothing does.
 
-    Not fsspec's own `exists` and `isdir`: they may take a fault for a no. `url` is what messages name.
+    fsspec's own `exists` and `isdir` may take an error for a no. `url` is what messages name.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: the storage failed.
     """
     try:
         return str(retry(url, lambda: fs.info(name)["type"]))

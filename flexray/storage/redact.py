@@ -1,4 +1,4 @@
-"""Take credentials out of what is written down or shown. In doubt, too much is hidden and not too little."""
+"""Remove credentials from what is written or shown. In doubt, too much is hidden rather than too little."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _URL = re.compile(
 # A text that is nothing but a URL, or key=URL: white space belongs to it.
 _WHOLE = re.compile(rf"([\w.-]+=)?{_SCHEME}(?:(?!::{_SCHEME}|[:;,.)]\s)[^\n])*")
 _ENCODED = re.compile(r"(%3A%2F%2F)[^\s/]{0,1000}?%40", re.IGNORECASE)
-# What is hidden already is followed by the text that goes on.
+# Not what is hidden already.
 _VALUE = re.compile(r"([?&;#][^=&;#]+)=(?!\*\*\*)[^&;#]*")
 _BARE = re.compile(r"([?&;#])(?!\*\*\*)[^=&;#]+(?=[&;#]|$)")
 _WORDS = r"[\w-]{0,40}"
@@ -35,7 +35,7 @@ def redact(value: Any) -> Any:
     """A copy of a JSON-like value in which no URL carries user info, query values or a fragment, and no text
     the value of a key such as `password`.
 
-    >>> scrub({"files": ["s3://key:secret@bucket/a.jsonl", "https://host/b?sig=abc&v=1"]})
+    >>> redact({"files": ["s3://key:secret@bucket/a.jsonl", "https://host/b?sig=abc&v=1"]})
     {'files': ['s3://***@bucket/a.jsonl', 'https://host/b?sig=***&v=***']}
     """
     if isinstance(value, str):

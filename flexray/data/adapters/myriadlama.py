@@ -1,7 +1,7 @@
 """MyriadLAMA: facts of Wikidata, each with many manual and automatic templates.
 
 As published (no `template_files`): a row is a fact and one of its templates, {uuid, rel_uri, sub_ent,
-obj_aliases, template, is_manual}. The rows of a fact are gathered, wherever they stand; each process holds
+obj_aliases, template, is_manual}. The rows of a fact are grouped, wherever they stand; each process holds
 all facts in memory.
 
 With `template_files` of {rel_uri, template, type} (manual or auto; or is_manual, a boolean), a row is a
@@ -19,11 +19,17 @@ from itertools import product
 from typing import Any
 
 from flexray.config.data import DataConfig, Fields
-from flexray.data.adapters.adapter import Checked, DatasetAdapter, distinct, found
-from flexray.data.adapters.templates import Template, Templates, ask, in_order, masked, slots_problem
-from flexray.data.auxiliary_files import Versions, faulty, find_versions, in_side_file, read_whole
-from flexray.data.group_by import PARTS, Grouping
-from flexray.data.records import MISSING, Fault, Record
+from flexray.data.adapters.adapter import PARTS, DatasetAdapter, FieldReader, Grouping, distinct
+from flexray.data.adapters.templates import (
+    Template,
+    Templates,
+    fill_all,
+    in_order,
+    masked,
+    slots_problem,
+)
+from flexray.data.readers import FileVersions, find_versions, in_auxiliary_file, read_whole, record_error
+from flexray.data.record import MISSING, FieldFault, Record, found
 from flexray.data.required_fields import RequiredFields
 
 _OBJECTS = ("obj_ent", "obj_ents", "obj_exps", "obj_aliases")
@@ -41,89 +47,79 @@ _TYPES = {"manual": True, "auto": False, "automatic": False}
 
 
 class MyriadLAMA(DatasetAdapter):
-    """Facts, the templates being in another file."""
-
-    required = RequiredFields(_FORMS, also=(*_SUBJECTS, *_OBJECTS), kind="myriadlama")
+    """Facts; their templates are in the same rows, or in files of their own."""
 
     def __init__(self, config: DataConfig) -> None:
-        self._config = config
-        self._templates = _load(find_versions(config.template_files, "data.template_files"))
+        super().__init__(config)
+        own = () if config.template_files else _PART
+        forms = tuple((*form, *own) for form in _FORMS)
+        self.required = RequiredFields(forms, also=(*_SUBJECTS, *_OBJECTS), kind="myriadlama")
+        self._templates: Templates | None = None
+        if config.template_files:
+            self._templates = _load(find_versions(config.template_files, "data.template_files"))
+        else:
+            self.grouping = Grouping("uuid", _PART)
 
     def adapt(self, record: Record, file: str) -> Record:
-        del file
-        checked = Checked(record)
+        reader = FieldReader(record)
+        relation = reader.text("rel_uri")
         templates: tuple[Template, ...] = ()
-        if relation := checked.text("rel_uri"):
-            templates, faults = self._templates.of(relation, "rel_uri", self._config)
-            checked.faults += faults
-        return _row(checked, templates, self._config)
+        if self._templates is None:
+            templates = _own_templates(reader)
+        elif relation:
+            templates, faults = self._templates.for_relation(relation, "rel_uri", self.config)
+            reader.faults += faults
+        return _row(reader, templates, self.config)
 
 
-class MyriadLAMARows(DatasetAdapter):
-    """Facts, each gathered from rows with a template each."""
-
-    required = RequiredFields(
-        tuple((*form, *_PART) for form in _FORMS), also=(*_SUBJECTS, *_OBJECTS), kind="myriadlama"
-    )
-    grouping = Grouping("uuid", _PART)
-
-    def __init__(self, config: DataConfig) -> None:
-        self._config = config
-
-    def adapt(self, record: Record, file: str) -> Record:
-        del file
-        checked = Checked(record)
-        checked.text("rel_uri")
-        templates = []
-        for pattern, is_manual in checked.get(PARTS):
-            template, problem = _to_template(pattern, is_manual)
-            if template is None:
-                value = (pattern, is_manual)
-                checked.faults.append(Fault(" and ".join(_PART), value, problem, "Correct the fact's rows."))
-            else:
-                templates.append(template)
-        return _row(checked, in_order(templates), self._config)
+def _own_templates(reader: FieldReader) -> tuple[Template, ...]:
+    """The templates of a grouped fact."""
+    templates = []
+    for pattern, is_manual in reader.get(PARTS):
+        template, problem = _to_template(pattern, is_manual)
+        if template is None:
+            value = (pattern, is_manual)
+            reader.faults.append(FieldFault(" and ".join(_PART), value, problem, "Correct the fact's rows."))
+        else:
+            templates.append(template)
+    return in_order(templates)
 
 
-def open_myriadlama(config: DataConfig) -> MyriadLAMA | MyriadLAMARows:
-    return MyriadLAMA(config) if config.template_files else MyriadLAMARows(config)
-
-
-def _row(checked: Checked, templates: tuple[Template, ...], config: DataConfig) -> Record:
-    subject, answers = _subject(checked), _answers(checked)
+def _row(reader: FieldReader, templates: tuple[Template, ...], config: DataConfig) -> Record:
+    subject, answers = _subject(reader), _answers(reader)
     values: dict[str, Any] = {_ANSWERS: answers} if answers else {}
-    if not checked.faults:
-        asked = ask(templates, subject, str(checked.get("uuid")), config)
+    if not reader.faults:
+        asked = fill_all(templates, subject, str(reader.get("uuid")), config)
         if not asked:
-            checked.fault("rel_uri", "no template is left for it", "Raise data.max_manual or max_automatic.")
+            reader.fault("rel_uri", "no template is left for it", "Raise data.max_manual or max_automatic.")
         values |= asked
-    return checked.row(_FIELDS, **values)
+    return reader.row(_FIELDS, **values)
 
 
-def _subject(checked: Checked) -> str:
-    expressions = checked.get("sub_exps")
-    if checked.get("sub_ent") is MISSING and isinstance(expressions, list) and expressions:
+def _subject(reader: FieldReader) -> str:
+    expressions = reader.get("sub_exps")
+    if reader.get("sub_ent") is MISSING and isinstance(expressions, list) and expressions:
         if isinstance(expressions[0], str) and expressions[0].strip():
             return expressions[0]
-        checked.fault("sub_exps", f"element 1 is not a string, but {found(expressions[0])}", "Correct it.")
+        reader.fault("sub_exps", f"element 1 is not a string, but {found(expressions[0])}", "Correct it.")
         return ""
-    return checked.text("sub_ent")
+    return reader.text("sub_ent")
 
 
-def _answers(checked: Checked) -> list[Any]:
+def _answers(reader: FieldReader) -> list[Any]:
     """All expressions of all objects; what is no string among them is kept, to be reported."""
     answers: list[Any] = []
-    before = len(checked.faults)
+    before = len(reader.faults)
     for path in _OBJECTS:
-        value = checked.get(path)
+        value = reader.get(path)
         if isinstance(value, str):
             answers.append(value)
         elif isinstance(value, list):  # of strings, or for each object a list of strings
             answers += [e for v in value for e in (v if isinstance(v, list) else [v])]
         elif value is not None and value is not MISSING:
-            checked.fault(path, f"a list of strings is needed, not {found(value)}", "Write it as a list.")
-    if not answers and len(checked.faults) == before:
-        checked.fault("obj_aliases", "the fact has no object", f"Give it one of {_ANSWERS}.")
+            reader.fault(path, f"a list of strings is needed, not {found(value)}", "Write it as a list.")
+    if not answers and len(reader.faults) == before:
+        reader.fault("obj_aliases", "the fact has no object", f"Give it one of {_ANSWERS}.")
     return distinct(answers)
 
 
@@ -137,22 +133,22 @@ def _to_template(pattern: Any, is_manual: Any) -> tuple[Template | None, str]:
 
 
 @lru_cache(maxsize=4)
-def _load(versions: Versions) -> Templates:
+def _load(versions: FileVersions) -> Templates:
     return Templates(_templates(versions))
 
 
-def _templates(versions: Versions) -> Iterator[tuple[str, Template | None, list[Fault]]]:
+def _templates(versions: FileVersions) -> Iterator[tuple[str, Template | None, list[FieldFault]]]:
     for file, record in read_whole(versions, _TEMPLATES):
-        checked = Checked(record)
-        relation = checked.text("rel_uri")
+        reader = FieldReader(record)
+        relation = reader.text("rel_uri")
         if not relation:
-            raise faulty(file, record, checked.faults[0])
-        kind, is_manual = checked.get("type"), checked.get("is_manual")
+            raise record_error(file, record, reader.faults[0])
+        kind, is_manual = reader.get("type"), reader.get("is_manual")
         if isinstance(kind, str) and kind in _TYPES:
             is_manual = _TYPES[kind]
         elif kind is not MISSING:
-            checked.fault("type", "manual or auto is needed", "Write one of them.")
-        template, problem = _to_template(checked.get("template"), is_manual)
-        if template is None and not checked.faults:
-            checked.fault("template", problem, "Correct it.")
-        yield relation, template, in_side_file(file, record, checked.faults)
+            reader.fault("type", "manual or auto is needed", "Write one of them.")
+        template, problem = _to_template(reader.get("template"), is_manual)
+        if template is None and not reader.faults:
+            reader.fault("template", problem, "Correct it.")
+        yield relation, template, in_auxiliary_file(file, record, reader.faults)

@@ -11,11 +11,18 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 
 from flexray.config.data import DataConfig, Fields
-from flexray.data.adapters.adapter import Checked, DatasetAdapter
-from flexray.data.adapters.templates import Template, Templates, ask, completion, masked, slots_problem
-from flexray.data.auxiliary_files import Versions, find_versions, in_side_file, read_whole
+from flexray.data.adapters.adapter import DatasetAdapter, FieldReader
+from flexray.data.adapters.templates import (
+    Template,
+    Templates,
+    completion,
+    fill_all,
+    masked,
+    slots_problem,
+)
 from flexray.data.identity import short_digest
-from flexray.data.records import MISSING, Fault, Record, canonical
+from flexray.data.readers import FileVersions, find_versions, in_auxiliary_file, read_whole
+from flexray.data.record import MISSING, FieldFault, Record, canonical
 from flexray.data.required_fields import RequiredFields
 
 _FIELDS = Fields(id="uuid", answers="obj_label", relation="relation", num_manual="num_manual")
@@ -26,39 +33,39 @@ class ParaRel(DatasetAdapter):
     required = RequiredFields((("sub_label", "obj_label"),), also=("uuid",), kind="pararel")
 
     def __init__(self, config: DataConfig) -> None:
-        self._config = config
+        super().__init__(config)
         versions = find_versions(config.template_files, "data.template_files")
         self._templates = _load(versions, config.pararel_style)
 
     def adapt(self, record: Record, file: str) -> Record:
         relation = PurePosixPath(file).stem
-        checked = Checked(record)
-        subject, answer = checked.text("sub_label"), checked.text("obj_label")
+        reader = FieldReader(record)
+        subject, answer = reader.text("sub_label"), reader.text("obj_label")
         values: dict[str, object] = {"relation": relation}
         if answer:
             values["obj_label"] = [answer]
-        if checked.get("uuid") in (None, "", MISSING):
-            content = canonical([checked.get("sub_label"), checked.get("obj_label")])
+        if reader.get("uuid") in (None, "", MISSING):
+            content = canonical([reader.get("sub_label"), reader.get("obj_label")])
             values["uuid"] = f"{relation}-{short_digest(content.encode())}"
-        templates, faults = self._templates.of(relation, "relation", self._config)
-        checked.faults += faults
-        if not checked.faults:
-            row = str(values.get("uuid", checked.get("uuid")))
-            values |= ask(templates, subject, row, self._config)
-        return checked.row(_FIELDS, **values)
+        templates, faults = self._templates.for_relation(relation, "relation", self.config)
+        reader.faults += faults
+        if not reader.faults:
+            row = str(values.get("uuid", reader.get("uuid")))
+            values |= fill_all(templates, subject, row, self.config)
+        return reader.row(_FIELDS, **values)
 
 
 @lru_cache(maxsize=4)
-def _load(versions: Versions, style: str) -> Templates:
+def _load(versions: FileVersions, style: str) -> Templates:
     return Templates(_patterns(versions, style))
 
 
-def _patterns(versions: Versions, style: str) -> Iterator[tuple[str, Template | None, list[Fault]]]:
+def _patterns(versions: FileVersions, style: str) -> Iterator[tuple[str, Template | None, list[FieldFault]]]:
     for file, record in read_whole(versions, _PATTERNS):
-        checked = Checked(record)
-        pattern = checked.text("pattern")
+        reader = FieldReader(record)
+        pattern = reader.text("pattern")
         if pattern and (problem := slots_problem(pattern)):
-            checked.fault("pattern", problem, "Correct the pattern.")
+            reader.fault("pattern", problem, "Correct the pattern.")
         text = masked(pattern) if style == "mask" else completion(pattern)
         template = Template(text, manual=True) if text else None
-        yield PurePosixPath(file).stem, template, in_side_file(file, record, checked.faults)
+        yield PurePosixPath(file).stem, template, in_auxiliary_file(file, record, reader.faults)

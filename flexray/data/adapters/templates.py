@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from flexray.config.data import DataConfig
-from flexray.data.records import Fault
+from flexray.data.record import FieldFault
 from flexray.storage import redact
 
 MASK = "[MASK]"
@@ -21,19 +21,19 @@ MASK = "[MASK]"
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """With [X] still in it, and [Y] no more."""
+    """A template without [Y], still with [X]."""
 
     text: str
     manual: bool
 
 
 class Templates:
-    """Of each relation: its templates, and what is wrong with those that cannot be used."""
+    """The templates of each relation, and the faults of those that cannot be used."""
 
-    def __init__(self, found: Iterable[tuple[str, Template | None, Sequence[Fault]]]) -> None:
+    def __init__(self, found: Iterable[tuple[str, Template | None, Sequence[FieldFault]]]) -> None:
         """From relation, template and faults of each record that holds one."""
         usable: dict[str, list[Template]] = {}
-        self._faults: dict[str, list[Fault]] = {}
+        self._faults: dict[str, list[FieldFault]] = {}
         for relation, template, faults in found:
             if faults:
                 self._faults.setdefault(relation, []).extend(faults)
@@ -41,10 +41,10 @@ class Templates:
                 usable.setdefault(relation, []).append(template)
         self._usable = {relation: in_order(templates) for relation, templates in usable.items()}
 
-    def of(
+    def for_relation(
         self, relation: str, field: str, config: DataConfig
-    ) -> tuple[tuple[Template, ...], Sequence[Fault]]:
-        """The templates of a relation in order, and what keeps its rows from being asked.
+    ) -> tuple[tuple[Template, ...], Sequence[FieldFault]]:
+        """The templates of a relation in order, and the faults that its rows get from them.
 
         Args:
             field: where the row has its relation.
@@ -55,7 +55,7 @@ class Templates:
             files = redact(", ".join(config.template_files))
             style = f" of style {config.pararel_style}" if config.kind == "pararel" else ""
             problem = f"there is no template{style} for it in {files}"
-            return (), [Fault(field, relation, problem, "Add one, or correct data.template_files.")]
+            return (), [FieldFault(field, relation, problem, "Add one, or correct data.template_files.")]
         return templates, faults
 
 
@@ -86,7 +86,7 @@ def in_order(templates: Iterable[Template]) -> tuple[Template, ...]:
     return tuple(by_text.values())
 
 
-def ask(templates: Sequence[Template], subject: str, row: str, config: DataConfig) -> dict[str, Any]:
+def fill_all(templates: Sequence[Template], subject: str, row: str, config: DataConfig) -> dict[str, Any]:
     """Question, paraphrases and num_manual of one row; nothing if no template is left.
 
     Args:

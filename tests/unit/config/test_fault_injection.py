@@ -48,7 +48,7 @@ def test_a_fault_that_happens_each_time_needs_no_ledger(inject):
 
 def test_processes_count_together_and_a_killed_one_is_killed(inject):
     inject(action="kill", skip=1)
-    reach = [sys.executable, "-c", "from flexray import faults; faults.reach('p')"]
+    reach = [sys.executable, "-c", "from flexray.config import fault_injection as faults; faults.reach('p')"]
     assert [subprocess.run(reach).returncode for _ in range(3)] == [0, -9, 0]
 
 

@@ -6,34 +6,16 @@ from importlib import metadata
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
-from transformers import LlamaConfig
 
-from flexray.config import versions as compat
-from flexray.config.versions import (
-    PACKAGES,
-    Package,
-    adopt_rope,
-    check_flex,
-    check_versions,
-    rope_arguments,
-    rope_parameters,
-)
+from flexray.config import versions
+from flexray.config.versions import PACKAGES, Package, check_versions
 from flexray.errors import ConfigError
 from tests.conftest import PROJECT
 
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
 
-
-def installed(**versions):
+def installed(**found):
     """What `metadata.version` would say; the newest tested ones, but for these."""
-    return lambda name: versions.get(name, PACKAGES[name].newest)
+    return lambda name: found.get(name, PACKAGES[name].newest)
 
 
 def test_the_versions_of_this_environment_are_tested_ones():
@@ -69,28 +51,7 @@ def test_a_build_of_a_tested_version_is_that_version():
 
 def test_a_broken_version_is_refused_with_the_reason(monkeypatch):
     package = Package("1.0", "3.0", "old", broken=(("==2.*", "it loses rows"),))
-    monkeypatch.setattr(compat, "PACKAGES", {"ray": package})
+    monkeypatch.setattr(versions, "PACKAGES", {"ray": package})
     assert check_versions(lambda name: "1.5") == []
     with pytest.raises(ConfigError, match=r"ray 2\.1 cannot be used \(==2\.\*: it loses rows\)"):
         check_versions(lambda name: "2.1")
-
-
-def test_flexattention_is_refused_on_a_cpu_where_its_kernels_are_broken():
-    check_flex("cpu", "2.13.0+cpu")
-    check_flex("cuda", "2.11.0+cu130")
-    with pytest.raises(ConfigError, match=r"torch 2\.11\.0 cannot be trusted .* engine\.backend to sdpa"):
-        check_flex("cpu", "2.11.0")
-
-
-@pytest.mark.parametrize(
-    "rope", [{"rope_type": "default", "rope_theta": 100000.0}, LLAMA3], ids=["default", "llama3"]
-)
-def test_a_configuration_has_the_rope_it_is_given_and_that_of_a_file_of_transformers_5(rope):
-    given = LlamaConfig(**rope_arguments(rope))
-    found = LlamaConfig()
-    if compat.transformers_before("5.0.0rc0"):
-        adopt_rope(found, {"rope_parameters": rope})
-    else:
-        found = LlamaConfig(rope_parameters=rope)
-    for config in (given, found):
-        assert {"rope_type": "default", **rope_parameters(config)} == rope

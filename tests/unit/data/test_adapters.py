@@ -2,20 +2,65 @@
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from flexray.config.data import DatasetKind
+from flexray.config.data import FROM_TEMPLATES, WITHOUT_TEMPLATES, Fields
 from flexray.data import scan
-from flexray.data.adapters import ADAPTERS
-from flexray.errors import DataError
+from flexray.data.adapters import ADAPTERS, DatasetAdapter, register_adapter
+from flexray.data.adapters.adapter import FieldReader
+from flexray.data.record import Record
+from flexray.data.required_fields import RequiredFields
+from flexray.errors import ConfigError, DataError
 from tests.unit.data.conftest import data_config, read_all, write
 from tests.unit.data.published import FORMATS, HUB_WEBQA, TRIVIAQA, WEBQA
 
 
-def test_every_kind_of_the_configuration_is_registered() -> None:
-    assert set(ADAPTERS) == set(get_args(DatasetKind))
+@pytest.mark.parametrize("kind", [*FROM_TEMPLATES, *WITHOUT_TEMPLATES])
+def test_the_kinds_that_the_configuration_checks_are_registered(kind: str) -> None:
+    assert kind in ADAPTERS
+
+
+def test_a_kind_that_is_not_registered_is_an_error_that_lists_those_that_are(tmp_path: Path) -> None:
+    config = data_config(write(tmp_path / "a.jsonl", WEBQA), kind="squad")
+    names = "myriadlama, pararel, records, triviaqa, webqa"
+    with pytest.raises(
+        ConfigError, match=rf"data\.kind: no dataset adapter is named 'squad'; known: {names}\."
+    ):
+        scan(config)
+
+
+class CountryQA(DatasetAdapter):
+    """A data set of countries and capitals, as a package outside of flexray may define it."""
+
+    required = RequiredFields((("country", "capital"),), kind="countryqa")
+
+    def adapt(self, record: Record, file: str) -> Record:
+        reader = FieldReader(record)
+        question, answer = f"What is the capital of {reader.text('country')}?", reader.text("capital")
+        answers = {"capital": [answer]} if answer else {}
+        fields = Fields(id="country", answers="capital")
+        return reader.row(fields, question=question, paraphrases=[question], **answers)
+
+
+def test_a_registered_adapter_reads_a_data_set_by_its_name(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("flexray.data.adapters.ADAPTERS", dict(ADAPTERS))
+    register_adapter("countryqa", CountryQA)
+    register_adapter("countryqa", CountryQA)  # a module may be loaded twice
+    records = [{"country": "Finland", "capital": "Helsinki"}, {"country": "Peru", "capital": 3}]
+    config = data_config(write(tmp_path / "a.jsonl", records), kind="countryqa")
+    good, bad = read_all(config)
+    assert (good.source_id, good.answers) == ("Finland", ("Helsinki",))
+    assert good.paraphrases == ("What is the capital of Finland?",)
+    assert "field 'capital': a string is needed" in bad.error
+    with pytest.raises(ConfigError, match="no dataset adapter is named 'peruqa'; known: countryqa, myriad"):
+        scan(config.model_copy(update={"kind": "peruqa"}))
+
+
+def test_a_registered_name_cannot_be_taken_by_another_adapter() -> None:
+    with pytest.raises(ValueError, match="'webqa' is registered already"):
+        register_adapter("webqa", CountryQA)
 
 
 @pytest.mark.parametrize("extension", FORMATS)

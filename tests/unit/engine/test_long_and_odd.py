@@ -8,10 +8,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from flexray.config import GenerationConfig, MethodConfig
-from flexray.config.versions import rope_arguments
 from flexray.engine.kv_cache import BLOCK_SIZE
 from flexray.engine.scheduler_config import slot_bytes
 from flexray.errors import RowFault
+from flexray.models.compat import rope_arguments
 from flexray.prompts import PromptBuilder
 from flexray.prompts.prompt import Prompt
 from tests import oracles

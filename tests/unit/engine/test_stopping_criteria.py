@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from flexray.engine.stopping_criteria import answer_text, make_stopping_criteria, token_text
 from tests.random_models import ByteTokenizer
-from tests.unit.prompts.tokenizers import ADAPTERS, save_tokenizer
+from tests.unit.prompts.tokenizers import TOKENIZERS, save_tokenizer
 
 
 def rule(*, at_newline=True, generation=None, config=None, tokenizer=2):
@@ -65,7 +65,7 @@ def test_a_text_keeps_its_spaces_though_the_tokenizer_would_have_them_cleaned_up
     assert answer_text(cleaning, ids, at_newline=True) == text
 
 
-@pytest.mark.parametrize("kind", ADAPTERS)
+@pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_texts_of_tokens_one_by_one_are_the_text(kind, tmp_path):
     sentence = save_tokenizer(tmp_path, kind)
     ids = sentence.encode("Who is  it?\nA: the author", add_special_tokens=False)

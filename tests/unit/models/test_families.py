@@ -20,11 +20,11 @@ from transformers import (
 )
 
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig
-from flexray.config.versions import dtype_argument, rope_arguments
 from flexray.engine import llama
 from flexray.engine.engine import Engine
 from flexray.errors import ModelError
 from flexray.models.checkpoint import check_checkpoint, load_model
+from flexray.models.compat import dtype_argument, rope_arguments
 from flexray.models.families import FAMILIES
 from tests import oracles
 from tests.expected import tokens

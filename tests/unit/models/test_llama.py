@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from flexray.config.versions import rope_arguments
 from flexray.engine.kv_cache import KVCache
 from flexray.engine.prefill_inputs import PrefillInputs, context_stream
 from flexray.masks.block_masks import BlockMaskCache
 from flexray.models import llama
+from flexray.models.compat import rope_arguments
 
 SCALED = {
     "rope_type": "llama3",

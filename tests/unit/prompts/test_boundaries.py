@@ -13,7 +13,7 @@ from flexray.config.recipe import read_recipe
 from flexray.prompts.encoding import boundaries
 from tests.unit.prompts.test_builder import question
 from tests.unit.prompts.test_special_tokens import make_builder
-from tests.unit.prompts.tokenizers import ADAPTERS, save_tokenizer
+from tests.unit.prompts.tokenizers import TOKENIZERS, save_tokenizer
 
 RECIPES = Path(__file__).parents[3] / "jobs" / "recipes"
 QUESTIONS = [
@@ -51,7 +51,7 @@ PLAIN = (  # no special tokens that would keep its text and a user's apart
 )
 
 
-@pytest.fixture(scope="module", params=ADAPTERS)
+@pytest.fixture(scope="module", params=TOKENIZERS)
 def any_tokenizer(request: Any, tmp_path_factory: Any) -> Any:
     return save_tokenizer(tmp_path_factory.mktemp(request.param), request.param)
 
@@ -141,7 +141,7 @@ def test_any_question_has_the_ids_of_the_whole_text(any_tokenizer: Any, text: st
 @pytest.mark.parametrize("template", [CHATML, INST, PLAIN], ids=["chatml", "inst", "plain"])
 @pytest.mark.parametrize("shots", [[], SHOTS], ids=["alone", "few-shots"])
 def test_turns_have_the_ids_of_the_whole_conversation(tmp_path: Path, template: str, shots: Any) -> None:
-    for kind in ADAPTERS:
+    for kind in TOKENIZERS:
         tokenizer = save_tokenizer(tmp_path / kind, kind)
         tokenizer.chat_template = template
         builder = make_builder(tokenizer, PromptConfig(chat=True, few_shots=shots).model_dump_json())

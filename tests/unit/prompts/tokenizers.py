@@ -66,12 +66,12 @@ def llama2_not_legacy() -> Tokenizer:
     return _trained_as_sentencepiece(backend)
 
 
-KINDS = {make.__name__: make for make in (llama3, qwen2, smollm2, llama2, llama2_not_legacy)}
+TOKENIZERS = {make.__name__: make for make in (llama3, qwen2, smollm2, llama2, llama2_not_legacy)}
 
 
 def save_tokenizer(folder: Path, kind: str) -> Any:
     """Save a tokenizer as a model's folder has it, and load it."""
-    backend = KINDS[kind]()
+    backend = TOKENIZERS[kind]()
     special = [BOS, "</s>", "<|im_start|>", "<|im_end|>"]
     backend.add_special_tokens([AddedToken(token, normalized=False) for token in special])
     saved = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=BOS, eos_token="</s>")

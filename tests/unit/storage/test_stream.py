@@ -62,7 +62,7 @@ def test_a_read_that_goes_on_breaking_off_is_an_error_and_no_short_file(url, s3,
 
 @pytest.mark.parametrize("url", ["s3"], indirect=True)
 def test_a_file_that_is_replaced_while_it_is_read_is_an_error(url, behind, bucket, monkeypatch):
-    monkeypatch.setattr("flexray.storage.stream.PIECE", 2**20)
+    monkeypatch.setattr("flexray.storage.read.CHUNK", 2**20)
     behind.pipe_file(f"{bucket}/f", DATA * 3)
     with open_file(url) as stream:
         stream.read(10)

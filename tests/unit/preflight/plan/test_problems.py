@@ -6,8 +6,7 @@ from importlib import metadata
 
 import pytest
 
-from flexray.config import RayConfig
-from flexray.config import versions as compat
+from flexray.config import RayConfig, versions
 from flexray.config.versions import Package
 from flexray.preflight.plan import make_plan
 from flexray.preflight.plan.dry_folder import DryFolder, read_locks
@@ -195,11 +194,13 @@ def test_flexattention_that_a_cpu_cannot_be_trusted_with_is_an_error_beside_the_
 
 
 def test_versions_that_a_run_refuses_are_an_error_and_untested_ones_a_warning(config_of, monkeypatch):
-    monkeypatch.setattr(compat, "PACKAGES", {"ray": Package("1.0", "99.0", "old", broken=((">1", "slow"),))})
+    monkeypatch.setattr(
+        versions, "PACKAGES", {"ray": Package("1.0", "99.0", "old", broken=((">1", "slow"),))}
+    )
     (error,) = problems_of(make_plan(config_of()), "error")
     assert error.startswith("versions: ray ")
     assert " cannot be used (>1: slow)" in error
-    monkeypatch.setattr(compat, "PACKAGES", {"ray": Package("1.0", "1.0", "old")})
+    monkeypatch.setattr(versions, "PACKAGES", {"ray": Package("1.0", "1.0", "old")})
     plan = make_plan(config_of())
     assert plan.ready
     (warning,) = problems_of(plan, "warning")

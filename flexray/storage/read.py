@@ -1,4 +1,4 @@
-"""Read files piece by piece, so that a broken connection costs a piece and never shortens the file."""
+"""Read files chunk by chunk: a broken connection costs one chunk, and never shortens a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fsspec.spec import AbstractFileSystem
 from flexray.storage.access import connect, retry
 from flexray.storage.error_messages import TruncatedError
 
-PIECE = 8 * 2**20
+CHUNK = 8 * 2**20
 
 
 def open_file(url: str) -> BinaryIO:
@@ -23,13 +23,13 @@ def open_file(url: str) -> BinaryIO:
     fs, name = retry(url, lambda: connect(url))
     if isinstance(fs, LocalFileSystem):
         return cast(BinaryIO, fs.open(name, "rb"))
-    file = retry(url, lambda: fs.open(name, "rb", block_size=PIECE))
+    file = retry(url, lambda: fs.open(name, "rb", block_size=CHUNK))
     size = getattr(file, "size", None)
     if size is None and file.seekable():
         size = retry(url, lambda: fs.info(name)["size"])  # a member of a tar archive does not know it
     if size is None:
-        return cast(BinaryIO, file)  # a stream that cannot go back, so not try again either
-    return io.BufferedReader(_Patient(url, fs, file, size), 2**20)
+        return cast(BinaryIO, file)  # it cannot seek back, so nothing can be tried again
+    return io.BufferedReader(_RetryingFile(url, fs, file, size), 2**20)
 
 
 def read_range(url: str, start: int, end: int) -> bytes:
@@ -41,7 +41,7 @@ def read_range(url: str, start: int, end: int) -> bytes:
     fs, name = retry(url, lambda: connect(url))
 
     def read() -> bytes:
-        stop = min(end, fs.size(name))  # S3 refuses a range behind the end of a file that has shrunk
+        stop = min(end, fs.size(name))  # S3 refuses a range that begins after the end
         # By keyword: s3fs has the version second.
         data = bytes(fs.cat_file(name, start=start, end=stop)) if start < stop else b""
         _check(data, max(stop - start, 0))
@@ -50,9 +50,9 @@ def read_range(url: str, start: int, end: int) -> bytes:
     return retry(url, read)
 
 
-class _Patient(io.RawIOBase):
-    """A file of fsspec; it reads what it is asked for, or raises. It keeps the file system: an archive that
-    nobody holds is closed, and its files with it."""
+class _RetryingFile(io.RawIOBase):
+    """A file of fsspec that reads as much as it is asked for, or raises. It holds the file system, because an
+    archive that nobody holds is closed, with all its files."""
 
     def __init__(self, url: str, fs: AbstractFileSystem, file: Any, size: int) -> None:
         self._url, self._fs, self._file, self._size, self._at = url, fs, file, size, 0
@@ -87,7 +87,7 @@ class _Patient(io.RawIOBase):
         whole = bytearray(max(0, self._size - self._at))
         view, done = memoryview(whole), 0
         while done < len(whole):
-            done += self.readinto(view[done : done + PIECE])
+            done += self.readinto(view[done : done + CHUNK])
         return bytes(whole)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A source record: as it was read, and as its kind of data set understands it."""
+"""A source record: as it was read, and as its dataset adapter understands it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from flexray.config.data import Fields
 
 _BY_NAME = Fields()
-MAX_DEPTH = 100  # the interpreter's own limit depends on the caller's stack: scan and worker would differ
+MAX_DEPTH = 100  # Python's own limit depends on the caller's stack, which differs between scan and worker
 
 
 class Missing:
@@ -24,7 +24,7 @@ MISSING = Missing()
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class FieldFault:
     """What is wrong with one field, before the file and row are known."""
 
     field: str
@@ -37,7 +37,7 @@ class Fault:
 class Record:
     """One row of a source file: an object, or the problem that kept it from being one.
 
-    `fields` and `faults` are for its kind to fill in (see flexray.data.adapters).
+    `fields` and `faults` are filled in by its adapter (see flexray.data.adapters).
     """
 
     row: int  # 1-based record number in the file
@@ -46,17 +46,17 @@ class Record:
     raw: bytes = b""  # what was found in place of an object
     span: tuple[int, int] = (0, 0)  # jsonl only: bytes [start, end) of its line
     fields: Fields = _BY_NAME  # where the values stand in `value`
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[FieldFault, ...] = ()
 
 
 class Repeating(dict[str, Any]):
-    """An object in whose text a key stands more than once: the last of each counts."""
+    """An object in whose text a key is repeated: the last value counts."""
 
     keys_again: tuple[str, ...] = ()
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. An object of which a key stands there again is a Repeating.
+    """The value of a JSON text. An object with a repeated key is a Repeating.
 
     Raises:
         ValueError: it is no JSON, or has a number of thousands of digits.
@@ -87,12 +87,13 @@ def to_record(row: int, value: Any, span: tuple[int, int] = (0, 0)) -> Record:
     if not isinstance(value, dict):
         problem = f"a record must be a JSON object, not {json_type(value)}"
         return Record(row, None, problem, canonical(value).encode(), span)
-    faults = tuple(Fault(key, last, "the key is there more than once", "Leave one.") for key, last in again)
+    problem = "the key is there more than once"
+    faults = tuple(FieldFault(key, last, problem, "Leave one.") for key, last in again)
     return Record(row, value, span=span, faults=faults)
 
 
 def json_type(value: Any) -> str:
-    """A value's type in the words of JSON, for messages."""
+    """A value's JSON type, for messages."""
     if value is MISSING:
         return "missing"
     if value is None:
@@ -103,6 +104,11 @@ def json_type(value: Any) -> str:
         return "an object"
     names = {str: "a string", int: "a number", float: "a number", list: "a list"}
     return names.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def found(value: Any) -> str:
+    """What stands in place of the expected value, for messages."""
+    return "a missing field" if value is MISSING else json_type(value)
 
 
 def canonical(value: Any) -> str:
@@ -143,7 +149,7 @@ def mapped(value: dict[str, Any], fields: Fields) -> dict[str, Any]:
 
 
 def _deeper_than(value: Any, limit: int, again: list[tuple[str, Any]]) -> bool:
-    """Whether it is. To `again` go keys that an object has more than once, with the last value."""
+    """Whether it is nested deeper. Adds repeated keys, with their last values, to `again`."""
     level = [value]
     for _ in range(limit):
         inner: list[Any] = []

@@ -1,0 +1,112 @@
+"""Adapters of data sets whose records hold the question itself: any records, WebQuestions, TriviaQA."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from flexray.config.data import DataConfig, Fields
+from flexray.data.adapters.adapter import DatasetAdapter, FieldReader, distinct
+from flexray.data.identity import short_digest
+from flexray.data.record import MISSING, Record, found, lookup
+from flexray.data.required_fields import RequiredFields, of_fields
+
+_OF_QUESTION = "id (made from the question)"
+_WITH_ID = Fields(id="qId", question="qText", paraphrases=None, num_manual="num_manual")
+_WITHOUT_ID = Fields(id=_OF_QUESTION, paraphrases=None, num_manual="num_manual")
+_HIDDEN = "<unk>"
+
+
+class Records(DatasetAdapter):
+    """Any records: `data.fields` says where each value stands. A list may be JSON in a text."""
+
+    def __init__(self, config: DataConfig) -> None:
+        super().__init__(config)
+        self.required = of_fields(config.fields)
+
+    def adapt(self, record: Record, file: str) -> Record:
+        assert record.value is not None
+        parsed, fields = {}, self.config.fields
+        for path in (fields.paraphrases, fields.answers):
+            if path is not None and (texts := _listed(lookup(record.value, path))) is not None:
+                parsed[path] = texts
+        value = record.value | parsed if parsed else record.value
+        return replace(record, value=value, fields=fields)
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """The list that a text holds as JSON, as PopQA has its answers; None: it holds none."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return None
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, list) else None
+
+
+class WebQuestions(DatasetAdapter):
+    """{qId, qText, answers}, or {url, question, answers} as the hub has it.
+
+    The latter has no ids (the url is that of a topic): the id is the beginning of the sha256 of the question.
+    """
+
+    required = RequiredFields((("qId", "qText", "answers"), ("question", "answers")), kind="webqa")
+
+    def adapt(self, record: Record, file: str) -> Record:
+        reader = FieldReader(record)
+        if "qText" in (record.value or {}):
+            return reader.row(_WITH_ID, num_manual=0)
+        question = reader.text("question")
+        id_ = {_OF_QUESTION: short_digest(question.encode())} if question else {}
+        return reader.row(_WITHOUT_ID, num_manual=0, **id_)
+
+
+class TriviaQA(DatasetAdapter):
+    """As the hub has it (rc.nocontext): {question_id, question, answer {value, aliases}}; or as its authors
+    publish it: one object whose Data are {QuestionId, Question, Answer {Value, Aliases}}.
+
+    The accepted answers are the value and its aliases. Test splits hide them ("<unk>") or have none: nothing
+    is scored.
+    """
+
+    required = RequiredFields(
+        (("question_id", "question", "answer"), ("QuestionId", "Question")),
+        also=("Answer",),
+        kind="triviaqa",
+        under="Data",
+    )
+
+    def adapt(self, record: Record, file: str) -> Record:
+        reader = FieldReader(record)
+        if "QuestionId" in (record.value or {}):
+            names = ("QuestionId", "Question", "Answer", "Value", "Aliases")
+            hidden = reader.get("Answer") is MISSING
+        else:
+            names = ("question_id", "question", "answer", "value", "aliases")
+            hidden = False
+        id_, question, answer, value, aliases = names
+        fields = Fields(id=id_, question=question, paraphrases=None, answers=None, num_manual="num_manual")
+        answers = [] if hidden else _answers(reader, answer, f"{answer}.{value}", f"{answer}.{aliases}")
+        if hidden or reader.faults or answers == [_HIDDEN]:
+            return reader.row(fields, num_manual=0)
+        fields = fields.model_copy(update={"answers": f"{answer}.{aliases}"})
+        return reader.row(fields, num_manual=0, **{f"{answer}.{aliases}": answers})
+
+
+def _answers(reader: FieldReader, answer: str, value: str, aliases: str) -> list[Any]:
+    found_answer, found_aliases = reader.get(answer), reader.get(aliases)
+    if not isinstance(found_answer, dict):
+        names = f"{value.rpartition('.')[2]} and {aliases.rpartition('.')[2]}"
+        reader.fault(answer, f"an object is needed, not {found(found_answer)}", f"Give it {names}.")
+        return []
+    text = reader.text(value)
+    if found_aliases is MISSING or found_aliases is None:
+        found_aliases = []
+    if not isinstance(found_aliases, list):
+        reader.fault(
+            aliases, f"a list of strings is needed, not {found(found_aliases)}", "Write it as a list."
+        )
+        return []
+    return distinct([text, *found_aliases])
