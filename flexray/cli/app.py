@@ -24,6 +24,11 @@ SetOption = Annotated[
     list[str], typer.Option("--set", help="section.key=value, overrides the file; repeatable.")
 ]
 
+AllowCodeChangeOption = Annotated[
+    bool,
+    typer.Option("--allow-code-change", help="Go on with a run of another values version."),
+]
+
 
 def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
     """A fault of the user's, or of files or storage, is one clear message and exit code 2, no traceback. A

@@ -20,6 +20,16 @@ def renew_keys(tree: dict[str, Any], source: str) -> dict[str, Any]:
     >>> renew_keys({"engine": {"max_num_seqs": 8}}, "run.yaml")
     {'engine': {'max_num_seqs': 8}}
     """
+    renewed, said = rename_keys(tree)
+    if said:
+        warnings.warn(
+            f"{source}: {'; '.join(said)}. The old names are gone in 0.3.", FutureWarning, stacklevel=3
+        )
+    return renewed
+
+
+def rename_keys(tree: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The tree with new keys in the place of old ones, and a phrase for each key that was renamed."""
     renewed, said = dict(tree), []
     for old, new in RENAMED.items():
         section, key = old.split(".")
@@ -28,8 +38,4 @@ def renew_keys(tree: dict[str, Any], source: str) -> dict[str, Any]:
         if isinstance(values, dict) and key in values and (name := new.partition(".")[2]) not in values:
             renewed[section] = {name if k == key else k: value for k, value in values.items()}
             said.append(f"{old} is now {new}")
-    if said:
-        warnings.warn(
-            f"{source}: {'; '.join(said)}. The old names are gone in 0.3.", FutureWarning, stacklevel=3
-        )
-    return renewed
+    return renewed, said

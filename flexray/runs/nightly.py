@@ -13,8 +13,8 @@ no list of what was done, and no date:
 - no run in the file's folder: it is new, and is answered;
 - a run with shards that are not committed: it was killed, and is resumed;
 - a run of this configuration with every planned shard committed: it is complete, and left as it is, without
-  a lock or a write. That is read from the sealed manifests; rows are read back when a start has computed
-  some, and of complete batches if asked;
+  a lock or a write, whatever code computed it. That is read from the sealed manifests; rows are read back
+  when a start has computed some, and of complete batches if asked;
 - a run that another process is at (its lock is alive): it is left alone, and reported;
 - a run of another configuration: `run` refuses it, and names what differs. A recipe whose model, prompt or
   methods change needs another `output`.
@@ -60,8 +60,8 @@ from flexray.sink import (
     NoRunError,
     OutputFolder,
     RunRecord,
-    fingerprint,
     load_run,
+    other_parts,
     verify,
     whole_shards,
 )
@@ -117,6 +117,7 @@ def nightly(
     *,
     retry: bool = False,
     verify_all: bool = False,
+    allow_code_change: bool = False,
     log: LogLine = print,
     complain: LogLine = print,
 ) -> Night:
@@ -127,7 +128,8 @@ def nightly(
         overrides: `a.b=value`, for each recipe.
         retry: compute the error rows of complete batches again.
         verify_all: read back the rows of all batches, not only of those that have work to do.
-        say: is told, line by line, what is found and done.
+        allow_code_change: go on with batches of another values version that are not complete.
+        log: is told, line by line, what is found and done.
         complain: is told what failed.
 
     Raises:
@@ -140,7 +142,7 @@ def nightly(
             log(f"{recipe}: {len(batches)} batches")
             for name, config in batches:
                 with night.going_on(name, complain):
-                    night.outcomes[_answer(name, config, retry, verify_all, log)] += 1
+                    night.outcomes[_answer(name, config, retry, verify_all, allow_code_change, log)] += 1
     log(night.summary_line())
     return night
 
@@ -181,27 +183,31 @@ def _open(recipe: str, overrides: Sequence[str]) -> list[tuple[str, RunConfig]]:
     return [(str(redact(file)), config.model_copy(update={"data": data[file]})) for file in files]
 
 
-def _answer(name: str, config: RunConfig, retry: bool, verify_all: bool, log: LogLine) -> Outcome:
+def _answer(
+    name: str, config: RunConfig, retry: bool, verify_all: bool, allow_code_change: bool, log: LogLine
+) -> Outcome:
     """Do what a batch needs. Raises _NotInOrder, and what `run` and `retry_errors` raise."""
     found = scan(config.data)
     folder = OutputFolder(f"{config.output.rstrip('/')}/{found.data_digest[:DIGITS]}")
     config = config.model_copy(update={"output": folder.url})
     record = _record(folder, log)
-    here = fingerprint(fingerprint_parts(with_few_shots(config), found))
-    committed = whole_shards(folder, here) if record and record.fingerprint == here else {}
+    parts = fingerprint_parts(with_few_shots(config), found)
+    is_this = record is not None and not other_parts(record, parts)
+    committed = whole_shards(folder, record.fingerprint) if record and is_this else {}
     complete = record is not None and len(committed) == record.plan.shards
-    log(f"{name}: {_state(record, here, committed)} -> {folder}")
+    log(f"{name}: {_state(record, is_this, committed)} -> {folder}")
 
     def indented(line: str) -> None:
         log(f"  {line}")
 
     worked = False
     if not complete:
-        done = run(config, log=indented)
+        done = run(config, allow_code_change=allow_code_change, log=indented)
         committed, worked = done.manifests, done.rows_now > 0  # none: another start was at it, and is done
-    elif retry and _errors(committed):
-        indented(retry_errors(config, log=indented).summary_line())
-        committed, worked = whole_shards(folder, here), True
+    elif record and retry and _errors(committed):
+        retried = retry_errors(config, allow_code_change=allow_code_change, log=indented)
+        indented(retried.summary_line())
+        committed, worked = whole_shards(folder, record.fingerprint), True
     if worked or verify_all:
         _verify(folder)
     result = RunResult(manifests=committed, rows_before=0, rows_now=0, seconds=0)
@@ -225,10 +231,10 @@ def _record(folder: OutputFolder, log: LogLine) -> RunRecord | None:
     return None
 
 
-def _state(record: RunRecord | None, here: str, committed: dict[str, Manifest]) -> str:
+def _state(record: RunRecord | None, is_this: bool, committed: dict[str, Manifest]) -> str:
     if record is None:
         return "new"
-    if record.fingerprint != here:
+    if not is_this:
         return "answered with another configuration"
     if len(committed) < record.plan.shards:
         return f"unfinished, {len(committed)} of {record.plan.shards} shards"

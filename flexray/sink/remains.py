@@ -105,7 +105,10 @@ def _stranger(manifest: Manifest, plan: Plan, fingerprint: str, methods: Sequenc
     """Why a shard is not of this run; "" if it is."""
     shard_id = manifest.shard_id
     if manifest.fingerprint != fingerprint:
-        return f"shard {shard_id} is of another configuration, model or data (its fingerprint differs)"
+        return (
+            f"shard {shard_id} is of another configuration, model or data, or values version (its fingerprint "
+            "differs)"
+        )
     planned = expected_keys(methods, plan.row_ids(shard_id)) if shard_id in plan else None
     if planned is None or manifest.keys_sha256 != keys_digest(planned):
         return f"shard {shard_id} has other rows than are planned now (is data.shard_rows another?)"
