@@ -106,8 +106,8 @@ def _stranger(manifest: Manifest, plan: Plan, fingerprint: str, methods: Sequenc
     shard_id = manifest.shard_id
     if manifest.fingerprint != fingerprint:
         return (
-            f"shard {shard_id} is of another configuration, model or data, or values version (its fingerprint "
-            "differs)"
+            f"shard {shard_id} is of another configuration, model or data, or values version (its "
+            "fingerprint differs)"
         )
     planned = expected_keys(methods, plan.row_ids(shard_id)) if shard_id in plan else None
     if planned is None or manifest.keys_sha256 != keys_digest(planned):
