@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from flexray.errors import OutputError
-from flexray.sink.damage import DamageError
+from flexray.sink.damage import DamageError, Finding
 from flexray.sink.folder import OutputFolder
 from flexray.sink.manifests import find_manifests, is_manifest_file
 from flexray.sink.plan import Plan
@@ -22,7 +22,6 @@ from flexray.sink.records import (
     keys_digest,
     shard_of_data_file,
 )
-from flexray.sink.report import Finding
 from flexray.sink.rows import expected_keys, from_parquet
 
 ELSE = "Use another output folder, or start afresh with --fresh (make: FRESH=1)."

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from flexray.config.fault_injection import reach
 from flexray.errors import OutputError
 from flexray.sink.compaction import replace_manifest_files
-from flexray.sink.damage import DamageError
+from flexray.sink.damage import DamageError, VerifyReport
 from flexray.sink.folder import OutputFolder
 from flexray.sink.lock import Lock, hold
 from flexray.sink.manifests import Found, shard_of_manifest
 from flexray.sink.quarantine import Quarantine, age
 from flexray.sink.records import DATA_FOLDER, Manifest, shard_of_data_file
-from flexray.sink.report import VerifyReport
 from flexray.sink.run import load_run
 from flexray.sink.verify import examine
 
@@ -73,7 +72,7 @@ def repair(
     Args:
         dry_run: only say what would be moved.
         all_orphans: orphans of any age.
-        say: is told a line for each thing moved, and what is left to do.
+        log: is told a line for each thing moved, and what is left to do.
 
     Raises:
         HeldError: a run is at work in the folder.

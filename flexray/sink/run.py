@@ -31,8 +31,7 @@ from flexray.sink.records import (
     shard_of_data_file,
 )
 from flexray.sink.remains import ELSE, Remains, are_of_this_run, keep_damaged_record
-from flexray.sink.rows import columns_of
-from flexray.sink.schema import ROW_SCHEMA
+from flexray.sink.rows import ROW_SCHEMA, columns_of
 from flexray.sink.sealed import canonical_json
 from flexray.storage import redact
 

@@ -19,7 +19,7 @@ from flexray.preflight.plan.output import DryFolder
 from flexray.preflight.plan.problems import Problems
 from flexray.preflight.plan.sample import Sample
 from flexray.sink.lock import EXPIRY_SECONDS
-from flexray.sink.owner import Owner
+from flexray.sink.lock_file import Owner
 
 SHOWN_DUPLICATES = 3
 

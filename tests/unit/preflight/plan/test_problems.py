@@ -14,7 +14,7 @@ from flexray.preflight.plan.checks import check_locks, check_room
 from flexray.preflight.plan.output import DryFolder, read_locks
 from flexray.preflight.plan.problems import Problems
 from flexray.sink import OutputFolder, hold
-from flexray.sink.owner import Owner
+from flexray.sink.lock_file import Owner
 from tests.ray.jobs import question
 
 
