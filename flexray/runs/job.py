@@ -32,7 +32,7 @@ class Job:
     found: Scan
     parts: dict[str, Any]
     notes: tuple[str, ...] = ()
-    """To be said at the start."""
+    """Logged at the start."""
 
     def start(
         self, folder: OutputFolder, *, known: bool = False, allow_code_change: bool = False

@@ -1,14 +1,12 @@
 """Every night: answer what is new or unfinished of some recipes, and nothing else.
 
-A recipe is a whole run configuration. Its data may become more from night to night: files are added to what
-`data.files` names. An output folder holds one run, of fixed data, so each file is a run of its own, a
-batch, in a folder below the recipe's `output`:
+Files may be added to what a recipe's `data.files` names. An output folder holds one run, of fixed data, so
+each file is a run of its own, a batch, in a folder below the recipe's `output`:
 
     OUTPUT/<first 16 hex digits of the digest of what the file asks>/
 
-The digest is the scan's, over row ids and everything that becomes part of a question; names and times do
-not count. So what is to be done follows from storage alone, the inputs and the committed manifests; there is
-no list of what was done, and no date:
+The digest is the scan's, over row ids and everything that becomes part of a question, not over names and
+times. So what is to be done follows from the inputs and the committed manifests alone:
 
 - no run in the file's folder: it is new, and is answered;
 - a run with shards that are not committed: it was killed, and is resumed;
@@ -19,18 +17,14 @@ no list of what was done, and no date:
 - a run of another configuration: `run` refuses it, and names what differs. A recipe whose model, prompt or
   methods change needs another `output`.
 
-It may be started twice, by accident or to share the work: of two starts that come to the same batch one
-holds its lock, and the other goes on with the next.
+It may be started twice: where two starts come to the same batch, one holds its lock, the other goes on.
 
-What follows from a batch being a file:
-
-- A renamed, moved or copied file is the same batch. One whose rows were changed, or that has grown, is
-  another, and is answered whole: add files, each put in place by a rename, and leave the old ones alone.
+- A renamed, moved or copied file is the same batch. One with other rows is another, and is answered whole:
+  add files, each put in place by a rename, and leave the old ones alone.
 - `data.limit`, and few-shots drawn from `prompt.few_shot_data`, are of the file; an id that is in two files
   is answered in both.
 - Where a row's records are spread over files (MyriadLAMA as published) all files together are one batch.
-- Every start reads every file once, to know it. A batch with work to do loads the model once.
-- All recipes use the Ray that the first one with work to do has joined or started.
+- Every start reads every file once. A batch with work to do loads the model once; all share one Ray.
 """
 
 from __future__ import annotations
@@ -210,8 +204,9 @@ def _answer(
         committed, worked = whole_shards(folder, record.fingerprint), True
     if worked or verify_all:
         _verify(folder)
-    result = RunResult(manifests=committed, rows_before=0, rows_now=0, seconds=0)
-    if over := result.over_limits(config.limits):
+    if over := RunResult(manifests=committed, rows_before=0, rows_now=0, seconds=0).over_limits(
+        config.limits
+    ):
         raise _NotInOrder(over)
     if worked:
         log(f"{name}: done and verified, {_counts(committed)}")

@@ -108,7 +108,7 @@ class Recommit:
         return frozenset(table.filter(pc.not_equal(table["error"], ""))["row_id"].to_pylist())
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
-        """Commit, if any row is better now, and say what: the fields of a CommittedShard. Its rows are those
+        """Commit, if any row is better now; returns the fields of a CommittedShard. Its rows are those
         that were errors before."""
         folder, old = OutputFolder(self.output), self.before[shard.spec.shard_id]
         retries = [*old.engine_stats.get("retries", ()), shard.engine_stats]

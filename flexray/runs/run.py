@@ -138,7 +138,7 @@ def answer(
 
     Args:
         commit: returns the fields of a CommittedShard (see `answer_shards`).
-        so_far: what is said at a signal, of so many rows that are done.
+        so_far: the message at a signal, given how many rows are done.
         rows: what the shards come to, by all methods.
         only: names the row ids of a shard that are to be answered. None: all.
 
@@ -198,7 +198,7 @@ class Commit:
     """That of the driver, whose copy the workers run."""
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
-        """Commit, and say what: the fields of a CommittedShard."""
+        """Commit; returns the fields of a CommittedShard."""
         manifest = commit_shard(
             OutputFolder(self.output),
             shard_id=shard.spec.shard_id,

@@ -220,4 +220,4 @@ def _name(number: int) -> str:
 
 
 def _who(owner: Owner | None) -> str:
-    return str(owner) if owner is not None else "a process that did not say its name"
+    return str(owner) if owner is not None else "an unknown process"

@@ -70,7 +70,7 @@ def repair(
     repeated.
 
     Args:
-        dry_run: only say what would be moved.
+        dry_run: only report what would be moved.
         all_orphans: orphans of any age.
         log: is told a line for each thing moved, and what is left to do.
 
@@ -90,7 +90,7 @@ def repair(
 def _repair(
     folder: OutputFolder, lock: Lock | None, all_orphans: bool, log: Callable[[str], None]
 ) -> RepairResult:
-    """`lock` None: only say what would be moved."""
+    """`lock` None: only report what would be moved."""
     report, found = examine(folder)
     for finding in report.findings:
         if finding.kind in _UNJUDGED:
@@ -163,7 +163,7 @@ def _plan_work(
             work.files.setdefault(name, bad[shard_id])
         elif all_orphans or age(folder, name) > ORPHAN_SECONDS:
             work.files.setdefault(name, "no manifest names it")
-    for finding in report.findings:  # last: they say whose all the rest is
+    for finding in report.findings:  # last: they name the run that all the rest belongs to
         if finding.kind in ("plan_damaged", "run_record_damaged"):
             work.files[finding.name] = finding.what
     return work

@@ -13,7 +13,7 @@ from flexray.preflight.doctor.inputs import check_model
 from flexray.preflight.plan import make_plan
 from flexray.runs.job import plan_job
 from flexray.sink import OutputFolder
-from tests.unit.doctor.conftest import config_of  # noqa: F401  a fixture
+from tests.unit.preflight.doctor.conftest import config_of  # noqa: F401  a fixture
 
 
 @pytest.fixture
