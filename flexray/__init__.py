@@ -1,3 +1,3 @@
 """flexray: bulk question answering on Ray, fused over paraphrases inside attention."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import ConfigOption, SetOption, app, log, reports_user_errors
+from flexray.cli.app import AllowCodeChangeOption, ConfigOption, SetOption, app, log, reports_user_errors
 from flexray.storage import redact
 
 ToOption = Annotated[
@@ -21,6 +21,7 @@ def run(
     config: ConfigOption,
     set_: SetOption = [],  # noqa: B006  typer reads the default, nobody changes it
     fresh: FreshOption = False,
+    allow_code_change: AllowCodeChangeOption = False,
 ) -> None:
     """Answer a data set; resumes where an earlier start of the same run ended."""
     from flexray.config import load_config
@@ -31,7 +32,7 @@ def run(
     from flexray.runs.run import run as run_job
 
     with show_progress(log) as progress:
-        result = run_job(checked, fresh=fresh, progress=progress)
+        result = run_job(checked, fresh=fresh, allow_code_change=allow_code_change, progress=progress)
     shards = [
         {"shard_id": m.shard_id, "seconds": m.seconds, **m.accounting.model_dump()}
         for m in result.manifests.values()
@@ -50,6 +51,7 @@ def run(
 def retry_errors(
     config: ConfigOption,
     set_: SetOption = [],  # noqa: B006
+    allow_code_change: AllowCodeChangeOption = False,
 ) -> None:
     """Answer the error rows of a run again; good rows, and shards not committed yet, stay as they are."""
     from flexray.config import load_config
@@ -59,7 +61,7 @@ def retry_errors(
     from flexray.runs.retry_errors import retry_errors as retry
 
     with show_progress(log) as progress:
-        result = retry(checked, progress=progress)
+        result = retry(checked, allow_code_change=allow_code_change, progress=progress)
     typer.echo(result.summary_line())
 
 

@@ -30,6 +30,11 @@ SetOption = Annotated[
     list[str], typer.Option("--set", help="section.key=value, overrides the file; repeatable.")
 ]
 
+AllowCodeChangeOption = Annotated[
+    bool,
+    typer.Option("--allow-code-change", help="Go on with a run of another values version."),
+]
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:

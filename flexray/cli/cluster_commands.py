@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flexray.cli.app import ConfigOption, SetOption, app, log, reports_user_errors
+from flexray.cli.app import AllowCodeChangeOption, ConfigOption, SetOption, app, log, reports_user_errors
 from flexray.console.terminal import printable
 from flexray.storage import redact
 
@@ -65,6 +65,7 @@ def nightly(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read back the rows of all batches, not only of today's.")
     ] = False,
+    allow_code_change: AllowCodeChangeOption = False,
 ) -> None:
     """Answer what is new or unfinished of each recipe, file by file; safe to start twice."""
     from flexray.runs.nightly import nightly as do_nightly
@@ -72,5 +73,13 @@ def nightly(
     def complain(line: str) -> None:
         typer.echo(f"error: {printable(redact(line))}", err=True)
 
-    night = do_nightly(recipes, set_, retry=retry_errors, verify_all=verify, log=log, complain=complain)
+    night = do_nightly(
+        recipes,
+        set_,
+        retry=retry_errors,
+        verify_all=verify,
+        allow_code_change=allow_code_change,
+        log=log,
+        complain=complain,
+    )
     raise typer.Exit(night.exit_code)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import warnings
 from collections.abc import Sequence
 from copy import copy
 from typing import Any
@@ -27,13 +26,6 @@ MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 50
 MAX_MERGED = 100_000
 SHOWN = 200  # characters of an override
-RENAMED = {
-    "prompt.cue": "prompt.answer_prefix",
-    "engine.max_rows": "engine.max_num_seqs",
-    "engine.max_prefill_tokens": "engine.max_num_batched_tokens",
-    "engine.memory_fraction": "engine.gpu_memory_utilization",
-}
-"""Keys of 0.1, and their new names in the same section."""
 
 
 def read_recipe(paths: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -48,27 +40,6 @@ def read_recipe(paths: Sequence[str], overrides: Sequence[str] = ()) -> dict[str
     for override in overrides:
         _apply(tree, override)
     return tree
-
-
-def renew_keys(tree: dict[str, Any], source: str) -> dict[str, Any]:
-    """The tree with new names for keys of 0.1, which still load in this version; one warning for all of them.
-
-    >>> renew_keys({"engine": {"max_num_seqs": 8}}, "run.yaml")
-    {'engine': {'max_num_seqs': 8}}
-    """
-    renewed, found = dict(tree), []
-    for old, new in RENAMED.items():
-        section, key = old.split(".")
-        values = renewed.get(section)
-        # a section that has both is left alone: the old key is then an unknown one
-        if isinstance(values, dict) and key in values and (name := new.partition(".")[2]) not in values:
-            renewed[section] = {name if k == key else k: value for k, value in values.items()}
-            found.append(f"{old} is now {new}")
-    if found:
-        warnings.warn(
-            f"{source}: {'; '.join(found)}. The old names are gone in 0.3.", FutureWarning, stacklevel=3
-        )
-    return renewed
 
 
 def _read(path: str, extended_by: tuple[str, ...]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from flexray.config.data import DataConfig, FewShotData, Section
+from flexray.config.old_keys import renew_keys
 from flexray.config.plugins import load_plugins
-from flexray.config.recipe import read_recipe, renew_keys
+from flexray.config.recipe import read_recipe
 from flexray.config.validation import describe_faults
 from flexray.errors import ConfigError
 

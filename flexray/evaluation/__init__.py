@@ -3,15 +3,18 @@
 from flexray.evaluation.accuracy import MethodAccuracy, accuracy_by_method
 from flexray.evaluation.bootstrap import Bootstrap
 from flexray.evaluation.evaluate import Evaluation, evaluate
+from flexray.evaluation.metrics import METRICS, register_metric
 from flexray.evaluation.output_rows import to_table
 from flexray.evaluation.tables import print_evaluation
 
 __all__ = [
+    "METRICS",
     "Bootstrap",
     "Evaluation",
     "MethodAccuracy",
     "accuracy_by_method",
     "evaluate",
     "print_evaluation",
+    "register_metric",
     "to_table",
 ]

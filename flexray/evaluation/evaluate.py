@@ -13,11 +13,11 @@ from pathlib import Path
 from flexray import __version__
 from flexray.errors import OutputError, UserError
 from flexray.evaluation.bootstrap import Bootstrap, Estimate, estimate_mean
-from flexray.evaluation.lemmas import Lemmatizer, find_lemmatizer
+from flexray.evaluation.metrics import Lemmatizer, find_lemmatizer
 from flexray.evaluation.paired import Comparison, compare
 from flexray.evaluation.paraphrases import ParaphraseSummary
 from flexray.evaluation.relations import RelationSummary, by_relation
-from flexray.evaluation.scores import METRICS, MethodScores, collect_scores
+from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.sink import OutputFolder, load_run, read_committed
 
 
@@ -159,7 +159,7 @@ def _summarise(
         rows=scores.rows,
         errors=scores.errors,
         scored=scores.scored,
-        metrics={metric: estimate_mean(scores.values(metric), bootstrap) for metric in METRICS},
+        metrics={metric: estimate_mean(scores.values(metric), bootstrap) for metric in scores.metrics},
         relations=by_relation(scores, bootstrap),
         paraphrases=scores.paraphrases.summary(bootstrap),
     )

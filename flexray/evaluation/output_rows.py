@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from flexray.data.question import Question
 from flexray.engine.generation import Generation
-from flexray.evaluation.match import exact_match, normalize_answer
+from flexray.evaluation.metrics import exact_match, normalize_answer
 from flexray.methods import Answers, answers_of
-from flexray.sink.schema import ROW_SCHEMA
+from flexray.sink.rows import ROW_SCHEMA
 
 if TYPE_CHECKING:  # the pipeline brings Ray and torch, which evaluating output does not need
     from flexray.pipeline.shards import AnsweredShard

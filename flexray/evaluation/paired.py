@@ -9,7 +9,7 @@ import numpy as np
 
 from flexray.errors import OutputError
 from flexray.evaluation.bootstrap import Bootstrap, Interval
-from flexray.evaluation.scores import METRICS, MethodScores
+from flexray.evaluation.scores import MethodScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def compare(
             metric: _difference(
                 np.stack([scores.values(metric)[mine], other_scores.values(metric)[others]]), bootstrap
             )
-            for metric in METRICS
+            for metric in scores.metrics
         },
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flexray.evaluation.bootstrap import Bootstrap, Estimate, estimate_mean
-from flexray.evaluation.match import normalize_answer
+from flexray.evaluation.metrics import normalize_answer
 
 
 @dataclass(frozen=True, slots=True)

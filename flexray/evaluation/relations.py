@@ -16,7 +16,7 @@ from flexray.evaluation.bootstrap import (
     estimate_mean,
     estimate_mean_of_means,
 )
-from flexray.evaluation.scores import METRICS, MethodScores
+from flexray.evaluation.scores import MethodScores
 
 NO_RELATION = ""
 
@@ -51,15 +51,15 @@ def by_relation(scores: MethodScores, bootstrap: Bootstrap) -> RelationSummary |
     without = len(groups.pop(NO_RELATION, ()))
     if not groups:
         return None
-    values = {metric: scores.values(metric) for metric in METRICS}
+    values = {metric: scores.values(metric) for metric in scores.metrics}
     every = np.concatenate(list(groups.values()))
     return RelationSummary(
         questions=len(every),
         without_relation=without,
-        micro={metric: estimate_mean(values[metric][every], bootstrap) for metric in METRICS},
+        micro={metric: estimate_mean(values[metric][every], bootstrap) for metric in values},
         macro={
             metric: estimate_mean_of_means([values[metric][rows] for rows in groups.values()], bootstrap)
-            for metric in METRICS
+            for metric in values
         },
         relations=tuple(_relation_scores(name, rows, values) for name, rows in groups.items()),
     )
@@ -75,7 +75,7 @@ def _groups(scores: MethodScores) -> Iterator[tuple[str, np.ndarray]]:
 
 def _relation_scores(name: str, rows: np.ndarray, values: dict[str, Floats]) -> RelationScores:
     correct = int(values["exact_match"][rows].sum())
-    known = {metric: values[metric][rows] for metric in METRICS}
+    known = {metric: kept[rows] for metric, kept in values.items()}
     means = {
         metric: None if np.isnan(kept).all() else float(np.nanmean(kept)) for metric, kept in known.items()
     }

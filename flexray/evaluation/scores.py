@@ -8,10 +8,12 @@ were answered alone there are 16 more. Other rows are counted only.
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,11 @@ import pyarrow as pa
 
 from flexray.errors import OutputError
 from flexray.evaluation.bootstrap import Floats
-from flexray.evaluation.lemmas import Lemmatizer, lemma_match
+from flexray.evaluation.metrics import METRICS, Lemmatizer, Metric, lemma_match, measure
 from flexray.evaluation.paraphrases import ParaphraseTally
-from flexray.evaluation.tokens import first_word_match, token_f1
 
-METRICS = ("exact_match", "f1", "lemma_match", "first_word_match")
-PROPORTIONS = frozenset(METRICS) - {"f1"}  # right or wrong
+FLAGS = ("exact_match", "lemma_match", "first_word_match")
+"""Metrics that are 0 or 1, kept in a byte; any other takes eight."""
 
 COLUMNS = (
     "method",
@@ -77,6 +78,7 @@ def collect_scores(
     Raises:
         OutputError: a method has the same row twice.
     """
+    metrics = METRICS | {"lemma_match": partial(lemma_match, lemmatizer=lemmatizer)}
     methods: dict[str, _Kept] = {}
     relations: dict[str, int] = {}
     for table in tables:
@@ -88,7 +90,7 @@ def collect_scores(
                 if error:
                     kept.errors += 1
                 else:
-                    kept.add(correct, *scored, lemmatizer=lemmatizer, relations=relations)
+                    kept.add(correct, *scored, metrics=metrics, relations=relations)
     return {method: methods[method].finish(tuple(relations), method, where) for method in sorted(methods)}
 
 
@@ -102,7 +104,7 @@ class _Kept:
         self._answers_digests = array("I")
         self._relations = array("i")
         self._metrics: dict[str, array[Any]] = {
-            metric: array("b" if metric in PROPORTIONS else "d") for metric in METRICS
+            metric: array("b" if metric in FLAGS else "d") for metric in METRICS
         }
         self._paraphrases = ParaphraseTally()
 
@@ -115,7 +117,7 @@ class _Kept:
         prediction: str,
         paraphrase_predictions: Sequence[str],
         *,
-        lemmatizer: Lemmatizer,
+        metrics: dict[str, Metric],
         relations: dict[str, int],
     ) -> None:
         """Take an answered row. `correct` is the run's own exact match; null: not scored."""
@@ -127,11 +129,9 @@ class _Kept:
         self._row_keys.append(_key(row_id))
         self._answers_digests.append(zlib.crc32("\x1f".join(answers).encode()))
         self._relations.append(relations.setdefault(relation, len(relations)))
-        first_word = first_word_match(prediction, answers)
-        self._metrics["exact_match"].append(correct)
-        self._metrics["f1"].append(token_f1(prediction, answers))
-        self._metrics["lemma_match"].append(lemma_match(prediction, answers, lemmatizer))
-        self._metrics["first_word_match"].append(_NOT_APPLICABLE if first_word is None else first_word)
+        for metric, function in metrics.items():
+            value = correct if metric == "exact_match" else measure(metric, function, prediction, answers)
+            self._metrics[metric].append(_kept(metric, value))
 
     def finish(self, relation_names: tuple[str, ...], method: str, where: str) -> MethodScores:
         keys = np.array(self._row_keys)
@@ -154,3 +154,10 @@ class _Kept:
 def _key(row_id: str) -> int:
     """64 bits of a row id: among ten million ids, two share them once in 400,000 data sets."""
     return int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest())
+
+
+def _kept(metric: str, value: float) -> float:
+    """The value as its array keeps it."""
+    if metric not in FLAGS:
+        return value
+    return _NOT_APPLICABLE if math.isnan(value) else int(value)

@@ -14,9 +14,9 @@ from rich.text import Text
 from flexray.console.terminal import printable
 from flexray.evaluation.bootstrap import Estimate, Interval
 from flexray.evaluation.evaluate import Evaluation, MethodSummary
+from flexray.evaluation.metrics import METRICS
 from flexray.evaluation.paired import Comparison, Difference
 from flexray.evaluation.paraphrases import PositionAccuracy
-from flexray.evaluation.scores import METRICS
 
 LOG_WIDTH = 120
 NAME_WIDTH = 32  # "attention/shared_context/restart"
@@ -61,7 +61,7 @@ def print_evaluation(
 
 
 def _method_table(methods: Sequence[MethodSummary]) -> Table:
-    titles = ["rows", "errors", "scored", *(TITLES[metric] for metric in METRICS)]
+    titles = ["rows", "errors", "scored", *(_title(metric) for metric in METRICS)]
     table = _table("Methods, over their scored rows", ["method"], titles)
     for method in methods:
         counts = [f"{count:,}" for count in (method.rows, method.errors, method.scored)]
@@ -88,7 +88,7 @@ def _paraphrase_table(methods: Sequence[MethodSummary]) -> Table:
 
 def _relation_means_table(methods: Sequence[MethodSummary]) -> Table:
     shown = ("exact_match", "f1")
-    titles = [f"{TITLES[metric]}\n{mean}" for metric in shown for mean in ("micro", "macro")]
+    titles = [f"{_title(metric)}\n{mean}" for metric in shown for mean in ("micro", "macro")]
     table = _table("Over relations", ["method"], ["relations", "questions", *titles])
     for method in methods:
         found = method.relations
@@ -100,7 +100,7 @@ def _relation_means_table(methods: Sequence[MethodSummary]) -> Table:
 
 
 def _relation_table(methods: Sequence[MethodSummary]) -> Table:
-    exact, *others = (TITLES[metric] for metric in METRICS)
+    exact, *others = (_title(metric) for metric in METRICS)
     table = _table("By relation", ["relation", "method"], ["questions", exact, "interval", *others])
     lines = [
         (scores.relation, method.label, scores)
@@ -181,6 +181,10 @@ def _name(label: str) -> str:
 
 def _text(text: str) -> Text:
     return Text(printable(text))
+
+
+def _title(metric: str) -> str:
+    return TITLES.get(metric, metric)
 
 
 def _percent(share: float | None) -> str:

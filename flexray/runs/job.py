@@ -11,13 +11,16 @@ from typing import Any
 from flexray import __version__
 from flexray.config import RunConfig
 from flexray.data import Scan, scan, with_few_shots
+from flexray.engine.values import VALUES_VERSION
 from flexray.methods import make_methods
 from flexray.models.checkpoint import load_tokenizer
 from flexray.models.digest import checkpoint_digest
 from flexray.models.remarks import remark
 from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.software import check_software
+from flexray.runs.code import code_version
 from flexray.sink import OutputFolder, RunRecord, start_run
+from flexray.sink.run import VALUES_KEY
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,13 +32,17 @@ class Job:
     found: Scan
     parts: dict[str, Any]
     notes: tuple[str, ...] = ()
-    """To be said at the start."""
+    """Logged at the start."""
 
-    def start(self, folder: OutputFolder, *, known: bool = False) -> RunRecord:
+    def start(
+        self, folder: OutputFolder, *, known: bool = False, allow_code_change: bool = False
+    ) -> RunRecord:
         """The record of this run in its folder (see `start_run`)."""
         return start_run(
             folder,
             known=known,
+            allow_code_change=allow_code_change,
+            code=code_version(),
             parts=self.parts,
             config=self.config.model_dump(mode="json"),
             provenance=provenance(),
@@ -72,6 +79,7 @@ def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
         "prompt": config.prompt.model_dump(mode="json"),
         "methods": [method.model_dump(mode="json") for method in config.methods],
         "generation": config.generation.model_dump(mode="json"),
+        VALUES_KEY: VALUES_VERSION,
     }
 
 

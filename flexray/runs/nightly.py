@@ -1,36 +1,30 @@
 """Every night: answer what is new or unfinished of some recipes, and nothing else.
 
-A recipe is a whole run configuration. Its data may become more from night to night: files are added to what
-`data.files` names. An output folder holds one run, of fixed data, so each file is a run of its own, a
-batch, in a folder below the recipe's `output`:
+Files may be added to what a recipe's `data.files` names. An output folder holds one run, of fixed data, so
+each file is a run of its own, a batch, in a folder below the recipe's `output`:
 
     OUTPUT/<first 16 hex digits of the digest of what the file asks>/
 
-The digest is the scan's, over row ids and everything that becomes part of a question; names and times do
-not count. So what is to be done follows from storage alone, the inputs and the committed manifests; there is
-no list of what was done, and no date:
+The digest is the scan's, over row ids and everything that becomes part of a question, not over names and
+times. So what is to be done follows from the inputs and the committed manifests alone:
 
 - no run in the file's folder: it is new, and is answered;
 - a run with shards that are not committed: it was killed, and is resumed;
 - a run of this configuration with every planned shard committed: it is complete, and left as it is, without
-  a lock or a write. That is read from the sealed manifests; rows are read back when a start has computed
-  some, and of complete batches if asked;
+  a lock or a write, whatever code computed it. That is read from the sealed manifests; rows are read back
+  when a start has computed some, and of complete batches if asked;
 - a run that another process is at (its lock is alive): it is left alone, and reported;
 - a run of another configuration: `run` refuses it, and names what differs. A recipe whose model, prompt or
   methods change needs another `output`.
 
-It may be started twice, by accident or to share the work: of two starts that come to the same batch one
-holds its lock, and the other goes on with the next.
+It may be started twice: where two starts come to the same batch, one holds its lock, the other goes on.
 
-What follows from a batch being a file:
-
-- A renamed, moved or copied file is the same batch. One whose rows were changed, or that has grown, is
-  another, and is answered whole: add files, each put in place by a rename, and leave the old ones alone.
+- A renamed, moved or copied file is the same batch. One with other rows is another, and is answered whole:
+  add files, each put in place by a rename, and leave the old ones alone.
 - `data.limit`, and few-shots drawn from `prompt.few_shot_data`, are of the file; an id that is in two files
   is answered in both.
 - Where a row's records are spread over files (MyriadLAMA as published) all files together are one batch.
-- Every start reads every file once, to know it. A batch with work to do loads the model once.
-- All recipes use the Ray that the first one with work to do has joined or started.
+- Every start reads every file once. A batch with work to do loads the model once; all share one Ray.
 """
 
 from __future__ import annotations
@@ -60,8 +54,8 @@ from flexray.sink import (
     NoRunError,
     OutputFolder,
     RunRecord,
-    fingerprint,
     load_run,
+    other_parts,
     verify,
     whole_shards,
 )
@@ -117,6 +111,7 @@ def nightly(
     *,
     retry: bool = False,
     verify_all: bool = False,
+    allow_code_change: bool = False,
     log: LogLine = print,
     complain: LogLine = print,
 ) -> Night:
@@ -127,7 +122,8 @@ def nightly(
         overrides: `a.b=value`, for each recipe.
         retry: compute the error rows of complete batches again.
         verify_all: read back the rows of all batches, not only of those that have work to do.
-        say: is told, line by line, what is found and done.
+        allow_code_change: go on with batches of another values version that are not complete.
+        log: is told, line by line, what is found and done.
         complain: is told what failed.
 
     Raises:
@@ -140,7 +136,7 @@ def nightly(
             log(f"{recipe}: {len(batches)} batches")
             for name, config in batches:
                 with night.going_on(name, complain):
-                    night.outcomes[_answer(name, config, retry, verify_all, log)] += 1
+                    night.outcomes[_answer(name, config, retry, verify_all, allow_code_change, log)] += 1
     log(night.summary_line())
     return night
 
@@ -181,31 +177,36 @@ def _open(recipe: str, overrides: Sequence[str]) -> list[tuple[str, RunConfig]]:
     return [(str(redact(file)), config.model_copy(update={"data": data[file]})) for file in files]
 
 
-def _answer(name: str, config: RunConfig, retry: bool, verify_all: bool, log: LogLine) -> Outcome:
+def _answer(
+    name: str, config: RunConfig, retry: bool, verify_all: bool, allow_code_change: bool, log: LogLine
+) -> Outcome:
     """Do what a batch needs. Raises _NotInOrder, and what `run` and `retry_errors` raise."""
     found = scan(config.data)
     folder = OutputFolder(f"{config.output.rstrip('/')}/{found.data_digest[:DIGITS]}")
     config = config.model_copy(update={"output": folder.url})
     record = _record(folder, log)
-    here = fingerprint(fingerprint_parts(with_few_shots(config), found))
-    committed = whole_shards(folder, here) if record and record.fingerprint == here else {}
+    parts = fingerprint_parts(with_few_shots(config), found)
+    is_this = record is not None and not other_parts(record, parts)
+    committed = whole_shards(folder, record.fingerprint) if record and is_this else {}
     complete = record is not None and len(committed) == record.plan.shards
-    log(f"{name}: {_state(record, here, committed)} -> {folder}")
+    log(f"{name}: {_state(record, is_this, committed)} -> {folder}")
 
     def indented(line: str) -> None:
         log(f"  {line}")
 
     worked = False
     if not complete:
-        done = run(config, log=indented)
+        done = run(config, allow_code_change=allow_code_change, log=indented)
         committed, worked = done.manifests, done.rows_now > 0  # none: another start was at it, and is done
-    elif retry and _errors(committed):
-        indented(retry_errors(config, log=indented).summary_line())
-        committed, worked = whole_shards(folder, here), True
+    elif record and retry and _errors(committed):
+        retried = retry_errors(config, allow_code_change=allow_code_change, log=indented)
+        indented(retried.summary_line())
+        committed, worked = whole_shards(folder, record.fingerprint), True
     if worked or verify_all:
         _verify(folder)
-    result = RunResult(manifests=committed, rows_before=0, rows_now=0, seconds=0)
-    if over := result.over_limits(config.limits):
+    if over := RunResult(manifests=committed, rows_before=0, rows_now=0, seconds=0).over_limits(
+        config.limits
+    ):
         raise _NotInOrder(over)
     if worked:
         log(f"{name}: done and verified, {_counts(committed)}")
@@ -225,10 +226,10 @@ def _record(folder: OutputFolder, log: LogLine) -> RunRecord | None:
     return None
 
 
-def _state(record: RunRecord | None, here: str, committed: dict[str, Manifest]) -> str:
+def _state(record: RunRecord | None, is_this: bool, committed: dict[str, Manifest]) -> str:
     if record is None:
         return "new"
-    if record.fingerprint != here:
+    if not is_this:
         return "answered with another configuration"
     if len(committed) < record.plan.shards:
         return f"unfinished, {len(committed)} of {record.plan.shards} shards"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -13,9 +13,11 @@ from flexray.console.progress import Lines, LogLine, Progress
 from flexray.data.question import ShardSpec
 from flexray.evaluation import to_table
 from flexray.pipeline.shards import AnsweredShard
+from flexray.runs.code import code_version
 from flexray.runs.job import plan_job
 from flexray.runs.run import answer
 from flexray.sink import (
+    CodeVersion,
     Manifest,
     OutputFolder,
     compact,
@@ -41,11 +43,18 @@ class RetryResult:
         return f"retried={self.retried} answered={self.answered} still_errors={still_errors}"
 
 
-def retry_errors(config: RunConfig, *, log: LogLine = print, progress: Progress | None = None) -> RetryResult:
+def retry_errors(
+    config: RunConfig,
+    *,
+    allow_code_change: bool = False,
+    log: LogLine = print,
+    progress: Progress | None = None,
+) -> RetryResult:
     """Answer the error rows of a run's committed shards again; what is not committed is left to `run`.
 
     Args:
-        say: is told, line by line, what happens.
+        allow_code_change: also of a run of another values version.
+        log: is told, line by line, what happens.
         progress: is told in its place. None: `Lines`, which makes the lines.
 
     Raises:
@@ -61,7 +70,7 @@ def retry_errors(config: RunConfig, *, log: LogLine = print, progress: Progress 
     config, found = job.config, job.found
     still_errors = 0
     with hold(folder, log=progress.note) as lock:
-        record = job.start(folder)
+        record = job.start(folder, allow_code_change=allow_code_change)
         committed = whole_shards(folder, record.fingerprint)
         faulty = {name: manifest for name, manifest in committed.items() if manifest.accounting.errors}
         rows = sum(manifest.accounting.errors for manifest in faulty.values())
@@ -91,6 +100,7 @@ class Recommit:
     output: str
     methods: tuple[str, ...]
     before: dict[str, Manifest]  # of the shards with errors, by shard id
+    code: CodeVersion = field(default_factory=code_version)
 
     def failed_row_ids(self, spec: ShardSpec) -> frozenset[str]:
         """The questions of a shard that some method has not answered."""
@@ -98,7 +108,7 @@ class Recommit:
         return frozenset(table.filter(pc.not_equal(table["error"], ""))["row_id"].to_pylist())
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
-        """Commit, if any row is better now, and say what: the fields of a CommittedShard. Its rows are those
+        """Commit, if any row is better now; returns the fields of a CommittedShard. Its rows are those
         that were errors before."""
         folder, old = OutputFolder(self.output), self.before[shard.spec.shard_id]
         retries = [*old.engine_stats.get("retries", ()), shard.engine_stats]
@@ -109,6 +119,7 @@ class Recommit:
             merge(before, after),
             engine_stats=old.engine_stats | {"retries": retries},  # the good rows are still of then
             seconds=round(old.seconds + shard.seconds, 3),
+            code=self.code,
         )
         failed = before.filter(pc.not_equal(before["error"], ""))
         again = set(keys_of(failed))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flexray.config import LimitsConfig, RunConfig
@@ -21,8 +21,10 @@ from flexray.pipeline.ray_connection import connect, disconnect
 from flexray.pipeline.ray_data import answer_shards
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.telemetry import report_remaining
+from flexray.runs.code import code_version
 from flexray.runs.job import plan_job
 from flexray.sink import (
+    CodeVersion,
     Lock,
     Manifest,
     OutputFolder,
@@ -62,13 +64,19 @@ class RunResult:
 
 
 def run(
-    config: RunConfig, *, fresh: bool = False, log: LogLine = print, progress: Progress | None = None
+    config: RunConfig,
+    *,
+    fresh: bool = False,
+    allow_code_change: bool = False,
+    log: LogLine = print,
+    progress: Progress | None = None,
 ) -> RunResult:
     """Run, or resume, a job.
 
     Args:
         fresh: discard what the output folder holds of an earlier run.
-        say: is told, line by line, what happens.
+        allow_code_change: go on with a run of another values version.
+        log: is told, line by line, what happens.
         progress: is told in its place. None: `Lines`, which makes the lines.
 
     Raises:
@@ -83,7 +91,7 @@ def run(
     config, found = job.config, job.found
     with hold(folder, log=progress.note) as lock:
         discarded = fresh and discard_run(folder)  # not before it is known that this start can go on
-        record = job.start(folder, known=discarded)
+        record = job.start(folder, known=discarded, allow_code_change=allow_code_change)
         if record.rebuilt:
             progress.note(f"{folder}: its run record was lost, and was written again on {record.rebuilt}")
         compact(folder, record.fingerprint)  # here and below nobody commits
@@ -133,7 +141,7 @@ def answer(
 
     Args:
         commit: returns the fields of a CommittedShard (see `answer_shards`).
-        so_far: what is said at a signal, of so many rows that are done.
+        so_far: the message at a signal, given how many rows are done.
         rows: what the shards come to, by all methods.
         only: names the row ids of a shard that are to be answered. None: all.
 
@@ -189,15 +197,18 @@ class Commit:
     output: str
     fingerprint: str
     methods: tuple[str, ...]
+    code: CodeVersion = field(default_factory=code_version)
+    """That of the driver, whose copy the workers run."""
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
-        """Commit, and say what: the fields of a CommittedShard."""
+        """Commit; returns the fields of a CommittedShard."""
         manifest = commit_shard(
             OutputFolder(self.output),
             shard_id=shard.spec.shard_id,
             table=to_table(shard, self.methods),
             fingerprint=self.fingerprint,
             methods=self.methods,
+            code=self.code,
             engine_stats=shard.engine_stats,
             seconds=round(shard.seconds, 3),
             expected_row_ids=shard.spec.row_ids,

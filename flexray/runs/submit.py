@@ -1,7 +1,6 @@
 """Hand a job to a Ray cluster that runs already, and follow it to its end.
 
-`ray job submit` does as much. A start that nobody watches needs more: the configuration is checked here,
-before anything is uploaded; a submission id of the day, as Ray takes none twice; and the job's own exit code.
+More than `ray job submit`: the configuration is checked before the upload, and the exit code is the job's.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ RAYS_OWN = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 POLL_SECONDS = 2.0
 LOST_SECONDS = 60.0  # a dashboard that does not answer for so long is given up
 
-# What Ray's client raises: OSError where nobody answers (requests' errors are some, too), RuntimeError for
-# a refusal, RayError for a token, ValueError for an address or a runtime environment.
+# OSError: nobody answers. RuntimeError: a refusal. RayError: a token. ValueError: an address, an environment.
 _FAILURES = (OSError, RuntimeError, RayError, ValueError)
 
 
@@ -242,13 +240,11 @@ def _read_runtime_env(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as e:
         raise ConfigError(f"{path}: cannot be read as YAML: {e}. Correct --runtime-env.") from e
     if not isinstance(tree, dict):
-        raise ConfigError(
-            f"{path}: a mapping is expected, found {type(tree).__name__}. Correct --runtime-env."
-        )
+        found = type(tree).__name__
+        raise ConfigError(f"{path}: a mapping is expected, found {found}. Correct --runtime-env.")
     return tree
 
 
 def _last_line(text: str) -> str:
-    """Of a server's traceback, or of a message."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return str(redact(lines[-1])) if lines else "no reason given."

@@ -15,12 +15,13 @@ from flexray.sink.compaction import compact
 from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.lock import HeldError, Lock, hold
-from flexray.sink.records import Manifest, RunRecord, ShardStats, fingerprint
+from flexray.sink.records import CodeVersion, Manifest, RunRecord, ShardStats, fingerprint
 from flexray.sink.repair import repair
-from flexray.sink.run import NoRunError, discard_run, load_run, start_run
+from flexray.sink.run import NoRunError, discard_run, load_run, other_parts, start_run
 from flexray.sink.verify import verify
 
 __all__ = [
+    "CodeVersion",
     "DamageError",
     "HeldError",
     "Lock",
@@ -36,6 +37,7 @@ __all__ = [
     "fingerprint",
     "hold",
     "load_run",
+    "other_parts",
     "read_committed",
     "recommit_shard",
     "repair",

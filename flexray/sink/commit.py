@@ -23,7 +23,14 @@ import pyarrow.compute as pc
 from flexray.sink.committed import load_shard
 from flexray.sink.folder import OutputFolder
 from flexray.sink.manifests import read_single
-from flexray.sink.records import DATA_FOLDER, Manifest, canonical_json, keys_digest, manifest_name
+from flexray.sink.records import (
+    CODE_OF_0_1,
+    DATA_FOLDER,
+    CodeVersion,
+    Manifest,
+    keys_digest,
+    manifest_name,
+)
 from flexray.sink.rows import (
     account,
     accounting_faults,
@@ -34,6 +41,7 @@ from flexray.sink.rows import (
     to_parquet,
 )
 from flexray.sink.run import utc_now
+from flexray.sink.sealed import canonical_json
 
 
 class CommitError(RuntimeError):
@@ -50,6 +58,7 @@ def commit_shard(
     engine_stats: dict[str, Any],
     seconds: float,
     expected_row_ids: Sequence[str],
+    code: CodeVersion | None = None,
 ) -> Manifest:
     """Make a shard's rows visible, exactly once; a shard that is committed already stays as it is.
 
@@ -82,6 +91,7 @@ def commit_shard(
         fingerprint=fingerprint,
         engine_stats=engine_stats,
         seconds=seconds,
+        code=(code,) if code else (),
     )
     folder.write_bytes(manifest.file, data)
     # Look again: another writer may have been faster. What is left of the race is harmless, since
@@ -99,6 +109,7 @@ def recommit_shard(
     *,
     engine_stats: dict[str, Any],
     seconds: float,
+    code: CodeVersion | None = None,
 ) -> Manifest:
     """Replace error rows of a committed shard, whose valid manifest is `old`, by better ones.
 
@@ -133,12 +144,14 @@ def recommit_shard(
         raise CommitError(f"shard {shard_id}: rows that were good already differ")
     if table.equals(before):
         return old
+    codes = old.code or (CODE_OF_0_1,)
     manifest, data = _describe(
         table,
         shard_id=shard_id,
         fingerprint=old.fingerprint,
         engine_stats=engine_stats,
         seconds=seconds,
+        code=codes if code is None or code in codes else (*codes, code),
         revision=old.revision + 1,
         replaces=old.digest,
     )
@@ -156,6 +169,7 @@ def _describe(
     fingerprint: str,
     engine_stats: dict[str, Any],
     seconds: float,
+    code: tuple[CodeVersion, ...],
     revision: int = 0,
     replaces: str = "",
 ) -> tuple[Manifest, bytes]:
@@ -171,6 +185,7 @@ def _describe(
         keys_sha256=keys_digest(keys_of(table)),
         accounting=account(table),
         engine_stats=_plain(engine_stats, shard_id),
+        code=code,
         created=utc_now(),
         seconds=seconds,
         revision=revision,

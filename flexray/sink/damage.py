@@ -1,8 +1,10 @@
-"""A file of the output folder that cannot be trusted."""
+"""What can be wrong with an output folder: a file that cannot be trusted, and what verifying it found."""
 
 from __future__ import annotations
 
-from typing import Literal
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from flexray.errors import OutputError
 
@@ -39,3 +41,82 @@ class DamageError(OutputError):
 
     def __reduce__(self) -> tuple[type[DamageError], tuple[str, str, str, DamageKind]]:
         return DamageError, (self.path, self.what, self.advice, self.kind)
+
+
+FindingKind = (
+    DamageKind
+    | Literal[
+        "unaccounted",
+        "unknown_rows",
+        "doubled_rows",
+        "incomplete_shard",
+        "missing_rows",
+        "orphans",
+        "foreign_files",
+    ]
+)
+HARMLESS = ("orphans", "foreign_files")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that is wrong, or, if harmless, worth to know."""
+
+    kind: FindingKind
+    path: str
+    what: str
+    advice: str
+    name: str = ""
+    """The file, relative to the output folder; "" if it is not one file."""
+    shard_ids: tuple[str, ...] = ()
+    """The committed shards that cannot stay as they are."""
+
+    @property
+    def harmless(self) -> bool:
+        """Whether the output is in order nevertheless."""
+        return self.kind in HARMLESS
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}. {self.advice}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyReport:
+    """The state of an output folder, counted. Rows are counted by method and row id."""
+
+    planned_rows: int
+    """One for each planned row and method."""
+    planned_shards: int
+    committed_shards: int
+    """Shards whose manifest and data file can both be trusted."""
+    rows: int
+    """Committed rows that can be read."""
+    missing: int
+    """Planned rows without a committed row; those of a damaged file are among them."""
+    doubled: int
+    """Rows that are committed more than once."""
+    damaged: int
+    """Files (run record, plan, manifests, data) that cannot be trusted."""
+    unaccounted: int
+    """Rows that their shard's plan does not know, and sums that disagree with the rows."""
+    findings: tuple[Finding, ...]
+    orphans: tuple[str, ...]
+    """Files of attempts, and of replaced revisions, that no manifest names; readers ignore them."""
+    foreign: tuple[str, ...]
+    """Names among data and manifests that are not flexray's; readers ignore them."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every planned row is there, once, as it was written."""
+        return not (self.missing or self.doubled or self.damaged or self.unaccounted)
+
+    def summary_line(self) -> str:
+        """The counts on one line."""
+        return (
+            f"rows={self.rows} missing={self.missing} doubled={self.doubled} "
+            f"damaged={self.damaged} unaccounted={self.unaccounted}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {"ok": self.ok, **dataclasses.asdict(self)}

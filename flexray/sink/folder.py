@@ -35,7 +35,7 @@ class OutputFolder:
 
     Storage credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID,
     AWS_ENDPOINT_URL, ...) or from fsspec's configuration, never from flexray's. Faults that pass are
-    sat out (`storage.patiently`): what is said to raise OSError does so when that has not helped.
+    retried (`storage.retry`): a method that raises OSError does so when that has not helped.
     It pickles as its URL, so that it can travel to another process.
 
     Raises:
@@ -127,7 +127,7 @@ class OutputFolder:
         return sorted(self._entries(name))
 
     def sizes(self, name: str) -> dict[str, int | None]:
-        """The files alone, by name, sorted, with their sizes in bytes; None: the storage does not say.
+        """The files alone, by name, sorted, with their sizes in bytes; None: unknown to the storage.
 
         Raises:
             OSError: as for `list`.

@@ -3,7 +3,7 @@
 _lock-<n>.json    who holds the lock; rewritten every few seconds as a sign of life, removed at the end
 
 A start looks at all lock files. If each is dead it creates the next number, which only one can do
-(`exclusive.create`), and looks again: if anything is there but its own file and those that it found
+(`lock_file.create`), and looks again: if anything is there but its own file and those that it found
 dead, byte for byte as they were, it removes its file and begins anew. So of two starts that both come
 through, whoever looked last saw the other's file, as each looks after it has created; then it had
 found the other dead. A file is removed by its owner, or by a holder who had found it dead.
@@ -28,9 +28,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from flexray.errors import OutputError
-from flexray.sink.exclusive import create
 from flexray.sink.folder import OutputFolder
-from flexray.sink.owner import Owner
+from flexray.sink.lock_file import Owner, create
 
 BEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 60.0
@@ -60,7 +59,7 @@ def hold(
     beat_seconds: float = BEAT_SECONDS,
     expiry_seconds: float = EXPIRY_SECONDS,
 ) -> Iterator[Lock]:
-    """Hold the folder's lock; `say` is told why it takes time, or whose lock is taken over.
+    """Hold the folder's lock; `log` is told why it takes time, or whose lock is taken over.
 
     Raises:
         HeldError: another run is alive there. Known after its next sign of life.
@@ -84,7 +83,7 @@ class Lock:
         self, folder: OutputFolder, log: Callable[[str], None], beat_seconds: float, expiry_seconds: float
     ) -> None:
         self._folder = folder
-        self._say = log
+        self._log = log
         self._beat_seconds = beat_seconds
         self._expiry_seconds = expiry_seconds
         self._me = Owner.me()
@@ -102,7 +101,7 @@ class Lock:
             all_dead = all(self._is_dead(number, there[number]) for number in sorted(there, reverse=True))
             if all_dead and self._take(max(there, default=0) + 1, there):
                 for data in there.values():
-                    self._say(f"{self._folder}: took over the lock of a dead run: {_who(Owner.parse(data))}")
+                    self._log(f"{self._folder}: took over the lock of a dead run: {_who(Owner.parse(data))}")
                 self._seen = time.monotonic()
                 self._thread.start()
                 return
@@ -130,7 +129,7 @@ class Lock:
             if not self._lost:
                 self._folder.remove(_name(self._number))
         except OSError as e:
-            self._say(f"{self._folder}: the run's lock cannot be removed, the next start finds it dead: {e}")
+            self._log(f"{self._folder}: the run's lock cannot be removed, the next start finds it dead: {e}")
 
     def _take(self, number: int, dead: dict[int, bytes]) -> bool:
         name, mine = _name(number), self._me.to_bytes()
@@ -157,7 +156,7 @@ class Lock:
                 return True
             if poll == 0:
                 seconds = f"{self._expiry_seconds:.0f} s"
-                self._say(f"{self._folder}: waits up to {seconds} for a sign of life of {_who(owner)}")
+                self._log(f"{self._folder}: waits up to {seconds} for a sign of life of {_who(owner)}")
             time.sleep(self._poll_seconds)
             now = self._folder.read_if_there(name)
             if now is None:
@@ -221,4 +220,4 @@ def _name(number: int) -> str:
 
 
 def _who(owner: Owner | None) -> str:
-    return str(owner) if owner is not None else "a process that did not say its name"
+    return str(owner) if owner is not None else "an unknown process"

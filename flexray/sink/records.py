@@ -1,22 +1,17 @@
-"""The two sealed JSON records of an output folder: the run and a shard's manifest.
-
-Sealed: a record holds the digest of its own content, so that an edited one is told from a true one.
-"""
+"""The two sealed JSON records of an output folder, the run and a shard's manifest; names of its files."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, NoReturn, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
-from flexray.sink.damage import DamageError, DamageKind
-
-SCHEMA_VERSION = 3
+from flexray.sink.damage import DamageKind
+from flexray.sink.sealed import Frozen, Sealed, canonical_json, spell
 
 RUN_FILE = "_run.json"
 PLAN_FILE = "_plan.parquet"
@@ -33,59 +28,24 @@ ShardId = Annotated[str, Field(pattern=rf"^{SHARD_ID}$")]
 Counter = dict[str, NonNegativeInt]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+class CodeVersion(Frozen):
+    """Which code computed rows."""
+
+    flexray: str
+    """The release."""
+    commit: str
+    """Of git, with `-dirty` behind it if the files were others; "": unknown."""
+    source_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+    """Of the sources that decide on values; "": unknown."""
+    values_version: int
+    """Code of the same version gives the same answers (`flexray.engine.values`)."""
 
 
-class _Sealed(_Frozen):
-    advice: ClassVar[str]
-    damage: ClassVar[DamageKind]
-
-    schema_version: int = SCHEMA_VERSION
-    digest: str = ""
-    """sha256 of the canonical JSON of all other fields."""
-
-    def sealed(self) -> Self:
-        """The same record with its digest."""
-        tree = json.loads(canonical_json(self.model_dump(mode="json")))
-        return self.model_copy(update={"digest": _seal(tree)})
-
-    def to_bytes(self) -> bytes:
-        """JSON for people and programs, one key a line."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False).encode() + b"\n"
-
-    def to_line(self) -> bytes:
-        """The same on one line, which ends in a newline. Equal records have equal lines."""
-        return _spell(self.model_dump(mode="json")) + b"\n"
-
-    @classmethod
-    def parse(cls, data: bytes, path: str) -> Self:
-        """Read a record back.
-
-        Raises:
-            DamageError: it is no such record, of another schema version, or edited.
-        """
-        try:
-            tree = json.loads(data, parse_constant=_refuse_constant)
-            whole = isinstance(tree, dict) and _seal(tree) == tree.get("digest")
-        except ValueError as e:
-            raise DamageError(path, f"is no JSON ({e})", cls.advice, cls.damage) from e
-        if not isinstance(tree, dict):
-            raise DamageError(path, "is no record of flexray", cls.advice, cls.damage)
-        if _is_of_another_version(tree):
-            what = f"has schema version {tree['schema_version']}; this flexray reads version {SCHEMA_VERSION}"
-            raise DamageError(path, what, "Use the version of flexray that wrote it.", "other_version")
-        if not whole:
-            what = "was changed after it was written (its digest does not fit)"
-            raise DamageError(path, what, cls.advice, cls.damage)
-        try:
-            return cls.model_validate(tree)
-        except ValidationError as e:
-            faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors())
-            raise DamageError(path, f"is no valid record ({faults})", cls.advice, cls.damage) from e
+CODE_OF_0_1 = CodeVersion(flexray="0.1", commit="", source_sha256="", values_version=1)
+"""What is known of code that did not write it down."""
 
 
-class PlanRecord(_Frozen):
+class PlanRecord(Frozen):
     """What the plan file holds."""
 
     file: str = PLAN_FILE
@@ -99,7 +59,7 @@ class PlanRecord(_Frozen):
     it is written as Parquet."""
 
 
-class RunRecord(_Sealed):
+class RunRecord(Sealed):
     """`_run.json`: what this folder is the output of. Written after the plan."""
 
     advice: ClassVar[str] = (
@@ -118,6 +78,8 @@ class RunRecord(_Sealed):
     config: dict[str, Any]
     """The whole configuration of the first start, less credentials in URLs."""
     provenance: dict[str, Any]
+    code: CodeVersion | None = None
+    """That of the first start; None: of flexray 0.1."""
     row_schema: dict[str, str]
     """Column -> Arrow type, in order."""
     plan: PlanRecord
@@ -131,7 +93,7 @@ class RunRecord(_Sealed):
         return self.plan.rows * len(self.methods)
 
 
-class ShardStats(_Frozen):
+class ShardStats(Frozen):
     """A shard's rows counted; each counter sums to `rows`."""
 
     rows: NonNegativeInt
@@ -150,7 +112,7 @@ class ShardStats(_Frozen):
     generated_tokens: NonNegativeInt
 
 
-class Manifest(_Sealed):
+class Manifest(Sealed):
     """The commit of one shard, in a file of its own or one line of many. Readers see what manifests name."""
 
     advice: ClassVar[str] = "`flexray repair` moves it aside; then run again: its shard is computed again."
@@ -168,6 +130,9 @@ class Manifest(_Sealed):
     """Of the canonical JSON list of the rows' (method, row_id) pairs, in order."""
     accounting: ShardStats
     engine_stats: dict[str, Any]
+    code: tuple[CodeVersion, ...] = ()
+    """What computed the rows: one, or several if error rows were computed again by other code; empty: flexray
+    0.1."""
     created: str
     """UTC, ISO 8601."""
     seconds: Annotated[float, Field(ge=0)]
@@ -190,12 +155,6 @@ class Manifest(_Sealed):
         return -self.revision, self.created, self.digest
 
 
-def canonical_json(value: Any) -> bytes:
-    """One spelling for equal values. Raises ValueError or TypeError for what is no JSON (NaN too)."""
-    # The round trip makes all keys strings first: sorting then agrees with that of the parsed file.
-    return _spell(json.loads(json.dumps(value, allow_nan=False)))
-
-
 def fingerprint(parts: dict[str, Any]) -> str:
     """Hex sha256 over the canonical JSON of what determines the rows: model, prompt, data, method."""
     return hashlib.sha256(canonical_json(parts)).hexdigest()
@@ -206,7 +165,7 @@ def keys_digest(pairs: Iterable[tuple[str, str]]) -> str:
     digest, before = hashlib.sha256(b"["), b""
     remaining = iter(pairs)
     while part := list(itertools.islice(remaining, 10_000)):
-        digest.update(before + _spell(part)[1:-1])
+        digest.update(before + spell(part)[1:-1])
         before = b","
     digest.update(b"]")
     return digest.hexdigest()
@@ -221,27 +180,3 @@ def shard_of_data_file(name: str) -> str | None:
     """The shard that a data file, by its name in the data folder, was written for."""
     match = _DATA_FILE.fullmatch(name)
     return match and match[1]
-
-
-def _is_of_another_version(tree: dict[str, Any]) -> bool:
-    version = tree.get("schema_version")
-    if not isinstance(version, int) or version == SCHEMA_VERSION:
-        return False
-    # unless just the number is what was changed
-    return _seal(tree | {"schema_version": SCHEMA_VERSION}) != tree.get("digest")
-
-
-def _seal(tree: dict[str, Any]) -> str:
-    content = {key: value for key, value in tree.items() if key != "digest"}
-    return hashlib.sha256(_spell(content)).hexdigest()
-
-
-def _spell(plain: Any) -> bytes:
-    """Canonical JSON of what has string keys only."""
-    return json.dumps(
-        plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from flexray.errors import OutputError
-from flexray.sink.damage import DamageError
+from flexray.sink.damage import DamageError, Finding
 from flexray.sink.folder import OutputFolder
 from flexray.sink.manifests import find_manifests, is_manifest_file
 from flexray.sink.plan import Plan
@@ -22,7 +22,6 @@ from flexray.sink.records import (
     keys_digest,
     shard_of_data_file,
 )
-from flexray.sink.report import Finding
 from flexray.sink.rows import expected_keys, from_parquet
 
 ELSE = "Use another output folder, or start afresh with --fresh (make: FRESH=1)."
@@ -105,7 +104,10 @@ def _stranger(manifest: Manifest, plan: Plan, fingerprint: str, methods: Sequenc
     """Why a shard is not of this run; "" if it is."""
     shard_id = manifest.shard_id
     if manifest.fingerprint != fingerprint:
-        return f"shard {shard_id} is of another configuration, model or data (its fingerprint differs)"
+        return (
+            f"shard {shard_id} is of another configuration, model or data, or values version (its "
+            "fingerprint differs)"
+        )
     planned = expected_keys(methods, plan.row_ids(shard_id)) if shard_id in plan else None
     if planned is None or manifest.keys_sha256 != keys_digest(planned):
         return f"shard {shard_id} has other rows than are planned now (is data.shard_rows another?)"

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from flexray.config.fault_injection import reach
 from flexray.errors import OutputError
 from flexray.sink.compaction import replace_manifest_files
-from flexray.sink.damage import DamageError
+from flexray.sink.damage import DamageError, VerifyReport
 from flexray.sink.folder import OutputFolder
 from flexray.sink.lock import Lock, hold
 from flexray.sink.manifests import Found, shard_of_manifest
 from flexray.sink.quarantine import Quarantine, age
 from flexray.sink.records import DATA_FOLDER, Manifest, shard_of_data_file
-from flexray.sink.report import VerifyReport
 from flexray.sink.run import load_run
 from flexray.sink.verify import examine
 
@@ -71,9 +70,9 @@ def repair(
     repeated.
 
     Args:
-        dry_run: only say what would be moved.
+        dry_run: only report what would be moved.
         all_orphans: orphans of any age.
-        say: is told a line for each thing moved, and what is left to do.
+        log: is told a line for each thing moved, and what is left to do.
 
     Raises:
         HeldError: a run is at work in the folder.
@@ -91,7 +90,7 @@ def repair(
 def _repair(
     folder: OutputFolder, lock: Lock | None, all_orphans: bool, log: Callable[[str], None]
 ) -> RepairResult:
-    """`lock` None: only say what would be moved."""
+    """`lock` None: only report what would be moved."""
     report, found = examine(folder)
     for finding in report.findings:
         if finding.kind in _UNJUDGED:
@@ -164,7 +163,7 @@ def _plan_work(
             work.files.setdefault(name, bad[shard_id])
         elif all_orphans or age(folder, name) > ORPHAN_SECONDS:
             work.files.setdefault(name, "no manifest names it")
-    for finding in report.findings:  # last: they say whose all the rest is
+    for finding in report.findings:  # last: they name the run that all the rest belongs to
         if finding.kind in ("plan_damaged", "run_record_damaged"):
             work.files[finding.name] = finding.what
     return work

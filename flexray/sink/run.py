@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from flexray.config.old_keys import rename_keys
 from flexray.data.question import ShardSpec
 from flexray.errors import OutputError
 from flexray.sink.damage import DamageError
@@ -18,20 +19,24 @@ from flexray.sink.lock import is_lock
 from flexray.sink.manifests import is_manifest_file
 from flexray.sink.plan import load_plan, plan_digest, plan_table, write_plan
 from flexray.sink.records import (
+    CODE_OF_0_1,
     DATA_FOLDER,
     MANIFEST_FOLDER,
     PLAN_FILE,
     QUARANTINE_FOLDER,
     RUN_FILE,
+    CodeVersion,
     RunRecord,
-    canonical_json,
     fingerprint,
     shard_of_data_file,
 )
 from flexray.sink.remains import ELSE, Remains, are_of_this_run, keep_damaged_record
-from flexray.sink.rows import columns_of
-from flexray.sink.schema import ROW_SCHEMA
+from flexray.sink.rows import ROW_SCHEMA, columns_of
+from flexray.sink.sealed import canonical_json
 from flexray.storage import redact
+
+VALUES_KEY = "values_version"
+"""Of `parts`: the one that --allow-code-change lets differ. Records of flexray 0.1 do not have it."""
 
 
 class NoRunError(OutputError):
@@ -46,21 +51,26 @@ def start_run(
     config: dict[str, Any],
     provenance: dict[str, Any],
     shards: Sequence[ShardSpec],
+    code: CodeVersion | None = None,
     known: bool = False,
+    allow_code_change: bool = False,
 ) -> RunRecord:
     """Write the plan and then the run record, or return the record of the run to be resumed.
 
     `parts` is what determines the rows; its fingerprint decides whether a resume is the same run.
     `methods` are those that answer each question, in the order of the output's rows.
+    `code`: what computes the rows.
     `known`: the folder was that of a run, so files of others beside it are no sign of a wrong folder.
+    `allow_code_change`: go on with a run of another values version, whose record stays as it is.
     The plan is there before `_run.json`, so a crash in between only means to start again.
 
     A plan that was lost or damaged is written again if that of now is the same. So is a lost run
     record, if every commit is one of the run that starts now; a damaged one is kept in the quarantine.
 
     Raises:
-        OutputError: the folder holds another run (each part that differs is named), the same
-            configuration with other planned rows, files of something else, or cannot be used.
+        OutputError: the folder holds another run (each part that differs is named), one of another values
+            version, the same configuration with other planned rows, files of something else, or cannot be
+            used.
         DamageError: the run record is of another version of flexray; or it is lost, and so is a manifest.
         ValueError: the plan is not one-to-one (a shard or row id twice, a shard without its ids), or
             a method is named twice, or none is.
@@ -75,6 +85,8 @@ def start_run(
             try:
                 run = RunRecord.parse(found, folder.where(RUN_FILE))
                 _refuse_other_run(folder, run, parts, methods)
+                if run.parts.get(VALUES_KEY) != parts.get(VALUES_KEY) and not allow_code_change:
+                    raise OutputError(f"{folder}: {_other_code(run, code)}")
                 return _with_whole_plan(folder, run, plan, len(shards))
             except DamageError as e:
                 if e.kind != "run_record_damaged":
@@ -92,6 +104,7 @@ def start_run(
             methods=tuple(methods),
             config=redact(config),
             provenance=redact(provenance),
+            code=code,
             row_schema=columns_of(ROW_SCHEMA),
             plan=write_plan(folder, plan, len(shards)),
             rebuilt=utc_now() if lost or damage else "",
@@ -152,6 +165,20 @@ def load_run(folder: OutputFolder) -> RunRecord:
     raise NoRunError(f"{folder}: holds no run (there is no {RUN_FILE}). Give the output folder of a run.")
 
 
+def other_parts(run: RunRecord, parts: dict[str, Any]) -> list[str]:
+    """In what a run differs from one of these `parts` (see `start_run`), a line each; [] if it is the same
+    but for the values version."""
+    if run.fingerprint == fingerprint(parts):
+        return []
+    # Both sides redacted: the record is, and a message must not show credentials either.
+    there, here = rename_keys(run.parts)[0], json.loads(canonical_json(redact(parts)))
+    version = differences(there.pop(VALUES_KEY, None), here.pop(VALUES_KEY, None), VALUES_KEY)
+    lines = differences(there, here)
+    if lines or version:
+        return lines and lines + version
+    return ["a URL's credentials or query"]
+
+
 def utc_now() -> str:
     """The time as the records write it: UTC, ISO 8601, seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -182,11 +209,7 @@ def _with_whole_plan(folder: OutputFolder, run: RunRecord, plan: pa.Table, shard
 def _refuse_other_run(
     folder: OutputFolder, run: RunRecord, parts: dict[str, Any], methods: Sequence[str]
 ) -> None:
-    lines = []
-    if run.fingerprint != fingerprint(parts):
-        # Both sides scrubbed: the record is, and a message must not show credentials either.
-        lines = differences(run.parts, json.loads(canonical_json(redact(parts))))
-        lines = lines or ["a URL's credentials or query"]
+    lines = other_parts(run, parts)
     lines += differences(list(run.methods), list(methods), "methods")
     lines += differences(run.row_schema, columns_of(ROW_SCHEMA), "row schema")
     if lines:
@@ -195,6 +218,19 @@ def _refuse_other_run(
             + "\n  ".join(lines)
             + f"\n{ELSE}"
         )
+
+
+def _other_code(run: RunRecord, code: CodeVersion | None) -> str:
+    then, now = (
+        f"values version {known.values_version} (flexray {known.flexray}"
+        f"{known.commit and f', commit {known.commit}'})"
+        for known in (run.code or CODE_OF_0_1, code or CODE_OF_0_1)
+    )
+    return (
+        f"holds a run written by flexray {(run.code or CODE_OF_0_1).flexray}, of {then}, and this code is of "
+        f"{now}: it may answer the same question otherwise. Finish the run with the flexray that wrote it, "
+        f"or go on with this code by --allow-code-change: each manifest says what computed its rows. {ELSE}"
+    )
 
 
 def _refuse_foreign_files(folder: OutputFolder) -> None:

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from flexray.sink.damage import REPAIR_SHARD, DamageError
+from flexray.sink.damage import REPAIR_SHARD, DamageError, Finding, FindingKind
 from flexray.sink.folder import OutputFolder
 from flexray.sink.plan import Plan
 from flexray.sink.records import DATA_FOLDER, Manifest, RunRecord, manifest_name
-from flexray.sink.report import Finding, FindingKind
 from flexray.sink.rows import expected_keys
 
 Key = tuple[str, str]  # method, row id

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flexray.errors import OutputError
 from flexray.sink.committed import load_shard
-from flexray.sink.damage import DamageError
+from flexray.sink.damage import DamageError, VerifyReport
 from flexray.sink.differences import differences
 from flexray.sink.folder import OutputFolder, is_leftover
 from flexray.sink.lock import is_lock
@@ -24,7 +24,6 @@ from flexray.sink.records import (
     RunRecord,
     shard_of_data_file,
 )
-from flexray.sink.report import VerifyReport
 from flexray.sink.rows import account, accounting_faults, keys_of, row_faults
 from flexray.sink.run import load_run
 from flexray.sink.tally import Key, Tally

@@ -16,7 +16,7 @@ from flexray.preflight.plan.dry_folder import DryFolder
 from flexray.preflight.plan.memory import MemoryPlan
 from flexray.preflight.plan.start_checks import Problems
 from flexray.sink.lock import EXPIRY_SECONDS
-from flexray.sink.owner import Owner
+from flexray.sink.lock_file import Owner
 
 
 def check_device(config: RunConfig, device: Device, named: bool, problems: Problems) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from flexray.evaluation import MethodAccuracy
-from flexray.evaluation.lemmas import PLAIN_TOKENS
+from flexray.evaluation.metrics import PLAIN_TOKENS
 from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.report.page.compare import RunChange, compare_runs
 from flexray.report.page.folder import RunFolder

@@ -11,8 +11,8 @@ from flexray.errors import OutputError
 from flexray.sink import DamageError, Manifest, OutputFolder, RunRecord, load_run
 from flexray.sink.committed import load_shard
 from flexray.sink.lock import is_lock
+from flexray.sink.lock_file import Owner
 from flexray.sink.manifests import find_manifests
-from flexray.sink.owner import Owner
 
 
 @dataclass

@@ -8,11 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from flexray.data.question import ShardSpec
-from flexray.evaluation.lemmas import PLAIN_TOKENS
-from flexray.evaluation.match import exact_match
+from flexray.evaluation.metrics import PLAIN_TOKENS, exact_match
 from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.sink import OutputFolder, commit_shard, start_run
-from flexray.sink.schema import ROW_SCHEMA
+from flexray.sink.rows import ROW_SCHEMA
 from tests.unit.sink.builders import row as good_row
 
 ERROR = "d.jsonl, row 1: bad"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from flexray.errors import OutputError
 from flexray.evaluation.bootstrap import Bootstrap
+from flexray.evaluation.metrics import token_f1
 from flexray.evaluation.paired import Comparison, compare, mcnemar_p
-from flexray.evaluation.tokens import token_f1
 from tests.unit.evaluation.builders import answered, failed, scores_of
 
 FEW = Bootstrap(resamples=100)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexray.evaluation.bootstrap import Bootstrap
-from flexray.evaluation.match import exact_match, normalize_answer
+from flexray.evaluation.metrics import exact_match, normalize_answer
 from flexray.evaluation.paraphrases import ParaphraseSummary, ParaphraseTally, PositionAccuracy
 
 FEW = Bootstrap(resamples=50)

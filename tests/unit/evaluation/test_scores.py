@@ -11,7 +11,7 @@ import pytest
 
 from flexray.errors import OutputError
 from flexray.evaluation.bootstrap import Bootstrap
-from flexray.evaluation.lemmas import PLAIN_TOKENS
+from flexray.evaluation.metrics import PLAIN_TOKENS
 from flexray.evaluation.scores import COLUMNS, collect_scores
 from tests.unit.evaluation.builders import answered, failed, scores_of, table
 

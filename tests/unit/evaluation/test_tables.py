@@ -10,9 +10,9 @@ from rich.console import Console
 
 from flexray.evaluation.bootstrap import Bootstrap, estimate_mean
 from flexray.evaluation.evaluate import Evaluation, FolderSummary, MethodSummary
+from flexray.evaluation.metrics import METRICS
 from flexray.evaluation.paired import compare
 from flexray.evaluation.relations import by_relation
-from flexray.evaluation.scores import METRICS
 from flexray.evaluation.tables import print_evaluation
 from tests.unit.evaluation.builders import answered, scores_of
 

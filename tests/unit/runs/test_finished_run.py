@@ -46,7 +46,7 @@ def flexray(batch, tmp_path, tiny_model):
     def call(command, *arguments):
         if command in recipes:
             recipe = str(tmp_path / f"{command}.yaml")
-            arguments = [recipe] if command == "nightly" else ["--config", recipe]
+            arguments = [*([recipe] if command == "nightly" else ["--config", recipe]), *arguments]
         done = CliRunner().invoke(app, [command, *map(str, arguments)])
         return done.exit_code, done.output
 
@@ -91,3 +91,31 @@ def test_a_lost_record_stops_neither_a_night_nor_a_plan(flexray, batch, command)
     code, output = flexray(command)
     assert code == 0, output
     assert (flexray("verify", batch)[0] == 0) == (command == "nightly")  # a plan writes nothing
+
+
+@pytest.fixture
+def other_values(monkeypatch):
+    """The code is of another values version from here on."""
+    monkeypatch.setattr("flexray.runs.job.VALUES_VERSION", 99)
+
+
+@pytest.mark.parametrize("command", ["run", "retry-errors"])
+def test_another_values_version_is_refused_and_goes_on_if_that_is_allowed(flexray, other_values, command):
+    code, output = flexray(command)
+    assert code == 2
+    assert "--allow-code-change" in output
+    assert flexray(command, "--allow-code-change")[0] == 0
+
+
+def test_a_complete_batch_of_another_values_version_stays_as_it_is(flexray, other_values, batch):
+    code, output = flexray("nightly")
+    assert code == 0, output
+    assert "complete=1" in output
+
+
+def test_an_unfinished_batch_of_another_values_version_is_refused(flexray, other_values, batch):
+    (batch / "_manifests" / "qa-test-000002.json").unlink()
+    code, output = flexray("nightly")
+    assert code == 2
+    assert "unfinished, 2 of 3 shards" in output
+    assert "--allow-code-change" in output

@@ -8,10 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from flexray.data.question import ShardSpec
-from flexray.sink import OutputFolder, commit_shard, start_run
+from flexray.sink import CodeVersion, OutputFolder, commit_shard, start_run
 from flexray.sink.records import Manifest, RunRecord, keys_digest, manifest_name
-from flexray.sink.rows import account, keys_of, to_parquet
-from flexray.sink.schema import ROW_SCHEMA
+from flexray.sink.rows import ROW_SCHEMA, account, keys_of, to_parquet
 
 PARTS = {
     "model": {"digest": "abc"},
@@ -32,6 +31,7 @@ def shard(name: str, rows: int = 4) -> ShardSpec:
     )
 
 
+CODE = CodeVersion(flexray="0.2.0", commit="c0ffee", source_sha256="a" * 64, values_version=2)
 METHODS = ("m",)
 SHARDS = [shard("a"), shard("b"), shard("c")]
 
@@ -92,6 +92,7 @@ def start(folder: OutputFolder, shards: list[ShardSpec] = SHARDS, **changes: Any
         "methods": METHODS,
         "config": {"output": str(folder)},
         "provenance": {"flexray": "0"},
+        "code": CODE,
     }
     return start_run(folder, shards=shards, **(arguments | changes))
 
@@ -105,6 +106,7 @@ def commit(folder: OutputFolder, run: RunRecord, spec: ShardSpec, **changes: Any
         "engine_stats": {"graphs": 2},
         "seconds": 1.5,
         "expected_row_ids": spec.row_ids,
+        "code": CODE,
     }
     return commit_shard(folder, **(arguments | changes))
 

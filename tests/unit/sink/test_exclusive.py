@@ -7,8 +7,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from flexray.errors import OutputError
-from flexray.sink import OutputFolder, exclusive, hold
-from flexray.sink.exclusive import create
+from flexray.sink import OutputFolder, hold, lock_file
+from flexray.sink.lock_file import create
 from tests.faulty_s3 import answer, cut_request, drop_answer, stall
 from tests.s3 import PATIENCE, TIMEOUT
 
@@ -117,10 +117,10 @@ def test_on_a_store_without_a_condition_the_last_writer_has_won_even_if_the_answ
     waited = []
 
     def overtaken(seconds):
-        if seconds == exclusive.SETTLE_SECONDS:
+        if seconds == lock_file.SETTLE_SECONDS:
             waited.append(seconds)
             folder.write_bytes(NAME, b"other")
 
-    monkeypatch.setattr("flexray.sink.exclusive.time.sleep", overtaken)
+    monkeypatch.setattr("flexray.sink.lock_file.time.sleep", overtaken)
     assert not create(folder, NAME, b"mine")
     assert waited

@@ -17,9 +17,9 @@ from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
 from flexray.errors import OutputError
-from flexray.sink import OutputFolder, discard_run, exclusive, hold, start_run, verify
+from flexray.sink import OutputFolder, discard_run, hold, lock_file, start_run, verify
 from flexray.sink.lock import HeldError, LostError, is_lock
-from flexray.sink.owner import Owner
+from flexray.sink.lock_file import Owner
 from tests.unit.sink.racers import QUICK, RACERS, race_all
 
 HOLDER = """
@@ -235,7 +235,7 @@ class Careless(MemoryFileSystem):
 
 def test_on_a_store_that_takes_any_put_the_last_writer_holds_the_lock(monkeypatch):
     fsspec.register_implementation("careless", Careless, clobber=True)
-    monkeypatch.setattr(exclusive, "SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(lock_file, "SETTLE_SECONDS", 0.5)
     folder = OutputFolder(f"careless://{uuid4().hex}")
     folder.prepare()
     said, go = [], threading.Barrier(4)

@@ -11,8 +11,9 @@ from flexray.sink import (
     fingerprint,
     load_run,
 )
-from flexray.sink.records import PLAN_FILE, RUN_FILE, SCHEMA_VERSION
+from flexray.sink.records import PLAN_FILE, RUN_FILE
 from flexray.sink.rows import from_parquet
+from flexray.sink.sealed import SCHEMA_VERSION
 from tests.unit.sink.builders import PARTS, SHARDS, commit, edit_json, shard, start
 
 
@@ -133,7 +134,7 @@ def test_a_record_of_another_schema_version_is_refused(folder):
     start(folder)
     later = load_run(folder).model_copy(update={"schema_version": 99}).sealed()
     folder.write_bytes(RUN_FILE, later.to_bytes())
-    refused = rf"schema version 99.* this flexray reads version {SCHEMA_VERSION}"
+    refused = rf"schema version 99.* this flexray reads versions 3, {SCHEMA_VERSION}"
     with pytest.raises(OutputError, match=refused):
         load_run(folder)
 

@@ -13,7 +13,7 @@ from flexray.preflight.plan.dry_folder import DryFolder, read_locks
 from flexray.preflight.plan.resource_checks import check_locks, check_room
 from flexray.preflight.plan.start_checks import Problems
 from flexray.sink import OutputFolder, hold
-from flexray.sink.owner import Owner
+from flexray.sink.lock_file import Owner
 from tests.ray.jobs import question
 
 

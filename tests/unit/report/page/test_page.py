@@ -14,7 +14,7 @@ from flexray.report.page.facts import gather
 from flexray.report.page.rows import MAX_ERRORS, RowNotes
 from flexray.sink import DamageError, OutputFolder, committed_shards, recommit_shard
 from flexray.sink.lock import hold
-from flexray.sink.owner import Owner
+from flexray.sink.lock_file import Owner
 from tests.unit.report.page_reader import read_page, tiles
 from tests.unit.report.page_runs import MANY_METHODS, hostile_text
 from tests.unit.sink.builders import ERROR, METHODS, SHARDS, commit, finished, row, shard, start, table

@@ -1,0 +1,103 @@
+"""JSON records that hold the digest of their own content, so that an edited one is told from a true one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, ClassVar, NoReturn, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flexray.sink.damage import DamageError, DamageKind
+
+SCHEMA_VERSION = 4
+READABLE_VERSIONS = (3, 4)
+"""3: flexray 0.1, whose records do not say which code wrote them."""
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Sealed(Frozen):
+    advice: ClassVar[str]
+    damage: ClassVar[DamageKind]
+
+    schema_version: int = SCHEMA_VERSION
+    digest: str = ""
+    """sha256 of the canonical JSON of all other fields."""
+
+    def sealed(self) -> Self:
+        """The same record with its digest."""
+        tree = json.loads(canonical_json(self._tree()))
+        return self.model_copy(update={"digest": _seal(tree)})
+
+    def to_bytes(self) -> bytes:
+        """JSON for people and programs, one key a line."""
+        return json.dumps(self._tree(), indent=2, ensure_ascii=False).encode() + b"\n"
+
+    def to_line(self) -> bytes:
+        """The same on one line, which ends in a newline. Equal records have equal lines."""
+        return spell(self._tree()) + b"\n"
+
+    def _tree(self) -> dict[str, Any]:
+        """What is written. Records of flexray 0.1 have no `code`, so their digest covers none."""
+        tree = self.model_dump(mode="json")
+        return tree if tree.get("code") else {key: tree[key] for key in tree if key != "code"}
+
+    @classmethod
+    def parse(cls, data: bytes, path: str) -> Self:
+        """Read a record back.
+
+        Raises:
+            DamageError: it is no such record, of another schema version, or edited.
+        """
+        try:
+            tree = json.loads(data, parse_constant=_refuse_constant)
+            whole = isinstance(tree, dict) and _seal(tree) == tree.get("digest")
+        except ValueError as e:
+            raise DamageError(path, f"is no JSON ({e})", cls.advice, cls.damage) from e
+        if not isinstance(tree, dict):
+            raise DamageError(path, "is no record of flexray", cls.advice, cls.damage)
+        if _is_of_another_version(tree):
+            readable = ", ".join(map(str, READABLE_VERSIONS))
+            what = f"has schema version {tree['schema_version']}; this flexray reads versions {readable}"
+            raise DamageError(path, what, "Use the version of flexray that wrote it.", "other_version")
+        if not whole:
+            what = "was changed after it was written (its digest does not fit)"
+            raise DamageError(path, what, cls.advice, cls.damage)
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as e:
+            faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors())
+            raise DamageError(path, f"is no valid record ({faults})", cls.advice, cls.damage) from e
+
+
+def canonical_json(value: Any) -> bytes:
+    """One spelling for equal values. Raises ValueError or TypeError for what is no JSON (NaN too)."""
+    # The round trip makes all keys strings first: sorting then agrees with that of the parsed file.
+    return spell(json.loads(json.dumps(value, allow_nan=False)))
+
+
+def _is_of_another_version(tree: dict[str, Any]) -> bool:
+    version = tree.get("schema_version")
+    if not isinstance(version, int) or version in READABLE_VERSIONS:
+        return False
+    # unless just the number is what was changed
+    return all(_seal(tree | {"schema_version": known}) != tree.get("digest") for known in READABLE_VERSIONS)
+
+
+def _seal(tree: dict[str, Any]) -> str:
+    content = {key: value for key, value in tree.items() if key != "digest"}
+    return hashlib.sha256(spell(content)).hexdigest()
+
+
+def spell(plain: Any) -> bytes:
+    """Canonical JSON of what has string keys only."""
+    return json.dumps(
+        plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
