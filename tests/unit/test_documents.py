@@ -26,10 +26,14 @@ def test_every_test_that_proves_a_promise_is_there():
     assert found > 40
 
 
-@pytest.fixture(
-    params=["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "cluster/README.md"]
-    + sorted(f"docs/{path.name}" for path in (PROJECT / "docs").glob("*.md"))
+DOCUMENTS = sorted(
+    path.relative_to(PROJECT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "cluster/*.md")
+    for path in PROJECT.glob(pattern)
 )
+
+
+@pytest.fixture(params=DOCUMENTS)
 def document(request):
     return PROJECT / request.param
 
