@@ -21,10 +21,10 @@ from transformers import (
 
 from flexray.compat import dtype_argument, rope_arguments
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig
-from flexray.engine import llama
 from flexray.engine.checkpoint import check_checkpoint, load_model
 from flexray.engine.engine import Engine
 from flexray.engine.families import FAMILIES
+from flexray.models import llama
 from flexray.types import ModelError
 from tests import oracles
 from tests.expected import tokens
