@@ -177,13 +177,8 @@ def _open(recipe: str, overrides: Sequence[str]) -> list[tuple[str, RunConfig]]:
         files = [file.path for file in list_files(config.data)]
     if open_kind(config.data).gathering is not None:
         return [(config.data.name, config)]
-    return [
-        (
-            str(scrub(file)),
-            config.model_copy(update={"data": config.data.model_copy(update={"files": (file,)})}),
-        )
-        for file in files
-    ]
+    data = {file: config.data.model_copy(update={"files": (file,)}) for file in files}
+    return [(str(scrub(file)), config.model_copy(update={"data": data[file]})) for file in files]
 
 
 def _answer(name: str, config: RunConfig, retry: bool, verify_all: bool, say: Say) -> Outcome:
