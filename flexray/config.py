@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from flexray.config_faults import tell
 from flexray.data_config import DataConfig, FewShotData, Section
+from flexray.old_keys import renew_keys
 from flexray.recipe import read_recipe
 from flexray.types import Backend, ConfigError
 
@@ -245,7 +246,7 @@ def load_config(path: str | Sequence[str], overrides: Sequence[str] = ()) -> Run
 def parse_config(tree: dict[str, Any], *, source: str) -> RunConfig:
     """Check a configuration tree. Raises ConfigError with one line for each fault."""
     try:
-        return RunConfig.model_validate(tree)
+        return RunConfig.model_validate(renew_keys(tree, source))
     except ValidationError as e:
         told = tell(e, RunConfig)
     raise ConfigError(f"{source}: {told}")  # without the cause, whose text may be without end

@@ -1,0 +1,33 @@
+"""Recipes of 0.1 load, with one warning that names the new keys."""
+
+import warnings
+
+import pytest
+
+from flexray.config import parse_config
+from flexray.types import ConfigError
+
+TREE = {"output": "out", "data": {"name": "qa", "files": "q.jsonl"}, "model": {"path": "model"}}
+OLD = {
+    "engine": {"max_rows": 8, "max_prefill_tokens": 256, "memory_fraction": 0.5},
+}
+
+
+def test_old_keys_load_with_one_warning_that_names_the_new_ones():
+    with pytest.warns(FutureWarning) as said:
+        config = parse_config(TREE | OLD, source="old.yaml")
+    assert (config.engine.max_num_seqs, config.engine.max_num_batched_tokens) == (8, 256)
+    assert config.engine.gpu_memory_utilization == 0.5
+    (line,) = [str(warning.message) for warning in said]
+    assert line.startswith("old.yaml: engine.max_rows is now ")
+
+
+def test_new_keys_are_not_warned_of():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parse_config(TREE | {"engine": {"max_num_seqs": 8}}, source="new.yaml")
+
+
+def test_an_old_key_beside_the_new_one_is_an_unknown_key():
+    with pytest.raises(ConfigError, match=r"engine\.max_rows: .*Unknown key"):
+        parse_config(TREE | {"engine": {"max_rows": 8, "max_num_seqs": 8}}, source="both.yaml")
