@@ -114,5 +114,8 @@ class _Handler:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         with contextlib.suppress(OSError):
-            os.write(self._screen, f"{stopped}\n".encode())
+            bar = (
+                "\x1b[?25h\n" if os.isatty(self._screen) else ""
+            )  # below a progress bar, which hides the cursor
+            os.write(self._screen, f"{bar}{stopped}\n".encode())
         os._exit(stopped.exit_code)

@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from flexray.errors import ConfigError
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 KNOCK_SECONDS = 10
 ASK_SECONDS = 10
-DISCONNECT_SECONDS = 1.5
 # Calls that change nothing: of a cluster's GCS, and of a server for clients (ray://).
 _GCS, _CLIENT_SERVER = "/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo"
 
@@ -49,14 +47,6 @@ def connect(config: RayConfig) -> None:
         _join(address)
     else:
         _start(config)
-
-
-def disconnect() -> None:
-    """End the Ray that was started here, or what this process has at work on a cluster. It is not waited for
-    long: both end with this process in any case."""
-    ending = threading.Thread(target=ray.shutdown, daemon=True)
-    ending.start()
-    ending.join(DISCONNECT_SECONDS)
 
 
 def is_for_a_cluster(config: RunConfig) -> bool:

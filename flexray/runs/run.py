@@ -17,7 +17,7 @@ from flexray.console.signals import Stopped, ending_by
 from flexray.data.question import ShardSpec
 from flexray.errors import OutputError
 from flexray.evaluation import to_table
-from flexray.pipeline.ray_connection import connect, disconnect
+from flexray.pipeline.ray_connection import connect
 from flexray.pipeline.ray_data import answer_shards
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.telemetry import report_remaining
@@ -111,7 +111,11 @@ def run(
 
             answer(todo, config, commit, so_far, rows=rows, record=record, lock=lock, progress=progress)
             lock.check()
-            compact(folder, record.fingerprint)
+            try:
+                compact(folder, record.fingerprint)
+            except Stopped as e:
+                e.add_note(so_far(rows))
+                raise
         else:
             progress.note("everything is committed: nothing to do")
         after = whole_shards(folder, record.fingerprint)
@@ -152,23 +156,33 @@ def answer(
         UserError: what a worker came upon, storage that fails among it.
     """
     label = RunLabel.of_start(record.fingerprint, config.data.name)
+    events = Log(run=label.run_id, dataset=label.dataset)
+    done = errors = 0
 
-    def stop(stopped: Stopped, done: int = 0) -> None:
-        stopped.add_note(f"{so_far(done)}; the same command goes on with the others")
+    def failed(e: BaseException) -> None:
+        events.error("run.failed", e, rows_done=done, rows_planned=rows)
+        if isinstance(e, Stopped):
+            e.add_note(f"{so_far(done)}; the same command goes on with the others")
 
-    def stop_starting(stopped: Stopped) -> None:
-        stop(stopped)
+    def end(stopped: Stopped) -> None:
+        """In the place of what an exception would do: Ray's code is not made for one at any place, and where
+        Ray is sent the signal, too, it ends this process as it ends itself."""
+        failed(stopped)
         lock.release()
 
-    with ending_by(stop_starting):
+    with ending_by(end):
         connect(config.ray)
-    events = Log(run=label.run_id, dataset=label.dataset)
     events.info("run.started", rows=rows, shards=len(shards), output=config.output)
     progress.planned(rows=rows, shards=len(shards))
     report_remaining(label, rows)
-    done = errors = 0
+    stream = answer_shards(shards, config, commit, only, label, progress.note)
+
+    def following() -> dict[str, Any] | None:
+        with ending_by(end):
+            return next(stream, None)
+
     try:
-        for told in answer_shards(shards, config, commit, only, label, progress.note):
+        for told in iter(following, None):
             lock.check()
             shard = CommittedShard(**told)
             done, errors = done + shard.rows, errors + shard.errors
@@ -176,10 +190,7 @@ def answer(
             report_remaining(label, rows - done)
             events.info("shard.committed", **asdict(shard), rows_done=done, rows_planned=rows)
     except BaseException as e:
-        events.error("run.failed", e, rows_done=done, rows_planned=rows)
-        if isinstance(e, Stopped):
-            stop(e, done)
-            disconnect()  # while the folder is held: nobody commits there afterwards
+        failed(e)
         if isinstance(e, OSError) and not isinstance(e, BrokenPipeError):
             raise OutputError(
                 f"{str(e).rstrip('.')}. {done:,} of the {rows:,} rows of this start are committed in "

@@ -32,6 +32,8 @@ ALLOWED = {
     # through Ray's object store, which pickles as well, between processes of one run
     ("pipeline/stream.py", "pickle.dumps"): 1,
     ("pipeline/stream.py", "pickle.loads"): 2,
+    ("pipeline/stage.py", "pickle.dumps"): 1,
+    ("pipeline/stage.py", "pickle.loads"): 1,
     # whether an error can travel so
     ("pipeline/failure.py", "pickle.dumps"): 1,
     ("pipeline/failure.py", "pickle.loads"): 1,
@@ -44,7 +46,7 @@ ALLOWED = {
         for name in ("run", "TimeoutExpired")
     },
     # transformers' module of a class that is loaded already
-    ("engine/llama.py", "importlib.import_module"): 1,
+    ("models/llama.py", "importlib.import_module"): 1,
 }
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e"  # sets a terminal's title, clears it, turns the text around
 

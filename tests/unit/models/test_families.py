@@ -20,9 +20,9 @@ from transformers import (
 )
 
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig
-from flexray.engine import llama
 from flexray.engine.engine import Engine
 from flexray.errors import ModelError
+from flexray.models import llama
 from flexray.models.checkpoint import check_checkpoint, load_model
 from flexray.models.compat import dtype_argument, rope_arguments
 from flexray.models.families import FAMILIES
