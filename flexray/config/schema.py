@@ -225,6 +225,10 @@ class RunConfig(Section):
         load_plugins(value)
         return value
 
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        load_plugins(self.plugins)  # in Ray's workers, too
+
     @field_validator("output")
     @classmethod
     def _leaves_room(cls, value: str) -> str:

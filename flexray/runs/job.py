@@ -10,6 +10,7 @@ from typing import Any
 
 from flexray import __version__
 from flexray.config import RunConfig
+from flexray.config.plugins import plugin_digests
 from flexray.data import Scan, scan, with_few_shots
 from flexray.engine.values import VALUES_VERSION
 from flexray.methods import make_methods
@@ -80,6 +81,7 @@ def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
         "methods": [method.model_dump(mode="json") for method in config.methods],
         "generation": config.generation.model_dump(mode="json"),
         VALUES_KEY: VALUES_VERSION,
+        **({"plugins": plugin_digests(config.plugins)} if config.plugins else {}),
     }
 
 

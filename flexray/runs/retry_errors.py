@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.config import RunConfig
+from flexray.config.plugins import load_plugins
 from flexray.console.progress import Lines, LogLine, Progress
 from flexray.data.question import ShardSpec
 from flexray.evaluation import to_table
@@ -76,7 +77,7 @@ def retry_errors(
         rows = sum(manifest.accounting.errors for manifest in faulty.values())
         if faulty:
             progress.note(f"{folder}: {rows} error rows in {len(faulty)} shards are tried again")
-            recommit = Recommit(folder.url, record.methods, faulty)
+            recommit = Recommit(folder.url, record.methods, faulty, config.plugins)
             still_errors = answer(
                 [spec for spec in found.shards if spec.shard_id in faulty],
                 config,
@@ -100,6 +101,7 @@ class Recommit:
     output: str
     methods: tuple[str, ...]
     before: dict[str, Manifest]  # of the shards with errors, by shard id
+    plugins: tuple[str, ...] = ()
     code: CodeVersion = field(default_factory=code_version)
 
     def failed_row_ids(self, spec: ShardSpec) -> frozenset[str]:
@@ -110,6 +112,7 @@ class Recommit:
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
         """Commit, if any row is better now; returns the fields of a CommittedShard. Its rows are those
         that were errors before."""
+        load_plugins(self.plugins)
         folder, old = OutputFolder(self.output), self.before[shard.spec.shard_id]
         retries = [*old.engine_stats.get("retries", ()), shard.engine_stats]
         before, after = load_shard(folder, old), to_table(shard, self.methods)

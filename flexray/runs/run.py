@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flexray.config import LimitsConfig, RunConfig
+from flexray.config.plugins import load_plugins
 from flexray.console.log import Log, RunLabel
 from flexray.console.progress import CommittedShard, Lines, LogLine, Progress
 from flexray.console.signals import Stopped, ending_by
@@ -103,7 +104,7 @@ def run(
             f"shards, {rows_before} rows in {len(before)} shards committed already -> {folder}"
         )
         if todo:
-            commit = Commit(folder.url, record.fingerprint, record.methods)
+            commit = Commit(folder.url, record.fingerprint, record.methods, config.plugins)
             rows = sum(s.num_rows for s in todo) * len(record.methods)
 
             def so_far(done: int) -> str:
@@ -208,11 +209,13 @@ class Commit:
     output: str
     fingerprint: str
     methods: tuple[str, ...]
+    plugins: tuple[str, ...] = ()
     code: CodeVersion = field(default_factory=code_version)
     """That of the driver, whose copy the workers run."""
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
         """Commit; returns the fields of a CommittedShard."""
+        load_plugins(self.plugins)
         manifest = commit_shard(
             OutputFolder(self.output),
             shard_id=shard.spec.shard_id,

@@ -11,6 +11,7 @@ into the digests, so that a changed auxiliary file (templates, say) is noticed l
 """
 
 from flexray.config.data import DataConfig
+from flexray.config.plugins import load_entry_points
 from flexray.data.adapters.adapter import DatasetAdapter
 from flexray.data.adapters.myriadlama import MyriadLAMA
 from flexray.data.adapters.pararel import ParaRel
@@ -43,6 +44,8 @@ def open_adapter(config: DataConfig) -> DatasetAdapter:
         ConfigError: there is none of this name.
         DataError: an auxiliary file that cannot be used.
     """
+    if config.kind not in ADAPTERS:
+        load_entry_points("adapters", register_adapter)
     if config.kind not in ADAPTERS:
         known = ", ".join(sorted(ADAPTERS))
         raise ConfigError(f"data.kind: no dataset adapter is named {shown(config.kind)}; known: {known}.")

@@ -1,0 +1,79 @@
+"""The commands as functions: run a recipe, read its answers, score them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from flexray.config import RunConfig, load_config
+from flexray.evaluation import Evaluation
+from flexray.evaluation import evaluate as evaluate_folders
+from flexray.sink import OutputFolder, read_committed
+from flexray.sink.rows import ROW_SCHEMA
+
+if TYPE_CHECKING:
+    import pandas
+
+    from flexray.runs.run import RunResult
+
+
+def run(
+    recipe: str | Path | Sequence[str] | RunConfig,
+    *,
+    overrides: Sequence[str] = (),
+    fresh: bool = False,
+    allow_code_change: bool = False,
+    log: Callable[[str], None] = print,
+) -> RunResult:
+    """Answer a data set, or go on with it, as `flexray run` does.
+
+    Args:
+        recipe: a path or URL, several of which a later one wins, or a checked configuration.
+        overrides: `section.key=value`, as with `--set`.
+        fresh: discard what the output folder holds of an earlier run.
+        allow_code_change: go on with a run that other code began, though its values may differ.
+        log: is told, line by line, how far it is.
+
+    Raises:
+        UserError: something that the user can put right.
+    """
+    from flexray.runs.run import run as run_job  # it brings Ray
+
+    if not isinstance(recipe, RunConfig):
+        paths = [str(recipe)] if isinstance(recipe, str | Path) else list(recipe)
+        recipe = load_config(paths, overrides)
+    return run_job(recipe, fresh=fresh, allow_code_change=allow_code_change, log=log)
+
+
+class RunTable:
+    """The committed rows of an output folder, checked against their manifests as they are read."""
+
+    def __init__(self, output: str | Path):
+        self._folder = OutputFolder(str(output))
+
+    def to_arrow(self) -> pa.Table:
+        """All of them. Raises OutputError or DamageError, as `flexray verify` says."""
+        tables = list(read_committed(self._folder))
+        return pa.concat_tables(tables) if tables else ROW_SCHEMA.empty_table()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The same as a DataFrame. Raises ImportError if pandas is not installed."""
+        return self.to_arrow().to_pandas()
+
+
+def read(output: str | Path) -> RunTable:
+    """The answers of a run, finished or not."""
+    return RunTable(output)
+
+
+def evaluate(outputs: str | Path | Sequence[str | Path], *, baseline: str | None = None) -> Evaluation:
+    """Score every method of one or more output folders and compare them, as `flexray evaluate` does.
+
+    Raises:
+        UserError: a folder that holds no run, or no method of the baseline's name.
+    """
+    folders = [outputs] if isinstance(outputs, str | Path) else outputs
+    return evaluate_folders([str(folder) for folder in folders], baseline=baseline)

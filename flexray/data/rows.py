@@ -1,0 +1,77 @@
+"""Rows in memory to Questions: dicts, a pandas or Arrow table, or a `datasets.Dataset`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from flexray.config.data import DataConfig, Fields
+from flexray.data.identity import identify
+from flexray.data.question import Question
+from flexray.data.record import MISSING, field_paths, lookup, to_record
+from flexray.data.validate import to_question
+from flexray.errors import DataError, shown
+
+SOURCE = "rows"
+"""What stands in the place of a file in the message about a row."""
+
+
+def rows_of(rows: Any) -> list[dict[str, Any]]:
+    """The rows as dicts of plain Python values.
+
+    Args:
+        rows: an iterable of mappings, a pandas DataFrame, an Arrow table or a `datasets.Dataset`.
+
+    Raises:
+        DataError: something else, or a row that is no mapping.
+    """
+    if hasattr(rows, "iloc"):  # pandas, which need not be installed
+        rows = pa.Table.from_pandas(rows, preserve_index=False)
+    if isinstance(rows, pa.Table | pa.RecordBatch):
+        return list(rows.to_pylist())
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
+        raise DataError(
+            f"rows: a list of dicts, a table or a Dataset is needed, not {type(rows).__name__}. "
+            "Put a single row in a list."
+        )
+    found = []
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            raise DataError(f"rows, row {number}: a dict is needed, not {shown(row)}. Give its fields names.")
+        found.append({str(key): _plain(value) for key, value in row.items()})
+    return found
+
+
+def fields_of(rows: Sequence[Mapping[str, Any]], fields: Fields) -> Fields:
+    """The fields that any of the rows has; the others are null, but for the question's."""
+    absent = {
+        role: None
+        for role, path in field_paths(fields).items()
+        if role != "question" and all(lookup(row, path) is MISSING for row in rows)
+    }
+    return fields.model_copy(update=absent)
+
+
+def to_questions(rows: Sequence[Mapping[str, Any]], config: DataConfig) -> list[Question]:
+    """Check rows as those of a file are checked; a faulty one has its `error`. Equal ids are no fault
+    here."""
+    questions = []
+    for number, row in enumerate(rows, start=1):
+        record = dataclasses.replace(to_record(number, dict(row)), fields=config.fields)
+        identity = identify(record, config)
+        questions.append(to_question(record, identity, config, SOURCE, identity.row_id, None))
+    return questions
+
+
+def _plain(value: Any) -> Any:
+    """Tuples and NumPy's arrays and numbers as lists and numbers of Python."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(element) for element in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(element) for key, element in value.items()}
+    return value

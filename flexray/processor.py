@@ -1,0 +1,122 @@
+"""Answers within any Ray Data pipeline: rows in, the same rows with answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from flexray.config import RunConfig, load_config, parse_config
+from flexray.errors import ConfigError
+from flexray.sink.rows import ROW_SCHEMA
+
+if TYPE_CHECKING:  # this module can be imported without Ray; a processor needs it
+    import ray.data
+
+MapRow = Callable[[dict[str, Any]], dict[str, Any]]
+Processor = Callable[["ray.data.Dataset"], "ray.data.Dataset"]
+
+QUESTION_COLUMNS = (
+    "shard_id",
+    "dataset",
+    "split",
+    "source_file",
+    "source_row",
+    "source_id",
+    "question",
+    "paraphrases",
+    "answers",
+    "relation",
+    "num_manual",
+    "confidences",
+)
+"""Of the output's columns those that say what was asked: the rows have them already."""
+ANSWER_COLUMNS = tuple(name for name in ROW_SCHEMA.names if name not in QUESTION_COLUMNS)
+"""What a processor adds to each row."""
+
+
+def build_processor(
+    config: RunConfig | str | Path | Mapping[str, Any],
+    *,
+    preprocess: MapRow | None = None,
+    postprocess: MapRow | None = None,
+    batch_size: int = 512,
+    concurrency: int | tuple[int, int] = 1,
+    num_gpus: float | None = None,
+) -> Processor:
+    """Make a function from a Ray data set of questions to one with answers, which works lazily.
+
+    Args:
+        config: a recipe, its path or its tree. Its `output` and `data.files` are not used and may be missing;
+            `data.fields` and `data.include_question` say what rows hold.
+        preprocess: from a row to one with the fields that `data.fields` names.
+        postprocess: from a row with answers to the row that comes out.
+        batch_size: rows that an actor answers in one call.
+        concurrency: actors, or the least and the most of them.
+        num_gpus: of each actor. None: 1 if the cluster has GPUs and the model is not to be on CPUs, else 0.
+
+    Returns:
+        For each row one by every method, with all its columns and those of ANSWER_COLUMNS. A faulty row has
+        its `error`.
+
+    Raises:
+        ConfigError: a configuration that cannot be used.
+    """
+    settings = _settings(config)
+
+    def process(rows: ray.data.Dataset) -> ray.data.Dataset:
+        import ray
+        import ray.data
+
+        gpus = num_gpus
+        if gpus is None:
+            gpus = 1.0 if settings.model.device != "cpu" and ray.cluster_resources().get("GPU") else 0.0
+        least, most = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
+        if preprocess is not None:
+            rows = rows.map(preprocess)
+        rows = rows.map_batches(
+            _AnswerBatch,
+            fn_constructor_args=(settings.model_dump(mode="json"),),
+            batch_size=batch_size,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
+            num_gpus=gpus,
+        )
+        return rows if postprocess is None else rows.map(postprocess)
+
+    return process
+
+
+def _settings(config: RunConfig | str | Path | Mapping[str, Any]) -> RunConfig:
+    if isinstance(config, RunConfig):
+        return config
+    if isinstance(config, str | Path):
+        return load_config(str(config), [])
+    tree = {"output": "-", **config}
+    tree["data"] = {"name": "rows", "files": "-", **tree.get("data", {})}
+    return parse_config(tree, source="build_processor")
+
+
+class _AnswerBatch:
+    """The actor: one model, batch after batch."""
+
+    def __init__(self, config: dict[str, Any]):
+        from flexray.llm import RowAnswerer
+
+        self._config = RunConfig.model_validate(config)  # loads its plug-ins
+        self._answerer = RowAnswerer(self._config)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        if taken := sorted(set(rows.column_names) & set(ANSWER_COLUMNS)):
+            raise ConfigError(
+                f"the rows have columns that answers have: {', '.join(taken)}. Rename or drop them in "
+                "preprocess."
+            )
+        answers = self._answerer.answer(rows.to_pylist(), self._config)
+        methods = len(self._config.methods)
+        repeated = rows.take([i for i in range(rows.num_rows) for _ in range(methods)])
+        for name in ANSWER_COLUMNS:
+            repeated = repeated.append_column(ROW_SCHEMA.field(name), answers[name])
+        return repeated
