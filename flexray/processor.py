@@ -78,7 +78,7 @@ def build_processor(
             rows = rows.map(preprocess)
         rows = rows.map_batches(
             _AnswerBatch,
-            fn_constructor_args=(settings.model_dump(mode="json"),),
+            fn_constructor_args=(settings.model_dump(mode="json", exclude_unset=True),),
             batch_size=batch_size,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
