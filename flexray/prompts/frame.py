@@ -13,7 +13,12 @@ from collections.abc import Iterable, Sequence
 
 from flexray.prompts.encoding import Piece, TextEncoder, boundaries
 
-PROBES = ("a", '"It"', "(that)", "1 + 1", "é", *(f"Is it{end}" for end in string.punctuation + "。？…»”"))
+PROBES = (
+    *string.ascii_letters,
+    *string.digits,
+    *('"It"', "(that)", "1 + 1", "é"),
+    *(f"Is it{end}" for end in string.punctuation + "。？…»”"),
+)
 """Questions that begin and end in all manners, to try boundaries with."""
 
 
