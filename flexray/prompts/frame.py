@@ -13,8 +13,13 @@ from collections.abc import Iterable, Sequence
 
 from flexray.prompts.encoding import TextEncoder, TextPiece, boundaries
 
-PROBES = ("a", '"It"', "(that)", "1 + 1", "é", *(f"Is it{end}" for end in string.punctuation + "。？…»”"))
-"""Questions with various beginnings and ends, to test boundaries with."""
+PROBES = (
+    *string.ascii_letters,
+    *string.digits,
+    *('"It"', "(that)", "1 + 1", "é"),
+    *(f"Is it{end}" for end in string.punctuation + "。？…»”"),
+)
+"""Questions that begin and end in all manners, to try boundaries with."""
 
 
 class Frame:
