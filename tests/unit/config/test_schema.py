@@ -46,7 +46,11 @@ def test_what_is_left_out_has_its_default(load):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("outputs", "x", "known here: data, engine, generation, limits, methods, model, output, prompt, ray"),
+        (
+            "outputs",
+            "x",
+            "known here: data, engine, generation, limits, methods, model, output, plugins, prompt, ray",
+        ),
         ("engine.backnd", "flex", "known here: backend, "),
         (
             "data.fields.anwsers",
