@@ -277,7 +277,7 @@ class RowAnswerer:
             named_bos=None if self._has_tokenizer_config else self._shape.bos_token_id,
         )
         if self._settings is not None:
-            self._engine.runner.reset()  # its KV cache makes room for the next one's
+            self._engine.reset()  # its KV cache makes room for the next one's
         self._settings = None
         self._engine = Engine(self._model, self._tokenizer, methods, generation, engine)
         self._builder, self._settings = builder, settings

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.config import Backend
+from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.kv_cache import BLOCK_SIZE, KVCache, to_device
 from flexray.engine.sequence_table import SequenceTable
 from flexray.masks.block_masks import BlockMaskCache, make_block_mask
@@ -46,10 +47,8 @@ class DecodeInputs:
         self.block_indices = torch.zeros(indices, dtype=torch.int32, device=device)
         self.mask_mod = make_visible(self.tables, kv_cache.tables)
         self.score_mod = make_biases(self.tables, kv_cache.tables) if biased else None
-        self.is_warm = False  # the first step compiles, which a capture must not
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.graph_mask: BlockMask | None = None  # the one that the graph reads
-        self.graph_logits: Tensor | None = None  # what the graph writes
+        self.step: CudaGraph[Tensor] | None = None  # to the next logits, on a GPU by flex
+        self.step_mask: BlockMask | None = None  # the mask that it reads
 
     def load(self, rows: Sequence[int]) -> None:
         """Decode the sequences of these rows of the table from now on."""

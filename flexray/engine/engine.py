@@ -69,12 +69,18 @@ class Engine:
             generation.max_new_tokens,
             biased=any(method.biased for method in self.methods),
         )
+        self._sampler: Sampler | None = None
         self.fallback = BackendFallback(config.backend, plan_scheduler(model, config), strict=config.strict)
 
     @property
     def mask_cache(self) -> BlockMaskCache:
         """The compiled BlockMasks, with counts of hits and misses."""
         return self.runner.masks
+
+    def reset(self) -> None:
+        """Free what lies on the device beside the weights; the next call makes it anew."""
+        self._sampler = None
+        self.runner.reset()
 
     def generate(self, prompts: Sequence[Prompt]) -> list[tuple[Answers, ...]]:
         """Answer prompts, in the order given, each by every method, in their order; see `stream`."""
@@ -133,7 +139,9 @@ class Engine:
             runner, sizes = self.runner, self.fallback.sizes
             runner.prepare(requests[0].prompt.context, requests, backend, sizes)
             scheduler = Scheduler(requests, sizes, runner.kv_cache, runner.table, self.stats, alone=alone)
-            sampler = Sampler(runner.table)
+            sampler = self._sampler
+            if sampler is None or sampler.table is not runner.table:  # else its graphs serve again
+                sampler = self._sampler = Sampler(runner.table)
             while scheduler.has_work():
                 batch = scheduler.schedule()
                 logits = runner.run(batch)
@@ -142,7 +150,7 @@ class Engine:
             yield from scheduler.take_finished()
             runner.check_backend()
         except BaseException:
-            self.runner.reset()  # whatever happened, its state is not to be relied on
+            self.reset()  # whatever happened, the state on the device is not to be relied on
             raise
 
     def _answers(self, request: Request) -> dict[int, Answers]:

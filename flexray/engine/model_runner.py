@@ -13,6 +13,7 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.config import Backend
 from flexray.config import fault_injection as faults
+from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.decode_inputs import DecodeInputs
 from flexray.engine.kv_cache import KVCache, blocks_for, to_device
 from flexray.engine.prefill_inputs import PrefillInputs, TokenStream, context_stream, requests_stream
@@ -178,16 +179,14 @@ class ModelRunner:
         if self._backend != "flex":
             return self._decode(inputs, None, batch.num_blocks + len(self.kv_cache.context_blocks), calls)
         mask = inputs.block_mask(self.masks)
-        if not inputs.rows.is_cuda or not inputs.is_warm:
-            inputs.is_warm = True
+        if not inputs.rows.is_cuda:
             return self._decode(inputs, mask, 0, calls)
-        if inputs.graph is None or inputs.graph_mask is not mask:
-            inputs.graph, inputs.graph_mask = torch.cuda.CUDAGraph(), mask
-            with torch.cuda.graph(inputs.graph):
-                inputs.graph_logits = self._decode(inputs, mask, 0, calls)
-        inputs.graph.replay()
-        assert inputs.graph_logits is not None
-        return inputs.graph_logits
+        if inputs.step is None or inputs.step_mask is not mask:
+            inputs.step_mask = mask
+            inputs.step = CudaGraph(lambda: self._decode(inputs, mask, 0, calls))
+        logits = inputs.step()
+        batch.is_replayed = inputs.step.is_captured
+        return logits
 
     def _decode(self, inputs: DecodeInputs, mask: BlockMask | None, widest: int, calls: Tensor) -> Tensor:
         table, rows, kv_cache = self.table, inputs.rows, self.kv_cache

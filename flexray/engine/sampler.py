@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence as Listed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.kv_cache import to_device
 from flexray.methods import Fusion, SamplingParams
 
@@ -28,6 +29,7 @@ class SampledTokens:
 
     token_ids: Tensor  # int64 [B]
     is_finite: Tensor  # bool [B], whether it was chosen from finite logits
+    is_replayed: bool = False  # they lie where those of the step before lay
 
 
 class LogitsFuser:
@@ -108,9 +110,10 @@ class Sampler:
     """Chooses a token for each sequence of a batch, each in its own way."""
 
     def __init__(self, table: SequenceTable):
-        self._table = table
+        self.table = table
         self._batch: Batch | None = None
         self._parts: list[_Part] = []
+        self._greedy: dict[tuple[int, int], CudaGraph[SampledTokens]] = {}  # by place and size of logits
 
     @torch.no_grad()
     def __call__(self, logits_BV: Tensor, batch: Batch) -> SampledTokens:
@@ -118,7 +121,7 @@ class Sampler:
         if batch is not self._batch:  # a decode batch comes again, step by step
             self._batch, self._parts = batch, _parts(batch.sequences, logits_BV.device)
         if not self._parts:
-            return greedy(logits_BV)
+            return self._all_greedy(logits_BV, batch)
         B, n = len(logits_BV), len(batch.sequences)
         token_ids = torch.zeros(B, dtype=torch.int64, device=logits_BV.device)
         is_finite = torch.ones(B, dtype=torch.bool, device=logits_BV.device)
@@ -128,12 +131,22 @@ class Sampler:
             token_ids[part.index], is_finite[part.index] = chosen.token_ids, chosen.is_finite
         return SampledTokens(token_ids, is_finite)
 
+    def _all_greedy(self, logits_BV: Tensor, batch: Batch) -> SampledTokens:
+        if not getattr(batch, "is_replayed", False):
+            return greedy(logits_BV)
+        place = (logits_BV.data_ptr(), len(logits_BV))
+        if place not in self._greedy:
+            self._greedy[place] = CudaGraph(lambda: greedy(logits_BV))
+        graph = self._greedy[place]
+        tokens = graph()
+        return replace(tokens, is_replayed=graph.is_captured)
+
     def _choose(self, logits_BV: Tensor, part: _Part) -> SampledTokens:
         if part.fuser is not None:
             return part.fuser(logits_BV)
         if not part.drawn:
             return greedy(logits_BV)
-        table, rows = self._table, part.rows
+        table, rows = self.table, part.rows
         temperature, top_p = table.sampling[:, rows]
         next_one = table.produced[rows].clamp_max(table.max_new_tokens - 1)  # of a finished one, any
         return draw(logits_BV, temperature, top_p, table.uniforms[rows, next_one], nucleus=part.nucleus)

@@ -41,6 +41,7 @@ class DecodeBatch:
     sequences: list[Sequence]
     num_blocks: int  # KV blocks of the widest of their requests
     rows: Tensor | None = None  # int64 [B], padded, set by the runner
+    is_replayed: bool = False  # set by the runner: its logits lie where those of the step before lay
 
 
 Batch = PrefillBatch | DecodeBatch

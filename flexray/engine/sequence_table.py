@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, KVCache, layout_blocks, to_device
 from flexray.engine.request import Request, Sequence
 from flexray.engine.sampler import SampledTokens, uniform_numbers
@@ -57,6 +58,7 @@ class SequenceTable:
         self.other_blocks = zeros(R + 1)
         self.answer_offset = zeros(R + 1)
         self._free = list(range(R - 1, -1, -1))
+        self._appends: dict[tuple[int, int], CudaGraph[None]] = {}  # by places of rows and tokens
 
     @property
     def num_free(self) -> int:
@@ -139,7 +141,19 @@ class SequenceTable:
         self.uniforms[rows] = to_device(np.stack(numbers), device)
 
     def append(self, rows: Tensor, sampled: SampledTokens) -> None:
-        """Add one token to each sequence; those that have finished stay as they are. rows: int64 [B]."""
+        """Add one token to each sequence; those that have finished stay as they are.
+
+        Args:
+            rows: int64 [B]. With replayed tokens it must be the same tensor at each step.
+        """
+        if not sampled.is_replayed:
+            return self._append(rows, sampled)
+        place = (rows.data_ptr(), sampled.token_ids.data_ptr())
+        if place not in self._appends:
+            self._appends[place] = CudaGraph(lambda: self._append(rows, sampled))
+        return self._appends[place]()
+
+    def _append(self, rows: Tensor, sampled: SampledTokens) -> None:
         going = ~self.done[rows]
         token = torch.where(going, sampled.token_ids, self.token[rows])
         produced = self.produced[rows] + going
