@@ -90,12 +90,13 @@ def logits_of(
     mask = mask_of(tokens) if mask is None else mask
     scales = torch.zeros(mask.shape) if scales is None else scales
     bias = scales.to(model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
-    return model(
+    logits: torch.Tensor = model(
         input_ids=torch.tensor([[t.id for t in tokens]], device=model.device),
         position_ids=torch.tensor([[t.position for t in tokens]], device=model.device),
         attention_mask=bias[None, None].to(model.device),
         use_cache=False,
     ).logits[0]
+    return logits
 
 
 def greedy_along(
@@ -162,7 +163,9 @@ def logits_alone(
 ) -> Tensor:
     """Logits [V] behind a prompt of one paraphrase only, by plain causal attention, in float32."""
     ids = [*prompt.context, *prompt.segments[paraphrase], *prompt.answer_prefix, *generated]
-    return model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1].float()
+    all_logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
+    last: torch.Tensor = all_logits[0, -1].float()
+    return last
 
 
 def alone(

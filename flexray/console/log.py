@@ -103,7 +103,7 @@ class Log:
         _LOGGER.log(level, event, extra={"facts": self._context | facts})
 
 
-class _StandardError(logging.StreamHandler):
+class _StandardError(logging.StreamHandler[Any]):
     """Standard error as it is when something is written: a progress bar puts itself in between."""
 
     def __init__(self) -> None:

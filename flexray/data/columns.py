@@ -54,7 +54,8 @@ def _extension(type_: pa.DataType) -> str:
 def to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """The batch's rows as dicts. Text that is not UTF-8 stays bytes: the row's check will report it."""
     try:
-        return batch.to_pylist()
+        rows: list[dict[str, Any]] = batch.to_pylist()
+        return rows
     except UnicodeDecodeError:  # Arrow does not check that a string column holds UTF-8
         names = batch.schema.names
         return [{n: _cell(batch.column(n)[i]) for n in names} for i in range(batch.num_rows)]

@@ -39,7 +39,7 @@ def split_files(fs: Any, folder: str, split: str, url: str) -> list[str] | None:
 
 def _listed(fs: Any, path: str, url: str, names: Any) -> list[str]:
     try:
-        found = names(json.loads(retry(url, lambda: fs.cat_file(path))))
+        found: list[str] = names(json.loads(retry(url, lambda: fs.cat_file(path))))
     except (ValueError, KeyError, TypeError) as e:
         raise DataError(f"{path}: no index of a data set: {type(e).__name__}: {e}. Save it again.") from e
     if not all(isinstance(name, str) and "/" not in name and name not in ("", ".", "..") for name in found):

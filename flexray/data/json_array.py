@@ -55,7 +55,8 @@ def _load(path: str, under: str) -> list[Any]:
     if isinstance(values, dict) and isinstance(values.get(under), list):
         if under in getattr(values, "keys_again", ()):
             raise DataError(f"{path}: the key {under!r} is there more than once. Leave one.")
-        return values[under]
+        found: list[Any] = values[under]
+        return found
     if not isinstance(values, list):
         raise DataError(
             f"{path}: one JSON array of objects is expected, found {json_type(values)}{_arrays(values)}. "

@@ -27,8 +27,8 @@ def read_records(file: SourceFile, required: RequiredFields) -> Iterator[Record]
         return json_lines.read_records(file.path)
     if file.format == "json":
         return json_array.read_records(file.path, required.under)
-    columnar = arrow if file.format == "arrow" else parquet
-    return columnar.read(file.path, required)
+    read = arrow.read if file.format == "arrow" else parquet.read
+    return read(file.path, required)
 
 
 def read_slice(spec: ShardSpec, required: RequiredFields) -> list[Record]:

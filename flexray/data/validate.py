@@ -162,7 +162,7 @@ class _RowChecker:
         if problem:
             self._fault(path, value, problem, f"Give the row a {role}, as a string.")
             return ""
-        return value
+        return str(value)
 
     def count(self, path: str) -> int:
         value = lookup(self._record.value, path)

@@ -55,7 +55,7 @@ class TokenStream:
     shared: BlockLists  # key blocks that all requests may look at
 
     def __len__(self) -> int:
-        return self.columns.shape[1]
+        return int(self.columns.shape[1])
 
     def passes(self, sizes: SchedulerConfig) -> Iterator[TokenStream]:
         """Cut into streams that fill the buckets, the last one as well as it can."""

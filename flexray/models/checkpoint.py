@@ -91,7 +91,8 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
     try:
         with no_progress_bars():
             if named is not None:
-                return named.from_pretrained(path, local_files_only=True)
+                tokenizer: PreTrainedTokenizerBase = named.from_pretrained(path, local_files_only=True)
+                return tokenizer
             return AutoTokenizer.from_pretrained(
                 path,
                 config=config,  # else AutoConfig would read, and may run, what config.json's auto_map names
@@ -196,7 +197,9 @@ def _check_config(folder: Path) -> LlamaConfig:
 
     try:
         # Not AutoConfig: it would look at `auto_map`, the folder's own code.
-        config = getattr(transformers, f"{prefix}Config").from_pretrained(folder, local_files_only=True)
+        config: LlamaConfig = getattr(transformers, f"{prefix}Config").from_pretrained(
+            folder, local_files_only=True
+        )
         adopt_rope(config, tree)
     except Exception as e:  # the types differ between transformers' versions
         raise ModelError(

@@ -55,7 +55,7 @@ def forward(
         keys, values: the KV cache's, [K, P, D] for each layer; this pass's are written into them.
     """
     body = model.model
-    hidden = body.embed_tokens(ids_BT)
+    hidden: Tensor = body.embed_tokens(ids_BT)
     rotary = body.rotary_emb(hidden, position_ids=positions_BT)
     run = compiled_layer() if metadata.backend == "flex" and hidden.is_cuda else _layer
     for layer, key_cache, value_cache in zip(body.layers, keys, values, strict=True):
@@ -82,7 +82,8 @@ def _layer(
         key_cache=key_cache,
         value_cache=value_cache,
     )
-    return out[0] if isinstance(out, tuple) else out
+    found: Tensor = out[0] if isinstance(out, tuple) else out
+    return found
 
 
 @functools.cache
@@ -94,7 +95,8 @@ def compiled_layer() -> Callable[..., Tensor]:
 
 def logits(model: LlamaLike, hidden: Tensor) -> Tensor:
     """Hidden states of `forward`, [..., hidden], to logits [..., V]."""
-    return model.lm_head(model.model.norm(hidden))
+    found: Tensor = model.lm_head(model.model.norm(hidden))
+    return found
 
 
 def rotate_keys(model: LlamaLike, keys_KCD: Tensor, offsets_M: Tensor) -> Tensor:
@@ -107,6 +109,7 @@ def rotate_keys(model: LlamaLike, keys_KCD: Tensor, offsets_M: Tensor) -> Tensor
     cos, sin = rotary(keys_KCD, position_ids=offsets_M[:, None])  # [M, 1, D]
     scaling = getattr(rotary, "attention_scaling", 1.0)  # in the keys already
     keys = keys_KCD[None].expand(len(offsets_M), -1, -1, -1)
+    rotated: Tensor
     _, rotated = modeling_of(model).apply_rotary_pos_emb(keys, keys, cos / scaling, sin / scaling)
     return rotated
 

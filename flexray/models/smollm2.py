@@ -171,8 +171,8 @@ def _no_gguf_bar() -> Iterator[None]:
     if tqdm is None:  # a later transformers without this bar
         yield
         return
-    reader.tqdm = lambda iterable, **_: iterable
+    setattr(reader, "tqdm", lambda iterable, **_: iterable)  # noqa: B010  it exports no such name
     try:
         yield
     finally:
-        reader.tqdm = tqdm
+        setattr(reader, "tqdm", tqdm)  # noqa: B010

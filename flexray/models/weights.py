@@ -225,7 +225,8 @@ def _without_memory(config: LlamaConfig, file: Path) -> LlamaForCausalLM:
     config._attn_implementation = "eager"  # whatever the file asks for
     try:
         with torch.device("meta"):
-            return getattr(transformers, f"{prefix}ForCausalLM")(config)
+            model: LlamaForCausalLM = getattr(transformers, f"{prefix}ForCausalLM")(config)
+            return model
     except Exception as e:  # the types differ between transformers' versions
         raise ModelError(
             f"{file}: no {prefix} model can be made of it ({reason(e)}). Correct hidden_act "

@@ -218,6 +218,7 @@ def _check(table: pa.Table, shard_id: str, expected: list[tuple[str, str]]) -> N
 
 def _plain(engine_stats: dict[str, Any], shard_id: str) -> dict[str, Any]:
     try:
-        return json.loads(canonical_json(engine_stats))
+        plain: dict[str, Any] = json.loads(canonical_json(engine_stats))
+        return plain
     except (TypeError, ValueError) as e:
         raise CommitError(f"shard {shard_id}: engine_stats cannot be written as JSON: {e}") from e

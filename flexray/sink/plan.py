@@ -46,7 +46,8 @@ class Plan:
 
     def row_ids(self, shard_id: str) -> list[str]:
         """The rows of a shard, in order. Raises KeyError if the shard is not planned."""
-        return self._table["row_id"].slice(*self._spans[shard_id]).to_pylist()
+        found: list[str] = self._table["row_id"].slice(*self._spans[shard_id]).to_pylist()
+        return found
 
     def shards_of(self, row_ids: Sequence[str]) -> dict[str, str]:
         """The shard of each of these rows; those that are not planned are left out."""

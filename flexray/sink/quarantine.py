@@ -62,4 +62,4 @@ def age(folder: OutputFolder, name: str) -> float:
     written = retry(folder.where(name), lambda: fs.modified(f"{root.rstrip('/')}/{name}"))
     if written.tzinfo is None:
         written = written.replace(tzinfo=UTC)
-    return (datetime.now(UTC) - written).total_seconds()
+    return float((datetime.now(UTC) - written).total_seconds())

@@ -51,7 +51,7 @@ def to_parquet(table: pa.Table) -> bytes:
     """The table as one zstd Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def from_parquet(data: bytes) -> pa.Table:

@@ -71,7 +71,8 @@ class Branch:
     @property
     def mean_attention(self) -> np.ndarray:
         """[T, P], the mean of heads and layers."""
-        return self.attention.mean(1)
+        mean: np.ndarray = self.attention.mean(1)
+        return mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -49,7 +49,7 @@ class RunFolder:
     @property
     def model(self) -> str:
         """The model's folder, as configured."""
-        return self.record.config.get("model", {}).get("path", "")
+        return str(self.record.config.get("model", {}).get("path", ""))
 
     def tables(self) -> Iterator[pa.Table]:
         """The committed rows, a table (ROW_SCHEMA) a shard; each file is checked, one is held at a time."""
