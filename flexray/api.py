@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from flexray.config import RunConfig, load_config
+from flexray.config.plugins import load_plugins
 from flexray.evaluation import Evaluation
 from flexray.evaluation import evaluate as evaluate_folders
 from flexray.sink import OutputFolder, read_committed
@@ -69,11 +70,18 @@ def read(output: str | Path) -> RunTable:
     return RunTable(output)
 
 
-def evaluate(outputs: str | Path | Sequence[str | Path], *, baseline: str | None = None) -> Evaluation:
+def evaluate(
+    outputs: str | Path | Sequence[str | Path], *, baseline: str | None = None, plugins: Sequence[str] = ()
+) -> Evaluation:
     """Score every method of one or more output folders and compare them, as `flexray evaluate` does.
+
+    Args:
+        baseline: the method that every other one is compared with. None: each pair.
+        plugins: modules or Python files that register metrics.
 
     Raises:
         UserError: a folder that holds no run, or no method of the baseline's name.
     """
+    load_plugins(plugins)
     folders = [outputs] if isinstance(outputs, str | Path) else outputs
     return evaluate_folders([str(folder) for folder in folders], baseline=baseline)

@@ -61,11 +61,16 @@ def evaluate(
     baseline: Annotated[str | None, typer.Option(help="Compare with this method only.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there.")] = None,
     by_relation: Annotated[bool, typer.Option("--by-relation", help="Print each relation too.")] = False,
+    plugin: Annotated[
+        list[str], typer.Option(help="Module or Python file that registers metrics; repeatable.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Score the methods of one or several runs on the committed rows, and compare them row by row."""
+    from flexray.config.plugins import load_plugins
     from flexray.evaluation import evaluate as evaluate_runs
     from flexray.evaluation import print_evaluation
 
+    load_plugins(plugin)
     evaluation = evaluate_runs(outputs, baseline=baseline)
     print_evaluation(evaluation, by_relation=by_relation)
     if json_file is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from flexray import __version__
 from flexray.errors import OutputError, UserError
 from flexray.evaluation.bootstrap import Bootstrap, Estimate, estimate_mean
-from flexray.evaluation.metrics import Lemmatizer, find_lemmatizer
+from flexray.evaluation.metrics import Lemmatizer, find_lemmatizer, load_installed_metrics
 from flexray.evaluation.paired import Comparison, compare
 from flexray.evaluation.paraphrases import ParaphraseSummary
 from flexray.evaluation.relations import RelationSummary, by_relation
@@ -92,6 +92,7 @@ def evaluate(
             have other answers for the same row.
         UserError: no such baseline, or the same folder twice.
     """
+    load_installed_metrics()
     lemmatizer = lemmatizer or find_lemmatizer()
     folders = [OutputFolder(output) for output in outputs]
     names = _folder_names(folders)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from flexray.config.plugins import load_entry_points
 from flexray.errors import ConfigError
 
 Metric = Callable[[str, Sequence[str]], float]
@@ -149,6 +150,12 @@ def register_metric(name: str, function: Metric) -> None:
     if name in METRICS:
         raise ConfigError(f"metric {name!r}: there is one of this name already. Register it by another one.")
     METRICS[name] = function
+
+
+@lru_cache(maxsize=1)
+def load_installed_metrics() -> None:
+    """Register the metrics of installed packages, by their entry points; once in a process."""
+    load_entry_points("metrics", register_metric)
 
 
 def measure(name: str, function: Metric, prediction: str, answers: Sequence[str]) -> float:
