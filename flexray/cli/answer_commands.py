@@ -27,16 +27,13 @@ def run(
     from flexray.config import load_config
 
     checked = load_config(config, set_)
-    from flexray.report import print_summary
+    from flexray.report import Shard, print_summary
     from flexray.report.progress import show_progress
     from flexray.runs.run import run as run_job
 
     with show_progress(log) as progress:
         result = run_job(checked, fresh=fresh, allow_code_change=allow_code_change, progress=progress)
-    shards = [
-        {"shard_id": m.shard_id, "seconds": m.seconds, **m.accounting.model_dump()}
-        for m in result.manifests.values()
-    ]
+    shards = [Shard.of(manifest) for manifest in result.manifests.values()]
     # the wall time is that of this start's rows only
     seconds = None if result.rows_before else result.seconds
     names = [method.name for method in checked.methods]

@@ -69,12 +69,13 @@ def evaluate(
     from flexray.config.plugins import load_plugins
     from flexray.evaluation import evaluate as evaluate_runs
     from flexray.evaluation import print_evaluation
+    from flexray.report.files import write_file
 
     load_plugins(plugin)
     evaluation = evaluate_runs(outputs, baseline=baseline)
     print_evaluation(evaluation, by_relation=by_relation)
     if json_file is not None:
-        evaluation.write_json(json_file)
+        write_file(json_file, evaluation.to_json(), "--json", "the evaluation")
 
 
 @app.command()

@@ -28,9 +28,9 @@ def show_mask(
     from flexray.config import load_config
 
     checked = load_config(config, set_)
-    from flexray.report import show_row_mask
+    from flexray.report import show_mask as draw_mask
 
-    show_row_mask(checked, row=row, method=method, png=png, html=html, generated=generated)
+    draw_mask(checked, row=row, method=method, png=png, html=html, generated=generated)
 
 
 @app.command()
@@ -51,15 +51,13 @@ def explain(
     from flexray.report.explain import explain as explain_row
     from flexray.report.explanation_html import explanation_page
     from flexray.report.explanation_text import print_explanation
-    from flexray.report.saving import writing
+    from flexray.report.files import write_file
 
     explanation = explain_row(checked, row=row, method=method, top=top)
     print_explanation(explanation)
     if json_file is not None:
-        with writing(json_file, "--json"):
-            json_file.write_text(explanation.to_json(), encoding="utf-8")
+        write_file(json_file, explanation.to_json(), "--json")
         log(f"json: {json_file}")
     if html is not None:
-        with writing(html, "--html"):
-            html.write_text(explanation_page(explanation), encoding="utf-8")
+        write_file(html, explanation_page(explanation), "--html")
         log(f"page: {html}")

@@ -1,6 +1,6 @@
 """Scoring: is a prediction right, how good is each method, and which of two is better."""
 
-from flexray.evaluation.accuracy import MethodAccuracy, accuracy_by_method
+from flexray.evaluation.accuracy import ScoreCounts, accuracy_by_method
 from flexray.evaluation.bootstrap import Bootstrap
 from flexray.evaluation.evaluate import Evaluation, evaluate
 from flexray.evaluation.metrics import METRICS, register_metric
@@ -11,7 +11,7 @@ __all__ = [
     "METRICS",
     "Bootstrap",
     "Evaluation",
-    "MethodAccuracy",
+    "ScoreCounts",
     "accuracy_by_method",
     "evaluate",
     "print_evaluation",

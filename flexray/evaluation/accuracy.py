@@ -13,7 +13,7 @@ Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MethodAccuracy:
+class ScoreCounts:
     """Counts of one method's rows. An error row is never scored: `scored + errors <= rows`."""
 
     rows: int = 0
@@ -36,8 +36,8 @@ class MethodAccuracy:
         """The accuracy's Wilson 95 % interval. None: nothing was scored."""
         return wilson_interval(self.correct, self.scored) if self.scored else None
 
-    def __add__(self, other: MethodAccuracy) -> MethodAccuracy:
-        return MethodAccuracy(
+    def __add__(self, other: ScoreCounts) -> ScoreCounts:
+        return ScoreCounts(
             rows=self.rows + other.rows,
             errors=self.errors + other.errors,
             scored=self.scored + other.scored,
@@ -45,14 +45,14 @@ class MethodAccuracy:
         )
 
 
-def accuracy_by_method(tables: Iterable[pa.Table]) -> dict[str, MethodAccuracy]:
+def accuracy_by_method(tables: Iterable[pa.Table]) -> dict[str, ScoreCounts]:
     """Count rows, errors and correct answers of each method, sorted by the method's name.
 
     Args:
         tables: tables with at least the columns `method`, `error` and `correct` of ROW_SCHEMA. They
             are read one at a time and not kept, so an iterator over files of any total size will do.
     """
-    totals: dict[str, MethodAccuracy] = {}
+    totals: dict[str, ScoreCounts] = {}
     for table in tables:
         correct = table["correct"]
         flags = pa.table(
@@ -67,7 +67,7 @@ def accuracy_by_method(tables: Iterable[pa.Table]) -> dict[str, MethodAccuracy]:
             [([], "count_all"), ("error", "sum"), ("scored", "sum"), ("correct", "sum")]
         )
         for row in counts.to_pylist():
-            totals[row["method"]] = totals.get(row["method"], MethodAccuracy()) + MethodAccuracy(
+            totals[row["method"]] = totals.get(row["method"], ScoreCounts()) + ScoreCounts(
                 rows=row["count_all"],
                 errors=row["error_sum"],
                 scored=row["scored_sum"],

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 from flexray import __version__
 from flexray.errors import OutputError, UserError
@@ -61,14 +60,6 @@ class Evaluation:
     def to_json(self) -> str:
         """All of it as JSON, one key a line; what does not apply is null."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-    def write_json(self, path: Path) -> None:
-        """Write `to_json` into a file; its folder is made. Raises UserError if that cannot be done."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self.to_json(), encoding="utf-8")
-        except OSError as e:
-            raise UserError(f"{path}: the evaluation cannot be written: {e}. Name another file.") from e
 
 
 def evaluate(

@@ -60,6 +60,11 @@ class MethodScores:
         """Answered rows that have accepted answers."""
         return len(self.row_keys)
 
+    @property
+    def accuracy(self) -> float | None:
+        """Exact match, the mean over the scored rows. None: nothing is scored."""
+        return float(self.values("exact_match").mean()) if self.scored else None
+
     def values(self, metric: str) -> Floats:
         """The metric of each scored row; NaN where it does not apply."""
         kept = self.metrics[metric]

@@ -1,6 +1,7 @@
-"""What a person looks at: the mask of one sample, and the summary of a run."""
+"""What a person looks at: the mask and the answer of one row, the progress of a run, and its results."""
 
-from flexray.report.row_mask import show_row_mask
+from flexray.report.show_mask import show_mask
 from flexray.report.summary import print_summary
+from flexray.report.work import Shard
 
-__all__ = ["print_summary", "show_row_mask"]
+__all__ = ["Shard", "print_summary", "show_mask"]

@@ -1,59 +1,40 @@
-"""A sample's attention mask as an HTML page: each pair can be asked who sees whom, and why."""
+"""A mask as an HTML page: each pair can be asked who sees whom, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 
-from flexray.masks.picture import MaskPicture
-from flexray.report.html import fill_page
-from flexray.report.regions import (
-    check_mask,
-    count_pairs,
-    find_runs,
-    is_answer,
-    is_context,
-    one_line,
-    region_colours,
-)
+from flexray.report.files import fill_page
+from flexray.report.formatting import one_line
+from flexray.report.mask_picture import MaskPicture, is_answer, is_context
 
 
-def mask_page(picture: MaskPicture, labels: Sequence[str], *, title: str, question: str) -> str:
+def mask_page(picture: MaskPicture, *, title: str, question: str) -> str:
     """The page.
 
     Args:
-        labels: [L], the tokens' texts. They may hold anything.
         title: what mask it is.
         question: the row's id and question.
-
-    Raises:
-        ValueError: the mask is not bool [L, L], or labels or segments are not L.
     """
-    check_mask(picture.mask, picture.segments)
-    if len(labels) != len(picture.mask):
-        raise ValueError(f"{len(labels)} labels for a mask of {len(picture.mask)} positions")
-    colours = region_colours(picture.segments)
-    texts = [one_line(label) for label in labels]
-    segments: list[dict[str, Any]] = [
+    colours = picture.colours
+    segments = [
         {
-            "name": run.name,
-            "kind": _kind(run.name),
-            "colour": colours[run.name],
-            "start": run.start,
-            "stop": run.stop,
-            "positions": picture.positions[run.start : run.stop].tolist(),
-            "tokens": texts[run.start : run.stop],
+            "name": s.name,
+            "kind": _kind(s.name),
+            "colour": colours[s.name],
+            "start": s.start,
+            "stop": s.stop,
+            "positions": picture.positions[s.start : s.stop].tolist(),
+            "tokens": [one_line(label) for label in picture.labels[s.start : s.stop]],
         }
-        for run in find_runs(picture.segments)
+        for s in picture.segments
     ]
     return fill_page(
         "mask",
-        {"segments": segments, "rows": visible_spans(picture.mask)},
+        data={"segments": segments, "rows": visible_spans(picture.mask)},
         title=title,
         question=question,
-        counts=count_pairs(picture.mask),
+        counts=picture.counts(),
         segments=segments,
     )
 

@@ -18,23 +18,23 @@ from flexray.console.terminal import duration, printable
 
 @contextlib.contextmanager
 def show_progress(log: LogLine) -> Iterator[Progress]:
-    """Progress of one run: a bar if standard output is a terminal, else plain lines through `say`."""
+    """Progress of one run: a bar if standard output is a terminal, else plain lines through `log`."""
     console = Console()
     if not console.is_terminal or console.is_dumb_terminal:
         yield Lines(log)
         return
-    with Bar(console) as bar:
+    with ProgressBar(console) as bar:
         yield bar
 
 
-class Bar:
+class ProgressBar:
     """A progress bar, there from when it is known what is to be done to the end of the `with` block."""
 
     def __init__(self, console: Console, tracker: Tracker | None = None):
         self._tracker = tracker or Tracker()
         self._display = progress.Progress(
             progress.BarColumn(bar_width=None),
-            _Facts(self._tracker),
+            _Figures(self._tracker),
             console=console,
             expand=True,
             refresh_per_second=4,
@@ -67,7 +67,7 @@ class Bar:
         self._display.console.print(Text(printable(line)), soft_wrap=True)
 
 
-class _Facts(progress.ProgressColumn):
+class _Figures(progress.ProgressColumn):
     """What stands behind the bar."""
 
     def __init__(self, tracker: Tracker):

@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from flexray.config import DataConfig, load_config, parse_config
 from flexray.data import read_shard, scan
 from flexray.errors import ConfigError, DataError, RowFault
 from flexray.report import print_summary
+from flexray.report.work import Shard, Work
 
 SOURCES = Path(flexray.__file__).parent
 RUNS_CODE = {
@@ -171,8 +173,8 @@ def test_an_error_of_the_command_line_shows_no_control_characters(tmp_path):
 
 def test_the_summary_shows_no_control_characters_and_reads_no_markup():
     name = f"[red]x[/red]{HOSTILE}"
-    shard = {"shard_id": name, "rows": 1, "errors": 0, "correct": 0, "scored": 0, "seconds": 1.0}
-    shard |= {"backend_used": {name: 1}, "fallback_reason": {name: 1}}
+    counted = Counter({name: 1})
+    shard = Shard(shard_id=name, work=Work(rows=1, backend_used=counted, fallback_reason=counted))
     out = io.StringIO()
     console = Console(file=out, width=400, force_terminal=True, color_system=None)
     print_summary([shard], methods=[name], output=name, console=console)

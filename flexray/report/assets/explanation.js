@@ -1,5 +1,5 @@
 "use strict";
-const { parts, colours, answers } = JSON.parse(document.getElementById("data").textContent);
+const { segment_names, colours, answers } = JSON.parse(document.getElementById("data").textContent);
 
 function element(name, text) {
   const made = document.createElement(name);
@@ -14,19 +14,19 @@ function chooser(labels, change) {
   return select;
 }
 
-// A row for each layer, the first layer first; a part's cell is the fuller of its colour the more it gets.
-function layerTable(branch, step) {
+// A row for each layer, the first layer first; a segment's cell is the fuller of its colour the more it gets.
+function layerTable(sequence, step) {
   const table = element("table");
   const head = element("tr");
-  head.append(element("th", "layer"), ...branch.parts.map((part) => element("th", parts[part])));
+  head.append(element("th", "layer"), ...sequence.segments.map((i) => element("th", segment_names[i])));
   table.append(head);
-  branch.shares[step].forEach((shares, layer) => {
+  sequence.shares[step].forEach((shares, layer) => {
     const row = element("tr");
     row.append(element("th", String(layer + 1)));
     shares.forEach((share, i) => {
       const cell = element("td", (100 * share).toFixed(1));
       const fullness = Math.round(80 * Math.sqrt(share));
-      cell.style.background = `color-mix(in srgb, ${colours[branch.parts[i]]} ${fullness}%, transparent)`;
+      cell.style.background = `color-mix(in srgb, ${colours[sequence.segments[i]]} ${fullness}%, transparent)`;
       row.append(cell);
     });
     table.append(row);
@@ -38,13 +38,13 @@ for (const details of document.querySelectorAll(".layers")) {
   const answer = answers[Number(details.dataset.answer)];
   const place = element("div");
   place.className = "wide";
-  const show = () => place.replaceChildren(layerTable(answer.branches[branch.selectedIndex], step.selectedIndex));
+  const show = () => place.replaceChildren(layerTable(answer.sequences[sequence.selectedIndex], step.selectedIndex));
   const step = chooser(answer.steps.map((text, i) => `step ${i + 1}: “${text}”`), show);
-  const branch = chooser(answer.branches.map((one) => one.label), show);
-  branch.hidden = answer.branches.length === 1;
+  const sequence = chooser(answer.sequences.map((one) => one.label), show);
+  sequence.hidden = answer.sequences.length === 1;
   const tools = element("p");
   tools.className = "tools";
-  tools.append(step, branch, element("span", "% of the query's attention, mean of heads"));
+  tools.append(step, sequence, element("span", "% of the query's attention, mean of heads"));
   details.append(tools, place);
   details.addEventListener("toggle", show, { once: true });
 }

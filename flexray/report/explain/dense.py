@@ -1,7 +1,7 @@
-"""One slow and obvious pass over a finished stream: dense attention, and how much of it each part gets.
+"""One slow and obvious pass over a stream: dense attention, and how much of it each segment gets.
 
-The engine's layers and its eager attention run on a pool that is the stream itself, token by token in order.
-So none of what makes the engine fast is used: no FlexAttention, no paging, no packing, no decoding state.
+The engine's layers and its eager attention run with a KV cache that is the stream itself, token by token in
+order. What makes the engine fast is not used: no FlexAttention, no paging, no packing, no decoding state.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from flexray.masks.stream import Stream
 from flexray.models import llama
 from flexray.models.attention import AttentionMetadata, flexray_attention, make_dense_mask
-from flexray.report.explain.stream import Stream
 
 WATCHED_NAME = "flexray_watched"
 QUERIES_AT_ONCE = 512
@@ -26,34 +26,35 @@ QUERIES_AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _WatchedMetadata(AttentionMetadata):
-    """Attention metadata of a pass of which some queries are watched."""
+    """Attention metadata of a pass, some queries of which are watched."""
 
     watched: Tensor  # int64 [W], queries of this pass
-    member: Tensor  # float32 [S, R], 1 where a key is of a region
-    shares: list[Tensor] = field(default_factory=list)  # of each layer, [W, R]
+    member: Tensor  # float32 [S, P], 1 where a key is of a segment
+    shares: list[Tensor] = field(default_factory=list)  # of each layer, [W, P]
 
 
 @torch.no_grad()
-def dense_pass(model: llama.LlamaLike, stream: Stream) -> tuple[Tensor, Tensor]:
-    """Run a stream, its S tokens given, under flexray's mask and biases.
+def dense_pass(model: llama.LlamaLike, stream: Stream) -> list[tuple[Tensor, Tensor]]:
+    """Run a stream of S tokens and P segments under flexray's mask and biases.
 
     Args:
         model: as the engine has patched it; the same afterwards.
 
     Returns:
-        Of the stream's queries, Q in all, one branch behind the other: hidden states before the last norm,
-        [Q, hidden]; and the share of attention that each region gets, float32 [layers, Q, R], the mean of the
-        heads. Shares of a query sum to 1.
+        For each sequence, of its T queries: hidden states before the last norm, [T, hidden]; and the share of
+        attention that each segment gets, float32 [layers, T, P], the mean of the heads. Shares of a query sum
+        to 1.
     """
-    device, shape, S = llama.device_of(model), model.config, len(stream)
+    device, S = llama.device_of(model), len(stream)
     size = (llama.num_kv_heads(model), S, model.model.layers[0].self_attn.head_dim)
     keys, values = (
-        [torch.zeros(size, dtype=model.dtype, device=device) for _ in range(shape.num_hidden_layers)]
-        for _ in range(2)
+        [torch.zeros(size, dtype=model.dtype, device=device) for _ in model.model.layers] for _ in range(2)
     )
-    ids, positions = (torch.from_numpy(a).to(device)[None] for a in (stream.ids, stream.positions))
-    member = stream.membership().to(device)
-    queries = torch.cat([torch.from_numpy(query) for query in stream.queries]).to(device)
+    ids, positions = (torch.from_numpy(a).to(device)[None] for a in (stream.token_ids, stream.positions))
+    number = torch.repeat_interleave(torch.tensor([len(s) for s in stream.segments]))
+    member = torch.nn.functional.one_hot(number, len(stream.segments)).float().to(device)
+    lengths = [len(queries) for queries in stream.queries]
+    queries = torch.cat([torch.from_numpy(queries) for queries in stream.queries]).to(device)
     hidden: list[Tensor] = []
     shares: list[Tensor] = []
     with _watching(model):
@@ -71,41 +72,29 @@ def dense_pass(model: llama.LlamaLike, stream: Stream) -> tuple[Tensor, Tensor]:
             out = llama.forward(model, ids[:, start:stop], positions[:, start:stop], metadata, keys, values)
             hidden.append(out[0, metadata.watched])
             shares.append(torch.stack(metadata.shares))
-    return torch.cat(hidden), torch.cat(shares, dim=1)
+    per_sequence = torch.cat(hidden).split(lengths), torch.cat(shares, dim=1).split(lengths, dim=1)
+    return list(zip(*per_sequence, strict=True))
 
 
 def watched_attention(
     module: nn.Module,
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
+    *arguments: Any,
     scaling: float,
     metadata: _WatchedMetadata,
     key_cache: Tensor,
-    **kwargs: Any,
+    **more: Any,
 ) -> tuple[Tensor, None]:
-    """flexray's attention; and what it weighs the keys with, added up by region."""
+    """flexray's attention, which also adds up by segment how much weight the keys get."""
     out = flexray_attention(
-        module,
-        query,
-        key,
-        value,
-        attention_mask,
-        scaling=scaling,
-        metadata=metadata,
-        key_cache=key_cache,
-        **kwargs,
+        module, query, *arguments, scaling=scaling, metadata=metadata, key_cache=key_cache, **more
     )
-    metadata.shares.append(
-        _shares(query, key_cache, scaling, metadata)
-    )  # the cache has this pass's keys by now
+    metadata.shares.append(_shares(query, key_cache, scaling, metadata))  # the cache has this pass's keys now
     return out
 
 
 def _shares(query: Tensor, keys: Tensor, scale: float, metadata: _WatchedMetadata) -> Tensor:
-    """float32 [W, R], from query [1, H, T, D] and keys [K, S, D]."""
+    """float32 [W, P], from query [1, H, T, D] and keys [K, S, D]."""
     assert metadata.dense is not None
     assert metadata.dense.bias is not None
     (K, S, D), H, W = keys.shape, query.shape[1], len(metadata.watched)
@@ -118,7 +107,7 @@ def _shares(query: Tensor, keys: Tensor, scale: float, metadata: _WatchedMetadat
 
 @contextlib.contextmanager
 def _watching(model: llama.LlamaLike) -> Iterator[None]:
-    """Point the layers at `watched_attention`; as before afterwards."""
+    """Point the layers at `watched_attention`; undone afterwards."""
     AttentionInterface.register(WATCHED_NAME, watched_attention)
     before = model.config._attn_implementation
     model.config._attn_implementation = WATCHED_NAME

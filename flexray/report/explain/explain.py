@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import pyarrow.compute as pc
 
 from flexray import __version__
 from flexray.config import RunConfig
 from flexray.data import with_few_shots
 from flexray.engine.engine import Engine
 from flexray.engine.stopping_criteria import answer_text, token_text
+from flexray.errors import UserError
 from flexray.evaluation import to_table
 from flexray.models.checkpoint import load_model
 from flexray.pipeline.shards import AnsweredShard
 from flexray.report.explain.explanation import Committed, Explanation
-from flexray.report.explain.recorded import find_committed
-from flexray.report.explain.rows import choose_method, find_row
+from flexray.report.explain.selection import choose_method, find_row
 from flexray.report.explain.trace import trace
+from flexray.sink import OutputFolder, committed_shards, load_run
+from flexray.sink.committed import load_shard
+from flexray.sink.differences import differences
+from flexray.sink.plan import Plan, load_plan
+from flexray.sink.records import RUN_FILE
+from flexray.storage import redact
+
+SECTIONS = ("model", "prompt", "generation", "engine")
+"""Of a configuration: those that decide on a row's tokens."""
 
 
 def explain(config: RunConfig, *, row: str, method: str | None = None, top: int = 5) -> Explanation:
@@ -55,8 +67,10 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
         return answer_text(tokenizer, ids, at_newline=config.generation.stop_at_newline)
 
     (planned,) = engine.methods
-    found = trace(model, planned, prompt, generations, top=top, text_of=text_of, answer_text=answer_of)
-    texts = tuple(answer.text for answer in found.answers)
+    segments, answers = trace(
+        model, planned, prompt, generations, top=top, text_of=text_of, answer_text=answer_of
+    )
+    texts = tuple(answer.text for answer in answers)
     answered = AnsweredShard(spec, [question], [(generations,)], [(texts,)], [0], {}, 0.0)
     (output,) = to_table(answered, (asked.name,)).to_pylist()  # the row as a run would write it
     said = [(text, list(generation.token_ids)) for text, generation in zip(texts, generations, strict=True)]
@@ -73,12 +87,49 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
         method=asked.name,
         methods=tuple(m.name for m in config.methods),
         fusion=planned.fusion,
-        parts=found.parts,
-        segments=found.segments,
-        answers=found.answers,
+        segments=segments,
+        answers=answers,
         chosen=said.index((output["prediction"], output["token_ids"])),
         paraphrase_predictions=tuple(output["paraphrase_predictions"]),
         correct=output["correct"],
         committed=committed if isinstance(committed, Committed) else None,
         not_committed="" if isinstance(committed, Committed) else committed,
     )
+
+
+def find_committed(config: RunConfig, row_id: str, method: str) -> Committed | str:
+    """The row as the output folder has it, or why there is none to compare with. Nothing is written."""
+    try:
+        folder = OutputFolder(config.output)
+        if RUN_FILE not in folder.list():
+            return f"nothing to compare with: {folder} holds no run"
+        run = load_run(folder)
+        if method not in run.methods:
+            return f"{folder}: the run there has no method {method}"
+        shard_id = Plan(load_plan(folder, run)).shards_of([row_id]).get(row_id)
+        if shard_id is None:
+            return f"{folder}: the run there has no row {row_id}"
+        manifest = committed_shards(folder, run.fingerprint).get(shard_id)
+        if manifest is None:
+            return f"{folder}: shard {shard_id} is not committed yet"
+        table = load_shard(folder, manifest)
+    except (UserError, OSError) as e:
+        return str(e)
+    here = pc.and_(pc.equal(table["row_id"], row_id), pc.equal(table["method"], method))
+    (row,) = table.filter(here).to_pylist()
+    return Committed(
+        shard_id=shard_id,
+        token_ids=tuple(row["token_ids"]),
+        prediction=row["prediction"],
+        paraphrase_predictions=tuple(row["paraphrase_predictions"]),
+        finish_reason=row["finish_reason"],
+        backend_used=row["backend_used"],
+        fallback_reason=row["fallback_reason"],
+        error=row["error"],
+        changed=_changed(run.config, config),
+    )
+
+
+def _changed(then: dict[str, Any], config: RunConfig) -> tuple[str, ...]:
+    now = redact(config.model_dump(mode="json", include=set(SECTIONS)))
+    return tuple(differences({name: then.get(name) for name in SECTIONS}, now))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -27,10 +26,10 @@ class Token:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Segment:
-    """A part of the stream, its tokens in order."""
+class SegmentTokens:
+    """A segment of the stream, its tokens in order."""
 
-    name: str  # "context", "C1", "P1", "answer prefix", "answer"
+    name: str  # "context", "C1", "P1", "answer_prefix", "answer"
     tokens: tuple[Token, ...]
 
 
@@ -47,7 +46,7 @@ class Candidate:
 class Step:
     """One generated token, as the dense pass sees it.
 
-    Probabilities are the softmax of the step's logits, of the fused ones where paraphrases choose together;
+    Probabilities are the softmax of the step's logits, of the fused ones where sequences are fused;
     with method max they are the largest of each token's probabilities, which sum to more than 1.
     """
 
@@ -60,30 +59,30 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Branch:
-    """What an answer's queries looked at: T steps, all layers, P parts."""
+class SequenceAttention:
+    """What a sequence's queries looked at: T steps, all layers, P segments."""
 
     paraphrase: int | None  # the only one it looks at, from 1; None: all
-    weight: float  # among the branches that choose together
-    segments: tuple[Segment, Segment]  # its answer prefix and its answer
-    attention: np.ndarray  # float32 [T, layers, P], mean of heads; sums to 1 over the parts
+    weight: float  # in the fusion; 1.0 without one
+    segments: tuple[SegmentTokens, SegmentTokens]  # its answer prefix and its answer
+    attention_by_layer: np.ndarray  # float32 [T, layers, P], mean of heads; sums to 1 over the segments
 
     @property
-    def mean_attention(self) -> np.ndarray:
+    def attention(self) -> np.ndarray:
         """[T, P], the mean of heads and layers."""
-        mean: np.ndarray = self.attention.mean(1)
+        mean: np.ndarray = self.attention_by_layer.mean(1)
         return mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Answer:
+class ExplainedAnswer:
     """One answer: what the engine generated, and what the dense pass says to it."""
 
     generation: Generation
     text: str
     draw: SamplingParams | None  # how its tokens were drawn; None: each is the best one
     steps: tuple[Step, ...]  # empty if the engine could not answer
-    branches: tuple[Branch, ...]  # several if paraphrases choose each token together
+    sequences: tuple[SequenceAttention, ...]  # several if they are fused; empty if it could not answer
 
     @property
     def disagreements(self) -> list[int]:
@@ -123,15 +122,19 @@ class Explanation:
     accepted: tuple[str, ...] | None  # answers; None: nothing to score against
     method: str
     methods: tuple[str, ...]  # of the recipe
-    fusion: Fusion | None  # how sequences choose tokens together
-    parts: tuple[str, ...]  # P names: what attention is divided among
-    segments: tuple[Segment, ...]  # those that all branches have in common, in stream order
-    answers: tuple[Answer, ...]  # several if each paraphrase has an answer of its own
+    fusion: Fusion | None
+    segments: tuple[SegmentTokens, ...]  # those that all sequences share, in stream order
+    answers: tuple[ExplainedAnswer, ...]  # several if each paraphrase has an answer of its own
     chosen: int  # index of the answer that is the row's prediction
     paraphrase_predictions: tuple[str, ...]  # of the row, as a run writes it
     correct: bool | None  # exact match; None: an error, or nothing to score against
     committed: Committed | None
     not_committed: str  # why there is no committed row to compare with; "" if there is one
+
+    @property
+    def segment_names(self) -> tuple[str, ...]:
+        """[P]: what the attention of a sequence is divided among, its own two segments last."""
+        return (*(segment.name for segment in self.segments), "answer_prefix", "answer")
 
     @property
     def prediction(self) -> str:
@@ -145,24 +148,14 @@ class Explanation:
             return None
         return self.answers[self.chosen].generation.token_ids == self.committed.token_ids
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON-like values; `attention` is [step][part], `attention_by_layer` is
-        [step][layer][part]."""
-        tree = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        return {**tree, "prediction": self.prediction, "same_tokens": self.same_tokens}
-
     def to_json(self) -> str:
-        """`to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Branch):
-        kept = {name: _plain(getattr(value, name)) for name in ("paraphrase", "weight", "segments")}
-        return kept | {
-            "attention": np.round(value.mean_attention.astype(float), SHARE_DIGITS).tolist(),
-            "attention_by_layer": np.round(value.attention.astype(float), SHARE_DIGITS).tolist(),
-        }
-    if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+        """All of it; `attention` is [step][segment], `attention_by_layer` is [step][layer][segment]."""
+        tree = dataclasses.asdict(self)
+        for name in ("segment_names", "prediction", "same_tokens"):
+            tree[name] = getattr(self, name)
+        for answer in tree["answers"]:
+            for sequence in answer["sequences"]:
+                by_layer = sequence["attention_by_layer"].astype(float)
+                sequence["attention"] = by_layer.mean(1).round(SHARE_DIGITS).tolist()
+                sequence["attention_by_layer"] = by_layer.round(SHARE_DIGITS).tolist()
+        return json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

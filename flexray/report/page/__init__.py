@@ -1,5 +1,5 @@
 """One HTML page about a run: how well, how fast and how it was computed, and what went wrong."""
 
-from flexray.report.page.write import default_page, write_page
+from flexray.report.page.page import default_page, write_page
 
 __all__ = ["default_page", "write_page"]

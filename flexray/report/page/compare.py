@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flexray.evaluation import Bootstrap, MethodAccuracy
+from flexray.evaluation import Bootstrap
 from flexray.evaluation.paired import Comparison, Difference, compare
 from flexray.evaluation.scores import MethodScores
-from flexray.report.page.folder import RunFolder
-from flexray.report.page.shards import Shard, Totals
+from flexray.report.page.read import RunFolder
+from flexray.report.work import RunTotals, Shard
 from flexray.sink.differences import differences
 
 
@@ -19,8 +19,8 @@ class MethodChange:
     """A method of either run."""
 
     method: str
-    now: MethodAccuracy | None  # None: the run does not have it
-    earlier: MethodAccuracy | None
+    now: MethodScores | None  # None: the run does not have it
+    earlier: MethodScores | None
     paired: Comparison | None  # None: only one run has it
 
     @property
@@ -34,7 +34,7 @@ class RunChange:
     """What is different from the earlier run."""
 
     earlier: RunFolder
-    totals: Totals  # of the earlier run
+    totals: RunTotals  # of the earlier run
     methods: tuple[MethodChange, ...]
     config: tuple[str, ...]  # a line for each key: earlier -> now
     provenance: tuple[str, ...]
@@ -58,24 +58,14 @@ def compare_runs(
         if now is not None and before is not None:
             names = (f"{folder.folder}: {method}" for folder in (run, earlier))
             paired = compare(next(names), now, next(names), before, Bootstrap())
-        changes.append(
-            MethodChange(method=method, now=_accuracy(now), earlier=_accuracy(before), paired=paired)
-        )
-    shards = [Shard.of(manifest) for manifest in earlier.manifests.values()]
+        changes.append(MethodChange(method=method, now=now, earlier=before, paired=paired))
     return RunChange(
         earlier=earlier,
-        totals=Totals.of(earlier.record, earlier.manifests.values(), shards),
+        totals=RunTotals.of(earlier.record, [Shard.of(m) for m in earlier.manifests.values()]),
         methods=tuple(changes),
         config=tuple(differences(_by_place(earlier.record.config), _by_place(run.record.config))),
         provenance=tuple(differences(earlier.record.provenance, run.record.provenance)),
     )
-
-
-def _accuracy(scores: MethodScores | None) -> MethodAccuracy | None:
-    if scores is None:
-        return None
-    correct = int(scores.values("exact_match").sum())
-    return MethodAccuracy(rows=scores.rows, errors=scores.errors, scored=scores.scored, correct=correct)
 
 
 def _by_place(tree: Any) -> Any:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flexray.report.page.shards import Shard
-from flexray.report.page.text import compact, count, duration, percent, rate
+from flexray.report.formatting import compact, count, duration, rate, share
+from flexray.report.work import Shard
 
 _MAX_BARS = 40
 _MIN_BARS = 8  # else one bar would fill the plot
@@ -96,7 +96,7 @@ def histogram(
 
     def text(place: int, height: int) -> str:
         low, high = (first + place) * step, (first + place + 1) * step
-        many = f"{count(height)} {things} ({percent(height / total)})"
+        many = f"{count(height)} {things} ({share(height, total)})"
         if first + place > last:
             return f"{_number(low)} {unit} or more: {many}"
         if whole:
@@ -132,7 +132,7 @@ def throughput(shards: Sequence[Shard], start: float, end: float) -> Plot | None
     for shard in shards:
         begun, done = shard.span
         length = max(done - begun, 1e-3)
-        answered += shard.rows * np.clip((edges - done + length) / length, 0, 1)
+        answered += shard.work.rows * np.clip((edges - done + length) / length, 0, 1)
     rates = np.diff(answered) / np.diff(edges)
     top, y_ticks = _upright(rates.max())
     axis = Axis(0, end - start)

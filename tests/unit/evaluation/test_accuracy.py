@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from flexray.evaluation.accuracy import MethodAccuracy, accuracy_by_method, wilson_interval
+from flexray.evaluation.accuracy import ScoreCounts, accuracy_by_method, wilson_interval
 
 
 def rows(*cells: tuple[str, str, bool | None]) -> pa.Table:
@@ -23,10 +23,10 @@ def test_methods_are_counted_apart_over_all_tables():
     )
     found = accuracy_by_method(tables)
     assert list(found) == ["a", "b"]
-    assert found["a"] == MethodAccuracy(rows=4, errors=1, scored=2, correct=1)
+    assert found["a"] == ScoreCounts(rows=4, errors=1, scored=2, correct=1)
     assert found["a"].answered == 3
     assert found["a"].accuracy == 0.5
-    assert found["b"] == MethodAccuracy(rows=1, errors=0, scored=1, correct=1)
+    assert found["b"] == ScoreCounts(rows=1, errors=0, scored=1, correct=1)
 
 
 def test_tables_are_taken_one_at_a_time():

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from flexray.masks.layout import ALL_PARAPHRASES, CONTEXT_ID, FIRST_ANSWER, SEGMENT_BITS
-from flexray.masks.picture import draw_mask
+from flexray.masks.layout import (
+    ALL_PARAPHRASES,
+    CONTEXT_ID,
+    FIRST_ANSWER,
+    SEGMENT_BITS,
+    AttentionScope,
+    SharedPrefix,
+)
+from flexray.masks.stream import make_stream
 from flexray.masks.visibility import (
     KeyTables,
     QueryTables,
@@ -43,9 +50,15 @@ def random_prompt(rnd, num_context):
     return Prompt(tuple(range(num_context)), segments, tuple(range(rnd.randint(1, 3))))
 
 
-def test_one_hand_written_mask_row_of_each_region_in_shared_context():
+def stream_of(prompt, layout, positions, generated):
+    """The stream with copies of the context written out, and tokens of the answer that are not known yet."""
+    prefix = SharedPrefix(copies=layout == "full_prompt", continuous=positions == "continuous")
+    return make_stream(prompt, prefix, (AttentionScope(),), [(-1,) * generated])
+
+
+def test_one_hand_written_mask_row_of_each_segment_in_shared_context():
     # context c c | P1 p | P2 q q | answer prefix a
-    mask = draw_mask(Prompt((1, 2), ((3,), (4, 5)), (6,)), "shared_context", "restart", 1).mask.astype(int)
+    mask = stream_of(Prompt((1, 2), ((3,), (4, 5)), (6,)), "shared_context", "restart", 1).mask().astype(int)
     assert mask[1].tolist() == [1, 1, 0, 0, 0, 0, 0]
     assert mask[2].tolist() == [1, 1, 1, 0, 0, 0, 0]
     assert mask[4].tolist() == [1, 1, 0, 1, 1, 0, 0]
@@ -53,9 +66,9 @@ def test_one_hand_written_mask_row_of_each_region_in_shared_context():
     assert mask[6].tolist() == [1, 1, 1, 1, 1, 1, 1]
 
 
-def test_one_hand_written_mask_row_of_each_region_in_full_prompt():
+def test_one_hand_written_mask_row_of_each_segment_in_full_prompt():
     # C1 c | P1 p | C2 c | P2 q q | answer prefix a
-    mask = draw_mask(Prompt((1,), ((3,), (4, 5)), (6,)), "full_prompt", "restart").mask.astype(int)
+    mask = stream_of(Prompt((1,), ((3,), (4, 5)), (6,)), "full_prompt", "restart", 0).mask().astype(int)
     assert mask[1].tolist() == [1, 1, 0, 0, 0, 0]
     assert mask[2].tolist() == [0, 0, 1, 0, 0, 0]
     assert mask[4].tolist() == [0, 0, 1, 1, 1, 0]
@@ -68,10 +81,10 @@ def test_mask_and_positions_equal_the_definition_written_token_by_token(layout, 
     rnd = random.Random(0)
     for _ in range(25):
         prompt = random_prompt(rnd, rnd.randint(0, 4))
-        picture = draw_mask(prompt, layout, positions, generated=2)
+        found = stream_of(prompt, layout, positions, generated=2)
         stream = oracles.stream(prompt, layout, positions, generated=[0, 0])
-        assert np.array_equal(picture.mask, oracles.mask_of(stream).numpy())
-        assert picture.positions.tolist() == [token.position for token in stream]
+        assert np.array_equal(found.mask(), oracles.mask_of(stream).numpy())
+        assert found.positions.tolist() == [token.position for token in stream]
 
 
 def test_every_mask_function_returns_a_bool_tensor_under_vmap():
@@ -108,8 +121,8 @@ def test_each_bias_reaches_its_keys_only():
     assert score.item() == 1.5
 
 
-def test_a_branch_of_one_paraphrase_sees_neither_the_others_nor_another_branch():
-    # P1 P2 | branch 0 looks at all, branch 1 at P2 only
+def test_a_sequence_of_one_paraphrase_sees_neither_the_others_nor_another_sequence():
+    # P1 P2 | sequence 0 sees all, sequence 1 P2 only
     parts = [1, 2, FIRST_ANSWER, FIRST_ANSWER + 1]
     own = torch.tensor(parts, dtype=torch.int32)
     order = torch.arange(4, dtype=torch.int32)

@@ -10,30 +10,39 @@ from rich.console import Console
 from flexray.engine.generation import Generation
 from flexray.methods import SamplingParams
 from flexray.report.explain import Explanation
-from flexray.report.explain.explanation import Answer, Branch, Candidate, Committed, Segment, Step, Token
-from flexray.report.explanation_facts import facts_of, percent
+from flexray.report.explain.explanation import (
+    Candidate,
+    Committed,
+    ExplainedAnswer,
+    SegmentTokens,
+    SequenceAttention,
+    Step,
+    Token,
+)
 from flexray.report.explanation_html import explanation_page
-from flexray.report.explanation_text import WIDTH, fold_parts, print_explanation
+from flexray.report.explanation_lines import summary_lines
+from flexray.report.explanation_text import WIDTH, fold_segments, print_explanation
+from flexray.report.formatting import percentage
 from tests.unit.report.test_mask_html import NASTY, Page
 
 LAYERS = 2
 
 
 def segment(name, texts, start=0):
-    return Segment(
+    return SegmentTokens(
         name=name, tokens=tuple(Token(id=i, text=t, position=start + i) for i, t in enumerate(texts))
     )
 
 
-def branch(parts, steps, paraphrase=None, weight=1.0):
-    """Attention that goes to all parts, or to those of one paraphrase, in equal shares."""
-    seen = np.array([paraphrase is None or p[0] != "P" or p == f"P{paraphrase}" for p in parts], float)
-    attention = np.broadcast_to(seen / seen.sum(), (steps, LAYERS, len(parts)))
+def sequence(names, steps, paraphrase=None, weight=1.0):
+    """Attention that goes to all segments, or to those of one paraphrase, in equal shares."""
+    seen = np.array([paraphrase is None or n[0] != "P" or n == f"P{paraphrase}" for n in names], float)
+    attention = np.broadcast_to(seen / seen.sum(), (steps, LAYERS, len(names)))
     own = (segment("answer_prefix", ["\n", "A:"], 9), segment("answer", [" Rome", "\n"][:steps], 11))
-    return Branch(paraphrase=paraphrase, weight=weight, segments=own, attention=attention)
+    return SequenceAttention(paraphrase=paraphrase, weight=weight, segments=own, attention_by_layer=attention)
 
 
-def answer(parts, text=" Rome", paraphrase=None, branches=None, **changes):
+def answer(names, text=" Rome", paraphrase=None, sequences=None, **changes):
     tops = [
         (Candidate(id=7, text=text, probability=0.75), Candidate(id=8, text=" Paris", probability=0.125)),
         (Candidate(id=9, text="\n", probability=0.5), Candidate(id=7, text=text, probability=0.0001)),
@@ -41,21 +50,21 @@ def answer(parts, text=" Rome", paraphrase=None, branches=None, **changes):
     steps = tuple(
         Step(id=t[0].id, text=t[0].text, probability=t[0].probability, rank=1, gap=0.0, top=t) for t in tops
     )
-    made = Answer(
+    made = ExplainedAnswer(
         generation=Generation(
             token_ids=(7, 9), finish_reason="newline", backend_requested="flex", backend_used="flex"
         ),
         text=text.strip(),
         draw=None,
         steps=steps,
-        branches=branches or (branch(parts, 2, paraphrase),),
+        sequences=sequences or (sequence(names, 2, paraphrase),),
     )
     return dataclasses.replace(made, **changes)
 
 
 def explanation(paraphrases=2, **changes) -> Explanation:
-    names = [f"P{i + 1}" for i in range(paraphrases)]
-    parts = ("context", *names, "answer_prefix", "answer")
+    paraphrase_names = [f"P{i + 1}" for i in range(paraphrases)]
+    names = ("context", *paraphrase_names, "answer_prefix", "answer")
     made = Explanation(
         flexray="0",
         model="m",
@@ -69,9 +78,11 @@ def explanation(paraphrases=2, **changes) -> Explanation:
         method="attention/shared_context/restart",
         methods=("attention/shared_context/restart",),
         fusion=None,
-        parts=parts,
-        segments=(segment("context", ["Answer", "."]), *(segment(n, ["Where", "?"], 2) for n in names)),
-        answers=(answer(parts),),
+        segments=(
+            segment("context", ["Answer", "."]),
+            *(segment(n, ["Where", "?"], 2) for n in paraphrase_names),
+        ),
+        answers=(answer(names),),
         chosen=0,
         paraphrase_predictions=(),
         correct=True,
@@ -91,8 +102,8 @@ def lines(text):
     return [line.split() for line in text.splitlines()]
 
 
-def fact(explained, name):
-    (found,) = [f for f in facts_of(explained) if f.name == name]
+def line_of(explained, name):
+    (found,) = [line for line in summary_lines(explained) if line.name == name]
     return found
 
 
@@ -118,16 +129,16 @@ def test_many_paraphrases_are_added_up_and_the_largest_is_named():
 
 
 def test_copies_of_the_context_are_one_column():
-    assert fold_parts(("C1", "P1", "C2", "P2", "answer_prefix", "answer")) == (
+    assert fold_segments(("C1", "P1", "C2", "P2", "answer_prefix", "answer")) == (
         ["context", "P1", "P2", "answer_prefix", "answer"],
         False,
     )
 
 
-def test_branches_that_choose_together_have_a_line_each_and_give_others_a_zero():
-    parts = explanation().parts
-    branches = tuple(branch(parts, 2, paraphrase=i, weight=0.5) for i in (1, 2))
-    explained = explanation(fusion="mean", answers=(answer(parts, branches=branches),))
+def test_sequences_that_are_fused_have_a_line_each_and_give_others_a_zero():
+    names = explanation().segment_names
+    sequences = tuple(sequence(names, 2, paraphrase=i, weight=0.5) for i in (1, 2))
+    explained = explanation(fusion="mean", answers=(answer(names, sequences=sequences),))
     text = shown(explained)
     assert "softmax of the weighted mean" in text
     assert ["1", '"', 'Rome"', "P1", "25.0", "25.0", "0", "25.0", "25.0"] in lines(text)
@@ -136,12 +147,12 @@ def test_branches_that_choose_together_have_a_line_each_and_give_others_a_zero()
     page = Page(explanation_page(explained))
     assert "answer of P2" in page.text
     assert "P2, weight 0.5" in page.text
-    assert [b["parts"] for b in page.data["answers"][0]["branches"]] == [[0, 1, 3, 4], [0, 2, 3, 4]]
+    assert [s["segments"] for s in page.data["answers"][0]["sequences"]] == [[0, 1, 3, 4], [0, 2, 3, 4]]
 
 
 def test_several_answers_have_a_heading_each_and_a_limit():
-    parts = explanation().parts
-    each = tuple(answer(parts, text=f" no{i}", paraphrase=1 + i % 2) for i in range(12))
+    names = explanation().segment_names
+    each = tuple(answer(names, text=f" no{i}", paraphrase=1 + i % 2) for i in range(12))
     text = shown(explanation(answers=each, chosen=1))
     assert ["answer_prefix", "1", "2", "9-10", "\\nA:"] in lines(text)
     assert "Answer 2, of P2 alone, the row's prediction: no1" in text
@@ -151,17 +162,17 @@ def test_several_answers_have_a_heading_each_and_a_limit():
 
 
 def test_a_token_that_the_dense_pass_would_not_choose_is_pointed_at():
-    parts = explanation().parts
-    good = answer(parts)
+    names = explanation().segment_names
+    good = answer(names)
     wrong = dataclasses.replace(good.steps[1], id=8, text=" Paris", probability=0.4, rank=3, gap=0.0123)
-    explained = explanation(answers=(answer(parts, steps=(good.steps[0], wrong)),))
-    found = fact(explained, "dense pass")
+    explained = explanation(answers=(answer(names, steps=(good.steps[0], wrong)),))
+    found = line_of(explained, "dense pass")
     assert found.text == "another best token at 1 of 2 steps: step 2 (its best is ahead by 0.012)"
     assert found.mood == "bad"
     assert "rank 3, behind by 0.012" in " ".join(shown(explained).split())
     assert "rank 3, behind by 0.012" in Page(explanation_page(explained)).text
-    drawn = explanation(answers=(answer(parts, steps=(good.steps[0], wrong), draw=SamplingParams(0.7)),))
-    assert fact(drawn, "dense pass").mood == ""
+    drawn = explanation(answers=(answer(names, steps=(good.steps[0], wrong), draw=SamplingParams(0.7)),))
+    assert line_of(drawn, "dense pass").mood == ""
 
 
 @pytest.mark.parametrize(
@@ -189,22 +200,22 @@ def test_the_committed_row_is_compared(changes, mood, text):
         changed=("model.dtype: a -> b",),
     )
     explained = explanation(committed=dataclasses.replace(committed, **changes))
-    assert (fact(explained, "committed").text, fact(explained, "committed").mood) == (text, mood)
-    assert fact(explained, "changed since").text == "model.dtype: a -> b"
+    assert (line_of(explained, "committed").text, line_of(explained, "committed").mood) == (text, mood)
+    assert line_of(explained, "changed since").text == "model.dtype: a -> b"
 
 
 def test_a_fallback_says_which_backend_and_why():
-    parts = explanation().parts
+    names = explanation().segment_names
     generation = dataclasses.replace(
-        answer(parts).generation, backend_used="eager", fallback_reason="flex: broken", attempts=3
+        answer(names).generation, backend_used="eager", fallback_reason="flex: broken", attempts=3
     )
-    explained = explanation(answers=(answer(parts, generation=generation),))
-    assert fact(explained, "backend").text == "eager, in place of flex: flex: broken (3 attempts)"
+    explained = explanation(answers=(answer(names, generation=generation),))
+    assert line_of(explained, "backend").text == "eager, in place of flex: flex: broken (3 attempts)"
 
 
 def test_a_row_that_could_not_be_answered_shows_its_error_and_segments():
     failed = Generation(finish_reason="error", backend_requested="flex", error="no backend could answer")
-    unanswered = Answer(generation=failed, text="", draw=None, steps=(), branches=())
+    unanswered = ExplainedAnswer(generation=failed, text="", draw=None, steps=(), sequences=())
     explained = explanation(answers=(unanswered,), correct=None)
     text = shown(explained)
     assert "no backend could answer" in text
@@ -213,14 +224,14 @@ def test_a_row_that_could_not_be_answered_shows_its_error_and_segments():
 
 
 def test_whatever_data_hold_stays_text():
-    parts = explanation().parts
+    names = explanation().segment_names
     nasty = "".join(NASTY) + "[red]x[/]"
     explained = explanation(
         row_id=f"qa/test/{nasty}",
         question=nasty,
         accepted=(nasty,),
-        segments=(segment("context", NASTY),),
-        answers=(answer(parts, text=nasty),),
+        segments=(segment("context", NASTY), *explanation().segments[1:]),
+        answers=(answer(names, text=nasty),),
     )
     html = explanation_page(explained)
     page = Page(html)
@@ -237,16 +248,16 @@ def test_whatever_data_hold_stays_text():
 def test_the_page_has_the_shares_of_each_layer():
     page = Page(explanation_page(explanation()))
     (one,) = page.data["answers"]
-    (only,) = one["branches"]
+    (only,) = one["sequences"]
     assert np.array(only["shares"]).shape == (2, LAYERS, 5)
     assert np.allclose(np.sum(only["shares"], axis=-1), 1)
     assert one["steps"] == [" Rome", r"\n"]
-    assert page.data["parts"] == list(explanation().parts)
+    assert page.data["segment_names"] == list(explanation().segment_names)
     assert "context: 20.0 %" in page.text
 
 
 def test_a_small_share_is_not_shown_as_none():
-    assert [percent(share) for share in (0.0, 1e-9, 0.0006, 0.5, 1.0)] == [
+    assert [percentage(share) for share in (0.0, 1e-9, 0.0006, 0.5, 1.0)] == [
         "0",
         "<0.1",
         "0.1",

@@ -6,9 +6,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from flexray.masks.picture import MaskPicture, draw_mask
+from flexray.config import MethodConfig
 from flexray.prompts.prompt import Prompt
 from flexray.report.mask_html import mask_page, visible_spans
+from flexray.report.mask_picture import MaskPicture
+from flexray.report.show_mask import stream_of
+from tests.unit.report.pictures import picture_of
 
 NASTY = ["</script><img src=x onerror=alert(1)>", "\x1b[2J\n", "‮gnp.exe", "&amp;<b>", "日本"]
 
@@ -57,9 +60,10 @@ def mask_of(page):
 def test_the_page_has_each_pair_token_and_position(layout, positions):
     prompt = Prompt(context=(1, 2), segments=((3,), (4, 5), (6,)), answer_prefix=(7,), num_manual=2)
     cross = layout == "myriadlama"
-    picture = draw_mask(prompt, layout, positions, 2, cross_attention=cross)
-    labels = [f"t{i}" for i in range(len(picture.mask))]
-    page = Page(mask_page(picture, labels, title=layout, question="q/1: Who?"))
+    method = MethodConfig(layout=layout, positions=positions, cross_attention=cross)
+    picture = MaskPicture.of(stream_of(prompt, method, 2), lambda i: f"t{i}")
+    labels = picture.labels
+    page = Page(mask_page(picture, title=layout, question="q/1: Who?"))
     assert np.array_equal(mask_of(page), picture.mask)
     segments = page.data["segments"]
     assert [t for s in segments for t in s["tokens"]] == labels
@@ -74,8 +78,7 @@ def test_the_page_has_each_pair_token_and_position(layout, positions):
 
 def test_whatever_tokens_and_question_hold_stays_text():
     names = ["context", "P1", "P2", "P2", "answer"]
-    picture = MaskPicture(np.tri(5, dtype=bool), np.arange(5), np.arange(5), names)
-    html = mask_page(picture, NASTY, title="<i>", question="".join(NASTY))
+    html = mask_page(picture_of(np.tri(5, dtype=bool), NASTY, names), title="<i>", question="".join(NASTY))
     page = Page(html)
     assert page.tags.count("script") == 2
     assert "img" not in page.tags
@@ -88,8 +91,8 @@ def test_whatever_tokens_and_question_hold_stays_text():
 
 
 def test_the_page_may_run_its_own_script_and_load_nothing():
-    picture = MaskPicture(np.tri(2, dtype=bool), np.arange(2), np.arange(2), ["P1", "answer"])
-    page = Page(mask_page(picture, ["a", "b"], title="t", question="q"))
+    picture = picture_of(np.tri(2, dtype=bool), ["a", "b"], ["P1", "answer"])
+    page = Page(mask_page(picture, title="t", question="q"))
     assert page.policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in page.policy
 
@@ -97,9 +100,9 @@ def test_the_page_may_run_its_own_script_and_load_nothing():
 def test_a_mask_of_thousands_of_tokens_is_a_small_page():
     context, each, count = 200, 30, 100
     prompt = Prompt(tuple(range(context)), tuple(tuple(range(each)) for _ in range(count)), tuple(range(4)))
-    picture = draw_mask(prompt, "shared_context", "restart", 12)
+    picture = MaskPicture.of(stream_of(prompt, MethodConfig(), 12), lambda i: "token")
     L = len(picture.mask)
-    html = mask_page(picture, ["token"] * L, title="t", question="q")
+    html = mask_page(picture, title="t", question="q")
     assert L > 3000
     assert len(html) < 500_000
     assert np.array_equal(mask_of(Page(html)), picture.mask)
@@ -112,6 +115,5 @@ def test_a_single_leaking_pair_is_a_span_of_its_own():
 
 
 def test_labels_must_be_as_many_as_tokens():
-    picture = MaskPicture(np.tri(2, dtype=bool), np.arange(2), np.arange(2), ["P1", "answer"])
     with pytest.raises(ValueError, match="3 labels"):
-        mask_page(picture, ["a"] * 3, title="t", question="q")
+        picture_of(np.tri(2, dtype=bool), ["a"] * 3, ["P1", "answer"])

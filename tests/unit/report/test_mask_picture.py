@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
+import io
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from flexray.report.mask_picture import render_mask_text
-from flexray.report.mask_png import save_mask_png
-from flexray.report.regions import ANSWER_COLOUR, CONTEXT_COLOUR, find_runs, region_colours
+from flexray.masks.layout import AttentionScope, SharedPrefix
+from flexray.masks.stream import make_stream
+from flexray.prompts.prompt import Prompt
+from flexray.report.mask_picture import ANSWER_COLOUR, CONTEXT_COLOUR, MaskPicture, segment_colours
+from flexray.report.mask_png import mask_png
+from flexray.report.mask_text import render_mask_text
+from tests.unit.report.pictures import picture_of
 
 
 def sample(context: int, paraphrases: list[int], answer: int) -> tuple[np.ndarray, list[str]]:
@@ -31,7 +36,7 @@ def grid(text: str, margin: int, lines: slice) -> list[str]:
 
 def test_a_small_mask_shows_each_token_and_each_pair():
     mask, names = sample(2, [2, 1], 1)
-    text = str(render_mask_text(mask, ["<s>", "Q", "a", "b", "c", ":"], names))
+    text = str(render_mask_text(picture_of(mask, ["<s>", "Q", "a", "b", "c", ":"], names)))
     margin = len("context ") + 12 + 1
     assert grid(text, margin, slice(0, 2)) == ["    P1    answer", "context P2"]
     assert [row.rstrip() for row in grid(text, margin, slice(2, 8))] == [
@@ -52,7 +57,7 @@ def test_a_small_mask_shows_each_token_and_each_pair():
 @pytest.mark.parametrize("parts", [(12, [8, 9, 7], 6), (5, [20, 1, 1, 20], 12)])
 def test_half_blocks_hold_two_rows_a_line(parts):
     mask, names = sample(*parts)
-    lines = str(render_mask_text(mask, names, names)).splitlines()
+    lines = str(render_mask_text(picture_of(mask, names, names))).splitlines()
     height = (len(mask) + 1) // 2
     start = next(i for i, row in enumerate(lines) if "█" in row or "▄" in row)
     drawn = [row[-len(mask) :] for row in lines[start : start + height]]
@@ -65,7 +70,7 @@ def test_half_blocks_hold_two_rows_a_line(parts):
 
 def test_a_large_mask_is_pooled_and_says_so():
     mask, names = sample(136, [24, 20, 31], 16)
-    picture = render_mask_text(mask, names, names)
+    picture = render_mask_text(picture_of(mask, names, names))
     text = str(picture)
     assert "up to 4 neighbouring tokens of one segment share a row and a column" in text
     assert max(map(len, text.splitlines())) <= 80
@@ -74,9 +79,9 @@ def test_a_large_mask_is_pooled_and_says_so():
 
 def test_a_single_leaking_pair_stays_in_sight():
     mask, names = sample(100, [100, 100], 50)
-    sound = str(render_mask_text(mask, names, names))
+    sound = str(render_mask_text(picture_of(mask, names, names)))
     mask[250, 150] = True  # P2 sees one token of P1
-    leaking = str(render_mask_text(mask, names, names))
+    leaking = str(render_mask_text(picture_of(mask, names, names)))
     changed = [
         (a, b) for a, b in zip(sound.splitlines(), leaking.splitlines(), strict=True) if a != b and "█" in a
     ]
@@ -85,17 +90,17 @@ def test_a_single_leaking_pair_stays_in_sight():
 
 def test_more_segments_than_columns_keep_one_column_each():
     mask, names = sample(10, [3] * 80, 5)
-    text = str(render_mask_text(mask, names, names))
+    text = str(render_mask_text(picture_of(mask, names, names)))
     assert "P80" in text
     assert "■ P80 247-249" in text
 
 
 def test_a_cell_has_the_colour_of_its_keys_region():
     mask, names = sample(2, [2, 1], 1)
-    picture = render_mask_text(mask, names, names)
+    picture = render_mask_text(picture_of(mask, names, names))
     row = picture.split("\n")[7]  # the answer's row: it sees everything
     colours = [str(span.style) for span in row.spans if row.plain[span.start : span.end] == "██"]
-    expected = region_colours(names)
+    expected = segment_colours(names)
     assert colours == [expected[name] for name in names]
     assert (colours[0], colours[-1]) == (CONTEXT_COLOUR, ANSWER_COLOUR)
 
@@ -103,7 +108,7 @@ def test_a_cell_has_the_colour_of_its_keys_region():
 def test_token_texts_are_neither_markup_nor_line_breaks():
     mask, names = sample(1, [1], 1)
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(render_mask_text(mask, ["[red]x[/]", "\n\t\x1b", "日本語日本語日本語"], names))
+    console.print(render_mask_text(picture_of(mask, ["[red]x[/]", "\n\t\x1b", "日本語日本語日本語"], names)))
     lines = console.export_text().splitlines()
     rows = [line for line in lines if "██" in line]
     assert "[red]x[/]" in rows[0]
@@ -112,7 +117,9 @@ def test_token_texts_are_neither_markup_nor_line_breaks():
 
 
 def test_one_token_is_a_picture_too():
-    assert "1 tokens, 1 of 1 causal pairs" in str(render_mask_text(np.ones((1, 1), bool), ["x"], ["answer"]))
+    assert "1 tokens, 1 of 1 causal pairs" in str(
+        render_mask_text(picture_of(np.ones((1, 1), bool), ["x"], ["answer"]))
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,29 +134,24 @@ def test_one_token_is_a_picture_too():
 )
 def test_a_mask_of_another_shape_is_refused(mask, labels, segments):
     with pytest.raises(ValueError, match="mask"):
-        render_mask_text(mask, labels, segments)
+        render_mask_text(picture_of(mask, labels, segments))
 
 
-def test_runs_and_colours_follow_the_names():
-    names = ["C1", "P1", "C2", "P2", "P2", "answer"]
-    assert [(r.name, r.start, r.stop) for r in find_runs(names)][3:] == [("P2", 3, 5), ("answer", 5, 6)]
-    colours = region_colours(names)
+def test_segments_and_colours_follow_the_names():
+    prompt = Prompt((1,), ((2,), (3, 4)), (5,))
+    stream = make_stream(prompt, SharedPrefix(copies=True), (AttentionScope(),), [()])
+    picture = MaskPicture.of(stream, str)
+    segments = [(s.name, s.start, s.stop) for s in picture.segments]
+    assert segments[3:] == [("P2", 3, 5), ("answer", 5, 6)]
+    colours = picture.colours
     assert colours["C1"] == colours["C2"] == CONTEXT_COLOUR
     assert len({colours[n] for n in ("C1", "P1", "P2", "answer")}) == 4
 
 
 @pytest.mark.parametrize("parts", [(3, [2, 2], 2), (136, [24] * 5, 16), (20, [9] * 20, 6)])
-def test_the_png_is_a_picture_of_a_readable_size(tmp_path: Path, parts):
+def test_the_png_is_a_picture_of_a_readable_size(parts):
     mask, names = sample(*parts)
-    file = tmp_path / "mask.png"
-    save_mask_png(
-        mask,
-        names,
-        file,
-        title="layout shared_context",
-        position_ids=np.arange(len(mask)),
-    )
-    pixels = imread(file)
+    pixels = imread(io.BytesIO(mask_png(picture_of(mask, names, names), title="layout shared_context")))
     height, width = pixels.shape[:2]
     assert 1200 < width < 2000
     assert 1000 < height < 1600
@@ -157,7 +159,7 @@ def test_the_png_is_a_picture_of_a_readable_size(tmp_path: Path, parts):
     assert (pixels[:, :5, :3] == 1).all()
 
 
-def test_the_png_needs_a_position_for_each_token(tmp_path: Path):
+def test_a_picture_needs_a_position_for_each_token():
     mask, names = sample(3, [2], 1)
     with pytest.raises(ValueError, match="position ids"):
-        save_mask_png(mask, names, tmp_path / "x.png", title="t", position_ids=np.arange(3))
+        dataclasses.replace(picture_of(mask, names, names), positions=np.arange(3))

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from flexray.console.progress import CommittedShard, Lines
-from flexray.report.progress import Bar, show_progress
+from flexray.report.progress import ProgressBar, show_progress
 
 SHARD = CommittedShard(shard_id="qa-0", rows=10, errors=0, fallbacks=0, seconds=1.0)
 
@@ -25,7 +25,7 @@ def shown(terminal):
 
 
 def test_the_bar_tells_rows_errors_and_fallbacks(terminal):
-    with Bar(terminal) as bar:
+    with ProgressBar(terminal) as bar:
         bar.planned(rows=40, shards=4)
         bar.committed(SHARD)
         bar.committed(CommittedShard(shard_id="qa-1", rows=10, errors=2, fallbacks=3, seconds=1.0))
@@ -33,13 +33,13 @@ def test_the_bar_tells_rows_errors_and_fallbacks(terminal):
 
 
 def test_before_the_first_shard_the_bar_says_that_the_run_starts(terminal):
-    with Bar(terminal) as bar:
+    with ProgressBar(terminal) as bar:
         bar.planned(rows=40, shards=4)
     assert "0/40 rows  starting" in shown(terminal)
 
 
 def test_a_note_stands_above_the_bar_and_controls_nothing(terminal):
-    with Bar(terminal) as bar:
+    with ProgressBar(terminal) as bar:
         bar.planned(rows=40, shards=4)
         bar.note("took over [red]the lock\x1b[2J")
     assert "took over [red]the lock\\x1b[2J\n" in terminal.file.getvalue()
@@ -47,14 +47,14 @@ def test_a_note_stands_above_the_bar_and_controls_nothing(terminal):
 
 
 def test_a_run_with_nothing_to_do_shows_no_bar(terminal):
-    with Bar(terminal) as bar:
+    with ProgressBar(terminal) as bar:
         bar.note("everything is committed")
     assert terminal.file.getvalue() == "everything is committed\n"
 
 
 def test_an_error_leaves_the_terminal_in_order(terminal):
     def fail():
-        with Bar(terminal) as bar:
+        with ProgressBar(terminal) as bar:
             bar.planned(rows=40, shards=4)
             raise RuntimeError
 

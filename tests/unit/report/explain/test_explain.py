@@ -9,8 +9,8 @@ import pytest
 from flexray.config import parse_config
 from flexray.errors import ConfigError, DataError
 from flexray.report.explain import explain
-from flexray.report.explain.recorded import find_committed
-from flexray.report.explain.rows import find_row
+from flexray.report.explain.explain import find_committed
+from flexray.report.explain.selection import find_row
 from tests.runs import run_shards
 
 
@@ -32,11 +32,11 @@ def test_a_row_is_found_by_its_number_and_by_its_id(config):
     assert found.row_id == "qa/test/b"
     assert found.accepted == ("Rome", "Roma")
     assert found.correct is False
-    assert found.parts == ("context", "P1", "P2", "answer_prefix", "answer")
+    assert found.segment_names == ("context", "P1", "P2", "answer_prefix", "answer")
 
 
 @pytest.mark.parametrize("method", ["3", "4"])
-def test_methods_that_ask_each_paraphrase_alone_have_a_branch_for_each(config, method):
+def test_methods_that_ask_each_paraphrase_alone_have_a_sequence_for_each(config, method):
     found = explain(config, row="1", method=method, top=3)
     assert found.method == config.methods[int(method) - 1].name
     assert found.method == found.methods[int(method) - 1]
@@ -45,20 +45,20 @@ def test_methods_that_ask_each_paraphrase_alone_have_a_branch_for_each(config, m
         assert answer.disagreements == []
         assert answer.generation.backend_used == "sdpa"
         assert all(len(step.top) == 3 for step in answer.steps)
-        assert len(answer.branches) == (3 if found.method == "max" else 1)
+        assert len(answer.sequences) == (3 if found.method == "max" else 1)
     assert found.prediction == found.answers[found.chosen].text
     assert len(found.paraphrase_predictions) == (3 if found.method == "per_prompt" else 0)
 
 
-def test_the_json_has_the_attention_of_each_step_by_part_and_layer(config):
+def test_the_json_has_the_attention_of_each_step_by_segment_and_layer(config):
     tree = json.loads(explain(config, row="1", method="2").to_json())
-    assert tree["parts"] == ["C1", "P1", "C2", "P2", "C3", "P3", "answer_prefix", "answer"]
+    assert tree["segment_names"] == ["C1", "P1", "C2", "P2", "C3", "P3", "answer_prefix", "answer"]
     (answer,) = tree["answers"]
-    (branch,) = answer["branches"]
-    assert np.allclose(np.sum(branch["attention"], axis=-1), 1, atol=1e-4)
-    by_layer = np.array(branch["attention_by_layer"])
+    (sequence,) = answer["sequences"]
+    assert np.allclose(np.sum(sequence["attention"], axis=-1), 1, atol=1e-4)
+    by_layer = np.array(sequence["attention_by_layer"])
     assert by_layer.shape == (len(answer["steps"]), 2, 8)
-    assert np.allclose(by_layer.mean(1), branch["attention"], atol=1e-5)
+    assert np.allclose(by_layer.mean(1), sequence["attention"], atol=1e-5)
     assert answer["generation"]["token_ids"] == [step["id"] for step in answer["steps"]]
     assert tree["segments"][0]["tokens"][0].keys() == {"id", "text", "position"}
 

@@ -50,15 +50,27 @@ def prompts(make_prompts):
     ]
 
 
+@dataclasses.dataclass
+class Trace:
+    segments: tuple
+    answers: tuple
+
+    @property
+    def names(self):
+        return (*(segment.name for segment in self.segments), "answer_prefix", "answer")
+
+
 def follow(engine, number, prompt, generations, top=5):
-    return trace(
-        engine.model,
-        engine.methods[number],
-        prompt,
-        generations,
-        top=top,
-        text_of=lambda ids: bytes(ids).decode("latin-1"),
-        answer_text=lambda ids: bytes(ids).decode("latin-1").strip(),
+    return Trace(
+        *trace(
+            engine.model,
+            engine.methods[number],
+            prompt,
+            generations,
+            top=top,
+            text_of=lambda ids: bytes(ids).decode("latin-1"),
+            answer_text=lambda ids: bytes(ids).decode("latin-1").strip(),
+        )
     )
 
 
@@ -90,10 +102,12 @@ def test_the_dense_pass_says_what_the_engine_says(traces, method):
 def test_the_shares_of_each_layer_sum_to_1_and_candidates_are_in_order(traces, method):
     for found in traces[method.name]:
         for answer in found.answers:
-            for branch in answer.branches:
-                assert branch.attention.shape == (len(answer.steps), 2, len(found.parts))
-                assert np.allclose(branch.attention.sum(-1), 1, atol=1e-5)
-                assert (branch.attention[0, :, -1] == 0).all()  # at the first step there is no answer
+            for sequence in answer.sequences:
+                assert sequence.attention_by_layer.shape == (len(answer.steps), 2, len(found.names))
+                assert np.allclose(sequence.attention_by_layer.sum(-1), 1, atol=1e-5)
+                assert (
+                    sequence.attention_by_layer[0, :, -1] == 0
+                ).all()  # at the first step there is no answer
             for step in answer.steps:
                 chances = [c.probability for c in step.top]
                 assert chances == sorted(chances, reverse=True)
@@ -101,22 +115,22 @@ def test_the_shares_of_each_layer_sum_to_1_and_candidates_are_in_order(traces, m
 
 
 @pytest.mark.parametrize("method", [*ALONE, *LOGITS, *DRAWN], ids=named)
-def test_a_branch_of_one_paraphrase_gives_the_others_exactly_nothing(traces, method):
+def test_a_sequence_of_one_paraphrase_gives_the_others_exactly_nothing(traces, method):
     for found in traces[method.name]:
         for answer in found.answers:
-            for branch in answer.branches:
-                for number, part in enumerate(found.parts):
-                    given = branch.attention[:, :, number]
-                    if part.startswith("P"):
-                        assert (given > 0).all() == (part == f"P{branch.paraphrase}")
-                        assert (given == 0).all() == (part != f"P{branch.paraphrase}")
+            for sequence in answer.sequences:
+                for number, name in enumerate(found.names):
+                    given = sequence.attention_by_layer[:, :, number]
+                    if name.startswith("P"):
+                        assert (given > 0).all() == (name == f"P{sequence.paraphrase}")
+                        assert (given == 0).all() == (name != f"P{sequence.paraphrase}")
 
 
 def test_an_answer_that_fuses_gives_each_paraphrase_something(traces):
     for found in traces[MethodConfig().name]:
-        ((branch,),) = [answer.branches for answer in found.answers]
-        assert branch.paraphrase is None
-        assert (branch.attention[:, :, :-1] > 0).all()
+        ((sequence,),) = [answer.sequences for answer in found.answers]
+        assert sequence.paraphrase is None
+        assert (sequence.attention_by_layer[:, :, :-1] > 0).all()
 
 
 @pytest.mark.parametrize("method", ATTENTION, ids=named)
@@ -134,8 +148,8 @@ def test_shares_are_those_of_transformers_own_weights_under_the_defined_mask(
             torch.finfo(torch.float32).min,
         )
         weights = attention_weights(model, stream, bias)
-        expected = by_part(weights, prompt, stream, found.parts, len(answer.steps))
-        assert np.allclose(answer.branches[0].attention, expected, atol=2e-5)
+        expected = by_segment(weights, prompt, stream, found.names, len(answer.steps))
+        assert np.allclose(answer.sequences[0].attention_by_layer, expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", ["origin", "per_prompt", "avg"])
@@ -143,8 +157,8 @@ def test_shares_of_a_paraphrase_alone_are_those_of_its_own_prompt(make_brief_mod
     model = make_brief_model()
     for prompt, found in zip(prompts, traces[kind], strict=True):
         for answer in found.answers:
-            for branch in answer.branches:
-                own = prompt.segments[branch.paraphrase - 1]
+            for sequence in answer.sequences:
+                own = prompt.segments[sequence.paraphrase - 1]
                 alone = dataclasses.replace(prompt, segments=(own,))
                 stream = oracles.stream(
                     alone, "shared_context", "continuous", answer.generation.token_ids[:-1]
@@ -154,10 +168,10 @@ def test_shares_of_a_paraphrase_alone_are_those_of_its_own_prompt(make_brief_mod
                     torch.finfo(torch.float32).min,
                 )
                 weights = attention_weights(model, stream, bias)
-                parts = ("context", "P1", "answer_prefix", "answer")
-                expected = by_part(weights, alone, stream, parts, len(answer.steps))
-                columns = [0, found.parts.index(f"P{branch.paraphrase}"), -2, -1]
-                assert np.allclose(branch.attention[:, :, columns], expected, atol=2e-5)
+                names = ("context", "P1", "answer_prefix", "answer")
+                expected = by_segment(weights, alone, stream, names, len(answer.steps))
+                columns = [0, found.names.index(f"P{sequence.paraphrase}"), -2, -1]
+                assert np.allclose(sequence.attention_by_layer[:, :, columns], expected, atol=2e-5)
 
 
 @torch.no_grad()
@@ -173,22 +187,22 @@ def attention_weights(model, stream, bias):
     return torch.stack([layer[0].mean(0) for layer in out.attentions])
 
 
-def by_part(weights, prompt, stream, parts, steps):
-    """[steps, layers, parts]: what each part gets of the answer's last `steps` queries."""
-    names = []
+def by_segment(weights, prompt, stream, names, steps):
+    """[steps, layers, segments]: what each segment gets of the answer's last `steps` queries."""
+    keys = []
     for name, size in sizes(prompt, stream):
-        names += [name] * size
-    assert len(names) == len(stream)
-    copied = "C1" in parts  # else the copies of the context are one part
-    shares = torch.zeros(weights.shape[0], steps, len(parts))
-    for key, name in enumerate(names):
-        part = name if copied or not name.startswith("C") else "context"
-        shares[:, :, parts.index(part)] += weights[:, -steps:, key]
+        keys += [name] * size
+    assert len(keys) == len(stream)
+    copied = "C1" in names  # else the copies of the context are one segment
+    shares = torch.zeros(weights.shape[0], steps, len(names))
+    for key, name in enumerate(keys):
+        column = name if copied or not name.startswith("C") else "context"
+        shares[:, :, names.index(column)] += weights[:, -steps:, key]
     return shares.transpose(0, 1).numpy()
 
 
 def sizes(prompt, stream):
-    """Names and lengths of a stream's parts."""
+    """Names and lengths of a stream's segments."""
     shared = any(token.part == oracles.CONTEXT for token in stream)
     if shared:
         yield "context", len(prompt.context)
@@ -241,7 +255,7 @@ def test_segments_have_their_tokens_and_positions(traces, prompts):
         assert [token.id for token in segment.tokens] == list(ids)
         assert [token.position for token in segment.tokens] == list(range(C, C + len(ids)))
     for answer, ids in zip(found.answers, prompt.segments, strict=True):
-        answer_prefix, said = answer.branches[0].segments
+        answer_prefix, said = answer.sequences[0].segments
         start = C + len(ids)
         assert [token.position for token in answer_prefix.tokens] == [start, start + 1]
         assert [token.id for token in said.tokens] == list(answer.generation.token_ids)
@@ -255,7 +269,7 @@ def test_a_pass_that_is_cut_into_pieces_gives_the_same(make_brief_model, make_en
     whole = follow(engine, 0, prompt, said).answers[0]
     monkeypatch.setattr(dense, "QUERIES_AT_ONCE", 7)
     cut = follow(engine, 0, prompt, said).answers[0]
-    assert np.allclose(whole.branches[0].attention, cut.branches[0].attention, atol=1e-6)
+    assert np.allclose(whole.sequences[0].attention_by_layer, cut.sequences[0].attention_by_layer, atol=1e-6)
     assert [s.top[0].id for s in whole.steps] == [s.top[0].id for s in cut.steps]
 
 
@@ -272,5 +286,5 @@ def test_a_row_that_the_engine_could_not_answer_has_no_steps(make_brief_model, m
     failed = Generation(finish_reason="error", backend_requested="sdpa", error="no backend")
     found = follow(engine, 0, prompts[0], [failed])
     (answer,) = found.answers
-    assert (answer.steps, answer.branches, answer.disagreements) == ((), (), [])
+    assert (answer.steps, answer.sequences, answer.disagreements) == ((), (), [])
     assert len(found.segments) == 1 + len(prompts[0].segments)

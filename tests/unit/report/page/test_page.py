@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from flexray.cli import app
 from flexray.errors import OutputError
 from flexray.report.page import default_page, write_page
-from flexray.report.page.facts import gather
-from flexray.report.page.rows import MAX_ERRORS, RowNotes
+from flexray.report.page.page import gather
+from flexray.report.page.read import MAX_ERRORS, RowNotes
 from flexray.sink import DamageError, OutputFolder, committed_shards, recommit_shard
 from flexray.sink.lock import hold
 from flexray.sink.lock_file import Owner
@@ -163,10 +163,10 @@ def test_the_engines_work_is_that_of_all_shards_and_of_retries(folder):
     commit(folder, run, SHARDS[0], engine_stats=stats | {"mask_cache": {"hits": 90, "misses": 10}})
     retry = stats | {"mask_cache": {"hits": 5, "misses": 1}}
     commit(folder, run, SHARDS[1], engine_stats=stats | {"retries": [retry]})
-    facts = gather(str(folder))
-    assert facts.totals.engine.prefill_seconds == 3.0
-    assert facts.totals.engine.tokens_per_step == 3.0
-    assert facts.totals.mask_cache == {"hits": 95, "misses": 11}
+    work = gather(str(folder)).totals.work
+    assert work.engine["prefill_seconds"] == 3.0
+    assert work.tokens_per_step == 3.0
+    assert work.mask_cache == {"hits": 95, "misses": 11}
 
 
 def test_a_shard_that_was_retried_is_left_out_of_the_throughput(folder, tmp_path):

@@ -9,25 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexray.report.page import plots, text
+from flexray.report import formatting
+from flexray.report.page import plots
 from flexray.report.page.plots import difference_axis, histogram, nice_step, share_axis, throughput
-from flexray.report.page.shards import EngineWork, Shard
+from flexray.report.work import Shard, Work
 
 
 def shard(committed: float, seconds: float, rows: int = 10) -> Shard:
-    return Shard(
-        shard_id="a",
-        rows=rows,
-        errors=0,
-        scored=0,
-        correct=0,
-        fallbacks={},
-        seconds=seconds,
-        committed=committed,
-        revised=False,
-        engine=EngineWork.sum([]),
-        mask_cache=Counter(),
-    )
+    return Shard(shard_id="a", work=Work(rows=rows, seconds=seconds), committed=committed)
 
 
 def shown(plot: plots.Plot, thing: str = "rows") -> int:
@@ -37,7 +26,7 @@ def shown(plot: plots.Plot, thing: str = "rows") -> int:
     )
 
 
-@pytest.mark.parametrize("module", [plots, text], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [plots, formatting], ids=lambda module: module.__name__)
 def test_the_examples_in_docstrings_hold(module):
     assert doctest.testmod(module).failed == 0
 
@@ -94,7 +83,7 @@ def test_throughput_adds_up_to_the_rows(commits):
     assert plot.y_ticks[-1].at == pytest.approx(0)
     seconds = max(end - start, 1)
     counted = sum(bar.height / 100 * top * bar.width / 100 * seconds for bar in plot.bars)
-    assert counted == pytest.approx(sum(s.rows for s in shards), rel=1e-6, abs=1e-6)
+    assert counted == pytest.approx(sum(s.work.rows for s in shards), rel=1e-6, abs=1e-6)
 
 
 def test_a_pause_is_seen_as_a_gap():

@@ -1,15 +1,18 @@
-"""Numbers as the page shows them."""
+"""How reports show numbers, times and texts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+
+from flexray.console import terminal
 
 NOTHING = "–"
 MAX_TEXT = 500  # characters of a text that comes from data
 MAX_VALUE = 4_000  # of a configured value
+MAX_NAMED = 5  # things that one line names
 
 
 def count(number: float) -> str:
@@ -40,6 +43,24 @@ def percent(share: float | None) -> str:
     if 0 < share < 0.0005:
         return "<0.1%"
     return ">99.9%" if 0.9995 <= share < 1 else f"{100 * share:.1f}%"
+
+
+def share(part: float, whole: float) -> str:
+    """A part of a whole, in percent.
+
+    >>> share(1, 4), share(0, 0)
+    ('25.0%', '–')
+    """
+    return percent(part / whole if whole else None)
+
+
+def percentage(share: float) -> str:
+    """The same without the sign, for a column that has it; exactly nothing is a 0.
+
+    >>> [percentage(s) for s in (0.0, 0.0001, 0.5)]
+    ['0', '<0.1', '50.0']
+    """
+    return percent(share).removesuffix("%") if share else "0"
 
 
 def points(difference: float) -> str:
@@ -90,20 +111,8 @@ def fixed(number: float | None, digits: int = 1) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A time span in its two largest units.
-
-    >>> [duration(s) for s in (0.25, 59.94, 61, 3725, 90_000)]
-    ['0.2 s', '59.9 s', '1 min 01 s', '1 h 02 min', '1 d 01 h']
-    """
-    if seconds is None:
-        return NOTHING
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for large, small, of, each in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
-        if whole >= of:
-            return f"{whole // of} {large} {whole % of // each:02d} {small}"
-    raise AssertionError(seconds)
+    """A time span in its two largest units."""
+    return NOTHING if seconds is None else terminal.duration(seconds)
 
 
 def moment(when: float | str) -> str:
@@ -115,6 +124,25 @@ def moment(when: float | str) -> str:
 def cut(text: str, length: int = MAX_TEXT) -> str:
     """The text, or its begin and how much is left out."""
     return text if len(text) <= length else f"{text[:length]} … ({len(text) - length:,} more characters)"
+
+
+def one_line(text: str) -> str:
+    r"""A token's text on one line: "\n" and other control characters as escapes.
+
+    >>> one_line(" a\n")
+    ' a\\n'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def first_few(texts: Sequence[str], separator: str = ", ") -> str:
+    """The first MAX_NAMED texts, and how many more there are.
+
+    >>> first_few([f"row {i}" for i in range(7)])
+    'row 0, row 1, row 2, row 3, row 4, and 2 more'
+    """
+    more = [f"and {len(texts) - MAX_NAMED} more"] if len(texts) > MAX_NAMED else []
+    return separator.join([*texts[:MAX_NAMED], *more])
 
 
 def leaves(tree: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, str]]:

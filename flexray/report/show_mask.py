@@ -1,7 +1,8 @@
-"""The mask of one row of a run's data set, as the engine will apply it."""
+"""The mask of one row of a run's data set: who sees whom in its prompt."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from rich.console import Console
@@ -10,19 +11,19 @@ from flexray.config import MethodConfig, RunConfig
 from flexray.console.terminal import printable
 from flexray.data import with_few_shots
 from flexray.engine.stopping_criteria import token_text
-from flexray.masks.picture import MaskPicture, draw_mask
+from flexray.masks.stream import Stream, make_stream
 from flexray.methods import make_methods
 from flexray.models.checkpoint import load_tokenizer
 from flexray.prompts.prompt import Prompt
-from flexray.report.explain.rows import choose_method, find_row
-from flexray.report.explain.stream import make_stream
+from flexray.report.explain.selection import choose_method, find_row
+from flexray.report.files import write_file
 from flexray.report.mask_html import mask_page
-from flexray.report.mask_picture import render_mask_text
-from flexray.report.mask_png import save_mask_png
-from flexray.report.saving import writing
+from flexray.report.mask_picture import MaskPicture
+from flexray.report.mask_png import mask_png
+from flexray.report.mask_text import render_mask_text
 
 
-def show_row_mask(
+def show_mask(
     config: RunConfig,
     *,
     row: str,
@@ -48,34 +49,30 @@ def show_row_mask(
     chosen = config.methods[choose_method(config.methods, method, default=first)]
     config = with_few_shots(config)
     _, question, prompt = find_row(config, row)
-    picture = _draw(prompt, chosen, generated)
-    title = _title(chosen)
-
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
-    labels = [token_text(tokenizer, i) if i >= 0 else "..." for i in picture.token_ids.tolist()]
+    picture = MaskPicture.of(
+        stream_of(prompt, chosen, generated), lambda i: token_text(tokenizer, i) if i >= 0 else "..."
+    )
+    title = _title(chosen)
     heading = f"{question.row_id}: {question.question}"
     console.print(printable(heading), markup=False)
-    console.print(render_mask_text(picture.mask, labels, picture.segments))
-    with writing(png, "--png"):
-        save_mask_png(picture.mask, picture.segments, png, title=title, position_ids=picture.positions)
+    console.print(render_mask_text(picture))
+    write_file(png, mask_png(picture, title=title), "--png")
     console.print(f"picture: {png}", markup=False)
     if html is not None:
-        page = mask_page(picture, labels, title=title, question=heading)
-        with writing(html, "--html"):
-            html.write_text(page, encoding="utf-8")
+        write_file(html, mask_page(picture, title=title, question=heading), "--html")
         console.print(f"page: {html}", markup=False)
 
 
-def _draw(prompt: Prompt, method: MethodConfig, generated: int) -> MaskPicture:
-    """An attention method's mask as the definition has it, copies of the context written out; of the other
-    methods each sequence is an answer."""
-    if method.kind == "attention":
-        return draw_mask(
-            prompt, method.layout, method.positions, generated, cross_attention=method.cross_attention
-        )
+def stream_of(prompt: Prompt, method: MethodConfig, generated: int) -> Stream:
+    """A method's stream as it is defined, with copies of the context written out that the engine computes
+    once; the tokens of each answer, `generated` of them, are not known yet and have the id -1."""
     (planned,) = make_methods([method])
+    prefix = dataclasses.replace(
+        planned.prefix, copies=planned.prefix.copies or method.layout == "full_prompt"
+    )
     scopes = planned.scopes(prompt)
-    return make_stream(prompt, planned.prefix, scopes, [(-1,) * generated] * len(scopes)).picture()
+    return make_stream(prompt, prefix, scopes, [(-1,) * generated] * len(scopes))
 
 
 def _title(method: MethodConfig) -> str:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flexray.report.explain import Explanation
-from flexray.report.explain.explanation import Answer, Committed, Segment
-from flexray.report.regions import one_line
-
-MAX_SHOWN = 5  # steps, or accepted answers, that are named one by one
+from flexray.report.explain.explanation import Committed, ExplainedAnswer, SegmentTokens
+from flexray.report.formatting import first_few, one_line
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class SummaryLine:
     """A line of the summary."""
 
     name: str
@@ -22,27 +20,23 @@ class Fact:
     mood: Literal["", "good", "bad"] = ""
 
 
-def facts_of(explanation: Explanation) -> list[Fact]:
+def summary_lines(explanation: Explanation) -> Iterator[SummaryLine]:
     """The summary, in the order in which it is read."""
-    return list(_facts(explanation))
-
-
-def _facts(explanation: Explanation) -> Iterator[Fact]:
     answer = explanation.answers[explanation.chosen]
     others = len(explanation.methods) - 1
-    yield Fact("question", explanation.question)
-    yield Fact("source", f"{explanation.source_file}, row {explanation.source_row}")
+    yield SummaryLine("question", explanation.question)
+    yield SummaryLine("source", f"{explanation.source_file}, row {explanation.source_row}")
     beside = f" (and {others} more in the recipe: --method)" if others else ""
-    yield Fact("method", explanation.method + beside)
-    yield Fact("model", f"{explanation.model}, {explanation.dtype} on {explanation.device}")
+    yield SummaryLine("method", explanation.method + beside)
+    yield SummaryLine("model", f"{explanation.model}, {explanation.dtype} on {explanation.device}")
     if answer.generation.error:
-        yield Fact("error", answer.generation.error, "bad")
+        yield SummaryLine("error", answer.generation.error, "bad")
     else:
-        yield Fact("prediction", _of_several(one_line(answer.text), explanation))
+        yield SummaryLine("prediction", _of_several(one_line(answer.text), explanation))
         yield _match(explanation)
         count = len(answer.steps)
-        yield Fact("finished", f"{answer.generation.finish_reason}, after {_tokens(count)}")
-        yield Fact("backend", _backend(answer))
+        yield SummaryLine("finished", f"{answer.generation.finish_reason}, after {_tokens(count)}")
+        yield SummaryLine("backend", _backend(answer))
         yield _dense(explanation)
     yield from _committed(explanation)
 
@@ -52,19 +46,15 @@ def _of_several(text: str, explanation: Explanation) -> str:
     return text if count == 1 else f"{text}   (answer {explanation.chosen + 1} of {count})"
 
 
-def _match(explanation: Explanation) -> Fact:
+def _match(explanation: Explanation) -> SummaryLine:
     if explanation.correct is None:
-        return Fact("exact match", "not scored: the row has no accepted answers")
-    accepted = explanation.accepted or ()
-    shown = " | ".join(map(one_line, accepted[:MAX_SHOWN]))
-    more = f" | .. {len(accepted) - MAX_SHOWN} more" if len(accepted) > MAX_SHOWN else ""
-    verdict = "yes" if explanation.correct else "no"
-    return Fact(
-        "exact match", f"{verdict}; accepted: {shown}{more}", "good" if explanation.correct else "bad"
-    )
+        return SummaryLine("exact match", "not scored: the row has no accepted answers")
+    shown = first_few([one_line(text) for text in explanation.accepted or ()], " | ")
+    text = f"{'yes' if explanation.correct else 'no'}; accepted: {shown}"
+    return SummaryLine("exact match", text, "good" if explanation.correct else "bad")
 
 
-def _backend(answer: Answer) -> str:
+def _backend(answer: ExplainedAnswer) -> str:
     generation = answer.generation
     text = str(generation.backend_used)
     if generation.backend_used != generation.backend_requested:
@@ -74,12 +64,12 @@ def _backend(answer: Answer) -> str:
     return text if generation.attempts == 1 else f"{text} ({generation.attempts} attempts)"
 
 
-def _dense(explanation: Explanation) -> Fact:
+def _dense(explanation: Explanation) -> SummaryLine:
     """Whether the second pass says what the engine said."""
     checked = [answer for answer in explanation.answers if answer.draw is None]
     steps = sum(len(answer.steps) for answer in checked)
     if not steps:
-        return Fact("dense pass", "nothing to hold against it: the tokens were drawn at random")
+        return SummaryLine("dense pass", "nothing to hold against it: the tokens were drawn at random")
     found = [
         (f"step {step}" if len(explanation.answers) == 1 else f"answer {number} step {step}")
         + f" (its best is ahead by {answer.steps[step - 1].gap:.2g})"
@@ -88,22 +78,24 @@ def _dense(explanation: Explanation) -> Fact:
     ]
     if not found:
         each = f"all {steps} tokens" if steps > 1 else "the one token"
-        return Fact("dense pass", f"the same best token as the engine for {each}", "good")
-    more = f" and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else ""
-    named = ", ".join(found[:MAX_SHOWN]) + more
-    return Fact("dense pass", f"another best token at {len(found)} of {steps} steps: {named}", "bad")
+        return SummaryLine("dense pass", f"the same best token as the engine for {each}", "good")
+    return SummaryLine(
+        "dense pass", f"another best token at {len(found)} of {steps} steps: {first_few(found)}", "bad"
+    )
 
 
-def _committed(explanation: Explanation) -> Iterator[Fact]:
+def _committed(explanation: Explanation) -> Iterator[SummaryLine]:
     committed = explanation.committed
     if committed is None:
-        yield Fact("committed", explanation.not_committed)
+        yield SummaryLine("committed", explanation.not_committed)
         return
     if committed.error:
-        yield Fact("committed", f"an error row in shard {committed.shard_id}: {committed.error}", "bad")
+        yield SummaryLine(
+            "committed", f"an error row in shard {committed.shard_id}: {committed.error}", "bad"
+        )
     elif explanation.same_tokens:
         text = f"the same {_tokens(len(committed.token_ids))}, {_by(committed)}"
-        yield Fact("committed", text, "good")
+        yield SummaryLine("committed", text, "good")
     else:
         now = explanation.answers[explanation.chosen].generation.token_ids
         pairs = zip(now, committed.token_ids, strict=False)
@@ -112,9 +104,9 @@ def _committed(explanation: Explanation) -> Iterator[Fact]:
             f"other tokens, {_by(committed)}: {one_line(committed.prediction)!r}, "
             f"{_tokens(len(committed.token_ids))}, another from token {first + 1} on"
         )
-        yield Fact("committed", text, "bad")
+        yield SummaryLine("committed", text, "bad")
     if committed.changed:
-        yield Fact("changed since", "; ".join(committed.changed))
+        yield SummaryLine("changed since", "; ".join(committed.changed))
 
 
 def _by(committed: Committed) -> str:
@@ -126,26 +118,30 @@ def _tokens(count: int) -> str:
     return f"{count} token" if count == 1 else f"{count} tokens"
 
 
-def own_segments(explanation: Explanation, index: int) -> Iterator[tuple[str, tuple[Segment, ...]]]:
-    """The answer prefix and answer of each branch of an answer; before them what tells their names from
-    those of others: the answer's number, such as " 1", or the paraphrase, " of P1", or "" if there are no
-    others."""
+def answer_title(explanation: Explanation, index: int) -> str:
+    """Which answer it is; "" if there is only one."""
+    answer = explanation.answers[index]
+    if len(explanation.answers) == 1:
+        return ""
+    alone = f", of P{answer.sequences[0].paraphrase} alone" if answer.sequences else ""
+    drawn = f", drawn (temperature {answer.draw.temperature:g})" if answer.draw else ""
+    chosen = ", the row's prediction" if index == explanation.chosen else ""
+    return f"Answer {index + 1}{alone}{drawn}{chosen}: {one_line(answer.text)}"
+
+
+def own_segments(explanation: Explanation, index: int) -> Iterator[tuple[str, SegmentTokens]]:
+    """The answer prefix and answer of each sequence of an answer. Before each what to add to its name: the
+    answer's number, such as " 1", or the paraphrase, " of P1", or "" if there are no others."""
     answer, several = explanation.answers[index], len(explanation.answers) > 1
-    for branch in answer.branches:
-        of = f" of P{branch.paraphrase}" if len(answer.branches) > 1 else ""
-        yield f" {index + 1}" if several else of, branch.segments
+    for sequence in answer.sequences:
+        of = f" of P{sequence.paraphrase}" if len(answer.sequences) > 1 else ""
+        for segment in sequence.segments:
+            yield f" {index + 1}" if several else of, segment
 
 
-def positions_of(segment: Segment) -> str:
+def positions_of(segment: SegmentTokens) -> str:
     """The RoPE positions of a segment's tokens, which are consecutive."""
     if not segment.tokens:
         return "-"
     first, last = segment.tokens[0].position, segment.tokens[-1].position
     return str(first) if first == last else f"{first}-{last}"
-
-
-def percent(share: float) -> str:
-    """In %, with a decimal; exactly nothing is a 0, a little is not."""
-    if share == 0:
-        return "0"
-    return "<0.1" if share < 0.0005 else f"{100 * share:.1f}"

@@ -1,4 +1,7 @@
-"""HTML pages that are one file each: style, script and data are in it, and it asks nothing of a network."""
+"""The files that reports write, and HTML pages that are one file each.
+
+Style, script and data are in the page, and it asks nothing of a network.
+"""
 
 from __future__ import annotations
 
@@ -12,39 +15,46 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from flexray.console.terminal import printable
+from flexray.errors import OutputError
 
 ASSETS = Path(__file__).parent / "assets"
 
 
-def fill_page(name: str, data: Any, **values: Any) -> str:
-    """The page `name`.html.j2 with its `name`.js.
+def write_file(path: Path, content: str | bytes, option: str, what: str = "") -> None:
+    """Write a file that the user asked for; its folder is made.
 
     Args:
-        data: JSON-like, for the script.
-        values: for the template.
+        option: that the file is named by.
+        what: the content, in words, for the error message.
+
+    Raises:
+        OutputError: the folder cannot be made or the file not be written.
     """
-    return fill(ASSETS, f"{name}.html.j2", "style.css", f"{name}.js", data=data, **values)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as e:
+        cannot = f"{what} cannot" if what else "cannot"
+        raise OutputError(f"{path}: {cannot} be written: {e}. Give another {option}.") from e
 
 
-def fill(
-    folder: Path,
-    template: str,
-    style_file: str,
-    script_file: str,
+def fill_page(
+    name: str,
     *,
+    style: str = "style.css",
     filters: Mapping[str, Callable[..., Any]] | None = None,
     **values: Any,
 ) -> str:
-    """A template of a folder of assets, with a style and a script from there.
+    """The page `name`.html.j2 with its script `name`.js.
 
     All that is printed comes out as text: escaped, and with control characters spelled out.
 
     Args:
         filters, values: for the template, which is given `style`, `script` and `policy` besides.
     """
-    style, script = ((folder / file).read_text(encoding="utf-8") for file in (style_file, script_file))
+    css, script = ((ASSETS / file).read_text(encoding="utf-8") for file in (style, f"{name}.js"))
     environment = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(ASSETS),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -52,12 +62,12 @@ def fill(
         finalize=lambda value: value if isinstance(value, Markup) else printable(value),
     )
     environment.filters.update(filters or {})
-    return environment.get_template(template).render(
+    return environment.get_template(f"{name}.html.j2").render(
         **values,
-        style=Markup(style),
+        style=Markup(css),
         script=Markup(script),
         # the browser runs and loads nothing but these two, even if an escape were missing
-        policy=f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
+        policy=f"default-src 'none'; style-src {_digest(css)}; script-src {_digest(script)}; "
         "base-uri 'none'; form-action 'none'",
     )
 

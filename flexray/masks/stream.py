@@ -1,0 +1,115 @@
+"""One prompt and its answers as one stream of tokens: to draw its mask, or to run it by dense attention.
+
+    [context] [P1] .. [PN]  [answer prefix][answer of sequence 0]  [answer prefix][answer of sequence 1] ..
+
+Positions and segment ids come from the engine's layout (`flexray.masks.layout`), and the mask from its rule
+(`flexray.masks.visibility`). Nothing is cached, packed or rotated: copies of the context are written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from flexray.masks.layout import CONTEXT_ID, AttentionScope, SharedPrefix, lay_out
+from flexray.masks.visibility import KeyTables, QueryTables, dense_mask
+from flexray.prompts.prompt import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive tokens [start, stop) of a stream."""
+
+    name: str  # "context", "C1" (a copy of it), "P1", "answer_prefix", "answer"
+    start: int
+    stop: int
+    sequence: int | None = None  # whose answer prefix or answer; None: part of the shared prefix
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """S tokens in causal order. Segment ids: flexray.masks.layout, of request 0."""
+
+    token_ids: np.ndarray  # int64 [S]
+    positions: np.ndarray  # int64 [S], RoPE
+    visible: np.ndarray  # int64 [S], segment id of the paraphrase, or of all, that a token sees
+    segment_ids: np.ndarray  # int64 [S], of its own segment
+    biases: np.ndarray  # float32 [2, S], against context and paraphrases
+    segments: tuple[Segment, ...]
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def queries(self) -> list[np.ndarray]:
+        """[B] of int64 [T]: for each sequence the tokens whose logits choose its answer's tokens."""
+        return [np.arange(s.start - 1, s.stop - 1) for s in self.segments if s.name == "answer"]
+
+    def tables(self, device: torch.device, start: int, stop: int) -> tuple[QueryTables, KeyTables]:
+        """The mask's tables: tokens [start, stop) as queries, all S as keys."""
+        columns = (self.visible, self.segment_ids, np.arange(len(self)))
+        visible, own, causal_index = (torch.from_numpy(c).to(device, torch.int32) for c in columns)
+        biases = torch.from_numpy(self.biases).to(device)
+        part = slice(start, stop)
+        queries = QueryTables.zeros((1, stop - start), device)
+        queries.refresh(visible[part], own[part], causal_index[part], biases[:, part])
+        return queries, KeyTables(own, causal_index)
+
+    def mask(self) -> np.ndarray:
+        """bool [S, S]: which query (row) sees which key (column)."""
+        tables = self.tables(torch.device("cpu"), 0, len(self))
+        mask: np.ndarray = dense_mask(*tables, torch.arange(len(self))[None])[0, 0].numpy()
+        return mask
+
+
+def make_stream(
+    prompt: Prompt, prefix: SharedPrefix, scopes: tuple[AttentionScope, ...], answers: Sequence[Sequence[int]]
+) -> Stream:
+    """Lay a prompt out with its answers, or with the beginnings of answers.
+
+    Args:
+        prefix: may have copies that restart at position 0, too, which the engine never makes.
+        answers: for each scope the token ids of its answer.
+    """
+    layout = lay_out(prompt, prefix, scopes, 0).layout
+    segments: list[Segment] = []
+    columns: list[np.ndarray] = []
+
+    def add(
+        name: str, ids: Sequence[int], position: int, visible: int, own: int, sequence: int | None = None
+    ) -> None:
+        start = segments[-1].stop if segments else 0
+        segments.append(Segment(name, start, start + len(ids), sequence))
+        positions = position + np.arange(len(ids))
+        columns.append(np.stack(np.broadcast_arrays(np.asarray(ids, np.int64), positions, visible, own)))
+
+    if layout.sees_context:
+        add("context", prompt.context, 0, CONTEXT_ID, CONTEXT_ID)
+    first = 0  # the paraphrase's first token in the layout
+    for index, (own, tokens) in enumerate(zip(layout.paraphrase_segments, prompt.segments, strict=True)):
+        if not layout.sees_context:
+            copy = int(layout.copy_slots[index]) if prefix.continuous else 0
+            add(f"C{index + 1}", prompt.context, copy, own, own)
+        add(f"P{index + 1}", tokens, int(layout.positions[first]), own, own)
+        first += len(tokens)
+    for sequence, answer in enumerate(answers):
+        last = layout.logits_indices[sequence]  # of the answer prefix
+        visible, own = int(layout.visible_segments[last]), int(layout.slot_segments[layout.slots[last]])
+        position = int(layout.answer_positions[sequence])
+        prefix_position = position - len(prompt.answer_prefix)
+        add("answer_prefix", prompt.answer_prefix, prefix_position, visible, own, sequence)
+        add("answer", answer, position, visible, own, sequence)
+
+    biases = np.zeros((2, segments[-1].stop), np.float32)
+    for s in segments:
+        if s.sequence is not None:
+            scope = scopes[s.sequence]
+            biases[:, s.start : s.stop] = [[scope.context_bias], [scope.paraphrase_bias]]
+    token_ids, positions, visible_ids, own_ids = np.concatenate(columns, axis=1)
+    return Stream(token_ids, positions, visible_ids, own_ids, biases, tuple(segments))

@@ -1,0 +1,138 @@
+"""An output folder as the page reads it, shard by shard: what cannot be trusted is noted and left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flexray.errors import OutputError
+from flexray.evaluation import ScoreCounts, accuracy_by_method
+from flexray.sink import DamageError, Manifest, OutputFolder, RunRecord, load_run
+from flexray.sink.committed import load_shard
+from flexray.sink.lock import is_lock
+from flexray.sink.lock_file import Owner
+from flexray.sink.manifests import find_manifests
+
+MAX_ERRORS = 500  # on the page
+_ERROR_COLUMNS = ["row_id", "error", "source_file", "source_row", "method"]
+
+
+@dataclass
+class RunFolder:
+    """A run, in progress or finished."""
+
+    folder: OutputFolder
+    record: RunRecord
+    manifests: dict[str, Manifest]
+    """Of the committed shards, by shard id; a shard whose data turn out to be damaged leaves it."""
+    damage: list[DamageError]
+    owners: list[Owner] = field(default_factory=list)
+    """Who holds the folder; a process that has certainly ended is left out."""
+
+    @classmethod
+    def open(cls, url: str) -> RunFolder:
+        """Read the run record and all manifests.
+
+        Raises:
+            OutputError: the folder holds no run, or cannot be listed.
+            DamageError: the run record cannot be trusted.
+        """
+        folder = OutputFolder(url)
+        record = load_run(folder)
+        found = find_manifests(folder, record.fingerprint)
+        return cls(folder, record, found.visible(), list(found.damage.values()), _owners(folder))
+
+    @property
+    def data(self) -> str:
+        """Data set and split, as configured."""
+        data = self.record.config.get("data", {})
+        return "/".join(data[key] for key in ("name", "split") if key in data)
+
+    @property
+    def model(self) -> str:
+        """The model's folder, as configured."""
+        return str(self.record.config.get("model", {}).get("path", ""))
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The committed rows, a table (ROW_SCHEMA) a shard; each file is checked, one is held at a time."""
+        for shard_id, manifest in list(self.manifests.items()):
+            try:
+                table = load_shard(self.folder, manifest)
+            except DamageError as e:
+                self.damage.append(e)
+                del self.manifests[shard_id]
+                continue
+            yield table
+
+
+def _owners(folder: OutputFolder) -> list[Owner]:
+    try:
+        files = [folder.read_if_there(name) for name in folder.list() if is_lock(name)]
+    except OSError as e:
+        raise OutputError(f"{folder}: cannot be listed: {e}") from e
+    owners = [Owner.parse(data) for data in files if data is not None]
+    return [owner for owner in owners if owner is not None and not owner.is_dead()]
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """An error of a question, which most often is that of all methods."""
+
+    row_id: str
+    error: str
+    source_file: str
+    source_row: int
+    methods: list[str] = field(default_factory=list)
+
+
+class RowNotes:
+    """Counts over all rows, and the first error rows; it does not grow with their number."""
+
+    def __init__(self) -> None:
+        self.accuracy: dict[str, ScoreCounts] = {}  # by method
+        self.prompt_tokens: Counter[int] = Counter()  # length -> answered rows
+        self.generated_tokens: Counter[int] = Counter()  # the same
+        self.backends: Counter[tuple[str, str]] = Counter()  # requested, used -> rows
+        self.errors: dict[tuple[str, str], RowError] = {}  # the first MAX_ERRORS, by row id and error
+
+    @property
+    def error_rows(self) -> int:
+        """Rows whose error is in `errors`."""
+        return sum(len(error.methods) for error in self.errors.values())
+
+    def watch(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Hand on the tables (ROW_SCHEMA), one at a time, and take notes of each."""
+        for table in tables:
+            self._note(table)
+            yield table
+
+    def _note(self, table: pa.Table) -> None:
+        for method, found in accuracy_by_method([table]).items():
+            self.accuracy[method] = self.accuracy.get(method, ScoreCounts()) + found
+        failed = pc.not_equal(table["error"], "")
+        answered = table.select(["prompt_tokens", "token_ids"]).filter(pc.invert(failed))
+        self.prompt_tokens.update(_counts(answered["prompt_tokens"]))
+        self.generated_tokens.update(_counts(pc.list_value_length(answered["token_ids"])))
+        pairs = table.group_by(["backend_requested", "backend_used"]).aggregate([([], "count_all")])
+        for pair in pairs.to_pylist():
+            self.backends[pair["backend_requested"], pair["backend_used"]] += pair["count_all"]
+        if len(self.errors) < MAX_ERRORS:
+            self._note_errors(table.select(_ERROR_COLUMNS).filter(failed))
+
+    def _note_errors(self, failed: pa.Table) -> None:
+        for row_id, error, source_file, source_row, method in zip(
+            *(column.to_pylist() for column in failed.columns), strict=True
+        ):
+            key = row_id, error
+            if key not in self.errors and len(self.errors) < MAX_ERRORS:
+                self.errors[key] = RowError(row_id, error, source_file, source_row)
+            if key in self.errors:
+                self.errors[key].methods.append(method)
+
+
+def _counts(column: pa.ChunkedArray) -> dict[int, int]:
+    return {item["values"]: item["counts"] for item in column.value_counts().to_pylist()}

@@ -1,0 +1,167 @@
+"""What the manifests of committed shards tell, of one shard and added up: rows, backends, time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from flexray.evaluation import ScoreCounts
+from flexray.sink import Manifest, RunRecord
+
+ENGINE_COUNTERS = (
+    "context_tokens",
+    "prefill_tokens",
+    "generated_tokens",
+    "decode_steps",
+    "prefill_seconds",
+    "decode_seconds",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work(ScoreCounts):
+    """A shard's rows, of all methods, and what they took; or several shards added up."""
+
+    prompt_tokens: int = 0
+    seconds: float = 0.0
+    backend_used: Counter[str] = field(default_factory=Counter)  # rows; "" counts those of no backend
+    fallback_reason: Counter[str] = field(default_factory=Counter)  # rows that needed a fallback
+    finish_reason: Counter[str] = field(default_factory=Counter)  # rows
+    engine: Counter[str] = field(default_factory=Counter)  # ENGINE_COUNTERS; 0 where a manifest does not say
+    mask_cache: Counter[str] = field(default_factory=Counter)  # hits, misses
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Work:
+        """What a manifest says."""
+        stats = manifest.accounting
+        calls = (manifest.engine_stats, *manifest.engine_stats.get("retries", ()))
+        return cls(
+            rows=stats.rows,
+            errors=stats.errors,
+            scored=stats.scored,
+            correct=stats.correct,
+            prompt_tokens=stats.prompt_tokens,
+            seconds=manifest.seconds,
+            backend_used=Counter(stats.backend_used),
+            fallback_reason=Counter({reason: n for reason, n in stats.fallback_reason.items() if reason}),
+            finish_reason=Counter(stats.finish_reason),
+            engine=_add_up({name: call.get(name, 0) for name in ENGINE_COUNTERS} for call in calls),
+            mask_cache=_add_up(call.get("mask_cache", {}) for call in calls),
+        )
+
+    @classmethod
+    def sum(cls, parts: Iterable[Work]) -> Work:
+        """Add up, counters key by key."""
+        parts = list(parts)
+        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
+        counters = {f.name for f in fields(cls) if f.default_factory is Counter}
+        totals: dict[str, Any] = {n: (_add_up if n in counters else sum)(c) for n, c in columns.items()}
+        return cls(**totals)
+
+    @property
+    def fallbacks(self) -> int:
+        """Rows that needed another backend, or fewer rows at once."""
+        return self.fallback_reason.total()
+
+    @property
+    def rows_per_second(self) -> float | None:
+        """None: its time was not measured."""
+        return self.rows / self.seconds if self.seconds else None
+
+    @property
+    def tokens_per_step(self) -> float | None:
+        """Answers that were decoded at once, on average; None: nothing was decoded."""
+        steps = self.engine["decode_steps"]
+        return self.engine["generated_tokens"] / steps if steps else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """A committed shard."""
+
+    shard_id: str
+    work: Work
+    committed: float = 0.0  # seconds since 1970
+    revised: bool = False  # its error rows were retried: `committed` is of the last time, its seconds of all
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Shard:
+        """What a manifest says."""
+        return cls(
+            shard_id=manifest.shard_id,
+            work=Work.of(manifest),
+            committed=datetime.fromisoformat(manifest.created).timestamp(),
+            revised=manifest.revision > 0,
+        )
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """When it was in work, in seconds since 1970."""
+        return self.committed - self.work.seconds, self.committed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunTotals:
+    """A run's committed shards, added up."""
+
+    work: Work
+    shards: int
+    planned_shards: int
+    planned_rows: int
+    busy_seconds: float  # in which some shard was in work
+    start: float  # seconds since 1970
+    end: float
+    timed: tuple[Shard, ...]  # those whose commit tells when they were in work
+    revised: int  # the others
+
+    @classmethod
+    def of(cls, record: RunRecord, shards: Sequence[Shard]) -> RunTotals:
+        """Add up a run's shards."""
+        timed = tuple(shard for shard in shards if not shard.revised)
+        started = [shard.span[0] for shard in timed]
+        if not record.rebuilt or not started:  # else it was written after the run
+            started.append(datetime.fromisoformat(record.created).timestamp())
+        return cls(
+            work=Work.sum(shard.work for shard in shards),
+            shards=len(shards),
+            planned_shards=record.plan.shards,
+            planned_rows=record.planned_rows,
+            busy_seconds=_covered(shard.span for shard in timed),
+            start=min(started),
+            end=max((shard.committed for shard in timed), default=min(started)),
+            timed=timed,
+            revised=len(shards) - len(timed),
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned shard is committed."""
+        return self.shards == self.planned_shards
+
+    @property
+    def wall_seconds(self) -> float | None:
+        """From the first start to the last commit, pauses included; None: not known."""
+        return self.end - self.start if self.timed else None
+
+    def rows_per_second(self, seconds: float | None) -> float | None:
+        """Rows of the timed shards over a time; None: not measured."""
+        return sum(shard.work.rows for shard in self.timed) / seconds if seconds else None
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of spans."""
+    covered, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        covered += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return covered
+
+
+def _add_up(counters: Iterable[dict[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for counter in counters:
+        total.update(counter)
+    return total
