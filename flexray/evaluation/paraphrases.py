@@ -49,8 +49,8 @@ class ParaphraseTally:
         self._paraphrases = 0
         self._right_share = array("d")
         self._consistency = array("d")
-        self._asked_at: list[int] = []
-        self._right_at: list[int] = []
+        self._asked_at: Counter[int] = Counter()  # by position
+        self._right_at: Counter[int] = Counter()
 
     def add(self, predictions: Sequence[str], answers: Sequence[str] | None) -> None:
         """Add a question: the prediction for each paraphrase, and what is right (None: not scored)."""
@@ -62,7 +62,8 @@ class ParaphraseTally:
             wanted = {normalize_answer(answer) for answer in answers}
             right = [prediction in wanted for prediction in found]
             self._right_share.append(sum(right) / len(right))
-            self._count_positions(right)
+            self._asked_at.update(range(1, len(right) + 1))
+            self._right_at.update(position for position, is_right in enumerate(right, start=1) if is_right)
 
     def summary(self, bootstrap: Bootstrap) -> ParaphraseSummary | None:
         """What was found. None: there was no paraphrase."""
@@ -70,8 +71,8 @@ class ParaphraseTally:
             return None
         share, consistency = (np.array(kept) for kept in (self._right_share, self._consistency))
         positions = tuple(
-            PositionAccuracy(at, asked, right / asked)
-            for at, (asked, right) in enumerate(zip(self._asked_at, self._right_at, strict=True), start=1)
+            PositionAccuracy(position, asked, self._right_at[position] / asked)
+            for position, asked in sorted(self._asked_at.items())
         )
         # a place that few questions have is best or worst by chance
         common = [position for position in positions if 2 * position.questions >= len(share)]
@@ -85,14 +86,6 @@ class ParaphraseTally:
             worst=min(common, key=lambda position: position.accuracy, default=None),
             positions=positions,
         )
-
-    def _count_positions(self, right: Sequence[bool]) -> None:
-        missing = len(right) - len(self._asked_at)
-        self._asked_at += [0] * missing
-        self._right_at += [0] * missing
-        for at, is_right in enumerate(right):
-            self._asked_at[at] += 1
-            self._right_at[at] += is_right
 
 
 def _agreement(found: Sequence[str]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +46,10 @@ class RelationSummary:
 
 def by_relation(scores: MethodScores, bootstrap: Bootstrap) -> RelationSummary | None:
     """Group a method's scored rows by relation, sorted by name. None: no row names one."""
-    groups = dict(sorted(_groups(scores)))
+    order = np.argsort(scores.relations, kind="stable")
+    codes, starts = np.unique(scores.relations[order], return_index=True)
+    rows_of = zip((scores.relation_names[code] for code in codes), np.split(order, starts[1:]), strict=False)
+    groups = dict(sorted(rows_of))
     without = len(groups.pop(NO_RELATION, ()))
     if not groups:
         return None
@@ -63,14 +65,6 @@ def by_relation(scores: MethodScores, bootstrap: Bootstrap) -> RelationSummary |
         },
         relations=tuple(_relation_scores(name, rows, values) for name, rows in groups.items()),
     )
-
-
-def _groups(scores: MethodScores) -> Iterator[tuple[str, np.ndarray]]:
-    """Each relation there is, with the places of its rows."""
-    order = np.argsort(scores.relations, kind="stable")
-    codes, starts = np.unique(scores.relations[order], return_index=True)
-    for code, rows in zip(codes, np.split(order, starts[1:]), strict=False):
-        yield scores.relation_names[code], rows
 
 
 def _relation_scores(name: str, rows: np.ndarray, values: dict[str, Floats]) -> RelationScores:

@@ -1,6 +1,6 @@
 """One pass over output tables: each row becomes a few numbers, and its text is let go.
 
-Kept of a scored row are 28 bytes for each method: digests of its id (to pair methods) and of its
+Kept of a scored row are 36 bytes for each method: digests of its id (to pair methods) and of its
 answers (to see that they are the same), its relation, and its scores. Of a question whose paraphrases
 were answered alone there are 16 more. Other rows are counted only.
 """
@@ -8,10 +8,9 @@ were answered alone there are 16 more. Other rows are counted only.
 from __future__ import annotations
 
 import hashlib
-import math
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +25,7 @@ from flexray.evaluation.metrics import METRICS, Lemmatizer, Metric, lemma_match,
 from flexray.evaluation.paraphrases import ParaphraseTally
 
 FLAGS = ("exact_match", "lemma_match", "first_word_match")
-"""Metrics that are 0 or 1, kept in a byte; any other takes eight."""
+"""Metrics that are 0, 1 or NaN, kept in four bytes; any other takes eight."""
 
 COLUMNS = (
     "method",
@@ -39,7 +38,6 @@ COLUMNS = (
     "paraphrase_predictions",
 )
 _BATCH_ROWS = 4_096  # rows that are Python objects at once
-_NOT_APPLICABLE = -1  # a flag that is neither 0 nor 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -52,7 +50,7 @@ class MethodScores:
     answers_digests: npt.NDArray[np.uint32]
     relations: npt.NDArray[np.int32]  # index in relation_names
     relation_names: tuple[str, ...]
-    metrics: dict[str, Floats | npt.NDArray[np.int8]]
+    metrics: dict[str, Floats | npt.NDArray[np.float32]]
     paraphrases: ParaphraseTally
 
     @property
@@ -67,8 +65,7 @@ class MethodScores:
 
     def values(self, metric: str) -> Floats:
         """The metric of each scored row; NaN where it does not apply."""
-        kept = self.metrics[metric]
-        return np.where(kept == _NOT_APPLICABLE, np.nan, kept.astype(np.float64))
+        return self.metrics[metric].astype(np.float64)
 
 
 def collect_scores(
@@ -88,14 +85,8 @@ def collect_scores(
     relations: dict[str, int] = {}
     for table in tables:
         for batch in table.select(COLUMNS).to_batches(max_chunksize=_BATCH_ROWS):
-            columns = [column.to_pylist() for column in batch.columns]
-            for method, error, correct, *scored in zip(*columns, strict=True):
-                kept = methods.setdefault(method, _Kept())
-                kept.rows += 1
-                if error:
-                    kept.errors += 1
-                else:
-                    kept.add(correct, *scored, metrics=metrics, relations=relations)
+            for row in batch.to_pylist():
+                methods.setdefault(row["method"], _Kept()).add(row, metrics, relations)
     return {method: methods[method].finish(tuple(relations), method, where) for method in sorted(methods)}
 
 
@@ -109,34 +100,28 @@ class _Kept:
         self._answers_digests = array("I")
         self._relations = array("i")
         self._metrics: dict[str, array[Any]] = {
-            metric: array("b" if metric in FLAGS else "d") for metric in METRICS
+            metric: array("f" if metric in FLAGS else "d") for metric in METRICS
         }
         self._paraphrases = ParaphraseTally()
 
-    def add(
-        self,
-        correct: bool | None,
-        row_id: str,
-        answers: Sequence[str] | None,
-        relation: str,
-        prediction: str,
-        paraphrase_predictions: Sequence[str],
-        *,
-        metrics: dict[str, Metric],
-        relations: dict[str, int],
-    ) -> None:
-        """Take an answered row. `correct` is the run's own exact match; null: not scored."""
-        scored = correct is not None and answers is not None
-        if paraphrase_predictions:
-            self._paraphrases.add(paraphrase_predictions, answers if scored else None)
-        if correct is None or answers is None:
+    def add(self, row: dict[str, Any], metrics: dict[str, Metric], relations: dict[str, int]) -> None:
+        """Take a row. Its `correct` is the run's own exact match; null: not scored."""
+        self.rows += 1
+        if row["error"]:
+            self.errors += 1
             return
-        self._row_keys.append(_key(row_id))
+        correct, prediction = row["correct"], row["prediction"]
+        answers = None if correct is None else row["answers"]
+        if row["paraphrase_predictions"]:
+            self._paraphrases.add(row["paraphrase_predictions"], answers)
+        if answers is None:
+            return
+        self._row_keys.append(_key(row["row_id"]))
         self._answers_digests.append(zlib.crc32("\x1f".join(answers).encode()))
-        self._relations.append(relations.setdefault(relation, len(relations)))
+        self._relations.append(relations.setdefault(row["relation"], len(relations)))
         for metric, function in metrics.items():
             value = correct if metric == "exact_match" else measure(metric, function, prediction, answers)
-            self._metrics[metric].append(_kept(metric, value))
+            self._metrics[metric].append(value)
 
     def finish(self, relation_names: tuple[str, ...], method: str, where: str) -> MethodScores:
         keys = np.array(self._row_keys)
@@ -159,10 +144,3 @@ class _Kept:
 def _key(row_id: str) -> int:
     """64 bits of a row id: among ten million ids, two share them once in 400,000 data sets."""
     return int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest())
-
-
-def _kept(metric: str, value: float) -> float:
-    """The value as its array keeps it."""
-    if metric not in FLAGS:
-        return value
-    return _NOT_APPLICABLE if math.isnan(value) else int(value)

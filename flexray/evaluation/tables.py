@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -43,65 +43,63 @@ def print_evaluation(
     # a log has no width of its own; rich would take 80 and fold the methods' names
     console = console or Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     methods = evaluation.methods
-    parts: list[RenderableType] = [_method_table(methods)]
+    tables = [_method_table(methods)]
     if any(method.paraphrases for method in methods):
-        parts.append(_paraphrase_table(methods))
+        tables.append(_paraphrase_table(methods))
     if any(method.relations for method in methods):
-        parts.append(_relation_means_table(methods))
+        tables.append(_relation_means_table(methods))
         if by_relation:
-            parts.append(_relation_table(methods))
+            tables.append(_relation_table(methods))
     for other in dict.fromkeys(found.other for found in evaluation.comparisons):
         against = [found for found in evaluation.comparisons if found.other == other]
-        parts.append(_comparison_table(against, other))
-    for part in parts:
-        console.print(part)
+        tables.append(_comparison_table(against, other))
+    for table in tables:
+        console.print(table)
         console.print()
     for note in _notes(evaluation, by_relation):
-        console.print(_text(note))
+        console.print(Text(printable(note)))
 
 
 def _method_table(methods: Sequence[MethodSummary]) -> Table:
-    titles = ["rows", "errors", "scored", *(_title(metric) for metric in METRICS)]
-    table = _table("Methods, over their scored rows", ["method"], titles)
+    table = _Table(
+        "Methods, over their scored rows",
+        ["method"],
+        ["rows", "errors", "scored", *map(_title, METRICS)],
+    )
     for method in methods:
-        counts = [f"{count:,}" for count in (method.rows, method.errors, method.scored)]
         cells = [_estimate(method.metrics[metric]) for metric in METRICS]
-        table.add_row(*map(_text, [_name(method.label), *counts, *cells]))
+        table.add(_name(method.label), method.rows, method.errors, method.scored, *cells)
     return table
 
 
 def _paraphrase_table(methods: Sequence[MethodSummary]) -> Table:
-    table = _table(
+    table = _Table(
         "Paraphrases answered alone, by exact match",
         ["method"],
         ["paraphrases", "mean", "any right", "every right", "consistency", "best place", "worst place"],
     )
     for method in methods:
-        found = method.paraphrases
-        if found:
-            cells = [_estimate(e) for e in (found.accuracy, found.any_right, found.every_right)]
-            places = [_place(found.best), _place(found.worst)]
-            cells = [f"{found.paraphrases:,}", *cells, _estimate(found.consistency), *places]
-            table.add_row(*map(_text, [_name(method.label), *cells]))
+        if found := method.paraphrases:
+            cells = map(_estimate, (found.accuracy, found.any_right, found.every_right, found.consistency))
+            places = map(_place, (found.best, found.worst))
+            table.add(_name(method.label), found.paraphrases, *cells, *places)
     return table
 
 
 def _relation_means_table(methods: Sequence[MethodSummary]) -> Table:
     shown = ("exact_match", "f1")
     titles = [f"{_title(metric)}\n{mean}" for metric in shown for mean in ("micro", "macro")]
-    table = _table("Over relations", ["method"], ["relations", "questions", *titles])
+    table = _Table("Over relations", ["method"], ["relations", "questions", *titles])
     for method in methods:
-        found = method.relations
-        if found:
+        if found := method.relations:
             cells = [_estimate(means[metric]) for metric in shown for means in (found.micro, found.macro)]
-            cells = [f"{len(found.relations):,}", f"{found.questions:,}", *cells]
-            table.add_row(*map(_text, [_name(method.label), *cells]))
+            table.add(_name(method.label), len(found.relations), found.questions, *cells)
     return table
 
 
 def _relation_table(methods: Sequence[MethodSummary]) -> Table:
-    exact, *others = (_title(metric) for metric in METRICS)
-    table = _table("By relation", ["relation", "method"], ["questions", exact, "interval", *others])
+    exact, *others = map(_title, METRICS)
+    table = _Table("By relation", ["relation", "method"], ["questions", exact, "interval", *others])
     lines = [
         (scores.relation, method.label, scores)
         for method in methods
@@ -109,30 +107,21 @@ def _relation_table(methods: Sequence[MethodSummary]) -> Table:
         for scores in method.relations.relations
     ]
     for relation, label, scores in sorted(lines, key=lambda line: line[0]):
-        cells = [_percent(scores.means[metric]) for metric in METRICS]
-        cells.insert(1, _interval(scores.interval))
-        table.add_row(*map(_text, [relation, _name(label), f"{scores.questions:,}", *cells]))
+        mean, *means = (_percent(scores.means[metric]) for metric in METRICS)
+        table.add(relation, _name(label), scores.questions, mean, _interval(scores.interval), *means)
     return table
 
 
 def _comparison_table(comparisons: Sequence[Comparison], other: str) -> Table:
-    counted = ["questions", "both\nright", "only\nit", "only\nother", "none"]
-    table = _table(
+    table = _Table(
         f"Difference from {other}, in points, on the questions that both answered",
         ["method"],
-        [*counted, "exact match", "McNemar p", "F1"],
+        ["questions", "both\nright", "only\nit", "only\nother", "none", "exact match", "McNemar p", "F1"],
     )
     for found in comparisons:
-        counts = (
-            found.questions,
-            found.both_right,
-            found.only_method_right,
-            found.only_other_right,
-            found.neither_right,
-        )
         exact, f1 = (_difference(found.differences[metric]) for metric in ("exact_match", "f1"))
-        cells = [*(f"{count:,}" for count in counts), exact, _p_value(found.mcnemar_p), f1]
-        table.add_row(*map(_text, [_name(found.method), *cells]))
+        right = (found.both_right, found.only_method_right, found.only_other_right, found.neither_right)
+        table.add(_name(found.method), found.questions, *right, exact, _p_value(found.mcnemar_p), f1)
     return table
 
 
@@ -157,16 +146,27 @@ def _notes(evaluation: Evaluation, by_relation: bool) -> list[str]:
     return notes
 
 
-def _table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title_justify="left"
-    )
-    table.title = Text(printable(title), "bold")
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for number in numbers:
-        table.add_column(number, justify="right", overflow="fold")
-    return table
+class _Table(Table):
+    """Names on the left, numbers on the right."""
+
+    def __init__(self, title: str, names: Sequence[str], numbers: Sequence[str]):
+        super().__init__(
+            title=Text(printable(title), "bold"),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+            show_edge=False,
+        )
+        for name in names:
+            self.add_column(name, overflow="fold")
+        for number in numbers:
+            self.add_column(number, justify="right", overflow="fold")
+
+    def add(self, *cells: str | int) -> None:
+        """A row of texts and counts."""
+        texts = (cell if isinstance(cell, str) else f"{cell:,}" for cell in cells)
+        self.add_row(*(Text(printable(text)) for text in texts))
 
 
 def _name(label: str) -> str:
@@ -177,10 +177,6 @@ def _name(label: str) -> str:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
-
-
-def _text(text: str) -> Text:
-    return Text(printable(text))
 
 
 def _title(metric: str) -> str:

@@ -32,18 +32,15 @@ def summary_lines(explanation: Explanation) -> Iterator[SummaryLine]:
     if answer.generation.error:
         yield SummaryLine("error", answer.generation.error, "bad")
     else:
-        yield SummaryLine("prediction", _of_several(one_line(answer.text), explanation))
+        count = len(explanation.answers)
+        of_several = f"   (answer {explanation.chosen + 1} of {count})" if count > 1 else ""
+        yield SummaryLine("prediction", one_line(answer.text) + of_several)
         yield _match(explanation)
-        count = len(answer.steps)
-        yield SummaryLine("finished", f"{answer.generation.finish_reason}, after {_tokens(count)}")
+        reason = answer.generation.finish_reason
+        yield SummaryLine("finished", f"{reason}, after {_tokens(len(answer.steps))}")
         yield SummaryLine("backend", _backend(answer))
         yield _dense(explanation)
     yield from _committed(explanation)
-
-
-def _of_several(text: str, explanation: Explanation) -> str:
-    count = len(explanation.answers)
-    return text if count == 1 else f"{text}   (answer {explanation.chosen + 1} of {count})"
 
 
 def _match(explanation: Explanation) -> SummaryLine:

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from flexray.console.terminal import printable
 from flexray.report.explain import Explanation
-from flexray.report.explain.explanation import ExplainedAnswer, SequenceAttention, Step
+from flexray.report.explain.explanation import ExplainedAnswer, SequenceAttention
 from flexray.report.explanation_lines import answer_title, own_segments, positions_of, summary_lines
 from flexray.report.formatting import one_line, percentage
-from flexray.report.mask_picture import is_context, segment_colours
+from flexray.report.mask_picture import segment_colours, segment_kind
 
 WIDTH = 100
 MAX_ANSWERS = 10  # shown in full
@@ -94,18 +94,17 @@ def _steps_table(answer: ExplainedAnswer) -> Table:
             style = "bold" if candidate.id == step.id else ""
             gap = "   " if best else ""
             best.append(f"{gap}{quoted(candidate.text)} {percentage(candidate.probability)}", style)
+        if step.rank > 1:
+            gap = f"   (chosen: rank {step.rank}, behind by {step.gap:.2g} in log probability)"
+            best.append(gap, "dim")
         wrong = step.rank > 1 and answer.draw is None
         table.add_row(
             f"{number}",
             Text(quoted(step.text), STYLES["bad"] if wrong else "bold"),
             percentage(step.probability),
-            best + _gap_text(step) if step.rank > 1 else best,
+            best,
         )
     return table
-
-
-def _gap_text(step: Step) -> Text:
-    return Text(f"   (chosen: rank {step.rank}, behind by {step.gap:.2g} in log probability)", "dim")
 
 
 def _attention_table(segment_names: Sequence[str], answer: ExplainedAnswer) -> Table:
@@ -135,7 +134,7 @@ def _attention_table(segment_names: Sequence[str], answer: ExplainedAnswer) -> T
 def fold_segments(names: Sequence[str]) -> tuple[list[str], bool]:
     """The columns, and whether paraphrases are added up in one: there are too many for a column each.
     Copies of the context are one column in any case."""
-    columns = list(dict.fromkeys("context" if is_context(name) else name for name in names))
+    columns = list(dict.fromkeys(_column(name) for name in names))
     if len(columns) <= MAX_COLUMNS:
         return columns, False
     return ["context", "paraphrases", "answer_prefix", "answer"], True
@@ -147,13 +146,17 @@ def _shares(
     found = dict.fromkeys(columns, 0.0)
     most = (0.0, "")
     for name, share in zip(names, sequence.attention[step].tolist(), strict=True):
-        column = "context" if is_context(name) else name
+        column = _column(name)
         if column not in found:
             column = "paraphrases"
             most = max(most, (share, name), key=lambda pair: pair[0])
         found[column] += share
     cells = [Text(percentage(share)) for share in found.values()]
     return [*cells, Text(f"{most[1]} {percentage(most[0])}")] if folded else cells
+
+
+def _column(name: str) -> str:
+    return "context" if segment_kind(name) == "copy" else name
 
 
 def quoted(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -10,12 +10,8 @@ import numpy as np
 
 from flexray.masks.stream import Segment, Stream
 
-CONTEXT_COLOUR = "#8a99b0"
-ANSWER_PREFIX_COLOUR = "#8f3b52"
-ANSWER_COLOUR = "#d1495b"
+COLOURS = {"context": "#8a99b0", "copy": "#8a99b0", "answer_prefix": "#8f3b52", "answer": "#d1495b"}
 PARAPHRASE_COLOURS = ("#1f7a8c", "#e8a33d", "#5a9e6f", "#7a5ea8", "#c77dae", "#3f6fb5", "#a8763e", "#94a83b")
-_CONTEXT_NAME = re.compile(r"context|C\d+")
-_ANSWER_NAME = re.compile(r"answer( \d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,33 +72,19 @@ class MaskPicture:
         return f"{L:,} tokens, {visible:,} of {causal:,} causal pairs visible ({visible / causal:.0%})"
 
 
-def segment_colours(names: Iterable[str]) -> dict[str, str]:
-    """A hex colour for each name, in order of first appearance.
+def segment_kind(name: str) -> str:
+    """What a segment is, by its name.
 
-    "context" and its copies "C1", "C2", ... share one colour, so do "answer" and "answer 1", "answer 2", ...;
-    "answer_prefix" has its own, and all other names take the paraphrase colours in turn (more than eight
-    paraphrases repeat them).
+    >>> [segment_kind(name) for name in ("context", "C12", "P1", "answer_prefix", "answer", "answer 2")]
+    ['context', 'copy', 'paraphrase', 'answer_prefix', 'answer', 'answer']
     """
-    colours: dict[str, str] = {}
-    paraphrases = 0
-    for name in dict.fromkeys(names):
-        if is_context(name):
-            colours[name] = CONTEXT_COLOUR
-        elif is_answer(name):
-            colours[name] = ANSWER_COLOUR
-        elif name == "answer_prefix":
-            colours[name] = ANSWER_PREFIX_COLOUR
-        else:
-            colours[name] = PARAPHRASE_COLOURS[paraphrases % len(PARAPHRASE_COLOURS)]
-            paraphrases += 1
-    return colours
+    stem = name.rstrip(" 0123456789")
+    return {"C": "copy", "P": "paraphrase"}.get(stem, stem)
 
 
-def is_context(name: str) -> bool:
-    """Whether a segment is the context or a copy of it."""
-    return _CONTEXT_NAME.fullmatch(name) is not None
-
-
-def is_answer(name: str) -> bool:
-    """Whether a segment is an answer, its answer prefix included."""
-    return _ANSWER_NAME.fullmatch(name) is not None
+def segment_colours(names: Iterable[str]) -> dict[str, str]:
+    """A hex colour for each name, in order of first appearance; more than eight paraphrases repeat theirs."""
+    paraphrase_colours = itertools.cycle(PARAPHRASE_COLOURS)
+    return {
+        name: COLOURS.get(segment_kind(name)) or next(paraphrase_colours) for name in dict.fromkeys(names)
+    }

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from flexray.report.mask_picture import MaskPicture, is_context
+from flexray.report.mask_picture import MaskPicture, segment_kind
 
 FUTURE_COLOUR = "#ffffff"  # a key after the query: hidden in any causal model
 HIDDEN_COLOUR = "#ececef"  # a key before the query, hidden by isolation
@@ -53,16 +53,14 @@ def _paint(picture: MaskPicture) -> np.ndarray:
 
 def _draw_borders(axes: Axes, picture: MaskPicture) -> None:
     count, segments = len(picture.mask), picture.segments
-    if count <= 64:  # few enough that each token can be told from its neighbour
-        # Not a minor grid: matplotlib drops its lines where a label's tick falls on them.
-        edges = np.arange(1, count) - 0.5
-        axes.hlines(edges, -0.5, count - 0.5, color=BORDER, linewidth=0.8)
-        axes.vlines(edges, -0.5, count - 0.5, color=BORDER, linewidth=0.8)
-    axes.tick_params(length=0)
     borders = [s.start - 0.5 for s in segments[1:]]
     strength = 0.55 if len(segments) <= 16 else 0.25
-    axes.hlines(borders, -0.5, count - 0.5, color=INK, linewidth=0.8, alpha=strength)
-    axes.vlines(borders, -0.5, count - 0.5, color=INK, linewidth=0.8, alpha=strength)
+    axes.tick_params(length=0)
+    for lines in (axes.hlines, axes.vlines):
+        if count <= 64:  # few enough that each token can be told from its neighbour
+            # Not a minor grid: matplotlib drops its lines where a label's tick falls on them.
+            lines(np.arange(1, count) - 0.5, -0.5, count - 0.5, color=BORDER, linewidth=0.8)
+        lines(borders, -0.5, count - 0.5, color=INK, linewidth=0.8, alpha=strength)
     for spine in axes.spines.values():
         spine.set_color(INK)
         spine.set_linewidth(0.8)
@@ -90,8 +88,7 @@ def _span(ids: np.ndarray) -> str:
 def _draw_legend(axes: Axes, picture: MaskPicture) -> None:
     named: dict[str, str] = {}
     for name, colour in picture.colours.items():
-        is_copy = is_context(name) and name != "context"
-        named.setdefault("context copies" if is_copy else name, colour)
+        named.setdefault("context copies" if segment_kind(name) == "copy" else name, colour)
     handles = [Patch(facecolor=colour, label=name) for name, colour in named.items()]
     if len(handles) > MAX_LEGEND:
         rest = len(handles) - MAX_LEGEND

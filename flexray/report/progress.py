@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 from rich import progress
 from rich.console import Console
@@ -27,7 +25,7 @@ def show_progress(log: LogLine) -> Iterator[Progress]:
         yield bar
 
 
-class ProgressBar:
+class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
     """A progress bar, there from when it is known what is to be done to the end of the `with` block."""
 
     def __init__(self, console: Console, tracker: Tracker | None = None):
@@ -42,12 +40,7 @@ class ProgressBar:
         )
         self._task: progress.TaskID | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._display.stop()
 
     def planned(self, *, rows: int, shards: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from flexray.config import MethodConfig, RunConfig
@@ -16,9 +17,9 @@ from flexray.methods import make_methods
 from flexray.models.checkpoint import load_tokenizer
 from flexray.prompts.prompt import Prompt
 from flexray.report.explain.selection import choose_method, find_row
-from flexray.report.files import write_file
-from flexray.report.mask_html import mask_page
-from flexray.report.mask_picture import MaskPicture
+from flexray.report.files import fill_page, write_file
+from flexray.report.formatting import one_line
+from flexray.report.mask_picture import MaskPicture, segment_kind
 from flexray.report.mask_png import mask_png
 from flexray.report.mask_text import render_mask_text
 
@@ -31,7 +32,6 @@ def show_mask(
     generated: int,
     html: Path | None = None,
     method: str | None = None,
-    console: Console | None = None,
 ) -> None:
     """Draw who sees whom in one row's prompt: in the terminal, as a PNG, and if asked as an HTML page.
 
@@ -44,7 +44,7 @@ def show_mask(
         ConfigError: there is no such method. DataError: there is no such row, or it has a fault.
         OutputError: a file cannot be written. ModelError: the model folder's tokenizer cannot be used.
     """
-    console = console or Console()
+    console = Console()
     first = next((i for i, m in enumerate(config.methods) if m.kind == "attention"), 0)
     chosen = config.methods[choose_method(config.methods, method, default=first)]
     config = with_few_shots(config)
@@ -80,3 +80,44 @@ def _title(method: MethodConfig) -> str:
         return f"method {method.name}"
     cross = ", cross_attention" if method.cross_attention else ""
     return f"layout {method.layout}, positions {method.positions}{cross}"
+
+
+def mask_page(picture: MaskPicture, *, title: str, question: str) -> str:
+    """An HTML page on which each pair can be asked who sees whom, and why.
+
+    Args:
+        title: what mask it is.
+        question: the row's id and question.
+    """
+    colours = picture.colours
+    segments = [
+        {
+            "name": s.name,
+            "kind": segment_kind(s.name),
+            "colour": colours[s.name],
+            "start": s.start,
+            "stop": s.stop,
+            "positions": picture.positions[s.start : s.stop].tolist(),
+            "tokens": [one_line(label) for label in picture.labels[s.start : s.stop]],
+        }
+        for s in picture.segments
+    ]
+    return fill_page(
+        "mask",
+        data={"segments": segments, "rows": visible_spans(picture.mask)},
+        title=title,
+        question=question,
+        counts=picture.counts(),
+        segments=segments,
+    )
+
+
+def visible_spans(mask: np.ndarray) -> list[list[int]]:
+    """Of each query the keys that it sees, as [start, stop, start, stop, ..]: a handful of numbers where a
+    row of the mask has thousands.
+
+    >>> visible_spans(np.array([[True, False, False], [True, False, True]]))
+    [[0, 1], [0, 1, 2, 3]]
+    """
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1) != 0
+    return [np.flatnonzero(row).tolist() for row in edges]

@@ -11,15 +11,6 @@ from typing import Any
 from flexray.evaluation import ScoreCounts
 from flexray.sink import Manifest, RunRecord
 
-ENGINE_COUNTERS = (
-    "context_tokens",
-    "prefill_tokens",
-    "generated_tokens",
-    "decode_steps",
-    "prefill_seconds",
-    "decode_seconds",
-)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work(ScoreCounts):
@@ -30,7 +21,7 @@ class Work(ScoreCounts):
     backend_used: Counter[str] = field(default_factory=Counter)  # rows; "" counts those of no backend
     fallback_reason: Counter[str] = field(default_factory=Counter)  # rows that needed a fallback
     finish_reason: Counter[str] = field(default_factory=Counter)  # rows
-    engine: Counter[str] = field(default_factory=Counter)  # ENGINE_COUNTERS; 0 where a manifest does not say
+    engine: Counter[str] = field(default_factory=Counter)  # its counters; 0 where a manifest does not say
     mask_cache: Counter[str] = field(default_factory=Counter)  # hits, misses
 
     @classmethod
@@ -48,7 +39,7 @@ class Work(ScoreCounts):
             backend_used=Counter(stats.backend_used),
             fallback_reason=Counter({reason: n for reason, n in stats.fallback_reason.items() if reason}),
             finish_reason=Counter(stats.finish_reason),
-            engine=_add_up({name: call.get(name, 0) for name in ENGINE_COUNTERS} for call in calls),
+            engine=_add_up({k: v for k, v in call.items() if isinstance(v, int | float)} for call in calls),
             mask_cache=_add_up(call.get("mask_cache", {}) for call in calls),
         )
 
@@ -108,14 +99,10 @@ class RunTotals:
     """A run's committed shards, added up."""
 
     work: Work
-    shards: int
-    planned_shards: int
-    planned_rows: int
     busy_seconds: float  # in which some shard was in work
     start: float  # seconds since 1970
     end: float
-    timed: tuple[Shard, ...]  # those whose commit tells when they were in work
-    revised: int  # the others
+    timed: tuple[Shard, ...]  # those whose commit tells when they were in work; the others are revised
 
     @classmethod
     def of(cls, record: RunRecord, shards: Sequence[Shard]) -> RunTotals:
@@ -126,20 +113,11 @@ class RunTotals:
             started.append(datetime.fromisoformat(record.created).timestamp())
         return cls(
             work=Work.sum(shard.work for shard in shards),
-            shards=len(shards),
-            planned_shards=record.plan.shards,
-            planned_rows=record.planned_rows,
             busy_seconds=_covered(shard.span for shard in timed),
             start=min(started),
             end=max((shard.committed for shard in timed), default=min(started)),
             timed=timed,
-            revised=len(shards) - len(timed),
         )
-
-    @property
-    def complete(self) -> bool:
-        """Whether every planned shard is committed."""
-        return self.shards == self.planned_shards
 
     @property
     def wall_seconds(self) -> float | None:
@@ -160,7 +138,7 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
     return covered
 
 
-def _add_up(counters: Iterable[dict[str, int]]) -> Counter[str]:
+def _add_up(counters: Iterable[Any]) -> Counter[str]:
     total: Counter[str] = Counter()
     for counter in counters:
         total.update(counter)

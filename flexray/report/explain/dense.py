@@ -6,8 +6,6 @@ order. What makes the engine fast is not used: no FlexAttention, no paging, no p
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +55,9 @@ def dense_pass(model: llama.LlamaLike, stream: Stream) -> list[tuple[Tensor, Ten
     queries = torch.cat([torch.from_numpy(queries) for queries in stream.queries]).to(device)
     hidden: list[Tensor] = []
     shares: list[Tensor] = []
-    with _watching(model):
+    AttentionInterface.register(WATCHED_NAME, watched_attention)
+    before, model.config._attn_implementation = model.config._attn_implementation, WATCHED_NAME
+    try:
         for start in range(0, S, QUERIES_AT_ONCE):
             stop = min(S, start + QUERIES_AT_ONCE)
             tables = stream.tables(device, start, stop)
@@ -72,6 +72,8 @@ def dense_pass(model: llama.LlamaLike, stream: Stream) -> list[tuple[Tensor, Ten
             out = llama.forward(model, ids[:, start:stop], positions[:, start:stop], metadata, keys, values)
             hidden.append(out[0, metadata.watched])
             shares.append(torch.stack(metadata.shares))
+    finally:
+        model.config._attn_implementation = before
     per_sequence = torch.cat(hidden).split(lengths), torch.cat(shares, dim=1).split(lengths, dim=1)
     return list(zip(*per_sequence, strict=True))
 
@@ -103,15 +105,3 @@ def _shares(query: Tensor, keys: Tensor, scale: float, metadata: _WatchedMetadat
     scores = scores + metadata.dense.bias[0, :, metadata.watched]
     scores = scores.masked_fill(~metadata.dense.mask[0, :, metadata.watched], float("-inf"))
     return scores.softmax(-1).mean(0) @ metadata.member
-
-
-@contextlib.contextmanager
-def _watching(model: llama.LlamaLike) -> Iterator[None]:
-    """Point the layers at `watched_attention`; undone afterwards."""
-    AttentionInterface.register(WATCHED_NAME, watched_attention)
-    before = model.config._attn_implementation
-    model.config._attn_implementation = WATCHED_NAME
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before

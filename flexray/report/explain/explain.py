@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,20 +117,11 @@ def find_committed(config: RunConfig, row_id: str, method: str) -> Committed | s
     except (UserError, OSError) as e:
         return str(e)
     here = pc.and_(pc.equal(table["row_id"], row_id), pc.equal(table["method"], method))
-    (row,) = table.filter(here).to_pylist()
-    return Committed(
-        shard_id=shard_id,
-        token_ids=tuple(row["token_ids"]),
-        prediction=row["prediction"],
-        paraphrase_predictions=tuple(row["paraphrase_predictions"]),
-        finish_reason=row["finish_reason"],
-        backend_used=row["backend_used"],
-        fallback_reason=row["fallback_reason"],
-        error=row["error"],
-        changed=_changed(run.config, config),
-    )
-
-
-def _changed(then: dict[str, Any], config: RunConfig) -> tuple[str, ...]:
+    columns = [field.name for field in dataclasses.fields(Committed) if field.name != "changed"]
+    (row,) = table.filter(here).select(columns).to_pylist()
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+    }
+    then = {name: run.config.get(name) for name in SECTIONS}
     now = redact(config.model_dump(mode="json", include=set(SECTIONS)))
-    return tuple(differences({name: then.get(name) for name in SECTIONS}, now))
+    return Committed(**values, changed=tuple(differences(then, now)))

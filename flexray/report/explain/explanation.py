@@ -94,7 +94,7 @@ class ExplainedAnswer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Committed:
-    """The row as the output folder has it."""
+    """The row as the output folder has it: columns of its table."""
 
     shard_id: str
     token_ids: tuple[int, ...]

@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
+import collections
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 from markupsafe import Markup, escape
 
 from flexray import __version__
 from flexray.console.terminal import printable
-from flexray.evaluation import ScoreCounts
+from flexray.evaluation import Bootstrap, ScoreCounts
 from flexray.evaluation.metrics import PLAIN_TOKENS
+from flexray.evaluation.paired import Comparison, Difference, compare
 from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.report import formatting
 from flexray.report.files import fill_page, write_file
-from flexray.report.page.compare import RunChange, compare_runs
 from flexray.report.page.plots import Axis, Plot, difference_axis, histogram, share_axis, throughput
 from flexray.report.page.read import RowNotes, RunFolder
 from flexray.report.work import RunTotals, Shard
 from flexray.sink import OutputFolder
+from flexray.sink.differences import differences
 from flexray.sink.run import utc_now
 from flexray.storage import redact
 
-MAX_SHARDS = 1_000  # the slowest ones
-MAX_FALLBACKS = 500  # pairs of shard and reason, those of most rows
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodChange:
+    """A method of either run."""
+
+    method: str
+    now: MethodScores | None  # None: the run does not have it
+    earlier: MethodScores | None
+    paired: Comparison | None  # None: only one run has it
+
+    @property
+    def difference(self) -> Difference | None:
+        """Of exact match, on the rows that both have scored; None: there are none."""
+        return self.paired.differences["exact_match"] if self.paired else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunChange:
+    """What is different from the earlier run."""
+
+    earlier: RunFolder
+    totals: RunTotals  # of the earlier run
+    methods: tuple[MethodChange, ...]
+    lines: list[str]  # of configuration and versions, one for each key: earlier -> now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +65,8 @@ class PageData:
     accuracy_axis: Axis
     throughput: Plot | None
     histograms: tuple[tuple[str, Plot, str], ...]  # title, plot, what its axis counts
-    slowest: tuple[Shard, ...]
-    fallbacks: tuple[tuple[str, str, int], ...]  # shard, reason, rows
-    more_fallbacks: int
+    slowest: list[Shard]  # first
+    fallbacks: list[tuple[str, str, int]]  # shard, reason, rows; most rows first
     change: RunChange | None
     difference_axis: Axis
 
@@ -101,15 +126,12 @@ def gather(output: str, earlier: str | None = None) -> PageData:
         OutputError: a folder holds no run or cannot be read, or the two cannot be compared.
     """
     run, notes = RunFolder.open(output), RowNotes()
-    tables = notes.watch(run.tables())
-    change = None
+    tables, change = notes.watch(run.tables()), None
     if earlier is None:
-        for _ in tables:
-            pass
+        collections.deque(tables, maxlen=0)  # reads them
     else:
         before = RunFolder.open(earlier)
-        scores = collect_scores(tables, PLAIN_TOKENS, where=str(run.folder))
-        change = compare_runs(run, scores, before, _scores(before))
+        change = _compare(run, _scores(run, tables), before, _scores(before, before.tables()))
     shards = [Shard.of(manifest) for manifest in run.manifests.values()]
     totals = RunTotals.of(run.record, shards)
     fallbacks = sorted(
@@ -121,6 +143,7 @@ def gather(output: str, earlier: str | None = None) -> PageData:
         key=lambda line: -line[2],
     )
     accuracy = {method: notes.accuracy.get(method, ScoreCounts()) for method in run.record.methods}
+    changed = change.methods if change else ()
     return PageData(
         run=run,
         totals=totals,
@@ -129,21 +152,50 @@ def gather(output: str, earlier: str | None = None) -> PageData:
         accuracy_axis=share_axis([end for found in accuracy.values() for end in found.interval or ()]),
         throughput=throughput(totals.timed, totals.start, totals.end),
         histograms=tuple(_histograms(notes, shards)),
-        slowest=tuple(sorted(shards, key=lambda shard: -shard.work.seconds)[:MAX_SHARDS]),
-        fallbacks=tuple(fallbacks[:MAX_FALLBACKS]),
-        more_fallbacks=len(fallbacks[MAX_FALLBACKS:]),
+        slowest=sorted(shards, key=lambda shard: -shard.work.seconds),
+        fallbacks=fallbacks,
         change=change,
-        difference_axis=difference_axis(_differences(change)),
+        difference_axis=difference_axis(
+            [end for method in changed if method.difference for end in method.difference.interval]
+        ),
     )
 
 
-def _scores(run: RunFolder) -> dict[str, MethodScores]:
-    return collect_scores(run.tables(), PLAIN_TOKENS, where=str(run.folder))
+def _scores(run: RunFolder, tables: Iterable[pa.Table]) -> dict[str, MethodScores]:
+    return collect_scores(tables, PLAIN_TOKENS, where=str(run.folder))
+
+
+def _compare(
+    run: RunFolder, scores: dict[str, MethodScores], earlier: RunFolder, scores_then: dict[str, MethodScores]
+) -> RunChange:
+    """Compare methods of the same name, and the records."""
+    changes = []
+    for method in dict.fromkeys((*run.record.methods, *earlier.record.methods)):
+        now, then = scores.get(method), scores_then.get(method)
+        paired = None
+        if now is not None and then is not None:
+            name, name_then = (f"{folder.folder}: {method}" for folder in (run, earlier))
+            paired = compare(name, now, name_then, then, Bootstrap())
+        changes.append(MethodChange(method=method, now=now, earlier=then, paired=paired))
+    return RunChange(
+        earlier=earlier,
+        totals=RunTotals.of(earlier.record, [Shard.of(m) for m in earlier.manifests.values()]),
+        methods=tuple(changes),
+        lines=differences(_by_place(earlier.record.config), _by_place(run.record.config))
+        + differences(earlier.record.provenance, run.record.provenance),
+    )
+
+
+def _by_place(tree: Any) -> Any:
+    """The same tree with dictionaries for lists, so that their items are compared one by one."""
+    if isinstance(tree, list):
+        tree = {str(place): item for place, item in enumerate(tree, 1)}
+    return {key: _by_place(item) for key, item in tree.items()} if isinstance(tree, dict) else tree
 
 
 def _histograms(notes: RowNotes, shards: Sequence[Shard]) -> Iterator[tuple[str, Plot, str]]:
     seconds = Counter(shard.work.seconds for shard in shards)
-    batches = Counter(mean for shard in shards if (mean := shard.work.tokens_per_step))
+    means = Counter(mean for shard in shards if (mean := shard.work.tokens_per_step))
     for title, axis, plot in (
         ("Prompt length", "tokens", histogram(notes.prompt_tokens, unit="tokens")),
         ("Generated length", "tokens", histogram(notes.generated_tokens, unit="tokens")),
@@ -151,16 +203,11 @@ def _histograms(notes: RowNotes, shards: Sequence[Shard]) -> Iterator[tuple[str,
         (
             "Decoded at once",
             "tokens a step, the mean of a shard",
-            histogram(batches, unit="tokens a step", things="shards", whole=False),
+            histogram(means, unit="tokens a step", things="shards", whole=False),
         ),
     ):
         if plot is not None:
             yield title, plot, axis
-
-
-def _differences(change: RunChange | None) -> list[float]:
-    found = [method.difference for method in change.methods] if change else []
-    return [end for difference in found if difference for end in difference.interval]
 
 
 def _breakable(name: str) -> Markup:

@@ -6,7 +6,7 @@ The template draws them as SVG, which takes colours and fonts from the page and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +80,7 @@ def histogram(
         return None
     pairs = sorted(values.items())
     xs, ns = np.array([x for x, _ in pairs], dtype=float), np.array([n for _, n in pairs])
-    median, p95, p99 = (_quantile(xs, ns, share) for share in (0.5, 0.95, 0.99))
+    median, p95, p99 = (_quantile(xs, ns, part) for part in (0.5, 0.95, 0.99))
     cut = p99 if xs[-1] - xs[0] > 2 * (p99 - xs[0]) > 0 else xs[-1]
     step = nice_step(cut - xs[0], _MAX_BARS)
     if whole:
@@ -91,31 +91,23 @@ def histogram(
     places = np.minimum(np.floor(xs / step).astype(int), last + 1) - first
     heights = np.bincount(places, weights=ns, minlength=last - first + 1)
     axis = Axis(first * step, (first + len(heights)) * step)
-    top, y_ticks = _upright(heights.max(), whole=True)
-    total = ns.sum()
 
-    def text(place: int, height: int) -> str:
+    def text(place: int) -> str:
         low, high = (first + place) * step, (first + place + 1) * step
-        many = f"{count(height)} {things} ({share(height, total)})"
+        many = f"{unit}: {count(heights[place])} {things} ({share(heights[place], ns.sum())})"
         if first + place > last:
-            return f"{_number(low)} {unit} or more: {many}"
-        if whole:
-            return f"{_range(low, high - 1)} {unit}: {many}"
-        return f"{_number(low)} to {_number(high)} {unit}: {many}"
+            return f"{_number(low)} {many.replace(':', ' or more:', 1)}"
+        if whole and high - low == 1:
+            return f"{_number(low)} {many}"
+        return f"{_number(low)} to {_number(high - 1 if whole else high)} {many}"
 
-    width = 100 / len(heights)
-    bars = (
-        Bar(place * width, width, 100 * height / top.high, text(place, int(height)))
-        for place, height in enumerate(heights)
-        if height
-    )
-    middle = width / 2 if whole and step == 1 else 0.0  # a bar of one value has it in its middle
-    x_ticks = (Tick(tick.at + middle, tick.text) for tick in axis.ticks(5) if tick.at + middle <= 100)
-    return Plot(
-        bars=tuple(bars),
-        x_ticks=tuple(x_ticks),
-        y_ticks=y_ticks,
+    middle = 50 / len(heights) if whole and step == 1 else 0.0  # a bar of one value has it in its middle
+    return _plot(
+        heights,
+        text,
+        x_ticks=(Tick(tick.at + middle, tick.text) for tick in axis.ticks(5) if tick.at + middle <= 100),
         summary=f"median {_number(median)} · 95th percentile {_number(p95)} · highest {_number(xs[-1])}",
+        whole=True,
     )
 
 
@@ -134,24 +126,13 @@ def throughput(shards: Sequence[Shard], start: float, end: float) -> Plot | None
         length = max(done - begun, 1e-3)
         answered += shard.work.rows * np.clip((edges - done + length) / length, 0, 1)
     rates = np.diff(answered) / np.diff(edges)
-    top, y_ticks = _upright(rates.max())
+    passed = [duration(edge - start) for edge in edges]
     axis = Axis(0, end - start)
     step = next((d for d in _DURATIONS if axis.high / d <= 6), 86400 * nice_step(axis.high / 86400, 6))
-    width = 100 / len(rates)
-    bars = (
-        Bar(
-            place * width,
-            width,
-            100 * speed / top.high,
-            f"{duration(edges[place] - start)} to {duration(edges[place + 1] - start)}: {rate(speed)} rows/s",
-        )
-        for place, speed in enumerate(rates)
-        if speed > 0
-    )
-    return Plot(
-        bars=tuple(bars),
+    return _plot(
+        rates,
+        lambda place: f"{passed[place]} to {passed[place + 1]}: {rate(rates[place])} rows/s",
         x_ticks=_ticks(axis, step, _elapsed),
-        y_ticks=y_ticks,
         summary=f"highest {rate(rates.max())} rows/s",
     )
 
@@ -186,12 +167,34 @@ def nice_step(span: float, parts: int) -> float:
     )
 
 
-def _upright(highest: float, *, whole: bool = False) -> tuple[Axis, tuple[Tick, ...]]:
-    """An axis from 0 to a round number that is not below the highest value, and its marks from the top."""
+def _plot(
+    heights: np.ndarray,
+    text: Callable[[int], str],
+    *,
+    x_ticks: Iterable[Tick],
+    summary: str,
+    whole: bool = False,
+) -> Plot:
+    """Bars side by side, under an axis from 0 to a round number that is not below the highest.
+
+    Args:
+        text: what a pointer shows, by the bar's place.
+        whole: the heights are integers.
+    """
+    highest, width = heights.max(), 100 / len(heights)
     step = nice_step(highest, 3)
     step = max(1.0, step) if whole else step
     axis = Axis(0, step * max(1, math.ceil(highest / step - 1e-9)))
-    return axis, tuple(Tick(100 - tick.at, tick.text) for tick in _ticks(axis, step, compact))
+    return Plot(
+        bars=tuple(
+            Bar(place * width, width, axis.at(height), text(place))
+            for place, height in enumerate(heights)
+            if height > 0
+        ),
+        x_ticks=tuple(x_ticks),
+        y_ticks=tuple(Tick(100 - tick.at, tick.text) for tick in _ticks(axis, step, compact)),
+        summary=summary,
+    )
 
 
 def _ticks(axis: Axis, step: float, text: Callable[[float], str]) -> tuple[Tick, ...]:
@@ -207,10 +210,6 @@ def _quantile(xs: np.ndarray, ns: np.ndarray, share: float) -> float:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 or value == round(value) else f"{value:.3g}"
-
-
-def _range(low: float, high: float) -> str:
-    return _number(low) if low == high else f"{_number(low)} to {_number(high)}"
 
 
 def _elapsed(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +19,7 @@ from flexray.sink.lock_file import Owner
 from flexray.sink.manifests import find_manifests
 
 MAX_ERRORS = 500  # on the page
-_ERROR_COLUMNS = ["row_id", "error", "source_file", "source_row", "method"]
+_ERROR_KEYS = ["row_id", "error", "source_file", "source_row"]
 
 
 @dataclass
@@ -78,17 +79,6 @@ def _owners(folder: OutputFolder) -> list[Owner]:
     return [owner for owner in owners if owner is not None and not owner.is_dead()]
 
 
-@dataclass(frozen=True, slots=True)
-class RowError:
-    """An error of a question, which most often is that of all methods."""
-
-    row_id: str
-    error: str
-    source_file: str
-    source_row: int
-    methods: list[str] = field(default_factory=list)
-
-
 class RowNotes:
     """Counts over all rows, and the first error rows; it does not grow with their number."""
 
@@ -97,12 +87,12 @@ class RowNotes:
         self.prompt_tokens: Counter[int] = Counter()  # length -> answered rows
         self.generated_tokens: Counter[int] = Counter()  # the same
         self.backends: Counter[tuple[str, str]] = Counter()  # requested, used -> rows
-        self.errors: dict[tuple[str, str], RowError] = {}  # the first MAX_ERRORS, by row id and error
+        self.errors: list[dict[str, Any]] = []  # the first MAX_ERRORS: _ERROR_KEYS and `method_list`
 
     @property
     def error_rows(self) -> int:
         """Rows whose error is in `errors`."""
-        return sum(len(error.methods) for error in self.errors.values())
+        return sum(len(error["method_list"]) for error in self.errors)
 
     def watch(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Hand on the tables (ROW_SCHEMA), one at a time, and take notes of each."""
@@ -120,18 +110,9 @@ class RowNotes:
         pairs = table.group_by(["backend_requested", "backend_used"]).aggregate([([], "count_all")])
         for pair in pairs.to_pylist():
             self.backends[pair["backend_requested"], pair["backend_used"]] += pair["count_all"]
-        if len(self.errors) < MAX_ERRORS:
-            self._note_errors(table.select(_ERROR_COLUMNS).filter(failed))
-
-    def _note_errors(self, failed: pa.Table) -> None:
-        for row_id, error, source_file, source_row, method in zip(
-            *(column.to_pylist() for column in failed.columns), strict=True
-        ):
-            key = row_id, error
-            if key not in self.errors and len(self.errors) < MAX_ERRORS:
-                self.errors[key] = RowError(row_id, error, source_file, source_row)
-            if key in self.errors:
-                self.errors[key].methods.append(method)
+        # the rows of one question are in one table
+        errors = table.filter(failed).group_by(_ERROR_KEYS, use_threads=False).aggregate([("method", "list")])
+        self.errors += errors.slice(0, MAX_ERRORS - len(self.errors)).to_pylist()
 
 
 def _counts(column: pa.ChunkedArray) -> dict[int, int]:

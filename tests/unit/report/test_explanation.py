@@ -23,7 +23,7 @@ from flexray.report.explanation_html import explanation_page
 from flexray.report.explanation_lines import summary_lines
 from flexray.report.explanation_text import WIDTH, fold_segments, print_explanation
 from flexray.report.formatting import percentage
-from tests.unit.report.test_mask_html import NASTY, Page
+from tests.unit.report.test_mask_page import NASTY, Page
 
 LAYERS = 2
 

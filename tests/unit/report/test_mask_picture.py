@@ -13,7 +13,7 @@ from rich.console import Console
 from flexray.masks.layout import AttentionScope, SharedPrefix
 from flexray.masks.stream import make_stream
 from flexray.prompts.prompt import Prompt
-from flexray.report.mask_picture import ANSWER_COLOUR, CONTEXT_COLOUR, MaskPicture, segment_colours
+from flexray.report.mask_picture import COLOURS, MaskPicture, segment_colours
 from flexray.report.mask_png import mask_png
 from flexray.report.mask_text import render_mask_text
 from tests.unit.report.pictures import picture_of
@@ -102,7 +102,7 @@ def test_a_cell_has_the_colour_of_its_keys_region():
     colours = [str(span.style) for span in row.spans if row.plain[span.start : span.end] == "██"]
     expected = segment_colours(names)
     assert colours == [expected[name] for name in names]
-    assert (colours[0], colours[-1]) == (CONTEXT_COLOUR, ANSWER_COLOUR)
+    assert (colours[0], colours[-1]) == (COLOURS["context"], COLOURS["answer"])
 
 
 def test_token_texts_are_neither_markup_nor_line_breaks():
@@ -144,7 +144,7 @@ def test_segments_and_colours_follow_the_names():
     segments = [(s.name, s.start, s.stop) for s in picture.segments]
     assert segments[3:] == [("P2", 3, 5), ("answer", 5, 6)]
     colours = picture.colours
-    assert colours["C1"] == colours["C2"] == CONTEXT_COLOUR
+    assert colours["C1"] == colours["C2"] == COLOURS["context"]
     assert len({colours[n] for n in ("C1", "P1", "P2", "answer")}) == 4
 
 

@@ -8,9 +8,8 @@ import pytest
 
 from flexray.config import MethodConfig
 from flexray.prompts.prompt import Prompt
-from flexray.report.mask_html import mask_page, visible_spans
 from flexray.report.mask_picture import MaskPicture
-from flexray.report.show_mask import stream_of
+from flexray.report.show_mask import mask_page, stream_of, visible_spans
 from tests.unit.report.pictures import picture_of
 
 NASTY = ["</script><img src=x onerror=alert(1)>", "\x1b[2J\n", "‮gnp.exe", "&amp;<b>", "日本"]
