@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flexray.config import RunConfig, load_config
     from flexray.data.adapters import DatasetAdapter, register_adapter
     from flexray.errors import ConfigError, DataError, ModelError, OutputError, UserError
-    from flexray.evaluation.metrics import register_metric
+    from flexray.evaluation.answer_metrics import register_metric
     from flexray.llm import LLM, Answer, Answers
     from flexray.methods import Method, register_method
     from flexray.processor import build_processor
@@ -40,7 +40,7 @@ _PLACES = {
     "register_method": "flexray.methods",
     "DatasetAdapter": "flexray.data.adapters",
     "register_adapter": "flexray.data.adapters",
-    "register_metric": "flexray.evaluation.metrics",
+    "register_metric": "flexray.evaluation.answer_metrics",
     "UserError": "flexray.errors",
     "ConfigError": "flexray.errors",
     "DataError": "flexray.errors",

@@ -28,7 +28,7 @@ def run(
 
     checked = load_config(config, set_)
     from flexray.report import Shard, print_summary
-    from flexray.report.progress import show_progress
+    from flexray.report.progress_bar import show_progress
     from flexray.runs.run import run as run_job
 
     with show_progress(log) as progress:
@@ -54,7 +54,7 @@ def retry_errors(
     from flexray.config import load_config
 
     checked = load_config(config, set_)
-    from flexray.report.progress import show_progress
+    from flexray.report.progress_bar import show_progress
     from flexray.runs.retry_errors import retry_errors as retry
 
     with show_progress(log) as progress:

@@ -69,7 +69,7 @@ def evaluate(
     from flexray.config.plugins import load_plugins
     from flexray.evaluation import evaluate as evaluate_runs
     from flexray.evaluation import print_evaluation
-    from flexray.report.files import write_file
+    from flexray.report.output_files import write_file
 
     load_plugins(plugin)
     evaluation = evaluate_runs(outputs, baseline=baseline)

@@ -51,7 +51,7 @@ def explain(
     from flexray.report.explain import explain as explain_row
     from flexray.report.explanation_html import explanation_page
     from flexray.report.explanation_text import print_explanation
-    from flexray.report.files import write_file
+    from flexray.report.output_files import write_file
 
     explanation = explain_row(checked, row=row, method=method, top=top)
     print_explanation(explanation)

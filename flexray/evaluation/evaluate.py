@@ -11,8 +11,8 @@ from itertools import combinations
 
 from flexray import __version__
 from flexray.errors import OutputError, UserError
+from flexray.evaluation.answer_metrics import Lemmatizer, find_lemmatizer, load_installed_metrics
 from flexray.evaluation.bootstrap import Bootstrap, Estimate, estimate_mean
-from flexray.evaluation.metrics import Lemmatizer, find_lemmatizer, load_installed_metrics
 from flexray.evaluation.paired import Comparison, compare
 from flexray.evaluation.paraphrases import ParaphraseSummary
 from flexray.evaluation.relations import RelationSummary, by_relation

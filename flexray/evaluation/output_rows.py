@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from flexray.data.question import Question
 from flexray.engine.generation import Generation
-from flexray.evaluation.metrics import exact_match, normalize_answer
+from flexray.evaluation.answer_metrics import exact_match, normalize_answer
 from flexray.methods import Answers, answers_of
 from flexray.sink.rows import ROW_SCHEMA
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flexray.evaluation.answer_metrics import normalize_answer
 from flexray.evaluation.bootstrap import Bootstrap, Estimate, estimate_mean
-from flexray.evaluation.metrics import normalize_answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flexray.errors import OutputError
+from flexray.evaluation.answer_metrics import METRICS, Lemmatizer, Metric, lemma_match, measure
 from flexray.evaluation.bootstrap import Floats
-from flexray.evaluation.metrics import METRICS, Lemmatizer, Metric, lemma_match, measure
 from flexray.evaluation.paraphrases import ParaphraseTally
 
 FLAGS = ("exact_match", "lemma_match", "first_word_match")

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flexray.console.terminal import printable
+from flexray.evaluation.answer_metrics import METRICS
 from flexray.evaluation.bootstrap import Estimate, Interval
 from flexray.evaluation.evaluate import Evaluation, MethodSummary
-from flexray.evaluation.metrics import METRICS
 from flexray.evaluation.paired import Comparison, Difference
 from flexray.evaluation.paraphrases import PositionAccuracy
 

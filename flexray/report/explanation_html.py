@@ -10,9 +10,9 @@ import numpy as np
 from flexray.report.explain import Explanation
 from flexray.report.explain.explanation import ExplainedAnswer, SequenceAttention
 from flexray.report.explanation_lines import answer_title, own_segments, positions_of, summary_lines
-from flexray.report.files import fill_page
 from flexray.report.formatting import one_line, percentage
 from flexray.report.mask_picture import segment_colours
+from flexray.report.output_files import fill_page
 
 DIGITS = 4  # of a share in the page's data
 

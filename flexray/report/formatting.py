@@ -16,7 +16,7 @@ MAX_NAMED = 5  # things that one line names
 
 
 def count(number: float) -> str:
-    """With a comma at each thousand."""
+    """A whole number, with a comma at each thousand."""
     return f"{number:,.0f}"
 
 
@@ -99,14 +99,14 @@ def p_value(p: float | None) -> str:
 
 
 def rate(number: float | None) -> str:
-    """With three digits, or all before the point."""
+    """With three digits, or without decimals."""
     if number is None:
         return NOTHING
     return f"{number:,.{2 if number < 10 else 1 if number < 100 else 0}f}"
 
 
 def fixed(number: float | None, digits: int = 1) -> str:
-    """So many digits behind the point, so that a column lines up."""
+    """With a fixed number of decimals, so that a column lines up."""
     return NOTHING if number is None else f"{number:,.{digits}f}"
 
 
@@ -116,13 +116,13 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(when: float | str) -> str:
-    """UTC, from seconds since 1970 or as the records write it."""
+    """A time in UTC, from seconds since 1970 or from ISO 8601."""
     time = datetime.fromisoformat(when) if isinstance(when, str) else datetime.fromtimestamp(when, UTC)
     return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def cut(text: str, length: int = MAX_TEXT) -> str:
-    """The text, or its begin and how much is left out."""
+    """The text; of a long one its beginning, and how much is left out."""
     return text if len(text) <= length else f"{text[:length]} … ({len(text) - length:,} more characters)"
 
 

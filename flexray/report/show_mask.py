@@ -17,11 +17,11 @@ from flexray.methods import make_methods
 from flexray.models.checkpoint import load_tokenizer
 from flexray.prompts.prompt import Prompt
 from flexray.report.explain.selection import choose_method, find_row
-from flexray.report.files import fill_page, write_file
 from flexray.report.formatting import one_line
 from flexray.report.mask_picture import MaskPicture, segment_kind
 from flexray.report.mask_png import mask_png
 from flexray.report.mask_text import render_mask_text
+from flexray.report.output_files import fill_page, write_file
 
 
 def show_mask(

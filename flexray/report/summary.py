@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flexray.console.terminal import printable
-from flexray.report.work import Shard, Work
+from flexray.report.work import Shard, WorkSummary
 
 MAX_SHARDS = 20
 MAX_REASONS = 10
@@ -27,10 +27,10 @@ def print_summary(
     seconds: float | None = None,
     console: Console | None = None,
 ) -> None:
-    """Print the totals of a run, then a line for each shard, of many of the first MAX_SHARDS.
+    """Print the totals of a run, then a line for each of the first MAX_SHARDS shards.
 
-    Rows of several methods answer the same questions, so their correct ones are not added up: what scores
-    each method is named instead.
+    Methods answer the same questions, so correct rows of several methods are not added up: the command that
+    scores each method is named instead.
 
     Args:
         methods: the names of the run's methods.
@@ -42,7 +42,7 @@ def print_summary(
     """
     # a log or a job's output has no width of its own; rich would take 80 and fold the shards' names
     console = console or Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
-    work = Work.sum(shard.work for shard in shards)
+    work = WorkSummary.sum(shard.work for shard in shards)
     console.print(_totals_table(work, len(shards), methods, output, seconds))
     console.print()
     console.print(_shard_table(shards, work, with_correct=len(methods) == 1))
@@ -56,7 +56,7 @@ def print_summary(
 
 
 def _totals_table(
-    work: Work, shards: int, methods: Sequence[str], output: str, seconds: float | None
+    work: WorkSummary, shards: int, methods: Sequence[str], output: str, seconds: float | None
 ) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
@@ -74,7 +74,7 @@ def _totals_table(
     return table
 
 
-def _accuracy(work: Work) -> str:
+def _accuracy(work: WorkSummary) -> str:
     """Accuracy, its interval and the counts behind them, in one line."""
     if work.accuracy is None or work.interval is None:
         return "not scored: no row has accepted answers"
@@ -85,7 +85,7 @@ def _accuracy(work: Work) -> str:
     )
 
 
-def _speed(work: Work, seconds: float | None) -> str:
+def _speed(work: WorkSummary, seconds: float | None) -> str:
     whose = "" if seconds is not None else " of work, per worker"
     seconds = work.seconds if seconds is None else seconds
     if seconds <= 0:
@@ -93,7 +93,7 @@ def _speed(work: Work, seconds: float | None) -> str:
     return f"{work.rows / seconds:,.2f} rows/s  ({work.rows:,} rows in {seconds:,.1f} s{whose})"
 
 
-def _shard_table(shards: Sequence[Shard], total: Work, *, with_correct: bool) -> Table:
+def _shard_table(shards: Sequence[Shard], total: WorkSummary, *, with_correct: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_footer=True)
     table.add_column("shard", footer="all", overflow="fold")
     for name in ("rows", "errors", "fallbacks", *["correct"] * with_correct):
@@ -103,14 +103,14 @@ def _shard_table(shards: Sequence[Shard], total: Work, *, with_correct: bool) ->
     for shard in shards[:MAX_SHARDS]:
         table.add_row(Text(printable(shard.shard_id)), *_cells(shard.work, with_correct))
     if rest := shards[MAX_SHARDS:]:
-        added = Work.sum(shard.work for shard in rest)
+        added = WorkSummary.sum(shard.work for shard in rest)
         table.add_row(f"... and {len(rest):,} more", *_cells(added, with_correct), style="dim")
     for column, cell in zip(table.columns[1:], _cells(total, with_correct), strict=True):
         column.footer = cell
     return table
 
 
-def _cells(work: Work, with_correct: bool) -> list[Text]:
+def _cells(work: WorkSummary, with_correct: bool) -> list[Text]:
     """The columns behind the first."""
     correct = f"{work.correct:,}/{work.scored:,}" if work.scored else "-"
     return [
@@ -123,6 +123,6 @@ def _cells(work: Work, with_correct: bool) -> list[Text]:
     ]
 
 
-def _backends(work: Work) -> Text:
+def _backends(work: WorkSummary) -> Text:
     used = work.backend_used.most_common()
     return Text(", ".join(f"{printable(name) or 'none'} {rows:,}" for name, rows in used) or "-")

@@ -13,7 +13,7 @@ from flexray.sink import Manifest, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Work(ScoreCounts):
+class WorkSummary(ScoreCounts):
     """A shard's rows, of all methods, and what they took; or several shards added up."""
 
     prompt_tokens: int = 0
@@ -25,7 +25,7 @@ class Work(ScoreCounts):
     mask_cache: Counter[str] = field(default_factory=Counter)  # hits, misses
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Work:
+    def of(cls, manifest: Manifest) -> WorkSummary:
         """What a manifest says."""
         stats = manifest.accounting
         calls = (manifest.engine_stats, *manifest.engine_stats.get("retries", ()))
@@ -44,7 +44,7 @@ class Work(ScoreCounts):
         )
 
     @classmethod
-    def sum(cls, parts: Iterable[Work]) -> Work:
+    def sum(cls, parts: Iterable[WorkSummary]) -> WorkSummary:
         """Add up, counters key by key."""
         parts = list(parts)
         columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
@@ -74,7 +74,7 @@ class Shard:
     """A committed shard."""
 
     shard_id: str
-    work: Work
+    work: WorkSummary
     committed: float = 0.0  # seconds since 1970
     revised: bool = False  # its error rows were retried: `committed` is of the last time, its seconds of all
 
@@ -83,7 +83,7 @@ class Shard:
         """What a manifest says."""
         return cls(
             shard_id=manifest.shard_id,
-            work=Work.of(manifest),
+            work=WorkSummary.of(manifest),
             committed=datetime.fromisoformat(manifest.created).timestamp(),
             revised=manifest.revision > 0,
         )
@@ -98,7 +98,7 @@ class Shard:
 class RunTotals:
     """A run's committed shards, added up."""
 
-    work: Work
+    work: WorkSummary
     busy_seconds: float  # in which some shard was in work
     start: float  # seconds since 1970
     end: float
@@ -112,7 +112,7 @@ class RunTotals:
         if not record.rebuilt or not started:  # else it was written after the run
             started.append(datetime.fromisoformat(record.created).timestamp())
         return cls(
-            work=Work.sum(shard.work for shard in shards),
+            work=WorkSummary.sum(shard.work for shard in shards),
             busy_seconds=_covered(shard.span for shard in timed),
             start=min(started),
             end=max((shard.committed for shard in timed), default=min(started)),

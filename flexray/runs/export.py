@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from flexray.config import RunConfig
 from flexray.errors import ConfigError, OutputError
-from flexray.evaluation.metrics import normalize_answer
+from flexray.evaluation.answer_metrics import normalize_answer
 from flexray.sink import OutputFolder, read_committed
 
 RECORD_SCHEMA = pa.schema(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flexray.evaluation.metrics import normalize_answer
+from flexray.evaluation.answer_metrics import normalize_answer
 from tests.ray.jobs import assert_whole, flexray_here, make_tree, question, rows_of, write, write_config
 
 pytestmark = pytest.mark.usefixtures("local_ray")

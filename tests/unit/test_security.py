@@ -20,7 +20,7 @@ from flexray.config import DataConfig, load_config, parse_config
 from flexray.data import read_shard, scan
 from flexray.errors import ConfigError, DataError, RowFault
 from flexray.report import print_summary
-from flexray.report.work import Shard, Work
+from flexray.report.work import Shard, WorkSummary
 
 SOURCES = Path(flexray.__file__).parent
 RUNS_CODE = {
@@ -174,7 +174,7 @@ def test_an_error_of_the_command_line_shows_no_control_characters(tmp_path):
 def test_the_summary_shows_no_control_characters_and_reads_no_markup():
     name = f"[red]x[/red]{HOSTILE}"
     counted = Counter({name: 1})
-    shard = Shard(shard_id=name, work=Work(rows=1, backend_used=counted, fallback_reason=counted))
+    shard = Shard(shard_id=name, work=WorkSummary(rows=1, backend_used=counted, fallback_reason=counted))
     out = io.StringIO()
     console = Console(file=out, width=400, force_terminal=True, color_system=None)
     print_summary([shard], methods=[name], output=name, console=console)

@@ -88,7 +88,7 @@ def trace(
         )
 
     groups = [range(len(scopes))] if fused else [range(s, s + 1) for s in range(len(scopes))]
-    return shared, tuple(map(answer_of, groups, generations))
+    return shared, tuple(answer_of(*pair) for pair in zip(groups, generations, strict=True))
 
 
 @torch.no_grad()

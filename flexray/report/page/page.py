@@ -15,18 +15,21 @@ from markupsafe import Markup, escape
 from flexray import __version__
 from flexray.console.terminal import printable
 from flexray.evaluation import Bootstrap, ScoreCounts
-from flexray.evaluation.metrics import PLAIN_TOKENS
+from flexray.evaluation.answer_metrics import PLAIN_TOKENS
 from flexray.evaluation.paired import Comparison, Difference, compare
 from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.report import formatting
-from flexray.report.files import fill_page, write_file
+from flexray.report.output_files import fill_page, write_file
 from flexray.report.page.plots import Axis, Plot, difference_axis, histogram, share_axis, throughput
-from flexray.report.page.read import RowNotes, RunFolder
+from flexray.report.page.run_folder import RowNotes, RunFolder
 from flexray.report.work import RunTotals, Shard
 from flexray.sink import OutputFolder
 from flexray.sink.differences import differences
 from flexray.sink.run import utc_now
 from flexray.storage import redact
+
+NUMBER_FILTERS = ("count", "fixed", "p_value", "percent", "points", "rate", "share")
+TEXT_FILTERS = ("cut", "duration", "leaves", "moment")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,29 +96,16 @@ def write_page(output: str, html: Path, *, earlier: str | None = None) -> None:
 
 def render(data: PageData) -> str:
     """The page: styles, script and plots are in it, and it asks nothing of a network."""
-    f = formatting
-    functions = (
-        f.count,
-        f.cut,
-        f.duration,
-        f.fixed,
-        f.leaves,
-        f.moment,
-        f.p_value,
-        f.percent,
-        f.points,
-        f.rate,
-    )
     return fill_page(
         "run",
         style="run.css",
-        filters={function.__name__: function for function in (*functions, f.share, redact)}
-        | {"breakable": _breakable, "place": lambda share: f"{share:.2f}%"},
+        filters={name: getattr(formatting, name) for name in (*NUMBER_FILTERS, *TEXT_FILTERS)}
+        | {"redact": redact, "breakable": _breakable, "place": lambda share: f"{share:.2f}%"},
         page=data,
-        percent_mark=f.percent_mark,
-        points_mark=f.points_mark,
+        percent_mark=formatting.percent_mark,
+        points_mark=formatting.points_mark,
         version=__version__,
-        now=f.moment(utc_now()),
+        now=formatting.moment(utc_now()),
     )
 
 

@@ -93,13 +93,13 @@ def histogram(
     axis = Axis(first * step, (first + len(heights)) * step)
 
     def text(place: int) -> str:
-        low, high = (first + place) * step, (first + place + 1) * step
-        many = f"{unit}: {count(heights[place])} {things} ({share(heights[place], ns.sum())})"
+        low = (first + place) * step
+        high = low + step - (1 if whole else 0)
         if first + place > last:
-            return f"{_number(low)} {many.replace(':', ' or more:', 1)}"
-        if whole and high - low == 1:
-            return f"{_number(low)} {many}"
-        return f"{_number(low)} to {_number(high - 1 if whole else high)} {many}"
+            values = f"{_number(low)} {unit} or more"
+        else:
+            values = f"{_number(low)} {unit}" if low == high else f"{_number(low)} to {_number(high)} {unit}"
+        return f"{values}: {count(heights[place])} {things} ({share(heights[place], ns.sum())})"
 
     middle = 50 / len(heights) if whole and step == 1 else 0.0  # a bar of one value has it in its middle
     return _plot(
@@ -202,10 +202,10 @@ def _ticks(axis: Axis, step: float, text: Callable[[float], str]) -> tuple[Tick,
     return tuple(Tick(axis.at(place * step), text(place * step)) for place in range(first, last + 1))
 
 
-def _quantile(xs: np.ndarray, ns: np.ndarray, share: float) -> float:
-    """The smallest value that is not below `share` of all; `xs` is sorted, each is there `ns` times."""
+def _quantile(xs: np.ndarray, ns: np.ndarray, part: float) -> float:
+    """The smallest value that is not below `part` of all; `xs` is sorted, each is there `ns` times."""
     reached = np.cumsum(ns)
-    return float(xs[np.searchsorted(reached, share * reached[-1])])
+    return float(xs[np.searchsorted(reached, part * reached[-1])])
 
 
 def _number(value: float) -> str:

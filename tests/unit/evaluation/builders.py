@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from flexray.data.question import ShardSpec
-from flexray.evaluation.metrics import PLAIN_TOKENS, exact_match
+from flexray.evaluation.answer_metrics import PLAIN_TOKENS, exact_match
 from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.sink import OutputFolder, commit_shard, start_run
 from flexray.sink.rows import ROW_SCHEMA

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexray.evaluation.metrics import PLAIN_TOKENS, exact_match, find_lemmatizer, lemma_match
+from flexray.evaluation.answer_metrics import PLAIN_TOKENS, exact_match, find_lemmatizer, lemma_match
 
 WORDS = st.sampled_from(["city", "cities", "saw", "see", "Mice", "the", "?"])
 TEXTS = st.lists(WORDS, max_size=5).map(" ".join)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexray.evaluation.metrics import exact_match, normalize_answer
+from flexray.evaluation.answer_metrics import exact_match, normalize_answer
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexray.errors import OutputError
+from flexray.evaluation.answer_metrics import token_f1
 from flexray.evaluation.bootstrap import Bootstrap
-from flexray.evaluation.metrics import token_f1
 from flexray.evaluation.paired import Comparison, compare, mcnemar_p
 from tests.unit.evaluation.builders import answered, failed, scores_of
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flexray.evaluation.answer_metrics import exact_match, normalize_answer
 from flexray.evaluation.bootstrap import Bootstrap
-from flexray.evaluation.metrics import exact_match, normalize_answer
 from flexray.evaluation.paraphrases import ParaphraseSummary, ParaphraseTally, PositionAccuracy
 
 FEW = Bootstrap(resamples=50)

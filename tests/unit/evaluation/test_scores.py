@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pytest
 
 from flexray.errors import OutputError
+from flexray.evaluation.answer_metrics import PLAIN_TOKENS
 from flexray.evaluation.bootstrap import Bootstrap
-from flexray.evaluation.metrics import PLAIN_TOKENS
 from flexray.evaluation.scores import COLUMNS, collect_scores
 from tests.unit.evaluation.builders import answered, failed, scores_of, table
 

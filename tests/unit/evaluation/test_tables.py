@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from flexray.evaluation.answer_metrics import METRICS
 from flexray.evaluation.bootstrap import Bootstrap, estimate_mean
 from flexray.evaluation.evaluate import Evaluation, FolderSummary, MethodSummary
-from flexray.evaluation.metrics import METRICS
 from flexray.evaluation.paired import compare
 from flexray.evaluation.relations import by_relation
 from flexray.evaluation.tables import print_evaluation

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexray.evaluation.metrics import exact_match, first_word_match, token_f1, tokens
+from flexray.evaluation.answer_metrics import exact_match, first_word_match, token_f1, tokens
 
 TEXTS = st.lists(st.sampled_from(["red", "Blue", "green.", "the", "?", "red-blue"]), max_size=6).map(" ".join)
 

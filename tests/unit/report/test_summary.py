@@ -10,14 +10,14 @@ import pytest
 from rich.console import Console
 
 from flexray.report.summary import print_summary
-from flexray.report.work import Shard, Work
+from flexray.report.work import Shard, WorkSummary
 
 
 def shard(number: int, *, shard_id: str = "", **changes: Any) -> Shard:
     counted = {"rows": 100, "scored": 100, "correct": 60, "seconds": 2.0, "backend_used": {"flex": 100}}
     counters = ("backend_used", "fallback_reason")
     work = {name: Counter(v) if name in counters else v for name, v in (counted | changes).items()}
-    return Shard(shard_id=shard_id or f"test-{number:05d}", work=Work(**work))
+    return Shard(shard_id=shard_id or f"test-{number:05d}", work=WorkSummary(**work))
 
 
 def summary(shards: list[Shard], width: int = 110, **options: Any) -> str:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from flexray.report import formatting
 from flexray.report.page import plots
 from flexray.report.page.plots import difference_axis, histogram, nice_step, share_axis, throughput
-from flexray.report.work import Shard, Work
+from flexray.report.work import Shard, WorkSummary
 
 
 def shard(committed: float, seconds: float, rows: int = 10) -> Shard:
-    return Shard(shard_id="a", work=Work(rows=rows, seconds=seconds), committed=committed)
+    return Shard(shard_id="a", work=WorkSummary(rows=rows, seconds=seconds), committed=committed)
 
 
 def shown(plot: plots.Plot, thing: str = "rows") -> int:

@@ -47,17 +47,6 @@ class RunFolder:
         found = find_manifests(folder, record.fingerprint)
         return cls(folder, record, found.visible(), list(found.damage.values()), _owners(folder))
 
-    @property
-    def data(self) -> str:
-        """Data set and split, as configured."""
-        data = self.record.config.get("data", {})
-        return "/".join(data[key] for key in ("name", "split") if key in data)
-
-    @property
-    def model(self) -> str:
-        """The model's folder, as configured."""
-        return str(self.record.config.get("model", {}).get("path", ""))
-
     def tables(self) -> Iterator[pa.Table]:
         """The committed rows, a table (ROW_SCHEMA) a shard; each file is checked, one is held at a time."""
         for shard_id, manifest in list(self.manifests.items()):

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from flexray.console.progress import CommittedShard, Lines
-from flexray.report.progress import ProgressBar, show_progress
+from flexray.report.progress_bar import ProgressBar, show_progress
 
 SHARD = CommittedShard(shard_id="qa-0", rows=10, errors=0, fallbacks=0, seconds=1.0)
 
