@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,13 +37,8 @@ class ScoreCounts:
         """The accuracy's Wilson 95 % interval. None: nothing was scored."""
         return wilson_interval(self.correct, self.scored) if self.scored else None
 
-    def __add__(self, other: ScoreCounts) -> ScoreCounts:
-        return ScoreCounts(
-            rows=self.rows + other.rows,
-            errors=self.errors + other.errors,
-            scored=self.scored + other.scored,
-            correct=self.correct + other.correct,
-        )
+    def __add__(self, other: Self) -> Self:
+        return type(self)(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
 
 def accuracy_by_method(tables: Iterable[pa.Table]) -> dict[str, ScoreCounts]:

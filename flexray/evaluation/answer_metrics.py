@@ -27,8 +27,8 @@ def normalize_answer(text: str) -> str:
     """Normalise as SQuAD does (Rajpurkar et al. 2016), after Unicode NFKC.
 
     Lower case; no punctuation; no articles; single spaces. SQuAD knows ASCII punctuation only; here
-    Unicode's goes as well. A text of which nothing is left stays itself, stripped and casefolded, so
-    that the answers "The" and "?" can be told from an empty one.
+    Unicode's is removed as well. If nothing is left of a text, the text itself is kept, stripped and
+    casefolded, so that the answers "The" and "?" differ from an empty one.
 
     >>> normalize_answer("  The  Eiffel-Tower, ")
     'eiffeltower'
@@ -71,7 +71,7 @@ def first_word_match(prediction: str, answers: Iterable[str]) -> bool | None:
     """Whether the prediction's first token is an answer of one token; None: no answer has one token.
 
     For tasks that ask for one word, as MyriadLAMA's `[MASK]` (Zhao et al. 2024): a model that goes on
-    talking behind the right word is right.
+    talking after the right word is right.
     """
     words = {tokens(answer) for answer in answers if len(tokens(answer)) == 1}
     return tokens(prediction)[:1] in words if words else None
@@ -113,9 +113,9 @@ def find_lemmatizer() -> Lemmatizer:
 
 
 def lemma_match(prediction: str, answers: Iterable[str], lemmatizer: Lemmatizer) -> bool:
-    """Whether the lemmas of any answer stand in the prediction's lemmas, in order and without a gap.
+    """Whether the prediction's lemmas contain those of any answer, in order and without a gap.
 
-    An exact match always does. An answer without tokens stands only in a prediction without any.
+    An exact match always does. An answer without tokens matches only a prediction without any.
     """
     found = lemmatizer(prediction)
     return any(_holds(found, lemmatizer(answer)) for answer in answers)

@@ -63,7 +63,7 @@ def _row(
 
 
 def share_of_equals(texts: tuple[str, ...]) -> float:
-    """How many of the texts behind the first equal it, normalised; in [0, 1].
+    """The share of the later texts that equal the first one, normalised; in [0, 1].
 
     >>> share_of_equals(("Paris", "the Paris", "Rome"))
     0.5
@@ -73,7 +73,7 @@ def share_of_equals(texts: tuple[str, ...]) -> float:
 
 
 def most_frequent(texts: tuple[str, ...]) -> int:
-    """Index of the first text among those that, normalised, are there most often.
+    """Index of the most frequent text, normalised; of several the first.
 
     >>> most_frequent(("Rome", "the Paris", "paris"))
     1

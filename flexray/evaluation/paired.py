@@ -60,16 +60,15 @@ def compare(
         )
     right = scores.metrics["exact_match"][mine] == 1
     other_right = other_scores.metrics["exact_match"][others] == 1
-    only_method = int(np.count_nonzero(right & ~other_right))
-    only_other = int(np.count_nonzero(other_right & ~right))
+    neither, only_other, only_method, both = np.bincount(2 * right + other_right, minlength=4).tolist()
     return Comparison(
         method=method,
         other=other,
         questions=len(mine),
-        both_right=int(np.count_nonzero(right & other_right)),
+        both_right=both,
         only_method_right=only_method,
         only_other_right=only_other,
-        neither_right=int(np.count_nonzero(~right & ~other_right)),
+        neither_right=neither,
         mcnemar_p=mcnemar_p(only_method, only_other) if len(mine) else None,
         differences={
             metric: _difference(

@@ -15,7 +15,7 @@ from flexray.evaluation.bootstrap import Bootstrap, Estimate, estimate_mean
 
 @dataclass(frozen=True, slots=True)
 class PositionAccuracy:
-    """Exact match of the paraphrases that stand at one place of their questions' lists."""
+    """Exact match of the paraphrases at one position of their questions' lists."""
 
     position: int  # counts from 1
     questions: int
@@ -74,7 +74,7 @@ class ParaphraseTally:
             PositionAccuracy(position, asked, self._right_at[position] / asked)
             for position, asked in sorted(self._asked_at.items())
         )
-        # a place that few questions have is best or worst by chance
+        # a position that few questions have is best or worst by chance
         common = [position for position in positions if 2 * position.questions >= len(share)]
         return ParaphraseSummary(
             paraphrases=self._paraphrases,

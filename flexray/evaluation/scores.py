@@ -1,8 +1,8 @@
-"""One pass over output tables: each row becomes a few numbers, and its text is let go.
+"""One pass over output tables: each row becomes a few numbers, and its text is not kept.
 
-Kept of a scored row are 36 bytes for each method: digests of its id (to pair methods) and of its
-answers (to see that they are the same), its relation, and its scores. Of a question whose paraphrases
-were answered alone there are 16 more. Other rows are counted only.
+A scored row takes 36 bytes for each method: digests of its id (to pair methods) and of its answers (to
+check that they are the same), its relation, and its scores; and 16 more if its paraphrases were answered
+alone. Other rows are only counted.
 """
 
 from __future__ import annotations
@@ -74,24 +74,24 @@ def collect_scores(
     """Score every row of the tables, method by method, sorted by the method's name.
 
     Args:
-        tables: tables with at least COLUMNS of ROW_SCHEMA; taken one at a time and not kept.
+        tables: tables with at least COLUMNS of ROW_SCHEMA; read one at a time and not kept.
         where: what holds them, for messages.
 
     Raises:
         OutputError: a method has the same row twice.
     """
     metrics = METRICS | {"lemma_match": partial(lemma_match, lemmatizer=lemmatizer)}
-    methods: dict[str, _Kept] = {}
+    methods: dict[str, _MethodRows] = {}
     relations: dict[str, int] = {}
     for table in tables:
         for batch in table.select(COLUMNS).to_batches(max_chunksize=_BATCH_ROWS):
             for row in batch.to_pylist():
-                methods.setdefault(row["method"], _Kept()).add(row, metrics, relations)
+                methods.setdefault(row["method"], _MethodRows()).add(row, metrics, relations)
     return {method: methods[method].finish(tuple(relations), method, where) for method in sorted(methods)}
 
 
-class _Kept:
-    """What is kept of one method's rows while they come."""
+class _MethodRows:
+    """One method's rows, as far as they are read."""
 
     def __init__(self) -> None:
         self.rows = 0

@@ -170,7 +170,7 @@ class _Table(Table):
 
 
 def _name(label: str) -> str:
-    """A method's name, broken behind its separators if it is long."""
+    """A method's name, broken after its separators if it is long."""
     lines = [""]
     for part in re.findall(r"[^/: ]*[/: ]|[^/: ]+", label):
         if lines[-1] and len(lines[-1] + part) > NAME_WIDTH:

@@ -1,4 +1,4 @@
-"""An explanation as an HTML page: all steps, and attention by layer for each of them."""
+"""An explanation as an HTML page: all steps, each with its attention by layer."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def _shares(attention: np.ndarray, names: Sequence[str]) -> list[tuple[str, floa
 
 
 def _label(answer: ExplainedAnswer, sequence: SequenceAttention) -> str:
-    """What tells a sequence from those that it is fused with; "" if there are none."""
+    """Names a sequence among those that it is fused with; "" if it is the only one."""
     several = len(answer.sequences) > 1
     return f"P{sequence.paraphrase}, weight {sequence.weight:.2g}" if several else ""
 
 
 def _layers(answer: ExplainedAnswer) -> dict[str, Any]:
-    """For the script: the shares by layer of each sequence, less the segments that get nothing anywhere."""
+    """For the script: the shares by layer of each sequence, without segments that get no attention at all."""
     sequences = []
     for sequence in answer.sequences:
         seen = np.flatnonzero(sequence.attention_by_layer.any((0, 1)))

@@ -1,4 +1,4 @@
-"""What an explanation comes to, in words: the same in the terminal and in HTML."""
+"""The summary of an explanation, in words: the same in the terminal and in HTML."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _backend(answer: ExplainedAnswer) -> str:
 
 
 def _dense(explanation: Explanation) -> SummaryLine:
-    """Whether the second pass says what the engine said."""
+    """Whether the dense pass agrees with the engine."""
     checked = [answer for answer in explanation.answers if answer.draw is None]
     steps = sum(len(answer.steps) for answer in checked)
     if not steps:

@@ -1,4 +1,4 @@
-"""A mask to be drawn: what stands in its rows and columns, and the colours of its segments."""
+"""A mask to be drawn, with its tokens and segments and their colours."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def mask_png(picture: MaskPicture, *, title: str) -> bytes:
     _draw_legend(axes, picture)
     axes.set_title(f"Attention mask: {title}", fontsize=14, fontweight="bold", color=INK, loc="left", pad=28)
     axes.text(0, 1.018, picture.counts(), transform=axes.transAxes, fontsize=10, color=FAINT_INK)
-    # Axes of a fixed size, and a picture cut to whatever stands around them.
+    # The axes have a fixed size; the picture is cut to them and their labels.
     file = io.BytesIO()
     figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.25)
     return file.getvalue()
@@ -57,7 +57,7 @@ def _draw_borders(axes: Axes, picture: MaskPicture) -> None:
     strength = 0.55 if len(segments) <= 16 else 0.25
     axes.tick_params(length=0)
     for lines in (axes.hlines, axes.vlines):
-        if count <= 64:  # few enough that each token can be told from its neighbour
+        if count <= 64:  # few enough that a line between tokens is visible
             # Not a minor grid: matplotlib drops its lines where a label's tick falls on them.
             lines(np.arange(1, count) - 0.5, -0.5, count - 0.5, color=BORDER, linewidth=0.8)
         lines(borders, -0.5, count - 0.5, color=INK, linewidth=0.8, alpha=strength)

@@ -45,11 +45,11 @@ def render_mask_text(picture: MaskPicture) -> Text:
 
 
 def _pool(picture: MaskPicture) -> tuple[int, list[Segment], np.ndarray]:
-    """Let so many neighbouring tokens share a cell that a side has at most MAX_CELLS, or one for each segment
-    if there are more.
+    """Merge neighbouring tokens into cells, at most MAX_CELLS a side, or one a segment if there are more
+    segments.
 
-    No cell crosses a segment's border, so it stands for one pair of segments, and it is filled if any of its
-    pairs is visible: a single leaking pair stays in sight.
+    No cell crosses a segment's border, so it shows one pair of segments. It is filled if any of its pairs is
+    visible: even a single leaking pair is seen.
 
     Returns:
         Tokens of a cell at most; the segments, counted in cells; bool [cells, cells].

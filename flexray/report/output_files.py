@@ -1,6 +1,6 @@
 """The files that reports write, and HTML pages that are one file each.
 
-Style, script and data are in the page, and it asks nothing of a network.
+Style, script and data are in the page: a browser loads nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def write_file(path: Path, content: str | bytes, option: str, what: str = "") ->
     """Write a file that the user asked for; its folder is made.
 
     Args:
-        option: that the file is named by.
+        option: the command line option that names the file.
         what: the content, in words, for the error message.
 
     Raises:
@@ -47,7 +47,7 @@ def fill_page(
 ) -> str:
     """The page `name`.html.j2 with its script `name`.js.
 
-    All that is printed comes out as text: escaped, and with control characters spelled out.
+    Every value is shown as text: escaped, and with control characters spelled out.
 
     Args:
         filters, values: for the template, which is given `style`, `script` and `policy` besides.

@@ -1,4 +1,4 @@
-"""Progress on a terminal: one bar in rows, with what is behind it kept up to date; lines scroll above it."""
+"""Progress on a terminal: a bar that counts rows, with figures next to it; notes scroll above it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def show_progress(log: LogLine) -> Iterator[Progress]:
 
 
 class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
-    """A progress bar, there from when it is known what is to be done to the end of the `with` block."""
+    """A progress bar. It is shown from `planned` to the end of the `with` block."""
 
     def __init__(self, console: Console, tracker: Tracker | None = None):
         self._tracker = tracker or Tracker()
@@ -61,7 +61,7 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
 
 
 class _Figures(progress.ProgressColumn):
-    """What stands behind the bar."""
+    """The figures next to the bar."""
 
     def __init__(self, tracker: Tracker):
         super().__init__()

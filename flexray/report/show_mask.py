@@ -37,7 +37,7 @@ def show_mask(
 
     Args:
         row: the row's id, or its number from 1.
-        generated: answer tokens to add behind the answer prefix.
+        generated: answer tokens to add after the answer prefix.
         method: a name, or a number from 1, of the recipe's methods. None: the first that is `attention`.
 
     Raises:
@@ -65,8 +65,8 @@ def show_mask(
 
 
 def stream_of(prompt: Prompt, method: MethodConfig, generated: int) -> Stream:
-    """A method's stream as it is defined, with copies of the context written out that the engine computes
-    once; the tokens of each answer, `generated` of them, are not known yet and have the id -1."""
+    """A method's stream by its definition: copies of the context that the engine computes once are written
+    out. Each answer has `generated` tokens that are not known yet, with id -1."""
     (planned,) = make_methods([method])
     prefix = dataclasses.replace(
         planned.prefix, copies=planned.prefix.copies or method.layout == "full_prompt"

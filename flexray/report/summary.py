@@ -111,7 +111,7 @@ def _shard_table(shards: Sequence[Shard], total: WorkSummary, *, with_correct: b
 
 
 def _cells(work: WorkSummary, with_correct: bool) -> list[Text]:
-    """The columns behind the first."""
+    """All columns but the first."""
     correct = f"{work.correct:,}/{work.scored:,}" if work.scored else "-"
     return [
         Text(f"{work.rows:,}"),

@@ -1,9 +1,9 @@
-"""What the manifests of committed shards tell, of one shard and added up: rows, backends, time."""
+"""Rows, backends and times from the manifests of committed shards, for one shard and added up."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from flexray.sink import Manifest, RunRecord
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkSummary(ScoreCounts):
-    """A shard's rows, of all methods, and what they took; or several shards added up."""
+    """The rows of a shard, of all methods, and the time and work they took; or of several shards added up."""
 
     prompt_tokens: int = 0
     seconds: float = 0.0
@@ -64,7 +64,7 @@ class WorkSummary(ScoreCounts):
 
     @property
     def tokens_per_step(self) -> float | None:
-        """Answers that were decoded at once, on average; None: nothing was decoded."""
+        """Mean number of sequences in a decoding step; None: nothing was decoded."""
         steps = self.engine["decode_steps"]
         return self.engine["generated_tokens"] / steps if steps else None
 
@@ -90,7 +90,7 @@ class Shard:
 
     @property
     def span(self) -> tuple[float, float]:
-        """When it was in work, in seconds since 1970."""
+        """When it was worked on, in seconds since 1970."""
         return self.committed - self.work.seconds, self.committed
 
 
@@ -98,20 +98,23 @@ class Shard:
 class RunTotals:
     """A run's committed shards, added up."""
 
+    shards: tuple[Shard, ...]
     work: WorkSummary
-    busy_seconds: float  # in which some shard was in work
+    busy_seconds: float  # in which some shard was worked on
     start: float  # seconds since 1970
     end: float
-    timed: tuple[Shard, ...]  # those whose commit tells when they were in work; the others are revised
+    timed: tuple[Shard, ...]  # those that were committed once; the others are revised
 
     @classmethod
-    def of(cls, record: RunRecord, shards: Sequence[Shard]) -> RunTotals:
-        """Add up a run's shards."""
+    def of(cls, record: RunRecord, manifests: Iterable[Manifest]) -> RunTotals:
+        """Add up the shards of these manifests."""
+        shards = tuple(map(Shard.of, manifests))
         timed = tuple(shard for shard in shards if not shard.revised)
         started = [shard.span[0] for shard in timed]
         if not record.rebuilt or not started:  # else it was written after the run
             started.append(datetime.fromisoformat(record.created).timestamp())
         return cls(
+            shards=shards,
             work=WorkSummary.sum(shard.work for shard in shards),
             busy_seconds=_covered(shard.span for shard in timed),
             start=min(started),

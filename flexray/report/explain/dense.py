@@ -24,7 +24,7 @@ QUERIES_AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _WatchedMetadata(AttentionMetadata):
-    """Attention metadata of a pass, some queries of which are watched."""
+    """Attention metadata of a pass that records the attention of some queries."""
 
     watched: Tensor  # int64 [W], queries of this pass
     member: Tensor  # float32 [S, P], 1 where a key is of a segment

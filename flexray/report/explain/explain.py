@@ -1,4 +1,4 @@
-"""Answer one row again on this machine, with the run's engine, and look at how it was answered."""
+"""Answer one row again on this machine, with the run's engine, and show how it was answered."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECTIONS = ("model", "prompt", "generation", "engine")
 
 
 def explain(config: RunConfig, *, row: str, method: str | None = None, top: int = 5) -> Explanation:
-    """Answer one row by one method, and say step by step what was looked at and what else could have come.
+    """Answer one row by one method, and show for each token what it attends to and the most likely tokens.
 
     Nothing is written, and Ray is not started.
 

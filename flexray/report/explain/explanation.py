@@ -35,7 +35,7 @@ class SegmentTokens:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A token that could have come next."""
+    """A possible next token."""
 
     id: int
     text: str
@@ -60,9 +60,9 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SequenceAttention:
-    """What a sequence's queries looked at: T steps, all layers, P segments."""
+    """What a sequence attends to: T steps, all layers, P segments."""
 
-    paraphrase: int | None  # the only one it looks at, from 1; None: all
+    paraphrase: int | None  # the only one it attends to, from 1; None: all
     weight: float  # in the fusion; 1.0 without one
     segments: tuple[SegmentTokens, SegmentTokens]  # its answer prefix and its answer
     attention_by_layer: np.ndarray  # float32 [T, layers, P], mean of heads; sums to 1 over the segments
@@ -76,7 +76,7 @@ class SequenceAttention:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ExplainedAnswer:
-    """One answer: what the engine generated, and what the dense pass says to it."""
+    """One answer of the engine, checked by the dense pass."""
 
     generation: Generation
     text: str
@@ -86,7 +86,7 @@ class ExplainedAnswer:
 
     @property
     def disagreements(self) -> list[int]:
-        """Steps, from 1, at which the dense pass says another token; none of an answer drawn at random."""
+        """Steps, from 1, at which the dense pass has another best token; none for drawn answers."""
         if self.draw is not None:
             return []
         return [number for number, step in enumerate(self.steps, start=1) if step.rank > 1]
@@ -104,7 +104,7 @@ class Committed:
     backend_used: Backend | str
     fallback_reason: str
     error: str
-    changed: tuple[str, ...]  # settings of that run that are others now
+    changed: tuple[str, ...]  # settings that differ between that run and this one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

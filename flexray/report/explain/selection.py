@@ -54,7 +54,7 @@ def find_row(config: RunConfig, row: str) -> tuple[ShardSpec, Question, Prompt]:
 
 def _find(config: RunConfig, row: str) -> tuple[ShardSpec, str]:
     data, number = config.data, _number(row)
-    if number is not None and number > 0:  # those behind it need not be read
+    if number is not None and number > 0:  # later rows need not be read
         limit = number if data.limit is None else min(number, data.limit)
         data = data.model_copy(update={"limit": limit})
     shards = scan(data).shards

@@ -1,4 +1,4 @@
-"""What a method's answers to one prompt looked at, and which other tokens could have come."""
+"""What the answers to one prompt attend to, and the most likely tokens at each step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def trace(
     text_of: TextOf,
     answer_text: TextOf,
 ) -> tuple[tuple[SegmentTokens, ...], tuple[ExplainedAnswer, ...]]:
-    """Run a dense pass over what the engine generated, and say at each step what it would have generated.
+    """Run a dense pass over what the engine generated, and rank each token among all others.
 
     Args:
         model: as the engine has patched it.

@@ -75,7 +75,7 @@ class PageData:
 
 
 def default_page(output: str) -> Path:
-    """Where the page of an output folder goes: beside it if it is local, else into `out/` of this folder."""
+    """The page's default path: next to a local output folder; for a URL in `out/` of the current folder."""
     place = str(OutputFolder(output)).rstrip("/")
     parent, _, name = place.rpartition("/")
     return Path("out" if "://" in place else parent) / f"{name}-report.html"
@@ -95,7 +95,7 @@ def write_page(output: str, html: Path, *, earlier: str | None = None) -> None:
 
 
 def render(data: PageData) -> str:
-    """The page: styles, script and plots are in it, and it asks nothing of a network."""
+    """The page, with its styles, script and plots in it: a browser loads nothing else."""
     return fill_page(
         "run",
         style="run.css",
@@ -110,7 +110,7 @@ def render(data: PageData) -> str:
 
 
 def gather(output: str, earlier: str | None = None) -> PageData:
-    """Read a run, and an earlier one to compare it with. Rows are read shard by shard and not kept.
+    """Read a run, and an earlier one to compare it with. One shard's rows are in memory at a time.
 
     Raises:
         OutputError: a folder holds no run or cannot be read, or the two cannot be compared.
@@ -122,16 +122,10 @@ def gather(output: str, earlier: str | None = None) -> PageData:
     else:
         before = RunFolder.open(earlier)
         change = _compare(run, _scores(run, tables), before, _scores(before, before.tables()))
-    shards = [Shard.of(manifest) for manifest in run.manifests.values()]
-    totals = RunTotals.of(run.record, shards)
-    fallbacks = sorted(
-        (
-            (shard.shard_id, reason, rows)
-            for shard in shards
-            for reason, rows in shard.work.fallback_reason.items()
-        ),
-        key=lambda line: -line[2],
-    )
+    totals = RunTotals.of(run.record, run.manifests.values())
+    fallbacks = [
+        (s.shard_id, reason, n) for s in totals.shards for reason, n in s.work.fallback_reason.items()
+    ]
     accuracy = {method: notes.accuracy.get(method, ScoreCounts()) for method in run.record.methods}
     changed = change.methods if change else ()
     return PageData(
@@ -141,9 +135,9 @@ def gather(output: str, earlier: str | None = None) -> PageData:
         accuracy=accuracy,
         accuracy_axis=share_axis([end for found in accuracy.values() for end in found.interval or ()]),
         throughput=throughput(totals.timed, totals.start, totals.end),
-        histograms=tuple(_histograms(notes, shards)),
-        slowest=sorted(shards, key=lambda shard: -shard.work.seconds),
-        fallbacks=fallbacks,
+        histograms=tuple(_histograms(notes, totals.shards)),
+        slowest=sorted(totals.shards, key=lambda shard: -shard.work.seconds),
+        fallbacks=sorted(fallbacks, key=lambda fallback: -fallback[2]),
         change=change,
         difference_axis=difference_axis(
             [end for method in changed if method.difference for end in method.difference.interval]
@@ -169,7 +163,7 @@ def _compare(
         changes.append(MethodChange(method=method, now=now, earlier=then, paired=paired))
     return RunChange(
         earlier=earlier,
-        totals=RunTotals.of(earlier.record, [Shard.of(m) for m in earlier.manifests.values()]),
+        totals=RunTotals.of(earlier.record, earlier.manifests.values()),
         methods=tuple(changes),
         lines=differences(_by_place(earlier.record.config), _by_place(run.record.config))
         + differences(earlier.record.provenance, run.record.provenance),
@@ -201,5 +195,5 @@ def _histograms(notes: RowNotes, shards: Sequence[Shard]) -> Iterator[tuple[str,
 
 
 def _breakable(name: str) -> Markup:
-    """A method's name, which may go on in the next line behind each slash."""
+    """A method's name, with a possible line break after each slash."""
     return escape(printable(name)).replace("/", Markup("/<wbr>"))

@@ -1,4 +1,4 @@
-"""Plots as plain numbers: places in percent of the drawing, from its left and from its top.
+"""Plots as plain numbers: positions in percent of the drawing, from its left and its top.
 
 The template draws them as SVG, which takes colours and fonts from the page and stretches to any width.
 """
@@ -22,7 +22,7 @@ _DURATIONS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 108
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar that stands on the bottom."""
+    """A vertical bar from the bottom; in percent of the drawing."""
 
     left: float
     width: float
@@ -32,7 +32,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark on an axis."""
+    """A labelled mark on an axis."""
 
     at: float
     text: str
@@ -56,25 +56,25 @@ class Axis:
     high: float
 
     def at(self, value: float) -> float:
-        """The place of a value, in percent."""
+        """The position of a value, in percent."""
         return 100 * (value - self.low) / (self.high - self.low)
 
     def ticks(self, parts: int, text: Callable[[float], str] = compact) -> tuple[Tick, ...]:
-        """Marks at round numbers, which cut it into at most so many parts."""
+        """Marks at round numbers, which cut the axis into at most `parts` parts."""
         return _ticks(self, nice_step(self.high - self.low, parts), text)
 
 
 def histogram(
     values: Mapping[int, int] | Mapping[float, int], *, unit: str, things: str = "rows", whole: bool = True
 ) -> Plot | None:
-    """How often which values are there; None: there are none.
+    """How often each value occurs; None: there are no values.
 
     Args:
-        values: value -> how many have it; not negative.
+        values: value -> how many have it. Values are not negative.
         unit, things: what the values count, and what has them, in words.
         whole: the values are integers.
 
-    A few values far above the others are one bar, "or more", so that the others can be told apart.
+    A few values far above the others share one bar, "or more", so that the other bars stay wide enough.
     """
     if not values:
         return None
@@ -114,7 +114,7 @@ def histogram(
 def throughput(shards: Sequence[Shard], start: float, end: float) -> Plot | None:
     """Rows a second from `start` to `end` (seconds since 1970); None: nothing was timed.
 
-    Nobody knows when in its shard a row was answered, so each shard's rows are spread evenly over it.
+    When a row was answered within its shard is not recorded, so rows are spread evenly over the shard's time.
     """
     if not shards:
         return None
@@ -154,7 +154,7 @@ def difference_axis(values: Sequence[float]) -> Axis:
 
 
 def nice_step(span: float, parts: int) -> float:
-    """The smallest of 1, 2 and 5 times a power of ten of which at most `parts` make up `span`.
+    """The smallest of 1, 2 and 5 times a power of ten that cuts `span` into at most `parts` steps.
 
     >>> nice_step(97, 5)
     20.0
