@@ -95,7 +95,7 @@ def test_more_segments_than_columns_keep_one_column_each():
     assert "■ P80 247-249" in text
 
 
-def test_a_cell_has_the_colour_of_its_keys_region():
+def test_a_cell_has_the_colour_of_its_keys_segment():
     mask, names = sample(2, [2, 1], 1)
     picture = render_mask_text(picture_of(mask, names, names))
     row = picture.split("\n")[7]  # the answer's row: it sees everything
