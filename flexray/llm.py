@@ -13,23 +13,20 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import Progress
 
-from flexray.config import EngineConfig, GenerationConfig, MethodConfig, PromptConfig, RunConfig, parse_config
+from flexray.config import RunConfig, parse_config
 from flexray.config.data import Fields
-from flexray.data.question import Question, ShardSpec
+from flexray.data.question import ShardSpec
 from flexray.data.rows import fields_of, rows_of, to_questions
 from flexray.engine.engine import Engine
-from flexray.engine.generation import Generation
-from flexray.engine.stopping_criteria import answer_text
-from flexray.errors import RowFault
 from flexray.evaluation import to_table
-from flexray.models.checkpoint import check_checkpoint, load_model
+from flexray.models.checkpoint import load_model
+from flexray.pipeline.answer import decode_answers, unanswered
+from flexray.pipeline.prepare import build_prompts, make_prompt_builder
 from flexray.pipeline.shards import AnsweredShard
 from flexray.prompts import PromptBuilder
-from flexray.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
     import pandas
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 OnAnswered = Callable[[int], None]
 """Told how many rows have been answered so far."""
@@ -216,16 +213,7 @@ class RowAnswerer:
     """A loaded model, and the engine of the settings that it was last asked with."""
 
     def __init__(self, config: RunConfig):
-        self._shape = check_checkpoint(config.model.path)
-        self._has_tokenizer_config = (Path(config.model.path) / "tokenizer_config.json").is_file()
-        self._model: LlamaForCausalLM
-        self._tokenizer: PreTrainedTokenizerBase
-        self._model, self._tokenizer = load_model(
-            config.model.path,
-            dtype=config.model.dtype,
-            device=config.model.device,
-            trust_remote_code=config.model.trust_remote_code,
-        )
+        self._model, self._tokenizer = load_model(**config.model.model_dump())
         self._settings: object = None
         self._engine: Engine
         self._builder: PromptBuilder
@@ -234,69 +222,32 @@ class RowAnswerer:
         self, rows: Sequence[Mapping[str, Any]], config: RunConfig, on_answered: OnAnswered = lambda n: None
     ) -> pa.Table:
         """The output's rows, ROW_SCHEMA: for each row in turn one by every method."""
-        self._use(config.prompt, config.methods, config.generation, config.engine)
-        questions = to_questions(rows, config.data)
-        prompts: dict[int, Prompt] = {}
-        for index, question in enumerate(questions):
-            if question.error:
-                continue
-            try:
-                prompts[index] = self._builder.build(question)
-            except RowFault as fault:
-                questions[index] = dataclasses.replace(question, error=str(fault))
-        answers = [self._errors(question, config) for question in questions]
-        indices = list(prompts)
+        self._use(config)
+        n, m = len(rows), len(config.methods)
+        spec = ShardSpec(shard_id="", file="", format="jsonl", first_row=1, num_rows=n)
+        shard = build_prompts(spec, to_questions(rows, config.data), self._builder)
+        answers = [unanswered(config, question.error) for question in shard.questions]
+        prompts = {row: prompt for row, prompt in enumerate(shard.prompts) if prompt is not None}
+        rows_asked = list(prompts)
         for done, (number, said) in enumerate(self._engine.stream(list(prompts.values())), start=1):
-            answers[indices[number]] = said
-            on_answered(done + len(questions) - len(prompts))
-        spec = ShardSpec(shard_id="", file="", format="jsonl", first_row=1, num_rows=len(questions))
-        texts = [tuple(tuple(self._text(g, config) for g in method) for method in said) for said in answers]
-        tokens = [_length(prompts[i]) if i in prompts else 0 for i in range(len(questions))]
-        shard = AnsweredShard(spec, questions, answers, texts, tokens, {}, 0.0)
-        table = to_table(shard, tuple(method.name for method in config.methods))
-        n, m = len(questions), len(config.methods)  # from method by method to row by row
+            answers[rows_asked[number]] = said
+            on_answered(done + n - len(prompts))
+        texts = decode_answers(answers, self._tokenizer, config)
+        answered = AnsweredShard(spec, shard.questions, answers, texts, shard.prompt_tokens, {}, 0.0)
+        table = to_table(answered, tuple(method.name for method in config.methods))
+        # from method by method to row by row
         return table.take([method * n + row for row in range(n) for method in range(m)])
 
-    def _use(
-        self,
-        prompt: PromptConfig,
-        methods: tuple[MethodConfig, ...],
-        generation: GenerationConfig,
-        engine: EngineConfig,
-    ) -> None:
-        settings = (prompt, methods, generation, engine)
+    def _use(self, config: RunConfig) -> None:
+        settings = (config.prompt, config.methods, config.generation, config.engine)
         if settings == self._settings:
             return
-        builder = PromptBuilder(
-            self._tokenizer,
-            prompt,
-            methods,
-            generation,
-            self._shape.max_position_embeddings,
-            vocab_size=self._shape.vocab_size,
-            named_bos=None if self._has_tokenizer_config else self._shape.bos_token_id,
-        )
+        builder = make_prompt_builder(config, self._tokenizer)
         if self._settings is not None:
             self._engine.reset()  # its KV cache makes room for the next one's
         self._settings = None
-        self._engine = Engine(self._model, self._tokenizer, methods, generation, engine)
+        self._engine = Engine(self._model, self._tokenizer, config.methods, config.generation, config.engine)
         self._builder, self._settings = builder, settings
-
-    def _errors(self, question: Question, config: RunConfig) -> tuple[tuple[Generation, ...], ...]:
-        failed = Generation(
-            finish_reason="error", backend_requested=config.engine.backend, attempts=0, error=question.error
-        )
-        return ((failed,),) * len(config.methods)
-
-    def _text(self, generation: Generation, config: RunConfig) -> str:
-        if not generation.token_ids:
-            return ""
-        at_newline = config.generation.stop_at_newline
-        return answer_text(self._tokenizer, generation.token_ids, at_newline=at_newline)
-
-
-def _length(prompt: Prompt) -> int:
-    return len(prompt.context) + sum(map(len, prompt.segments)) + len(prompt.answer_prefix)
 
 
 @contextlib.contextmanager

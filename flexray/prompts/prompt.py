@@ -26,3 +26,8 @@ class Prompt:
             raise ValueError(
                 "a prompt needs at least one answer prefix token: the first answer token is fused from it"
             )
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of context, segments and answer prefix together: the output's `prompt_tokens`."""
+        return len(self.context) + sum(map(len, self.segments)) + len(self.answer_prefix)

@@ -81,7 +81,7 @@ def take_sample(shards: Sequence[ShardSpec], config: RunConfig, rows: int) -> Sa
 
 def figures(sample: Sample) -> SampleFigures:
     """The sample in numbers."""
-    lengths = [len(p.context) + sum(map(len, p.segments)) + len(p.answer_prefix) for p in sample.prompts]
+    lengths = [prompt.num_tokens for prompt in sample.prompts]
     faults = [question.error for question in sample.questions if question.error]
     first = sample.prompts[0] if sample.prompts else None
     return SampleFigures(
