@@ -6,17 +6,12 @@ Unknown keys, wrong types and values out of range are errors that name the key.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from flexray.config.data import DataConfig, FewShotData, Section
-from flexray.config.old_keys import renew_keys
 from flexray.config.plugins import load_plugins
-from flexray.config.recipe import read_recipe
-from flexray.config.validation import describe_faults
-from flexray.errors import ConfigError
 
 PathOrUrl = Annotated[str, AfterValidator(os.path.expanduser)]  # a leading ~ is the home folder
 MAX_PATH, MAX_KEY = 4095, 1024  # bytes of a local path, and of a key of an object store
@@ -242,23 +237,3 @@ class RunConfig(Section):
     def _by_name(cls, value: Any) -> Any:
         methods = value if isinstance(value, list | tuple) else (value,)
         return tuple({"kind": m} if isinstance(m, str) else m for m in methods)
-
-
-def load_config(path: str | Sequence[str], overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe, or several of which a later one wins, and check it; see `flexray.config.recipe`.
-
-    Raises:
-        ConfigError: a file is missing or no YAML mapping, an override has no `=`, or a key is
-            unknown, of the wrong type or out of range. The message names file and key.
-    """
-    paths = [path] if isinstance(path, str) else path
-    return parse_config(read_recipe(paths, overrides), source=", ".join(paths))
-
-
-def parse_config(tree: dict[str, Any], *, source: str) -> RunConfig:
-    """Check a configuration tree. Raises ConfigError with one line for each fault."""
-    try:
-        return RunConfig.model_validate(renew_keys(tree, source))
-    except ValidationError as e:
-        found = describe_faults(e, RunConfig)
-    raise ConfigError(f"{source}: {found}")  # without the cause, whose text may be without end

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from flexray.config.old_keys import rename_keys
+from flexray.config.load import rename_keys
 from flexray.data.question import ShardSpec
 from flexray.errors import OutputError
 from flexray.sink.damage import DamageError
