@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING
 
 from flexray.errors import ModelError
 from flexray.models.compat import adopt_rope, dtype_argument, tokenizer_class
-from flexray.models.families import FAMILIES, check_architecture, check_layers, check_numbers, reason
-from flexray.models.json_file import read_json
+from flexray.models.families import (
+    FAMILIES,
+    check_architecture,
+    check_layers,
+    check_numbers,
+    read_json,
+    reason,
+)
 from flexray.models.weights import HEAD, INDEX, WEIGHTS, check_finite, check_fit, first_of, read_headers
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and a check may fail without them

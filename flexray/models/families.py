@@ -8,6 +8,7 @@ and Qwen3 are such models: biases and the norms of queries and keys are in modul
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,17 @@ def check_rotary(model: LlamaForCausalLM, config: PreTrainedConfig, file: Path) 
             f"{file}: the RoPE cannot be used ({problem}): {rope_parameters(config)!r:.200}. "
             "Correct rope_theta, rope_scaling or rope_parameters."
         )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model folder. Raises ModelError if there is none."""
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:  # ValueError: no JSON, or no UTF-8
+        raise ModelError(f"{file}: cannot be read as JSON: {e}. It may be cut short: copy it again.") from e
+    if not isinstance(tree, dict):
+        raise ModelError(f"{file}: a JSON object is expected, found {type(tree).__name__}.")
+    return tree
 
 
 def reason(error: Exception) -> str:

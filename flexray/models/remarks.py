@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexray.models.checkpoint import check_checkpoint, read_eos
-from flexray.models.json_file import read_json
+from flexray.models.families import read_json
 
 if TYPE_CHECKING:  # it takes seconds to import
     from transformers import PreTrainedTokenizerBase

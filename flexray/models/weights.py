@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flexray.errors import ModelError
 from flexray.models.compat import rope_parameters
-from flexray.models.families import COPY, FAMILIES, SIZES, check_rotary, reason
-from flexray.models.json_file import read_json
+from flexray.models.families import COPY, FAMILIES, SIZES, check_rotary, read_json, reason
 
 if TYPE_CHECKING:  # they take seconds to import
     from transformers import LlamaConfig, LlamaForCausalLM

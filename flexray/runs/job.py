@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import os.path
 from dataclasses import dataclass
-from importlib.metadata import version
-from platform import python_version
 from typing import Any
 
-from flexray import __version__
 from flexray.config import RunConfig
-from flexray.config.plugins import plugin_digests
 from flexray.data import Scan, scan, with_few_shots
-from flexray.engine.values import VALUES_VERSION
 from flexray.methods import make_methods
 from flexray.models.checkpoint import load_tokenizer
-from flexray.models.digest import checkpoint_digest
 from flexray.models.remarks import remark
 from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.software import check_software
-from flexray.runs.code import code_version
+from flexray.runs.fingerprint import code_version, fingerprint_parts, provenance
 from flexray.sink import OutputFolder, RunRecord, start_run
-from flexray.sink.run import VALUES_KEY
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,33 +58,7 @@ def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
     return Job(config=config, found=found, parts=fingerprint_parts(config, found), notes=notes)
 
 
-def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
-    """What determines the rows. Where files lie, how many run at once and which backend do not."""
-    return {
-        "data": {
-            "name": config.data.name,
-            "split": config.data.split,
-            "digest": found.data_digest,
-            "rows": found.num_rows,
-            "include_question": config.data.include_question,
-            "max_paraphrases": config.data.max_paraphrases,
-        },
-        "model": {"digest": checkpoint_digest(config.model.path), "dtype": config.model.dtype},
-        "prompt": config.prompt.model_dump(mode="json"),
-        "methods": [method.model_dump(mode="json") for method in config.methods],
-        "generation": config.generation.model_dump(mode="json"),
-        VALUES_KEY: VALUES_VERSION,
-        **({"plugins": plugin_digests(config.plugins)} if config.plugins else {}),
-    }
-
-
 def _at_absolute_path(config: RunConfig) -> RunConfig:
     """The configuration, by which a worker that has started elsewhere finds the same model folder."""
     path = os.path.abspath(config.model.path)
     return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
-
-
-def provenance() -> dict[str, Any]:
-    """Versions of what computes the rows."""
-    packages = ("torch", "transformers", "tokenizers", "ray", "pyarrow", "safetensors", "numpy")
-    return {"flexray": __version__, "python": python_version(), **{name: version(name) for name in packages}}

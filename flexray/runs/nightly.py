@@ -44,7 +44,7 @@ from flexray.data import list_files, scan, with_few_shots
 from flexray.data.adapters import open_adapter
 from flexray.errors import ConfigError, OutputError, UserError
 from flexray.models.checkpoint import check_checkpoint
-from flexray.runs.job import fingerprint_parts
+from flexray.runs.fingerprint import fingerprint_parts
 from flexray.runs.retry_errors import retry_errors
 from flexray.runs.run import RunResult, run
 from flexray.sink import (

@@ -14,7 +14,7 @@ from flexray.console.progress import Lines, LogLine, Progress
 from flexray.data.question import ShardSpec
 from flexray.evaluation import to_table
 from flexray.pipeline.shards import AnsweredShard
-from flexray.runs.code import code_version
+from flexray.runs.fingerprint import code_version
 from flexray.runs.job import plan_job
 from flexray.runs.run import answer
 from flexray.sink import (

@@ -22,7 +22,7 @@ from flexray.pipeline.ray_connection import connect
 from flexray.pipeline.ray_data import answer_shards
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.telemetry import report_remaining
-from flexray.runs.code import code_version
+from flexray.runs.fingerprint import code_version
 from flexray.runs.job import plan_job
 from flexray.sink import (
     CodeVersion,

@@ -16,7 +16,8 @@ from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.remarks import remark
 from flexray.pipeline.software import check_software
 from flexray.preflight.plan.dry_folder import DryFolder, open_dry, read_locks
-from flexray.runs.job import Job, fingerprint_parts
+from flexray.runs.fingerprint import fingerprint_parts
+from flexray.runs.job import Job
 from flexray.sink import Manifest, whole_shards
 from flexray.storage import redact
 
