@@ -55,15 +55,15 @@ def doctor(
 
     Compiles attention for a tiny model, starts a Ray and stops it, and leaves nothing behind.
     """
-    from flexray.preflight.doctor import CHECKS, examine, print_outcomes
+    from flexray.preflight.doctor import CHECKS, examine, print_results
 
-    outcomes = examine(CHECKS, config, set_)
+    results = examine(CHECKS, config, set_)
     if as_json:
-        found = list(outcomes)
-        typer.echo(json.dumps([dataclasses.asdict(outcome) for outcome in found], indent=2))
-        ok = all(outcome.status != "fail" for outcome in found)
+        found = list(results)
+        typer.echo(json.dumps([dataclasses.asdict(result) for result in found], indent=2))
+        ok = all(result.status != "fail" for result in found)
     else:
-        ok = print_outcomes(outcomes)
+        ok = print_results(results)
     if not ok:
         raise typer.Exit(1)
 

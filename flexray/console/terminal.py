@@ -12,6 +12,19 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in str(text))
 
 
+def byte_count(count: float) -> str:
+    """Bytes for people.
+
+    >>> byte_count(1_234_567)
+    '1.2 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.{0 if unit == 'B' else 1}f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def duration(seconds: float) -> str:
     """A time span in its two largest units.
 

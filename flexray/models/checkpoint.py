@@ -142,9 +142,8 @@ def load_model(
 
     config = check_checkpoint(path)
     device = _resolve_device(device)
-    if dtype == "auto":
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    on_gpu = device.type == "cuda"
+    kind = getattr(torch, resolve_dtype(dtype, on_gpu=on_gpu)) if isinstance(dtype, str) else dtype
 
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     eos = read_eos(Path(path))[GENERATION]
@@ -167,6 +166,13 @@ def load_model(
     model = model.to(device).eval()
     check_finite(model, Path(path))
     return model, tokenizer
+
+
+def resolve_dtype(dtype: str, *, on_gpu: bool) -> str:
+    """The dtype that `model.dtype` stands for: "auto" is bfloat16 on a GPU and float32 on CPUs."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if on_gpu else "float32"
 
 
 @contextlib.contextmanager

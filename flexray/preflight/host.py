@@ -51,16 +51,3 @@ def check_writable(path: str | Path) -> None:
             raise
         if not os.access(at, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(at)) from e
-
-
-def decimal(count: float) -> str:
-    """Bytes for people.
-
-    >>> decimal(1_234_567)
-    '1.2 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.{0 if unit == 'B' else 1}f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

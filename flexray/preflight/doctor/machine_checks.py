@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from flexray.config import RunConfig
-from flexray.preflight.doctor.examine import CheckResult, Status
-from flexray.preflight.host import check_writable, decimal, existing_folder, free_bytes, ram_bytes
+from flexray.console.terminal import byte_count
+from flexray.models.checkpoint import resolve_dtype
+from flexray.preflight.findings import CheckResult, Status
+from flexray.preflight.host import check_writable, existing_folder, free_bytes, ram_bytes
 from flexray.preflight.plan.devices import GIB
 from flexray.preflight.plan.dry_folder import DryFolder
 
@@ -98,8 +100,8 @@ def _gpu(number: int, config: RunConfig | None) -> CheckResult:
     )
     if capability < OLDEST_CAPABILITY:
         return CheckResult("warn", what, "Triton does not compile for it: set engine.backend to sdpa.")
-    dtype = config.model.dtype if config else "auto"
-    if not has_bfloat16 and dtype in ("auto", "bfloat16"):
+    dtype = resolve_dtype(config.model.dtype if config else "auto", on_gpu=True)
+    if not has_bfloat16 and dtype == "bfloat16":
         return CheckResult("warn", what, "It has no bfloat16: set model.dtype to float16.")
     if free < FREE_SHARE * total:
         return CheckResult(
@@ -159,7 +161,9 @@ def _room(places: dict[str, str]) -> CheckResult:
     path = next(iter(places.values()))
     free = free_bytes(path)
     used = 1 - free / (shutil.disk_usage(existing_folder(path)).total or 1)
-    what = f"{decimal(free)} free for " + ", ".join(f"{purpose} ({path})" for purpose, path in places.items())
+    what = f"{byte_count(free)} free for " + ", ".join(
+        f"{purpose} ({path})" for purpose, path in places.items()
+    )
     status: Status = "fail" if free < NO_DISK else "warn" if free < LOW_DISK else "pass"
     if "Ray" in places and used > RAY_FULL and status == "pass":
         return CheckResult(

@@ -13,11 +13,11 @@ from typing import Any
 
 from flexray.config import EngineConfig, RayConfig, RunConfig
 from flexray.errors import ModelError
-from flexray.models.checkpoint import check_checkpoint
+from flexray.models.checkpoint import check_checkpoint, resolve_dtype
 from flexray.pipeline.ray_connection import is_for_a_cluster
-from flexray.preflight.doctor.examine import CheckResult
 from flexray.preflight.doctor.machine_checks import runs_on_gpu
 from flexray.preflight.doctor.packages import PROJECT
+from flexray.preflight.findings import CheckResult
 
 TASKS = "flexray.preflight.doctor.process_tasks"
 ATTENTION_SECONDS = 900.0  # a busy machine compiles for minutes
@@ -35,7 +35,8 @@ def check_attention(config: RunConfig | None) -> Iterator[CheckResult]:
     if engine.backend == "eager":
         yield CheckResult("pass", "eager is the yardstick itself")
         return
-    for dtype in _dtypes(config):
+    wanted = resolve_dtype(config.model.dtype if config else "auto", on_gpu=runs_on_gpu(config))
+    for dtype in dict.fromkeys(["float32", wanted]):
         try:
             found = call_module(TASKS, _task(config, engine, dtype), ATTENTION_SECONDS)
         except ProcessError as e:
@@ -66,13 +67,6 @@ def judge(found: dict[str, Any], engine: EngineConfig, dtype: str) -> CheckResul
             "fail", f"{what}: only {same}", "Do not use this backend here: set engine.backend."
         )
     return CheckResult("pass", f"{what}: {same}")
-
-
-def _dtypes(config: RunConfig | None) -> list[str]:
-    wanted = config.model.dtype if config else "auto"
-    if wanted == "auto":
-        wanted = "bfloat16" if runs_on_gpu(config) else "float32"
-    return list(dict.fromkeys(["float32", wanted]))
 
 
 def _task(config: RunConfig | None, engine: EngineConfig, dtype: str) -> dict[str, Any]:

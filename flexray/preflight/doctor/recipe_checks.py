@@ -9,13 +9,14 @@ from uuid import uuid4
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.config import RunConfig
+from flexray.console.terminal import byte_count
 from flexray.data import list_files, read_shard, scan
-from flexray.models.checkpoint import check_checkpoint, load_tokenizer
+from flexray.models.checkpoint import check_checkpoint, load_tokenizer, resolve_dtype
 from flexray.models.remarks import remark
-from flexray.preflight.doctor.examine import CheckResult
-from flexray.preflight.host import decimal, existing_folder, ram_bytes
+from flexray.preflight.findings import CheckResult
+from flexray.preflight.host import existing_folder, ram_bytes
 from flexray.preflight.plan.devices import GIB, find_device
-from flexray.preflight.plan.memory import ITEM_BYTES, count_parameters, dtype_of
+from flexray.preflight.plan.memory import ITEM_BYTES, count_parameters
 from flexray.sink import OutputFolder
 from flexray.sink.folder import is_leftover
 from flexray.storage import connect, starting
@@ -40,11 +41,14 @@ def check_model(config: RunConfig | None) -> Iterator[CheckResult]:
             "fail", f"{what}, and makes none of a question", "Copy the tokenizer's files again."
         )
         return
-    loaded = parameters * ITEM_BYTES[dtype_of(config, find_device(config, None, None))]
+    loaded = (
+        parameters
+        * ITEM_BYTES[resolve_dtype(config.model.dtype, on_gpu=find_device(config, None, None).is_gpu)]
+    )
     if loaded > ram_bytes():
         yield CheckResult(
             "warn",
-            f"{what}; {decimal(loaded)} of weights pass through {ram_bytes() / GIB:.1f} GiB of RAM",
+            f"{what}; {byte_count(loaded)} of weights pass through {ram_bytes() / GIB:.1f} GiB of RAM",
             "Take a machine with more.",
         )
     else:

@@ -1,4 +1,4 @@
-"""The memory that weights and KV pool will take, and how many questions at once that allows.
+"""The memory that weights and KV cache will take, and how many questions at once that allows.
 
 Worked out by the engine's own functions from numbers: nothing is loaded.
 """
@@ -17,6 +17,7 @@ from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
 from flexray.engine.request import Request, group_by_prefix
 from flexray.engine.scheduler_config import activation_bytes, scheduler_config_for, slot_bytes
 from flexray.methods import Method
+from flexray.models.checkpoint import resolve_dtype
 from flexray.models.weights import is_part_of_model, read_headers
 from flexray.preflight.plan.devices import Device
 from flexray.prompts.prompt import Prompt
@@ -49,12 +50,12 @@ class MemoryPlan:
     cuda_bytes: int
     """Of CUDA itself, about; 0 on a CPU."""
     least_slots: int
-    """Of a pool that holds the context and the largest row of the sample."""
+    """Of a KV cache that holds the context and the largest row of the sample."""
     most_slots: int
-    """Of a pool beside the weights."""
-    pool_slots: int
-    """Of the pool that a shard will have."""
-    pool_bytes: int
+    """Of the largest KV cache that fits beside the weights."""
+    cache_slots: int
+    """Of the KV cache that a shard will have."""
+    cache_bytes: int
     questions_at_once: int
     """Worked on together; fewer where they are longer than the sample's mean."""
     wanted_at_once: int
@@ -63,14 +64,7 @@ class MemoryPlan:
     @property
     def needed(self) -> int:
         """Bytes of all of it."""
-        return self.weight_bytes + self.cuda_bytes + self.activation_bytes + self.pool_bytes
-
-
-def dtype_of(config: RunConfig, device: Device) -> str:
-    """The dtype that the model will be loaded in."""
-    if config.model.dtype != "auto":
-        return config.model.dtype
-    return "bfloat16" if device.is_gpu else "float32"
+        return self.weight_bytes + self.cuda_bytes + self.activation_bytes + self.cache_bytes
 
 
 def count_parameters(folder: str | Path) -> int:
@@ -102,7 +96,7 @@ def plan_memory(
         rows: a sample of them, as `engine_rows` makes them; not empty.
         shard_rows: rows that are answered together.
     """
-    dtype = dtype_of(config, device)
+    dtype = resolve_dtype(config.model.dtype, on_gpu=device.is_gpu)
     itemsize = ITEM_BYTES[dtype]
     parameters = count_parameters(config.model.path)
     weights = parameters * itemsize
@@ -113,11 +107,11 @@ def plan_memory(
     sizes = scheduler_config_for(shape, itemsize, free, config.engine)
     context = len(rows[0][0].prompt.context)
     room = (sizes.max_num_slots - sizes.least_slots(context, 0)) / BLOCK_SIZE
-    pools, at_once, wanted, largest = [], [], [], 0
+    caches, at_once, wanted, largest = [], [], [], 0
     for part in rows:
         needs = [row.num_slots for row in part]
         largest = max(largest, *needs)
-        pools.append(sizes.cache_slots(context, _stretched(needs, shard_rows)))
+        caches.append(sizes.cache_slots(context, _stretched(needs, shard_rows)))
         fit = room / (sum(map(blocks_for, needs)) / len(part))
         wanted.append(min(sizes.max_num_seqs, shard_rows))
         at_once.append(max(0, min(wanted[-1], int(fit))))
@@ -131,8 +125,8 @@ def plan_memory(
         cuda_bytes=cuda,
         least_slots=sizes.least_slots(context, largest),
         most_slots=sizes.max_num_slots,
-        pool_slots=max(pools),
-        pool_bytes=max(pools) * slots,
+        cache_slots=max(caches),
+        cache_bytes=max(caches) * slots,
         questions_at_once=min(at_once),
         wanted_at_once=min(wanted),
     )

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from flexray.config import LimitsConfig, RunConfig
 from flexray.data import Scan
 from flexray.methods import Method
+from flexray.preflight.findings import Problems
 from flexray.preflight.plan.sample import Sample
-from flexray.preflight.plan.start_checks import Problems
 from flexray.prompts import PromptBuilder
 
 SHOWN_DUPLICATES = 3
@@ -47,7 +47,7 @@ def check_sample(sample: Sample, methods: Sequence[Method], limits: LimitsConfig
     weighing = [method.name for method in methods if method.needs_confidences]
     missing = sum(prompt.confidences is None for prompt in sample.prompts) if weighing else 0
     if missing:
-        note = problems.error if missing == len(sample.prompts) else problems.warn
+        note = problems.fail if missing == len(sample.prompts) else problems.warn
         note(
             "methods",
             f"{', '.join(weighing)}: {missing} of {rows} sampled rows have no confidences, which these need, "
@@ -56,7 +56,7 @@ def check_sample(sample: Sample, methods: Sequence[Method], limits: LimitsConfig
         )
     errors = len(faults) * len(methods) + missing * len(weighing)
     if errors > limits.max_error_share * rows * len(methods):
-        problems.error(
+        problems.fail(
             "limits",
             f"{errors} of the {rows * len(methods)} output rows of the sample would be errors, more than "
             f"limits.max_error_share ({limits.max_error_share}) allows: the run would end with exit code 1. "

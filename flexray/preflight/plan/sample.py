@@ -50,7 +50,7 @@ class SampleFigures:
     faults: tuple[str, ...]
     """The first messages."""
     context_tokens: int
-    cue_tokens: int
+    answer_prefix_tokens: int
     prompt_tokens: Spread | None
     """Context once, paraphrases, answer prefix: the output's `prompt_tokens`. None: no good row."""
     paraphrases: Spread | None
@@ -90,7 +90,7 @@ def figures(sample: Sample) -> SampleFigures:
         faulty=len(faults),
         faults=tuple(faults[:SHOWN_FAULTS]),
         context_tokens=len(first.context) if first else 0,
-        cue_tokens=len(first.answer_prefix) if first else 0,
+        answer_prefix_tokens=len(first.answer_prefix) if first else 0,
         prompt_tokens=_spread_of(lengths),
         paraphrases=_spread_of([len(p.segments) for p in sample.prompts]),
         histogram=_histogram(lengths),

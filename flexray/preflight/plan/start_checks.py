@@ -1,60 +1,23 @@
-"""The checks of a run's start, each made although another has failed, and the problems that they find."""
+"""The checks of a run's start, each made although another has failed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
 
 from transformers import LlamaConfig
 
 from flexray.config import RunConfig
 from flexray.data import Scan, scan, with_few_shots
-from flexray.errors import UserError
 from flexray.methods import Method, make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.remarks import remark
 from flexray.pipeline.software import check_software
+from flexray.preflight.findings import Problems
 from flexray.preflight.plan.dry_folder import DryFolder, open_dry, read_locks
 from flexray.runs.fingerprint import fingerprint_parts
 from flexray.runs.job import Job
 from flexray.sink import Manifest, whole_shards
-from flexray.storage import redact
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong, and what to do about it."""
-
-    level: Literal["error", "warning"]
-    """error: the run would not start, a method would answer nothing, or the end be above the run's limits."""
-    about: str
-    text: str
-
-
-@dataclass(slots=True)
-class Problems:
-    """The problems found so far, in order: a plan names all of them, where a run stops at the first."""
-
-    found: list[Problem] = field(default_factory=list)
-
-    def error(self, about: str, text: str) -> None:
-        """Note what would keep the run from being done."""
-        self.found.append(Problem("error", about, redact(text)))
-
-    def warn(self, about: str, text: str) -> None:
-        """Note what the user should know before it is done."""
-        self.found.append(Problem("warning", about, redact(text)))
-
-    def attempt(self, about: str, call: Callable[[], T]) -> T | None:
-        """What `call` returns; None, with an error noted, if that is a fault which would end the run."""
-        try:
-            return call()
-        except (UserError, OSError) as e:
-            self.error(about, str(e))
-            return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -65,7 +65,7 @@ def test_without_a_compiler_it_is_told_that_a_run_falls_back(tmp_path):
     command = [sys.executable, "-m", "flexray.cli", "doctor", "--json"]
     done = subprocess.run(command, env=os.environ | nowhere, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found = {outcome["check"]: outcome for outcome in json.loads(done.stdout)}
+    found = {result["check"]: result for result in json.loads(done.stdout)}
     assert found["compiler"]["status"] == found["attention"]["status"] == "warn"
     assert "no C++ compiler" in found["compiler"]["what"]
     assert "flex on CPU in float32" in found["attention"]["what"]
