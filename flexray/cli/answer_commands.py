@@ -28,6 +28,7 @@ def run(
     checked = load_config(config, set_)
     from flexray.report import print_summary
     from flexray.report.progress import show_progress
+    from flexray.runs.run import over_limits
     from flexray.runs.run import run as run_job
 
     with show_progress(log) as progress:
@@ -40,7 +41,7 @@ def run(
     seconds = None if result.rows_before else result.seconds
     names = [method.name for method in checked.methods]
     print_summary(shards, methods=names, output=redact(checked.output), seconds=seconds)
-    if over := result.over_limits(checked.limits):
+    if over := over_limits(result.manifests.values(), checked.limits):
         complain(over)
         raise typer.Exit(1)
 

@@ -21,9 +21,9 @@ from flexray.sink.run import VALUES_KEY
 
 PACKAGE = Path(flexray.__file__).parent
 VALUE_PACKAGES = ("config", "engine", "masks", "methods", "models", "prompts")
-"""Their sources decide on what is answered."""
+"""The packages whose sources determine the answers."""
 COMMIT_FILE = "COMMIT"
-"""In the package, where a build has written the commit there."""
+"""In the package, if a build has written the commit there."""
 CHUNK_BYTES = 64 * 1024
 CHUNKS = 64
 TEMPLATES = "additional_chat_templates"
@@ -31,7 +31,7 @@ TEMPLATES = "additional_chat_templates"
 
 
 def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
-    """What determines the rows. Where files lie, how many run at once and which backend do not."""
+    """The parts of a run's fingerprint: what determines its rows. Paths, batch sizes and backends do not."""
     return {
         "data": {
             "name": config.data.name,
@@ -54,9 +54,9 @@ def checkpoint_digest(folder: str | Path) -> str:
     """Hex sha256 over a model folder: config and tokenizer files whole, chat templates and code
     too; of each safetensors file its size, its header and 64 chunks of 64 KiB spread evenly over it.
 
-    A fine-tuned copy of a model has the same shapes and other weights, everywhere; the chunks tell them
-    apart in a second where reading 16 GB would take the night's first minute. An edit of a few weights
-    between the chunks is not seen.
+    A fine-tuned copy of a model has the same shapes but other weights everywhere. The chunks tell the two
+    apart in a second, while reading 16 GB would take a minute. A change of a few weights between the chunks
+    is not noticed.
     """
     total, root = hashlib.sha256(), Path(folder)
     templates = (root / TEMPLATES).glob("*.jinja")
@@ -84,7 +84,7 @@ def _sampled(path: Path) -> bytes:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of what computes the rows."""
+    """Versions of the packages that compute the rows."""
     packages = ("torch", "transformers", "tokenizers", "ray", "pyarrow", "safetensors", "numpy")
     return {
         "flexray": flexray.__version__,
@@ -115,8 +115,8 @@ def source_digest(package: Path) -> str:
 
 
 def find_commit(package: Path) -> str:
-    """The commit that a build has written down, or that is checked out, with `-dirty` behind it if tracked
-    files were changed since; "" if neither is known."""
+    """The commit that a build has written down, or that is checked out, followed by `-dirty` if tracked files
+    were changed since; "" if neither is known."""
     written = package / COMMIT_FILE
     if written.is_file():
         return written.read_text(encoding="utf-8").strip()

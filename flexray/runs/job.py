@@ -1,4 +1,4 @@
-"""What is to be done: a configuration, checked against software, storage, model and data."""
+"""A job: a configuration that was checked against software, storage, model and data."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from flexray.sink import OutputFolder, RunRecord, start_run
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What is to be done, checked as far as it can be before the output folder is held."""
+    """What a run is to do, checked as far as possible without holding the output folder."""
 
     config: RunConfig
-    """With its few-shots drawn: all rows of a run have the same context."""
+    """With its few-shots drawn, so that all rows of a run have the same context."""
     found: Scan
     parts: dict[str, Any]
     notes: tuple[str, ...] = ()
-    """Logged at the start."""
+    """Lines to log at the start."""
 
     def start(
         self, folder: OutputFolder, *, known: bool = False, allow_code_change: bool = False
@@ -53,12 +53,12 @@ def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     notes += tuple(f"note: {odd}" for odd in remark(config.model.path, tokenizer))
     config = with_few_shots(config)
-    prompt_builder(config)  # refuses what no prompt can be made with
+    prompt_builder(config)  # raises if no prompt can be made
     found = scan(config.data)
     return Job(config=config, found=found, parts=fingerprint_parts(config, found), notes=notes)
 
 
 def _at_absolute_path(config: RunConfig) -> RunConfig:
-    """The configuration, by which a worker that has started elsewhere finds the same model folder."""
+    """The configuration with an absolute model path: a worker may have another working directory."""
     path = os.path.abspath(config.model.path)
     return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
