@@ -160,6 +160,13 @@ def check_rotary(model: LlamaForCausalLM, config: PreTrainedConfig, file: Path) 
         )
 
 
+def kv_shape(config: PreTrainedConfig) -> tuple[int, int]:
+    """The key/value heads of a layer, and the width of a head."""
+    heads: int = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return config.num_key_value_heads or heads, width
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file of a model folder. Raises ModelError if there is none."""
     try:

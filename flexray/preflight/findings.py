@@ -29,6 +29,21 @@ class CheckResult:
     """Its name."""
 
 
+def passed(what: str) -> CheckResult:
+    """A check that found no fault."""
+    return CheckResult("pass", what)
+
+
+def warn(what: str, advice: str = "") -> CheckResult:
+    """A run works, but not as well as it could."""
+    return CheckResult("warn", what, advice)
+
+
+def fail(what: str, advice: str = "") -> CheckResult:
+    """A run does not work."""
+    return CheckResult("fail", what, advice)
+
+
 @dataclass(slots=True)
 class Problems:
     """The warnings and failures found so far, in order: a plan names them all, where a run stops at the

@@ -1,4 +1,4 @@
-"""Everything that can be known of a run before it is started."""
+"""The dry run: what can be found out about a run before it starts."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from flexray.storage import redact
 
 SAMPLE_ROWS = 256
 LEVELS = {"warn": "warning", "fail": "error"}
-"""What a plan calls the status of a problem."""
+"""The word that a plan uses for the status of a problem."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFigures:
-    """The data set, and how far its output is."""
+    """The size of the data set, and how much of its output is committed."""
 
     name: str
     files: int
@@ -52,7 +52,7 @@ class DataFigures:
     output_rows: int
     """One for each row and method."""
     committed_rows: int
-    """Output rows, as are those that are left."""
+    """Counted as output rows, and so are `left_rows`."""
     committed_shards: int
     left_rows: int
     left_shards: int
@@ -60,7 +60,7 @@ class DataFigures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DryRun:
-    """The result of a dry run. What could not be found out is None, and `problems` says why."""
+    """The result of a dry run. A part that could not be found out is None, and `problems` says why."""
 
     output: str
     methods: tuple[str, ...]
@@ -93,12 +93,12 @@ def make_plan(
     gpu_memory: float | None = None,
     like: str | None = None,
 ) -> DryRun:
-    """Read what a run would read, and work out what it would do. Nothing is written, and no lock is taken.
+    """Read what a run would read, and work out what it would do; writes nothing and takes no lock.
 
     Args:
         sample_rows: rows to make prompts of.
-        gpu: name of the GPU to plan for. gpu_memory: its memory in GiB. Neither: that of this machine.
-        like: another output folder, whose speed is taken for this run's.
+        gpu: name of the GPU to plan for. gpu_memory: its memory in GiB. Neither: this machine's device.
+        like: another output folder, whose speed is assumed for this run.
 
     Raises:
         ConfigError: an unknown GPU. OutputError: `like` holds no run.
@@ -173,7 +173,7 @@ def _data_figures(config: RunConfig, found: Scan, inputs: RunInputs) -> DataFigu
 
 
 def _speeds(inputs: RunInputs, like: str | None) -> list[MeasuredSpeed]:
-    """Of this output's committed shards, and of another output's."""
+    """The speed of this output's committed shards, and of another output."""
     own = measure_speed(str(inputs.folder), inputs.committed.values())
     other = speed_of_output(like, inputs.job.parts if inputs.job else None) if like else None
     return [speed for speed in (own, other) if speed]

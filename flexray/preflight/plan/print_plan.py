@@ -1,4 +1,4 @@
-"""A dry run on the console."""
+"""Print a dry run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STYLES = {"fail": "bold red", "warn": "yellow"}
 
 
 def print_plan(plan: DryRun, *, console: Console | None = None) -> None:
-    """Print a plan, its problems below it and the verdict last; all names as they are, never as markup.
+    """Print a plan, then its problems, then the verdict. Names are never taken for markup.
 
     Args:
         console: where to print. None: standard output.
@@ -140,7 +140,7 @@ def _time(estimate: TimeEstimate) -> str:
 
 
 def _figure(value: float) -> str:
-    """Three digits of it, if it has as many before the point all of those."""
+    """The number with three significant digits, or all digits before the point."""
     if 0 < value < 0.01:
         return "less than 0.01"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Device, memory, output folder and disk: what would stop a run, or surprise its user, after its start."""
+"""Device, memory, output folder and disk: what would stop a run, or surprise its user, after the start."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from flexray.sink.lock_file import Owner
 
 
 def check_device(config: RunConfig, device: Device, named: bool, problems: Problems) -> None:
-    """Whether the model can be on the device at all.
+    """Whether a run would use the device, and whether it has the dtype.
 
     Args:
-        named: the device is not this machine's, but one that was asked for.
+        named: the device is not this machine's, but the one that the user asked for.
     """
     if device.is_gpu and config.model.device == "cpu":
         problems.warn("device", "model.device is cpu: the run would leave the GPU idle. Set it to auto.")
@@ -42,12 +42,14 @@ def check_device(config: RunConfig, device: Device, named: bool, problems: Probl
 
 
 def check_actors(config: RunConfig, device: Device, shards: int, problems: Problems) -> RunConfig:
-    """Whether this machine has the CPUs and GPUs of the engines, if a run would start Ray here.
+    """Whether this machine has the CPUs and GPUs for the engines, if a run would start Ray here.
 
     Returns:
-        The configuration with the engines that there would be, where that is known.
+        The configuration with the number of engines that a run would start, if that is known.
     """
-    if is_for_a_cluster(config) or (device.is_gpu and device.memory is None):  # which is an error already
+    if is_for_a_cluster(config) or (
+        device.is_gpu and device.memory is None
+    ):  # which `check_device` has reported
         return config
     gpus = 0
     if device.is_gpu:
@@ -96,7 +98,7 @@ def check_model_fits(memory: MemoryPlan, device: Device, problems: Problems) -> 
 
 
 def check_place(folder: DryFolder, config: RunConfig, problems: Problems) -> None:
-    """Whether the nodes of a cluster see the folder, and for long enough."""
+    """Whether the nodes of a cluster see the output folder, and whether it outlives the job."""
     if is_for_a_cluster(config) and folder.is_local and Path(folder.url).is_relative_to(Path.cwd()):
         problems.warn(
             "output",
@@ -122,8 +124,8 @@ def check_disk_space(folder: DryFolder, room: Room, problems: Problems) -> None:
 def check_locks(
     folder: DryFolder, before: Mapping[str, bytes], now: Mapping[str, bytes], problems: Problems
 ) -> None:
-    """Whether another run is at work in the folder, from two readings of its lock files: a lock
-    that changed in between has a live owner. The lock of a dead process does not stop a run."""
+    """Whether another run works in the folder. Its lock files are read twice: a lock that changed in between
+    has a live owner. The lock of a dead process does not stop a run."""
     for name, data in now.items():
         owner = Owner.parse(data)
         if owner is not None and owner.is_dead():

@@ -1,4 +1,4 @@
-"""Rows: ids that come twice, sampled rows that will be error rows, and prompts in unusual tokens."""
+"""Duplicate ids, sampled rows that will be error rows, and prompts with unexpected tokens."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from flexray.prompts import PromptBuilder
 
 SHOWN_DUPLICATES = 3
 BEFORE = 4
-"""Tokens that are shown before the first one that differs."""
+"""Tokens shown before the first one that differs."""
 SHOWN = 24
-"""Tokens that are shown at most of each list."""
+"""The most tokens shown of each list."""
 
 
 def check_duplicates(found: Scan, problems: Problems) -> None:
-    """Rows that have the id of an earlier row, in the whole data set."""
+    """Report rows that have the id of an earlier row of the data set."""
     twice = [
         f"{shard.row_ids[index]} as {file}, row {row}"
         for shard in found.shards
@@ -36,7 +36,7 @@ def check_duplicates(found: Scan, problems: Problems) -> None:
 
 
 def check_sample(sample: Sample, methods: Sequence[Method], limits: LimitsConfig, problems: Problems) -> None:
-    """Rows that will be error rows, as far as the sample tells."""
+    """Report sampled rows that will be error rows, and whether there are more than the limit allows."""
     rows = len(sample.questions)
     faults = [question.error for question in sample.questions if question.error]
     if faults:
@@ -65,8 +65,8 @@ def check_sample(sample: Sample, methods: Sequence[Method], limits: LimitsConfig
 
 
 def check_tokens(builder: PromptBuilder, sample: Sample, config: RunConfig, problems: Problems) -> None:
-    """Prompts without BOS, and prompts whose segments have other tokens than the whole text, which is how
-    few-shots are written; both token lists of the first one are shown."""
+    """Report a missing BOS, and prompts whose segments have other tokens than the text as a whole, which is
+    how few-shots are tokenised; shows both token lists of the first such prompt."""
     if builder.lacks_bos:
         if_not = "" if config.prompt.chat else "; if not, set prompt.add_bos to false"
         problems.warn(
@@ -92,6 +92,6 @@ def check_tokens(builder: PromptBuilder, sample: Sample, config: RunConfig, prob
 
 
 def _shown(builder: PromptBuilder, token_ids: Sequence[int]) -> str:
-    """The tokens as a JSON list, the end left out if there are many."""
+    """The first tokens as a JSON list."""
     more = ", ..." if len(token_ids) > SHOWN else ""
     return json.dumps(builder.tokens(token_ids[:SHOWN]), ensure_ascii=False)[:-1] + more + "]"

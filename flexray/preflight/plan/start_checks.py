@@ -1,4 +1,4 @@
-"""The checks of a run's start, each made although another has failed."""
+"""The checks at a run's start; each is made even if another has failed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flexray.sink import Manifest, whole_shards
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunInputs:
-    """What a run would start from; None or empty where a check failed."""
+    """What the checks returned; None or empty if a check failed."""
 
     methods: tuple[Method, ...]
     shape: LlamaConfig | None
@@ -31,12 +31,12 @@ class RunInputs:
     folder: DryFolder | None
     locks: Mapping[str, bytes]
     job: Job | None
-    """Where methods, model and data can all be used."""
+    """None: methods, model or data cannot be used."""
     committed: Mapping[str, Manifest] = field(default_factory=dict)
 
 
 def check_start(config: RunConfig, problems: Problems, *, on_cpu: bool) -> RunInputs:
-    """Look at versions, methods, model, output and data, and note each problem.
+    """Check versions, methods, model, output and data, and note each problem.
 
     Args:
         on_cpu: the plan is for a CPU.
@@ -65,7 +65,7 @@ def check_start(config: RunConfig, problems: Problems, *, on_cpu: bool) -> RunIn
     inputs = RunInputs(methods=methods, shape=shape, found=found, folder=folder, locks=locks, job=job)
     if job is None or folder is None:
         return inputs
-    # the start of a run, on a folder that keeps nothing of what is written to it
+    # starts the run in a folder that only pretends to write
     record = problems.attempt("output", lambda: job.start(folder))
     committed = record and problems.attempt("output", lambda: whole_shards(folder, record.fingerprint))
     return replace(inputs, committed=committed or {})
