@@ -1,14 +1,15 @@
-"""The errors that a user can cause: each message says what is wrong, where, and what to do."""
+"""The errors that a user can cause. Each message says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 
 class UserError(ValueError):
-    """Something the user can put right: the message says what, where and how. Exit code 2."""
+    """Something the user can put right; the message says how. Exit code 2."""
 
 
 class ConfigError(UserError):
@@ -16,7 +17,7 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """An input that cannot be read at all (a missing file, a field no record has)."""
+    """An input that cannot be read at all, such as a missing file or a field that no record has."""
 
 
 class ModelError(UserError):
@@ -28,8 +29,8 @@ class OutputError(UserError):
 
 
 def shown(value: Any, most: int = 120) -> str:
-    """The beginning of a value's repr, of at most so many characters. No more of the value is looked at: it
-    may be huge, or hold one list many times over.
+    """The beginning of a value's repr, at most `most` characters long. The rest of the value is not read: it
+    may be huge, or contain one list many times over.
 
     >>> shown({"a": ["b" * 1000]}, 20)
     "{'a': ['bbbbbbbbb..."
@@ -42,8 +43,18 @@ def shown(value: Any, most: int = 120) -> str:
     return text
 
 
+def first_few(texts: Iterable[str], most: int = 3, separator: str = ", ") -> str:
+    """The first texts in one line, followed by "..." if there are more.
+
+    >>> first_few(["a", "b", "c", "d"])
+    'a, b, c, ...'
+    """
+    first = list(itertools.islice(texts, most + 1))
+    return separator.join(first[:most] + ["..."] * (len(first) > most))
+
+
 def _repr(value: Any, most: int) -> Iterator[str]:
-    """The pieces of a repr; of a text no more than is shown."""
+    """The pieces of a repr; long texts are cut."""
     if isinstance(value, dict):
         opening = "{"
         for key, item in value.items():

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexray.errors import ModelError
+from flexray.errors import ModelError, first_few
 from flexray.models.compat import adopt_rope, dtype_argument, tokenizer_class
 from flexray.models.families import (
     FAMILIES,
@@ -22,7 +22,7 @@ from flexray.models.families import (
     read_json,
     reason,
 )
-from flexray.models.weights import HEAD, INDEX, WEIGHTS, check_finite, check_fit, first_of, read_headers
+from flexray.models.weights import HEAD, INDEX, WEIGHTS, check_finite, check_fit, read_headers
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and a check may fail without them
     import torch
@@ -162,7 +162,7 @@ def load_model(
         )
     # It fills what it does not load with random numbers and only warns. Cannot be after the check above.
     if unloaded := {*info["missing_keys"], *map(str, info["mismatched_keys"])}:
-        raise ModelError(f"{path}: transformers has not loaded {first_of(unloaded)}.")
+        raise ModelError(f"{path}: transformers has not loaded {first_few(sorted(unloaded))}.")
     model = model.to(device).eval()
     check_finite(model, Path(path))
     return model, tokenizer

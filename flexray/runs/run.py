@@ -16,7 +16,7 @@ from flexray.console.log import Log, RunLabel
 from flexray.console.progress import CommittedShard, Lines, LogLine, Progress
 from flexray.console.signals import Stopped, ending_by
 from flexray.data.question import ShardSpec
-from flexray.errors import OutputError
+from flexray.errors import OutputError, first_few
 from flexray.evaluation import to_table
 from flexray.pipeline.ray_connection import connect
 from flexray.pipeline.ray_data import answer_shards
@@ -123,7 +123,7 @@ def run(
         after = whole_shards(folder, record.fingerprint)
     if lost := [s.shard_id for s in found.shards if s.shard_id not in after]:
         raise RuntimeError(
-            f"{folder}: {len(lost)} shards are not committed ({', '.join(lost[:5])}); run again to redo them"
+            f"{folder}: {len(lost)} shards are not committed ({first_few(lost)}); run again to redo them"
         )
     rows_now = sum(m.rows for m in after.values()) - rows_before
     return RunResult(

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from flexray.config import LimitsConfig, RunConfig
 from flexray.data import Scan
+from flexray.errors import first_few
 from flexray.methods import Method
 from flexray.preflight.findings import Problems
 from flexray.preflight.plan.sample import Sample
 from flexray.prompts import PromptBuilder
 
-SHOWN_DUPLICATES = 3
 BEFORE = 4
 """Tokens shown before the first one that differs."""
 SHOWN = 24
@@ -27,11 +27,10 @@ def check_duplicates(found: Scan, problems: Problems) -> None:
         for index, file, row in shard.duplicate_of
     ]
     if twice:
-        more = ", ..." if len(twice) > SHOWN_DUPLICATES else ""
         problems.warn(
             "rows",
             f"{len(twice)} of {found.num_rows} rows have the id of another row and will be error rows "
-            f"({', '.join(twice[:SHOWN_DUPLICATES])}{more}). Remove them, or give them ids of their own.",
+            f"({first_few(twice)}). Remove them, or give them ids of their own.",
         )
 
 
