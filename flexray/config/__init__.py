@@ -1,4 +1,4 @@
-"""A recipe to checked settings: the schema, how recipes are merged, which versions are supported."""
+"""From a recipe to checked settings: the schema, merging of recipes, supported versions."""
 
 from flexray.config.data import DataConfig
 from flexray.config.load import load_config, parse_config

@@ -95,8 +95,8 @@ def check_fit(config: LlamaConfig, headers: dict[str, Header], file: Path) -> No
     if missing := expected.keys() - headers.keys():
         tie = " If the embeddings are the head, set tie_word_embeddings to true." if HEAD in missing else ""
         raise ModelError(
-            f"{file.parent}: {len(missing)} weight(s) are missing from the files: {first_few(sorted(missing))}. "
-            f"{COPY}{tie}"
+            f"{file.parent}: {len(missing)} weight(s) are missing from the files: "
+            f"{first_few(sorted(missing))}. {COPY}{tie}"
         )
     unfit = [
         f"{name} is {list(headers[name].shape)}, not {list(shape)}"
@@ -188,8 +188,8 @@ def _weight_files(folder: Path) -> tuple[Sequence[str], dict[str, Any] | None]:
         )
     if missing := [name for name in files if not (folder / name).is_file()]:
         raise ModelError(
-            f"{index}: {len(missing)} of {len(files)} weight files are missing: {first_few(sorted(missing))}. "
-            "Copy the checkpoint again."
+            f"{index}: {len(missing)} of {len(files)} weight files are missing: "
+            f"{first_few(sorted(missing))}. Copy the checkpoint again."
         )
     return files, tree
 
