@@ -1,4 +1,4 @@
-"""Answers rows in this process, without Ray: a model, rows in, answers out."""
+"""Answer rows in this process, without Ray."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     import pandas
 
 OnAnswered = Callable[[int], None]
-"""Told how many rows have been answered so far."""
+"""Called with the number of rows answered so far."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What one method says to one row. The fields are columns of the output; see the README."""
+    """The answer of one method to one row. The fields are columns of the output; see docs/output.md."""
 
     row: int
-    """Its index in the rows that were asked."""
+    """Index of the row among those that were asked."""
     row_id: str
     method: str
     text: str
@@ -54,33 +54,16 @@ class Answer:
     """ "" for a good row."""
 
 
-class Answers(Sequence[Answer]):
-    """One answer a row and method: those of the first row by all methods, then those of the second."""
+class Answers(list[Answer]):
+    """One answer for each row and method: those to the first row by all methods, then those to the second."""
 
     def __init__(self, table: pa.Table, num_methods: int):
-        self._table, self._num_methods = table, num_methods
-
-    def __len__(self) -> int:
-        return int(self._table.num_rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Answer: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Answer]: ...
-    def __getitem__(self, index: int | slice) -> Answer | list[Answer]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if index < 0:
-            index += len(self)
-        if not 0 <= index < len(self):
-            raise IndexError(f"answer {index} of {len(self)}")
-        row = self._table.slice(index, 1).to_pylist()[0]
-        names = {field.name for field in dataclasses.fields(Answer)} - {"row", "text"}
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v := row[name], list) else v for name in names}
-        return Answer(row=index // self._num_methods, text=row["prediction"], **values)
-
-    def __iter__(self) -> Iterator[Answer]:
-        return (self[i] for i in range(len(self)))
+        names = [field.name for field in dataclasses.fields(Answer) if field.name not in ("row", "text")]
+        for index, row in enumerate(table.select([*names, "prediction"]).to_pylist()):
+            text = row.pop("prediction")
+            values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+            self.append(Answer(row=index // num_methods, text=text, **values))
+        self._table = table
 
     def to_arrow(self) -> pa.Table:
         """All columns of the output, a row an answer."""
@@ -100,16 +83,16 @@ class LLM:
         device: "auto" (a GPU where torch finds one), "cpu" or "cuda".
         trust_remote_code: run Python code from the tokenizer's folder.
         backend: what computes attention: "flex", "sdpa" or "eager"; if it fails, the next, with the same
-        mask. strict: raise instead of falling back. max_num_seqs: questions worked on at once. None: 512 on
-        a GPU, 32 on CPUs. max_num_batched_tokens: tokens of one prefill pass. None: 32,768 on a GPU, 2,048
-        on CPUs. gpu_memory_utilization: share of the GPU's memory free beside the weights that the KV cache
-        may take.
+            mask. strict: raise instead of falling back. max_num_seqs: questions in work at once. None: 512 on
+            a GPU, 32 on CPUs. max_num_batched_tokens: tokens of a prefill pass. None: 32,768 on a GPU, 2,048
+            on CPUs. gpu_memory_utilization: share of the GPU's memory free after loading the weights that the
+            KV cache may take.
 
     Raises:
         ModelError: a folder that flexray cannot run. ConfigError: a setting that cannot be used.
 
-    One engine serves call after call: graphs are compiled and the context is computed once, as long as
-    prompt, methods and generation stay the same.
+    One engine serves all calls with the same prompt, methods and generation: graphs are compiled and the
+    context is computed only once.
     """
 
     def __init__(
@@ -169,17 +152,17 @@ class LLM:
             methods: kinds of methods, or their settings, as in a recipe.
             instruction, few_shots, question_template, answer_prefix, chat: the prompt, as in a recipe;
                 few-shots are dicts of `question` and `answer`.
-            max_new_tokens: tokens of an answer at most.
-            stop_at_newline: end an answer at its first line break, too.
+            max_new_tokens: the most tokens of an answer.
+            stop_at_newline: end an answer also at its first line break.
             include_question: ask the question itself as the first paraphrase. None: if no row has
-            paraphrases. fields: other names of the rows' fields, such as {"question": "query"}. progress:
-            show a progress bar while it works. None: if standard error is a terminal.
+                paraphrases. fields: other names of the rows' fields, such as {"question": "query"}. progress:
+                show a progress bar. None: if standard error is a terminal.
 
         Returns:
-            One answer a row and method. A faulty row has an answer with `error`; nothing is raised for it.
+            An answer for each row and method. That to a faulty row has an `error`; nothing is raised for it.
 
         Raises:
-            ConfigError: settings that cannot be used. DataError: `rows` is nothing of the above.
+            ConfigError: settings that cannot be used. DataError: `rows` is of another type.
         """
         given = rows_of(rows)
         names = fields_of(given, Fields.model_validate(fields or {}))
@@ -210,7 +193,7 @@ class LLM:
 
 
 class RowAnswerer:
-    """A loaded model, and the engine of the settings that it was last asked with."""
+    """A loaded model, with an engine for the settings of the last call."""
 
     def __init__(self, config: RunConfig):
         self._model, self._tokenizer = load_model(**config.model.model_dump())
@@ -221,7 +204,7 @@ class RowAnswerer:
     def answer(
         self, rows: Sequence[Mapping[str, Any]], config: RunConfig, on_answered: OnAnswered = lambda n: None
     ) -> pa.Table:
-        """The output's rows, ROW_SCHEMA: for each row in turn one by every method."""
+        """Rows of ROW_SCHEMA: for each row in turn one by every method."""
         self._use(config)
         n, m = len(rows), len(config.methods)
         spec = ShardSpec(shard_id="", file="", format="jsonl", first_row=1, num_rows=n)
@@ -244,7 +227,7 @@ class RowAnswerer:
             return
         builder = make_prompt_builder(config, self._tokenizer)
         if self._settings is not None:
-            self._engine.reset()  # its KV cache makes room for the next one's
+            self._engine.reset()  # frees its KV cache for the next engine
         self._settings = None
         self._engine = Engine(self._model, self._tokenizer, config.methods, config.generation, config.engine)
         self._builder, self._settings = builder, settings
@@ -252,7 +235,7 @@ class RowAnswerer:
 
 @contextlib.contextmanager
 def _progress_bar(rows: int, shown: bool | None) -> Iterator[OnAnswered]:
-    """A bar on standard error, gone when the work is done. None: if standard error is a terminal."""
+    """A bar on standard error, removed at the end. shown: None: if standard error is a terminal."""
     console = Console(stderr=True)
     if not (console.is_terminal if shown is None else shown):
         yield lambda done: None
