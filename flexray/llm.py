@@ -83,10 +83,12 @@ class LLM:
         device: "auto" (a GPU where torch finds one), "cpu" or "cuda".
         trust_remote_code: run Python code from the tokenizer's folder.
         backend: what computes attention: "flex", "sdpa" or "eager"; if it fails, the next, with the same
-            mask. strict: raise instead of falling back. max_num_seqs: questions in work at once. None: 512 on
-            a GPU, 32 on CPUs. max_num_batched_tokens: tokens of a prefill pass. None: 32,768 on a GPU, 2,048
-            on CPUs. gpu_memory_utilization: share of the GPU's memory free after loading the weights that the
-            KV cache may take.
+            mask.
+        strict: raise instead of falling back.
+        max_num_seqs: questions in work at once. None: 512 on a GPU, 32 on CPUs.
+        max_num_batched_tokens: tokens of a prefill pass. None: 32,768 on a GPU, 2,048 on CPUs.
+        gpu_memory_utilization: share of the GPU's memory free after loading the weights that the KV cache
+            may take.
 
     Raises:
         ModelError: a folder that flexray cannot run. ConfigError: a setting that cannot be used.
@@ -155,8 +157,9 @@ class LLM:
             max_new_tokens: the most tokens of an answer.
             stop_at_newline: end an answer also at its first line break.
             include_question: ask the question itself as the first paraphrase. None: if no row has
-                paraphrases. fields: other names of the rows' fields, such as {"question": "query"}. progress:
-                show a progress bar. None: if standard error is a terminal.
+                paraphrases.
+            fields: other names of the rows' fields, such as {"question": "query"}.
+            progress: show a progress bar. None: if standard error is a terminal.
 
         Returns:
             An answer for each row and method. That to a faulty row has an `error`; nothing is raised for it.

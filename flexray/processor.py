@@ -50,11 +50,12 @@ def build_processor(
 
     Args:
         config: a configuration, a recipe's path or its tree. `output` and `data.files` are not used and may
-            be missing; `data.fields` and `data.include_question` describe the rows. preprocess: from a row to
-            one with the fields that `data.fields` names. postprocess: from a row with answers to the row that
-            comes out. batch_size: rows that an actor answers in one call. concurrency: the number of actors,
-            or the least and the most. num_gpus: for each actor. None: 0 if the cluster has none or
-            model.device is cpu, else 1.
+            be missing; `data.fields` and `data.include_question` describe the rows.
+        preprocess: from a row to one with the fields that `data.fields` names.
+        postprocess: from a row with answers to the row that comes out.
+        batch_size: rows that an actor answers in one call.
+        concurrency: the number of actors, or the least and the most.
+        num_gpus: for each actor. None: 0 if the cluster has none or model.device is cpu, else 1.
 
     Returns:
         A function whose result has a row for each row and method, with all columns of the row and
