@@ -199,7 +199,13 @@ class RowAnswerer:
     """A loaded model, with an engine for the settings of the last call."""
 
     def __init__(self, config: RunConfig):
-        self._model, self._tokenizer = load_model(**config.model.model_dump())
+        model = config.model
+        self._model, self._tokenizer = load_model(
+            model.path,
+            dtype=model.dtype,
+            device=model.device,
+            trust_remote_code=model.trust_remote_code,
+        )
         self._settings: object = None
         self._engine: Engine
         self._builder: PromptBuilder

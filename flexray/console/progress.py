@@ -121,7 +121,7 @@ class Tracker:
         return ", ".join(parts)
 
 
-class Lines:
+class Lines(Progress):
     """Progress as plain lines: one for each shard; with many shards one every few seconds, and the last."""
 
     def __init__(self, log: LogLine = print, clock: Clock = time.monotonic):
@@ -132,11 +132,9 @@ class Lines:
         self._last_line = clock()
 
     def planned(self, *, rows: int, shards: int) -> None:
-        """Called once, with what this start is to do."""
         self._tracker.plan(rows=rows, shards=shards)
 
     def committed(self, shard: CommittedShard) -> None:
-        """Called when a shard is committed."""
         self._tracker.add(shard)
         self._unreported.append(shard)
         is_last = self._tracker.shards == self._tracker.planned_shards
@@ -148,7 +146,6 @@ class Lines:
             self._last_line = self._clock()
 
     def note(self, line: str) -> None:
-        """Called with any other line for people."""
         self._log(line)
 
 

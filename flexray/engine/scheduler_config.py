@@ -15,7 +15,6 @@ from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
 from flexray.errors import ConfigError
 from flexray.masks.block_masks import QUERY_TILE
 from flexray.models import llama
-from flexray.models.families import kv_shape
 
 MIN_DECODE_BUCKET = 8
 MIN_PREFILL_BUCKET = 2 * QUERY_TILE
@@ -136,7 +135,8 @@ def check_room(
 
 def slot_bytes(shape: LlamaConfig, itemsize: int) -> int:
     """Bytes of one token's K and V in all layers."""
-    heads, head_dim = kv_shape(shape)
+    heads = shape.num_key_value_heads or shape.num_attention_heads
+    head_dim = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
     return 2 * shape.num_hidden_layers * heads * head_dim * itemsize
 
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 from flexray.models.attention import ATTENTION_NAME, AttentionMetadata, register_attention, static_compile
-from flexray.models.families import kv_shape
 
 LlamaLike = LlamaForCausalLM | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
 """The models that the loop is right for; see `flexray.models.families`."""
@@ -122,7 +121,7 @@ def modeling_of(model: LlamaLike) -> ModuleType:
 
 def num_kv_heads(model: LlamaLike) -> int:
     """K: key/value heads. A configuration without them has one for each query head."""
-    return kv_shape(model.config)[0]
+    return model.config.num_key_value_heads or model.config.num_attention_heads
 
 
 def device_of(model: LlamaLike) -> torch.device:
