@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import reprlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,19 +29,25 @@ class OutputError(UserError):
     """An output folder that cannot be used, or that holds another run."""
 
 
+class _ShortRepr(reprlib.Repr):
+    """A repr that reads only the beginning of a value, which may be huge or hold one list many times."""
+
+    def repr_int(self, number: int, level: int) -> str:
+        """Python refuses to write thousands of digits in decimal."""
+        return f"{number:#x}" if number.bit_length() > 1000 else repr(number)
+
+
 def shown(value: Any, most: int = 120) -> str:
-    """The beginning of a value's repr, at most `most` characters long. The rest of the value is not read: it
-    may be huge, or contain one list many times over.
+    """The beginning of a value's repr, at most `most` characters long.
 
     >>> shown({"a": ["b" * 1000]}, 20)
     "{'a': ['bbbbbbbbb..."
     """
-    text = ""
-    for piece in _repr(value, most):
-        text += piece
-        if len(text) > most:
-            return text[: most - 3] + "..."
-    return text
+    short = _ShortRepr()
+    short.maxlevel, short.maxlist, short.maxtuple, short.maxdict = 4, 12, 12, 12
+    short.maxstring = short.maxother = 2 * most
+    text = short.repr(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def first_few(texts: Iterable[str], most: int = 3, separator: str = ", ") -> str:
@@ -51,29 +58,6 @@ def first_few(texts: Iterable[str], most: int = 3, separator: str = ", ") -> str
     """
     first = list(itertools.islice(texts, most + 1))
     return separator.join(first[:most] + ["..."] * (len(first) > most))
-
-
-def _repr(value: Any, most: int) -> Iterator[str]:
-    """The pieces of a repr; long texts are cut."""
-    if isinstance(value, dict):
-        opening = "{"
-        for key, item in value.items():
-            yield opening
-            yield from _repr(key, most)
-            yield ": "
-            yield from _repr(item, most)
-            opening = ", "
-        yield "}" if value else "{}"
-    elif isinstance(value, list | tuple):
-        yield "[" if isinstance(value, list) else "("
-        for number, item in enumerate(value):
-            yield ", " if number else ""
-            yield from _repr(item, most)
-        yield "]" if isinstance(value, list) else ",)" if len(value) == 1 else ")"
-    elif isinstance(value, int) and value.bit_length() > 4 * most:
-        yield f"{value:#x}"  # Python refuses to write thousands of digits in decimal
-    else:
-        yield repr(value[: most + 1] if isinstance(value, str | bytes) else value)
 
 
 @dataclass(eq=False)

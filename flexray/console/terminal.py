@@ -1,4 +1,4 @@
-"""Text for people: texts from data that a terminal must not obey, sizes and time spans."""
+"""Text for people: texts from data that a terminal must not obey, and time spans."""
 
 from __future__ import annotations
 
@@ -10,19 +10,6 @@ def printable(text: object) -> str:
     'a\\\\x1b[2Jb'
     """
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in str(text))
-
-
-def byte_count(count: float) -> str:
-    """A number of bytes in the largest fitting unit.
-
-    >>> byte_count(1_234_567)
-    '1.2 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.{0 if unit == 'B' else 1}f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def duration(seconds: float) -> str:

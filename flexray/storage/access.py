@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import fsspec
 from fsspec.core import split_protocol, url_to_fs
-from fsspec.registry import known_implementations
 from fsspec.spec import AbstractFileSystem
 
 from flexray.errors import ConfigError, UserError
@@ -59,16 +58,13 @@ def connect(url: str) -> tuple[AbstractFileSystem, str]:
 
     Raises:
         ValueError: there is no such file system.
-        ImportError: its package is not installed; the message says how to.
+        ImportError: its package is not installed; the message names it.
         Exception: of any type, raised by the file system's package for a bad URL.
     """
     protocols = {split_protocol(part)[0] for part in url.split("::")}
-    try:
-        settings = {protocol: _s3_settings() for protocol in protocols & _S3}
-        settings |= {protocol: _http_settings(protocol) for protocol in protocols & _HTTP}
-        fs, name = url_to_fs(url, **settings)
-    except ImportError as e:
-        raise ImportError(f"{e}{_how_to_install(protocols)}") from e
+    settings = {protocol: _s3_settings() for protocol in protocols & _S3}
+    settings |= {protocol: _http_settings(protocol) for protocol in protocols & _HTTP}
+    fs, name = url_to_fs(url, **settings)
     if protocols & _S3:
         fs.retries = 1
     return fs, name
@@ -159,11 +155,3 @@ def _http_settings(protocol: str) -> dict[str, Any]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
     users = fsspec.config.conf.get(protocol, {})
     return {**users, "client_kwargs": {"timeout": timeout, **users.get("client_kwargs", {})}}
-
-
-def _how_to_install(protocols: set[str | None]) -> str:
-    for protocol in protocols:
-        package = known_implementations.get(protocol or "", {}).get("class", "").partition(".")[0]
-        if package and package != "fsspec":
-            return f": pip install {package}"
-    return ""

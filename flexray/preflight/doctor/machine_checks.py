@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 
+from rich.filesize import decimal
+
 from flexray.config import RunConfig
-from flexray.console.terminal import byte_count
 from flexray.models.checkpoint import resolve_dtype
 from flexray.preflight.findings import CheckResult, Status, fail, passed, warn
 from flexray.preflight.host import check_writable, existing_folder, free_bytes, ram_bytes
@@ -154,9 +155,7 @@ def _room(places: dict[str, str]) -> CheckResult:
     path = next(iter(places.values()))
     free = free_bytes(path)
     used = 1 - free / (shutil.disk_usage(existing_folder(path)).total or 1)
-    what = f"{byte_count(free)} free for " + ", ".join(
-        f"{purpose} ({path})" for purpose, path in places.items()
-    )
+    what = f"{decimal(free)} free for " + ", ".join(f"{purpose} ({path})" for purpose, path in places.items())
     status: Status = "fail" if free < NO_DISK else "warn" if free < LOW_DISK else "pass"
     if "Ray" in places and used > RAY_FULL and status == "pass":
         return warn(f"{what}; {used:.0%} used", f"Ray stores nothing on a disk over {RAY_FULL:.0%}.")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 from fsspec.implementations.local import LocalFileSystem
+from rich.filesize import decimal
 
 from flexray.config import RunConfig
-from flexray.console.terminal import byte_count
 from flexray.data import list_files, read_shard, scan
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer, resolve_dtype
 from flexray.models.remarks import remark
@@ -45,7 +45,7 @@ def check_model(config: RunConfig | None) -> Iterator[CheckResult]:
     )
     if loaded > ram_bytes():
         yield warn(
-            f"{what}; {byte_count(loaded)} of weights pass through {ram_bytes() / GIB:.1f} GiB of RAM",
+            f"{what}; {decimal(loaded)} of weights pass through {ram_bytes() / GIB:.1f} GiB of RAM",
             "Take a machine with more.",
         )
     else:

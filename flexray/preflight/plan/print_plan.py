@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from flexray.console.terminal import byte_count, duration, printable
+from flexray.console.terminal import duration, printable
 from flexray.preflight.findings import standard_output
 from flexray.preflight.plan.devices import GIB
 from flexray.preflight.plan.dry_run import LEVELS, DataFigures, DryRun
@@ -62,7 +63,7 @@ def _lines(plan: DryRun) -> Iterator[tuple[str, str]]:
     if plan.memory:
         yield from _memory_lines(plan, plan.memory)
     if plan.room:
-        yield "disk", f"{byte_count(plan.room.bytes)} ({plan.room.basis})"
+        yield "disk", f"{decimal(plan.room.bytes)} ({plan.room.basis})"
     for estimate in plan.estimates:
         yield "time", _time(estimate)
     if plan.data and plan.data.left_rows and not plan.estimates:

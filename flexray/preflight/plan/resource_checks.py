@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from flexray.config import RunConfig
-from flexray.console.terminal import byte_count
 from flexray.models.checkpoint import resolve_dtype
 from flexray.pipeline.actors import settle_actors
 from flexray.pipeline.nodes import this_machine
@@ -116,8 +117,8 @@ def check_disk_space(folder: DryFolder, room: Room, problems: Problems) -> None:
         note = problems.fail if room.measured else problems.warn
         note(
             "disk",
-            f"{folder}: {byte_count(free)} are free, and the rows that are left need "
-            f"{byte_count(room.bytes)} ({room.basis}). Make room, or give another output folder.",
+            f"{folder}: {decimal(free)} are free, and the rows that are left need "
+            f"{decimal(room.bytes)} ({room.basis}). Make room, or give another output folder.",
         )
 
 

@@ -154,7 +154,7 @@ def test_a_full_disk_is_an_error_if_the_need_is_measured_and_else_a_warning(tmp_
         check_disk_space(folder, Room(10**18, "a basis", measured), problems)
         check_disk_space(folder, Room(1, "a basis", measured), problems)
     assert [problem.status for problem in problems.found] == ["fail", "warn"]
-    assert "1000000.0 TB (a basis)" in problems.found[0].what
+    assert "1.0 EB (a basis)" in problems.found[0].what
 
 
 def test_an_output_in_the_working_directory_of_a_cluster_job_is_a_warning(config_of, tmp_path, monkeypatch):
