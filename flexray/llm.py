@@ -246,9 +246,7 @@ class RowAnswerer:
 def _progress_bar(rows: int, shown: bool | None) -> Iterator[OnAnswered]:
     """A bar on standard error, removed at the end. shown: None: if standard error is a terminal."""
     console = Console(stderr=True)
-    if not (console.is_terminal if shown is None else shown):
-        yield lambda done: None
-        return
-    with Progress(console=console, transient=True) as bar:
+    hidden = not (console.is_terminal if shown is None else shown)
+    with Progress(console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("answered", total=rows)
         yield lambda done: bar.update(task, completed=done)

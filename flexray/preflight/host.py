@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
-
-_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
 
 def ram_bytes() -> int:
@@ -37,17 +36,10 @@ def free_bytes(path: str | Path) -> int:
 
 
 def check_writable(path: str | Path) -> None:
-    """Check that a folder can be made or written to, by a file without a name, of which nothing remains. On
-    file systems without such files, as NFS, only the access rights are checked.
+    """Check that a folder can be made or written to, with a temporary file of which nothing remains.
 
     Raises:
         OSError: it cannot be written to.
     """
-    at = existing_folder(path)
-    try:
-        os.close(os.open(at, os.O_TMPFILE | os.O_WRONLY, 0o600))
-    except OSError as e:
-        if e.errno not in _NO_UNNAMED_FILES:
-            raise
-        if not os.access(at, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(at)) from e
+    with tempfile.TemporaryFile(dir=existing_folder(path)):
+        pass

@@ -7,11 +7,10 @@ import re
 from dataclasses import dataclass
 
 from flexray.config import RunConfig
+from flexray.engine.scheduler_config import GIB
 from flexray.errors import ConfigError
 from flexray.pipeline.ray_connection import is_for_a_cluster
 from flexray.preflight.host import ram_bytes
-
-GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)

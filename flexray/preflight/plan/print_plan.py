@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flexray.console.terminal import duration, printable
+from flexray.engine.scheduler_config import GIB
 from flexray.preflight.findings import standard_output
-from flexray.preflight.plan.devices import GIB
 from flexray.preflight.plan.dry_run import LEVELS, DataFigures, DryRun
 from flexray.preflight.plan.estimates import TimeEstimate
 from flexray.preflight.plan.memory import MemoryPlan

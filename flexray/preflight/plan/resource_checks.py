@@ -9,13 +9,14 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from flexray.config import RunConfig
+from flexray.engine.scheduler_config import GIB
 from flexray.models.checkpoint import resolve_dtype
 from flexray.pipeline.actors import settle_actors
 from flexray.pipeline.nodes import this_machine
 from flexray.pipeline.ray_connection import is_for_a_cluster
 from flexray.preflight.findings import Problems
 from flexray.preflight.host import free_bytes
-from flexray.preflight.plan.devices import GIB, Device
+from flexray.preflight.plan.devices import Device
 from flexray.preflight.plan.dry_folder import DryFolder
 from flexray.preflight.plan.estimates import Room
 from flexray.preflight.plan.memory import MemoryPlan

@@ -10,12 +10,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from flexray.config import EngineConfig
 from flexray.data import scan
 from flexray.engine.engine import Engine
-from flexray.engine.scheduler_config import plan_scheduler, scheduler_config_for
+from flexray.engine.scheduler_config import GIB, plan_scheduler, scheduler_config_for
 from flexray.methods import make_methods
 from flexray.models.checkpoint import check_checkpoint, load_model
 from flexray.pipeline.prepare import prepare_shard
 from flexray.preflight.plan import make_plan
-from flexray.preflight.plan.devices import GIB, GPUS, Device
+from flexray.preflight.plan.devices import GPUS, Device
 from flexray.preflight.plan.memory import count_parameters, engine_rows, plan_memory
 from tests.ray.jobs import question
 
