@@ -55,9 +55,9 @@ def doctor(
 
     Compiles attention for a tiny model, starts a Ray and stops it, and leaves nothing behind.
     """
-    from flexray.preflight.doctor import CHECKS, examine, print_results
+    from flexray.preflight.doctor import CHECKS, print_results, run_checks
 
-    results = examine(CHECKS, config, set_)
+    results = run_checks(CHECKS, config, set_)
     if as_json:
         found = list(results)
         typer.echo(json.dumps([dataclasses.asdict(result) for result in found], indent=2))

@@ -18,7 +18,7 @@ from flexray.console.signals import Stopped, ending_by
 from flexray.data.question import ShardSpec
 from flexray.errors import OutputError, first_few
 from flexray.evaluation import to_table
-from flexray.pipeline.ray_connection import connect
+from flexray.pipeline.ray_connection import connect_ray
 from flexray.pipeline.ray_data import answer_shards
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.telemetry import report_remaining
@@ -173,7 +173,7 @@ def answer(
         lock.release()
 
     with ending_by(end):
-        connect(config.ray)
+        connect_ray(config.ray)
     events.info("run.started", rows=rows, shards=len(shards), output=config.output)
     progress.planned(rows=rows, shards=len(shards))
     report_remaining(label, rows)

@@ -42,7 +42,7 @@ STYLES: dict[Status, str] = {"pass": "green", "warn": "yellow", "fail": "bold re
 NAME_WIDTH = 9  # of a check
 
 
-def examine(
+def run_checks(
     checks: Mapping[str, Check], paths: Sequence[str] = (), overrides: Sequence[str] = ()
 ) -> Iterator[CheckResult]:
     """Make the checks one after the other; yields each result as soon as it is there. A check that fails does

@@ -50,7 +50,7 @@ def check_attention(config: RunConfig | None) -> Iterator[CheckResult]:
 
 
 def judge(found: dict[str, Any], engine: EngineConfig, dtype: str) -> CheckResult:
-    """What the outcome of `process_tasks.compare` means for a run."""
+    """What the outcome of `process_tasks.compare_backends` means for a run."""
     what = f"{engine.backend} on {found['device']} in {dtype} ({found['seconds']:.0f} s)"
     if error := found["error"]:
         if engine.strict or not found["falls_back"]:

@@ -38,7 +38,7 @@ class Bytes:
         return [bytes(i).decode("latin-1") for i in ids]
 
 
-def compare(task: dict[str, Any]) -> dict[str, Any]:
+def compare_backends(task: dict[str, Any]) -> dict[str, Any]:
     """Answer prompts by `backend` and by eager.
 
     Args:
@@ -117,10 +117,10 @@ def try_ray(task: dict[str, Any]) -> dict[str, Any]:
     """
     import ray
 
-    from flexray.pipeline.ray_connection import connect
+    from flexray.pipeline.ray_connection import connect_ray
 
     start = time.perf_counter()
-    connect(RayConfig.model_validate(task["config"]))
+    connect_ray(RayConfig.model_validate(task["config"]))
 
     @ray.remote(num_cpus=1, max_retries=0)
     def who() -> tuple[str, str]:
@@ -141,4 +141,4 @@ def try_ray(task: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     task = json.load(sys.stdin)
-    print(json.dumps({"attention": compare, "ray": try_ray}[task["task"]](task)))
+    print(json.dumps({"attention": compare_backends, "ray": try_ray}[task["task"]](task)))

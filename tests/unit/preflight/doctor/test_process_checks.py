@@ -15,7 +15,7 @@ from flexray.preflight.doctor.process_checks import (
     check_cluster,
     judge,
 )
-from flexray.preflight.doctor.process_tasks import compare
+from flexray.preflight.doctor.process_tasks import compare_backends
 
 MODULES = {
     "answers": "import json, sys; print('noise'); print(json.dumps({'got': json.load(sys.stdin)}))",
@@ -53,7 +53,7 @@ def test_a_process_that_fails_says_how(call, name, seconds, message):
 
 def test_flex_is_compiled_and_answers_as_eager_does():
     task = {"backend": "flex", "device": "cpu", "dtype": "float32", "heads": 3, "width": 64}
-    found = compare(task)
+    found = compare_backends(task)
     assert found["error"] == ""
     assert found["same"] == found["answers"] == 16  # of 4 prompts, fused and by each of 3 paraphrases
     assert judge(found, EngineConfig(), "float32").status == "pass"
