@@ -13,14 +13,13 @@ from flexray.preflight.findings import CheckResult, Problems
 from flexray.preflight.plan.devices import Device, find_device
 from flexray.preflight.plan.dry_folder import read_locks
 from flexray.preflight.plan.estimates import (
-    MeasuredSpeed,
+    CommittedOutput,
     Room,
     TimeEstimate,
-    estimate_room,
-    from_measured,
+    from_committed,
     from_peak,
-    measure_speed,
-    speed_of_output,
+    read_output,
+    room_of_sample,
 )
 from flexray.preflight.plan.memory import MemoryPlan, Work, engine_rows, plan_memory, plan_work
 from flexray.preflight.plan.resource_checks import (
@@ -108,7 +107,8 @@ def make_plan(
     check_device(config, device, bool(gpu or gpu_memory), problems)
     inputs = check_start(config, problems, on_cpu=not device.is_gpu)
     job, found = inputs.job, inputs.found
-    speeds = _speeds(inputs, like)
+    outputs = [CommittedOutput(output=str(inputs.folder), manifests=inputs.committed.values())]
+    outputs += [read_output(like, job.parts if job else None)] if like else []
     data = _data_figures(config, found, inputs) if found and inputs.methods else None
     sample = builder = memory = work = room = None
     estimates: list[TimeEstimate] = []
@@ -130,11 +130,15 @@ def make_plan(
     if found and not gpu and not gpu_memory:
         config = check_actors(config, device, len(found.shards), problems)
     if data and data.left_rows:
-        estimates = [from_measured(s, config, data.left_rows, data.left_shards) for s in speeds]
-        if memory and work:
-            rough = from_peak(device, memory, work, config, data.left_rows, data.left_shards)
-            estimates += [rough] if rough else []
-        room = estimate_room(data.left_rows, speeds, sample)
+        left = (config, data.left_rows, data.left_shards)
+        measured = [both for output in outputs if (both := from_committed(output, *left))]
+        estimates = [time for time, _ in measured]
+        if memory and work and (rough := from_peak(device, memory, work, *left)):
+            estimates.append(rough)
+        if measured:
+            room = measured[0][1]
+        elif sample and sample.questions:
+            room = room_of_sample(data.left_rows, sample)
     if (folder := inputs.folder) is not None:
         if room and folder.is_local:
             check_disk_space(folder, room, problems)
@@ -170,10 +174,3 @@ def _data_figures(config: RunConfig, found: Scan, inputs: RunInputs) -> DataFigu
         left_rows=output_rows - committed,
         left_shards=len(found.shards) - len(inputs.committed),
     )
-
-
-def _speeds(inputs: RunInputs, like: str | None) -> list[MeasuredSpeed]:
-    """The speed of this output's committed shards, and of another output."""
-    own = measure_speed(str(inputs.folder), inputs.committed.values())
-    other = speed_of_output(like, inputs.job.parts if inputs.job else None) if like else None
-    return [speed for speed in (own, other) if speed]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -50,39 +50,17 @@ class Room:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MeasuredSpeed:
-    """The speed at which the committed shards of an output folder were answered."""
+class CommittedOutput:
+    """The committed shards of an output folder."""
 
     output: str
-    rows_per_second: float  # of one actor, the median of the shards
-    bytes_per_row: float
-    shards: int
-    device: str
-    differs_in: tuple[str, ...]
+    manifests: Collection[Manifest]
+    differs_in: tuple[str, ...] = ()
     """The settings in which that run differs from the planned one."""
 
 
-def measure_speed(
-    output: str, manifests: Collection[Manifest], differs_in: tuple[str, ...] = ()
-) -> MeasuredSpeed | None:
-    """The speed of committed shards; None if they have no times or no rows."""
-    rates = [manifest.rows / manifest.seconds for manifest in manifests if manifest.seconds]
-    rows = sum(manifest.rows for manifest in manifests)
-    if not rates or not rows:
-        return None
-    devices = Counter(str(manifest.engine_stats.get("device", "unknown")) for manifest in manifests)
-    return MeasuredSpeed(
-        output=output,
-        rows_per_second=median(rates),  # the first shard of each actor includes compilation
-        bytes_per_row=sum(manifest.bytes for manifest in manifests) / rows,
-        shards=len(rates),
-        device=devices.most_common(1)[0][0],
-        differs_in=differs_in,
-    )
-
-
-def speed_of_output(output: str, parts: dict[str, Any] | None) -> MeasuredSpeed | None:
-    """The speed of another output folder.
+def read_output(output: str, parts: dict[str, Any] | None) -> CommittedOutput:
+    """The committed shards of another output folder.
 
     Args:
         parts: the fingerprint's parts of the planned run; None: not known.
@@ -94,16 +72,29 @@ def speed_of_output(output: str, parts: dict[str, Any] | None) -> MeasuredSpeed 
     run = load_run(folder)
     lines = [] if parts is None else differences(run.parts, json.loads(json.dumps(redact(parts))))
     sections = dict.fromkeys(line.partition(":")[0].partition(".")[0] for line in lines)
-    return measure_speed(str(folder), committed_shards(folder, run.fingerprint).values(), tuple(sections))
+    manifests = committed_shards(folder, run.fingerprint).values()
+    return CommittedOutput(output=str(folder), manifests=manifests, differs_in=tuple(sections))
 
 
-def from_measured(speed: MeasuredSpeed, config: RunConfig, rows: int, shards: int) -> TimeEstimate:
-    """The time for the `rows` and `shards` that are left, at a measured speed."""
-    basis = f"measured: median of {speed.shards} committed shards of {speed.output}, on {speed.device}"
-    if speed.differs_in:
-        basis += f"; that run differs in {', '.join(speed.differs_in)}"
-    on_gpu = speed.device != "cpu"
-    return _estimate(basis, config, rows, shards, rate=speed.rows_per_second, rough=False, on_gpu=on_gpu)
+def from_committed(
+    committed: CommittedOutput, config: RunConfig, rows: int, shards: int
+) -> tuple[TimeEstimate, Room] | None:
+    """Time and disk space for the `rows` and `shards` that are left, as committed shards took them; None if
+    these have no times or no rows."""
+    manifests = committed.manifests
+    rates = [manifest.rows / manifest.seconds for manifest in manifests if manifest.seconds]
+    measured_rows = sum(manifest.rows for manifest in manifests)
+    if not rates or not measured_rows:
+        return None
+    devices = Counter(str(manifest.engine_stats.get("device", "unknown")) for manifest in manifests)
+    device = devices.most_common(1)[0][0]
+    basis = f"measured: median of {len(rates)} committed shards of {committed.output}, on {device}"
+    if committed.differs_in:
+        basis += f"; that run differs in {', '.join(committed.differs_in)}"
+    rate = median(rates)  # the first shard of each actor includes compilation
+    time = _estimate(basis, config, rows, shards, rate=rate, rough=False, on_gpu=device != "cpu")
+    size = rows * sum(manifest.bytes for manifest in manifests) / measured_rows
+    return time, Room(int(size), f"measured in {committed.output}", not committed.differs_in)
 
 
 def from_peak(
@@ -141,13 +132,8 @@ def _estimate(
     )
 
 
-def estimate_room(rows: int, speeds: Sequence[MeasuredSpeed], sample: Sample | None) -> Room | None:
-    """Disk space for the `rows` that are left; None if there is nothing to go by."""
-    if speeds:
-        found = speeds[0]
-        return Room(int(rows * found.bytes_per_row), f"measured in {found.output}", not found.differs_in)
-    if not sample or not sample.questions:
-        return None
+def room_of_sample(rows: int, sample: Sample) -> Room:
+    """Disk space for the `rows` that are left, from the texts of a sample."""
     texts = [(q.question, *q.paraphrases, *(q.answers or ())) for q in sample.questions]
     each = ROW_BYTES + sum(len(text.encode()) for row in texts for text in row) / len(texts)
     return Room(int(rows * each), "at most: the sample's texts, which are compressed", False)
