@@ -107,28 +107,24 @@ def plan_memory(
     sizes = scheduler_config_for(shape, itemsize, free, config.engine)
     context = len(rows[0][0].prompt.context)
     room = (sizes.max_num_slots - sizes.least_slots(context, 0)) / BLOCK_SIZE
-    caches, at_once, wanted, largest = [], [], [], 0
-    for part in rows:
-        needs = [row.num_slots for row in part]
-        largest = max(largest, *needs)
-        caches.append(sizes.cache_slots(context, _stretched(needs, shard_rows)))
-        fit = room / (sum(map(blocks_for, needs)) / len(part))
-        wanted.append(min(sizes.max_num_seqs, shard_rows))
-        at_once.append(max(0, min(wanted[-1], int(fit))))
-    slots = slot_bytes(shape, itemsize)
+    needs = [[row.num_slots for row in part] for part in rows]
+    cache_slots = max(sizes.cache_slots(context, _stretched(part, shard_rows)) for part in needs)
+    mean_blocks = max(sum(map(blocks_for, part)) / len(part) for part in needs)
+    wanted = min(sizes.max_num_seqs, shard_rows)
+    token_bytes = slot_bytes(shape, itemsize)
     return MemoryPlan(
         dtype=dtype,
         parameters=parameters,
         weight_bytes=weights,
-        kv_bytes_per_token=slots,
+        kv_bytes_per_token=token_bytes,
         activation_bytes=activation_bytes(shape, itemsize) * sizes.max_num_batched_tokens,
         cuda_bytes=cuda,
-        least_slots=sizes.least_slots(context, largest),
+        least_slots=sizes.least_slots(context, max(map(max, needs))),
         most_slots=sizes.max_num_slots,
-        cache_slots=max(caches),
-        cache_bytes=max(caches) * slots,
-        questions_at_once=min(at_once),
-        wanted_at_once=min(wanted),
+        cache_slots=cache_slots,
+        cache_bytes=cache_slots * token_bytes,
+        questions_at_once=max(0, min(wanted, int(room / mean_blocks))),
+        wanted_at_once=wanted,
     )
 
 
