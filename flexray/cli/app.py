@@ -7,7 +7,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 
@@ -51,8 +51,8 @@ def options(
 
 
 def reports_user_errors(command: Command) -> Command:
-    """A fault of the user's, or of files or storage, is one clear message and exit code 2, no traceback. A
-    signal that ends the command is one line, too, and so is a warning of flexray's about what will change."""
+    """A fault of the user, of files or of storage becomes one message and exit code 2, without a traceback. A
+    signal that ends the command, and a FutureWarning of flexray, are one line each."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -61,7 +61,7 @@ def reports_user_errors(command: Command) -> Command:
                 if mode := log_mode():
                     start_logging(mode)
                 command(*args, **kwargs)
-        except BrokenPipeError:  # whoever reads the output has closed it: typer ends without a message
+        except BrokenPipeError:  # the reader of the output has closed it: typer ends without a message
             raise
         except (UserError, OSError) as e:
             complain(str(e) or type(e).__name__)
@@ -77,21 +77,16 @@ def command(name: str | None = None) -> Callable[[Command], Command]:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """FutureWarnings of flexray are shown as one line, without the line of code that raised them."""
+    """Show FutureWarnings of flexray as one line, without the line of code that raised them."""
     show = warnings.showwarning
 
     def show_plainly(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
+        message: Warning | str, category: type[Warning], filename: str, *rest: Any, **more: Any
     ) -> None:
         if issubclass(category, FutureWarning) and Path(filename).is_relative_to(PACKAGE):
             typer.echo(f"warning: {printable(redact(str(message)))}", err=True)
         else:
-            show(message, category, filename, lineno, file, line)
+            show(message, category, filename, *rest, **more)
 
     warnings.showwarning = show_plainly
     try:

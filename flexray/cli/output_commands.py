@@ -14,7 +14,7 @@ from flexray.console.terminal import printable
 
 RowOption = Annotated[str, typer.Option(help="A row of the data set: its number, or its row_id.")]
 MethodOption = Annotated[str | None, typer.Option(help="A method of the recipe: its name, or its number.")]
-MAX_FINDINGS = 100  # printed; a run that has just begun may miss a hundred thousand shards
+MAX_FINDINGS = 100  # that are printed; a run that has just begun may miss a hundred thousand shards
 
 
 @command()
@@ -120,7 +120,7 @@ def explain(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page there, with attention by layer.")] = None,
 ) -> None:
-    """Answer one row again on this machine, and show what each token was chosen from and looked at."""
+    """Answer one row again on this machine, and show the alternatives and the attention of each token."""
     checked = load_config(config, set_)
     from flexray.report.explain import explain as explain_row
     from flexray.report.explanation_html import explanation_page

