@@ -4,8 +4,8 @@
 >>> "LLM" in flexray.__all__
 True
 
-What stands in `__all__` is the public API; the rest may change from one version to the next. Names are
-imported when they are first used: `import flexray` brings neither torch nor Ray.
+The names in `__all__` are the public API; anything else may change in the next version. They are imported
+when they are first used: `import flexray` imports neither torch nor Ray.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def run(
     allow_code_change: bool = False,
     log: Callable[[str], None] = print,
 ) -> RunResult:
-    """Answer a data set, or go on with it, as `flexray run` does.
+    """Answer a data set, or resume it, as `flexray run` does.
 
     Args:
         recipe: a path or URL, several of them (a later one wins), or a checked configuration.

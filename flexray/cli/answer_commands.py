@@ -80,7 +80,7 @@ def paraphrase(
 
 @command()
 def confidence(config: ConfigOption, to: ToOption, set_: SetOption = [], fresh: FreshOption = False) -> None:
-    """Find how sure the model is of each paraphrase and write it as a data set; resumes as `run` does."""
+    """Write a data set with the model's confidence for each paraphrase; resumes as `run` does."""
     from flexray.runs.export import check_export, write_confidences
     from flexray.sink import OutputFolder
 

@@ -27,7 +27,7 @@ MAX_NAME = 100  # characters of a part of a key
 
 
 def load_config(path: str | Sequence[str], overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe, or several of which a later one wins, and check it; see `flexray.config.recipe`.
+    """Read and check a recipe, or several, of which later ones override earlier ones; see `config/recipe.py`.
 
     Raises:
         ConfigError: a file is missing or no YAML mapping, an override has no `=`, or a key is
@@ -54,7 +54,7 @@ def parse_config(tree: dict[str, Any], *, source: str) -> RunConfig:
 
 
 def rename_keys(tree: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The tree with new keys in the place of old ones, and a phrase for each key that was renamed.
+    """The tree with old keys replaced by new ones, and a phrase for each key that was renamed.
 
     >>> rename_keys({"engine": {"max_rows": 8}})
     ({'engine': {'max_num_seqs': 8}}, ['engine.max_rows is now engine.max_num_seqs'])

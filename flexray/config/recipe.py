@@ -135,8 +135,8 @@ def _parse(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what YAML allows and nobody wants: duplicate keys, a value within itself, too deep nesting, and
-    merges (<<) of too many keys."""
+    """A loader that refuses duplicate keys, a value within itself, too deep nesting, and merges (<<) of too
+    many keys, which YAML allows."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)

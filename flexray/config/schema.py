@@ -223,7 +223,7 @@ class RunConfig(Section):
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        load_plugins(self.plugins)  # in Ray's workers, too
+        load_plugins(self.plugins)  # also in Ray's workers
 
     @field_validator("output")
     @classmethod

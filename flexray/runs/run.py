@@ -96,7 +96,7 @@ def run(
         record = job.start(folder, known=discarded, allow_code_change=allow_code_change)
         if record.rebuilt:
             progress.note(f"{folder}: its run record was lost, and was written again on {record.rebuilt}")
-        compact(folder, record.fingerprint)  # nobody commits here, nor below
+        compact(folder, record.fingerprint)  # no worker commits here, nor below
         before = whole_shards(folder, record.fingerprint)
         rows_before = sum(m.rows for m in before.values())
         todo = [s for s in found.shards if s.shard_id not in before]
@@ -212,7 +212,7 @@ class Commit:
     methods: tuple[str, ...]
     plugins: tuple[str, ...] = ()
     code: CodeVersion = field(default_factory=code_version)
-    """The driver's, of which the workers run a copy."""
+    """The version of the driver's code; the workers run a copy of it."""
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
         """Commit; returns the fields of a CommittedShard."""

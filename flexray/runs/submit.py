@@ -33,7 +33,7 @@ RAYS_OWN = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 POLL_SECONDS = 2.0
 LOST_SECONDS = 60.0  # without an answer of the dashboard, before it is given up
 
-# OSError: nobody answers. RuntimeError: a refusal. RayError: a token. ValueError: an address, an environment.
+# OSError: no answer. RuntimeError: a refusal. RayError: a token. ValueError: an address, an environment.
 _FAILURES = (OSError, RuntimeError, RayError, ValueError)
 
 

@@ -1,5 +1,4 @@
-"""Remove credentials from what is written or shown. If in doubt, too much is hidden rather than too
-little."""
+"""Remove credentials from what is written or shown. In case of doubt it removes too much."""
 
 from __future__ import annotations
 
