@@ -35,7 +35,7 @@ from flexray.engine.engine import Engine
 from flexray.models.checkpoint import load_model
 from flexray.pipeline.actors import CALL_BATCHES
 from flexray.pipeline.prepare import prompt_builder
-from flexray.pipeline.ray_connection import connect
+from flexray.pipeline.ray_connection import connect_ray
 from flexray.pipeline.ray_data import answer_shards
 from flexray.runs.job import plan_job
 from flexray.runs.run import Commit
@@ -94,7 +94,7 @@ def measure_job(config: RunConfig, actors: int) -> Rate:
     folder = OutputFolder(config.output)
     job = plan_job(config, folder)
     record = job.start(folder)
-    connect(config.ray)
+    connect_ray(config.ray)
     commit = Commit(folder.url, record.fingerprint, record.methods)
     for shard in answer_shards(job.found.shards, job.config, commit):
         print(f"  {shard['shard_id']}: {shard['rows']} rows, {shard['seconds']:.2f} s", flush=True)

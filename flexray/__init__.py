@@ -4,8 +4,8 @@
 >>> "LLM" in flexray.__all__
 True
 
-What stands in `__all__` is the public API; the rest may change from one version to the next. Names are
-imported when they are first used: `import flexray` brings neither torch nor Ray.
+The names in `__all__` are the public API; anything else may change in the next version. They are imported
+when they are first used: `import flexray` imports neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -24,29 +24,6 @@ if TYPE_CHECKING:
     from flexray.llm import LLM, Answer, Answers
     from flexray.methods import Method, register_method
     from flexray.processor import build_processor
-
-_PLACES = {
-    "LLM": "flexray.llm",
-    "Answer": "flexray.llm",
-    "Answers": "flexray.llm",
-    "build_processor": "flexray.processor",
-    "run": "flexray.api",
-    "read": "flexray.api",
-    "evaluate": "flexray.api",
-    "RunTable": "flexray.api",
-    "RunConfig": "flexray.config",
-    "load_config": "flexray.config",
-    "Method": "flexray.methods",
-    "register_method": "flexray.methods",
-    "DatasetAdapter": "flexray.data.adapters",
-    "register_adapter": "flexray.data.adapters",
-    "register_metric": "flexray.evaluation.answer_metrics",
-    "UserError": "flexray.errors",
-    "ConfigError": "flexray.errors",
-    "DataError": "flexray.errors",
-    "ModelError": "flexray.errors",
-    "OutputError": "flexray.errors",
-}
 
 __all__ = [
     "LLM",
@@ -70,6 +47,18 @@ __all__ = [
     "register_metric",
     "run",
 ]
+
+_MODULES = {
+    "api": ("RunTable", "evaluate", "read", "run"),
+    "config": ("RunConfig", "load_config"),
+    "data.adapters": ("DatasetAdapter", "register_adapter"),
+    "errors": ("ConfigError", "DataError", "ModelError", "OutputError", "UserError"),
+    "evaluation.answer_metrics": ("register_metric",),
+    "llm": ("LLM", "Answer", "Answers"),
+    "methods": ("Method", "register_method"),
+    "processor": ("build_processor",),
+}
+_PLACES = {name: f"flexray.{module}" for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

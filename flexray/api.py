@@ -29,14 +29,14 @@ def run(
     allow_code_change: bool = False,
     log: Callable[[str], None] = print,
 ) -> RunResult:
-    """Answer a data set, or go on with it, as `flexray run` does.
+    """Answer a data set, or resume it, as `flexray run` does.
 
     Args:
-        recipe: a path or URL, several of which a later one wins, or a checked configuration.
+        recipe: a path or URL, several of them (a later one wins), or a checked configuration.
         overrides: `section.key=value`, as with `--set`.
         fresh: discard what the output folder holds of an earlier run.
-        allow_code_change: go on with a run that other code began, though its values may differ.
-        log: is told, line by line, how far it is.
+        allow_code_change: go on with a run of another values version.
+        log: called with each line about the progress.
 
     Raises:
         UserError: something that the user can put right.
@@ -56,7 +56,7 @@ class RunTable:
         self._folder = OutputFolder(str(output))
 
     def to_arrow(self) -> pa.Table:
-        """All of them. Raises OutputError or DamageError, as `flexray verify` says."""
+        """All rows. Raises OutputError if there is no run, DamageError if it is damaged."""
         tables = list(read_committed(self._folder))
         return pa.concat_tables(tables) if tables else ROW_SCHEMA.empty_table()
 
@@ -76,7 +76,7 @@ def evaluate(
     """Score every method of one or more output folders and compare them, as `flexray evaluate` does.
 
     Args:
-        baseline: the method that every other one is compared with. None: each pair.
+        baseline: the method that all others are compared with. None: each pair is compared.
         plugins: modules or Python files that register metrics.
 
     Raises:

@@ -1,14 +1,16 @@
-"""The errors that a user can cause: each message says what is wrong, where, and what to do."""
+"""The errors that a user can cause. Each message says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import reprlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 
 class UserError(ValueError):
-    """Something the user can put right: the message says what, where and how. Exit code 2."""
+    """Something the user can put right; the message says how. Exit code 2."""
 
 
 class ConfigError(UserError):
@@ -16,7 +18,7 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """An input that cannot be read at all (a missing file, a field no record has)."""
+    """An input that cannot be read at all, such as a missing file or a field that no record has."""
 
 
 class ModelError(UserError):
@@ -27,42 +29,35 @@ class OutputError(UserError):
     """An output folder that cannot be used, or that holds another run."""
 
 
+class _ShortRepr(reprlib.Repr):
+    """A repr that reads only the beginning of a value, which may be huge or hold one list many times."""
+
+    def repr_int(self, number: int, level: int) -> str:
+        """Python refuses to write thousands of digits in decimal."""
+        return f"{number:#x}" if number.bit_length() > 1000 else repr(number)
+
+
 def shown(value: Any, most: int = 120) -> str:
-    """The beginning of a value's repr, of at most so many characters. No more of the value is looked at: it
-    may be huge, or hold one list many times over.
+    """The beginning of a value's repr, at most `most` characters long.
 
     >>> shown({"a": ["b" * 1000]}, 20)
     "{'a': ['bbbbbbbbb..."
     """
-    text = ""
-    for piece in _repr(value, most):
-        text += piece
-        if len(text) > most:
-            return text[: most - 3] + "..."
-    return text
+    short = _ShortRepr()
+    short.maxlevel, short.maxlist, short.maxtuple, short.maxdict = 4, 12, 12, 12
+    short.maxstring = short.maxother = 2 * most
+    text = short.repr(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def _repr(value: Any, most: int) -> Iterator[str]:
-    """The pieces of a repr; of a text no more than is shown."""
-    if isinstance(value, dict):
-        opening = "{"
-        for key, item in value.items():
-            yield opening
-            yield from _repr(key, most)
-            yield ": "
-            yield from _repr(item, most)
-            opening = ", "
-        yield "}" if value else "{}"
-    elif isinstance(value, list | tuple):
-        yield "[" if isinstance(value, list) else "("
-        for number, item in enumerate(value):
-            yield ", " if number else ""
-            yield from _repr(item, most)
-        yield "]" if isinstance(value, list) else ",)" if len(value) == 1 else ")"
-    elif isinstance(value, int) and value.bit_length() > 4 * most:
-        yield f"{value:#x}"  # Python refuses to write thousands of digits in decimal
-    else:
-        yield repr(value[: most + 1] if isinstance(value, str | bytes) else value)
+def first_few(texts: Iterable[str], most: int = 3, separator: str = ", ") -> str:
+    """The first texts in one line, followed by "..." if there are more.
+
+    >>> first_few(["a", "b", "c", "d"])
+    'a, b, c, ...'
+    """
+    first = list(itertools.islice(texts, most + 1))
+    return separator.join(first[:most] + ["..."] * (len(first) > most))
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""Answers rows in this process, without Ray: a model, rows in, answers out."""
+"""Answer rows in this process, without Ray."""
 
 from __future__ import annotations
 
@@ -7,40 +7,37 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich.console import Console
 from rich.progress import Progress
 
-from flexray.config import EngineConfig, GenerationConfig, MethodConfig, PromptConfig, RunConfig, parse_config
+from flexray.config import RunConfig, parse_config
 from flexray.config.data import Fields
-from flexray.data.question import Question, ShardSpec
+from flexray.data.question import ShardSpec
 from flexray.data.rows import fields_of, rows_of, to_questions
 from flexray.engine.engine import Engine
-from flexray.engine.generation import Generation
-from flexray.engine.stopping_criteria import answer_text
-from flexray.errors import RowFault
 from flexray.evaluation import to_table
-from flexray.models.checkpoint import check_checkpoint, load_model
+from flexray.models.checkpoint import load_model
+from flexray.pipeline.answer import decode_answers, unanswered
+from flexray.pipeline.prepare import build_prompts, make_prompt_builder
 from flexray.pipeline.shards import AnsweredShard
 from flexray.prompts import PromptBuilder
-from flexray.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
     import pandas
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 OnAnswered = Callable[[int], None]
-"""Told how many rows have been answered so far."""
+"""Called with the number of rows answered so far."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What one method says to one row. The fields are columns of the output; see the README."""
+    """The answer of one method to one row. The fields are columns of the output; see docs/output.md."""
 
     row: int
-    """Its index in the rows that were asked."""
+    """Index of the row among those that were asked."""
     row_id: str
     method: str
     text: str
@@ -57,33 +54,16 @@ class Answer:
     """ "" for a good row."""
 
 
-class Answers(Sequence[Answer]):
-    """One answer a row and method: those of the first row by all methods, then those of the second."""
+class Answers(list[Answer]):
+    """One answer for each row and method: those to the first row by all methods, then those to the second."""
 
     def __init__(self, table: pa.Table, num_methods: int):
-        self._table, self._num_methods = table, num_methods
-
-    def __len__(self) -> int:
-        return int(self._table.num_rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Answer: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Answer]: ...
-    def __getitem__(self, index: int | slice) -> Answer | list[Answer]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if index < 0:
-            index += len(self)
-        if not 0 <= index < len(self):
-            raise IndexError(f"answer {index} of {len(self)}")
-        row = self._table.slice(index, 1).to_pylist()[0]
-        names = {field.name for field in dataclasses.fields(Answer)} - {"row", "text"}
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v := row[name], list) else v for name in names}
-        return Answer(row=index // self._num_methods, text=row["prediction"], **values)
-
-    def __iter__(self) -> Iterator[Answer]:
-        return (self[i] for i in range(len(self)))
+        names = [field.name for field in dataclasses.fields(Answer) if field.name not in ("row", "text")]
+        for index, row in enumerate(table.select([*names, "prediction"]).to_pylist()):
+            text = row.pop("prediction")
+            values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+            self.append(Answer(row=index // num_methods, text=text, **values))
+        self._table = table
 
     def to_arrow(self) -> pa.Table:
         """All columns of the output, a row an answer."""
@@ -103,16 +83,18 @@ class LLM:
         device: "auto" (a GPU where torch finds one), "cpu" or "cuda".
         trust_remote_code: run Python code from the tokenizer's folder.
         backend: what computes attention: "flex", "sdpa" or "eager"; if it fails, the next, with the same
-        mask. strict: raise instead of falling back. max_num_seqs: questions worked on at once. None: 512 on
-        a GPU, 32 on CPUs. max_num_batched_tokens: tokens of one prefill pass. None: 32,768 on a GPU, 2,048
-        on CPUs. gpu_memory_utilization: share of the GPU's memory free beside the weights that the KV cache
-        may take.
+            mask.
+        strict: raise instead of falling back.
+        max_num_seqs: questions in work at once. None: 512 on a GPU, 32 on CPUs.
+        max_num_batched_tokens: tokens of a prefill pass. None: 32,768 on a GPU, 2,048 on CPUs.
+        gpu_memory_utilization: share of the GPU's memory free after loading the weights that the KV cache
+            may take.
 
     Raises:
         ModelError: a folder that flexray cannot run. ConfigError: a setting that cannot be used.
 
-    One engine serves call after call: graphs are compiled and the context is computed once, as long as
-    prompt, methods and generation stay the same.
+    One engine serves all calls with the same prompt, methods and generation: graphs are compiled and the
+    context is computed only once.
     """
 
     def __init__(
@@ -172,17 +154,18 @@ class LLM:
             methods: kinds of methods, or their settings, as in a recipe.
             instruction, few_shots, question_template, answer_prefix, chat: the prompt, as in a recipe;
                 few-shots are dicts of `question` and `answer`.
-            max_new_tokens: tokens of an answer at most.
-            stop_at_newline: end an answer at its first line break, too.
+            max_new_tokens: the most tokens of an answer.
+            stop_at_newline: end an answer also at its first line break.
             include_question: ask the question itself as the first paraphrase. None: if no row has
-            paraphrases. fields: other names of the rows' fields, such as {"question": "query"}. progress:
-            show a progress bar while it works. None: if standard error is a terminal.
+                paraphrases.
+            fields: other names of the rows' fields, such as {"question": "query"}.
+            progress: show a progress bar. None: if standard error is a terminal.
 
         Returns:
-            One answer a row and method. A faulty row has an answer with `error`; nothing is raised for it.
+            An answer for each row and method. That to a faulty row has an `error`; nothing is raised for it.
 
         Raises:
-            ConfigError: settings that cannot be used. DataError: `rows` is nothing of the above.
+            ConfigError: settings that cannot be used. DataError: `rows` is of another type.
         """
         given = rows_of(rows)
         names = fields_of(given, Fields.model_validate(fields or {}))
@@ -213,18 +196,15 @@ class LLM:
 
 
 class RowAnswerer:
-    """A loaded model, and the engine of the settings that it was last asked with."""
+    """A loaded model, with an engine for the settings of the last call."""
 
     def __init__(self, config: RunConfig):
-        self._shape = check_checkpoint(config.model.path)
-        self._has_tokenizer_config = (Path(config.model.path) / "tokenizer_config.json").is_file()
-        self._model: LlamaForCausalLM
-        self._tokenizer: PreTrainedTokenizerBase
+        model = config.model
         self._model, self._tokenizer = load_model(
-            config.model.path,
-            dtype=config.model.dtype,
-            device=config.model.device,
-            trust_remote_code=config.model.trust_remote_code,
+            model.path,
+            dtype=model.dtype,
+            device=model.device,
+            trust_remote_code=model.trust_remote_code,
         )
         self._settings: object = None
         self._engine: Engine
@@ -233,79 +213,40 @@ class RowAnswerer:
     def answer(
         self, rows: Sequence[Mapping[str, Any]], config: RunConfig, on_answered: OnAnswered = lambda n: None
     ) -> pa.Table:
-        """The output's rows, ROW_SCHEMA: for each row in turn one by every method."""
-        self._use(config.prompt, config.methods, config.generation, config.engine)
-        questions = to_questions(rows, config.data)
-        prompts: dict[int, Prompt] = {}
-        for index, question in enumerate(questions):
-            if question.error:
-                continue
-            try:
-                prompts[index] = self._builder.build(question)
-            except RowFault as fault:
-                questions[index] = dataclasses.replace(question, error=str(fault))
-        answers = [self._errors(question, config) for question in questions]
-        indices = list(prompts)
+        """Rows of ROW_SCHEMA: for each row in turn one by every method."""
+        self._use(config)
+        n, m = len(rows), len(config.methods)
+        spec = ShardSpec(shard_id="", file="", format="jsonl", first_row=1, num_rows=n)
+        shard = build_prompts(spec, to_questions(rows, config.data), self._builder)
+        answers = [unanswered(config, question.error) for question in shard.questions]
+        prompts = {row: prompt for row, prompt in enumerate(shard.prompts) if prompt is not None}
+        rows_asked = list(prompts)
         for done, (number, said) in enumerate(self._engine.stream(list(prompts.values())), start=1):
-            answers[indices[number]] = said
-            on_answered(done + len(questions) - len(prompts))
-        spec = ShardSpec(shard_id="", file="", format="jsonl", first_row=1, num_rows=len(questions))
-        texts = [tuple(tuple(self._text(g, config) for g in method) for method in said) for said in answers]
-        tokens = [_length(prompts[i]) if i in prompts else 0 for i in range(len(questions))]
-        shard = AnsweredShard(spec, questions, answers, texts, tokens, {}, 0.0)
-        table = to_table(shard, tuple(method.name for method in config.methods))
-        n, m = len(questions), len(config.methods)  # from method by method to row by row
+            answers[rows_asked[number]] = said
+            on_answered(done + n - len(prompts))
+        texts = decode_answers(answers, self._tokenizer, config)
+        answered = AnsweredShard(spec, shard.questions, answers, texts, shard.prompt_tokens, {}, 0.0)
+        table = to_table(answered, tuple(method.name for method in config.methods))
+        # from method by method to row by row
         return table.take([method * n + row for row in range(n) for method in range(m)])
 
-    def _use(
-        self,
-        prompt: PromptConfig,
-        methods: tuple[MethodConfig, ...],
-        generation: GenerationConfig,
-        engine: EngineConfig,
-    ) -> None:
-        settings = (prompt, methods, generation, engine)
+    def _use(self, config: RunConfig) -> None:
+        settings = (config.prompt, config.methods, config.generation, config.engine)
         if settings == self._settings:
             return
-        builder = PromptBuilder(
-            self._tokenizer,
-            prompt,
-            methods,
-            generation,
-            self._shape.max_position_embeddings,
-            vocab_size=self._shape.vocab_size,
-            named_bos=None if self._has_tokenizer_config else self._shape.bos_token_id,
-        )
+        builder = make_prompt_builder(config, self._tokenizer)
         if self._settings is not None:
-            self._engine.reset()  # its KV cache makes room for the next one's
+            self._engine.reset()  # frees its KV cache for the next engine
         self._settings = None
-        self._engine = Engine(self._model, self._tokenizer, methods, generation, engine)
+        self._engine = Engine(self._model, self._tokenizer, config.methods, config.generation, config.engine)
         self._builder, self._settings = builder, settings
-
-    def _errors(self, question: Question, config: RunConfig) -> tuple[tuple[Generation, ...], ...]:
-        failed = Generation(
-            finish_reason="error", backend_requested=config.engine.backend, attempts=0, error=question.error
-        )
-        return ((failed,),) * len(config.methods)
-
-    def _text(self, generation: Generation, config: RunConfig) -> str:
-        if not generation.token_ids:
-            return ""
-        at_newline = config.generation.stop_at_newline
-        return answer_text(self._tokenizer, generation.token_ids, at_newline=at_newline)
-
-
-def _length(prompt: Prompt) -> int:
-    return len(prompt.context) + sum(map(len, prompt.segments)) + len(prompt.answer_prefix)
 
 
 @contextlib.contextmanager
 def _progress_bar(rows: int, shown: bool | None) -> Iterator[OnAnswered]:
-    """A bar on standard error, gone when the work is done. None: if standard error is a terminal."""
+    """A bar on standard error, removed at the end. shown: None: if standard error is a terminal."""
     console = Console(stderr=True)
-    if not (console.is_terminal if shown is None else shown):
-        yield lambda done: None
-        return
-    with Progress(console=console, transient=True) as bar:
+    hidden = not (console.is_terminal if shown is None else shown)
+    with Progress(console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("answered", total=rows)
         yield lambda done: bar.update(task, completed=done)

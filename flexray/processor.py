@@ -1,4 +1,4 @@
-"""Answers within any Ray Data pipeline: rows in, the same rows with answers out."""
+"""A step of a Ray Data pipeline that adds answers to rows."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ QUESTION_COLUMNS = (
     "num_manual",
     "confidences",
 )
-"""Of the output's columns those that say what was asked: the rows have them already."""
+"""The columns of the output that describe the question, which the rows have already."""
 ANSWER_COLUMNS = tuple(name for name in ROW_SCHEMA.names if name not in QUESTION_COLUMNS)
-"""What a processor adds to each row."""
+"""The columns that a processor adds to each row."""
 
 
 def build_processor(
@@ -46,20 +46,20 @@ def build_processor(
     concurrency: int | tuple[int, int] = 1,
     num_gpus: float | None = None,
 ) -> Processor:
-    """Make a function from a Ray data set of questions to one with answers, which works lazily.
+    """Make a function that adds answers to a Ray data set of questions, lazily.
 
     Args:
-        config: a recipe, its path or its tree. Its `output` and `data.files` are not used and may be missing;
-            `data.fields` and `data.include_question` say what rows hold.
+        config: a configuration, a recipe's path or its tree. `output` and `data.files` are not used and may
+            be missing; `data.fields` and `data.include_question` describe the rows.
         preprocess: from a row to one with the fields that `data.fields` names.
         postprocess: from a row with answers to the row that comes out.
         batch_size: rows that an actor answers in one call.
-        concurrency: actors, or the least and the most of them.
-        num_gpus: of each actor. None: 1 if the cluster has GPUs and the model is not to be on CPUs, else 0.
+        concurrency: the number of actors, or the least and the most.
+        num_gpus: for each actor. None: 0 if the cluster has none or model.device is cpu, else 1.
 
     Returns:
-        For each row one by every method, with all its columns and those of ANSWER_COLUMNS. A faulty row has
-        its `error`.
+        A function whose result has a row for each row and method, with all columns of the row and
+        ANSWER_COLUMNS. A faulty row has an `error`.
 
     Raises:
         ConfigError: a configuration that cannot be used.
@@ -100,7 +100,7 @@ def _settings(config: RunConfig | str | Path | Mapping[str, Any]) -> RunConfig:
 
 
 class _AnswerBatch:
-    """The actor: one model, batch after batch."""
+    """The actor, which holds a model and answers batch after batch."""
 
     def __init__(self, config: dict[str, Any]):
         from flexray.llm import RowAnswerer

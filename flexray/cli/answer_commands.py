@@ -1,12 +1,14 @@
-"""The commands that answer a data set: run, retry-errors, paraphrase, confidence."""
+"""The commands that answer a data set, here or on a cluster."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
-from flexray.cli.app import AllowCodeChangeOption, ConfigOption, SetOption, app, log, reports_user_errors
+from flexray.cli.app import AllowCodeChangeOption, ConfigOption, SetOption, command, complain, log
+from flexray.config import load_config
 from flexray.storage import redact
 
 ToOption = Annotated[
@@ -15,20 +17,18 @@ ToOption = Annotated[
 FreshOption = Annotated[bool, typer.Option(help="Discard the output folder's earlier run first.")]
 
 
-@app.command()
-@reports_user_errors
+@command()
 def run(
     config: ConfigOption,
-    set_: SetOption = [],  # noqa: B006  typer reads the default, nobody changes it
+    set_: SetOption = [],
     fresh: FreshOption = False,
     allow_code_change: AllowCodeChangeOption = False,
 ) -> None:
     """Answer a data set; resumes where an earlier start of the same run ended."""
-    from flexray.config import load_config
-
     checked = load_config(config, set_)
     from flexray.report import Shard, print_summary
     from flexray.report.progress_bar import show_progress
+    from flexray.runs.run import over_limits
     from flexray.runs.run import run as run_job
 
     with show_progress(log) as progress:
@@ -38,21 +38,16 @@ def run(
     seconds = None if result.rows_before else result.seconds
     names = [method.name for method in checked.methods]
     print_summary(shards, methods=names, output=redact(checked.output), seconds=seconds)
-    if over := result.over_limits(checked.limits):
-        typer.echo(f"error: {over}", err=True)
+    if over := over_limits(result.manifests.values(), checked.limits):
+        complain(over)
         raise typer.Exit(1)
 
 
-@app.command("retry-errors")
-@reports_user_errors
+@command("retry-errors")
 def retry_errors(
-    config: ConfigOption,
-    set_: SetOption = [],  # noqa: B006
-    allow_code_change: AllowCodeChangeOption = False,
+    config: ConfigOption, set_: SetOption = [], allow_code_change: AllowCodeChangeOption = False
 ) -> None:
     """Answer the error rows of a run again; good rows, and shards not committed yet, stay as they are."""
-    from flexray.config import load_config
-
     checked = load_config(config, set_)
     from flexray.report.progress_bar import show_progress
     from flexray.runs.retry_errors import retry_errors as retry
@@ -62,42 +57,97 @@ def retry_errors(
     typer.echo(result.summary_line())
 
 
-@app.command()
-@reports_user_errors
+@command()
 def paraphrase(
     config: ConfigOption,
     to: ToOption,
-    set_: SetOption = [],  # noqa: B006
+    set_: SetOption = [],
     keep: Annotated[int, typer.Option(min=1, help="Paraphrases of a question at most.")] = 5,
     fresh: FreshOption = False,
 ) -> None:
     """Sample paraphrases of each question and write them as a data set; resumes as `run` does."""
-    from flexray.config import load_config
     from flexray.runs.export import check_export, write_paraphrases
+    from flexray.sink import OutputFolder
 
     checked = load_config(config, set_)
     check_export(checked, "sampled", to)
     run(config, set_, fresh)
-    from flexray.sink import OutputFolder
-
     typer.echo(write_paraphrases(OutputFolder(checked.output), to, keep=keep).summary_line())
 
 
-@app.command()
-@reports_user_errors
-def confidence(
-    config: ConfigOption,
-    to: ToOption,
-    set_: SetOption = [],  # noqa: B006
-    fresh: FreshOption = False,
-) -> None:
-    """Find how sure the model is of each paraphrase and write it as a data set; resumes as `run` does."""
-    from flexray.config import load_config
+@command()
+def confidence(config: ConfigOption, to: ToOption, set_: SetOption = [], fresh: FreshOption = False) -> None:
+    """Write a data set with the model's confidence for each paraphrase; resumes as `run` does."""
     from flexray.runs.export import check_export, write_confidences
+    from flexray.sink import OutputFolder
 
     checked = load_config(config, set_)
     check_export(checked, "confidence", to)
     run(config, set_, fresh)
-    from flexray.sink import OutputFolder
-
     typer.echo(write_confidences(OutputFolder(checked.output), to).summary_line())
+
+
+@command()
+def submit(
+    config: ConfigOption,
+    address: Annotated[str, typer.Option(help="The dashboard of the cluster's head: http://HEAD:8265.")],
+    set_: SetOption = [],
+    job: Annotated[
+        Literal["generate", "nightly", "evaluate"],
+        typer.Option(help="Which of jobs/. For nightly each --config is a recipe, or a folder of them."),
+    ] = "generate",
+    id_: Annotated[
+        str | None, typer.Option("--id", help="Of the job; Ray takes none twice. Else one of the day.")
+    ] = None,
+    runtime_env: Annotated[
+        Path, typer.Option(help="YAML file: what the nodes install for the job, and its environment.")
+    ] = Path("runtime_env.yaml"),
+    wait: Annotated[bool, typer.Option(help="Follow the log, and exit with the job's exit code.")] = True,
+) -> None:
+    """Submit this folder, the project, as a job to a running Ray cluster."""
+    if job == "nightly":
+        from flexray.runs.nightly import find_recipes
+
+        configs = [load_config(recipe, set_) for recipe in find_recipes(config)]
+    else:
+        configs = [load_config(config, set_)]
+    from flexray.runs.submit import make_submission
+    from flexray.runs.submit import submit as submit_job
+
+    submission = make_submission(
+        job,
+        config,
+        configs,
+        overrides=set_,
+        project=Path.cwd(),
+        runtime_env=runtime_env,
+        submission_id=id_,
+    )
+    raise typer.Exit(submit_job(submission, address, wait=wait, log=log))
+
+
+@command()
+def nightly(
+    recipes: Annotated[list[str], typer.Argument(help="YAML files, paths or URLs, and folders of them.")],
+    set_: SetOption = [],
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Compute error rows of complete batches again.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read back the rows of all batches, not only of today's.")
+    ] = False,
+    allow_code_change: AllowCodeChangeOption = False,
+) -> None:
+    """Answer what is new or unfinished of each recipe, file by file; safe to start twice."""
+    from flexray.runs.nightly import nightly as do_nightly
+
+    night = do_nightly(
+        recipes,
+        set_,
+        retry=retry_errors,
+        verify_all=verify,
+        allow_code_change=allow_code_change,
+        log=log,
+        complain=complain,
+    )
+    raise typer.Exit(night.exit_code)

@@ -7,7 +7,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from flexray.console.terminal import printable
 from flexray.errors import UserError
 from flexray.storage import redact
 
+Command = Callable[..., None]
 PACKAGE = Path(flexray.__file__).parent
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -29,10 +30,8 @@ OutputArgument = Annotated[str, typer.Argument(help="Output folder or URL of a r
 SetOption = Annotated[
     list[str], typer.Option("--set", help="section.key=value, overrides the file; repeatable.")
 ]
-
 AllowCodeChangeOption = Annotated[
-    bool,
-    typer.Option("--allow-code-change", help="Go on with a run of another values version."),
+    bool, typer.Option("--allow-code-change", help="Go on with a run of another values version.")
 ]
 
 
@@ -51,9 +50,9 @@ def options(
     """Answer data sets of questions on a Ray cluster, fused over paraphrases inside attention."""
 
 
-def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """A fault of the user's, or of files or storage, is one clear message and exit code 2, no traceback. A
-    signal that ends the command is one line, too, and so is a warning of flexray's about what will change."""
+def reports_user_errors(command: Command) -> Command:
+    """A fault of the user, of files or of storage becomes one message and exit code 2, without a traceback. A
+    signal that ends the command, and a FutureWarning of flexray, are one line each."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -62,32 +61,32 @@ def reports_user_errors(command: Callable[..., None]) -> Callable[..., None]:
                 if mode := log_mode():
                     start_logging(mode)
                 command(*args, **kwargs)
-        except BrokenPipeError:  # whoever reads the output has closed it: typer ends without a message
+        except BrokenPipeError:  # the reader of the output has closed it: typer ends without a message
             raise
         except (UserError, OSError) as e:
-            typer.echo(f"error: {printable(redact(str(e) or type(e).__name__))}", err=True)
+            complain(str(e) or type(e).__name__)
             raise typer.Exit(2) from e
 
     return wrapped
 
 
+def command(name: str | None = None) -> Callable[[Command], Command]:
+    """Add a function to the application as a command that `reports_user_errors`."""
+    return lambda function: app.command(name)(reports_user_errors(function))
+
+
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """FutureWarnings of flexray are shown as one line, without the line of code that raised them."""
+    """Show FutureWarnings of flexray as one line, without the line of code that raised them."""
     show = warnings.showwarning
 
     def show_plainly(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
+        message: Warning | str, category: type[Warning], filename: str, *rest: Any, **more: Any
     ) -> None:
         if issubclass(category, FutureWarning) and Path(filename).is_relative_to(PACKAGE):
             typer.echo(f"warning: {printable(redact(str(message)))}", err=True)
         else:
-            show(message, category, filename, lineno, file, line)
+            show(message, category, filename, *rest, **more)
 
     warnings.showwarning = show_plainly
     try:
@@ -99,3 +98,8 @@ def _plain_warnings() -> Iterator[None]:
 def log(line: str) -> None:
     """Print a line of progress."""
     print(printable(redact(line)), flush=True)
+
+
+def complain(line: str) -> None:
+    """Print what went wrong, on standard error."""
+    typer.echo(f"error: {printable(redact(line))}", err=True)

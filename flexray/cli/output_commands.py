@@ -1,4 +1,4 @@
-"""The commands that read, check and mend an output folder: verify, repair, evaluate, report."""
+"""The commands that check, repair, score and show an output folder, or one row of it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import OutputArgument, app, log, reports_user_errors
+from flexray.cli.app import ConfigOption, OutputArgument, SetOption, command, log
+from flexray.config import load_config
 from flexray.console.terminal import printable
 
-MAX_FINDINGS = 100  # printed; a run that has just begun may miss a hundred thousand shards
+RowOption = Annotated[str, typer.Option(help="A row of the data set: its number, or its row_id.")]
+MethodOption = Annotated[str | None, typer.Option(help="A method of the recipe: its name, or its number.")]
+MAX_FINDINGS = 100  # that are printed; a run that has just begun may miss a hundred thousand shards
 
 
-@app.command()
-@reports_user_errors
+@command()
 def verify(
     output: OutputArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
@@ -37,8 +39,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
-@reports_user_errors
+@command()
 def repair(
     output: OutputArgument,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be moved.")] = False,
@@ -54,8 +55,7 @@ def repair(
     typer.echo(done.summary_line())
 
 
-@app.command()
-@reports_user_errors
+@command()
 def evaluate(
     outputs: Annotated[list[str], typer.Argument(help="Output folders or URLs of runs.")],
     baseline: Annotated[str | None, typer.Option(help="Compare with this method only.")] = None,
@@ -63,7 +63,7 @@ def evaluate(
     by_relation: Annotated[bool, typer.Option("--by-relation", help="Print each relation too.")] = False,
     plugin: Annotated[
         list[str], typer.Option(help="Module or Python file that registers metrics; repeatable.")
-    ] = [],  # noqa: B006
+    ] = [],
 ) -> None:
     """Score the methods of one or several runs on the committed rows, and compare them row by row."""
     from flexray.config.plugins import load_plugins
@@ -78,8 +78,7 @@ def evaluate(
         write_file(json_file, evaluation.to_json(), "--json", "the evaluation")
 
 
-@app.command()
-@reports_user_errors
+@command()
 def report(
     output: OutputArgument,
     compare: Annotated[str | None, typer.Option(help="Output folder or URL of an earlier run.")] = None,
@@ -93,3 +92,47 @@ def report(
     page = html or default_page(output)
     write_page(output, page, earlier=compare)
     log(f"report: {page}")
+
+
+@command("show-mask")
+def show_mask(
+    config: ConfigOption,
+    set_: SetOption = [],
+    row: RowOption = "1",
+    method: MethodOption = None,
+    png: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("out/mask.png"),
+    html: Annotated[Path | None, typer.Option(help="Write a page that tells of each pair.")] = None,
+    generated: Annotated[int, typer.Option(min=0, help="Answer tokens to add behind the answer prefix.")] = 2,
+) -> None:
+    """Draw who sees whom in one row's prompt: in the terminal, as PNG and as HTML."""
+    checked = load_config(config, set_)
+    from flexray.report import show_mask as draw_mask
+
+    draw_mask(checked, row=row, method=method, png=png, html=html, generated=generated)
+
+
+@command()
+def explain(
+    config: ConfigOption,
+    row: RowOption,
+    set_: SetOption = [],
+    method: MethodOption = None,
+    top: Annotated[int, typer.Option(min=1, help="Tokens shown for each step.")] = 5,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page there, with attention by layer.")] = None,
+) -> None:
+    """Answer one row again on this machine, and show the alternatives and the attention of each token."""
+    checked = load_config(config, set_)
+    from flexray.report.explain import explain as explain_row
+    from flexray.report.explanation_html import explanation_page
+    from flexray.report.explanation_text import print_explanation
+    from flexray.report.output_files import write_file
+
+    explanation = explain_row(checked, row=row, method=method, top=top)
+    print_explanation(explanation)
+    if json_file is not None:
+        write_file(json_file, explanation.to_json(), "--json")
+        log(f"json: {json_file}")
+    if html is not None:
+        write_file(html, explanation_page(explanation), "--html")
+        log(f"page: {html}")

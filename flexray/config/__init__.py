@@ -1,6 +1,7 @@
-"""A recipe to checked settings: the schema, how recipes are merged, which versions are supported."""
+"""From a recipe to checked settings: the schema, merging of recipes, supported versions."""
 
 from flexray.config.data import DataConfig
+from flexray.config.load import load_config, parse_config
 from flexray.config.schema import (
     Backend,
     EngineConfig,
@@ -12,8 +13,6 @@ from flexray.config.schema import (
     PromptConfig,
     RayConfig,
     RunConfig,
-    load_config,
-    parse_config,
 )
 
 __all__ = [

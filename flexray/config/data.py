@@ -1,4 +1,4 @@
-"""The part of the configuration that says which data set is read, and where few-shots come from."""
+"""The settings that say which data set is read, and where few-shots come from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-# What is checked here is known of the built-in adapters only; see flexray/data/adapters.
+# Kinds of built-in adapters (see flexray/data/adapters), whose settings are checked here.
 WITHOUT_PARAPHRASES = ("webqa", "triviaqa")
 WITHOUT_TEMPLATES = ("records", *WITHOUT_PARAPHRASES)
 FROM_TEMPLATES = ("pararel", "myriadlama")
@@ -23,11 +23,11 @@ def _texts(value: Any) -> Any:
 
 
 Files = Annotated[tuple[str, ...], BeforeValidator(_texts)]
-"""Paths, URLs or globs; a single one may stand without a list."""
+"""Paths, URLs or globs; a single one needs no list."""
 
 MAX_NAMES = 166
-"""Characters of name and split: 255 bytes of a file's name, less those that the output adds to them for a
-shard's number (8) and a file that is being written (81; see sink/commit.py and sink/folder.py)."""
+"""Characters of name and split: a file's name may have 255 bytes, of which the output needs some for the
+shard's number (8) and for a file that is being written (81; see sink/commit.py and sink/folder.py)."""
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
@@ -42,30 +42,30 @@ class Section(BaseModel):
     def _can_be_written(cls, value: Any) -> Any:
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, str):
-                item.encode()  # YAML can spell half of a surrogate pair, which no file can hold
+                item.encode()  # YAML can spell half a surrogate pair, which cannot be written to a file
             elif isinstance(item, int) and item.bit_length() > 63:
                 raise ValueError("a number of more than 64 bits")
         return value
 
 
 class Fields(Section):
-    """Where each value stands in a source record; `a.b` reaches into nested records."""
+    """The field of a source record that holds each value; `a.b` is a field of a nested record."""
 
     id: str | None = "id"
-    """Identifies the row for ever. null: a digest of the row's content."""
+    """Identifies the row. null: a digest of the row's content."""
     question: str = "question"
     """A string."""
     paraphrases: str | None = "paraphrases"
-    """A list of strings, or that list as JSON in a text. null only with `include_question` or
+    """A list of strings, also as JSON in a string. null only with `include_question` or
     `paraphrase_files`."""
     answers: str | None = "answers"
-    """A list of accepted answers, that list as JSON in a text (as PopQA has it), or one answer by itself.
-    null: nothing is scored."""
+    """A list of accepted answers, also as JSON in a string (as in PopQA), or a single answer. null: nothing
+    is scored."""
     relation: str | None = None
-    """A string: the group of the question, for accuracy by relation; a row without one is in none. null: no
-    groups."""
+    """A string: the group of the question, for accuracy by relation; a row without it is in no group. null:
+    no groups."""
     num_manual: str | None = None
-    """A whole number: so many of the first paraphrases are manual templates. null: none are."""
+    """A whole number: how many of the first paraphrases are manual templates. null: none."""
     confidences: str | None = None
     """A list of numbers in [0, 1], one for each paraphrase. null: unknown."""
 
@@ -74,26 +74,27 @@ class SourceConfig(Section):
     """Files of questions, and how to read them."""
 
     kind: str = "records"
-    """records: any, read by `fields`. webqa, triviaqa, pararel, myriadlama: read as published. Others: the
-    name of a registered adapter; see flexray/data/adapters."""
+    """records: records read by `fields`. webqa, triviaqa, pararel, myriadlama: data sets as they are
+    published. Others: the name of a registered adapter; see flexray/data/adapters."""
     files: Files = Field(min_length=1)
-    """Paths, URLs or globs of jsonl, json (one array of records), Parquet or Arrow; or a Hugging Face
-    data set as a folder (save_to_disk, or Parquet files named after their split). Globs are a shell's: `**`
-    is any folders, links are followed, names that begin with a dot must spell it."""
+    """Paths, URLs or globs of jsonl, json (one array of records), Parquet or Arrow files; or the folder of a
+    Hugging Face data set (save_to_disk, or Parquet files named after their split). Globs are a shell's: `**`
+    matches any folders, links are followed, the dot of a hidden name must be spelt out."""
     split: str = Field(default="test", pattern=_NAME)
-    """Part of every row id; also the split that is read, if `files` is a data set's folder."""
+    """Part of every row id; also the split to read, if `files` is a data set's folder."""
     format: Literal["auto", "jsonl", "json", "parquet", "arrow"] = "auto"
-    """auto: that of each file's extension."""
+    """auto: by each file's extension."""
     template_files: Files = ()
-    """pararel: patterns/P*.jsonl. myriadlama: rel_uri, template and type; none: the facts hold them."""
+    """pararel: patterns/P*.jsonl. myriadlama: files of rel_uri, template and type; none: the facts have
+    them."""
     pararel_style: Literal["completion", "mask"] = "completion"
-    """completion: the patterns that end in [Y], up to there. mask: all of them, with [MASK] for [Y]."""
+    """completion: the patterns that end in [Y], without it. mask: all patterns, with [MASK] for [Y]."""
     max_manual: int | None = Field(default=None, ge=0)
-    """Use so many manual templates of a relation. null: all."""
+    """How many manual templates of a relation are used. null: all."""
     max_automatic: int | None = Field(default=None, ge=0)
-    """Use so many automatic templates of a relation. null: all."""
+    """How many automatic templates of a relation are used. null: all."""
     template_seed: int | None = None
-    """Which templates those are: drawn for each row by this seed. null: the first."""
+    """Seed by which these templates are drawn for each row. null: the first templates are used."""
 
     @model_validator(mode="before")
     @classmethod
@@ -131,13 +132,13 @@ class DataConfig(SourceConfig):
     fields: Fields = Fields()
     """For kind records."""
     paraphrase_files: Files = ()
-    """Further paraphrases: records {id, paraphrases, confidences or none}, joined by the row's id."""
+    """More paraphrases: records {id, paraphrases, optionally confidences}, joined by the row's id."""
     include_question: bool = False
-    """Use the question itself as the first paraphrase. webqa and triviaqa: true unless it is set."""
+    """Use the question itself as the first paraphrase. Default for webqa and triviaqa: true."""
     max_paraphrases: int | None = Field(default=None, ge=1)
-    """Use only the first of them. null: all."""
+    """Use only so many of the first paraphrases. null: all."""
     limit: int | None = Field(default=None, ge=1)
-    """Read only the first rows of the data set. null: all."""
+    """Read only so many of the first rows. null: all."""
     shard_rows: int = Field(default=512, ge=1)
     """Rows in a shard: the unit of work, of commit and of resume."""
 
@@ -181,17 +182,17 @@ class FewShotFields(Section):
     answers: str = "answers"
     """A list of accepted answers; the first is shown."""
     paraphrases: str | None = None
-    """A list of strings: a row is also left out if one of these is asked."""
+    """A list of strings: a row is also left out if the run asks one of these."""
 
 
 class FewShotData(SourceConfig):
-    """Rows of another file or split that become the few-shots; none of them is asked in the run."""
+    """Rows of another file or split that become the few-shots. The run asks none of them."""
 
     split: str = Field(default="train", pattern=_NAME)
-    """The split that they are drawn from, of a data set in a folder."""
+    """The split to draw from, if `files` is a data set's folder."""
     fields: FewShotFields = FewShotFields()
     """For kind records."""
     count: int = Field(default=5, ge=1)
-    """Few-shots that are drawn."""
+    """How many few-shots are drawn."""
     seed: int = 0
-    """Which rows those are."""
+    """Seed of the draw."""

@@ -1,14 +1,13 @@
-"""Fault injection at named points, for tests and rehearsals; off unless the variable is set.
+"""Fault injection at named points, for tests and rehearsals; off unless FLEXRAY_FAULTS is set.
 
-FLEXRAY_FAULTS holds a JSON list of faults, which the processes of a run inherit:
+The variable holds a JSON list of faults, and the processes of a run inherit it:
 
     [{"point": "sink.write.during", "match": {"name": "_manifests/*"}, "action": "kill",
       "skip": 2, "times": 1, "ledger": "/tmp/faults"}]
 
-`@FILE` in its place names a file of this machine with such a list, which is read at each point, so that the
-faults of processes that run already can change. The code says where it is (`reach`), and what happens there
-is what a real fault does: the process dies, or the named error is raised. So tests replace no part of the
-program.
+`@FILE` names a local file with such a list. It is read at each point, so that faults can be changed while
+processes run. The code calls `reach` at each point, and there the effect is that of a real fault: the process
+dies, or the named error is raised. So tests need not replace parts of the program.
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ VARIABLE = "FLEXRAY_FAULTS"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InjectedFault:
-    """What happens at a point."""
+    """A fault that happens at a point."""
 
     point: str
     action: str
     """kill: SIGKILL this process. sleep:SECONDS. raise:DOTTED.NAME: raise that error."""
     match: dict[str, str] = field(default_factory=dict)
-    """Facts of the point that must match (shell patterns)."""
+    """Shell patterns that facts of the point must match."""
     skip: int = 0
-    """Matching reaches to let pass first, counted over all processes."""
+    """How many matching calls pass before the fault happens, counted over all processes."""
     times: int | None = 1
     """How often it happens, over all processes. null: each time."""
     ledger: str | None = None
-    """A folder on this machine where processes count together; needed unless it happens each time."""
+    """A local folder in which processes count together; needed unless the fault happens each time."""
 
 
 def expected() -> bool:
-    """Whether faults are injected at all; if not, callers need not compute facts."""
+    """Whether faults are injected at all. If not, callers need not compute facts."""
     return VARIABLE in os.environ
 
 
 def reach(point: str, **facts: object) -> None:
-    """The program is at this point. Facts are compared as text."""
+    """Called at a point of the program; a fault that matches happens. Facts are compared as text."""
     if text := os.environ.get(VARIABLE):
         if text.startswith("@"):
             text = Path(text[1:]).read_text(encoding="utf-8")
@@ -81,7 +80,7 @@ def _is_due(fault: InjectedFault, number: int) -> bool:
 
 
 def _count(ledger: Path, number: int) -> int:
-    """How often the fault's point was reached before, in any process."""
+    """How often the fault's point was reached before, by any process."""
     ledger.mkdir(parents=True, exist_ok=True)
     for reached in itertools.count():
         try:

@@ -1,7 +1,7 @@
 """Plug-ins: modules that register methods, data set adapters or metrics when they are imported.
 
-A recipe names them (`plugins: [my_package.methods, ./metrics.py]`), and so does an installed package, by an
-entry point of the group `flexray.methods`, `flexray.adapters` or `flexray.metrics`. Importing a module runs
+A recipe names them (`plugins: [my_package.methods, ./metrics.py]`). An installed package has them as entry
+points of the group `flexray.methods`, `flexray.adapters` or `flexray.metrics`. Importing a module runs
 its code: name only what you trust.
 """
 
@@ -21,7 +21,7 @@ from flexray.errors import ConfigError
 
 
 def load_plugins(names: Sequence[str]) -> None:
-    """Import modules, each once in a process.
+    """Import modules, each only once in a process.
 
     Args:
         names: dotted module names, or paths of Python files (which end in .py).
@@ -42,7 +42,7 @@ def load_plugins(names: Sequence[str]) -> None:
 
 
 def plugin_digests(names: Sequence[str]) -> dict[str, str]:
-    """The sha256 of each plug-in's source file, by the name in the recipe; "" where there is none."""
+    """The sha256 of each plug-in's source file, by the name in the recipe; "" if it has no file."""
     found = {}
     for name in names:
         file = getattr(_import(name), "__file__", None)
@@ -51,7 +51,7 @@ def plugin_digests(names: Sequence[str]) -> dict[str, str]:
 
 
 def load_entry_points(group: str, register: Callable[[str, Any], None]) -> None:
-    """Register what installed packages offer under `flexray.<group>`, by the names of their entry points."""
+    """Register the entry points that installed packages have in the group `flexray.<group>`."""
     for entry in metadata.entry_points(group=f"flexray.{group}"):
         try:
             found = entry.load()

@@ -1,12 +1,12 @@
-"""A recipe: YAML files, those they extend and the overrides, merged into one tree.
+"""A recipe: YAML files, the files they extend and overrides, merged into one tree.
 
     extends: [data/webqa.yaml, models/llama-3.2-1b.yaml]
 
-A later file wins over an earlier one, and the file that names them over them all. Sections are merged
-key by key; any other value is replaced whole. Names are relative to the folder of the file they stand in.
+A later file overrides an earlier one, and the file that extends them overrides them all. Sections are merged
+key by key; any other value is replaced as a whole. Names are relative to the folder of the extending file.
 
-A few lines of YAML can stand for billions of values (aliases of aliases), which Python holds as one list many
-times over. So nothing here or later walks through a value without a bound; what would is refused.
+A few lines of YAML can mean billions of values (aliases of aliases), which Python holds as one list many
+times over. So no code here or later visits all values without a limit.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _read(path: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
         ) from e
     except ConfigError:
         raise
-    except Exception as e:  # each store raises its own types, for a bad URL, key or permission
+    except Exception as e:  # each file system raises its own types for a bad URL, key or permission
         raise ConfigError(f"{path}: cannot be read as YAML{said}: {e}") from e
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a mapping of sections is expected{said}, found {type(tree).__name__}.")
@@ -80,7 +80,7 @@ def _extends(value: Any, path: str) -> list[str]:
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    done: dict[tuple[int, int], dict[str, Any]] = {}  # a section may stand in a tree many times over
+    done: dict[tuple[int, int], dict[str, Any]] = {}  # aliases may repeat a section many times
 
     def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         if (key := (id(base), id(over))) not in done:
@@ -115,7 +115,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     *parents, leaf = key.split(".")
     node = tree
     for parent in parents:
-        # A copy: another section may be the same object, by an alias.
+        # a copy, since an alias may make another section the same object
         child = node[parent] = copy(node.get(parent, {}))
         if not isinstance(child, dict):
             raise ConfigError(f"{said}: {parent!r} is a value, not a section")
@@ -127,7 +127,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _parse(text: str) -> Any:
-    """The value of a YAML text. Raises yaml.YAMLError, and ValueError for a scalar that cannot be made."""
+    """The value of a YAML text. Raises yaml.YAMLError; ValueError for an impossible value, such as a date."""
     try:
         return _Loader(text).get_single_data()
     except RecursionError as e:
@@ -135,12 +135,12 @@ def _parse(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what YAML allows and nobody means: a key twice, a value within itself, endless nesting, merges
-    (<<) that copy without end."""
+    """A loader that refuses duplicate keys, a value within itself, too deep nesting, and merges (<<) of too
+    many keys, which YAML allows."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
-        self._depths: dict[int, int] = {}  # of whole nodes; they live as long as the document
+        self._depths: dict[int, int] = {}  # of complete nodes, by id
         self._merged = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -160,7 +160,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        super().flatten_mapping(node)  # PyYAML before 6.0.4 copies pairs that are there already
+        super().flatten_mapping(node)  # PyYAML before 6.0.4 also copies pairs that are there already
         self._merged += len(node.value)
         if self._merged > MAX_MERGED:
             raise self._fault(node, f"merges (<<) of more than {MAX_MERGED} keys")

@@ -1,4 +1,4 @@
-"""The run's configuration: a recipe (see flexray.config.recipe), checked before anything is loaded.
+"""The settings of a run, except those of its data, which are in config/data.py.
 
 Unknown keys, wrong types and values out of range are errors that name the key.
 """
@@ -6,22 +6,17 @@ Unknown keys, wrong types and values out of range are errors that name the key.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from flexray.config.data import DataConfig, FewShotData, Section
-from flexray.config.old_keys import renew_keys
 from flexray.config.plugins import load_plugins
-from flexray.config.recipe import read_recipe
-from flexray.config.validation import describe_faults
-from flexray.errors import ConfigError
 
 PathOrUrl = Annotated[str, AfterValidator(os.path.expanduser)]  # a leading ~ is the home folder
 MAX_PATH, MAX_KEY = 4095, 1024  # bytes of a local path, and of a key of an object store
 Backend = Literal["flex", "sdpa", "eager"]
-NAME_BELOW = 350  # bytes of the longest name in an output folder, and of the folders between
+NAME_BELOW = 350  # bytes of the longest path within an output folder
 
 
 class ModelConfig(Section):
@@ -30,7 +25,7 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on GPU, float32 on CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU where torch finds one, else the CPUs."""
+    """auto: a GPU if torch finds one, else the CPUs."""
     trust_remote_code: bool = False
     """Run Python code from the tokenizer's folder. Leave off unless you wrote it."""
 
@@ -42,22 +37,22 @@ class FewShot(Section):
 
 class PromptConfig(Section):
     chat: bool = False
-    """For instruct models: the tokenizer's chat template frames the prompt. Instruction: system message;
-    few-shots: user and assistant turns; question: last user turn. Templates that write a date are told
-    26 July 2024, those that can switch thinking on leave it off."""
+    """For instruct models: use the tokenizer's chat template. The instruction is the system message,
+    few-shots are user and assistant turns, the question is the last user turn. Templates that write a date
+    get 26 July 2024; thinking is off in templates that have a switch for it."""
     instruction: str = ""
-    """Opens the context."""
+    """The beginning of the context."""
     few_shots: tuple[FewShot, ...] = ()
-    """Questions with their answers, which follow the instruction in this order."""
+    """Questions with answers, which follow the instruction in this order."""
     few_shot_data: FewShotData | None = None
-    """In place of few_shots: draw them from other rows."""
+    """Instead of few_shots: draw them from other rows."""
     question_template: str = "\nQ: {question}"
-    """One paraphrase, in a segment and in a few-shot. docs/algorithm.md, Boundaries, says where its tokens
-    begin and end. With chat: the whole turn, by default "{question}"."""
+    """The text of a paraphrase, in a segment and in a few-shot. docs/algorithm.md, Boundaries, says where its
+    tokens begin and end. With chat: the whole turn, by default "{question}"."""
     answer_prefix: str = "\nA:"
-    """Opens the answer region; the answer of a few-shot follows it. With chat: none."""
+    """The text that an answer follows, also in a few-shot. With chat: none."""
     add_bos: bool = True
-    """Start the context with BOS, if the model's folder names one. With chat: as the template does."""
+    """Begin the context with BOS, if the model's folder names one. With chat the template decides."""
 
     @model_validator(mode="before")
     @classmethod
@@ -94,25 +89,26 @@ class PromptConfig(Section):
 
 class MethodConfig(Section):
     kind: str = "attention"
-    """attention, origin, per_prompt, avg, max, weighted_avg, weighted_max, sampled or confidence. The first
-    four settings are for attention, the last four for sampled and confidence."""
+    """attention, origin, per_prompt, avg, max, weighted_avg, weighted_max, sampled, confidence, or a
+    registered method. The next four settings are for attention, the last four for sampled and confidence."""
     layout: Literal["shared_context", "full_prompt", "myriadlama"] = "shared_context"
-    """full_prompt: each paraphrase has a copy of the context of its own. myriadlama: shared_context with
-    manual and automatic templates."""
+    """full_prompt: each paraphrase has its own copy of the context. myriadlama: shared_context that
+    distinguishes manual and automatic templates."""
     positions: Literal["restart", "continuous"] = "restart"
     """restart: each paraphrase starts right after the context, the answer after the longest."""
     cross_attention: bool = False
-    """myriadlama: the manual templates see each other, each those before it."""
+    """myriadlama: each manual template sees the manual templates before it."""
     paraphrase_scale: float | Literal["-log N"] = 0.0
-    """Added to the scores of the answer against the paraphrases; "-log N" makes all N weigh as one."""
+    """Added to the attention scores of the answer for the paraphrases; "-log N" gives all N the weight of
+    one."""
     samples: int = Field(default=8, ge=1, le=1000)
-    """Answers drawn: sampled: of the first paraphrase; confidence: of each one."""
+    """Answers drawn. sampled: for the first paraphrase; confidence: for each."""
     temperature: float = Field(default=1.0, gt=0)
     """Divides the logits before an answer is drawn."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Tokens are drawn from the likeliest ones that together have this probability (below 1: of 1,024)."""
+    """Tokens are drawn from the most likely ones that together have this probability (below 1: of 1,024)."""
     seed: int = Field(default=0, ge=0)
-    """What is drawn for a row follows from this and its id; another one draws other answers."""
+    """This and the row's id determine what is drawn."""
 
     @model_validator(mode="after")
     def _crossing(self) -> MethodConfig:
@@ -136,35 +132,36 @@ class MethodConfig(Section):
 
     @property
     def copies_context(self) -> bool:
-        """Whether each paraphrase has a copy of the context at positions of its own."""
+        """Whether each paraphrase has a copy of the context at its own positions."""
         return self.kind == "attention" and self.layout == "full_prompt" and self.positions == "continuous"
 
 
 def _exact(number: float) -> str:
-    """Six digits where they say all (2 for 2.0), else as many as it takes: no two numbers have one text."""
+    """The number with six digits (2 for 2.0), or with all if it needs more: each number has another text."""
     short = f"{number:g}"
     return short if float(short) == number else repr(number)
 
 
 class GenerationConfig(Section):
     max_new_tokens: int = Field(default=16, ge=1)
-    """Tokens of an answer at most."""
+    """The most tokens of an answer."""
     stop_at_newline: bool = True
-    """End an answer at its first line break, too, not only where the model ends it."""
+    """End an answer also at its first line break, not only where the model ends it."""
 
 
 class EngineConfig(Section):
     backend: Backend = "flex"
-    """What computes attention: flex (compiled FlexAttention), sdpa or eager; if one fails, the next."""
+    """What computes attention: flex (compiled FlexAttention), sdpa or eager. If one fails, the next is
+    used."""
     strict: bool = False
     """Fail the run instead of falling back to another backend."""
     max_num_seqs: int | None = Field(default=None, ge=1)
-    """Questions worked on at once, and sequences decoded in one batch. null: 512 on GPU, 32 on CPU, less if
-    the memory is short."""
+    """The most questions in work at once, and sequences in a decoding batch. null: 512 on GPU, 32 on CPU, or
+    as many as fit into memory."""
     max_num_batched_tokens: int | None = Field(default=None, ge=128)
-    """Tokens in one packed prefill. null: 32768 on GPU, 2048 on CPU."""
+    """The most tokens of a packed prefill pass. null: 32768 on GPU, 2048 on CPU."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    """Share of the GPU memory left beside the weights that KV cache and activations may take."""
+    """Share of the GPU memory free after loading the weights that KV cache and activations may take."""
 
 
 class RayConfig(Section):
@@ -173,17 +170,16 @@ class RayConfig(Section):
     num_cpus: int | None = Field(default=None, ge=1)
     """CPUs of the Ray started here. null: all of this machine's."""
     object_store_mb: int | None = Field(default=None, ge=80)
-    """Object store of the Ray started here, in MiB. null: Ray's default."""
+    """Size of the object store of the Ray started here, in MiB. null: Ray's default."""
     min_actors: int = Field(default=1, ge=1)
-    """Engines that are started at once; each is a process with the model in it."""
+    """Engines that are started at once; each is a process that holds the model."""
     max_actors: int | None = Field(default=None, ge=1)
-    """Engines at most, as far as the cluster has room and there are shards for them. null: one for each GPU
-    that the cluster has when the run starts; without GPUs min_actors."""
+    """The most engines, if the cluster has room and there are shards for them. null: one for each GPU that
+    the cluster has when the run starts; without GPUs min_actors."""
     num_gpus_per_actor: float | None = Field(default=None, ge=0)
     """null: 1 if the cluster has a GPU when the run starts, else 0."""
     num_cpus_per_actor: float = Field(default=1, gt=0)
-    """CPUs that Ray sets aside for an engine; half as many where they would leave none for what reads and
-    commits."""
+    """CPUs that Ray reserves for an engine; half as many if none would be left for reading and committing."""
 
     @model_validator(mode="after")
     def _possible(self) -> RayConfig:
@@ -196,28 +192,28 @@ class RayConfig(Section):
 
 
 class LimitsConfig(Section):
-    """Above these the output is complete all the same, but the job exits with 1."""
+    """Above these limits the job exits with 1; its output is complete nevertheless."""
 
     max_error_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the rows that may be errors."""
     max_fallback_share: float = Field(default=1.0, ge=0, le=1)
-    """Share of the rows that may be answered by another backend than asked for."""
+    """Share of the rows that may be answered by another backend than the configured one."""
 
 
 class RunConfig(Section):
     output: PathOrUrl
-    """Folder or URL that holds the run: data, manifests, plan."""
+    """Folder or URL of the output: data, manifests, plan."""
     data: DataConfig
     model: ModelConfig
     prompt: PromptConfig = PromptConfig()
     methods: tuple[MethodConfig, ...] = Field(default=(MethodConfig(),), min_length=1)
-    """Each answers every question; by its kind alone, or by its settings."""
+    """Each method answers every question. A method is given by its kind alone, or by its settings."""
     generation: GenerationConfig = GenerationConfig()
     engine: EngineConfig = EngineConfig()
     limits: LimitsConfig = LimitsConfig()
     ray: RayConfig = RayConfig()
     plugins: tuple[str, ...] = ()
-    """Modules, or Python files, that register methods, data set adapters or metrics when imported."""
+    """Modules or Python files that register methods, data set adapters or metrics."""
 
     @field_validator("plugins")
     @classmethod
@@ -227,7 +223,7 @@ class RunConfig(Section):
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        load_plugins(self.plugins)  # in Ray's workers, too
+        load_plugins(self.plugins)  # also in Ray's workers
 
     @field_validator("output")
     @classmethod
@@ -242,23 +238,3 @@ class RunConfig(Section):
     def _by_name(cls, value: Any) -> Any:
         methods = value if isinstance(value, list | tuple) else (value,)
         return tuple({"kind": m} if isinstance(m, str) else m for m in methods)
-
-
-def load_config(path: str | Sequence[str], overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe, or several of which a later one wins, and check it; see `flexray.config.recipe`.
-
-    Raises:
-        ConfigError: a file is missing or no YAML mapping, an override has no `=`, or a key is
-            unknown, of the wrong type or out of range. The message names file and key.
-    """
-    paths = [path] if isinstance(path, str) else path
-    return parse_config(read_recipe(paths, overrides), source=", ".join(paths))
-
-
-def parse_config(tree: dict[str, Any], *, source: str) -> RunConfig:
-    """Check a configuration tree. Raises ConfigError with one line for each fault."""
-    try:
-        return RunConfig.model_validate(renew_keys(tree, source))
-    except ValidationError as e:
-        found = describe_faults(e, RunConfig)
-    raise ConfigError(f"{source}: {found}")  # without the cause, whose text may be without end

@@ -1,7 +1,8 @@
 """Which releases of torch, transformers and Ray are supported.
 
-`make test-compat` runs the tests with the oldest, the newest and some between; docs/compatibility.md has the
-results. What differs between the releases is in models/compat.py and, for Ray, in pipeline/actors.py.
+`make test-compat` runs the tests with the oldest, the newest and some releases between; docs/compatibility.md
+has the results. Differences between releases are handled in models/compat.py and, for Ray,
+pipeline/actors.py.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from flexray.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """Releases of a package."""
+    """The supported releases of a package."""
 
     oldest: str
     """Older ones are refused."""
     newest: str
-    """The newest that the tests were run with; for a newer one a note is printed."""
+    """The newest release that the tests were run with; for a newer one a note is printed."""
     why: str
     """Why older ones are refused."""
     broken: tuple[tuple[str, str], ...] = ()
-    """Other releases that are refused: specifier and reason."""
+    """Other releases that are refused: (specifier, reason)."""
 
 
 PACKAGES = {
@@ -38,7 +39,7 @@ PACKAGES = {
 
 
 def check_versions(version_of: Callable[[str], str] = metadata.version) -> list[str]:
-    """One note for each installed package that is newer than any tested release.
+    """A note for each installed package that is newer than any tested release.
 
     Raises:
         ConfigError: a package is too old, or known not to work.

@@ -1,1 +1,1 @@
-"""What a command says while it works: progress, the log, and how it ends by a signal."""
+"""What a command prints while it works: progress and the log; and how a signal ends it."""

@@ -1,4 +1,4 @@
-"""The log: what happens, an event a line, on standard error. For programs; people have the progress.
+"""The log: one line for each event on standard error. It is for programs; people read the progress.
 
 FLEXRAY_LOG chooses:
 
@@ -7,7 +7,8 @@ FLEXRAY_LOG chooses:
     off    nothing
     unset  warnings and errors of Ray's workers, as text; the command itself prints what matters
 
-Workers follow the process that started the run. What they write is in Ray's log files of their node.
+Ray's workers use the setting of the process that started the run. Their log is in Ray's log files on their
+node.
 """
 
 from __future__ import annotations
@@ -29,23 +30,23 @@ VARIABLE = "FLEXRAY_LOG"
 Mode = Literal["", "json", "text", "off"]
 
 _LOGGER = logging.getLogger("flexray")
-_LOGGER.addHandler(logging.NullHandler())  # else Python prints warnings of whoever has not chosen
+_LOGGER.addHandler(logging.NullHandler())  # else Python itself prints warnings if nothing was chosen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunLabel:
-    """What log lines and metrics say of the run that they belong to; travels to Ray's workers."""
+    """Identifies the run in log lines and metrics; sent to Ray's workers."""
 
     fingerprint: str = ""
-    """Its first digits."""
+    """The first digits of the run's fingerprint."""
     started: str = ""
-    """UTC: of this start, not of the run."""
+    """UTC time of this start, not of the first start of the run."""
     dataset: str
     log: Mode = ""
 
     @classmethod
     def of_start(cls, fingerprint: str, dataset: str) -> Self:
-        """Of a run that starts now. Raises ConfigError if FLEXRAY_LOG has another value."""
+        """The label of a run that starts now. Raises ConfigError if FLEXRAY_LOG has an unknown value."""
         now = datetime.now(UTC)
         return cls(
             fingerprint=fingerprint[:12], started=f"{now:%Y%m%dT%H%M%SZ}", dataset=dataset, log=log_mode()
@@ -53,12 +54,12 @@ class RunLabel:
 
     @property
     def run_id(self) -> str:
-        """Tells one start from all others."""
+        """A name for this start, different from that of any other start."""
         return f"{self.fingerprint}-{self.started}"
 
 
 def log_mode() -> Mode:
-    """What FLEXRAY_LOG says. Raises ConfigError for what it may not say."""
+    """The value of FLEXRAY_LOG. Raises ConfigError if it is unknown."""
     mode = os.environ.get(VARIABLE, "")
     if mode not in get_args(Mode):
         raise ConfigError(f"{VARIABLE}: unknown value {mode!r}. Set it to json, text or off, or not at all.")
@@ -80,31 +81,31 @@ def start_logging(mode: Mode) -> None:
 
 
 class Log:
-    """Writes events; `context` stands in each of them."""
+    """Writes events; `context` is part of each."""
 
     def __init__(self, **context: Any):
         self._context = context
 
     def info(self, event: str, **facts: Any) -> None:
-        """Something went as it should."""
+        """Log a normal event."""
         self._write(logging.INFO, event, facts)
 
     def warning(self, event: str, **facts: Any) -> None:
-        """Something went on in spite of a fault."""
+        """Log a fault after which the work goes on."""
         self._write(logging.WARNING, event, facts)
 
     def error(self, event: str, error: BaseException, **facts: Any) -> None:
-        """Something ended by an error."""
-        said = {"error": f"{type(error).__name__}: {error}"}
-        lines = traceback.format_exception(error)
-        self._write(logging.ERROR, event, facts | said | {"traceback": "".join(lines)})
+        """Log an error that ends the work."""
+        trace = "".join(traceback.format_exception(error))
+        about = {"error": f"{type(error).__name__}: {error}", "traceback": trace}
+        self._write(logging.ERROR, event, facts | about)
 
     def _write(self, level: int, event: str, facts: dict[str, Any]) -> None:
         _LOGGER.log(level, event, extra={"facts": self._context | facts})
 
 
 class _StandardError(logging.StreamHandler[Any]):
-    """Standard error as it is when something is written: a progress bar puts itself in between."""
+    """Looks up standard error at each write: a progress bar replaces it for a while."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -115,7 +116,7 @@ class _StandardError(logging.StreamHandler[Any]):
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
-    """All that is known of an event, without credentials."""
+    """All fields of an event, without credentials."""
     facts = {
         "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         "level": record.levelname,
@@ -127,7 +128,7 @@ def _facts(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class _Json(logging.Formatter):
-    """One line of ASCII, so that nothing in it can end the line or control a terminal."""
+    """One line of ASCII: nothing in it can end the line or control a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return json.dumps(_facts(record))

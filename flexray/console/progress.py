@@ -1,8 +1,8 @@
-"""How far a run is: what it tells while it runs, and the plain lines that are made of it.
+"""The progress of a run: the interface that runs report to, the rate and time left, and plain lines of text.
 
-Rows come in bursts: calls of the engine answer several shards, and several actors are at work. So the rate is
-taken over the last minutes, from the end of one burst on, and neither start-up nor compilation is in it. Of a
-burst that has just begun as much is expected as of the one before.
+Rows arrive in bursts, because a call of the engine answers several shards and several actors work at once. So
+the rate covers the last minutes and is measured from the end of one burst, which leaves out start-up and
+compilation. A burst that has just begun is expected to be as large as the one before.
 """
 
 from __future__ import annotations
@@ -18,60 +18,59 @@ from flexray.console.terminal import duration
 
 LogLine = Callable[[str], None]
 Clock = Callable[[], float]
-"""Seconds, from any beginning."""
+"""Seconds since any fixed moment."""
 
 WINDOW_SECONDS = 120.0
-"""What is recent; a run with longer pauses looks at the last one."""
+"""The period of the rate. If the pauses between bursts are longer, the last one."""
 LEAST_SECONDS = 1.0
-"""No rate is told of less: the shards of one call arrive together."""
+"""No rate is given for a shorter period: the shards of one call arrive together."""
 MAX_LINES = 100
-"""Up to so many shards have a line each."""
+"""With more shards than this, not each has a line."""
 LINE_SECONDS = 5.0
-"""Between two lines of a run of more shards."""
+"""Time between two lines of a run with more shards."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommittedShard:
-    """What came of one shard in this start."""
+    """The outcome of one shard in this start."""
 
     shard_id: str
-    rows: int  # answered or tried, by all methods
-    errors: int  # of them
-    fallbacks: int  # of them
+    rows: int  # output rows by all methods, errors included
+    errors: int  # among the rows
+    fallbacks: int  # among the rows
     seconds: float  # of work
 
 
 class Progress(Protocol):
-    """Is told how far a run, or a retry, is."""
+    """Receives the progress of a run or a retry."""
 
     def planned(self, *, rows: int, shards: int) -> None:
-        """So much is to be done by this start."""
+        """Called once, with what this start is to do."""
 
     def committed(self, shard: CommittedShard) -> None:
-        """A shard is done."""
+        """Called when a shard is committed."""
 
     def note(self, line: str) -> None:
-        """Anything else that people should know."""
+        """Called with any other line for people."""
 
 
 class Tracker:
-    """Adds up what is committed, and looks ahead. Elapsed seconds count from when it is made."""
+    """Counts what is committed, and estimates the rate and the time left. Time starts at its creation."""
 
     def __init__(self, clock: Clock = time.monotonic):
         self._clock = clock
         self._start = clock()
-        self._recent: deque[tuple[float, int, int]] = (
-            deque()
-        )  # when a shard came, rows done before it, and then
+        # for each recent shard: when it was committed, rows done before it, rows done with it
+        self._recent: deque[tuple[float, int, int]] = deque()
         self.planned_rows = self.planned_shards = 0
         self.rows = self.shards = self.errors = self.fallbacks = 0
 
     def plan(self, *, rows: int, shards: int) -> None:
-        """What is to be done."""
+        """Set what is to be done."""
         self.planned_rows, self.planned_shards = rows, shards
 
     def add(self, shard: CommittedShard) -> None:
-        """Count a shard that has come just now."""
+        """Count a shard that was committed just now."""
         before, self.rows = self.rows, self.rows + shard.rows
         self.shards += 1
         self.errors += shard.errors
@@ -88,7 +87,7 @@ class Tracker:
 
     @property
     def rate(self) -> float | None:
-        """Recent rows per second; None: too early to say. It falls while the next shard is overdue."""
+        """Recent rows per second; None: too early to tell. Falls while the next shard is overdue."""
         if len(self._recent) < 2:
             return None
         times, before, after = zip(*self._recent, strict=True)
@@ -105,7 +104,7 @@ class Tracker:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds to the end at this rate; None: too early to say."""
+        """Seconds until the end at this rate; None: too early to tell."""
         left = self.planned_rows - self.rows
         if left <= 0:
             return 0.0
@@ -113,7 +112,7 @@ class Tracker:
         return left / rate if rate else None
 
     def describe(self) -> str:
-        """Rows done, time, rate and what is left, in one line."""
+        """Rows done, time, rate and time left, in one line."""
         parts = [f"{self.rows:,}/{self.planned_rows:,} rows", duration(self.elapsed)]
         if (rate := self.rate) is not None:
             parts.append(f"{rate:,.1f} rows/s")
@@ -122,34 +121,32 @@ class Tracker:
         return ", ".join(parts)
 
 
-class Lines:
-    """Progress as plain lines: one for each shard, or of many shards one every few seconds and the last."""
+class Lines(Progress):
+    """Progress as plain lines: one for each shard; with many shards one every few seconds, and the last."""
 
     def __init__(self, log: LogLine = print, clock: Clock = time.monotonic):
-        self._say = log
+        self._log = log
         self._clock = clock
         self._tracker = Tracker(clock)
-        self._untold: list[CommittedShard] = []
-        self._told = clock()
+        self._unreported: list[CommittedShard] = []
+        self._last_line = clock()
 
     def planned(self, *, rows: int, shards: int) -> None:
-        """So much is to be done by this start."""
         self._tracker.plan(rows=rows, shards=shards)
 
     def committed(self, shard: CommittedShard) -> None:
-        """A shard is done."""
         self._tracker.add(shard)
-        self._untold.append(shard)
+        self._unreported.append(shard)
         is_last = self._tracker.shards == self._tracker.planned_shards
-        is_due = self._clock() - self._told >= LINE_SECONDS
+        is_due = self._clock() - self._last_line >= LINE_SECONDS
         if self._tracker.planned_shards <= MAX_LINES or is_due or is_last:
-            self._say(f"  {_name(self._untold)}: {_counts(self._untold)} [{self._tracker.describe()}]")
-            self._untold.clear()
-            self._told = self._clock()
+            shards = self._unreported
+            self._log(f"  {_name(shards)}: {_counts(shards)} [{self._tracker.describe()}]")
+            shards.clear()
+            self._last_line = self._clock()
 
     def note(self, line: str) -> None:
-        """Anything else that people should know."""
-        self._say(line)
+        self._log(line)
 
 
 def _name(shards: list[CommittedShard]) -> str:

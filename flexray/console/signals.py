@@ -1,6 +1,6 @@
-"""SIGTERM and Ctrl-C end a command in order: what it holds is released, and its last line says how far it is.
+"""SIGTERM and Ctrl-C end a command cleanly: it releases what it holds, and its last line says how far it got.
 
-`timeout`, systemd and Kubernetes send SIGTERM; `ray job stop` does, and kills three seconds later.
+`timeout`, systemd and Kubernetes send SIGTERM. So does `ray job stop`, which kills three seconds later.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE_SECONDS = 25.0
-"""Then it is over: a storage that does not answer must not keep a process that is to end."""
+"""After this the process ends in any case: a storage that does not answer must not hold it up."""
 
 
 class Stopped(BaseException):
-    """The command is to end. Its notes say how far it was; no Exception, so that nothing goes on after it."""
+    """A signal that ends the command. Its notes say how far it got. Not an Exception, so that no code catches
+    it."""
 
     def __init__(self, signum: int):
         super().__init__(signum)
@@ -32,15 +33,15 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """As a shell gives it of a process that a signal has ended."""
+        """The exit code that a shell reports for a process ended by this signal."""
         return 128 + self.signum
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """The first signal is raised in here as a Stopped. It becomes the last line on standard error, and the
-    process ends. A second signal ends it at once."""
-    if threading.current_thread() is not threading.main_thread():  # only that one is told of signals
+    """Within this block the first signal is raised as a Stopped, which becomes the last line on standard
+    error, and the process ends. A second signal ends it at once."""
+    if threading.current_thread() is not threading.main_thread():  # only that one receives signals
         yield
         return
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
@@ -51,7 +52,7 @@ def stoppable() -> Iterator[None]:
     except BaseException as e:
         if isinstance(e, Stopped):
             handler.end(e)
-        if handler.stopped is not None:  # what a library has made of it
+        if handler.stopped is not None:  # a library has turned it into another exception
             handler.end(handler.stopped)
         raise
     finally:
@@ -60,7 +61,7 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending_by(finish: Callable[[Stopped], None]) -> Iterator[None]:
-    """A signal that comes in here is not raised, as what runs in here would not stand it: `finish` is called,
+    """Within this block a signal is not raised, because the code could not handle that: `finish` is called,
     and the process ends."""
     handler = _Handler.current
     if handler is None:
@@ -71,7 +72,7 @@ def ending_by(finish: Callable[[Stopped], None]) -> Iterator[None]:
         yield
     finally:
         handler.finish = None
-        handler.listen()  # Ray's core has put one of its own before it
+        handler.listen()  # Ray's core has installed a handler of its own
 
 
 class _Handler:
@@ -98,7 +99,7 @@ class _Handler:
         if self.stopped is not None:
             self.end(self.stopped)
         self.stopped = Stopped(signum)
-        # what Ray's core has to say of a process that ends would be the last on the screen
+        # else the last lines on the screen would be those of Ray's core about the end of the process
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         timer = threading.Timer(GRACE_SECONDS, self.end, [self.stopped])
         timer.daemon = True
@@ -110,12 +111,11 @@ class _Handler:
         self.end(self.stopped)
 
     def end(self, stopped: Stopped) -> NoReturn:
-        """Say the last line, and no word more."""
+        """Print the last line and end the process."""
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         with contextlib.suppress(OSError):
-            bar = (
-                "\x1b[?25h\n" if os.isatty(self._screen) else ""
-            )  # below a progress bar, which hides the cursor
-            os.write(self._screen, f"{bar}{stopped}\n".encode())
+            # below a progress bar, which hides the cursor
+            below = "\x1b[?25h\n" if os.isatty(self._screen) else ""
+            os.write(self._screen, f"{below}{stopped}\n".encode())
         os._exit(stopped.exit_code)

@@ -1,10 +1,10 @@
-"""What may be shown on a terminal: names, ids and texts come from data, and a terminal obeys some of them."""
+"""Text for people: texts from data that a terminal must not obey, and time spans."""
 
 from __future__ import annotations
 
 
 def printable(text: object) -> str:
-    """The text with control characters, and those that turn or hide others, spelled out; lines stay.
+    """The text with control characters, and those that reorder or hide others, spelled out; lines stay.
 
     >>> printable("a\\x1b[2Jb")
     'a\\\\x1b[2Jb'

@@ -8,7 +8,7 @@ from typing import Any
 
 from flexray.config.data import Fields
 from flexray.data.record import MISSING, Record, field_paths, lookup
-from flexray.errors import DataError
+from flexray.errors import DataError, first_few
 from flexray.storage import redact
 
 SHOWN = 40
@@ -41,7 +41,7 @@ class RequiredFields:
             raise self._error(redact(file), min(lacking, key=len)[0], list(known))
 
     def _error(self, file: str, path: str, known: list[str]) -> DataError:
-        shown = ", ".join(repr(name) for name in known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
+        shown = first_few(map(repr, known), SHOWN)
         if role := dict(self.roles).get(path):
             null = "" if role == "question" else ", or to null if there is none"
             advice = f"Set data.fields.{role} to one of: {shown or '(none)'}{null}."

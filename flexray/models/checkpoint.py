@@ -12,11 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexray.errors import ModelError
+from flexray.errors import ModelError, first_few
 from flexray.models.compat import adopt_rope, dtype_argument, tokenizer_class
-from flexray.models.families import FAMILIES, check_architecture, check_layers, check_numbers, reason
-from flexray.models.json_file import read_json
-from flexray.models.weights import HEAD, INDEX, WEIGHTS, check_finite, check_fit, first_of, read_headers
+from flexray.models.families import (
+    FAMILIES,
+    check_architecture,
+    check_layers,
+    check_numbers,
+    read_json,
+    reason,
+)
+from flexray.models.weights import HEAD, INDEX, WEIGHTS, check_finite, check_fit, read_headers
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and a check may fail without them
     import torch
@@ -136,9 +142,8 @@ def load_model(
 
     config = check_checkpoint(path)
     device = _resolve_device(device)
-    if dtype == "auto":
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    on_gpu = device.type == "cuda"
+    kind = getattr(torch, resolve_dtype(dtype, on_gpu=on_gpu)) if isinstance(dtype, str) else dtype
 
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     eos = read_eos(Path(path))[GENERATION]
@@ -157,10 +162,17 @@ def load_model(
         )
     # It fills what it does not load with random numbers and only warns. Cannot be after the check above.
     if unloaded := {*info["missing_keys"], *map(str, info["mismatched_keys"])}:
-        raise ModelError(f"{path}: transformers has not loaded {first_of(unloaded)}.")
+        raise ModelError(f"{path}: transformers has not loaded {first_few(sorted(unloaded))}.")
     model = model.to(device).eval()
     check_finite(model, Path(path))
     return model, tokenizer
+
+
+def resolve_dtype(dtype: str, *, on_gpu: bool) -> str:
+    """The dtype that `model.dtype` stands for: "auto" is bfloat16 on a GPU and float32 on CPUs."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if on_gpu else "float32"
 
 
 @contextlib.contextmanager

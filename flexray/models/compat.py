@@ -1,4 +1,4 @@
-"""What differs between the supported releases of torch and transformers (see flexray.config.versions)."""
+"""Differences between the supported releases of torch and transformers (see flexray.config.versions)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # they take seconds to import
 
 
 def check_flex(device: str, torch_version: str | None = None) -> None:
-    """Refuse compiled FlexAttention where it is known to be broken.
+    """Refuse compiled FlexAttention if it is known to be broken.
 
     Raises:
         ConfigError: on a CPU before torch 2.13. There, kernels compiled for one number of threads are
@@ -49,7 +49,7 @@ def rope_parameters(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def rope_arguments(rope: dict[str, Any]) -> dict[str, Any]:
-    """The arguments that give a configuration these RoPE parameters: the inverse of `rope_parameters`."""
+    """The constructor arguments for a configuration with these RoPE parameters."""
     if not transformers_before("5.0.0rc0"):
         return {"rope_parameters": rope}
     scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
@@ -58,18 +58,19 @@ def rope_arguments(rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def adopt_rope(config: PreTrainedConfig, tree: dict[str, Any]) -> None:
-    """Set the RoPE of a config.json that transformers 5 wrote: transformers 4 does not know its key and would
-    use the default rotation."""
+    """Set the RoPE of a config.json that transformers 5 wrote. transformers 4 does not know its key, and
+    would use the default rotation."""
     if transformers_before("5.0.0rc0") and (rope := tree.get("rope_parameters")):
         for name, value in rope_arguments(rope).items():
             setattr(config, name, value)
 
 
 def tokenizer_class(tree: dict[str, Any], tokenizer_json: Path) -> type[PreTrainedTokenizerBase] | None:
-    """The tokenizer class to load with, where transformers 4 would choose a wrong one; None: it finds it.
+    """The tokenizer class to load with, if transformers 4 would choose a wrong one; None: it finds the right
+    one.
 
     transformers 5 writes a class name for fast tokenizers that transformers 4 does not know. For a folder
-    with a tokenizer.json alone, transformers 4 builds Llama 2's tokenizer, which adds tokens of its own.
+    with only a tokenizer.json, transformers 4 builds Llama 2's tokenizer, which adds its own tokens.
 
     Args:
         tree: the content of tokenizer_config.json; {}: there is none.

@@ -1,13 +1,14 @@
-"""Which models flexray runs: LLaMA, and those that differ from it inside a layer only.
+"""Which models flexray runs: LLaMA, and models that differ from it only inside a layer.
 
-The engine has its own loop over the layers and its own mask. That is right for a model of equal decoder
-layers which all rotate queries and keys and attend to everything before them, with nothing between the
-embedding and the first layer, or between the last norm and the head. Mistral without its window and Qwen2
-and Qwen3 are such models: biases and the norms of queries and keys are in modules of their own.
+The engine has its own loop over the layers and its own mask. They fit a model of equal decoder layers which
+all rotate queries and keys and attend to everything before them, with nothing between the embedding and the
+first layer, or between the last norm and the head. Mistral without its window, Qwen2 and Qwen3 are such
+models: their biases and the norms of queries and keys are in separate modules.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,10 @@ if TYPE_CHECKING:  # it takes seconds to import
     from transformers import LlamaForCausalLM, PreTrainedConfig
 
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
-"""`model_type`, and what the names of transformers' classes begin with."""
+"""By `model_type`, the prefix of transformers' class names."""
 
 FIXED_ROPES = ("default", "linear", "llama3", "yarn")
-"""RoPE types whose rotation of a token depends on its position only, not on how long its sequence is."""
+"""RoPE types whose rotation of a token depends only on its position, not on the length of its sequence."""
 
 SIZES = (
     "vocab_size",
@@ -34,9 +35,9 @@ SIZES = (
     "head_dim",
     "max_position_embeddings",
 )
-"""What `config.json` counts."""
+"""The keys of `config.json` that are whole numbers."""
 OPTIONAL = ("num_key_value_heads", "head_dim")
-"""Of those, what may be null: it follows from the others."""
+"""Those of SIZES that may be null, since they follow from the others."""
 COPY = "Copy config.json and weights from the same checkpoint."
 
 _OTHERS = {
@@ -46,11 +47,11 @@ _OTHERS = {
         ("moe", "mixtral", "deepseek", "llama4", "gpt_oss"), "its layers are mixtures of experts"
     ),
 }
-"""Part of a `model_type`, and why it is not run."""
+"""By part of a `model_type`, the reason why it is refused."""
 
 
 def check_architecture(tree: dict[str, Any], file: Path) -> str:
-    """Check what `config.json` says of the model's kind; returns the prefix of its classes.
+    """Check the architecture in `config.json`; returns the prefix of its class names.
 
     Raises:
         ModelError: another architecture, a model without a language-model head, or quantised weights.
@@ -80,11 +81,11 @@ def check_architecture(tree: dict[str, Any], file: Path) -> str:
 
 
 def check_numbers(tree: dict[str, Any], file: Path) -> None:
-    """Check the numbers of a `config.json` by themselves, each of which a model could not be made without.
+    """Check the numbers of a `config.json` that are needed to build a model.
 
     Raises:
-        ModelError: a size that is no whole number above 0, heads that cannot be shared out, RoPE that is no
-            object, or an epsilon that is no small number above 0.
+        ModelError: a size is no whole number above 0, key/value heads do not divide the heads, RoPE is no
+            object, or epsilon is not between 0 and 1.
     """
     given = {key: tree[key] for key in SIZES if key in tree}
     sizes = {key: value for key, value in given.items() if value is not None or key not in OPTIONAL}
@@ -106,7 +107,7 @@ def check_numbers(tree: dict[str, Any], file: Path) -> None:
 
 
 def check_layers(config: PreTrainedConfig, file: Path) -> None:
-    """Check that every layer attends to all tokens before it, and rotates each by its position alone.
+    """Check that every layer attends to all earlier tokens, and rotates each by its position only.
 
     Raises:
         ModelError: sliding windows, or a RoPE that changes with the length of the sequence.
@@ -133,13 +134,13 @@ def check_layers(config: PreTrainedConfig, file: Path) -> None:
 
 
 def check_rotary(model: LlamaForCausalLM, config: PreTrainedConfig, file: Path) -> None:
-    """Check by what a model rotates queries and keys: it is worked out from numbers of `config.json`.
+    """Check the angles by which a model rotates queries and keys, which follow from `config.json`.
 
     Args:
-        model: of this configuration; its own numbers are not looked at.
+        model: of this configuration; its weights are not used.
 
     Raises:
-        ModelError: they are no RoPE, or not one for its heads.
+        ModelError: the angles are no numbers, or do not fit the heads.
     """
     try:
         rotary = type(model.model.rotary_emb)(config)
@@ -159,6 +160,24 @@ def check_rotary(model: LlamaForCausalLM, config: PreTrainedConfig, file: Path) 
         )
 
 
+def kv_shape(config: PreTrainedConfig) -> tuple[int, int]:
+    """The key/value heads of a layer, and the width of a head."""
+    heads: int = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return config.num_key_value_heads or heads, width
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model folder. Raises ModelError if there is none."""
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:  # ValueError: no JSON, or no UTF-8
+        raise ModelError(f"{file}: cannot be read as JSON: {e}. It may be cut short: copy it again.") from e
+    if not isinstance(tree, dict):
+        raise ModelError(f"{file}: a JSON object is expected, found {type(tree).__name__}.")
+    return tree
+
+
 def reason(error: Exception) -> str:
-    """What transformers says, on one line."""
+    """An error of transformers on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split()):.300}".rstrip(". ")

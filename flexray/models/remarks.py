@@ -1,25 +1,25 @@
-"""What is odd about a model folder that can be run all the same."""
+"""Remarks about a model folder that is unusual, but can be run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flexray.errors import first_few
 from flexray.models.checkpoint import check_checkpoint, read_eos
-from flexray.models.json_file import read_json
+from flexray.models.families import read_json
 
 if TYPE_CHECKING:  # it takes seconds to import
     from transformers import PreTrainedTokenizerBase
 
 NO_TOKEN = -1
-"""Stands for none, where an id is asked for."""
+"""Means no token where an id is required."""
 FEW = 0.9
-"""Of the vocabulary: a tokenizer with fewer tokens may be another model's. Padding adds less."""
-SHOWN = 3
+"""Share of the vocabulary: a tokenizer with fewer tokens may be another model's. Padding adds less."""
 
 
 def remark(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What a user should know of a model and its tokenizer before a run: sentences, none if nothing is odd.
+    """Sentences that a user should read before a run with this model and tokenizer; none if all is usual.
 
     Raises:
         ModelError: as `check_checkpoint`.
@@ -65,10 +65,10 @@ def _of_size(folder: Path, tokenizer: PreTrainedTokenizerBase, vocabulary: int) 
         )
     beyond = sorted((i, token) for token, i in known.items() if i >= vocabulary)
     if beyond:
-        shown = ", ".join(f"{token!r:.40} ({i})" for i, token in beyond[:SHOWN])
+        shown = first_few(f"{token!r:.40} ({i})" for i, token in beyond)
         found.append(
             f"{folder}: {len(beyond)} of the tokenizer's {len(known):,} tokens are beyond the model's "
-            f"{vocabulary:,} embeddings: {shown}{', ...' if len(beyond) > SHOWN else ''}. A row with one of "
-            "them is an error row. Copy both from the same checkpoint."
+            f"{vocabulary:,} embeddings: {shown}. A row with one of them is an error row. Copy both from the "
+            "same checkpoint."
         )
     return found

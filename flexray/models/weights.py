@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flexray.errors import ModelError
+from flexray.errors import ModelError, first_few
 from flexray.models.compat import rope_parameters
-from flexray.models.families import COPY, FAMILIES, SIZES, check_rotary, reason
-from flexray.models.json_file import read_json
+from flexray.models.families import COPY, FAMILIES, SIZES, check_rotary, read_json, reason
 
 if TYPE_CHECKING:  # they take seconds to import
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -24,7 +23,6 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD = "lm_head.weight"
 DTYPES = ("BF16", "F16", "F32", "F64")
 """By safetensors' names. Others are quantised, and mean nothing without their scales."""
-SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ def check_fit(config: LlamaConfig, headers: dict[str, Header], file: Path) -> No
     if quantised:
         raise ModelError(
             f"{file.parent}: {len(quantised)} weight(s) are quantised: "
-            f"{first_of(f'{name} ({dtype})' for name, dtype in quantised.items())}. "
+            f"{first_few(sorted(f'{name} ({dtype})' for name, dtype in quantised.items()))}. "
             "Give the unquantised checkpoint, or dequantise it first."
         )
     layers = 1 + max((int(m[1]) for m in map(_LAYER.match, headers) if m), default=-1)
@@ -97,8 +95,8 @@ def check_fit(config: LlamaConfig, headers: dict[str, Header], file: Path) -> No
     if missing := expected.keys() - headers.keys():
         tie = " If the embeddings are the head, set tie_word_embeddings to true." if HEAD in missing else ""
         raise ModelError(
-            f"{file.parent}: {len(missing)} weight(s) are missing from the files: {first_of(missing)}. "
-            f"{COPY}{tie}"
+            f"{file.parent}: {len(missing)} weight(s) are missing from the files: "
+            f"{first_few(sorted(missing))}. {COPY}{tie}"
         )
     unfit = [
         f"{name} is {list(headers[name].shape)}, not {list(shape)}"
@@ -109,12 +107,12 @@ def check_fit(config: LlamaConfig, headers: dict[str, Header], file: Path) -> No
         sizes = ", ".join(f"{key} {getattr(config, key, None)}" for key in SIZES)
         raise ModelError(
             f"{file}: the weights do not fit config.json ({sizes}): {len(unfit)} have another shape: "
-            f"{first_of(unfit)}. {COPY}"
+            f"{first_few(sorted(unfit))}. {COPY}"
         )
     if unknown := [name for name in headers.keys() - expected.keys() if is_part_of_model(name)]:
         raise ModelError(
             f"{file.parent}: {len(unknown)} weight(s) of the files have no place in config.json's model: "
-            f"{first_of(unknown)}. {COPY}"
+            f"{first_few(sorted(unknown))}. {COPY}"
         )
     check_rotary(model, config, file)
 
@@ -157,12 +155,6 @@ def is_part_of_model(name: str) -> bool:
     return name.startswith(("model.", "lm_head.")) and not name.endswith("rotary_emb.inv_freq")
 
 
-def first_of(names: Iterable[str]) -> str:
-    """The first few names, for a message."""
-    ordered = sorted(names)
-    return ", ".join(ordered[:SHOWN]) + (", ..." if len(ordered) > SHOWN else "")
-
-
 _LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
 
 
@@ -170,7 +162,7 @@ def _check_index(index: dict[str, Any], headers: dict[str, Header], file: Path) 
     held = {(name, header.file) for name, header in headers.items()}
     if wrong := {name for name, _ in held ^ set(index["weight_map"].items())}:
         raise ModelError(
-            f"{file}: {len(wrong)} weight(s) are not in the files that it names: {first_of(wrong)}. "
+            f"{file}: {len(wrong)} weight(s) are not in the files that it names: {first_few(sorted(wrong))}. "
             "Copy the checkpoint again."
         )
     if not isinstance(index.get("metadata"), dict):  # which transformers looks for
@@ -191,13 +183,13 @@ def _weight_files(folder: Path) -> tuple[Sequence[str], dict[str, Any] | None]:
     files = sorted(set(map(str, weight_map.values())))
     if elsewhere := [name for name in files if Path(name).name != name]:
         raise ModelError(
-            f"{index}: names weight files outside the folder: {first_of(map(repr, elsewhere))}. "
+            f"{index}: names weight files outside the folder: {first_few(sorted(map(repr, elsewhere)))}. "
             "Put them beside it."
         )
     if missing := [name for name in files if not (folder / name).is_file()]:
         raise ModelError(
-            f"{index}: {len(missing)} of {len(files)} weight files are missing: {first_of(missing)}. "
-            "Copy the checkpoint again."
+            f"{index}: {len(missing)} of {len(files)} weight files are missing: "
+            f"{first_few(sorted(missing))}. Copy the checkpoint again."
         )
     return files, tree
 
@@ -211,7 +203,7 @@ def _no_weights(folder: Path) -> ModelError:
             ".save_pretrained('NEW_FOLDER')\", then copy the tokenizer's files."
         )
     others = sorted(path.name for path in folder.glob("*.safetensors"))
-    found = f" (found only {first_of(others)})" if others else ""
+    found = f" (found only {first_few(sorted(others))})" if others else ""
     return ModelError(f"{folder}: has no weights: {WEIGHTS} or {INDEX} is expected{found}.")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from flexray.config import RunConfig
 from flexray.config import fault_injection as faults
@@ -58,6 +59,7 @@ class Answerer:
         self._loading = loading
         self._device = torch.device("cpu")  # as long as there is no engine
         self._dtype: str = config.model.dtype
+        self._tokenizer: PreTrainedTokenizerBase | None = None
 
     @functools.cached_property
     def _engine(self) -> Engine:
@@ -149,11 +151,7 @@ class Answerer:
     def _finish(self, draft: _Draft) -> AnsweredShard:
         start = time.perf_counter()
         shard = draft.shard
-        texts = [tuple(tuple(map(self._text, method)) for method in methods) for methods in draft.answers]
-        tokens = [
-            0 if p is None else len(p.context) + sum(map(len, p.segments)) + len(p.answer_prefix)
-            for p in shard.prompts
-        ]
+        texts = decode_answers(draft.answers, self._tokenizer, self._config)
         seconds = draft.seconds + time.perf_counter() - start
         now = self._counters()
         stats = {
@@ -165,7 +163,9 @@ class Answerer:
             "seconds": round(seconds, 3),
             "answered_at": round(time.time(), 3),
         }
-        return AnsweredShard(shard.spec, shard.questions, draft.answers, texts, tokens, stats, seconds)
+        return AnsweredShard(
+            shard.spec, shard.questions, draft.answers, texts, shard.prompt_tokens, stats, seconds
+        )
 
     def _counters(self) -> dict[str, Any]:
         """Since the engine was made."""
@@ -191,19 +191,31 @@ class Answerer:
         pairs = zip(self._engine.methods, found, fault, strict=True)
         return tuple(none if method.needs_confidences else some for method, some, none in pairs)
 
-    def _text(self, generation: Generation) -> str:
-        if not generation.token_ids:
-            return ""
-        at_newline = self._config.generation.stop_at_newline
-        return answer_text(self._tokenizer, generation.token_ids, at_newline=at_newline)
-
     def _error(self, error: str, attempts: int = 0) -> tuple[Answers, ...]:
-        """A row that the engine does not answer."""
-        requested = self._config.engine.backend
-        generation = Generation(
-            finish_reason="error", backend_requested=requested, attempts=attempts, error=error
-        )
-        return ((generation,),) * len(self._config.methods)
+        return unanswered(self._config, error, attempts)
+
+
+def unanswered(config: RunConfig, error: str, attempts: int = 0) -> tuple[Answers, ...]:
+    """What every method says to a row that the engine does not answer."""
+    requested = config.engine.backend
+    generation = Generation(
+        finish_reason="error", backend_requested=requested, attempts=attempts, error=error
+    )
+    return ((generation,),) * len(config.methods)
+
+
+def decode_answers(
+    answers: Sequence[tuple[Answers, ...]], tokenizer: PreTrainedTokenizerBase | None, config: RunConfig
+) -> list[tuple[tuple[str, ...], ...]]:
+    """The text of each answer, in the same shape; "" where there are no tokens, and none need a tokenizer."""
+    at_newline = config.generation.stop_at_newline
+
+    def text(generation: Generation) -> str:
+        if tokenizer is None or not generation.token_ids:
+            return ""
+        return answer_text(tokenizer, generation.token_ids, at_newline=at_newline)
+
+    return [tuple(tuple(map(text, method)) for method in methods) for methods in answers]
 
 
 def untried(shard: PreparedShard) -> Attempt:

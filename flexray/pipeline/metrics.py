@@ -39,11 +39,11 @@ METRICS = (
     Spec("counter", "flexray_fallback_rows_total", ("reason",), "Rows committed that had a fallback."),
     Spec("counter", "flexray_tokens_total", ("kind",), "Tokens that engines computed."),
     Spec("counter", "flexray_engine_seconds_total", ("phase",), "Seconds of the engines' hosts."),
-    Spec("counter", "flexray_mask_cache_total", ("result",), "Looks into the cache of block masks."),
-    Spec("histogram", "flexray_batch_seconds", (), "What an actor took for the shards of one call."),
-    Spec("histogram", "flexray_commit_seconds", (), "What it took to score and commit one shard."),
+    Spec("counter", "flexray_mask_cache_total", ("result",), "Lookups in the cache of block masks."),
+    Spec("histogram", "flexray_batch_seconds", (), "Time that an actor took for the shards of one call."),
+    Spec("histogram", "flexray_commit_seconds", (), "Time to score and commit one shard."),
     Spec("gauge", "flexray_rows_remaining", (), "Rows that this start has still to commit."),
-    Spec("gauge", "flexray_rows_in_flight", (), "Rows that an actor is answering; one series an actor."),
+    Spec("gauge", "flexray_rows_in_flight", (), "Rows that an actor is answering; one series per actor."),
     Spec("gauge", "flexray_gpu_memory_bytes", ("kind",), "Memory that torch holds on an actor's GPU."),
 )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flexray.config import RunConfig
 from flexray.data import read_shard
@@ -15,6 +17,9 @@ from flexray.pipeline.shards import PreparedShard
 from flexray.prompts import PromptBuilder
 from flexray.prompts.prompt import Prompt
 
+if TYPE_CHECKING:  # takes seconds to import
+    from transformers import PreTrainedTokenizerBase
+
 
 def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | None = None) -> PreparedShard:
     """Read, check and tokenise. A faulty row goes on as an error; the rest is answered.
@@ -22,12 +27,16 @@ def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | Non
     Args:
         only: the row ids that go on; the whole shard is read and checked in any case. None: all.
     """
-    builder = prompt_builder(config)
+    questions = read_shard(spec, config.data)
+    wanted = (question for question in questions if only is None or question.row_id in only)
+    return build_prompts(spec, wanted, prompt_builder(config))
+
+
+def build_prompts(spec: ShardSpec, asked: Iterable[Question], builder: PromptBuilder) -> PreparedShard:
+    """A prompt for each question without an error; a question that no prompt can be built of gets one."""
     questions: list[Question] = []
     prompts: list[Prompt | None] = []
-    for question in read_shard(spec, config.data):
-        if only is not None and question.row_id not in only:
-            continue
+    for question in asked:
         prompt = None
         if not question.error:
             try:
@@ -64,10 +73,17 @@ def prompt_builder(config: RunConfig) -> PromptBuilder:
 @functools.lru_cache(maxsize=1)
 def _builder(config_json: str) -> PromptBuilder:
     config = RunConfig.model_validate_json(config_json)
+    return make_prompt_builder(
+        config, load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    )
+
+
+def make_prompt_builder(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> PromptBuilder:
+    """The prompt builder for a model folder whose tokenizer is loaded. Raises as `prompt_builder`."""
     model = check_checkpoint(config.model.path)
     says_which = (Path(config.model.path) / "tokenizer_config.json").is_file()
     return PromptBuilder(
-        load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code),
+        tokenizer,
         config.prompt,
         config.methods,
         config.generation,

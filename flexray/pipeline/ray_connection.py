@@ -29,7 +29,7 @@ ASK_SECONDS = 10
 _GCS, _CLIENT_SERVER = "/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo"
 
 
-def connect(config: RayConfig) -> None:
+def connect_ray(config: RayConfig) -> None:
     """Connect to the configured cluster; idempotent.
 
     A job submitted to a cluster finds it by itself (RAY_ADDRESS is set there). Otherwise, and if no

@@ -30,6 +30,11 @@ class PreparedShard:
     questions: list[Question]
     prompts: list[Prompt | None]
 
+    @property
+    def prompt_tokens(self) -> list[int]:
+        """Tokens of each prompt; 0: there is none."""
+        return [prompt.num_tokens if prompt else 0 for prompt in self.prompts]
+
 
 @dataclass(frozen=True, slots=True)
 class AnsweredShard:

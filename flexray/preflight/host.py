@@ -1,16 +1,15 @@
-"""What this machine has: memory, and room and rights in its folders."""
+"""This machine's memory, and the free space and write access of its folders."""
 
 from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
-
-_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
 
 def ram_bytes() -> int:
-    """Memory of this machine, or of the container that this process is in."""
+    """Memory of this machine, or of this process's container, in bytes."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of cgroup versions 2 and 1
         try:
@@ -21,7 +20,7 @@ def ram_bytes() -> int:
 
 
 def existing_folder(path: str | Path) -> Path:
-    """The folder itself, or the nearest one above that is there. Raises OSError if a file is in the way."""
+    """The folder itself, or the nearest existing one above it. Raises OSError if a file is in the way."""
     at = Path(os.path.abspath(path))
     while not os.path.lexists(at):
         at = at.parent
@@ -31,36 +30,16 @@ def existing_folder(path: str | Path) -> Path:
 
 
 def free_bytes(path: str | Path) -> int:
-    """Room for this user on the file system where a folder is, or will be. Raises OSError."""
+    """Free bytes for this user on the file system where a folder is, or will be. Raises OSError."""
     found = os.statvfs(existing_folder(path))
     return found.f_bavail * found.f_frsize
 
 
 def check_writable(path: str | Path) -> None:
-    """Prove that a folder can be made or written to, and leave nothing: the file that is made for it has no
-    name. Where there are no such files, as on NFS, the rights are asked for instead.
+    """Check that a folder can be made or written to, with a temporary file of which nothing remains.
 
     Raises:
-        OSError: it cannot.
+        OSError: it cannot be written to.
     """
-    at = existing_folder(path)
-    try:
-        os.close(os.open(at, os.O_TMPFILE | os.O_WRONLY, 0o600))
-    except OSError as e:
-        if e.errno not in _NO_UNNAMED_FILES:
-            raise
-        if not os.access(at, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(at)) from e
-
-
-def decimal(count: float) -> str:
-    """Bytes for people.
-
-    >>> decimal(1_234_567)
-    '1.2 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.{0 if unit == 'B' else 1}f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+    with tempfile.TemporaryFile(dir=existing_folder(path)):
+        pass

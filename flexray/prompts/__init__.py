@@ -1,4 +1,4 @@
-"""From a question to token ids. Ids are concatenated, never decoded and tokenised again."""
+"""From a question to token ids. Ids are concatenated; they are never decoded and tokenised again."""
 
 from flexray.prompts.builder import PromptBuilder
 

@@ -1,7 +1,7 @@
-"""An instruct model's chat template as the text around a question.
+"""The text that an instruct model's chat template puts around a question.
 
-The tokenizer's own template is rendered once, with a placeholder for each text of the user's, and cut at
-the placeholders. So only the template's special tokens count as such, and the place of the question is known.
+The tokenizer's template is rendered once, with a placeholder for each text of the user, and split at the
+placeholders. So only special tokens of the template count as such, and the place of the question is known.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:  # takes seconds to import
 Message = dict[str, str]
 
 DATE = date(2024, 7, 26)
-"""Given to templates that write today's date, so that prompts are the same each day. Llama 3's default."""
+"""The date for templates that write today's date, so that prompts stay the same. It is Llama 3's default."""
 
 _DIRECTIVES = [f"%{sign}{letter}" for sign in ("", "-") for letter in "aAbBdeHIjmMpSyY"]
-# Before a template. Transformers takes plain values for it only, but a macro hides its function of this name.
+# A macro put before a template, which hides transformers' function of this name.
 _FIXED_DATE = (
     "{%- macro strftime_now(format) -%}{{ format"
     + "".join(f"|replace('{d}', '{DATE.strftime(d)}')" for d in _DIRECTIVES)
@@ -37,16 +37,16 @@ def split_template(
     shots: Sequence[tuple[str, str]],
     bos_token: str | None = None,
 ) -> tuple[list[TextPiece], list[TextPiece]]:
-    """What the tokenizer's template puts before the question, which is the last user turn, and after it.
+    """The text that the tokenizer's template puts before and after the question, the last user turn.
 
     Args:
-        instruction: "": no system message; some templates then write one of their own.
+        instruction: "": no system message; some templates then write their own.
         shots: question and answer of each few-shot.
-        bos_token: what a template is given as BOS. None: the tokenizer's.
+        bos_token: BOS for the template. None: the tokenizer's.
 
     Raises:
-        ConfigError: there is no template, it fails, takes too long, takes no system message, or leaves out,
-            repeats or changes a text.
+        ConfigError: there is no template; it fails, takes too long or takes no system message; or it leaves
+            out, repeats or changes a text.
     """
     texts = {"prompt.instruction": instruction} if instruction else {}
     for number, (asked, answered) in enumerate(shots, start=1):
@@ -67,14 +67,14 @@ def split_template(
 
 
 def _placeholder(number: int) -> str:
-    """A text that no template has in it, and that none can escape, cut, trim or re-case unnoticed."""
+    """A text that no template contains, and that none can escape, cut, trim or change in case unnoticed."""
     return f"Text{number}: Aa \"b\" & <c> 'd' \\ {{{{ e }}}}\n\nf  ß."
 
 
 def _render(
     tokenizer: PreTrainedTokenizerBase, contents: list[str], given: dict[str, str], *, system: bool
 ) -> str:
-    """The conversation as the template writes it: a system message first, if there is one, then turns."""
+    """The rendered conversation: the system message, if there is one, then turns."""
     if not tokenizer.chat_template:
         raise ConfigError(
             "prompt.chat: the tokenizer has no chat template. Copy the instruct model's chat_template.jinja "
@@ -105,7 +105,7 @@ def _renders(tokenizer: PreTrainedTokenizerBase, messages: list[Message], given:
 
 def _apply(tokenizer: PreTrainedTokenizerBase, messages: list[Message], given: dict[str, str]) -> str:
     settings: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, **given}
-    settings["enable_thinking"] = False  # a short answer leaves models that think first no room to
+    settings["enable_thinking"] = False  # short answers leave no room for it
     return render_apart(
         lambda: str(
             tokenizer.apply_chat_template(
@@ -116,7 +116,7 @@ def _apply(tokenizer: PreTrainedTokenizerBase, messages: list[Message], given: d
 
 
 def _find(rendered: str, holder: str, name: str) -> int:
-    """The place of a placeholder, which must be there once and unchanged."""
+    """The position of a placeholder, which must occur once and unchanged."""
     count = rendered.count(holder)
     if count == 1:
         return rendered.index(holder)

@@ -1,4 +1,4 @@
-"""Texts to token ids: encoding pieces of text, and finding BOS."""
+"""From texts to token ids, and the id of BOS."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class TextPiece(NamedTuple):
 
     text: str
     template: bool = False
-    """Whether it comes from a chat template, so that special tokens count as such. In a user's text they are
-    encoded as the characters that they are written with."""
+    """Whether it comes from a chat template. Only there are special tokens encoded as such; in a user's text
+    they are encoded as plain characters."""
 
 
 def boundaries(left: str, right: str) -> Iterator[tuple[str, str]]:
-    r"""The two texts with the boundary moved within the white space around it, the likeliest place first:
-    after the last newline, else before the last space, which tokenizers join with the next word.
+    r"""The two texts with their boundary moved within the white space around it. The most likely place comes
+    first: after the last newline, else before the last space, which tokenizers join with the next word.
 
     >>> list(boundaries("Answer.", "\nQ: "))
     [('Answer.\n', 'Q: '), ('Answer.', '\nQ: ')]
@@ -35,7 +35,7 @@ def boundaries(left: str, right: str) -> Iterator[tuple[str, str]]:
 
 
 class TextEncoder:
-    """A tokenizer that adds nothing to a text, neither BOS nor EOS."""
+    """Encodes texts without adding BOS or EOS."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self._tokenizer = tokenizer
@@ -44,10 +44,10 @@ class TextEncoder:
         self._special = {i for i, token in added if token.special} | set(tokenizer.all_special_ids)
 
     def encode(self, *pieces: TextPiece, follows: bool = False) -> tuple[int, ...]:
-        """Ids of the pieces as one text; encoded separately if a user's text would become a special token.
+        """Ids of the pieces as one text, or encoded separately if a user's text would become a special token.
 
         Args:
-            follows: whether other text comes before.
+            follows: whether other text comes before these pieces.
         """
         template = any(piece.template for piece in pieces)
         ids = self._encode("".join(piece.text for piece in pieces), template, follows)
@@ -63,9 +63,9 @@ class TextEncoder:
         return ids if self._specials(ids) == self._specials(apart) else apart
 
     def _encode(self, text: str, template: bool, follows: bool) -> tuple[int, ...]:
-        """SentencePiece tokenizers put a space before a text, as if it began a sentence. So a text that
-        follows another is encoded after a newline, which is removed again; a tokenizer that joins the two is
-        not of this type, and does not need it."""
+        """SentencePiece tokenizers put a space before a text. So a text that follows another is encoded after
+        a newline, whose ids are removed again. A tokenizer that joins the two is of another type, and needs
+        no such help."""
         if follows and self._newline:
             ids = self._ids("\n" + text, template)
             if ids[: len(self._newline)] == self._newline:
@@ -83,14 +83,14 @@ class TextEncoder:
 
 
 def find_bos(tokenizer: PreTrainedTokenizerBase, vocab_size: int, named: int | None = None) -> int | None:
-    """The id of BOS: the tokenizer's own, else what it puts before texts, else what config.json names.
+    """The id of BOS: the tokenizer's own, else the id that it puts before texts, else the one in config.json.
 
-    For a folder with a tokenizer.json alone, transformers knows no BOS, or one that the model does not have.
+    For a folder with only a tokenizer.json, transformers knows no BOS, or one that the model does not have.
 
     Args:
         vocab_size: of the model.
-        named: the BOS of config.json, which may be there by default: used only if the tokenizer has it as a
-            special token.
+        named: the BOS in config.json, which may be a default value: used only if it is a special token of the
+            tokenizer.
 
     Returns:
         None if there is none.

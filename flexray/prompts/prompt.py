@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAX_PARAPHRASES = 2047
-"""Of one question: as many as the mask can keep apart (see flexray.masks.layout)."""
+"""The most paraphrases of a question that the mask can isolate (see flexray.masks.layout)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids of one sample: context, N isolated segments, then the answer prefix."""
+    """Token ids of one question: context, N isolated segments, then the answer prefix."""
 
     context: tuple[int, ...]
     segments: tuple[tuple[int, ...], ...]
     answer_prefix: tuple[int, ...]
-    num_manual: int = 0  # the first so many segments are manual templates
+    num_manual: int = 0  # how many of the first segments are manual templates
     confidences: tuple[float, ...] | None = None  # of each segment
-    row_id: str = ""  # seeds what is drawn at random for this sample
+    row_id: str = ""  # seeds the random draws for this question
 
     def __post_init__(self) -> None:
         if not self.segments or any(not s for s in self.segments):
@@ -26,3 +26,8 @@ class Prompt:
             raise ValueError(
                 "a prompt needs at least one answer prefix token: the first answer token is fused from it"
             )
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of context, segments and answer prefix together: the output's `prompt_tokens`."""
+        return len(self.context) + sum(map(len, self.segments)) + len(self.answer_prefix)

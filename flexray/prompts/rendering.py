@@ -1,7 +1,7 @@
-"""Render a chat template in a process of its own, which can be stopped whatever it does.
+"""Render a chat template in a separate process, which can be stopped at any time.
 
-A template comes with the model and is code. Transformers runs it in jinja's sandbox, where it can reach no
-file and change no object, but it may compute for ever, in Python or inside one operation, or fill the memory.
+A template comes with the model and is code. Transformers runs it in jinja's sandbox, where it can open no
+file and change no object. But it may compute forever, in Python or inside one operation, or fill the memory.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pathlib import Path
 from typing import NoReturn
 
 SECONDS = 2
-"""CPU time that a template has. A long prompt takes a hundredth of a second."""
+"""CPU time for a template. A long prompt takes a hundredth of a second."""
 PATIENCE = 30.0
-"""Seconds to wait for it at most, even on a busy machine."""
+"""The most seconds to wait for it, on a busy machine too."""
 MEMORY = 512 << 20
-"""Bytes that a template may use on top of what the process has."""
+"""Bytes that a template may use in addition to the memory of the process."""
 OUTPUT = 16 << 20
-"""Bytes that it may write."""
+"""The most bytes that it may write."""
 SHOWN = 300
-"""Characters of its error."""
+"""Characters of its error in a message."""
 
 
 class RenderingError(Exception):
-    """Why there is no text."""
+    """The template failed."""
 
 
 class LimitExceeded(RenderingError):
@@ -38,7 +38,7 @@ class LimitExceeded(RenderingError):
 
 
 def render_apart(render: Callable[[], str]) -> str:
-    """What `render` returns, called in a copy of this process.
+    """Call `render` in a copy of this process, and return its result.
 
     Raises:
         RenderingError: it raised an error. LimitExceeded: it takes too much time or memory, or returns too
@@ -68,7 +68,7 @@ def render_apart(render: Callable[[], str]) -> str:
 
 
 def _work(render: Callable[[], str], writer: int) -> NoReturn:
-    """In the copy: write the text, or the error, and end without a trace."""
+    """In the copy: write the text or the error, and exit."""
     try:
         _limit(resource.RLIMIT_CORE, 0)
         _limit(resource.RLIMIT_CPU, SECONDS)
@@ -89,14 +89,14 @@ def _work(render: Callable[[], str], writer: int) -> NoReturn:
 
 
 def _limit(kind: int, most: int) -> None:
-    """Of this process; a lower limit that it has already stays."""
+    """Set a limit of this process, unless it has a lower one."""
     _, hard = resource.getrlimit(kind)
     least = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(kind, (least, least))
 
 
 def _read(reader: int) -> bytes:
-    """All that is written, up to the end; nothing if that does not come in time."""
+    """All that is written to the pipe; nothing if its end does not come in time."""
     data, deadline = b"", time.monotonic() + PATIENCE
     poll = select.poll()
     poll.register(reader, select.POLLIN)

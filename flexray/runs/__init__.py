@@ -1,1 +1,2 @@
-"""The jobs: answer a data set, go on with it, nightly, again for its errors; export; submit to a cluster."""
+"""Runs: answer a data set or resume it, answer error rows again, nightly runs, data sets from runs,
+submission."""

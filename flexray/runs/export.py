@@ -1,8 +1,7 @@
-"""Data sets made from a run's committed rows: paraphrases that a model wrote, confidences that it has.
+"""Data sets made from a run's committed rows: paraphrases that a model wrote, or its confidences.
 
 Both are records {id, question, paraphrases, answers, relation, num_manual}, and confidences where they are
-known, which `data.fields` and `data.paraphrase_files` read. They follow from the rows alone: written again,
-they are the same bytes.
+known, which `data.fields` and `data.paraphrase_files` read. The same rows always give the same bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _COLUMNS = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """What was written."""
+    """The data set that was written."""
 
     path: str
     records: int
@@ -55,10 +54,10 @@ class Exported:
 
 
 def check_export(config: RunConfig, kind: Literal["sampled", "confidence"], path: str) -> None:
-    """Before anything is computed: the run has this one method, and a file can be written there.
+    """Check before anything is computed that the run has this one method and that the file can be written.
 
     Raises:
-        ConfigError: it has another.
+        ConfigError: the run has other methods.
         OutputError: the path names no such file, or its folder cannot be written.
     """
     if [method.kind for method in config.methods] != [kind]:
@@ -75,12 +74,12 @@ def check_export(config: RunConfig, kind: Literal["sampled", "confidence"], path
 def write_paraphrases(folder: OutputFolder, path: str, *, keep: int) -> Exported:
     """Write the samples of each question (method sampled) as its paraphrases.
 
-    A sample that is empty, or equal to the question, to a paraphrase it has already or to a sample before
-    it, all normalised (case, punctuation, articles), is dropped.
+    A sample is dropped if it is empty or, once case, punctuation and articles are normalised, equal to the
+    question, to one of its paraphrases or to an earlier sample.
 
     Args:
         path: path or URL of a .jsonl or .parquet file; an earlier one is replaced.
-        keep: paraphrases of a question at most.
+        keep: the most paraphrases of a question.
 
     Raises:
         OutputError: the folder holds no run or damage, or the file cannot be written.
@@ -102,7 +101,7 @@ def write_confidences(folder: OutputFolder, path: str) -> Exported:
 
 
 def new_texts(known: Sequence[str], texts: Iterable[str]) -> list[str]:
-    """The texts, in order, without empty ones and copies of each other and of the known ones.
+    """The texts in order, without empty ones and without copies of each other or of the known ones.
 
     >>> new_texts(["Who wrote Emma?"], ["who wrote Emma", "", "Emma is by whom?", "Emma is by whom"])
     ['Emma is by whom?']

@@ -1,4 +1,4 @@
-"""Redo the error rows of committed shards, and nothing else: good rows stay as they are."""
+"""Answer the error rows of committed shards again; good rows stay as they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flexray.console.progress import Lines, LogLine, Progress
 from flexray.data.question import ShardSpec
 from flexray.evaluation import to_table
 from flexray.pipeline.shards import AnsweredShard
-from flexray.runs.code import code_version
+from flexray.runs.fingerprint import code_version
 from flexray.runs.job import plan_job
 from flexray.runs.run import answer
 from flexray.sink import (
@@ -33,13 +33,13 @@ from flexray.sink.rows import keys_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryResult:
-    """What came of the error rows."""
+    """How many error rows were tried again, and how many of them are answered now."""
 
     retried: int
     answered: int
 
     def summary_line(self) -> str:
-        """For people and programs."""
+        """One line for people and programs."""
         still_errors = self.retried - self.answered
         return f"retried={self.retried} answered={self.answered} still_errors={still_errors}"
 
@@ -55,16 +55,16 @@ def retry_errors(
 
     Args:
         allow_code_change: also of a run of another values version.
-        log: is told, line by line, what happens.
-        progress: is told in its place. None: `Lines`, which makes the lines.
+        log: called with each line about the progress.
+        progress: receives the progress in place of `log`. None: `Lines(log)`.
 
     Raises:
         UserError: the output folder holds no run, or another one, or something else that the user can
-            put right; raised before any model is loaded, where it can be.
+            put right, found before any model is loaded if possible.
     """
     progress = progress or Lines(log)
     folder = OutputFolder(config.output)
-    load_run(folder)  # where there is no run, none is to be started
+    load_run(folder)  # raises if there is no run: none is to be started
     job = plan_job(config, folder)
     for line in job.notes:
         progress.note(line)
@@ -96,7 +96,7 @@ def retry_errors(
 
 @dataclass(frozen=True, slots=True)
 class Recommit:
-    """Puts new answers in the place of error rows; travels to Ray's workers."""
+    """Replaces error rows by new answers; sent to Ray's workers."""
 
     output: str
     methods: tuple[str, ...]
@@ -105,12 +105,12 @@ class Recommit:
     code: CodeVersion = field(default_factory=code_version)
 
     def failed_row_ids(self, spec: ShardSpec) -> frozenset[str]:
-        """The questions of a shard that some method has not answered."""
+        """The row ids of a shard that at least one method has not answered."""
         table = load_shard(OutputFolder(self.output), self.before[spec.shard_id])
         return frozenset(table.filter(pc.not_equal(table["error"], ""))["row_id"].to_pylist())
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
-        """Commit, if any row is better now; returns the fields of a CommittedShard. Its rows are those
+        """Commit if any row is answered now; returns the fields of a CommittedShard, which counts the rows
         that were errors before."""
         load_plugins(self.plugins)
         folder, old = OutputFolder(self.output), self.before[shard.spec.shard_id]
@@ -120,7 +120,7 @@ class Recommit:
             folder,
             old,
             merge(before, after),
-            engine_stats=old.engine_stats | {"retries": retries},  # the good rows are still of then
+            engine_stats=old.engine_stats | {"retries": retries},  # the good rows were computed then
             seconds=round(old.seconds + shard.seconds, 3),
             code=self.code,
         )
@@ -137,7 +137,7 @@ class Recommit:
 
 
 def merge(old: pa.Table, new: pa.Table) -> pa.Table:
-    """`old`, with the rows of `new` that are answered in the place of its error rows."""
+    """`old`, with its error rows replaced by the rows of `new` that are answered."""
     answered = {
         key: place
         for place, (key, error) in enumerate(zip(keys_of(new), new["error"].to_pylist(), strict=True))

@@ -1,12 +1,12 @@
-"""The job: check everything, plan, answer what is not committed yet, commit, sum up.
+"""A run: check everything, plan, answer what is not committed yet, commit, sum up.
 
-This is where the stages are joined; each of them knows only those before it.
+This module connects the stages; each stage knows only those before it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,13 +16,13 @@ from flexray.console.log import Log, RunLabel
 from flexray.console.progress import CommittedShard, Lines, LogLine, Progress
 from flexray.console.signals import Stopped, ending_by
 from flexray.data.question import ShardSpec
-from flexray.errors import OutputError
+from flexray.errors import OutputError, first_few
 from flexray.evaluation import to_table
-from flexray.pipeline.ray_connection import connect
+from flexray.pipeline.ray_connection import connect_ray
 from flexray.pipeline.ray_data import answer_shards
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.telemetry import report_remaining
-from flexray.runs.code import code_version
+from flexray.runs.fingerprint import code_version
 from flexray.runs.job import plan_job
 from flexray.sink import (
     CodeVersion,
@@ -41,27 +41,28 @@ from flexray.sink import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
-    """What a run left behind."""
+    """The committed shards of a run, and what this start added to them."""
 
     manifests: dict[str, Manifest]  # of all committed shards, by shard id
     rows_before: int  # committed before this start
     rows_now: int  # committed by this start
     seconds: float  # of this start, with start-up and compilation
 
-    def over_limits(self, limits: LimitsConfig) -> str:
-        """What of the run as a whole is above its limits; "" if nothing is."""
-        accounts = [manifest.accounting for manifest in self.manifests.values()]
-        rows = sum(a.rows for a in accounts)
-        fallbacks = sum(map(_fallbacks, accounts))
-        counts = (
-            ("are errors", "max_error_share", sum(a.errors for a in accounts), limits.max_error_share),
-            ("fell back", "max_fallback_share", fallbacks, limits.max_fallback_share),
-        )
-        return "; ".join(
-            f"{count} of {rows} rows {what}, more than limits.{name} ({share}) allows"
-            for what, name, count, share in counts
-            if count > share * rows
-        )
+
+def over_limits(manifests: Iterable[Manifest], limits: LimitsConfig) -> str:
+    """Which limits the run as a whole exceeds, and by how much; "" if none."""
+    accounts = [manifest.accounting for manifest in manifests]
+    rows = sum(a.rows for a in accounts)
+    fallbacks = sum(map(_fallbacks, accounts))
+    counts = (
+        ("are errors", "max_error_share", sum(a.errors for a in accounts), limits.max_error_share),
+        ("fell back", "max_fallback_share", fallbacks, limits.max_fallback_share),
+    )
+    return "; ".join(
+        f"{count} of {rows} rows {what}, more than limits.{name} ({share}) allows"
+        for what, name, count, share in counts
+        if count > share * rows
+    )
 
 
 def run(
@@ -77,11 +78,11 @@ def run(
     Args:
         fresh: discard what the output folder holds of an earlier run.
         allow_code_change: go on with a run of another values version.
-        log: is told, line by line, what happens.
-        progress: is told in its place. None: `Lines`, which makes the lines.
+        log: called with each line about the progress.
+        progress: receives the progress in place of `log`. None: `Lines(log)`.
 
     Raises:
-        UserError: something the user can put right; raised before any model is loaded, where it can be.
+        UserError: something the user can put right, found before any model is loaded if possible.
     """
     start = time.perf_counter()
     progress = progress or Lines(log)
@@ -91,11 +92,11 @@ def run(
         progress.note(line)
     config, found = job.config, job.found
     with hold(folder, log=progress.note) as lock:
-        discarded = fresh and discard_run(folder)  # not before it is known that this start can go on
+        discarded = fresh and discard_run(folder)  # only once all checks have passed
         record = job.start(folder, known=discarded, allow_code_change=allow_code_change)
         if record.rebuilt:
             progress.note(f"{folder}: its run record was lost, and was written again on {record.rebuilt}")
-        compact(folder, record.fingerprint)  # here and below nobody commits
+        compact(folder, record.fingerprint)  # no worker commits here, nor below
         before = whole_shards(folder, record.fingerprint)
         rows_before = sum(m.rows for m in before.values())
         todo = [s for s in found.shards if s.shard_id not in before]
@@ -122,7 +123,7 @@ def run(
         after = whole_shards(folder, record.fingerprint)
     if lost := [s.shard_id for s in found.shards if s.shard_id not in after]:
         raise RuntimeError(
-            f"{folder}: {len(lost)} shards are not committed ({', '.join(lost[:5])}); run again to redo them"
+            f"{folder}: {len(lost)} shards are not committed ({first_few(lost)}); run again to redo them"
         )
     rows_now = sum(m.rows for m in after.values()) - rows_before
     return RunResult(
@@ -142,19 +143,19 @@ def answer(
     progress: Progress,
     only: Callable[[ShardSpec], frozenset[str]] | None = None,
 ) -> int:
-    """Answer and commit, for as long as the output folder is this run's; progress, log and metrics are told.
+    """Answer shards and commit them while this process holds the lock; reports progress, events and metrics.
 
     Args:
         commit: returns the fields of a CommittedShard (see `answer_shards`).
-        so_far: the message at a signal, given how many rows are done.
-        rows: what the shards come to, by all methods.
-        only: names the row ids of a shard that are to be answered. None: all.
+        so_far: makes the message at a signal from the number of rows that are done.
+        rows: output rows of the shards, by all methods.
+        only: the row ids of a shard that are to be answered. None: all.
 
     Returns:
         How many of the rows are errors.
 
     Raises:
-        UserError: what a worker came upon, storage that fails among it.
+        UserError: raised in a worker; a failing storage is one.
     """
     label = RunLabel.of_start(record.fingerprint, config.data.name)
     events = Log(run=label.run_id, dataset=label.dataset)
@@ -166,26 +167,26 @@ def answer(
             e.add_note(f"{so_far(done)}; the same command goes on with the others")
 
     def end(stopped: Stopped) -> None:
-        """In the place of what an exception would do: Ray's code is not made for one at any place, and where
-        Ray is sent the signal, too, it ends this process as it ends itself."""
+        """Called in place of raising an exception: Ray's code cannot take one at any point, and when Ray is
+        sent the signal too, it ends this process along with itself."""
         failed(stopped)
         lock.release()
 
     with ending_by(end):
-        connect(config.ray)
+        connect_ray(config.ray)
     events.info("run.started", rows=rows, shards=len(shards), output=config.output)
     progress.planned(rows=rows, shards=len(shards))
     report_remaining(label, rows)
     stream = answer_shards(shards, config, commit, only, label, progress.note)
 
-    def following() -> dict[str, Any] | None:
+    def next_shard() -> dict[str, Any] | None:
         with ending_by(end):
             return next(stream, None)
 
     try:
-        for told in iter(following, None):
+        for fields in iter(next_shard, None):
             lock.check()
-            shard = CommittedShard(**told)
+            shard = CommittedShard(**fields)
             done, errors = done + shard.rows, errors + shard.errors
             progress.committed(shard)
             report_remaining(label, rows - done)
@@ -204,14 +205,14 @@ def answer(
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Scores a shard's answers and commits them; travels to Ray's workers."""
+    """Scores and commits a shard's answers; sent to Ray's workers."""
 
     output: str
     fingerprint: str
     methods: tuple[str, ...]
     plugins: tuple[str, ...] = ()
     code: CodeVersion = field(default_factory=code_version)
-    """That of the driver, whose copy the workers run."""
+    """The version of the driver's code; the workers run a copy of it."""
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
         """Commit; returns the fields of a CommittedShard."""

@@ -1,4 +1,4 @@
-"""Hand a job to a Ray cluster that runs already, and follow it to its end.
+"""Submit a job to a running Ray cluster, and follow it to its end.
 
 More than `ray job submit`: the configuration is checked before the upload, and the exit code is the job's.
 """
@@ -15,34 +15,35 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from aiohttp import ClientError
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from flexray.config import RunConfig
+from flexray.config.recipe import read_recipe
 from flexray.console.signals import Stopped
 from flexray.errors import ConfigError, UserError
 from flexray.storage import redact
 
-Job = Literal["generate", "nightly", "evaluate"]
+Script = Literal["generate", "nightly", "evaluate"]
+"""Of jobs/."""
 
 RAYS_OWN = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-"""Variables that Ray's client takes an address from, whatever it is told."""
+"""Variables whose address Ray's client prefers to the one that it is given."""
 POLL_SECONDS = 2.0
-LOST_SECONDS = 60.0  # a dashboard that does not answer for so long is given up
+LOST_SECONDS = 60.0  # without an answer of the dashboard, before it is given up
 
-# OSError: nobody answers. RuntimeError: a refusal. RayError: a token. ValueError: an address, an environment.
+# OSError: no answer. RuntimeError: a refusal. RayError: a token. ValueError: an address, an environment.
 _FAILURES = (OSError, RuntimeError, RayError, ValueError)
 
 
 class SubmitError(UserError):
-    """A job that the cluster does not take, or that is out of reach."""
+    """A job that the cluster refuses or cannot be asked about."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submission:
-    """A job as the cluster gets it."""
+    """A job in the form in which it is submitted."""
 
     id: str
     entrypoint: str
@@ -51,7 +52,7 @@ class Submission:
 
 
 def make_submission(
-    job: Job,
+    script: Script,
     paths: Sequence[str],
     configs: Sequence[RunConfig],
     *,
@@ -63,53 +64,52 @@ def make_submission(
     """The job that answers (generate, nightly) or scores (evaluate) these configurations.
 
     Args:
-        paths: where they were read: files of one recipe (generate, evaluate), or recipes and folders of
-            recipes (nightly).
-        configs: what was read: one, or for nightly one a recipe.
-        overrides: `a.b=value`, which the job gets too.
+        paths: the files of one recipe (generate, evaluate), or recipes and folders of recipes (nightly).
+        configs: the configuration in `paths`; for nightly one for each recipe.
+        overrides: `a.b=value`, passed on to the job.
         project: the folder to upload: flexray's, with the recipes.
         runtime_env: a YAML file.
-        submission_id: None: one of the data set and the day.
+        submission_id: None: made from the data set and the day.
 
     Raises:
         ConfigError: the folder is not the project, a recipe is outside of it, a path in a recipe is
             relative, or the runtime environment is no YAML mapping.
     """
-    script = f"jobs/{job}.py"
-    if not (project / script).is_file():
+    file = f"jobs/{script}.py"
+    if not (project / file).is_file():
         raise ConfigError(
-            f"{project}: there is no {script} in this folder, which is what is uploaded. "
+            f"{project}: there is no {file} in this folder, which is what is uploaded. "
             "Start the command in the project's folder."
         )
     recipes = [_inside(path, project) for path in paths]
     for config in configs:
-        _refuse_relative(config, output_only=job == "evaluate")
+        _refuse_relative(config, output_only=script == "evaluate")
     options = [part for override in overrides for part in ("--set", override)]
     name = configs[0].data.name
-    if job == "generate":
+    if script == "generate":
         arguments = [part for path in recipes for part in ("--config", path)] + options
-    elif job == "nightly":
+    elif script == "nightly":
         arguments, name = recipes + options, "nightly"
     else:
         arguments, name = [config.output for config in configs], f"evaluate-{name}"
     return Submission(
         id=submission_id or f"flexray-{name}-{date.today().isoformat()}",
-        entrypoint=shlex.join(["python", script, *arguments]),
-        runtime_env=_read_runtime_env(runtime_env) | {"working_dir": str(project)},
+        entrypoint=shlex.join(["python", file, *arguments]),
+        runtime_env=read_recipe([str(runtime_env)]) | {"working_dir": str(project)},
     )
 
 
 def submit(
     submission: Submission, address: str, *, wait: bool = True, log: Callable[[str], None] = print
 ) -> int:
-    """Submit a job and, with `wait`, follow its log to its end. A token is taken from where Ray looks for it.
+    """Submit a job and, with `wait`, follow its log to its end. Ray finds the cluster's token by itself.
 
     Returns:
-        The exit code to end with: 0 if the job succeeded (or was taken, without `wait`), else the job's
-        own, or 1 where it has none.
+        The exit code to end with: 0 if the job succeeded (without `wait`: was accepted), else the job's own,
+        or 1 if it has none.
 
     Raises:
-        SubmitError: no dashboard answers at the address, or it refuses the job or the id.
+        SubmitError: no dashboard answers at the address, or it refuses the job.
     """
     client = _connect(address)
     try:
@@ -183,7 +183,7 @@ async def _tail(client: JobSubmissionClient, job: str, log: Callable[[str], None
 
 
 def _await_end(client: JobSubmissionClient, address: str, job: str) -> JobDetails:
-    """Ask until it has ended; a dashboard may be out of reach for a while."""
+    """Poll until the job has ended; the dashboard may be unreachable for a while."""
     seen = time.monotonic()
     while True:
         try:
@@ -205,7 +205,7 @@ def _inside(path: str, project: Path) -> str:
     """The path of a recipe, relative to the project."""
     if "://" in path:
         return path
-    relative = os.path.relpath(path, project)  # links are left as they are: what is uploaded has them, too
+    relative = os.path.relpath(path, project)  # links are not resolved: the uploaded copy has them too
     if relative.startswith(os.pardir):
         raise ConfigError(
             f"{path}: outside of {project}, which is what is uploaded. Put the recipe, and those it extends, "
@@ -232,17 +232,6 @@ def _data_places(config: RunConfig) -> Iterator[tuple[str, str]]:
     for section, source in sources.items():
         for key in ("files", "template_files", "paraphrase_files"):
             yield from ((f"{section}.{key}", path) for path in getattr(source, key, ()))
-
-
-def _read_runtime_env(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as e:
-        raise ConfigError(f"{path}: cannot be read as YAML: {e}. Correct --runtime-env.") from e
-    if not isinstance(tree, dict):
-        found = type(tree).__name__
-        raise ConfigError(f"{path}: a mapping is expected, found {found}. Correct --runtime-env.")
-    return tree
 
 
 def _last_line(text: str) -> str:

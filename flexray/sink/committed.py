@@ -8,15 +8,13 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from flexray.errors import OutputError
+from flexray.errors import OutputError, first_few
 from flexray.sink.damage import REPAIR_SHARD, DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.manifests import find_manifests
 from flexray.sink.records import DATA_FOLDER, Manifest, keys_digest
 from flexray.sink.rows import from_parquet, keys_of, schema_fault
 from flexray.sink.run import load_run
-
-_SHOWN = 3  # of the lost files
 
 
 def committed_shards(folder: OutputFolder, fingerprint: str) -> dict[str, Manifest]:
@@ -45,7 +43,7 @@ def whole_shards(folder: OutputFolder, fingerprint: str) -> dict[str, Manifest]:
         lost = _lost_files(folder, manifests)
         if not lost:
             return manifests
-    shown = "; ".join(lost[:_SHOWN]) + ("; ..." if lost[_SHOWN:] else "")
+    shown = first_few(lost, separator="; ")
     what = f"{len(lost)} of {len(manifests)} committed shards have lost their rows: {shown}"
     advice = (
         f"`flexray repair {shlex.quote(str(folder))}` moves these shards aside; then run again: they are "

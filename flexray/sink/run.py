@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from flexray.config.old_keys import rename_keys
+from flexray.config.load import rename_keys
 from flexray.data.question import ShardSpec
-from flexray.errors import OutputError
+from flexray.errors import OutputError, first_few
 from flexray.sink.damage import DamageError
 from flexray.sink.differences import differences
 from flexray.sink.folder import OutputFolder, is_leftover, is_systems
@@ -243,6 +243,7 @@ def _refuse_foreign_files(folder: OutputFolder) -> None:
         if name not in (MANIFEST_FOLDER, DATA_FOLDER)
         or not all(is_systems(inner) for inner in folder.list(name))
     ]
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     if names:
-        raise OutputError(f"{folder}: is not empty and holds no run ({shown}). Use another output folder.")
+        raise OutputError(
+            f"{folder}: is not empty and holds no run ({first_few(names)}). Use another output folder."
+        )

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from flexray.errors import first_few
 from flexray.sink.damage import REPAIR_SHARD, DamageError, Finding, FindingKind
 from flexray.sink.folder import OutputFolder
 from flexray.sink.plan import Plan
@@ -133,4 +134,4 @@ class Tally:
 
 
 def _some(keys: list[Key]) -> str:
-    return ", ".join(f"{row_id} by {method}" for method, row_id in keys[:3]) + (", ..." if keys[3:] else "")
+    return first_few(f"{row_id} by {method}" for method, row_id in keys)

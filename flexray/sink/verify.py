@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from flexray.errors import OutputError
+from flexray.errors import OutputError, first_few
 from flexray.sink.committed import load_shard
 from flexray.sink.damage import DamageError, VerifyReport
 from flexray.sink.differences import differences
@@ -149,14 +149,10 @@ def _unnamed(folder: OutputFolder, named: set[str]) -> tuple[tuple[str, ...], tu
 
 def _note_unnamed(orphans: Sequence[str], foreign: Sequence[str], tally: Tally) -> None:
     if orphans:
-        what = f"{len(orphans)} file(s) of attempts that no manifest names ({_some(orphans)})"
+        what = f"{len(orphans)} file(s) of attempts that no manifest names ({first_few(orphans)})"
         advice = "Readers ignore them; `flexray repair` moves those older than an hour aside."
         tally.note("orphans", "", what, advice)
     if foreign:
-        what = f"{len(foreign)} name(s) that are not flexray's ({_some(foreign)})"
+        what = f"{len(foreign)} name(s) that are not flexray's ({first_few(foreign)})"
         advice = "Readers ignore them; move them elsewhere if you need them."
         tally.note("foreign_files", "", what, advice)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if names[3:] else "")

@@ -1,8 +1,8 @@
-"""Connect to a file system, and retry what fails in a transient way: one policy for all of them.
+"""Connect to a file system, and retry transient failures by one policy for all file systems.
 
-s3fs and botocore have retries of their own, one inside the other. Together they send a request up to 125
-times, over half an hour; or not again at all, if an answer of 50 MB breaks off. So theirs are off, and
-`retry` is what tries again. Overridden by fsspec's configuration: ~/.config/fsspec/*.json, or
+s3fs and botocore have their own retries, one inside the other. Together they send a request up to 125 times
+within half an hour, but do not send it again if an answer of 50 MB breaks off. So theirs are off, and only
+`retry` tries again. The settings can be overridden by fsspec's configuration: ~/.config/fsspec/*.json, or
 FSSPEC_S3='{"config_kwargs": {"read_timeout": 60}}' in the environment.
 """
 
@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import fsspec
 from fsspec.core import split_protocol, url_to_fs
-from fsspec.registry import known_implementations
 from fsspec.spec import AbstractFileSystem
 
 from flexray.errors import ConfigError, UserError
@@ -27,11 +26,11 @@ from flexray.storage.error_messages import TRANSIENT, describe, diagnose, hide, 
 from flexray.storage.redact import redact
 
 PATIENCE_VARIABLE = "FLEXRAY_STORAGE_PATIENCE"
-"""Seconds for which an operation with a transient error is tried again; 0: never."""
+"""Seconds during which an operation with a transient error is tried again; 0: never."""
 PATIENCE = 120.0
 FIRST_PATIENCE = 10.0
-"""The same at the start, for a storage that cannot be reached at all: nothing is lost yet, and the address
-may be wrong."""
+"""The same at the start for a storage that cannot be reached: no work is lost yet, and the URL may be
+wrong."""
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 30
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds; shorter if the patience is
@@ -45,7 +44,7 @@ T = TypeVar("T")
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """On the driver, before a run has begun: give up soon on a storage that cannot be reached."""
+    """Within this block, before a run has begun, give up soon on a storage that cannot be reached."""
     token = _starting.set(True)
     try:
         yield
@@ -54,38 +53,35 @@ def starting() -> Iterator[None]:
 
 
 def connect(url: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a path or URL, and the name in it. Nothing is sent yet, but that of an archive
-    (zip://a::s3://b/c.zip) reads its table.
+    """The file system of a path or URL, and the name within it. Nothing is sent yet, except for an archive
+    (zip://a::s3://b/c.zip), whose table of contents is read.
 
     Raises:
         ValueError: there is no such file system.
-        ImportError: its package is not installed; the message says how to.
-        Exception: whatever the file system's own package raises for a bad URL.
+        ImportError: its package is not installed; the message names it.
+        Exception: of any type, raised by the file system's package for a bad URL.
     """
     protocols = {split_protocol(part)[0] for part in url.split("::")}
-    try:
-        settings = {protocol: _s3_settings() for protocol in protocols & _S3}
-        settings |= {protocol: _http_settings(protocol) for protocol in protocols & _HTTP}
-        fs, name = url_to_fs(url, **settings)
-    except ImportError as e:
-        raise ImportError(f"{e}{_how_to_install(protocols)}") from e
+    settings = {protocol: _s3_settings() for protocol in protocols & _S3}
+    settings |= {protocol: _http_settings(protocol) for protocol in protocols & _HTTP}
+    fs, name = url_to_fs(url, **settings)
     if protocols & _S3:
         fs.retries = 1
     return fs, name
 
 
 def retry(url: str, call: Callable[[], T], *, patience: float | None = None) -> T:
-    """What `call` returns. It is called again, after growing waits, while it fails in a transient way:
-    a server that is busy or broken, a connection that cannot be made or is cut, a short answer.
+    """Call `call` and return its result. After a transient failure (a busy or broken server, a connection
+    that fails or is cut, a short answer) it is called again, after growing waits.
 
     Args:
-        url: what it is about, for messages.
-        call: may be called several times, and has the same effect then.
+        url: for messages.
+        call: must have the same effect if it is called several times.
         patience: seconds after which it is not tried again; None: FLEXRAY_STORAGE_PATIENCE, or 120.
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: anything else that the file system raised, in words (StorageError).
+        OSError: any other error of the file system, with advice (StorageError).
         ConfigError: FLEXRAY_STORAGE_PATIENCE is no number.
     """
     patience = _configured_patience() if patience is None else patience
@@ -98,7 +94,7 @@ def retry(url: str, call: Callable[[], T], *, patience: float | None = None) -> 
             return call()
         except UserError:
             raise
-        except Exception as e:  # each file system has types of its own, outside of OSError too
+        except Exception as e:  # file systems raise types of their own, not only OSErrors
             seconds = time.monotonic() - start
             kind = diagnose(e, url).kind
             transient = kind in TRANSIENT
@@ -110,21 +106,20 @@ def retry(url: str, call: Callable[[], T], *, patience: float | None = None) -> 
                 translated = translate(e, url, tried)
                 if translated is e:
                     raise
-                # A traceback shows causes as well, and they may show credentials.
+                # a traceback shows causes too, and a cause may show credentials
                 raise translated from (e if hide(str(e), url) == str(e) else None)
             _log.warning("%s: %s Trying again in %.1f s", redact(url), describe(e, url), wait)
         time.sleep(wait)
 
 
 def write_file(fs: AbstractFileSystem, name: str, data: bytes, *, replace: bool = True) -> None:
-    """Put a whole file. On an object store that is one request, or several with the file appearing at the
-    last (S3: 100 MB and more); readers see all of it or nothing. Without `replace` it is an error if the
-    file is there (`diagnose` calls it "exists")."""
+    """Write a whole file. On an object store that is one request, or several (S3: 100 MB and more), the last
+    of which makes the file appear: readers see all of it or nothing. Without `replace` an existing file is an
+    error, which `diagnose` calls "exists"."""
     options: dict[str, Any] = {} if replace else {"mode": "create"}
     if fs.async_impl:
-        # Timeouts of aiohttp count from the last byte sent: without
-        # this one, a server that stops reading is waited for without end. When it runs out, the connection is
-        # dropped, and the store drops what it has got by then.
+        # Timeouts of aiohttp start after the last byte is sent. Without this one, a server that stops reading
+        # would be waited for without end. When it expires, the connection is closed and the upload discarded.
         seconds = getattr(fs, "config_kwargs", {}).get("read_timeout", ANSWER_SECONDS)
         options["timeout"] = seconds * (1 + len(data) / SLOWEST_UPLOAD)
     fs.pipe_file(name, data, **options)
@@ -146,7 +141,7 @@ def _s3_settings() -> dict[str, Any]:
         "retries": {"mode": "standard", "total_max_attempts": 1},
     }
     return {
-        # More would ask for the size first, and read a large file in parts, which may be of two versions.
+        # with more, s3fs reads a large file in parts, which may come from two versions of it
         "max_concurrency": 1,
         "use_listings_cache": False,  # other processes write too
         **users,
@@ -160,11 +155,3 @@ def _http_settings(protocol: str) -> dict[str, Any]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
     users = fsspec.config.conf.get(protocol, {})
     return {**users, "client_kwargs": {"timeout": timeout, **users.get("client_kwargs", {})}}
-
-
-def _how_to_install(protocols: set[str | None]) -> str:
-    for protocol in protocols:
-        package = known_implementations.get(protocol or "", {}).get("class", "").partition(".")[0]
-        if package and package != "fsspec":
-            return f": pip install {package}"
-    return ""

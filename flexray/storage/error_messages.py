@@ -1,7 +1,7 @@
-"""What an error of a file system means: its kind, whether it is transient, what to do about it.
+"""What an error of a file system means: its kind, whether it is transient, and what to do about it.
 
-Every file system of fsspec raises errors of its own. They are told apart by HTTP status, by S3's codes
-and by the names of their classes: which of these packages is there at all depends on the storage.
+Each file system of fsspec raises its own errors. They are recognised by HTTP status, by S3's codes and by the
+names of their classes, since a package such as s3fs or gcsfs may not be installed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ TRANSIENT: set[ErrorKind] = {"busy", "unreachable"}
 _AWS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN (or the profile of AWS_PROFILE)"
 _AGAIN = "start again: the run resumes"
 
-_ADVISED = ("full", "read-only")  # the operating system's own message says too little about these
+_ADVISED = ("full", "read-only")  # the operating system's own message does not say what to do
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_CODES = {"QuotaExceeded", "XMinioStorageFull"}
 _BUSY_CODES = {
-    "BadDigest",  # damaged on the way
-    "ConditionalRequestConflict",  # another's write, or removal, is on its way
+    "BadDigest",  # damaged in transfer
+    "ConditionalRequestConflict",  # another process is writing or removing the file
     "IncompleteBody",
     "OperationAborted",
     "RequestTimeout",
@@ -59,7 +59,7 @@ _CREDENTIAL_CLASSES = {
     "SSOError",
     "TokenRetrievalError",
 }
-# Also "connection errors", but not transient.
+# Subclasses of connection errors that are not transient.
 _LASTING_CLASSES = {"ClientSSLError", "OfflineModeIsEnabled", "SSLError", "UnsupportedProtocol"}
 _UNREACHABLE_CLASSES = {
     "ClientConnectorError",
@@ -87,7 +87,7 @@ _BUSY_CLASSES = {
 
 
 class StorageError(OSError):
-    """A file system's error in words: `reason` is what happened, `advice` what to do."""
+    """An error of a file system: `reason` says what happened, `advice` what to do."""
 
     def __init__(self, message: str, *, reason: str = "", advice: str = "") -> None:
         super().__init__(message)
@@ -95,12 +95,12 @@ class StorageError(OSError):
 
 
 class TruncatedError(ConnectionError):
-    """Less was read than the file holds, without an error."""
+    """A read returned less than the file holds, without an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What an error means, in words."""
+    """The kind of an error, what happened, and what to do."""
 
     kind: ErrorKind
     text: str
@@ -108,12 +108,10 @@ class Diagnosis:
 
 
 def diagnose(error: BaseException, url: str) -> Diagnosis:
-    """What an error at a path or URL means."""
+    """Diagnose an error that was raised for a path or URL."""
     kind = _kind(error)
     is_s3 = url.startswith(("s3:", "s3a:"))
-    advice = {
-        "missing": "",
-        "exists": "",
+    advice: dict[ErrorKind, str] = {
         "no bucket": "Create the bucket, or correct the URL.",
         "busy": f"The storage is overloaded or out of order: when it is well, {_AGAIN}.",
         "unreachable": f"Check {'AWS_ENDPOINT_URL and ' if is_s3 else ''}the network, and {_AGAIN}.",
@@ -123,17 +121,16 @@ def diagnose(error: BaseException, url: str) -> Diagnosis:
         f"renew {_AWS if is_s3 else 'them'}, and {_AGAIN}.",
         "full": f"Free space there, or have the quota raised, and {_AGAIN}.",
         "read-only": "Have the file system mounted for writing, or give another folder.",
-        "other": "",
     }
-    return Diagnosis(kind, _text(error, url), advice[kind])
+    return Diagnosis(kind, _text(error, url), advice.get(kind, ""))
 
 
 def translate(error: BaseException, url: str, tried: str = "") -> OSError:
-    """The error to raise for a path or URL instead. `tried`: what was done about it before.
+    """The error to raise in place of this one. `tried`: the attempts that were made, for the message.
 
     Returns:
-        FileNotFoundError for a file that is not there, the error itself if it is the operating
-        system's, names its file and needs no advice, else a StorageError.
+        FileNotFoundError for a missing file; the error itself if the operating system raised it, it names
+        its file and needs no advice; else a StorageError.
     """
     diagnosis = diagnose(error, url)
     if isinstance(error, StorageError):
@@ -148,20 +145,21 @@ def translate(error: BaseException, url: str, tried: str = "") -> OSError:
 
 
 def describe(error: BaseException, url: str = "") -> str:
-    """What happened and what to do, without the name of the file, and with a full stop."""
+    """What happened and what to do, as sentences without the name of the file."""
     if isinstance(error, StorageError):
         return f"{error.reason.rstrip('.')}. {error.advice}".rstrip()
     return f"{type(_informative(error)).__name__}: {_text(error, url)}."
 
 
 def hide(text: str, url: str) -> str:
-    """A text about a URL without its credentials, which some packages repeat outside of any URL."""
+    """A message about a URL without its credentials, which some packages repeat outside of any URL."""
     for link in url.split("::") if redact(url) != url else ():
         user = link.partition("://")[2].rpartition("@")[0]
         if ":" in user:
-            # Whole; the password; and what a package takes for a host or a bucket if there are slashes.
+            # the whole; the password; and with slashes in it, what a package takes for a host or bucket
             for part in (user, user.partition(":")[2], *user.split("/")):
-                text = text.replace(part, HIDDEN) if len(part) > 3 else text  # else it may be in any word
+                if len(part) > 3:  # a shorter one may be part of any word
+                    text = text.replace(part, HIDDEN)
     return str(redact(text))
 
 
@@ -206,12 +204,13 @@ def _text(error: BaseException, url: str) -> str:
 
 
 def _informative(error: BaseException) -> BaseException:
-    """The error that says what happened: fsspec's HTTP raises FileNotFoundError for any failure."""
+    """The error that says what happened: fsspec's HTTP file system raises FileNotFoundError for any
+    failure."""
     return error.__cause__ or error if isinstance(error, FileNotFoundError) else error
 
 
 def _http(error: BaseException) -> tuple[int, str, str]:
-    """Status, code and message of the HTTP answer behind an error; 0 and empty if there is none."""
+    """Status, code and message of the HTTP answer that caused an error; (0, "", "") if there is none."""
     for e in _chain(error):
         answer = getattr(e, "response", None)
         if isinstance(answer, dict):  # botocore
@@ -220,7 +219,7 @@ def _http(error: BaseException) -> tuple[int, str, str]:
             message = str(said.get("Message") or "").rstrip(".") or "no reason given"
             return int(status), str(said.get("Code") or ""), message
         status = getattr(e, "status", None) or getattr(answer, "status_code", None)  # aiohttp, requests
-        if type(e).__name__ == "HttpError":  # gcsfs; aiohttp has a `code` that the server never sent
+        if type(e).__name__ == "HttpError":  # gcsfs; the `code` of aiohttp's errors is not the server's
             status = getattr(e, "code", None)
         if isinstance(status, int) and status >= 300:
             return status, "", ""

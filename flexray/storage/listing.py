@@ -1,4 +1,4 @@
-"""List files: globs like a shell's, and lookups that do not take an error for a missing file."""
+"""List files: globs like a shell's, and lookups that do not mistake an error for a missing file."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from fsspec.utils import glob_translate
 
 from flexray.storage.access import retry
 
-# Spark's and Hadoop's own: unfinished copies of rows, and files that hold none.
+# files of Spark and Hadoop that hold no rows, or unfinished copies of them
 _BOOKKEEPING = {"_temporary", "_SUCCESS", "_metadata", "_common_metadata", "_spark_metadata", "_delta_log"}
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a glob skips a name, unless the pattern spells out its beginning."""
+    """Whether a glob skips this name, unless the pattern begins with the same character."""
     return name.startswith(".") or name in _BOOKKEEPING
 
 
 def matches(fs: AbstractFileSystem, glob: str, url: str, *, hidden: bool = False) -> list[str]:
-    """Sorted names of the files that match a glob; `hidden`: with those that it would skip.
+    """Sorted names of the files that match a glob. `hidden`: also those that it would skip.
 
-    Like in a shell, links are followed, and the dot of a hidden name must be spelt out. Several names of one
-    file (links) count once. fsspec's own `glob` follows no links, and silently skips folders that cannot be
-    listed. `url` is what messages name.
+    As in a shell, links are followed, and the dot of a hidden name must be spelt out. Several names of one
+    file (links) count once. fsspec's own `glob` follows no links, and silently skips folders that it cannot
+    list. `url` is for messages.
 
     Raises:
         OSError: a folder cannot be listed.
-        ValueError: `**` is only a part of a path's component.
+        ValueError: `**` is only part of a component of the path.
     """
     before = re.split(r"[*?[]", glob, maxsplit=1)[0]
     root = before[: before.rfind("/") + 1]
@@ -40,8 +40,8 @@ def matches(fs: AbstractFileSystem, glob: str, url: str, *, hidden: bool = False
     patterns = [re.compile(glob_translate(part)) for part in parts]
     names: set[str] = set()
     entries = cache(lambda folder: _entries(fs, folder, url))
-    # Links on the way to a folder (those with the fewest come first), the folder, and the component that its
-    # entries are to match. A folder is done once for each of them, so loops of links end.
+    # (links on the path to a folder, fewest first; the folder; the component that its entries must match).
+    # Each folder is visited once for each component, so that loops of links end.
     todo: list[tuple[int, str, int]] = [(0, root, 0)]
     done: set[tuple[str, int]] = set()
     while todo:
@@ -67,7 +67,7 @@ def matches(fs: AbstractFileSystem, glob: str, url: str, *, hidden: bool = False
 
 
 def one_each(fs: AbstractFileSystem, names: set[str]) -> list[str]:
-    """Sorted names, of those that are links to one file the first; a name that is no link comes before."""
+    """Sorted names, one for each file: its own name rather than a link, else the first link."""
     files: dict[str, str] = {}
     for name in sorted(names, key=lambda name: (real_name(fs, name) != name, name)):
         files.setdefault(real_name(fs, name), name)
@@ -75,14 +75,14 @@ def one_each(fs: AbstractFileSystem, names: set[str]) -> list[str]:
 
 
 def real_name(fs: AbstractFileSystem, name: str) -> str:
-    """The name without links."""
+    """The name with links resolved."""
     return os.path.realpath(name) if isinstance(fs, LocalFileSystem) else name.rstrip("/")
 
 
 def type_of(fs: AbstractFileSystem, name: str, url: str) -> str:
-    """`file`, `directory`, or what else bears a name; "" if nothing does.
+    """The type of a name: `file`, `directory` or another; "" if there is none.
 
-    fsspec's own `exists` and `isdir` may take an error for a no. `url` is what messages name.
+    fsspec's own `exists` and `isdir` may return False for an error. `url` is for messages.
 
     Raises:
         OSError: the storage failed.
@@ -97,7 +97,7 @@ def _is_folder(fs: AbstractFileSystem, entry: dict[str, Any], url: str) -> bool:
     if entry["type"] in ("file", "directory"):
         return bool(entry["type"] == "directory")
     if isinstance(fs, LocalFileSystem):
-        return os.path.isdir(entry["name"])  # a link to nothing is listed, and cannot be opened
+        return os.path.isdir(entry["name"])  # a broken link is listed, and fails when it is opened
     return type_of(fs, entry["name"], url) == "directory"
 
 

@@ -1,4 +1,4 @@
-"""Read files chunk by chunk: a broken connection costs one chunk, and never shortens a file."""
+"""Read files in chunks: a broken connection costs one chunk, and never shortens a file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CHUNK = 8 * 2**20
 
 
 def open_file(url: str) -> BinaryIO:
-    """An open binary file for a path or URL; seekable where the storage knows the file's size.
+    """Open a path or URL as a binary file, which is seekable if the storage knows its size.
 
     Raises:
-        OSError: it cannot be opened; on reading as well.
+        OSError: it cannot be opened; later, that it cannot be read.
     """
     fs, name = retry(url, lambda: connect(url))
     if isinstance(fs, LocalFileSystem):
@@ -26,9 +26,9 @@ def open_file(url: str) -> BinaryIO:
     file = retry(url, lambda: fs.open(name, "rb", block_size=CHUNK))
     size = getattr(file, "size", None)
     if size is None and file.seekable():
-        size = retry(url, lambda: fs.info(name)["size"])  # a member of a tar archive does not know it
+        size = retry(url, lambda: fs.info(name)["size"])  # a member of a tar archive does not know its size
     if size is None:
-        return cast(BinaryIO, file)  # it cannot seek back, so nothing can be tried again
+        return cast(BinaryIO, file)  # it cannot seek, so a read cannot be repeated
     return io.BufferedReader(_RetryingFile(url, fs, file, size), 2**20)
 
 
@@ -42,7 +42,7 @@ def read_range(url: str, start: int, end: int) -> bytes:
 
     def read() -> bytes:
         stop = min(end, fs.size(name))  # S3 refuses a range that begins after the end
-        # By keyword: s3fs has the version second.
+        # by keyword: the second parameter of s3fs is the version
         data = bytes(fs.cat_file(name, start=start, end=stop)) if start < stop else b""
         _check(data, max(stop - start, 0))
         return data
@@ -51,8 +51,8 @@ def read_range(url: str, start: int, end: int) -> bytes:
 
 
 class _RetryingFile(io.RawIOBase):
-    """A file of fsspec that reads as much as it is asked for, or raises. It holds the file system, because an
-    archive that nobody holds is closed, with all its files."""
+    """A file of fsspec that reads as much as it is asked for, or raises. It keeps the file system alive,
+    because an archive is closed with all its files when it is collected."""
 
     def __init__(self, url: str, fs: AbstractFileSystem, file: Any, size: int) -> None:
         self._url, self._fs, self._file, self._size, self._at = url, fs, file, size, 0

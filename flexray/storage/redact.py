@@ -1,4 +1,4 @@
-"""Remove credentials from what is written or shown. In doubt, too much is hidden rather than too little."""
+"""Remove credentials from what is written or shown. In case of doubt it removes too much."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PORT = r"\d+(?:[/?#:,;)\]'\"\s]|$)"
 _URL = re.compile(
     rf"{_SCHEME}(?:[^\n/?#:@]*:(?!\s|{_PORT})(?:(?!{_SCHEME})[^\n@])*@)?(?:(?!::{_SCHEME}|[:,]\s)\S)*"
 )
-# A text that is nothing but a URL, or key=URL: white space belongs to it.
+# A text that is only a URL, or key=URL: white space is part of it.
 _WHOLE = re.compile(rf"([\w.-]+=)?{_SCHEME}(?:(?!::{_SCHEME}|[:;,.)]\s)[^\n])*")
 _ENCODED = re.compile(r"(%3A%2F%2F)[^\s/]{0,1000}?%40", re.IGNORECASE)
-# Not what is hidden already.
+# Except what is hidden already.
 _VALUE = re.compile(r"([?&;#][^=&;#]+)=(?!\*\*\*)[^&;#]*")
 _BARE = re.compile(r"([?&;#])(?!\*\*\*)[^=&;#]+(?=[&;#]|$)")
 _WORDS = r"[\w-]{0,40}"
@@ -60,11 +60,11 @@ def _redact_url(url: str) -> str:
     before, at, behind = rest.rpartition("@")
     if ":" in before:  # user:password@, and the password may hold anything (the secret keys of AWS have /)
         if re.search("[?#]", before):
-            return f"{scheme}://{HIDDEN}"  # or the @ stands in the query, and a secret behind it
+            return f"{scheme}://{HIDDEN}"  # or the @ is in the query, followed by a secret
         rest = HIDDEN + at + behind
     elif user := re.match(r"[^/?#]*@", rest):
         rest = HIDDEN + at + rest[user.end() :]
     rest = _VALUE.sub(rf"\1={HIDDEN}", rest)
-    if scheme.lower().endswith(("http", "https")):  # elsewhere ? is a wild card, and # a part of a name
+    if scheme.lower().endswith(("http", "https")):  # elsewhere ? is a wild card, and # part of a name
         rest = _BARE.sub(rf"\1{HIDDEN}", rest)
     return f"{scheme}://{rest}"

@@ -24,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from flexray.models.checkpoint import load_tokenizer
 from tests.chaos.cluster import LossyCluster
-from tests.chaos.kills import ADAPTERS, Kill, draw
+from tests.chaos.kills import KINDS, Kill, draw
 from tests.chaos.trial import SHARDS, Outcome, Trial, answer_undisturbed
 from tests.conftest import SMOLLM2
 from tests.tiny_model import save_tiny_model
@@ -35,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("kills", type=int, help="how many kills; each kind in turn")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
-    parser.add_argument("--kind", action="append", choices=ADAPTERS, help="only these")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="only these")
     parser.add_argument("--together", type=int, default=4, help="kills in one trial, one after another")
     parser.add_argument(
         "--start-seconds", type=float, default=15, help="about what a start here takes until its first commit"
@@ -55,7 +55,7 @@ def main() -> int:
                 if len(outcomes) >= 2 * arguments.kills + 2:
                     break
                 while len(queue) < min(missing, arguments.together):
-                    kinds = list(arguments.kind or ADAPTERS)
+                    kinds = list(arguments.kind or KINDS)
                     queue += rnd.sample(kinds, len(kinds))
                 kills = [
                     draw(queue.pop(0), rnd, shards=SHARDS, start_seconds=arguments.start_seconds)

@@ -18,7 +18,7 @@ FILES = {
     "manifest": ("_manifests/*", False, None),
 }
 
-ADAPTERS = (
+KINDS = (
     "driver",
     "engine",
     "node",

@@ -7,8 +7,8 @@ import sys
 LISTENERS = """
 import json, psutil, ray
 from flexray.config import RayConfig
-from flexray.pipeline.ray_connection import connect
-connect(RayConfig(num_cpus=1, object_store_mb=80))
+from flexray.pipeline.ray_connection import connect_ray
+connect_ray(RayConfig(num_cpus=1, object_store_mb=80))
 ray.get(ray.remote(lambda: 1).remote())
 me = psutil.Process()
 processes = [me, *me.children(recursive=True)]

@@ -32,7 +32,7 @@ def answers(output):
 
 def test_a_second_start_has_nothing_to_do_and_asks_for_no_ray(again, output, tmp_path, monkeypatch):
     before = contents(output)
-    monkeypatch.setattr("flexray.runs.run.connect", lambda config: pytest.fail("no Ray is needed"))
+    monkeypatch.setattr("flexray.runs.run.connect_ray", lambda config: pytest.fail("no Ray is needed"))
     code, said, errors = flexray_here("run", "--config", write_config(tmp_path, again))
     assert code == 0, errors
     assert "everything is committed: nothing to do" in said

@@ -206,9 +206,9 @@ def test_what_the_probes_of_the_manifests_ask_is_answered_without_a_token(head):
 JOIN = """
 import sys
 from flexray.config import RayConfig
-from flexray.pipeline.ray_connection import connect
+from flexray.pipeline.ray_connection import connect_ray
 try:
-    connect(RayConfig(address=sys.argv[1]))
+    connect_ray(RayConfig(address=sys.argv[1]))
     print("joined")
 except ValueError as e:
     print(e)

@@ -33,7 +33,7 @@ def test_a_source_file_that_changes_after_planning(tree, refused, tmp_path, monk
     def change(config):
         write(tmp_path / "questions.jsonl", [question(i, answers=["Rome"]) for i in range(6)])
 
-    monkeypatch.setattr("flexray.runs.run.connect", change)
+    monkeypatch.setattr("flexray.runs.run.connect_ray", change)
     message = refused()
     assert f"{tmp_path}/questions.jsonl: changed since shard qa-test-00000" in message
     assert "Restore it, or start a new run with a new output folder." in message

@@ -43,7 +43,7 @@ def refused(tmp_path, monkeypatch):
     def no_ray(config):
         raise AssertionError("Ray was asked for")
 
-    monkeypatch.setattr("flexray.runs.run.connect", no_ray)
+    monkeypatch.setattr("flexray.runs.run.connect_ray", no_ray)
 
     def refused(tree, *arguments):
         config = tmp_path / "job.yaml"

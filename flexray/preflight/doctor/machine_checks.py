@@ -9,18 +9,21 @@ import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 
+from rich.filesize import decimal
+
 from flexray.config import RunConfig
-from flexray.preflight.doctor.examine import CheckResult, Status
-from flexray.preflight.host import check_writable, decimal, existing_folder, free_bytes, ram_bytes
-from flexray.preflight.plan.devices import GIB
+from flexray.engine.scheduler_config import GIB
+from flexray.models.checkpoint import resolve_dtype
+from flexray.preflight.findings import CheckResult, Status, fail, passed, warn
+from flexray.preflight.host import check_writable, existing_folder, free_bytes, ram_bytes
 from flexray.preflight.plan.dry_folder import DryFolder
 
 SHM = "/dev/shm"
 RAY_STORE_SHARE = 0.3  # of the memory, by Ray's default
 LOW_DISK, NO_DISK = 5e9, 0.5e9  # bytes
-RAY_FULL = 0.95  # used: Ray then stores nothing more
-OLDEST_CAPABILITY = (7, 0)  # that Triton compiles for
-FREE_SHARE = 0.9  # of a GPU's memory
+RAY_FULL = 0.95  # share of a disk in use above which Ray stores nothing more
+OLDEST_CAPABILITY = (7, 0)  # of a GPU that Triton compiles for
+FREE_SHARE = 0.9  # of a GPU's memory; with less, another process is using it
 
 
 def check_compiler(config: RunConfig | None) -> Iterator[CheckResult]:
@@ -28,7 +31,7 @@ def check_compiler(config: RunConfig | None) -> Iterator[CheckResult]:
     import torch
 
     if config is not None and config.engine.backend != "flex":
-        yield CheckResult("pass", f"none is needed: engine.backend is {config.engine.backend}")
+        yield passed(f"none is needed: engine.backend is {config.engine.backend}")
     elif runs_on_gpu(config):
         c_compiler = os.environ.get("CC") or next(filter(shutil.which, ("gcc", "cc", "clang")), None)
         try:
@@ -41,36 +44,34 @@ def check_compiler(config: RunConfig | None) -> Iterator[CheckResult]:
         if c_compiler is None:
             yield _no_flex(config, f"{found}, but no C compiler, which it needs", "Install gcc.")
         else:
-            yield CheckResult("pass", f"{found}, {c_compiler}")
+            yield passed(f"{found}, {c_compiler}")
     else:
         from torch._inductor.cpp_builder import get_cpp_compiler
         from torch._inductor.exc import InvalidCxxCompiler
 
         try:
-            yield CheckResult("pass", f"C++ compiler {get_cpp_compiler()}, torch {torch.__version__}")
+            yield passed(f"C++ compiler {get_cpp_compiler()}, torch {torch.__version__}")
         except InvalidCxxCompiler:
             yield _no_flex(config, "no C++ compiler", "Install g++, or name one in CXX.")
 
 
 def check_gpu(config: RunConfig | None) -> Iterator[CheckResult]:
-    """The CUDA devices of this machine, and whether the configuration's dtype suits them."""
+    """The CUDA devices of this machine, and whether they support the configured dtype."""
     import torch
 
     if not torch.cuda.is_available():
         if config is not None and config.model.device == "cuda":
-            yield CheckResult(
-                "fail",
+            yield fail(
                 "torch finds no CUDA device, and model.device is cuda",
                 "Set it to auto, or install a torch and a driver for CUDA.",
             )
         elif driver := _driver():
-            yield CheckResult(
-                "warn",
-                f"the machine has a GPU (driver {driver}), but this torch ({torch.__version__}) finds none",
+            yield warn(
+                f"the machine has a GPU (driver {driver}), but torch {torch.__version__} finds none",
                 "Install a torch for CUDA that is no newer than the driver.",
             )
         else:
-            yield CheckResult("pass", "none: models run on the CPUs here")
+            yield passed("none: models run on the CPUs here")
         return
     for number in range(torch.cuda.device_count()):
         yield _gpu(number, config)
@@ -97,39 +98,36 @@ def _gpu(number: int, config: RunConfig | None) -> CheckResult:
         f"CUDA {torch.version.cuda}"
     )
     if capability < OLDEST_CAPABILITY:
-        return CheckResult("warn", what, "Triton does not compile for it: set engine.backend to sdpa.")
-    dtype = config.model.dtype if config else "auto"
-    if not has_bfloat16 and dtype in ("auto", "bfloat16"):
-        return CheckResult("warn", what, "It has no bfloat16: set model.dtype to float16.")
+        return warn(what, "Triton does not compile for it: set engine.backend to sdpa.")
+    dtype = resolve_dtype(config.model.dtype if config else "auto", on_gpu=True)
+    if not has_bfloat16 and dtype == "bfloat16":
+        return warn(what, "It has no bfloat16: set model.dtype to float16.")
     if free < FREE_SHARE * total:
-        return CheckResult(
-            "warn", what, "Others use it: a run there has less room for rows. `nvidia-smi` names them."
-        )
-    return CheckResult("pass", what)
+        return warn(what, "Others use it: a run there has less room for rows. `nvidia-smi` names them.")
+    return passed(what)
 
 
 def check_memory(config: RunConfig | None) -> Iterator[CheckResult]:
-    """RAM, and the shared memory that Ray's object store lies in."""
+    """RAM, and the shared memory that holds Ray's object store."""
     ram = ram_bytes()
-    yield CheckResult("pass", f"{ram / GIB:.1f} GiB of RAM")
+    yield passed(f"{ram / GIB:.1f} GiB of RAM")
     megabytes = config.ray.object_store_mb if config else None
     store = megabytes * 2**20 if megabytes else int(RAY_STORE_SHARE * ram)
     shared = os.statvfs(SHM)
     size = shared.f_blocks * shared.f_frsize
     what = f"{size / GIB:.2f} GiB in {SHM}, for an object store of {store / GIB:.2f} GiB"
     if size < store:
-        yield CheckResult(
-            "warn",
+        yield warn(
             what,
             "Ray then keeps its objects on disk, which is slow. Give the container more (docker: "
             "--shm-size), or set ray.object_store_mb.",
         )
     else:
-        yield CheckResult("pass", what)
+        yield passed(what)
 
 
 def check_disk(config: RunConfig | None) -> Iterator[CheckResult]:
-    """Room and rights where things are written: output, temporary files, Ray's files, compiled kernels."""
+    """Free space and write access for output, temporary files, Ray's files and compiled kernels."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     temporary = tempfile.gettempdir()
@@ -147,32 +145,28 @@ def check_disk(config: RunConfig | None) -> Iterator[CheckResult]:
             check_writable(path)
             by_device.setdefault(existing_folder(path).stat().st_dev, {})[purpose] = path
         except OSError as e:
-            yield CheckResult(
-                "fail", f"{purpose}: {path} cannot be written: {e.strerror}", "Make it writable."
-            )
+            yield fail(f"{purpose}: {path} cannot be written: {e.strerror}", "Make it writable.")
     for group in by_device.values():
         yield _room(group)
 
 
 def _room(places: dict[str, str]) -> CheckResult:
-    """Of places on one file system."""
+    """The free space of folders on one file system."""
     path = next(iter(places.values()))
     free = free_bytes(path)
     used = 1 - free / (shutil.disk_usage(existing_folder(path)).total or 1)
     what = f"{decimal(free)} free for " + ", ".join(f"{purpose} ({path})" for purpose, path in places.items())
     status: Status = "fail" if free < NO_DISK else "warn" if free < LOW_DISK else "pass"
     if "Ray" in places and used > RAY_FULL and status == "pass":
-        return CheckResult(
-            "warn", f"{what}; {used:.0%} used", f"Ray stores nothing on a disk over {RAY_FULL:.0%}."
-        )
+        return warn(f"{what}; {used:.0%} used", f"Ray stores nothing on a disk over {RAY_FULL:.0%}.")
     return CheckResult(status, what, "" if status == "pass" else "Make room.")
 
 
 def _no_flex(config: RunConfig | None, what: str, advice: str) -> CheckResult:
-    """FlexAttention cannot be compiled: the run takes another backend, unless that is forbidden."""
+    """FlexAttention cannot be compiled: a run uses another backend, unless engine.strict forbids it."""
     if config is not None and config.engine.strict:
-        return CheckResult("fail", f"{what}; engine.strict forbids another backend than flex", advice)
-    return CheckResult("warn", f"{what}: another backend than flex will be used, which each row says", advice)
+        return fail(f"{what}; engine.strict forbids another backend than flex", advice)
+    return warn(f"{what}: another backend than flex will be used, which each row says", advice)
 
 
 def _driver() -> str:

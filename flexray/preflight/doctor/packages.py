@@ -1,4 +1,4 @@
-"""Python and the packages: what pyproject.toml asks for, and what was tested."""
+"""Python and the installed packages, compared with what is required and what was tested."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from packaging.version import Version
 
 import flexray
 from flexray.config import RunConfig
-from flexray.preflight.doctor.examine import CheckResult
+from flexray.preflight.findings import CheckResult, fail, passed, warn
 
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 INSTALL = "make setup, or: pip install -c constraints.txt -e ."
@@ -25,15 +25,13 @@ def check_python(config: RunConfig | None) -> Iterator[CheckResult]:
     wanted, _ = _required()
     found = platform.python_version()
     if found in SpecifierSet(wanted, prereleases=True):
-        yield CheckResult("pass", f"Python {found} ({wanted} is needed)")
+        yield passed(f"Python {found} ({wanted} is needed)")
     else:
-        yield CheckResult(
-            "fail", f"Python {found}, but {wanted} is needed", "Make an environment of a newer one."
-        )
+        yield fail(f"Python {found}, but {wanted} is needed", "Make an environment of a newer one.")
 
 
 def check_packages(config: RunConfig | None) -> Iterator[CheckResult]:
-    """Each package that pyproject.toml requires, and whether it is the version of constraints.txt."""
+    """Whether each required package is installed, and in the version of constraints.txt."""
     _, requirements = _required()
     tested = _tested()
     wrong, other = [], []
@@ -49,18 +47,16 @@ def check_packages(config: RunConfig | None) -> Iterator[CheckResult]:
         elif name in tested and Version(version).public != tested[name]:
             other.append(f"{name} {version} (tested: {tested[name]})")
     if wrong:
-        yield CheckResult("fail", "; ".join(wrong), f"Install them: {INSTALL}.")
+        yield fail("; ".join(wrong), f"Install them: {INSTALL}.")
     if other:
-        yield CheckResult(
-            "warn", f"not the tested versions: {', '.join(other)}", f"For the tested ones: {INSTALL}."
-        )
+        yield warn(f"not the tested versions: {', '.join(other)}", f"For the tested ones: {INSTALL}.")
     if not wrong and not other:
         as_tested = ", at the tested versions" if tested else ""
-        yield CheckResult("pass", f"{len(requirements)} required packages{as_tested}")
+        yield passed(f"{len(requirements)} required packages{as_tested}")
 
 
 def _required() -> tuple[str, list[Requirement]]:
-    """Python's versions and the packages: of pyproject.toml, or where there is none of what is installed."""
+    """The required Python and packages: from pyproject.toml, or else from the installed metadata."""
     project = PROJECT / "pyproject.toml"
     if project.is_file():
         tree = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
@@ -72,7 +68,7 @@ def _required() -> tuple[str, list[Requirement]]:
 
 
 def _tested() -> dict[str, str]:
-    """Versions by package; empty where flexray was installed without its constraints.txt."""
+    """Tested versions by package; empty if flexray was installed without its constraints.txt."""
     file = PROJECT / "constraints.txt"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     pins = [line.partition("==") for line in lines if "==" in line and not line.startswith("#")]

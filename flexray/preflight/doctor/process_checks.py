@@ -1,4 +1,4 @@
-"""The checks that may hang or crash, each made in a process of its own: attention and Ray."""
+"""The checks that may hang or crash, each in a process of its own: attention and Ray."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Any
 
 from flexray.config import EngineConfig, RayConfig, RunConfig
 from flexray.errors import ModelError
-from flexray.models.checkpoint import check_checkpoint
+from flexray.models.checkpoint import check_checkpoint, resolve_dtype
+from flexray.models.families import kv_shape
 from flexray.pipeline.ray_connection import is_for_a_cluster
-from flexray.preflight.doctor.examine import CheckResult
 from flexray.preflight.doctor.machine_checks import runs_on_gpu
 from flexray.preflight.doctor.packages import PROJECT
+from flexray.preflight.findings import CheckResult, fail, passed, warn
 
 TASKS = "flexray.preflight.doctor.process_tasks"
 ATTENTION_SECONDS = 900.0  # a busy machine compiles for minutes
@@ -27,19 +28,20 @@ SHOWN_LINES = 3
 
 
 def check_attention(config: RunConfig | None) -> Iterator[CheckResult]:
-    """A tiny random model answers by the configured backend, strictly, and by `eager`, with the same tokens.
+    """Whether a tiny random model answers with the same tokens by the configured backend and by `eager`.
 
-    In float32, where both must agree; and in 16 bits, if the run is in those, where it is seen to work.
+    In float32 both must agree. In 16 bits, if the run uses them, the backend only has to work.
     """
     engine = config.engine if config else EngineConfig()
     if engine.backend == "eager":
-        yield CheckResult("pass", "eager is the yardstick itself")
+        yield passed("eager is what other backends are compared with")
         return
-    for dtype in _dtypes(config):
+    wanted = resolve_dtype(config.model.dtype if config else "auto", on_gpu=runs_on_gpu(config))
+    for dtype in dict.fromkeys(["float32", wanted]):
         try:
             found = call_module(TASKS, _task(config, engine, dtype), ATTENTION_SECONDS)
         except ProcessError as e:
-            yield CheckResult("fail", f"{engine.backend} in {dtype}: the process that tried it {e}")
+            yield fail(f"{engine.backend} in {dtype}: the process that tried it {e}")
             return
         result = judge(found, engine, dtype)
         yield result
@@ -48,44 +50,34 @@ def check_attention(config: RunConfig | None) -> Iterator[CheckResult]:
 
 
 def judge(found: dict[str, Any], engine: EngineConfig, dtype: str) -> CheckResult:
-    """What a comparison (see `process_tasks.compare`) means for a run."""
+    """What the outcome of `process_tasks.compare_backends` means for a run."""
     what = f"{engine.backend} on {found['device']} in {dtype} ({found['seconds']:.0f} s)"
     if error := found["error"]:
         if engine.strict or not found["falls_back"]:
             advice = "A run would stop. Set engine.backend to sdpa to do without it."
-            return CheckResult("fail", f"{what}: {error}", advice)
-        return CheckResult(
-            "warn",
+            return fail(f"{what}: {error}", advice)
+        return warn(
             f"{what}: {error}",
             "Rows will be answered by another backend, and say so. Setting engine.backend to sdpa saves the "
             "attempts.",
         )
     same = f"{found['same']} of {found['answers']} answers are those of eager"
     if dtype == "float32" and found["same"] < found["answers"]:
-        return CheckResult(
-            "fail", f"{what}: only {same}", "Do not use this backend here: set engine.backend."
-        )
-    return CheckResult("pass", f"{what}: {same}")
-
-
-def _dtypes(config: RunConfig | None) -> list[str]:
-    wanted = config.model.dtype if config else "auto"
-    if wanted == "auto":
-        wanted = "bfloat16" if runs_on_gpu(config) else "float32"
-    return list(dict.fromkeys(["float32", wanted]))
+        return fail(f"{what}: only {same}", "Do not use this backend here: set engine.backend.")
+    return passed(f"{what}: {same}")
 
 
 def _task(config: RunConfig | None, engine: EngineConfig, dtype: str) -> dict[str, Any]:
-    """What the process is to do; with the shape of the configured model's heads, if it can be read."""
+    """The task for the process, with the head sizes of the configured model if they can be read."""
     heads, width = 3, 64
     if config is not None:
         try:
             shape = check_checkpoint(config.model.path)
-        except ModelError:  # a check of its own
+        except ModelError:  # `check_model` reports it
             pass
         else:
-            heads = shape.num_attention_heads // (shape.num_key_value_heads or shape.num_attention_heads)
-            width = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+            kv_heads, width = kv_shape(shape)
+            heads = shape.num_attention_heads // kv_heads
     device = "cuda" if runs_on_gpu(config) else "cpu"
     return {
         "task": "attention",
@@ -98,7 +90,7 @@ def _task(config: RunConfig | None, engine: EngineConfig, dtype: str) -> dict[st
 
 
 def check_cluster(config: RunConfig | None) -> Iterator[CheckResult]:
-    """A Ray of one CPU is started and stopped; or the cluster of ray.address, or RAY_ADDRESS, is joined."""
+    """Start and stop a Ray of one CPU, or join the cluster of ray.address or RAY_ADDRESS."""
     joins = is_for_a_cluster(config) if config else bool(os.environ.get("RAY_ADDRESS"))
     ray = config.ray if config and joins else RayConfig(num_cpus=1, object_store_mb=LEAST_STORE_MB)
     where = (
@@ -110,7 +102,7 @@ def check_cluster(config: RunConfig | None) -> Iterator[CheckResult]:
         advice = "Look into the newest folder below /tmp/ray for its logs."
         if joins:
             advice = "Check ray.address, the network and Ray's token (cluster/README.md)."
-        yield CheckResult("fail", f"{where} {e}", advice)
+        yield fail(f"{where} {e}", advice)
         return
     gpus = found["resources"].get("GPU", 0)
     what = (
@@ -118,29 +110,26 @@ def check_cluster(config: RunConfig | None) -> Iterator[CheckResult]:
         f"nodes: {found['nodes']}, CPUs: {found['resources'].get('CPU', 0):g}, GPUs: {gpus:g}"
     )
     if found["python"] != platform.python_version():
-        yield CheckResult(
-            "fail", f"{what}; its Python is {found['python']}, here it is {platform.python_version()}"
-        )
+        yield fail(f"{what}; its Python is {found['python']}, here it is {platform.python_version()}")
         return
     if config is not None and joins and gpus and config.ray.max_actors:
         each = config.ray.num_gpus_per_actor
         wanted = config.ray.max_actors * (1 if each is None else each)
         if wanted > gpus:
-            yield CheckResult(
-                "warn",
+            yield warn(
                 f"{what}; ray.max_actors asks for {wanted:g} GPUs",
                 "Fewer actors than that will work: lower ray.max_actors, or add nodes.",
             )
             return
-    yield CheckResult("pass", what)
+    yield passed(what)
 
 
 class ProcessError(RuntimeError):
-    """The process did not do its work."""
+    """The process failed or was stopped."""
 
 
 def call_module(module: str, argument: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Run `python -m module`, which reads a JSON object and prints another as its last line.
+    """Run `python -m module`, which reads a JSON object and prints a JSON object as its last line.
 
     Raises:
         ProcessError: it failed, died or took longer than `seconds`.

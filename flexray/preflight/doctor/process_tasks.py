@@ -1,6 +1,6 @@
-"""What the process of a check does: a tiny random model answers by two backends, or Ray does a task.
+"""The process of a check: a tiny random model answers by two backends, or Ray runs a task.
 
-Reads a JSON object from standard input, with `task` (attention or ray), and prints another one.
+Reads a JSON object with the key `task` (attention or ray) from standard input, and prints a JSON object.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ METHODS = (MethodConfig(), MethodConfig(kind="per_prompt"))  # fused, and each p
 
 
 class Bytes:
-    """What the engine asks of a tokenizer: each token is a byte."""
+    """The parts of a tokenizer that the engine uses; each token is a byte."""
 
     eos_token_id = 0
 
@@ -38,15 +38,15 @@ class Bytes:
         return [bytes(i).decode("latin-1") for i in ids]
 
 
-def compare(task: dict[str, Any]) -> dict[str, Any]:
-    """Answer by `backend` and by eager.
+def compare_backends(task: dict[str, Any]) -> dict[str, Any]:
+    """Answer prompts by `backend` and by eager.
 
     Args:
         task: backend, device, dtype; heads (query heads of a key/value head) and width (of a head).
 
     Returns:
-        answers, and how many of them are the same; or the backend's error, and whether a run that may fall
-        back would. device and seconds.
+        answers and how many of them are the same; or the backend's error, and whether a run would fall back
+        from it. Also device and seconds.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     device = torch.device(task["device"])
@@ -66,7 +66,7 @@ def compare(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answers(task: dict[str, Any], backend: Backend, device: torch.device) -> list[tuple[int, ...]]:
-    """The tokens of all answers, of the same model each time."""
+    """The tokens of all answers; the model is the same each time."""
     heads = task["heads"]
     shape = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -107,7 +107,7 @@ def _prompts() -> list[Prompt]:
 
 
 def try_ray(task: dict[str, Any]) -> dict[str, Any]:
-    """Connect as a run does, and have one task done.
+    """Connect as a run does, and run one task.
 
     Args:
         task: config (a RayConfig).
@@ -117,10 +117,10 @@ def try_ray(task: dict[str, Any]) -> dict[str, Any]:
     """
     import ray
 
-    from flexray.pipeline.ray_connection import connect
+    from flexray.pipeline.ray_connection import connect_ray
 
     start = time.perf_counter()
-    connect(RayConfig.model_validate(task["config"]))
+    connect_ray(RayConfig.model_validate(task["config"]))
 
     @ray.remote(num_cpus=1, max_retries=0)
     def who() -> tuple[str, str]:
@@ -141,4 +141,4 @@ def try_ray(task: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     task = json.load(sys.stdin)
-    print(json.dumps({"attention": compare, "ray": try_ray}[task["task"]](task)))
+    print(json.dumps({"attention": compare_backends, "ray": try_ray}[task["task"]](task)))

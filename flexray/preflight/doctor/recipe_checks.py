@@ -1,4 +1,4 @@
-"""What a configuration names: the model folder, the data and the output folder."""
+"""The folders and files that a configuration names: model, data and output."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 from fsspec.implementations.local import LocalFileSystem
+from rich.filesize import decimal
 
 from flexray.config import RunConfig
 from flexray.data import list_files, read_shard, scan
-from flexray.models.checkpoint import check_checkpoint, load_tokenizer
+from flexray.engine.scheduler_config import GIB
+from flexray.models.checkpoint import check_checkpoint, load_tokenizer, resolve_dtype
 from flexray.models.remarks import remark
-from flexray.preflight.doctor.examine import CheckResult
-from flexray.preflight.host import decimal, existing_folder, ram_bytes
-from flexray.preflight.plan.devices import GIB, find_device
-from flexray.preflight.plan.memory import ITEM_BYTES, count_parameters, dtype_of
+from flexray.preflight.findings import CheckResult, fail, passed, warn
+from flexray.preflight.host import existing_folder, ram_bytes
+from flexray.preflight.plan.devices import find_device
+from flexray.preflight.plan.memory import ITEM_BYTES, count_parameters
 from flexray.sink import OutputFolder
 from flexray.sink.folder import is_leftover
 from flexray.storage import connect, starting
 
 
 def check_model(config: RunConfig | None) -> Iterator[CheckResult]:
-    """The checkpoint can be loaded, as far as its headers tell, and its tokenizer works."""
+    """Whether the checkpoint can be loaded, judging by its headers, and its tokenizer works."""
     if config is None:
         return
     shape = check_checkpoint(config.model.path)
@@ -30,29 +32,29 @@ def check_model(config: RunConfig | None) -> Iterator[CheckResult]:
     parameters = count_parameters(config.model.path)
     ids = tokenizer("What is the capital of Finland?", add_special_tokens=False)["input_ids"]
     for odd in remark(config.model.path, tokenizer):
-        yield CheckResult("warn", odd)
+        yield warn(odd)
     what = (
         f"{config.model.path}: {parameters / 1e6:,.1f} million parameters, {shape.max_position_embeddings:,} "
         f"positions; the tokenizer knows {len(tokenizer):,} tokens"
     )
     if not ids:
-        yield CheckResult(
-            "fail", f"{what}, and makes none of a question", "Copy the tokenizer's files again."
-        )
+        yield fail(f"{what}, and makes none of a question", "Copy the tokenizer's files again.")
         return
-    loaded = parameters * ITEM_BYTES[dtype_of(config, find_device(config, None, None))]
+    loaded = (
+        parameters
+        * ITEM_BYTES[resolve_dtype(config.model.dtype, on_gpu=find_device(config, None, None).is_gpu)]
+    )
     if loaded > ram_bytes():
-        yield CheckResult(
-            "warn",
+        yield warn(
             f"{what}; {decimal(loaded)} of weights pass through {ram_bytes() / GIB:.1f} GiB of RAM",
             "Take a machine with more.",
         )
     else:
-        yield CheckResult("pass", what)
+        yield passed(what)
 
 
 def check_data(config: RunConfig | None) -> Iterator[CheckResult]:
-    """All files are there, and the first shard can be read."""
+    """Whether all files are there and the first shard can be read."""
     if config is None:
         return
     with starting():
@@ -62,16 +64,14 @@ def check_data(config: RunConfig | None) -> Iterator[CheckResult]:
     faults = [question.error for question in questions if question.error]
     what = f"files: {len(files)}; {len(questions)} rows read of {shard.file}"
     if faults:
-        yield CheckResult(
-            "warn", f"{what}, {len(faults)} of them faulty: {faults[0]}", "`flexray plan` says more."
-        )
+        yield warn(f"{what}, {len(faults)} of them faulty: {faults[0]}", "`flexray plan` says more.")
     else:
-        yield CheckResult("pass", what)
+        yield passed(what)
 
 
 def check_output(config: RunConfig | None) -> Iterator[CheckResult]:
-    """A probe file is written, listed and removed in the output folder, or above it if there is none. A run
-    at work there ignores it."""
+    """Write, list and remove a probe file in the output folder, or above it if it is not there. A run that
+    works there ignores it."""
     if config is None:
         return
     folder = OutputFolder(config.output)
@@ -84,16 +84,16 @@ def check_output(config: RunConfig | None) -> Iterator[CheckResult]:
         place.prepare()
         _probe(place)
     finally:
-        if not is_local and not was_there and fs.isdir(path):  # not on object stores: they have no folders
+        if not is_local and not was_there and fs.isdir(path):  # never on object stores, which have no folders
             fs.rmdir(path)
     seconds = time.perf_counter() - start
-    yield CheckResult("pass", f"{place}: a file was written, read, listed and removed ({seconds:.1f} s)")
+    yield passed(f"{place}: a file was written, read, listed and removed ({seconds:.1f} s)")
 
 
 def _probe(place: OutputFolder) -> None:
     """Raises OSError if a new file is not listed, or a removed one is."""
     name = f".probe-{uuid4().hex}"
-    assert is_leftover(name)  # else a run that starts now would refuse the folder
+    assert is_leftover(name)  # a run that starts now would refuse a folder with other files
     place.write_bytes(name, b"flexray")
     try:
         listed = name in place.list()

@@ -1,4 +1,4 @@
-"""What the engine would run on: a GPU that is here, one that is named, or this machine's CPUs."""
+"""The device that a plan is made for: a GPU of this machine, a named GPU, or this machine's CPUs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import re
 from dataclasses import dataclass
 
 from flexray.config import RunConfig
+from flexray.engine.scheduler_config import GIB
 from flexray.errors import ConfigError
 from flexray.pipeline.ray_connection import is_for_a_cluster
 from flexray.preflight.host import ram_bytes
 
-GIB = 2**30
-
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A model of GPU: what torch reports as its memory, and what its maker's sheet says of its products."""
+    """A GPU model: the memory that torch reports, and the peak performance by its data sheet."""
 
     memory_gib: float
     peak_16_bit: float  # FLOP/s, dense
@@ -24,7 +23,7 @@ class Gpu:
     has_bfloat16: bool = True
 
 
-# The peaks are those of the SXM modules, where there are any.
+# The peaks are those of the SXM modules, if there are any.
 GPUS = {
     "H200-141GB": Gpu(139.8, 989e12, 67e12),
     "H100-80GB": Gpu(79.2, 989e12, 67e12),
@@ -40,25 +39,25 @@ GPUS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """Where the model would be."""
+    """What holds the model."""
 
     name: str
     is_gpu: bool
     memory: int | None  # bytes; None: unknown
-    gpu: Gpu | None = None  # None: none, or its figures are not known
+    gpu: Gpu | None = None  # None: a CPU, or a GPU of an unknown model
 
     def peak(self, dtype: str) -> float | None:
-        """FLOP/s that it is sold with; None: not known."""
+        """Peak performance in FLOP/s by its data sheet; None: not known."""
         if self.gpu is None:
             return None
         return self.gpu.peak_32_bit if dtype == "float32" else self.gpu.peak_16_bit
 
 
 def find_device(config: RunConfig, name: str | None, memory_gib: float | None) -> Device:
-    """The device that is named, else the one that a run started here would take.
+    """The named device, else the one that a run started here would use.
 
     Args:
-        name: of GPUS, or a part of it that is only one's. memory_gib: instead of what it has.
+        name: a key of GPUS, or words of one that are in no other. memory_gib: overrides the GPU's memory.
 
     Raises:
         ConfigError: no such GPU is known.
@@ -94,8 +93,8 @@ def _named(name: str) -> tuple[str, Gpu]:
 
 
 def _look_up(name: str) -> Gpu | None:
-    """By what its driver calls it, such as `NVIDIA A100-SXM4-40GB`; only for the peaks, which are the same
-    for any memory."""
+    """The GPU by its driver's name, such as `NVIDIA A100-SXM4-40GB`. Its memory may differ: only the peaks
+    are used."""
     words = _words(name)
     return next((gpu for known, gpu in GPUS.items() if known.partition("-")[0].lower() in words), None)
 

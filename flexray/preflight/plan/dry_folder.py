@@ -1,4 +1,4 @@
-"""An output folder that is only looked at: nothing is written to it or removed from it."""
+"""An output folder that is only read: nothing is written to it or removed from it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PATIENCE = 15.0  # seconds: a person is waiting for the plan
 
 
 class DryFolder(OutputFolder):
-    """An output folder on which a run's own start checks can be made: what is written is kept in this object
-    only, and nothing is removed."""
+    """An output folder for a run's own start checks: what is written stays in this object, and nothing is
+    removed."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -28,8 +28,8 @@ class DryFolder(OutputFolder):
         return isinstance(connect(self.url)[0], LocalFileSystem)
 
     def prepare(self) -> None:
-        """Check what can be checked without writing: locally that it can be written, elsewhere only that it
-        can be reached and read. Raises OutputError."""
+        """Check without writing that a local folder can be written, or that a remote one can be read. Raises
+        OutputError."""
         try:
             if self.is_local:
                 check_writable(self.url)
@@ -43,7 +43,7 @@ class DryFolder(OutputFolder):
             raise OutputError(f"{self}: cannot be used as an output folder: {reason}. {advice}") from e
 
     def read_bytes(self, name: str) -> bytes:
-        """The file, or what was to be written there."""
+        """The file, or what this object was asked to write there."""
         return self._written[name] if name in self._written else super().read_bytes(name)
 
     def write_bytes(self, name: str, data: bytes) -> None:
@@ -55,7 +55,7 @@ class DryFolder(OutputFolder):
 
 
 def open_dry(url: str) -> DryFolder:
-    """An output folder that a run could use, as far as that can be seen. Raises OutputError."""
+    """The output folder, checked by `prepare`. Raises OutputError."""
     folder = DryFolder(url)
     folder.prepare()
     return folder

@@ -1,4 +1,4 @@
-"""Everything that can be known of a run before it is started."""
+"""The dry run: what can be found out about a run before it starts."""
 
 from __future__ import annotations
 
@@ -9,37 +9,40 @@ from typing import Any
 from flexray.config import RunConfig
 from flexray.data import Scan
 from flexray.pipeline.prepare import prompt_builder
+from flexray.preflight.findings import CheckResult, Problems
 from flexray.preflight.plan.devices import Device, find_device
 from flexray.preflight.plan.dry_folder import read_locks
+from flexray.preflight.plan.estimates import (
+    CommittedOutput,
+    Room,
+    TimeEstimate,
+    from_committed,
+    from_peak,
+    read_output,
+    room_of_sample,
+)
 from flexray.preflight.plan.memory import MemoryPlan, Work, engine_rows, plan_memory, plan_work
 from flexray.preflight.plan.resource_checks import (
     check_actors,
     check_device,
+    check_disk_space,
     check_locks,
-    check_memory,
+    check_model_fits,
     check_place,
-    check_room,
 )
 from flexray.preflight.plan.row_checks import check_duplicates, check_sample, check_tokens
-from flexray.preflight.plan.sample import Sample, SampleFigures, figures, take_sample
-from flexray.preflight.plan.start_checks import Problem, Problems, RunInputs, check_start
-from flexray.preflight.plan.time_estimate import (
-    Measured,
-    TimeEstimate,
-    from_measured,
-    from_peak,
-    measure,
-    measure_other,
-)
+from flexray.preflight.plan.sample import SampleFigures, figures, take_sample
+from flexray.preflight.plan.start_checks import RunInputs, check_start
 from flexray.storage import redact
 
 SAMPLE_ROWS = 256
-ROW_BYTES = 400  # of an output row beside its texts, about
+LEVELS = {"warn": "warning", "fail": "error"}
+"""The word that a plan uses for the status of a problem."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFigures:
-    """The data set, and how far its output is."""
+    """The size of the data set, and how much of its output is committed."""
 
     name: str
     files: int
@@ -48,7 +51,7 @@ class DataFigures:
     output_rows: int
     """One for each row and method."""
     committed_rows: int
-    """Output rows, as are those that are left."""
+    """Counted as output rows, and so are `left_rows`."""
     committed_shards: int
     left_rows: int
     left_shards: int
@@ -56,7 +59,7 @@ class DataFigures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DryRun:
-    """The result of a dry run. What could not be found out is None, and `problems` says why."""
+    """The result of a dry run. A part that could not be found out is None, and `problems` says why."""
 
     output: str
     methods: tuple[str, ...]
@@ -68,26 +71,17 @@ class DryRun:
     memory: MemoryPlan | None
     room: Room | None
     estimates: tuple[TimeEstimate, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[CheckResult, ...]
 
     @property
     def ready(self) -> bool:
         """Whether the run can be started."""
-        return not any(problem.level == "error" for problem in self.problems)
+        return not any(problem.status == "fail" for problem in self.problems)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        return {"ready": self.ready, **dataclasses.asdict(self)}
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Disk space for the rows that are left, in bytes, and where that figure comes from."""
-
-    bytes: int
-    basis: str
-    measured: bool
-    """From rows of this run."""
+        problems = [{"level": LEVELS[p.status], "about": p.check, "text": p.what} for p in self.problems]
+        return {"ready": self.ready, **dataclasses.asdict(self), "problems": problems}
 
 
 def make_plan(
@@ -98,12 +92,12 @@ def make_plan(
     gpu_memory: float | None = None,
     like: str | None = None,
 ) -> DryRun:
-    """Read what a run would read, and work out what it would do. Nothing is written, and no lock is taken.
+    """Read what a run would read, and work out what it would do; writes nothing and takes no lock.
 
     Args:
         sample_rows: rows to make prompts of.
-        gpu: name of the GPU to plan for. gpu_memory: its memory in GiB. Neither: that of this machine.
-        like: another output folder, whose speed is taken for this run's.
+        gpu: name of the GPU to plan for. gpu_memory: its memory in GiB. Neither: this machine's device.
+        like: another output folder, whose speed is assumed for this run.
 
     Raises:
         ConfigError: an unknown GPU. OutputError: `like` holds no run.
@@ -113,7 +107,8 @@ def make_plan(
     check_device(config, device, bool(gpu or gpu_memory), problems)
     inputs = check_start(config, problems, on_cpu=not device.is_gpu)
     job, found = inputs.job, inputs.found
-    speeds = _speeds(inputs, like)
+    outputs = [CommittedOutput(output=str(inputs.folder), manifests=inputs.committed.values())]
+    outputs += [read_output(like, job.parts if job else None)] if like else []
     data = _data_figures(config, found, inputs) if found and inputs.methods else None
     sample = builder = memory = work = room = None
     estimates: list[TimeEstimate] = []
@@ -131,19 +126,22 @@ def make_plan(
         largest = max(shard.num_rows for shard in job.found.shards)
         memory = plan_memory(job.config, inputs.shape, device, rows, largest)
         work = plan_work(job.config, rows)
-        check_memory(memory, device, problems)
+        check_model_fits(memory, device, problems)
     if found and not gpu and not gpu_memory:
         config = check_actors(config, device, len(found.shards), problems)
     if data and data.left_rows:
-        estimates = [from_measured(s, config, data.left_rows, data.left_shards) for s in speeds]
-        if memory and work:
-            left = (data.left_rows // len(inputs.methods), len(inputs.methods), data.left_shards)
-            rough = from_peak(device, memory, work, config, *left)
-            estimates += [rough] if rough else []
-        room = _room(data.left_rows, speeds, sample)
+        left = (config, data.left_rows, data.left_shards)
+        measured = [both for output in outputs if (both := from_committed(output, *left))]
+        estimates = [time for time, _ in measured]
+        if memory and work and (rough := from_peak(device, memory, work, *left)):
+            estimates.append(rough)
+        if measured:
+            room = measured[0][1]
+        elif sample and sample.questions:
+            room = room_of_sample(data.left_rows, sample)
     if (folder := inputs.folder) is not None:
         if room and folder.is_local:
-            check_room(folder, room.bytes, room.basis, room.measured, problems)
+            check_disk_space(folder, room, problems)
         check_place(folder, config, problems)
         now = problems.attempt("lock", lambda: read_locks(folder))
         check_locks(folder, inputs.locks, now or {}, problems)
@@ -176,21 +174,3 @@ def _data_figures(config: RunConfig, found: Scan, inputs: RunInputs) -> DataFigu
         left_rows=output_rows - committed,
         left_shards=len(found.shards) - len(inputs.committed),
     )
-
-
-def _speeds(inputs: RunInputs, like: str | None) -> list[Measured]:
-    """Of this output's committed shards, and of another output's."""
-    own = measure(str(inputs.folder), inputs.committed.values())
-    other = measure_other(like, inputs.job.parts if inputs.job else None) if like else None
-    return [speed for speed in (own, other) if speed]
-
-
-def _room(rows: int, speeds: list[Measured], sample: Sample | None) -> Room | None:
-    if speeds:
-        found = speeds[0]
-        return Room(int(rows * found.bytes_per_row), f"measured in {found.name}", not found.unlike)
-    if not sample or not sample.questions:
-        return None
-    texts = [(q.question, *q.paraphrases, *(q.answers or ())) for q in sample.questions]
-    each = ROW_BYTES + sum(len(text.encode()) for row in texts for text in row) / len(texts)
-    return Room(int(rows * each), "at most: the sample's texts, which are compressed", False)

@@ -1,6 +1,6 @@
-"""The memory that weights and KV pool will take, and how many questions at once that allows.
+"""The memory that weights and KV cache will take, and how many questions fit at once.
 
-Worked out by the engine's own functions from numbers: nothing is loaded.
+The engine's own functions compute it from sizes; nothing is loaded.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
 from flexray.engine.request import Request, group_by_prefix
 from flexray.engine.scheduler_config import activation_bytes, scheduler_config_for, slot_bytes
 from flexray.methods import Method
+from flexray.models.checkpoint import resolve_dtype
 from flexray.models.weights import is_part_of_model, read_headers
 from flexray.preflight.plan.devices import Device
 from flexray.prompts.prompt import Prompt
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CUDA_BYTES = 2**29
-"""What CUDA and its libraries take of a GPU for a process, about."""
-UNBOUNDED = 2**50  # bytes, of a GPU that nobody has named
+"""What CUDA and its libraries take of a GPU's memory for a process, about."""
+UNBOUNDED = 2**50  # bytes, for a GPU of unknown memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What a question asks of the engine, by all methods: means over a sample."""
+    """The engine's work for a question, by all methods: means over a sample."""
 
     prefill_tokens: float
     answers: float  # sequences decoded
@@ -38,43 +39,36 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryPlan:
-    """Bytes on the device, and the sizes of the engine that follow."""
+    """Bytes on the device, and the batch sizes that follow from them."""
 
     dtype: str
     parameters: int
     weight_bytes: int
     kv_bytes_per_token: int
     activation_bytes: int
-    """Of the largest prefill pass."""
+    """For the largest prefill pass."""
     cuda_bytes: int
-    """Of CUDA itself, about; 0 on a CPU."""
+    """For CUDA itself, about; 0 on a CPU."""
     least_slots: int
-    """Of a pool that holds the context and the largest row of the sample."""
+    """Of a KV cache that holds the context and the largest row of the sample."""
     most_slots: int
-    """Of a pool beside the weights."""
-    pool_slots: int
-    """Of the pool that a shard will have."""
-    pool_bytes: int
+    """Of the largest KV cache that fits beside the weights."""
+    cache_slots: int
+    """Of the KV cache that a shard will have."""
+    cache_bytes: int
     questions_at_once: int
-    """Worked on together; fewer where they are longer than the sample's mean."""
+    """Questions in a batch; fewer if they are longer than the sample's mean."""
     wanted_at_once: int
-    """The same if memory were no limit."""
+    """The same with unlimited memory."""
 
     @property
     def needed(self) -> int:
-        """Bytes of all of it."""
-        return self.weight_bytes + self.cuda_bytes + self.activation_bytes + self.pool_bytes
-
-
-def dtype_of(config: RunConfig, device: Device) -> str:
-    """The dtype that the model will be loaded in."""
-    if config.model.dtype != "auto":
-        return config.model.dtype
-    return "bfloat16" if device.is_gpu else "float32"
+        """Bytes in all."""
+        return self.weight_bytes + self.cuda_bytes + self.activation_bytes + self.cache_bytes
 
 
 def count_parameters(folder: str | Path) -> int:
-    """Numbers in a checked checkpoint's weights, from the headers of its files."""
+    """The parameters of a checked checkpoint, counted by the headers of its files."""
     headers = read_headers(Path(folder))
     return sum(prod(header.shape) for name, header in headers.items() if is_part_of_model(name))
 
@@ -82,8 +76,8 @@ def count_parameters(folder: str | Path) -> int:
 def engine_rows(
     config: RunConfig, methods: Sequence[Method], prompts: Sequence[Prompt]
 ) -> list[list[Request]]:
-    """The prompts as the engine takes them: a list for each shared prefix, without those that nothing grows
-    from."""
+    """The prompts as requests of the engine: a list for each shared prefix, without requests that have no
+    sequences."""
     new = config.generation.max_new_tokens
     rows = [
         [Request(i, prompt, plan, new) for i, prompt in enumerate(prompts)]
@@ -95,14 +89,14 @@ def engine_rows(
 def plan_memory(
     config: RunConfig, shape: LlamaConfig, device: Device, rows: Sequence[Sequence[Request]], shard_rows: int
 ) -> MemoryPlan:
-    """Sizes for a run.
+    """The memory and batch sizes of a run.
 
     Args:
         shape: the model's configuration.
-        rows: a sample of them, as `engine_rows` makes them; not empty.
-        shard_rows: rows that are answered together.
+        rows: of a sample, as `engine_rows` returns them; not empty.
+        shard_rows: rows of the largest shard.
     """
-    dtype = dtype_of(config, device)
+    dtype = resolve_dtype(config.model.dtype, on_gpu=device.is_gpu)
     itemsize = ITEM_BYTES[dtype]
     parameters = count_parameters(config.model.path)
     weights = parameters * itemsize
@@ -113,33 +107,29 @@ def plan_memory(
     sizes = scheduler_config_for(shape, itemsize, free, config.engine)
     context = len(rows[0][0].prompt.context)
     room = (sizes.max_num_slots - sizes.least_slots(context, 0)) / BLOCK_SIZE
-    pools, at_once, wanted, largest = [], [], [], 0
-    for part in rows:
-        needs = [row.num_slots for row in part]
-        largest = max(largest, *needs)
-        pools.append(sizes.cache_slots(context, _stretched(needs, shard_rows)))
-        fit = room / (sum(map(blocks_for, needs)) / len(part))
-        wanted.append(min(sizes.max_num_seqs, shard_rows))
-        at_once.append(max(0, min(wanted[-1], int(fit))))
-    slots = slot_bytes(shape, itemsize)
+    needs = [[row.num_slots for row in part] for part in rows]
+    cache_slots = max(sizes.cache_slots(context, _stretched(part, shard_rows)) for part in needs)
+    mean_blocks = max(sum(map(blocks_for, part)) / len(part) for part in needs)
+    wanted = min(sizes.max_num_seqs, shard_rows)
+    token_bytes = slot_bytes(shape, itemsize)
     return MemoryPlan(
         dtype=dtype,
         parameters=parameters,
         weight_bytes=weights,
-        kv_bytes_per_token=slots,
+        kv_bytes_per_token=token_bytes,
         activation_bytes=activation_bytes(shape, itemsize) * sizes.max_num_batched_tokens,
         cuda_bytes=cuda,
-        least_slots=sizes.least_slots(context, largest),
+        least_slots=sizes.least_slots(context, max(map(max, needs))),
         most_slots=sizes.max_num_slots,
-        pool_slots=max(pools),
-        pool_bytes=max(pools) * slots,
-        questions_at_once=min(at_once),
-        wanted_at_once=min(wanted),
+        cache_slots=cache_slots,
+        cache_bytes=cache_slots * token_bytes,
+        questions_at_once=max(0, min(wanted, int(room / mean_blocks))),
+        wanted_at_once=wanted,
     )
 
 
 def plan_work(config: RunConfig, rows: Sequence[Sequence[Request]]) -> Work:
-    """What the rows of a sample, as `engine_rows` makes them, ask of the engine."""
+    """The engine's work for the rows of a sample, as `engine_rows` returns them."""
     questions = max(map(len, rows))
     answers = sum(len(row.sequences) for part in rows for row in part) / questions
     return Work(
@@ -150,6 +140,6 @@ def plan_work(config: RunConfig, rows: Sequence[Sequence[Request]]) -> Work:
 
 
 def _stretched(needs: Sequence[int], count: int) -> list[int]:
-    """As many numbers as a shard has rows, spread as those of the sample are."""
+    """`count` numbers, distributed as those of the sample."""
     ordered = sorted(needs)
     return [ordered[i * len(ordered) // count] for i in range(count)]

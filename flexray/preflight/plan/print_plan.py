@@ -1,35 +1,33 @@
-"""A dry run on the console."""
+"""Print a dry run."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from flexray.console.terminal import printable
-from flexray.preflight.host import decimal
-from flexray.preflight.plan.devices import GIB
-from flexray.preflight.plan.dry_run import DataFigures, DryRun
+from flexray.console.terminal import duration, printable
+from flexray.engine.scheduler_config import GIB
+from flexray.preflight.findings import standard_output
+from flexray.preflight.plan.dry_run import LEVELS, DataFigures, DryRun
+from flexray.preflight.plan.estimates import TimeEstimate
 from flexray.preflight.plan.memory import MemoryPlan
 from flexray.preflight.plan.sample import SampleFigures, Spread
-from flexray.preflight.plan.time_estimate import TimeEstimate
 
-LOG_WIDTH = 120
 BAR = 40  # characters of the histogram's longest
-STYLES = {"error": "bold red", "warning": "yellow"}
+STYLES = {"fail": "bold red", "warn": "yellow"}
 
 
 def print_plan(plan: DryRun, *, console: Console | None = None) -> None:
-    """Print a plan, its problems below it and the verdict last; all names as they are, never as markup.
+    """Print a plan, then its problems, then the verdict. Names are never taken for markup.
 
     Args:
         console: where to print. None: standard output.
     """
-    # a log has no width of its own; rich would take 80
-    console = console or Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+    console = console or standard_output()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -38,12 +36,9 @@ def print_plan(plan: DryRun, *, console: Console | None = None) -> None:
     console.print(table)
     for problem in plan.problems:
         console.print()
-        console.print(
-            Text.assemble(
-                (problem.level, STYLES[problem.level]), f": {problem.about}: {printable(problem.text)}"
-            )
-        )
-    errors = sum(problem.level == "error" for problem in plan.problems)
+        level = (LEVELS[problem.status], STYLES[problem.status])
+        console.print(Text.assemble(level, f": {problem.check}: {printable(problem.what)}"))
+    errors = sum(problem.status == "fail" for problem in plan.problems)
     warnings = len(plan.problems) - errors
     counts = f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
     verdict = ("ready", "bold green") if plan.ready else ("not ready", "bold red")
@@ -100,7 +95,7 @@ def _sample_lines(sample: SampleFigures) -> Iterator[tuple[str, str]]:
         yield (
             "prompt",
             f"{_spread(sample.prompt_tokens)} tokens, of which {sample.context_tokens:,} are the context and "
-            f"{sample.cue_tokens:,} the answer prefix",
+            f"{sample.answer_prefix_tokens:,} the answer prefix",
         )
         width = max(len(f"{high:,}") for _, high, _ in sample.histogram)
         most = max(rows for _, _, rows in sample.histogram)
@@ -120,9 +115,9 @@ def _memory_lines(plan: DryRun, memory: MemoryPlan) -> Iterator[tuple[str, str]]
         f"{memory.weight_bytes / GIB:.2f} GiB",
     )
     yield (
-        "KV pool",
-        f"{memory.pool_slots:,} slots of {memory.kv_bytes_per_token:,} bytes: "
-        f"{memory.pool_bytes / GIB:.2f} GiB",
+        "KV cache",
+        f"{memory.cache_slots:,} slots of {memory.kv_bytes_per_token:,} bytes: "
+        f"{memory.cache_bytes / GIB:.2f} GiB",
     )
     least = ""
     if memory.questions_at_once < memory.wanted_at_once:
@@ -139,26 +134,17 @@ def _memory_lines(plan: DryRun, memory: MemoryPlan) -> Iterator[tuple[str, str]]
 def _time(estimate: TimeEstimate) -> str:
     hours = "" if estimate.gpu_hours is None else f", {_figure(estimate.gpu_hours)} GPU-hours"
     return (
-        f"{_duration(estimate.seconds)}{hours}, and start-up on top; {_figure(estimate.rows_per_second)} "
+        f"{duration(estimate.seconds)}{hours}, and start-up on top; {_figure(estimate.rows_per_second)} "
         f"output rows/s of each actor (actors: {estimate.actors}). "
         f"{estimate.basis[0].upper()}{estimate.basis[1:]}"
     )
 
 
 def _figure(value: float) -> str:
-    """Three digits of it, if it has as many before the point all of those."""
+    """The number with three significant digits, or all digits before the point."""
     if 0 < value < 0.01:
         return "less than 0.01"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return "less than 1 s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _files(count: int) -> str:

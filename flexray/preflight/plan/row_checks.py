@@ -1,4 +1,4 @@
-"""Rows: ids that come twice, sampled rows that will be error rows, and prompts in unusual tokens."""
+"""Duplicate ids, sampled rows that will be error rows, and prompts with unexpected tokens."""
 
 from __future__ import annotations
 
@@ -7,36 +7,35 @@ from collections.abc import Sequence
 
 from flexray.config import LimitsConfig, RunConfig
 from flexray.data import Scan
+from flexray.errors import first_few
 from flexray.methods import Method
+from flexray.preflight.findings import Problems
 from flexray.preflight.plan.sample import Sample
-from flexray.preflight.plan.start_checks import Problems
 from flexray.prompts import PromptBuilder
 
-SHOWN_DUPLICATES = 3
 BEFORE = 4
-"""Tokens that are shown before the first one that differs."""
+"""Tokens shown before the first one that differs."""
 SHOWN = 24
-"""Tokens that are shown at most of each list."""
+"""The most tokens shown of each list."""
 
 
 def check_duplicates(found: Scan, problems: Problems) -> None:
-    """Rows that have the id of an earlier row, in the whole data set."""
+    """Report rows that have the id of an earlier row of the data set."""
     twice = [
         f"{shard.row_ids[index]} as {file}, row {row}"
         for shard in found.shards
         for index, file, row in shard.duplicate_of
     ]
     if twice:
-        more = ", ..." if len(twice) > SHOWN_DUPLICATES else ""
         problems.warn(
             "rows",
             f"{len(twice)} of {found.num_rows} rows have the id of another row and will be error rows "
-            f"({', '.join(twice[:SHOWN_DUPLICATES])}{more}). Remove them, or give them ids of their own.",
+            f"({first_few(twice)}). Remove them, or give them ids of their own.",
         )
 
 
 def check_sample(sample: Sample, methods: Sequence[Method], limits: LimitsConfig, problems: Problems) -> None:
-    """Rows that will be error rows, as far as the sample tells."""
+    """Report sampled rows that will be error rows, and whether there are more than the limit allows."""
     rows = len(sample.questions)
     faults = [question.error for question in sample.questions if question.error]
     if faults:
@@ -47,7 +46,7 @@ def check_sample(sample: Sample, methods: Sequence[Method], limits: LimitsConfig
     weighing = [method.name for method in methods if method.needs_confidences]
     missing = sum(prompt.confidences is None for prompt in sample.prompts) if weighing else 0
     if missing:
-        note = problems.error if missing == len(sample.prompts) else problems.warn
+        note = problems.fail if missing == len(sample.prompts) else problems.warn
         note(
             "methods",
             f"{', '.join(weighing)}: {missing} of {rows} sampled rows have no confidences, which these need, "
@@ -56,7 +55,7 @@ def check_sample(sample: Sample, methods: Sequence[Method], limits: LimitsConfig
         )
     errors = len(faults) * len(methods) + missing * len(weighing)
     if errors > limits.max_error_share * rows * len(methods):
-        problems.error(
+        problems.fail(
             "limits",
             f"{errors} of the {rows * len(methods)} output rows of the sample would be errors, more than "
             f"limits.max_error_share ({limits.max_error_share}) allows: the run would end with exit code 1. "
@@ -65,8 +64,8 @@ def check_sample(sample: Sample, methods: Sequence[Method], limits: LimitsConfig
 
 
 def check_tokens(builder: PromptBuilder, sample: Sample, config: RunConfig, problems: Problems) -> None:
-    """Prompts without BOS, and prompts whose segments have other tokens than the whole text, which is how
-    few-shots are written; both token lists of the first one are shown."""
+    """Report a missing BOS, and prompts whose segments have other tokens than the text as a whole, which is
+    how few-shots are tokenised; shows both token lists of the first such prompt."""
     if builder.lacks_bos:
         if_not = "" if config.prompt.chat else "; if not, set prompt.add_bos to false"
         problems.warn(
@@ -92,6 +91,6 @@ def check_tokens(builder: PromptBuilder, sample: Sample, config: RunConfig, prob
 
 
 def _shown(builder: PromptBuilder, token_ids: Sequence[int]) -> str:
-    """The tokens as a JSON list, the end left out if there are many."""
+    """The first tokens as a JSON list."""
     more = ", ..." if len(token_ids) > SHOWN else ""
     return json.dumps(builder.tokens(token_ids[:SHOWN]), ensure_ascii=False)[:-1] + more + "]"

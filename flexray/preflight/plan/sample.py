@@ -1,4 +1,4 @@
-"""A sample of a run's rows, made into prompts as the run makes them, and how long those are."""
+"""A sample of a run's rows, with the prompts that the run would make, and their lengths."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from flexray.prompts.prompt import Prompt
 
 SEED = 0
 SHARDS_READ = 32
-"""At most: each is read whole, and from object storage by a request."""
+"""At most: each shard is read as a whole, which is a request to an object store."""
 BINS = 8
 SHOWN_FAULTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Rows as a worker would see them; `prompts` are those of the good ones."""
+    """Rows as a worker reads them; `prompts` are those of the good rows."""
 
     questions: list[Question]
     prompts: list[Prompt]
-    shards: int  # that rows were taken from
+    shards: int  # that were read
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a number varies over rows."""
+    """The distribution of a number over rows."""
 
     min: int
     median: int
@@ -42,24 +42,24 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleFigures:
-    """What was found in a sample; lengths are those of its good rows, in tokens."""
+    """A sample in numbers; lengths are those of its good rows, in tokens."""
 
     rows: int
     shards: int
     faulty: int
     faults: tuple[str, ...]
-    """The first messages."""
+    """The first error messages."""
     context_tokens: int
-    cue_tokens: int
+    answer_prefix_tokens: int
     prompt_tokens: Spread | None
-    """Context once, paraphrases, answer prefix: the output's `prompt_tokens`. None: no good row."""
+    """See `Prompt.num_tokens`. None: no good row."""
     paraphrases: Spread | None
     histogram: tuple[tuple[int, int, int], ...]
-    """Of prompt_tokens: from, to (both included), rows."""
+    """Of prompt_tokens: (from, to, rows), both ends included."""
 
 
 def take_sample(shards: Sequence[ShardSpec], config: RunConfig, rows: int) -> Sample:
-    """Read, check and tokenise about `rows` rows: the same for the same data.
+    """Read, check and tokenise about `rows` rows; the same data gives the same sample.
 
     Raises:
         UserError: the tokenizer cannot be used, or the data changed meanwhile. OSError: the storage failed.
@@ -81,7 +81,7 @@ def take_sample(shards: Sequence[ShardSpec], config: RunConfig, rows: int) -> Sa
 
 def figures(sample: Sample) -> SampleFigures:
     """The sample in numbers."""
-    lengths = [len(p.context) + sum(map(len, p.segments)) + len(p.answer_prefix) for p in sample.prompts]
+    lengths = [prompt.num_tokens for prompt in sample.prompts]
     faults = [question.error for question in sample.questions if question.error]
     first = sample.prompts[0] if sample.prompts else None
     return SampleFigures(
@@ -90,7 +90,7 @@ def figures(sample: Sample) -> SampleFigures:
         faulty=len(faults),
         faults=tuple(faults[:SHOWN_FAULTS]),
         context_tokens=len(first.context) if first else 0,
-        cue_tokens=len(first.answer_prefix) if first else 0,
+        answer_prefix_tokens=len(first.answer_prefix) if first else 0,
         prompt_tokens=_spread_of(lengths),
         paraphrases=_spread_of([len(p.segments) for p in sample.prompts]),
         histogram=_histogram(lengths),
@@ -98,7 +98,7 @@ def figures(sample: Sample) -> SampleFigures:
 
 
 def _spread(total: int, count: int, rnd: random.Random) -> list[int]:
-    """`count` of the numbers below `total`: one, by chance, of each of so many equal parts."""
+    """`count` numbers below `total`: a random one from each of `count` equal parts."""
     edges = [i * total // count for i in range(count + 1)]
     return [rnd.randrange(low, high) for low, high in itertools.pairwise(edges)]
 

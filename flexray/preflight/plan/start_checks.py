@@ -1,64 +1,28 @@
-"""The checks of a run's start, each made although another has failed, and the problems that they find."""
+"""The checks at a run's start; each is made even if another has failed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
 
 from transformers import LlamaConfig
 
 from flexray.config import RunConfig
 from flexray.data import Scan, scan, with_few_shots
-from flexray.errors import UserError
 from flexray.methods import Method, make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.remarks import remark
 from flexray.pipeline.software import check_software
+from flexray.preflight.findings import Problems
 from flexray.preflight.plan.dry_folder import DryFolder, open_dry, read_locks
-from flexray.runs.job import Job, fingerprint_parts
+from flexray.runs.fingerprint import fingerprint_parts
+from flexray.runs.job import Job
 from flexray.sink import Manifest, whole_shards
-from flexray.storage import redact
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong, and what to do about it."""
-
-    level: Literal["error", "warning"]
-    """error: the run would not start, a method would answer nothing, or the end be above the run's limits."""
-    about: str
-    text: str
-
-
-@dataclass(slots=True)
-class Problems:
-    """The problems found so far, in order: a plan names all of them, where a run stops at the first."""
-
-    found: list[Problem] = field(default_factory=list)
-
-    def error(self, about: str, text: str) -> None:
-        """Note what would keep the run from being done."""
-        self.found.append(Problem("error", about, redact(text)))
-
-    def warn(self, about: str, text: str) -> None:
-        """Note what the user should know before it is done."""
-        self.found.append(Problem("warning", about, redact(text)))
-
-    def attempt(self, about: str, call: Callable[[], T]) -> T | None:
-        """What `call` returns; None, with an error noted, if that is a fault which would end the run."""
-        try:
-            return call()
-        except (UserError, OSError) as e:
-            self.error(about, str(e))
-            return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunInputs:
-    """What a run would start from; None or empty where a check failed."""
+    """What the checks returned; None or empty if a check failed."""
 
     methods: tuple[Method, ...]
     shape: LlamaConfig | None
@@ -67,12 +31,12 @@ class RunInputs:
     folder: DryFolder | None
     locks: Mapping[str, bytes]
     job: Job | None
-    """Where methods, model and data can all be used."""
+    """None: methods, model or data cannot be used."""
     committed: Mapping[str, Manifest] = field(default_factory=dict)
 
 
 def check_start(config: RunConfig, problems: Problems, *, on_cpu: bool) -> RunInputs:
-    """Look at versions, methods, model, output and data, and note each problem.
+    """Check versions, methods, model, output and data, and note each problem.
 
     Args:
         on_cpu: the plan is for a CPU.
@@ -101,7 +65,7 @@ def check_start(config: RunConfig, problems: Problems, *, on_cpu: bool) -> RunIn
     inputs = RunInputs(methods=methods, shape=shape, found=found, folder=folder, locks=locks, job=job)
     if job is None or folder is None:
         return inputs
-    # the start of a run, on a folder that keeps nothing of what is written to it
+    # starts the run in a folder that only pretends to write
     record = problems.attempt("output", lambda: job.start(folder))
     committed = record and problems.attempt("output", lambda: whole_shards(folder, record.fingerprint))
     return replace(inputs, committed=committed or {})

@@ -103,7 +103,7 @@ def test_an_unreachable_server_is_told(
 
 
 def test_a_store_whose_package_is_missing_is_named_with_the_command() -> None:
-    with pytest.raises(DataError, match=r"gs://bucket/a.jsonl: .*: pip install gcsfs"):
+    with pytest.raises(DataError, match=r"gs://bucket/a.jsonl: .*install gcsfs"):
         scan(data_config("gs://bucket/a.jsonl"))
 
 

@@ -5,7 +5,7 @@ import ray
 
 from flexray.config import RayConfig
 from flexray.errors import ConfigError
-from flexray.pipeline.ray_connection import connect
+from flexray.pipeline.ray_connection import connect_ray
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
@@ -15,4 +15,4 @@ def test_a_cluster_that_does_not_answer_is_told_by_its_address(monkeypatch, addr
     if by_variable:
         monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ConfigError, match=rf"no Ray cluster answers at {address}: .*running cluster"):
-        connect(RayConfig(address=None if by_variable else address))
+        connect_ray(RayConfig(address=None if by_variable else address))

@@ -96,7 +96,7 @@ def test_a_lost_record_stops_neither_a_night_nor_a_plan(flexray, batch, command)
 @pytest.fixture
 def other_values(monkeypatch):
     """The code is of another values version from here on."""
-    monkeypatch.setattr("flexray.runs.job.VALUES_VERSION", 99)
+    monkeypatch.setattr("flexray.runs.fingerprint.VALUES_VERSION", 99)
 
 
 @pytest.mark.parametrize("command", ["run", "retry-errors"])

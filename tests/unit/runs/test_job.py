@@ -44,7 +44,7 @@ def test_what_is_wrong_with_a_model_is_told_by_plan_doctor_and_run_alike(config_
     with pytest.raises(ModelError) as told:
         planned(config)
     (problem,) = make_plan(config).problems
-    assert (problem.level, problem.about, problem.text) == ("error", "model", str(told.value))
+    assert (problem.status, problem.check, problem.what) == ("fail", "model", str(told.value))
     with pytest.raises(ModelError) as by_doctor:
         list(check_model(config))
     assert str(by_doctor.value) == str(told.value)
@@ -54,11 +54,11 @@ def test_what_is_odd_about_a_model_is_told_by_plan_doctor_and_run_alike(config_o
     edit(folder / "generation_config.json", eos_token_id=[10**6])
     config = config_of(model={"path": str(folder)})
     (problem,) = make_plan(config).problems
-    assert (problem.level, problem.about) == ("warning", "model")
-    assert "the EOS 1000000 (generation_config.json)" in problem.text
+    assert (problem.status, problem.check) == ("warn", "model")
+    assert "the EOS 1000000 (generation_config.json)" in problem.what
     warning, _ = check_model(config)
-    assert (warning.status, warning.what) == ("warn", problem.text)
-    assert f"note: {problem.text}" in planned(config).notes
+    assert (warning.status, warning.what) == ("warn", problem.what)
+    assert f"note: {problem.what}" in planned(config).notes
 
 
 def test_a_worker_that_started_elsewhere_finds_the_model(config_of, folder, monkeypatch):  # noqa: F811

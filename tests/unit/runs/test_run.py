@@ -5,15 +5,14 @@ from types import SimpleNamespace
 import pytest
 
 from flexray.config import LimitsConfig
-from flexray.runs.run import RunResult
+from flexray.runs.run import over_limits
 
 
-def result(rows, errors, fallbacks):
+def manifests(rows, errors, fallbacks):
     account = SimpleNamespace(
         rows=rows, errors=errors, fallback_reason={"": rows - fallbacks, "x": fallbacks}
     )
-    manifests = {f"s{i}": SimpleNamespace(accounting=account) for i in range(2)}
-    return RunResult(manifests=manifests, rows_before=0, rows_now=2 * rows, seconds=1.0)
+    return [SimpleNamespace(accounting=account) for _ in range(2)]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +31,6 @@ def result(rows, errors, fallbacks):
     ],
 )
 def test_a_run_above_its_limits_says_which_and_by_how_much(errors, fallbacks, limits, said):
-    found = result(10, errors, fallbacks).over_limits(LimitsConfig(**limits))
+    found = over_limits(manifests(10, errors, fallbacks), LimitsConfig(**limits))
     assert found.startswith(said)
     assert bool(found) == bool(said)

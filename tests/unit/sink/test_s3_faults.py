@@ -258,7 +258,7 @@ def test_a_process_killed_between_parts_leaves_nothing_to_be_seen(folder, s3, be
 def test_a_store_whose_package_is_missing_is_named_with_the_command():
     if "gcsfs" in sys.modules:
         pytest.skip("gcsfs is installed")
-    with pytest.raises(OutputError, match=r"^gs://bucket/out: .*: pip install gcsfs"):
+    with pytest.raises(OutputError, match=r"^gs://bucket/out: .*install gcsfs"):
         OutputFolder("gs://bucket/out")
 
 

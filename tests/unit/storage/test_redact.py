@@ -53,7 +53,7 @@ def test_strings_without_credentials_stay_as_they_are(text):
     assert redact(text) == text
 
 
-def test_nested_values_are_scrubbed_and_others_kept():
+def test_nested_values_are_redacted_and_others_kept():
     tree = {"a": ["see https://x/?t=1 and https://y/?u=2", 3, None], "b": {"c": ("s3://k:s@b",)}, "d": True}
     clean = {
         "a": ["see https://x/?t=*** and https://y/?u=***", 3, None],

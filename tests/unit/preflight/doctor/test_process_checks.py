@@ -15,7 +15,7 @@ from flexray.preflight.doctor.process_checks import (
     check_cluster,
     judge,
 )
-from flexray.preflight.doctor.process_tasks import compare
+from flexray.preflight.doctor.process_tasks import compare_backends
 
 MODULES = {
     "answers": "import json, sys; print('noise'); print(json.dumps({'got': json.load(sys.stdin)}))",
@@ -53,7 +53,7 @@ def test_a_process_that_fails_says_how(call, name, seconds, message):
 
 def test_flex_is_compiled_and_answers_as_eager_does():
     task = {"backend": "flex", "device": "cpu", "dtype": "float32", "heads": 3, "width": 64}
-    found = compare(task)
+    found = compare_backends(task)
     assert found["error"] == ""
     assert found["same"] == found["answers"] == 16  # of 4 prompts, fused and by each of 3 paraphrases
     assert judge(found, EngineConfig(), "float32").status == "pass"
@@ -65,7 +65,7 @@ def test_without_a_compiler_it_is_told_that_a_run_falls_back(tmp_path):
     command = [sys.executable, "-m", "flexray.cli", "doctor", "--json"]
     done = subprocess.run(command, env=os.environ | nowhere, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found = {outcome["check"]: outcome for outcome in json.loads(done.stdout)}
+    found = {result["check"]: result for result in json.loads(done.stdout)}
     assert found["compiler"]["status"] == found["attention"]["status"] == "warn"
     assert "no C++ compiler" in found["compiler"]["what"]
     assert "flex on CPU in float32" in found["attention"]["what"]

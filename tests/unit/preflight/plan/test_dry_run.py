@@ -126,6 +126,6 @@ def test_a_bucket_that_is_not_there_is_an_error(s3, config_of):
     plan = make_plan(config_of().model_copy(update={"output": "s3://no-such-bucket/out"}))
     assert not plan.ready
     (problem,) = plan.problems
-    assert "s3://no-such-bucket/out: cannot be used as an output folder" in problem.text
-    assert "Create the bucket" in problem.text
+    assert "s3://no-such-bucket/out: cannot be used as an output folder" in problem.what
+    assert "Create the bucket" in problem.what
     assert plan.data.rows == 8

@@ -10,12 +10,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from flexray.config import EngineConfig
 from flexray.data import scan
 from flexray.engine.engine import Engine
-from flexray.engine.scheduler_config import plan_scheduler, scheduler_config_for
+from flexray.engine.scheduler_config import GIB, plan_scheduler, scheduler_config_for
 from flexray.methods import make_methods
 from flexray.models.checkpoint import check_checkpoint, load_model
 from flexray.pipeline.prepare import prepare_shard
 from flexray.preflight.plan import make_plan
-from flexray.preflight.plan.devices import GIB, GPUS, Device
+from flexray.preflight.plan.devices import GPUS, Device
 from flexray.preflight.plan.memory import count_parameters, engine_rows, plan_memory
 from tests.ray.jobs import question
 
@@ -92,7 +92,7 @@ def test_weights_in_several_files_are_counted_once(tmp_path, tiny_model, tokeniz
         ["attention", "per_prompt", {"layout": "full_prompt", "positions": "continuous"}],
     ],
 )
-def test_the_planned_pool_is_the_engines(config_of, methods):
+def test_the_planned_cache_is_the_engines(config_of, methods):
     """Of one shard with all rows: to the byte."""
     records = [question(i, paraphrases=["word " * (i % 5 * 8 + 1)] * (1 + i % 7)) for i in range(36)]
     config = config_of(
@@ -106,8 +106,8 @@ def test_the_planned_pool_is_the_engines(config_of, methods):
     pool = engine.runner.kv_cache
     taken = sum(tensor.nbytes for tensor in (*pool.keys, *pool.values))
     memory = make_plan(config).memory
-    assert memory.pool_slots == pool.num_slots
-    assert memory.pool_bytes == taken == pool.num_slots * memory.kv_bytes_per_token
+    assert memory.cache_slots == pool.num_slots
+    assert memory.cache_bytes == taken == pool.num_slots * memory.kv_bytes_per_token
     assert memory.questions_at_once == 32
 
 
@@ -126,7 +126,7 @@ def test_a_shard_is_as_large_as_its_rows_not_as_the_sample(config_of):
         make_plan(config, sample_rows=512, gpu="H100"),
         make_plan(config, sample_rows=50, gpu="H100"),
     )
-    assert whole.memory.pool_slots == part.memory.pool_slots == 2**18
+    assert whole.memory.cache_slots == part.memory.cache_slots == 2**18
     assert part.memory.questions_at_once == 512
 
 
@@ -150,9 +150,9 @@ def test_a_large_model_on_gpus_that_are_not_here(config_of, save_shape):
 
     small = make_plan(config, gpu="T4")
     assert not small.ready
-    (error,) = [problem.text for problem in small.problems if problem.level == "error"]
+    (error,) = [problem.what for problem in small.problems if problem.status == "fail"]
     assert error.startswith("15.0 GiB of weights (bfloat16) do not fit: T4-16GB has 14.6 GiB")
-    assert "no room for a KV pool" in make_plan(config, gpu_memory=16).problems[-1].text
+    assert "no room for a KV cache" in make_plan(config, gpu_memory=16).problems[-1].what
 
 
 def test_a_gpu_of_unknown_memory_is_told_what_it_would_need(config_of, save_shape):
@@ -182,8 +182,8 @@ def test_the_batch_shrinks_with_the_memory_and_what_does_not_fit_is_said(config_
     assert batch == sorted(batch, reverse=True)
     assert 0 < batch[-1] < batch[0] < 512
     for memory in sizes.values():
-        assert memory.pool_slots == memory.most_slots  # all that there is
+        assert memory.cache_slots == memory.most_slots  # all that there is
         mean = math.fsum(row.num_slots for row in rows[0]) / len(rows[0])
         assert memory.questions_at_once <= memory.most_slots / mean
     tight = make_plan(config, gpu_memory=12)
-    assert "the largest sampled row needs a KV pool of" in tight.problems[-1].text
+    assert "the largest sampled row needs a KV cache of" in tight.problems[-1].what

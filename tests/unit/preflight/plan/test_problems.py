@@ -8,17 +8,18 @@ import pytest
 
 from flexray.config import RayConfig, versions
 from flexray.config.versions import Package
+from flexray.preflight.findings import Problems
 from flexray.preflight.plan import make_plan
 from flexray.preflight.plan.dry_folder import DryFolder, read_locks
-from flexray.preflight.plan.resource_checks import check_locks, check_room
-from flexray.preflight.plan.start_checks import Problems
+from flexray.preflight.plan.estimates import Room
+from flexray.preflight.plan.resource_checks import check_disk_space, check_locks
 from flexray.sink import OutputFolder, hold
 from flexray.sink.lock_file import Owner
 from tests.ray.jobs import question
 
 
-def problems_of(plan, level):
-    return [f"{problem.about}: {problem.text}" for problem in plan.problems if problem.level == level]
+def problems_of(plan, status):
+    return [f"{problem.check}: {problem.what}" for problem in plan.problems if problem.status == status]
 
 
 def test_all_that_is_wrong_is_named_at_once(config_of, tmp_path):
@@ -26,7 +27,7 @@ def test_all_that_is_wrong_is_named_at_once(config_of, tmp_path):
     (tmp_path / "out").write_text("in the way")
     config = config.model_copy(update={"model": config.model.model_copy(update={"path": "no/model"})})
     plan = make_plan(config)
-    errors = problems_of(plan, "error")
+    errors = problems_of(plan, "fail")
     assert not plan.ready
     assert [error.partition(":")[0] for error in errors] == ["methods", "model", "output", "data"]
     assert "unknown kind 'guess'; known: attention" in errors[0]
@@ -38,7 +39,7 @@ def test_all_that_is_wrong_is_named_at_once(config_of, tmp_path):
 def test_faulty_rows_below_the_limit_are_a_warning_with_the_first_message(config_of):
     records = [question(i) for i in range(8)] + [question(3), question(8, paraphrases=[])]
     plan = make_plan(config_of(records))
-    warnings = problems_of(plan, "warning")
+    warnings = problems_of(plan, "warn")
     assert plan.ready
     assert plan.sample.faulty == 2
     assert "qa.jsonl, row 10" in plan.sample.faults[1]
@@ -50,7 +51,7 @@ def test_faulty_rows_below_the_limit_are_a_warning_with_the_first_message(config
 def test_more_faulty_rows_than_the_run_allows_are_an_error(config_of):
     records = [question(i) for i in range(8)] + [question(3), question(8, paraphrases=[])]
     plan = make_plan(config_of(records, limits={"max_error_share": 0.1}))
-    (error,) = problems_of(plan, "error")
+    (error,) = problems_of(plan, "fail")
     assert not plan.ready
     assert "2 of the 10 output rows of the sample would be errors" in error
     assert "limits.max_error_share (0.1)" in error
@@ -58,7 +59,7 @@ def test_more_faulty_rows_than_the_run_allows_are_an_error(config_of):
 
 def test_prompts_that_are_too_long_for_the_model_are_found(config_of):
     plan = make_plan(config_of([question(0), question(1, question="?", paraphrases=["word " * 3000])]))
-    (warning,) = problems_of(plan, "warning")
+    (warning,) = problems_of(plan, "warn")
     assert "the prompt is longer than the context" in warning
     assert plan.sample.faulty == 1
 
@@ -66,7 +67,7 @@ def test_prompts_that_are_too_long_for_the_model_are_found(config_of):
 def test_weighted_methods_without_confidences_are_an_error(config_of):
     plan = make_plan(config_of(methods=["attention", "weighted_avg"]))
     assert not plan.ready
-    assert any("confidences" in error for error in problems_of(plan, "error"))
+    assert any("confidences" in error for error in problems_of(plan, "fail"))
 
 
 def test_weighted_methods_with_confidences_are_none(config_of):
@@ -80,7 +81,7 @@ def test_a_folder_that_holds_another_run_is_an_error_that_says_what_differs(conf
     config = config_of(generation={"max_new_tokens": 9})
     before = files()
     plan = make_plan(config)
-    (error,) = problems_of(plan, "error")
+    (error,) = problems_of(plan, "fail")
     assert "holds another run" in error
     assert "generation.max_new_tokens: 4 -> 9" in error
     assert "--fresh" in error
@@ -90,14 +91,14 @@ def test_a_folder_that_holds_another_run_is_an_error_that_says_what_differs(conf
 def test_a_folder_of_something_else_is_an_error(config_of, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
-    (error,) = problems_of(make_plan(config_of()), "error")
+    (error,) = problems_of(make_plan(config_of()), "fail")
     assert "is not empty and holds no run (thesis.txt)" in error
 
 
 def test_a_damaged_manifest_is_an_error(config_of, commit):
     (path,) = commit(0).values()
     path.write_text(path.read_text().replace('"rows": 3', '"rows": 2'))
-    (error,) = problems_of(make_plan(config_of()), "error")
+    (error,) = problems_of(make_plan(config_of()), "fail")
     assert "was changed after it was written" in error
 
 
@@ -107,7 +108,7 @@ def test_a_run_at_work_in_the_folder_is_an_error_and_goes_on(config_of, commit):
     with hold(OutputFolder(config.output), log=lambda line: None) as lock:
         plan = make_plan(config)
         lock.check()
-    (error,) = problems_of(plan, "error")
+    (error,) = problems_of(plan, "fail")
     assert "another run is at work there: host" in error
     assert plan.data.committed_rows == 3
     assert make_plan(config).problems == ()
@@ -130,7 +131,7 @@ def locked(tmp_path):
         first = read_locks(folder)
         (tmp_path / "_lock-3.json").write_bytes(now)
         check_locks(folder, first, read_locks(folder), problems)
-        return [problem.level for problem in problems.found]
+        return [problem.status for problem in problems.found]
 
     return look
 
@@ -142,18 +143,18 @@ def test_the_lock_of_a_dead_process_is_no_problem(locked):
 
 def test_a_silent_lock_of_another_machine_is_a_warning_and_a_beating_one_an_error(locked):
     other = {"machine": "another", "host": "node7"}
-    assert locked(owner(**other), owner(**other)) == ["warning"]
-    assert locked(owner(**other), owner(**other, beats=1)) == ["error"]
-    assert locked(b"{", b"{") == ["warning"]
+    assert locked(owner(**other), owner(**other)) == ["warn"]
+    assert locked(owner(**other), owner(**other, beats=1)) == ["fail"]
+    assert locked(b"{", b"{") == ["warn"]
 
 
 def test_a_full_disk_is_an_error_if_the_need_is_measured_and_else_a_warning(tmp_path):
     folder, problems = DryFolder(str(tmp_path / "out")), Problems()
     for measured in (True, False):
-        check_room(folder, 1e18, "a basis", measured, problems)
-        check_room(folder, 1.0, "a basis", measured, problems)
-    assert [problem.level for problem in problems.found] == ["error", "warning"]
-    assert "1000000.0 TB (a basis)" in problems.found[0].text
+        check_disk_space(folder, Room(10**18, "a basis", measured), problems)
+        check_disk_space(folder, Room(1, "a basis", measured), problems)
+    assert [problem.status for problem in problems.found] == ["fail", "warn"]
+    assert "1.0 EB (a basis)" in problems.found[0].what
 
 
 def test_an_output_in_the_working_directory_of_a_cluster_job_is_a_warning(config_of, tmp_path, monkeypatch):
@@ -161,7 +162,7 @@ def test_an_output_in_the_working_directory_of_a_cluster_job_is_a_warning(config
     config = config_of()
     assert make_plan(config).problems == ()
     config = config.model_copy(update={"ray": RayConfig(address="ray://head:10001")})
-    (warning,) = problems_of(make_plan(config), "warning")
+    (warning,) = problems_of(make_plan(config), "warn")
     assert "lies in the working directory, but the run is for the cluster at ray://head:10001" in warning
 
 
@@ -171,7 +172,7 @@ def test_cuda_that_is_not_there_is_an_error_unless_another_gpu_is_planned_for(co
     if torch.cuda.is_available():
         pytest.skip("there is one")
     config = config_of(model={"device": "cuda"})
-    (error,) = problems_of(make_plan(config), "error")
+    (error,) = problems_of(make_plan(config), "fail")
     assert "torch finds no CUDA device here" in error
     assert make_plan(config, gpu="H100").problems == ()
 
@@ -185,10 +186,10 @@ def torch_211(monkeypatch):
 
 def test_flexattention_that_a_cpu_cannot_be_trusted_with_is_an_error_beside_the_others(config_of, torch_211):
     config = config_of(methods=["guess"], model={"device": "cpu"}, engine={"backend": "flex"})
-    errors = problems_of(make_plan(config), "error")
+    errors = problems_of(make_plan(config), "fail")
     assert [error.partition(":")[0] for error in errors] == ["versions", "methods"]
     assert "torch 2.11.0 cannot be trusted with FlexAttention on a CPU" in errors[0]
-    assert [error.partition(":")[0] for error in problems_of(make_plan(config, gpu="H100"), "error")] == [
+    assert [error.partition(":")[0] for error in problems_of(make_plan(config, gpu="H100"), "fail")] == [
         "methods"
     ]
 
@@ -197,19 +198,19 @@ def test_versions_that_a_run_refuses_are_an_error_and_untested_ones_a_warning(co
     monkeypatch.setattr(
         versions, "PACKAGES", {"ray": Package("1.0", "99.0", "old", broken=((">1", "slow"),))}
     )
-    (error,) = problems_of(make_plan(config_of()), "error")
+    (error,) = problems_of(make_plan(config_of()), "fail")
     assert error.startswith("versions: ray ")
     assert " cannot be used (>1: slow)" in error
     monkeypatch.setattr(versions, "PACKAGES", {"ray": Package("1.0", "1.0", "old")})
     plan = make_plan(config_of())
     assert plan.ready
-    (warning,) = problems_of(plan, "warning")
+    (warning,) = problems_of(plan, "warn")
     assert warning.startswith("versions: ray ")
     assert "is newer than any that flexray was tested with (1.0)" in warning
 
 
 def test_a_gpu_without_bfloat16_is_a_warning(config_of):
-    (warning,) = problems_of(make_plan(config_of(), gpu="T4"), "warning")
+    (warning,) = problems_of(make_plan(config_of(), gpu="T4"), "warn")
     assert "T4-16GB has no bfloat16" in warning
     assert make_plan(config_of(model={"dtype": "float16"}), gpu="T4").problems == ()
 
@@ -217,16 +218,16 @@ def test_a_gpu_without_bfloat16_is_a_warning(config_of):
 def test_credentials_in_a_url_are_not_shown(config_of):
     config = config_of().model_copy(update={"output": f"nosuch://me:secret@{socket.gethostname()}/out"})
     plan = make_plan(config)
-    assert [problem.about for problem in plan.problems] == ["output"]
+    assert [problem.check for problem in plan.problems] == ["output"]
     assert "secret" not in str(plan.to_dict())
 
 
 def test_engines_that_find_no_cpus_here_are_told_of_before_a_run(config_of, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    (error,) = problems_of(make_plan(config_of(ray={"num_cpus": 2, "num_cpus_per_actor": 4})), "error")
+    (error,) = problems_of(make_plan(config_of(ray={"num_cpus": 2, "num_cpus_per_actor": 4})), "fail")
     assert "ray.num_cpus_per_actor: an engine wants 4 CPUs on one node, and the only node has 2" in error
     fewer = make_plan(config_of(ray={"num_cpus": 2, "min_actors": 3, "max_actors": 4}))
-    (warning,) = problems_of(fewer, "warning")
+    (warning,) = problems_of(fewer, "warn")
     assert "engines: ray.min_actors is 3, and there is room for 2 with 1 CPU each" in warning
     assert fewer.ready
     assert make_plan(config_of(ray={"num_cpus": 1})).problems == ()

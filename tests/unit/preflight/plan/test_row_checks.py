@@ -12,7 +12,7 @@ JOINING = {"question_template": "{question}", "answer_prefix": "tory:", "few_sho
 def test_both_token_lists_of_a_template_that_the_tokenizer_joins_are_shown_once(config_of):
     records = [question(0, question="the his", paraphrases=["a his", "b his"]), question(1)]
     plan = make_plan(config_of(records, prompt=JOINING))
-    (warning,) = problems_of(plan, "warning")
+    (warning,) = problems_of(plan, "warn")
     assert plan.ready
     assert warning.startswith("prompt: ")
     assert 'in parts ["a", "Ġhis", "t", "ory", ":"], as a whole ["a", "Ġhistory", ":"].' in warning
@@ -26,7 +26,7 @@ def test_a_tokenizer_without_bos_is_a_warning_unless_none_is_wanted(config_of, t
     without = load_tokenizer(smollm2)
     without.bos_token = None
     config = config_of(model={"path": str(save_tiny_model(tmp_path / "model", without))})
-    (warning,) = problems_of(make_plan(config), "warning")
+    (warning,) = problems_of(make_plan(config), "warn")
     assert "the tokenizer has no BOS token, so prompts begin without one" in warning
     unwanted = config.prompt.model_copy(update={"add_bos": False})
     assert make_plan(config.model_copy(update={"prompt": unwanted})).problems == ()

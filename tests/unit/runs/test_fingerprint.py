@@ -6,7 +6,7 @@ import pytest
 
 from flexray import __version__
 from flexray.engine.values import VALUES_VERSION
-from flexray.runs.code import VALUE_PACKAGES, code_version, find_commit, source_digest
+from flexray.runs.fingerprint import VALUE_PACKAGES, code_version, find_commit, source_digest
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flexray.models.digest import checkpoint_digest
+from flexray.runs.fingerprint import checkpoint_digest
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from flexray.cli import app
 from flexray.errors import ModelError
 from flexray.preflight import doctor
-from flexray.preflight.doctor import examine, print_outcomes
-from flexray.preflight.doctor.examine import CheckResult
+from flexray.preflight.doctor import print_results, run_checks
+from flexray.preflight.findings import CheckResult
 from tests.ray.jobs import make_tree, question, write, write_config
 
 
@@ -36,7 +36,7 @@ CHECKS = {
 
 
 def test_each_failure_is_a_finding_and_what_was_found_before_it_stays():
-    found = [(outcome.check, outcome.status, outcome.what) for outcome in examine(CHECKS)]
+    found = [(result.check, result.status, result.what) for result in run_checks(CHECKS)]
     assert [check for check, _, _ in found] == ["user", "user", "system", "system", "bug", "bug", "last"]
     assert [status for _, status, _ in found] == ["pass", "fail"] * 3 + ["pass"]
     assert found[1][2] == "model: gone. Copy it."
@@ -51,9 +51,9 @@ def test_a_configuration_that_cannot_be_read_fails_and_the_machine_is_checked_wi
         seen.append(config)
         return good(config)
 
-    outcomes = list(examine({"look": look}, [str(tmp_path / "none.yaml")]))
-    assert [outcome.status for outcome in outcomes] == ["fail", "pass"]
-    assert "none.yaml: no such configuration file" in outcomes[0].what
+    results = list(run_checks({"look": look}, [str(tmp_path / "none.yaml")]))
+    assert [result.status for result in results] == ["fail", "pass"]
+    assert "none.yaml: no such configuration file" in results[0].what
     assert seen == [None]
 
 
@@ -63,8 +63,8 @@ def test_overrides_reach_the_checks(tmp_path):
     def name(config):
         yield CheckResult("pass", config.data.name)
 
-    outcomes = list(examine({"name": name}, [str(config)], ["data.name=other"]))
-    assert [outcome.what for outcome in outcomes] == [str(config), "other"]
+    results = list(run_checks({"name": name}, [str(config)], ["data.name=other"]))
+    assert [result.what for result in results] == [str(config), "other"]
 
 
 def test_findings_are_shown_as_they_are_with_what_to_do_below():
@@ -72,7 +72,7 @@ def test_findings_are_shown_as_they_are_with_what_to_do_below():
         yield CheckResult("warn", "[bold]x[/bold] \x1b[2J", "Do [this].")
 
     out = io.StringIO()
-    assert print_outcomes(examine({"bad": bad, "good": good}), console=Console(file=out, width=80))
+    assert print_results(run_checks({"bad": bad, "good": good}), console=Console(file=out, width=80))
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     assert lines == [
         r"warn  bad        [bold]x[/bold] \x1b[2J",
@@ -105,8 +105,8 @@ def test_a_machine_on_which_the_demo_runs_is_well(tmp_path, tiny_model):
     config = write_config(tmp_path, tree)
     before = sorted(tmp_path.rglob("*"))
     done = CliRunner().invoke(app, ["doctor", "--json", "--config", str(config)])
-    outcomes = json.loads(done.stdout)
-    assert [outcome for outcome in outcomes if outcome["status"] == "fail"] == []
-    assert {outcome["check"] for outcome in outcomes} == {"config", *doctor.CHECKS}
+    results = json.loads(done.stdout)
+    assert [result for result in results if result["status"] == "fail"] == []
+    assert {result["check"] for result in results} == {"config", *doctor.CHECKS}
     assert done.exit_code == 0
     assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,87 @@
+"""From a recipe to a checked configuration, with a message that has a line for each fault.
+
+Keys that had other names in 0.1 load for one version more, with one warning that names the new ones.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from flexray.config.recipe import read_recipe
+from flexray.config.schema import RunConfig
+from flexray.errors import ConfigError, shown
+
+RENAMED = {
+    "prompt.cue": "prompt.answer_prefix",
+    "engine.max_rows": "engine.max_num_seqs",
+    "engine.max_prefill_tokens": "engine.max_num_batched_tokens",
+    "engine.memory_fraction": "engine.gpu_memory_utilization",
+}
+"""The old key, and the new one in the same section."""
+MAX_FAULTS = 50  # that are listed
+MAX_NAME = 100  # characters of a part of a key
+
+
+def load_config(path: str | Sequence[str], overrides: Sequence[str] = ()) -> RunConfig:
+    """Read and check a recipe, or several, of which later ones override earlier ones; see `config/recipe.py`.
+
+    Raises:
+        ConfigError: a file is missing or no YAML mapping, an override has no `=`, or a key is
+            unknown, of the wrong type or out of range. The message names file and key.
+    """
+    paths = [path] if isinstance(path, str) else path
+    return parse_config(read_recipe(paths, overrides), source=", ".join(paths))
+
+
+def parse_config(tree: dict[str, Any], *, source: str) -> RunConfig:
+    """Check a configuration tree. Raises ConfigError with one line for each fault."""
+    renewed, renamed = rename_keys(tree)
+    if renamed:
+        message = f"{source}: {'; '.join(renamed)}. The old names are gone in 0.3."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+    try:
+        return RunConfig.model_validate(renewed)
+    except ValidationError as e:
+        faults = e.errors(include_url=False, include_context=False)
+    lines = [f"  {_describe(fault)}" for fault in faults[:MAX_FAULTS]]
+    lines += [f"  and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
+    # without the cause, whose text may be without end
+    raise ConfigError("\n".join([f"{source}: {len(faults)} fault(s) in the configuration", *lines]))
+
+
+def rename_keys(tree: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The tree with old keys replaced by new ones, and a phrase for each key that was renamed.
+
+    >>> rename_keys({"engine": {"max_rows": 8}})
+    ({'engine': {'max_num_seqs': 8}}, ['engine.max_rows is now engine.max_num_seqs'])
+    """
+    renewed, said = dict(tree), []
+    for old, new in RENAMED.items():
+        section, key = old.split(".")
+        values = renewed.get(section)
+        # a section that has both is left alone: the old key is then an unknown one
+        if isinstance(values, dict) and key in values and (name := new.partition(".")[2]) not in values:
+            renewed[section] = {name if k == key else k: value for k, value in values.items()}
+            said.append(f"{old} is now {new}")
+    return renewed, said
+
+
+def _describe(fault: Any) -> str:
+    """A fault as pydantic reports it: its key, what is wrong, and the value or what to do."""
+    key = ".".join(str(part)[:MAX_NAME] for part in fault["loc"]) or "(top level)"
+    problem = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return f"{key}: {problem}. Add this key."
+    if fault["type"] == "extra_forbidden":
+        section: Any = RunConfig
+        for part in fault["loc"][:-1]:  # a number is the place in a tuple
+            section = section.model_fields[part].annotation if isinstance(part, str) else section
+            if not isinstance(section, type):  # tuple[Section, ...] or Section | None
+                section = get_args(section)[0]
+        known = ", ".join(sorted(section.model_fields))
+        return f"{key}: {problem}. Unknown key; known here: {known}"
+    return f"{key}: {problem} (value: {shown(fault['input'])})"

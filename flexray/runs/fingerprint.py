@@ -1,0 +1,137 @@
+"""What determines a run's rows: its data and settings, the model's files, the code that computes them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import flexray
+from flexray.config import RunConfig
+from flexray.config.plugins import plugin_digests
+from flexray.data import Scan
+from flexray.engine.values import VALUES_VERSION
+from flexray.sink.records import CodeVersion
+from flexray.sink.run import VALUES_KEY
+
+PACKAGE = Path(flexray.__file__).parent
+VALUE_PACKAGES = ("config", "engine", "masks", "methods", "models", "prompts")
+"""The packages whose sources determine the answers."""
+COMMIT_FILE = "COMMIT"
+"""In the package, if a build has written the commit there."""
+CHUNK_BYTES = 64 * 1024
+CHUNKS = 64
+TEMPLATES = "additional_chat_templates"
+"""Where transformers looks for more templates than chat_template.jinja."""
+
+
+def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
+    """The parts of a run's fingerprint: what determines its rows. Paths, batch sizes and backends do not."""
+    return {
+        "data": {
+            "name": config.data.name,
+            "split": config.data.split,
+            "digest": found.data_digest,
+            "rows": found.num_rows,
+            "include_question": config.data.include_question,
+            "max_paraphrases": config.data.max_paraphrases,
+        },
+        "model": {"digest": checkpoint_digest(config.model.path), "dtype": config.model.dtype},
+        "prompt": config.prompt.model_dump(mode="json"),
+        "methods": [method.model_dump(mode="json") for method in config.methods],
+        "generation": config.generation.model_dump(mode="json"),
+        VALUES_KEY: VALUES_VERSION,
+        **({"plugins": plugin_digests(config.plugins)} if config.plugins else {}),
+    }
+
+
+def checkpoint_digest(folder: str | Path) -> str:
+    """Hex sha256 over a model folder: config and tokenizer files whole, chat templates and code
+    too; of each safetensors file its size, its header and 64 chunks of 64 KiB spread evenly over it.
+
+    A fine-tuned copy of a model has the same shapes but other weights everywhere. The chunks tell the two
+    apart in a second, while reading 16 GB would take a minute. A change of a few weights between the chunks
+    is not noticed.
+    """
+    total, root = hashlib.sha256(), Path(folder)
+    templates = (root / TEMPLATES).glob("*.jinja")
+    for path in sorted([*root.iterdir(), *templates], key=lambda p: p.relative_to(root).as_posix()):
+        if path.suffix == ".safetensors":
+            part = _sampled(path)
+        elif path.suffix in {".json", ".jinja", ".model", ".py", ".txt"}:
+            part = hashlib.sha256(path.read_bytes()).digest()
+        else:
+            continue
+        total.update(path.relative_to(root).as_posix().encode() + b"\0" + part)
+    return total.hexdigest()
+
+
+def _sampled(path: Path) -> bytes:
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        header = int.from_bytes(stream.read(8), "little")
+        digest.update(stream.read(min(header, size)))
+        for i in range(CHUNKS):
+            stream.seek(i * max(0, size - CHUNK_BYTES) // (CHUNKS - 1))
+            digest.update(stream.read(CHUNK_BYTES))
+    return digest.digest()
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of the packages that compute the rows."""
+    packages = ("torch", "transformers", "tokenizers", "ray", "pyarrow", "safetensors", "numpy")
+    return {
+        "flexray": flexray.__version__,
+        "python": python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+@functools.cache
+def code_version() -> CodeVersion:
+    """The code that this process has imported."""
+    return CodeVersion(
+        flexray=flexray.__version__,
+        commit=find_commit(PACKAGE),
+        source_sha256=source_digest(PACKAGE),
+        values_version=VALUES_VERSION,
+    )
+
+
+def source_digest(package: Path) -> str:
+    """Hex sha256 over the names and bytes of all Python files in VALUE_PACKAGES."""
+    digest = hashlib.sha256()
+    for name in VALUE_PACKAGES:
+        for path in sorted((package / name).rglob("*.py")):
+            data = path.read_bytes()
+            digest.update(f"{path.relative_to(package).as_posix()} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+def find_commit(package: Path) -> str:
+    """The commit that a build has written down, or that is checked out, followed by `-dirty` if tracked files
+    were changed since; "" if neither is known."""
+    written = package / COMMIT_FILE
+    if written.is_file():
+        return written.read_text(encoding="utf-8").strip()
+    git = ["git", "-C", str(package.parent)]
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # nothing is written into the checkout
+    try:
+        top, commit = (
+            subprocess.run([*git, *command], env=environment, capture_output=True, text=True, timeout=10)
+            for command in (
+                ["rev-parse", "--show-toplevel"],
+                ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            )
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    # an installed package may lie inside a checkout of something else
+    is_ours = not top.returncode and Path(top.stdout.strip()) == package.parent.resolve()
+    return commit.stdout.strip() if is_ours and not commit.returncode else ""
