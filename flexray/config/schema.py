@@ -31,6 +31,9 @@ class ModelConfig(Section):
     """auto: bfloat16 on GPU, float32 on CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where torch finds one, else the CPUs."""
+    quantization: Literal["fp8"] | None = None
+    """fp8: weights (when loaded) and activations of the decoder's linear layers in 8 bits (e4m3, a scale for
+    each output channel and token). Answers differ a little: docs/results.md."""
     trust_remote_code: bool = False
     """Run Python code from the tokenizer's folder. Leave off unless you wrote it."""
 
@@ -158,11 +161,14 @@ class EngineConfig(Section):
     """What computes attention: flex (compiled FlexAttention), sdpa or eager; if one fails, the next."""
     strict: bool = False
     """Fail the run instead of falling back to another backend."""
+    deterministic: bool = True
+    """A row's answer depends on the row alone, bit for bit, not on what is computed beside it: every prefill
+    pass and decode batch is padded to one size. false: to sizes that suit a few rows."""
     max_num_seqs: int | None = Field(default=None, ge=1)
     """Questions worked on at once, and sequences decoded in one batch. null: 512 on GPU, 32 on CPU, less if
     the memory is short."""
     max_num_batched_tokens: int | None = Field(default=None, ge=128)
-    """Tokens in one packed prefill. null: 32768 on GPU, 2048 on CPU."""
+    """Tokens in one packed prefill. null: 8192 on GPU, 512 on CPU; not deterministic: 32768 and 2048."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU memory left beside the weights that KV cache and activations may take."""
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.config import Backend
 from flexray.engine.cuda_graph import CudaGraph
-from flexray.engine.kv_cache import BLOCK_SIZE, KVCache, to_device
+from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
 from flexray.engine.sequence_table import SequenceTable
 from flexray.masks.block_masks import BlockMaskCache, make_block_mask
 from flexray.masks.visibility import QueryTables, make_biases, make_visible
@@ -50,11 +47,11 @@ class DecodeInputs:
         self.step: CudaGraph[Tensor] | None = None  # to the next logits, on a GPU by flex
         self.step_mask: BlockMask | None = None  # the mask that it reads
 
-    def load(self, rows: Sequence[int]) -> None:
-        """Decode the sequences of these rows of the table from now on."""
+    def load(self, rows: Tensor) -> None:
+        """Decode the sequences of these rows of the table, int64 [B], from now on."""
         table = self.table
-        padded = [*rows, *[table.padding_row] * (self.size - len(rows))]
-        self.rows.copy_(to_device(np.asarray(padded), self.rows.device))
+        self.rows.fill_(table.padding_row)
+        self.rows[: len(rows)] = rows
         ids, biases = table.segment_ids[:, self.rows, None], table.biases[:, self.rows, None]
         self.tables.refresh(ids[0], ids[1], table.causal_index[self.rows, None], biases)
         self.block_indices[..., : table.max_blocks] = table.block_indices[:, self.rows, None, None]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from flexray.config import Backend, EngineConfig, GenerationConfig, MethodConfig
+from flexray.engine.determinism import set_rounding
 from flexray.engine.fallback import BackendFallback
 from flexray.engine.generation import Generation
 from flexray.engine.model_runner import ModelRunner
@@ -33,9 +34,9 @@ class Engine:
     """Answers prompts with one LLaMA, by one or more methods.
 
     Args:
-        model: a LlamaForCausalLM in eval mode, on its device. It is patched in place, and must own its
-            config object.
+        model: a LlamaForCausalLM in eval mode, on its device; see `flexray.models.llama.patch`.
         tokenizer: tells which tokens end an answer.
+        quantization: "fp8": linear layers in FP8.
 
     The model's device and dtype are the engine's. Nothing here knows of Ray.
 
@@ -50,12 +51,13 @@ class Engine:
         methods: Sequence[MethodConfig],
         generation: GenerationConfig,
         config: EngineConfig,
+        quantization: llama.Quantization | None = None,
     ):
         if config.backend == "flex":
-            check_flex(llama.device_of(model).type)
-        llama.patch(model)
-        self.model, self.config, self.generation = model, config, generation
-        self.device = llama.device_of(model)
+            check_flex(model.device.type)
+        set_rounding(model.device, deterministic=config.deterministic)
+        self.model, self.config, self.generation = llama.patch(model, quantization), config, generation
+        self.device = self.model.device
         self.methods = make_methods(methods)
         self.groups = group_by_prefix(self.methods)
         self.stopping: StoppingCriteria = make_stopping_criteria(
@@ -63,14 +65,16 @@ class Engine:
         )
         self.stats = EngineStats.zero(self.device)
         self.runner = ModelRunner(
-            model,
+            self.model,
             self.stats,
             self.stopping.any.to(self.device),
             generation.max_new_tokens,
             biased=any(method.biased for method in self.methods),
         )
         self._sampler: Sampler | None = None
-        self.fallback = BackendFallback(config.backend, plan_scheduler(model, config), strict=config.strict)
+        self.fallback = BackendFallback(
+            config.backend, plan_scheduler(self.model, config), strict=config.strict
+        )
 
     @property
     def mask_cache(self) -> BlockMaskCache:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import PreTrainedConfig
 
 from flexray.config import EngineConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
 from flexray.errors import ConfigError
 from flexray.masks.block_masks import QUERY_TILE
-from flexray.models import llama
+from flexray.models.llama import Llama
 
 MIN_DECODE_BUCKET = 8
 MIN_PREFILL_BUCKET = 2 * QUERY_TILE
@@ -33,10 +33,11 @@ class SchedulerConfig:
     max_num_batched_tokens: int  # in one prefill pass
     max_num_slots: int  # of the KV cache; what the memory holds; 0: none
     num_scheduler_steps: int  # decode steps before the host looks which sequences have finished
+    fixed: bool = False  # one size of pass, and one of decode batch: what a row's numbers are rounded by
 
     def decode_bucket(self, sequences: int) -> int:
         """Sequences that a decode batch is padded to."""
-        return _round_up(sequences, MIN_DECODE_BUCKET)
+        return _round_up(sequences, self.max_num_seqs if self.fixed else MIN_DECODE_BUCKET)
 
     def prefill_bucket(self, tokens: int) -> int:
         """Tokens that a pass of `tokens` is padded to."""
@@ -52,6 +53,8 @@ class SchedulerConfig:
 
     @property
     def _least_bucket(self) -> int:
+        if self.fixed:
+            return self.max_num_batched_tokens
         return max(MIN_PREFILL_BUCKET, self.max_num_batched_tokens >> (PREFILL_BUCKETS - 1))
 
     def cache_slots(self, num_context: int, needs: Sequence[int]) -> int:
@@ -76,10 +79,9 @@ class SchedulerConfig:
         )
 
 
-def plan_scheduler(model: LlamaForCausalLM, config: EngineConfig) -> SchedulerConfig:
+def plan_scheduler(model: Llama, config: EngineConfig) -> SchedulerConfig:
     """Sizes for a model on its device. Raises ConfigError as `check_room`."""
-    device = llama.device_of(model)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    free = torch.cuda.mem_get_info(model.device)[0] if model.device.type == "cuda" else None
     sizes = scheduler_config_for(model.config, model.dtype.itemsize, free, config)
     if free is not None:
         check_room(sizes, model.config, model.dtype.itemsize, free, config)
@@ -87,7 +89,7 @@ def plan_scheduler(model: LlamaForCausalLM, config: EngineConfig) -> SchedulerCo
 
 
 def scheduler_config_for(
-    shape: LlamaConfig, itemsize: int, free: int | None, config: EngineConfig
+    shape: PreTrainedConfig, itemsize: int, free: int | None, config: EngineConfig
 ) -> SchedulerConfig:
     """Sizes for a model that need not be there.
 
@@ -96,7 +98,8 @@ def scheduler_config_for(
         free: bytes of the GPU's memory that its weights leave; None: a CPU.
     """
     on_gpu = free is not None
-    tokens = _round_up(config.max_num_batched_tokens or (32768 if on_gpu else 2048), MIN_PREFILL_BUCKET)
+    default = (8192 if on_gpu else 512) if config.deterministic else (32768 if on_gpu else 2048)
+    tokens = _round_up(config.max_num_batched_tokens or default, MIN_PREFILL_BUCKET)
     if free is not None:
         room = free * config.gpu_memory_utilization - activation_bytes(shape, itemsize) * tokens
         max_num_slots = max(0, int(room // slot_bytes(shape, itemsize)) // BLOCK_SIZE * BLOCK_SIZE)
@@ -109,11 +112,12 @@ def scheduler_config_for(
         max_num_batched_tokens=tokens,
         max_num_slots=max_num_slots,
         num_scheduler_steps=4 if on_gpu else 1,
+        fixed=config.deterministic,
     )
 
 
 def check_room(
-    sizes: SchedulerConfig, shape: LlamaConfig, itemsize: int, free: int, config: EngineConfig
+    sizes: SchedulerConfig, shape: PreTrainedConfig, itemsize: int, free: int, config: EngineConfig
 ) -> None:
     """Refuse a GPU whose memory holds no request, as each would be an error row. Arguments as for
     `scheduler_config_for`.
@@ -133,14 +137,14 @@ def check_room(
     )
 
 
-def slot_bytes(shape: LlamaConfig, itemsize: int) -> int:
+def slot_bytes(shape: PreTrainedConfig, itemsize: int) -> int:
     """Bytes of one token's K and V in all layers."""
     heads = shape.num_key_value_heads or shape.num_attention_heads
     head_dim = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
     return 2 * shape.num_hidden_layers * heads * head_dim * itemsize
 
 
-def activation_bytes(shape: LlamaConfig, itemsize: int) -> int:
+def activation_bytes(shape: PreTrainedConfig, itemsize: int) -> int:
     """Bytes of one prefilled token at its widest: MLP gate and up, their product, and the residuals."""
     return (3 * shape.intermediate_size + 8 * shape.hidden_size) * itemsize
 

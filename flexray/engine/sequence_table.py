@@ -185,8 +185,10 @@ class SequenceTable:
         return found
 
     def slot_mapping(self, rows: Tensor) -> Tensor:
-        """Slot mapping of a decode step, int64 [B]: where the K/V of the last tokens go."""
-        return self.slots[rows, self.produced[rows] - 1]
+        """Slot mapping of a decode step, int64 [B]: where the K/V of the last tokens go. Those of a prompt's
+        last token are in the cache already: theirs is a slot of the scratch block."""
+        produced = self.produced[rows]
+        return self.slots[rows, (produced - 1).clamp_min(0)].where(produced > 0, 0)
 
     def block_counts(self, rows: Tensor) -> Tensor:
         """int32 [2, B]: how many partial and full blocks sequences look at, the next token's among them."""

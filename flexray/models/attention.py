@@ -1,6 +1,5 @@
-"""The attention that replaces LLaMA's own: writes K/V into the cache, then looks at the cache.
+"""The attention of a layer, over the KV cache.
 
-Registered with `AttentionInterface`, so every layer calls it with its module and its rotated q, k, v.
 Three backends, one mask: all read the tables of `flexray.masks.visibility`.
 Shapes: B batch rows, T query tokens a row, H query heads, K key/value heads, G = H / K, P cache slots.
 """
@@ -15,12 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
-from transformers import AttentionInterface
 
 from flexray.config import Backend
 from flexray.masks.visibility import KeyTables, QueryTables, ScoreMod, dense_biases, dense_mask
-
-ATTENTION_NAME = "flexray"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,43 +52,23 @@ class AttentionMetadata:
     score_mod: ScoreMod | None = None  # flex
     dense: DenseMask | None = None  # sdpa, eager
     fold_heads: bool = False  # flex, T == 1: the G heads of a group become G query tokens
+    watch: Callable[[Tensor, Tensor, float], None] | None = None  # eager: told each layer's queries and keys
 
 
-def flexray_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    metadata: AttentionMetadata | None = None,
-    key_cache: Tensor | None = None,
-    value_cache: Tensor | None = None,
-    **kwargs: object,
-) -> tuple[Tensor, None]:
-    """Attention of one layer.
+def attend(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: AttentionMetadata) -> Tensor:
+    """Attention of one layer, whose own keys and values are in the cache already.
 
     Args:
-        query: [B, H, T, D], rotated. key, value: [B, K, T, D], key rotated.
-        attention_mask: must be None: the mask is in the metadata.
-        metadata, key_cache, value_cache: must be given; without them there is no isolation, so there is no
-            default. The caches are this layer's, [K, P, D].
+        query: [B, H, T, D], rotated. keys, values: the layer's cache, [K, P, D].
+        scale: of the scores.
 
     Returns:
-        [B, T, H, D], and None for the attention weights.
+        [B, H, T, D].
     """
-    if metadata is None or key_cache is None or value_cache is None or attention_mask is not None:
-        raise ValueError(
-            "flexray attention takes its mask from `metadata` only: call the model by flexray.models.llama"
-        )
-    _write(key_cache, key, metadata.slot_mapping)
-    _write(value_cache, value, metadata.slot_mapping)
-    out = BACKENDS[metadata.backend](query, key_cache, value_cache, scaling, metadata)
-    return out.transpose(1, 2).contiguous(), None
+    return BACKENDS[metadata.backend](query, keys, values, scale, metadata)
 
 
-def _write(cache: Tensor, new: Tensor, slots: Tensor) -> None:
+def write(cache: Tensor, new: Tensor, slots: Tensor) -> None:
     """Put [B, K, T, D] into the cache's [K, P, D] at slots [B * T]."""
     heads, width = new.shape[1], new.shape[3]
     cache[:, slots] = new.transpose(0, 1).reshape(heads, -1, width)
@@ -189,6 +165,8 @@ def _eager(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: 
     scores = scores.masked_fill(~metadata.dense.mask[:, None], float("-inf"))
     out = torch.einsum("bkgtl,bkld->bkgtd", scores.softmax(-1), seen_values)
     metadata.calls.add_(1)
+    if metadata.watch is not None:
+        metadata.watch(query, keys, scale)
     return out.reshape(B, H, T, D).to(query.dtype)
 
 
@@ -202,8 +180,3 @@ BACKENDS: dict[Backend, Callable[[Tensor, Tensor, Tensor, float, AttentionMetada
     "sdpa": _sdpa,
     "eager": _eager,
 }
-
-
-def register_attention() -> None:
-    """Make `attn_implementation="flexray"` known to transformers."""
-    AttentionInterface.register(ATTENTION_NAME, flexray_attention)

@@ -6,49 +6,33 @@ So none of what makes the engine fast is used: no FlexAttention, no paging, no p
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
-
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
 
-from flexray.models import llama
-from flexray.models.attention import AttentionMetadata, flexray_attention, make_dense_mask
+from flexray.models.attention import AttentionMetadata, DenseMask, make_dense_mask
+from flexray.models.llama import Llama
 from flexray.report.explain.stream import Stream
 
-WATCHED_NAME = "flexray_watched"
 QUERIES_AT_ONCE = 512
 """Tokens of a pass: bounds the memory of the dense scores, heads x this x S."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _WatchedMetadata(AttentionMetadata):
-    """Attention metadata of a pass of which some queries are watched."""
-
-    watched: Tensor  # int64 [W], queries of this pass
-    member: Tensor  # float32 [S, R], 1 where a key is of a region
-    shares: list[Tensor] = field(default_factory=list)  # of each layer, [W, R]
-
-
 @torch.no_grad()
-def dense_pass(model: llama.LlamaLike, stream: Stream) -> tuple[Tensor, Tensor]:
+def dense_pass(model: Llama, stream: Stream) -> tuple[Tensor, Tensor]:
     """Run a stream, its S tokens given, under flexray's mask and biases.
 
     Args:
-        model: as the engine has patched it; the same afterwards.
+        model: the engine's.
 
     Returns:
         Of the stream's queries, Q in all, one branch behind the other: hidden states before the last norm,
         [Q, hidden]; and the share of attention that each region gets, float32 [layers, Q, R], the mean of the
         heads. Shares of a query sum to 1.
     """
-    device, shape, S = llama.device_of(model), model.config, len(stream)
-    size = (llama.num_kv_heads(model), S, model.model.layers[0].self_attn.head_dim)
+    device, shape, S = model.device, model.shape, len(stream)
+    size = (shape.num_kv_heads, S, shape.head_dim)
     keys, values = (
-        [torch.zeros(size, dtype=model.dtype, device=device) for _ in range(shape.num_hidden_layers)]
+        [torch.zeros(size, dtype=model.dtype, device=device) for _ in range(model.num_layers)]
         for _ in range(2)
     )
     ids, positions = (torch.from_numpy(a).to(device)[None] for a in (stream.ids, stream.positions))
@@ -56,73 +40,41 @@ def dense_pass(model: llama.LlamaLike, stream: Stream) -> tuple[Tensor, Tensor]:
     queries = torch.cat([torch.from_numpy(query) for query in stream.queries]).to(device)
     hidden: list[Tensor] = []
     shares: list[Tensor] = []
-    with _watching(model):
-        for start in range(0, S, QUERIES_AT_ONCE):
-            stop = min(S, start + QUERIES_AT_ONCE)
-            tables = stream.tables(device, start, stop)
-            metadata = _WatchedMetadata(
-                backend="eager",
-                slot_mapping=torch.arange(start, stop, device=device),
-                calls=torch.zeros(1, dtype=torch.int64, device=device),
-                dense=make_dense_mask(torch.arange(S, device=device)[None], 1, *tables, biased=True),
-                watched=queries[(start <= queries) & (queries < stop)] - start,
-                member=member,
-            )
-            out = llama.forward(model, ids[:, start:stop], positions[:, start:stop], metadata, keys, values)
-            hidden.append(out[0, metadata.watched])
-            shares.append(torch.stack(metadata.shares))
+    for start in range(0, S, QUERIES_AT_ONCE):
+        stop = min(S, start + QUERIES_AT_ONCE)
+        watched = queries[(start <= queries) & (queries < stop)] - start
+        tables = stream.tables(device, start, stop)
+        mask = make_dense_mask(torch.arange(S, device=device)[None], 1, *tables, biased=True)
+        by_layer: list[Tensor] = []
+
+        def watch(
+            query: Tensor,
+            keys: Tensor,
+            scale: float,
+            mask: DenseMask = mask,
+            watched: Tensor = watched,
+            found: list[Tensor] = by_layer,
+        ) -> None:
+            found.append(_shares(query[0, :, watched], keys, scale, mask, watched) @ member)
+
+        metadata = AttentionMetadata(
+            backend="eager",
+            slot_mapping=torch.arange(start, stop, device=device),
+            calls=torch.zeros(1, dtype=torch.int64, device=device),
+            dense=mask,
+            watch=watch,
+        )
+        out = model.forward(ids[:, start:stop], positions[:, start:stop], metadata, keys, values)
+        hidden.append(out[0, watched])
+        shares.append(torch.stack(by_layer))
     return torch.cat(hidden), torch.cat(shares, dim=1)
 
 
-def watched_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    metadata: _WatchedMetadata,
-    key_cache: Tensor,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """flexray's attention; and what it weighs the keys with, added up by region."""
-    out = flexray_attention(
-        module,
-        query,
-        key,
-        value,
-        attention_mask,
-        scaling=scaling,
-        metadata=metadata,
-        key_cache=key_cache,
-        **kwargs,
-    )
-    metadata.shares.append(
-        _shares(query, key_cache, scaling, metadata)
-    )  # the cache has this pass's keys by now
-    return out
-
-
-def _shares(query: Tensor, keys: Tensor, scale: float, metadata: _WatchedMetadata) -> Tensor:
-    """float32 [W, R], from query [1, H, T, D] and keys [K, S, D]."""
-    assert metadata.dense is not None
-    assert metadata.dense.bias is not None
-    (K, S, D), H, W = keys.shape, query.shape[1], len(metadata.watched)
-    watched = query[0, :, metadata.watched].float().reshape(K, H // K * W, D)
-    scores = (watched @ keys.float().transpose(1, 2) * scale).reshape(H, W, S)
-    scores = scores + metadata.dense.bias[0, :, metadata.watched]
-    scores = scores.masked_fill(~metadata.dense.mask[0, :, metadata.watched], float("-inf"))
-    return scores.softmax(-1).mean(0) @ metadata.member
-
-
-@contextlib.contextmanager
-def _watching(model: llama.LlamaLike) -> Iterator[None]:
-    """Point the layers at `watched_attention`; as before afterwards."""
-    AttentionInterface.register(WATCHED_NAME, watched_attention)
-    before = model.config._attn_implementation
-    model.config._attn_implementation = WATCHED_NAME
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before
+def _shares(query: Tensor, keys: Tensor, scale: float, mask: DenseMask, watched: Tensor) -> Tensor:
+    """What the watched tokens of a pass, int64 [W], weigh the keys with, float32 [W, S]: the mean of the
+    heads. query: theirs, [H, W, D]; keys: [K, S, D]."""
+    assert mask.bias is not None
+    (H, W, D), (K, S, _) = query.shape, keys.shape
+    scores = query.float().reshape(K, H // K * W, D) @ keys.float().transpose(1, 2) * scale
+    scores = scores.reshape(H, W, S) + mask.bias[0, :, watched]
+    return scores.masked_fill(~mask.mask[0, :, watched], float("-inf")).softmax(-1).mean(0)

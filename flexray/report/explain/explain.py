@@ -45,7 +45,7 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
         device=config.model.device,
         trust_remote_code=config.model.trust_remote_code,
     )
-    engine = Engine(model, tokenizer, [asked], config.generation, config.engine)
+    engine = Engine(model, tokenizer, [asked], config.generation, config.engine, config.model.quantization)
     ((generations,),) = engine.generate([prompt])
 
     def text_of(ids: Sequence[int]) -> str:
@@ -55,7 +55,7 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
         return answer_text(tokenizer, ids, at_newline=config.generation.stop_at_newline)
 
     (planned,) = engine.methods
-    found = trace(model, planned, prompt, generations, top=top, text_of=text_of, answer_text=answer_of)
+    found = trace(engine.model, planned, prompt, generations, top=top, text_of=text_of, answer_text=answer_of)
     texts = tuple(answer.text for answer in found.answers)
     answered = AnsweredShard(spec, [question], [(generations,)], [(texts,)], [0], {}, 0.0)
     (output,) = to_table(answered, (asked.name,)).to_pylist()  # the row as a run would write it

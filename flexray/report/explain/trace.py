@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flexray.engine.generation import Generation
 from flexray.methods import Fusion, Method
-from flexray.models import llama
+from flexray.models.llama import Llama
 from flexray.prompts.prompt import Prompt
 from flexray.report.explain.dense import dense_pass
 from flexray.report.explain.explanation import Answer, Branch, Candidate, Segment, Step, Token
@@ -30,7 +30,7 @@ class Trace:
 
 
 def trace(
-    model: llama.LlamaLike,
+    model: Llama,
     method: Method,
     prompt: Prompt,
     generations: Sequence[Generation],
@@ -42,7 +42,7 @@ def trace(
     """Run a dense pass over what the engine generated, and say at each step what it would have generated.
 
     Args:
-        model: as the engine has patched it.
+        model: the engine's.
         generations: the engine's, of this method: one answer, or one for each branch.
         top: candidates of each step.
         text_of: the text of tokens, as it is. answer_text: that of an answer, as it is scored.
@@ -71,7 +71,7 @@ def trace(
                 steps=tuple(
                     _step(
                         _log_scores(
-                            llama.logits(model, hidden[[starts[b] + t for b in group]]),
+                            model.logits(hidden[[starts[b] + t for b in group]]),
                             method.fusion,
                             [weights[b] for b in group],
                         ),

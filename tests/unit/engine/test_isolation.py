@@ -13,19 +13,26 @@ POSITIONS = ["restart", "continuous"]
 
 def hidden_states(engine, prompts):
     """Outputs of every layer in the prefill of `prompts`, [num_layers, S, hidden]; all else as in a run."""
-    engine.generate([dataclasses.replace(prompts[0], segments=((40,),))])  # the context is in the pool
-    outputs = []
-    hooks = [
-        layer.register_forward_hook(lambda _, __, out: outputs.append(out))
-        for layer in engine.model.model.layers
-    ]
+    engine.generate([dataclasses.replace(prompts[0], segments=((40,),))])  # the context is in the cache
+    model, outputs = engine.model, []
+    layer, prefill = model._layer, model.prefill
+
+    def recorded(*args):
+        outputs.append(layer(*args))
+        return outputs[-1]
+
+    def whole_prefill(ids, positions, metadata, keys, values):
+        hidden = prefill(ids, positions, metadata, keys, values)
+        uncounted = dataclasses.replace(metadata, calls=torch.zeros_like(metadata.calls))
+        model.finish(hidden, positions, uncounted, keys, values)  # of all tokens
+        return hidden
+
+    model._layer, model.prefill = recorded, whole_prefill
     try:
         engine.generate(prompts)
     finally:
-        for hook in hooks:
-            hook.remove()
-    num_layers = len(engine.model.model.layers)
-    return torch.stack([out[0] for out in outputs[:num_layers]])
+        del model._layer, model.prefill
+    return torch.stack([out[0] for out in outputs[: model.num_layers]])
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
