@@ -76,12 +76,12 @@ class ModelRunner:
         self._backend, self._sizes, self._loaded = backend, sizes, None
         self._expected_calls, self._calls_before = 0, int(self._stats.calls[backend])
         num_slots = sizes.cache_slots(len(context), [request.num_slots for request in requests])
-        num_sequences = sequences_at_once(requests, sizes.max_num_seqs)
+        num_sequences = sequences_at_once(requests, sizes.max_num_requests)
         width = blocks_for(len(context)) + max(blocks_for(request.num_slots) for request in requests)
         if (
             self._context != context
             or self.kv_cache.num_slots < num_slots
-            or self.kv_cache.max_requests < sizes.max_num_seqs + sizes.lookahead
+            or self.kv_cache.max_requests < sizes.max_num_requests + sizes.lookahead
         ):
             self.reset()
             self._kv_cache = self._make_kv_cache(num_slots, sizes)
@@ -259,7 +259,7 @@ class ModelRunner:
             num_kv_heads=self.model.shape.num_kv_heads,
             head_dim=self.model.shape.head_dim,
             num_slots=num_slots,
-            max_requests=sizes.max_num_seqs + sizes.lookahead,
+            max_requests=sizes.max_num_requests + sizes.lookahead,
             dtype=self.model.dtype,
             device=self.device,
         )

@@ -127,13 +127,13 @@ class Scheduler:
     def _admit(self) -> list[Request]:
         """Waiting requests to prefill now: if there is room for enough of them to make a pass worth while."""
         running = len({sequence.request for sequence in self.running})
-        room = self._sizes.max_num_seqs - running
-        if running and not self._filling and room < min(len(self.waiting), self._sizes.max_num_seqs // 4):
+        room = self._sizes.max_num_requests - running
+        if running and not self._filling and room < min(len(self.waiting), self._sizes.max_num_requests // 4):
             return []
         fit, sequences = 0, 0
         for request in itertools.islice(self.waiting, room if not self._alone else min(room, 1)):
             sequences += len(request.sequences)
-            if fit and sequences > self._sizes.max_num_seqs:
+            if fit and sequences > self._sizes.max_num_requests:
                 break
             fit += 1
         return [self.waiting.popleft() for _ in range(self._allocate(fit))]

@@ -18,8 +18,11 @@ from flexray.models.llama import Llama
 
 MIN_DECODE_BUCKET = 8
 MIN_PREFILL_BUCKET = 2 * QUERY_TILE
-PREFILL_BUCKETS = 5
-"""Sizes of prefill passes, from `max_num_batched_tokens` down by halves."""
+MOST_HALVINGS = 4
+"""A stream is cut into passes of `max_num_batched_tokens` and its halves, so that little of the last one is
+padding; but not into smaller and smaller ones."""
+REQUESTS_PER_SEQUENCE = 4
+"""Of a GPU's requests are running so many times as fit into a decode batch: few of their passes are padded."""
 MIN_CACHE_SLOTS = 8192
 GIB = 2**30
 
@@ -28,7 +31,8 @@ GIB = 2**30
 class SchedulerConfig:
     """Sizes of one engine. Shapes are rounded up to powers of two ("buckets")."""
 
-    max_num_seqs: int  # requests that are running, and sequences in one batch
+    max_num_seqs: int  # sequences in one decode batch
+    max_num_requests: int  # that are running, in as many decode batches as it takes
     lookahead: int  # requests that get their KV blocks early, so that the host's work overlaps the device's
     max_num_batched_tokens: int  # in one prefill pass
     max_num_slots: int  # of the KV cache; what the memory holds; 0: none
@@ -41,26 +45,20 @@ class SchedulerConfig:
 
     def prefill_bucket(self, tokens: int) -> int:
         """Tokens that a pass of `tokens` is padded to."""
-        return _round_up(tokens, self._least_bucket)
+        return _round_up(tokens, self.max_num_batched_tokens if self.fixed else MIN_PREFILL_BUCKET)
 
     def prefill_pass(self, tokens: int) -> int:
-        """How many of `tokens` waiting ones the next pass takes: a full bucket, the largest there is; when
-        they would fill even the smallest to less than one, all."""
-        bucket = self.max_num_batched_tokens
-        while bucket > max(tokens, self._least_bucket):
+        """How many of `tokens` waiting ones the next pass takes: a full bucket, the largest that there is; or
+        all, where it is not worth while to cut on."""
+        bucket, least = self.max_num_batched_tokens, self.max_num_batched_tokens >> MOST_HALVINGS
+        while not self.fixed and bucket > max(tokens, least, MIN_PREFILL_BUCKET):
             bucket //= 2
         return min(bucket, tokens)
-
-    @property
-    def _least_bucket(self) -> int:
-        if self.fixed:
-            return self.max_num_batched_tokens
-        return max(MIN_PREFILL_BUCKET, self.max_num_batched_tokens >> (PREFILL_BUCKETS - 1))
 
     def cache_slots(self, num_context: int, needs: Sequence[int]) -> int:
         """Slots of a KV cache for a context and requests that need this many each, of which the largest
         fits."""
-        largest = sorted(needs, reverse=True)[: self.max_num_seqs + self.lookahead]
+        largest = sorted(needs, reverse=True)[: self.max_num_requests + self.lookahead]
         wanted = self.least_slots(num_context, 0) + sum(blocks_for(n) for n in largest) * BLOCK_SIZE
         return min(self.max_num_slots, _round_up(wanted, MIN_CACHE_SLOTS))
 
@@ -73,6 +71,7 @@ class SchedulerConfig:
         return dataclasses.replace(
             self,
             max_num_seqs=max(1, self.max_num_seqs // 2),
+            max_num_requests=max(1, self.max_num_requests // 2),
             lookahead=self.lookahead // 2,
             max_num_batched_tokens=max(MIN_PREFILL_BUCKET, self.max_num_batched_tokens // 2),
             max_num_slots=min(self.max_num_slots, max(MIN_CACHE_SLOTS, self.max_num_slots // 2)),
@@ -106,8 +105,10 @@ def scheduler_config_for(
     else:
         max_num_slots = 2**20
     max_num_seqs = config.max_num_seqs or (512 if on_gpu else 32)
+    by_default = config.max_num_seqs is None and on_gpu
     return SchedulerConfig(
         max_num_seqs=max_num_seqs,
+        max_num_requests=max_num_seqs * (REQUESTS_PER_SEQUENCE if by_default else 1),
         lookahead=max_num_seqs if on_gpu else 0,  # on a CPU the device is the host
         max_num_batched_tokens=tokens,
         max_num_slots=max_num_slots,
@@ -141,12 +142,12 @@ def slot_bytes(shape: PreTrainedConfig, itemsize: int) -> int:
     """Bytes of one token's K and V in all layers."""
     heads = shape.num_key_value_heads or shape.num_attention_heads
     head_dim = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
-    return 2 * shape.num_hidden_layers * heads * head_dim * itemsize
+    return int(2 * shape.num_hidden_layers * heads * head_dim * itemsize)
 
 
 def activation_bytes(shape: PreTrainedConfig, itemsize: int) -> int:
     """Bytes of one prefilled token at its widest: MLP gate and up, their product, and the residuals."""
-    return (3 * shape.intermediate_size + 8 * shape.hidden_size) * itemsize
+    return int((3 * shape.intermediate_size + 8 * shape.hidden_size) * itemsize)
 
 
 def _round_up(count: int, unit: int) -> int:

@@ -69,9 +69,8 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: 
 
 
 def write(cache: Tensor, new: Tensor, slots: Tensor) -> None:
-    """Put [B, K, T, D] into the cache's [K, P, D] at slots [B * T]."""
-    heads, width = new.shape[1], new.shape[3]
-    cache[:, slots] = new.transpose(0, 1).reshape(heads, -1, width)
+    """Put [B, T, K, D] into the cache's [K, P, D] at slots [B * T]."""
+    cache[:, slots] = new.flatten(0, 1).transpose(0, 1)
 
 
 def _flex(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: AttentionMetadata) -> Tensor:

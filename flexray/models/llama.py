@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 from flexray.models.attention import AttentionMetadata, attend, static_compile, write
-from flexray.models.quantization import Linear, apply_linear, quantize
+from flexray.models.quantization import Linear, add_linear, apply_linear, quantize
 
 LlamaLike = LlamaForCausalLM | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
 """The models whose layers are the one below; see `flexray.models.families`."""
@@ -135,7 +135,7 @@ class Llama:
         """
         cos, sin = self._rotary(keys_KCD, offsets_M[:, None])  # [M, 1, D]
         scaling = getattr(self.model.model.rotary_emb, "attention_scaling", 1.0)  # in the keys already
-        return _rotate(keys_KCD[None], cos / scaling, sin / scaling)
+        return _rotate(keys_KCD[None], cos / scaling, sin / scaling)  # as if K were the tokens, C the heads
 
     def _embed(self, ids_BT: Tensor, positions_BT: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         hidden: Tensor = self.model.model.embed_tokens(ids_BT)
@@ -194,12 +194,12 @@ def _decoder_layer(
     states = apply_linear(_rms_norm(hidden, weights.input_norm, shape.epsilon), weights.qkv)
     query, key, value = states.split([H * D, K * D, K * D], dim=-1)
     _write_heads(weights, key, value, rotary, metadata.slot_mapping, key_cache, value_cache, shape)
-    query = _heads(query, weights.query_norm, shape)
-    out = attend(_rotate(query, *rotary), key_cache, value_cache, shape.scale, metadata)
-    hidden = hidden + apply_linear(out.transpose(1, 2).flatten(2), weights.out)
+    query = _rotate(_heads(query, weights.query_norm, shape), *rotary)
+    out = attend(query.transpose(1, 2), key_cache, value_cache, shape.scale, metadata)
+    hidden = add_linear(hidden, out.transpose(1, 2).flatten(2), weights.out)
     normed = _rms_norm(hidden, weights.mlp_norm, shape.epsilon)
     gate, up = apply_linear(normed, weights.gate_up).chunk(2, dim=-1)
-    return hidden + apply_linear(shape.activation(gate) * up, weights.down)
+    return add_linear(hidden, shape.activation(gate) * up, weights.down)
 
 
 def _write_keys_and_values(
@@ -234,11 +234,9 @@ def _write_heads(
 
 
 def _heads(states: Tensor, norm: Tensor | None, shape: LayerShape) -> Tensor:
-    """[B, T, heads * D] -> [B, heads, T, D]."""
+    """[B, T, heads * D] -> [B, T, heads, D]."""
     states = states.unflatten(-1, (-1, shape.head_dim))
-    if norm is not None:
-        states = _rms_norm(states, norm, shape.epsilon)
-    return states.transpose(1, 2)
+    return states if norm is None else _rms_norm(states, norm, shape.epsilon)
 
 
 def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -249,10 +247,10 @@ def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE (Su et al. 2021, arXiv:2104.09864) of x [B, heads, T, D] by cosines and sines [B, T, D]."""
+    """RoPE (Su et al. 2021, arXiv:2104.09864) of x [B, T, heads, D] by cosines and sines [B, T, D]."""
     half = x.shape[-1] // 2
     turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos[:, None] + turned * sin[:, None]
+    return x * cos[:, :, None] + turned * sin[:, :, None]
 
 
 def _layer_weights(layer: Any, quantization: Quantization | None) -> LayerWeights:
