@@ -165,6 +165,8 @@ class EngineConfig(Section):
     """Tokens in one packed prefill. null: 32768 on GPU, 2048 on CPU."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU memory left beside the weights that KV cache and activations may take."""
+    share_prefixes: bool = True
+    """Compute once what the paraphrases of a question begin with alike: the same answers with less work."""
 
 
 class RayConfig(Section):

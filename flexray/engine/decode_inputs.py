@@ -56,7 +56,7 @@ class DecodeInputs:
         padded = [*rows, *[table.padding_row] * (self.size - len(rows))]
         self.rows.copy_(to_device(np.asarray(padded), self.rows.device))
         ids, biases = table.segment_ids[:, self.rows, None], table.biases[:, self.rows, None]
-        self.tables.refresh(ids[0], ids[1], table.causal_index[self.rows, None], biases)
+        self.tables.refresh(ids[:2], ids[2], table.causal_index[self.rows, None], biases)
         self.block_indices[..., : table.max_blocks] = table.block_indices[:, self.rows, None, None]
 
     def block_mask(self, masks: BlockMaskCache) -> BlockMask:
@@ -67,7 +67,7 @@ class DecodeInputs:
             lambda: make_block_mask(
                 self.block_counts,
                 self.block_indices,
-                query_tokens=self.tables.visible.shape[1],
+                query_tokens=self.tables.own.shape[1],
                 block_size=BLOCK_SIZE,
                 mask_mod=self.mask_mod,
             ),

@@ -57,7 +57,7 @@ class Engine:
         self.model, self.config, self.generation = model, config, generation
         self.device = llama.device_of(model)
         self.methods = make_methods(methods)
-        self.groups = group_by_prefix(self.methods)
+        self.groups = group_by_prefix(self.methods, share_prefixes=config.share_prefixes)
         self.stopping: StoppingCriteria = make_stopping_criteria(
             model, tokenizer, at_newline=generation.stop_at_newline
         )
@@ -67,7 +67,7 @@ class Engine:
             self.stats,
             self.stopping.any.to(self.device),
             generation.max_new_tokens,
-            biased=any(method.biased for method in self.methods),
+            biased=any(group.is_biased for group in self.groups),
         )
         self._sampler: Sampler | None = None
         self.fallback = BackendFallback(config.backend, plan_scheduler(model, config), strict=config.strict)

@@ -144,13 +144,15 @@ class ModelRunner:
         self._copy_context(requests)
         sees_context = requests[0].packed.layout.sees_context
         stream = requests_stream(
-            [request.packed_tokens for request in requests if request.packed_tokens is not None],
+            [request.packed for request in requests],
+            [request.block_table for request in requests if request.block_table is not None],
             kv_cache.context_lists if sees_context else NO_BLOCKS,
         )
         hidden = self._prefill(stream)
         # the host's work from here on is done while the device prefills
         batch.rows = self.table.admit(requests, kv_cache.context_lists)
         self._stats.prefill_tokens += len(stream)
+        self._stats.shared_tokens += sum(request.packed.num_shared for request in requests)
         return llama.logits(self.model, hidden)
 
     def _prefill(self, stream: TokenStream) -> Tensor:

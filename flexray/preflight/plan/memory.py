@@ -87,7 +87,7 @@ def engine_rows(
     new = config.generation.max_new_tokens
     rows = [
         [Request(i, prompt, plan, new) for i, prompt in enumerate(prompts)]
-        for plan in group_by_prefix(methods)
+        for plan in group_by_prefix(methods, share_prefixes=config.engine.share_prefixes)
     ]
     return list(filter(None, ([row for row in part if row.sequences] for part in rows)))
 

@@ -29,13 +29,13 @@ def tables(row, part, order, biases=(0.0, 0.0)):
     codes = [CONTEXT if p == CONTEXT else r << SEGMENT_BITS | p for r, p in zip(row, part, strict=True)]
     own = torch.tensor(codes, dtype=torch.int32)
     seen = [
-        r << SEGMENT_BITS | ALL_PARAPHRASES if p == ANSWER else c
-        for r, p, c in zip(row, part, codes, strict=True)
+        [r << SEGMENT_BITS | end if p == ANSWER else c for r, p, c in zip(row, part, codes, strict=True)]
+        for end in ALL_PARAPHRASES
     ]
     order = torch.tensor(order, dtype=torch.int32)
     queries = QueryTables.zeros((1, len(codes)), own.device)
     queries.refresh(torch.tensor(seen), own, order, torch.tensor(biases)[:, None])
-    return queries, KeyTables(own, order)
+    return queries, KeyTables.of(own, own, order)
 
 
 def random_prompt(rnd, num_context):
@@ -114,6 +114,31 @@ def test_a_branch_of_one_paraphrase_sees_neither_the_others_nor_another_branch()
     own = torch.tensor(parts, dtype=torch.int32)
     order = torch.arange(4, dtype=torch.int32)
     queries = QueryTables.zeros((1, 4), own.device)
-    queries.refresh(torch.tensor([1, 2, ALL_PARAPHRASES, 2]), own, order, None)
-    mask = dense_mask(queries, KeyTables(own, order), torch.arange(4)[None])[0, 0].int().tolist()
+    first, last = ALL_PARAPHRASES
+    queries.refresh(torch.tensor([[1, 2, first, 2], [1, 2, last, 2]]), own, order, None)
+    mask = dense_mask(queries, KeyTables.of(own, own, order), torch.arange(4)[None])[0, 0].int().tolist()
     assert mask == [[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0], [0, 1, 0, 1]]
+
+
+def test_a_token_that_paraphrases_share_is_seen_by_those_and_by_no_other():
+    # P1 P2 begin with s, P3 has its own | p q r | branch 0 looks at all, branch 1 at P2
+    first = torch.tensor([1, 1, 2, 3, ANSWER, ANSWER + 1], dtype=torch.int32)
+    last = torch.tensor([2, 1, 2, 3, ANSWER, ANSWER + 1], dtype=torch.int32)
+    low, high = ALL_PARAPHRASES
+    order = torch.arange(6, dtype=torch.int32)
+    queries = QueryTables.zeros((1, 6), first.device)
+    queries.refresh(
+        torch.tensor([[1, 1, 2, 3, low, 2], [1, 1, 2, 3, high, 2]]), first, order, torch.zeros(2, 1)
+    )
+    keys = KeyTables.of(first, last, order)
+    assert dense_mask(queries, keys, torch.arange(6)[None])[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 0, 1, 0, 0, 0],
+        [0, 0, 0, 1, 0, 0],
+        [1, 1, 1, 1, 1, 0],
+        [1, 0, 1, 0, 0, 1],
+    ]
+    # it weighs twice for who sees all
+    biases = dense_biases(queries, keys, torch.arange(6)[None])[0, 0].exp().round().int()
+    assert biases.tolist() == [[2 if (q, k) == (4, 0) else 1 for k in range(6)] for q in range(6)]
