@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from flexray.masks.block_masks import BlockLists
-from flexray.masks.layout import CONTEXT_ID, MAX_REQUESTS, SEGMENT_BITS, PackedPrompt
+from flexray.masks.layout import CONTEXT_ID, HEAD_ID, MAX_REQUESTS, SEGMENT_BITS, PackedPrompt
 from flexray.masks.runs import FIRST, LAST, LENGTH, SLOT, expand, tabulate
 from flexray.masks.visibility import KeyTables
 
@@ -101,13 +101,15 @@ class KVCache:
         """Requests that hold blocks."""
         return self.max_requests - len(self._free_requests)
 
-    def allocate_context(self, num_tokens: int) -> None:
-        """Reserve the slots of the context that all requests share. Called once."""
+    def allocate_context(self, num_tokens: int, num_head: int = 0) -> None:
+        """Reserve the slots of the context that all requests share, the last `num_head` for the head of their
+        paraphrases. Called once."""
         assert len(self.context_blocks) == 0, "the context has its blocks already"
         self.context_blocks, slots = self._take(blocks_for(num_tokens))
         self.context_slots = slots[:num_tokens]
         columns = _free_columns(len(slots))
         columns[:2, :num_tokens] = CONTEXT_ID
+        columns[:2, num_tokens - num_head : num_tokens] = HEAD_ID
         columns[2, :num_tokens] = np.arange(num_tokens)
         self._write(slots, columns)
 

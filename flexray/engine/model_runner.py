@@ -23,6 +23,7 @@ from flexray.engine.scheduler_config import SchedulerConfig
 from flexray.engine.sequence_table import SequenceTable
 from flexray.engine.stats import EngineStats
 from flexray.masks.block_masks import NO_BLOCKS, BlockMaskCache
+from flexray.masks.layout import SharedContext
 from flexray.models import llama
 
 MASK_CACHE_BYTES = 256 * 2**20
@@ -47,7 +48,7 @@ class ModelRunner:
         self.model, self.device = model, llama.device_of(model)
         self.masks = BlockMaskCache(MASK_CACHE_BYTES)
         self._stats, self._stop, self._max_new_tokens, self._biased = stats, stop, max_new_tokens, biased
-        self._context: tuple[int, ...] | None = None
+        self._context: SharedContext | None = None
         self._kv_cache: KVCache | None = None
         self._table: SequenceTable | None = None
         self._prefills: dict[int, PrefillInputs] = {}
@@ -71,7 +72,7 @@ class ModelRunner:
 
     @torch.no_grad()
     def prepare(
-        self, context: tuple[int, ...], requests: Listed[Request], backend: Backend, sizes: SchedulerConfig
+        self, context: SharedContext, requests: Listed[Request], backend: Backend, sizes: SchedulerConfig
     ) -> None:
         """Get ready to run requests that share a context: with a KV cache and a table that are large
         enough, and the context in the cache. Backend and sizes hold until the next call."""
@@ -95,8 +96,8 @@ class ModelRunner:
                 self.kv_cache, at_least, min(_round_up(width), most), self._max_new_tokens, self._stop
             )
         if context and not len(self.kv_cache.context_blocks):
-            self.kv_cache.allocate_context(len(context))
-            self._prefill(context_stream(context, self.kv_cache))
+            self.kv_cache.allocate_context(len(context), context.num_head)
+            self._prefill(context_stream(context.token_ids, self.kv_cache))
             self._stats.context_tokens += len(context)
 
     def reset(self) -> None:

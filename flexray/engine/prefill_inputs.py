@@ -41,7 +41,7 @@ class TokenStream:
     """S tokens to prefill, on the host, one request behind the other."""
 
     columns: np.ndarray  # int64 [7, S]
-    biases: np.ndarray  # float32 [2, S]
+    biases: np.ndarray  # float32 [3, S]
     requests: np.ndarray  # int64 [S], index into `blocks`, ascending
     logits_indices: np.ndarray  # int64 [B], ascending
     blocks: Sequence[np.ndarray]  # each request's own key blocks
@@ -76,7 +76,7 @@ def context_stream(token_ids: Sequence[int], kv_cache: KVCache) -> TokenStream:
     columns = np.stack([np.asarray(token_ids), index, ids, ids, ids, index, kv_cache.context_slots])
     return TokenStream(
         columns,
-        np.zeros((2, C), dtype=np.float32),
+        np.zeros((3, C), dtype=np.float32),
         np.zeros(C, dtype=np.int64),
         np.array([C - 1]),
         [kv_cache.context_blocks],
@@ -106,9 +106,9 @@ def requests_stream(
     columns[OWN] = first_id + tokens[:, run_columns.FIRST]
     columns[CAUSAL_INDEX] = layouts[0].first_causal_index + tokens[:, run_columns.SLOT]
     columns[SLOT] = cache_slots[(np.cumsum(num_slots) - num_slots)[requests] + tokens[:, run_columns.SLOT]]
-    biases = np.zeros((2, len(runs)), dtype=np.float32)
+    biases = np.zeros((3, len(runs)), dtype=np.float32)
     is_answer = runs[:, run_columns.FIRST] >= FIRST_ANSWER
-    biases[:, is_answer] = np.array([scope.biases for own in layouts for scope in own.scopes]).T
+    biases[:, is_answer] = np.array([own for layout in layouts for own in layout.biases]).T
     return TokenStream(
         columns,
         np.repeat(biases, lengths, axis=1),

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flexray.config import Backend
-from flexray.masks.layout import AttentionScope, PackedPrompt, SharedPrefix, lay_out
+from flexray.masks.layout import (
+    AttentionScope,
+    PackedPrompt,
+    SharedContext,
+    SharedPrefix,
+    lay_out,
+    shared_context,
+)
 from flexray.methods import GREEDY, Fusion, Method, SamplingParams
 from flexray.prompts.prompt import Prompt
 
@@ -38,10 +45,12 @@ def group_by_prefix(methods: Listed[Method], *, share_prefixes: bool) -> tuple[P
         share_prefixes: compute equal beginnings of paraphrases once, where they are equal.
     """
     by_prefix: dict[SharedPrefix, list[tuple[int, Method]]] = {}
+    # one context for all methods: another one would take the place of the first in the cache, time and again
+    head_in_context = all(method.prefix.can_merge for method in methods)
     for number, method in enumerate(methods):
         prefix = method.prefix
         if share_prefixes and prefix.can_merge:
-            prefix = replace(prefix, merged=True)
+            prefix = replace(prefix, merged=True, head_in_context=head_in_context)
         by_prefix.setdefault(prefix, []).append((number, method))
     return tuple(PrefixGroup(prefix, tuple(found)) for prefix, found in by_prefix.items())
 
@@ -110,6 +119,11 @@ class Request:
                 assert scope.paraphrase is not None or not method.attends_to_one
                 found.append((Sequence(self, number, method.fusion, params, weight), scope))
         return found
+
+    @property
+    def context(self) -> SharedContext:
+        """What it has in common with other requests."""
+        return shared_context(self.prompt, self.group.prefix)
 
     @property
     def num_slots(self) -> int:

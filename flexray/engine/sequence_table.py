@@ -49,7 +49,7 @@ class SequenceTable:
         self.not_finite = zeros(R + 1, dtype=torch.bool)
         self.output = zeros(R + 1, max_new_tokens)
         self.slots = zeros(R + 1, max_new_tokens)  # where each generated token's K/V go
-        self.biases = zeros(2, R + 1, dtype=torch.float32)
+        self.biases = zeros(3, R + 1, dtype=torch.float32)
         self.sampling = zeros(2, R + 1, dtype=torch.float32)  # temperature and top_p
         self.uniforms = zeros(R + 1, max_new_tokens, dtype=torch.float32)  # for each token to draw
         # [2, ...]: partial blocks, full blocks. Of the partial ones a sequence looks at the first
@@ -105,7 +105,7 @@ class SequenceTable:
         slots = np.concatenate([table.slots for table in tables])[
             first_slots[:, None] + np.arange(self.max_new_tokens)
         ]
-        biases = np.array([scope.biases for layout in layouts for scope in layout.scopes], dtype=np.float32)
+        biases = np.array([own for layout in layouts for own in layout.biases], dtype=np.float32)
         device = self.token.device
         columns_B = to_device(columns, device)
         rows = columns_B[0]

@@ -30,6 +30,7 @@ those that fuse.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,8 @@ SEGMENT_BITS = 12
 """A KV slot's segment id is `request << SEGMENT_BITS | segment`: unique in the pool. The context has its
 own."""
 CONTEXT_ID = -1
+HEAD_ID = -2
+"""Of the context's tokens that are the head of each paraphrase."""
 FIRST_ANSWER = 1 << (SEGMENT_BITS - 1)
 """Paraphrases are segments 1 to 2047, answers 2048 to 4095."""
 ALL_PARAPHRASES = (1, FIRST_ANSWER - 1)
@@ -58,11 +61,29 @@ class SharedPrefix:
     continuous: bool = False  # positions run on; else each paraphrase starts right after the context
     joined_manual: bool = False  # the manual paraphrases, the first ones, see each other, causally
     merged: bool = False  # equal beginnings of paraphrases are computed and stored once
+    head_in_context: bool = False  # the template's head of all paraphrases is computed with the context
 
     @property
     def can_merge(self) -> bool:
         """Whether equal beginnings of paraphrases have equal hidden states."""
         return not (self.copies or self.continuous or self.joined_manual)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedContext:
+    """The tokens that are computed once for many requests."""
+
+    token_ids: tuple[int, ...]
+    num_head: int = 0  # the last so many are the head of each paraphrase
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+def shared_context(prompt: Prompt, prefix: SharedPrefix) -> SharedContext:
+    """The context of a prompt, and behind it the head of its paraphrases if that is part of it."""
+    head = prompt.num_head if prefix.head_in_context else 0
+    return SharedContext(prompt.context + prompt.segments[0][:head], head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +93,6 @@ class AttentionScope:
     paraphrase: int | None = None  # index of the only one it sees; None: all
     context_bias: float = 0.0  # added to its scores against the shared context
     paraphrase_bias: float = 0.0  # added to its scores against paraphrases
-
-    @property
-    def biases(self) -> tuple[float, float]:
-        """In the order of QueryTables."""
-        return self.context_bias, self.paraphrase_bias
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -92,7 +108,7 @@ class Layout:
     first_causal_index: int  # of slot 0; a query sees no key of a higher causal index
     paraphrase_segments: tuple[int, ...]  # the segment of each paraphrase
     copy_slots: np.ndarray  # int64 [M], slot, and position, of each rotated copy's first token
-    scopes: tuple[AttentionScope, ...]  # [B]
+    biases: tuple[tuple[float, float, float], ...]  # [B], against context, head and paraphrases
     logits_indices: tuple[int, ...]  # [B], own token whose logits give a sequence's first token
     answer_positions: tuple[int, ...]  # [B], of the first generated token
     answer_slots: tuple[int, ...]  # [B], of the first generated token
@@ -142,21 +158,24 @@ def lay_out(
     >>> lay_out(p, SharedPrefix(merged=True), (AttentionScope(),), 1).token_ids.tolist()
     [1, 2, 3, 4, 9]
     """
-    count, num_context = len(prompt.segments), len(prompt.context)
+    count, num_context = len(prompt.segments), len(shared_context(prompt, prefix))
+    paraphrases = prompt.segments
+    if head := num_context - len(prompt.context):
+        paraphrases = tuple([text[head:] for text in paraphrases])
     assert count <= MAX_PARAPHRASES < FIRST_ANSWER
     assert len(scopes) <= FIRST_ANSWER
     copy_slots: list[int] = []
     if prefix.merged:
         assert prefix.can_merge
-        segments, runs, texts = _merge(prompt.segments, num_context)
+        segments, runs, texts = _merge(paraphrases, num_context)
     else:
         joined = prompt.num_manual if prefix.joined_manual else 0
         segments = tuple([1 if number <= joined else number for number in range(1, count + 1)])
-        runs, copy_slots = _isolate(prompt.segments, segments, num_context, prefix)
-        texts = list(prompt.segments)
+        runs, copy_slots = _isolate(paraphrases, segments, num_context, prefix)
+        texts = list(paraphrases)
     slot = runs[-1][SLOT] + runs[-1][LENGTH]
     num_prefix = sum(map(len, texts))
-    behind_all = num_context + max(map(len, prompt.segments))
+    behind_all = num_context + max(map(len, paraphrases))
     if prefix.continuous:
         behind_all = slot if copy_slots else num_context + slot
 
@@ -168,7 +187,7 @@ def lay_out(
             position, (low, high) = behind_all, ALL_PARAPHRASES
         else:
             assert not prefix.continuous, "a paraphrase that is asked alone follows the context directly"
-            position, low, high = num_context + len(prompt.segments[only]), segments[only], segments[only]
+            position, low, high = num_context + len(paraphrases[only]), segments[only], segments[only]
         runs.append((number, number, slot, length, position, low, high, 1))
         slot, position = slot + length, position + length
         runs.append((number, number, slot, max_new_tokens, position, low, high, 0))
@@ -182,7 +201,7 @@ def lay_out(
         first_causal_index=0 if copy_slots else num_context,
         paraphrase_segments=segments,
         copy_slots=np.array(copy_slots, dtype=np.int64),
-        scopes=scopes,
+        biases=tuple([_biases(scope, count) for scope in scopes]),
         logits_indices=tuple(range(num_prefix + length - 1, num_tokens, length)),
         answer_positions=tuple(answer_positions),
         answer_slots=tuple(answer_slots),
@@ -190,6 +209,12 @@ def lay_out(
     tokens = itertools.chain(*texts, *itertools.repeat(prompt.answer_prefix, len(scopes)))
     num_shared = sum(map(len, prompt.segments)) - num_prefix
     return PackedPrompt(layout, np.fromiter(tokens, np.int64, num_tokens), num_shared)
+
+
+def _biases(scope: AttentionScope, count: int) -> tuple[float, float, float]:
+    """Of a sequence against context, head and paraphrases: the head is part of each of the paraphrases."""
+    copies = 0.0 if scope.paraphrase is not None else math.log(count)
+    return scope.context_bias, scope.paraphrase_bias + copies, scope.paraphrase_bias
 
 
 def _isolate(

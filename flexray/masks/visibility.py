@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flexray.masks.layout import FIRST_ANSWER
+from flexray.masks.layout import FIRST_ANSWER, HEAD_ID
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -39,16 +39,17 @@ class QueryTables:
     own: Tensor  # int32, its own segment id
     causal_index: Tensor  # int32
     context_bias: Tensor  # float32, added to its scores against the shared context
+    head_bias: Tensor  # float32, against the head of all paraphrases that stands behind it
     paraphrase_bias: Tensor  # float32, added to its scores against paraphrases
 
     @classmethod
     def zeros(cls, shape: tuple[int, ...], device: torch.device) -> QueryTables:
         """Tables to be filled by `refresh`."""
         ints = [torch.zeros(shape, dtype=torch.int32, device=device) for _ in range(4)]
-        return cls(*ints, *(torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(2)))
+        return cls(*ints, *(torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(3)))
 
     def refresh(self, visible: Tensor, own: Tensor, causal_index: Tensor, biases: Tensor | None) -> None:
-        """Fill in place, from integers, of `visible` [2, ...], and floats [2, ...], that broadcast to
+        """Fill in place, from integers, of `visible` [2, ...], and floats [3, ...], that broadcast to
         [B, T]."""
         self.visible_first.copy_(visible[0].expand_as(self.visible_first))
         self.visible_last.copy_(visible[1].expand_as(self.visible_last))
@@ -56,7 +57,8 @@ class QueryTables:
         self.causal_index.copy_(causal_index.expand_as(self.causal_index))
         if biases is not None:
             self.context_bias.copy_(biases[0].expand_as(self.context_bias))
-            self.paraphrase_bias.copy_(biases[1].expand_as(self.paraphrase_bias))
+            self.head_bias.copy_(biases[1].expand_as(self.head_bias))
+            self.paraphrase_bias.copy_(biases[2].expand_as(self.paraphrase_bias))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +114,14 @@ def make_biases(queries: QueryTables, keys: KeyTables) -> ScoreMod:
         keys.first,
         keys.log_copies,
     )
-    q_context, q_paraphrase = queries.context_bias, queries.paraphrase_bias
+    q_context, q_head, q_paraphrase = queries.context_bias, queries.head_bias, queries.paraphrase_bias
 
     def add_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
         first = k_first[kv]
         copies = torch.where(q_first[b, q] < q_last[b, q], k_copies[kv], 0.0)
         on_paraphrase = torch.where((first & FIRST_ANSWER) == 0, q_paraphrase[b, q], 0.0)
-        return score + copies + torch.where(first < 0, q_context[b, q], on_paraphrase)
+        on_context = torch.where(first == HEAD_ID, q_head[b, q], q_context[b, q])
+        return score + copies + torch.where(first < 0, on_context, on_paraphrase)
 
     return add_bias
 

@@ -43,7 +43,7 @@ class Stream:
     seen: np.ndarray  # int64 [2, S], codes of the first and the last paraphrase that a token sees
     own: np.ndarray  # int64 [S], code of its own part
     order: np.ndarray  # int64 [S], ascending
-    biases: np.ndarray  # float32 [2, S], against context and paraphrases
+    biases: np.ndarray  # float32 [3, S], against context, head and paraphrases
     regions: tuple[Region, ...]
     queries: tuple[np.ndarray, ...]  # [B] of int64 [T], whose logits give an answer's 1st, 2nd .. token
 
@@ -124,7 +124,7 @@ def make_stream(
     for branch, answer in enumerate(answers):
         end = tokens[layout.logits_indices[branch]]
         seen, own = (int(end[VISIBLE_FIRST]), int(end[VISIBLE_LAST])), int(end[FIRST])
-        biases = np.array(layout.scopes[branch].biases, dtype=np.float32)
+        biases = np.array(layout.biases[branch], dtype=np.float32)
         position = layout.answer_positions[branch] - len(prompt.answer_prefix)
         order = layout.first_causal_index + layout.answer_slots[branch] - len(prompt.answer_prefix)
         parts.add("answer_prefix", branch, prompt.answer_prefix, position, seen, own, order, biases)
@@ -180,7 +180,7 @@ class _Parts:
                 ]
             )
         )
-        biases = np.zeros(2, dtype=np.float32) if biases is None else biases
+        biases = np.zeros(3, dtype=np.float32) if biases is None else biases
         self.biases.append(np.repeat(biases[:, None], n, axis=1))
         self.regions.append(Region(name, branch, self.size, self.size + n))
         self.size += n

@@ -24,6 +24,7 @@ FUSED = [
 METHODS = [*FUSED, *ALONE, *LOGITS]
 UNMERGED = MethodConfig(layout="myriadlama", cross_attention=True)
 MAX_NEW_TOKENS = 5
+BRIEF = {"backend": "sdpa", "max_new_tokens": 3}
 
 
 def words(rnd: random.Random, count: int) -> tuple[int, ...]:
@@ -118,10 +119,7 @@ def logits_of(engine, prompt):
     return generation.token_ids, torch.stack(found[: len(generation.token_ids)])
 
 
-@pytest.mark.parametrize("method", FUSED, ids=lambda method: method.name)
-def test_the_logits_are_those_of_the_oracle(make_model, make_engine, prompts, method):
-    model = make_model()
-    engine = make_engine(make_model(), methods=[method], backend="sdpa", max_new_tokens=3)
+def compare_logits(model, engine, prompts, method):
     for prompt in prompts:
         said, found = logits_of(engine, prompt)
         stream = oracles.stream(prompt, method.layout, "restart", said[:-1])
@@ -129,6 +127,11 @@ def test_the_logits_are_those_of_the_oracle(make_model, make_engine, prompts, me
         scales = oracles.scales_of(stream, -math.log(len(prompt.segments)) if scale == "-log N" else scale)
         expected = oracles.logits_of(model, stream, scales=scales)[-len(said) :]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", FUSED, ids=lambda method: method.name)
+def test_the_logits_are_those_of_the_oracle(make_model, make_engine, prompts, method):
+    compare_logits(make_model(), make_engine(make_model(), methods=[method], **BRIEF), prompts, method)
 
 
 def test_the_tokens_that_are_prefilled_are_those_of_the_trie(make_model, make_engine, prompts):
@@ -189,3 +192,57 @@ def test_a_row_that_is_not_finite_leaves_its_neighbours_alone(
     generations = engine.generate([prompts[0], bad, *prompts[1:]])
     assert all(said[0].error for said in generations.pop(1)[: len(FUSED)])
     assert tokens(generations) == expected
+
+
+HEAD = (90, 91, 92)
+
+
+@pytest.fixture(scope="module")
+def headed(prompts):
+    """The prompts with a head before all their paraphrases; it is the context's, but for one row."""
+    found = [
+        dataclasses.replace(p, segments=tuple((*HEAD, *s) for s in p.segments), num_head=len(HEAD))
+        for p in prompts
+    ]
+    found[3] = dataclasses.replace(found[3], num_head=0)
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected_of_headed(make_brief_model, make_engine, headed):
+    engine = make_engine(
+        make_brief_model(),
+        methods=METHODS,
+        max_new_tokens=MAX_NEW_TOKENS,
+        backend="sdpa",
+        share_prefixes=False,
+    )
+    return tokens(engine.generate(headed))
+
+
+@pytest.mark.parametrize("backend", ["flex", "sdpa", "eager"])
+def test_with_the_template_s_head_in_the_context_all_methods_say_the_same(
+    make_brief_model, make_engine, headed, expected_of_headed, backend
+):
+    engine = make_engine(make_brief_model(), methods=METHODS, max_new_tokens=MAX_NEW_TOKENS, backend=backend)
+    assert tokens(engine.generate(headed)) == expected_of_headed
+    stats = engine.stats
+    assert stats.context_tokens == 70 + len(HEAD) + 70
+    paraphrases = sum(oracles.num_distinct(p) - p.num_head for p in headed)
+    assert stats.shared_tokens == sum(len(s) for p in headed for s in p.segments) - paraphrases
+
+
+@pytest.mark.parametrize("method", FUSED, ids=lambda method: method.name)
+def test_with_the_head_in_the_context_the_logits_are_those_of_the_oracle(
+    make_model, make_engine, headed, method
+):
+    compare_logits(make_model(), make_engine(make_model(), methods=[method], **BRIEF), headed, method)
+
+
+def test_a_run_with_a_method_that_can_not_share_has_one_context_for_all(make_model, make_engine, headed):
+    engine = make_engine(make_model(), methods=[MethodConfig(), UNMERGED], backend="sdpa", max_new_tokens=1)
+    engine.generate(headed)
+    assert engine.stats.context_tokens == 70
+    assert engine.stats.prefill_tokens == sum(
+        oracles.num_distinct(p) + sum(map(len, p.segments)) + 4 for p in headed
+    )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from flexray.masks.layout import ALL_PARAPHRASES, CONTEXT_ID, FIRST_ANSWER, SEGMENT_BITS
+from flexray.masks.layout import ALL_PARAPHRASES, CONTEXT_ID, FIRST_ANSWER, HEAD_ID, SEGMENT_BITS
 from flexray.masks.picture import draw_mask
 from flexray.masks.visibility import (
     KeyTables,
@@ -21,12 +21,12 @@ LAYOUTS = ["shared_context", "full_prompt"]
 POSITIONS = ["restart", "continuous"]
 
 
-CONTEXT, ANSWER = CONTEXT_ID, FIRST_ANSWER
+CONTEXT, HEAD, ANSWER = CONTEXT_ID, HEAD_ID, FIRST_ANSWER
 
 
-def tables(row, part, order, biases=(0.0, 0.0)):
+def tables(row, part, order, biases=(0.0, 0.0, 0.0)):
     """Tables of tokens that are queries and keys: each row's number, part and order."""
-    codes = [CONTEXT if p == CONTEXT else r << SEGMENT_BITS | p for r, p in zip(row, part, strict=True)]
+    codes = [p if p in (CONTEXT, HEAD) else r << SEGMENT_BITS | p for r, p in zip(row, part, strict=True)]
     own = torch.tensor(codes, dtype=torch.int32)
     seen = [
         [r << SEGMENT_BITS | end if p == ANSWER else c for r, p, c in zip(row, part, codes, strict=True)]
@@ -101,10 +101,11 @@ def test_padding_is_seen_by_nobody_but_padding():
 
 
 def test_each_bias_reaches_its_keys_only():
-    queries, keys = tables([0, 0, 0], [CONTEXT, 1, ANSWER], [0, 1, 2], biases=(0.5, -0.25))
-    bias = dense_biases(queries, keys, torch.arange(3)[None])[0, 0]
-    assert bias[2].tolist() == [0.5, -0.25, 0.0]
-    score = make_biases(queries, keys)(torch.tensor(1.0), *(torch.tensor(i) for i in (0, 0, 2, 0)))
+    parts = [CONTEXT, HEAD, 1, ANSWER]
+    queries, keys = tables([0] * 4, parts, [0, 1, 2, 3], biases=(0.5, 0.125, -0.25))
+    bias = dense_biases(queries, keys, torch.arange(4)[None])[0, 0]
+    assert bias[3].tolist() == [0.5, 0.125, -0.25, 0.0]
+    score = make_biases(queries, keys)(torch.tensor(1.0), *(torch.tensor(i) for i in (0, 0, 3, 0)))
     assert score.item() == 1.5
 
 
@@ -128,7 +129,7 @@ def test_a_token_that_paraphrases_share_is_seen_by_those_and_by_no_other():
     order = torch.arange(6, dtype=torch.int32)
     queries = QueryTables.zeros((1, 6), first.device)
     queries.refresh(
-        torch.tensor([[1, 1, 2, 3, low, 2], [1, 1, 2, 3, high, 2]]), first, order, torch.zeros(2, 1)
+        torch.tensor([[1, 1, 2, 3, low, 2], [1, 1, 2, 3, high, 2]]), first, order, torch.zeros(3, 1)
     )
     keys = KeyTables.of(first, last, order)
     assert dense_mask(queries, keys, torch.arange(6)[None])[0, 0].int().tolist() == [
