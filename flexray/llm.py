@@ -106,7 +106,7 @@ class LLM:
         mask. strict: raise instead of falling back. max_num_seqs: questions worked on at once. None: 512 on
         a GPU, 32 on CPUs. max_num_batched_tokens: tokens of one prefill pass. None: 32,768 on a GPU, 2,048
         on CPUs. gpu_memory_utilization: share of the GPU's memory free beside the weights that the KV cache
-        may take.
+        may take. share_prefixes: compute once what the paraphrases of a question begin with alike.
 
     Raises:
         ModelError: a folder that flexray cannot run. ConfigError: a setting that cannot be used.
@@ -127,6 +127,7 @@ class LLM:
         max_num_seqs: int | None = None,
         max_num_batched_tokens: int | None = None,
         gpu_memory_utilization: float = 0.9,
+        share_prefixes: bool = True,
     ):
         self._tree: dict[str, Any] = {
             "output": "-",
@@ -142,6 +143,7 @@ class LLM:
                 "max_num_seqs": max_num_seqs,
                 "max_num_batched_tokens": max_num_batched_tokens,
                 "gpu_memory_utilization": gpu_memory_utilization,
+                "share_prefixes": share_prefixes,
             },
         }
         config = self._parse({"data": {"name": "rows", "files": "-", "include_question": True}})

@@ -171,6 +171,8 @@ class EngineConfig(Section):
     """Tokens in one packed prefill. null: 8192 on GPU, 512 on CPU; not deterministic: 32768 and 2048."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU memory left beside the weights that KV cache and activations may take."""
+    share_prefixes: bool = True
+    """Compute once what the paraphrases of a question begin with alike: the same answers with less work."""
 
 
 class RayConfig(Section):

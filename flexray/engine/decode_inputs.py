@@ -53,7 +53,7 @@ class DecodeInputs:
         self.rows.fill_(table.padding_row)
         self.rows[: len(rows)] = rows
         ids, biases = table.segment_ids[:, self.rows, None], table.biases[:, self.rows, None]
-        self.tables.refresh(ids[0], ids[1], table.causal_index[self.rows, None], biases)
+        self.tables.refresh(ids[:2], ids[2], table.causal_index[self.rows, None], biases)
         self.block_indices[..., : table.max_blocks] = table.block_indices[:, self.rows, None, None]
 
     def block_mask(self, masks: BlockMaskCache) -> BlockMask:
@@ -64,7 +64,7 @@ class DecodeInputs:
             lambda: make_block_mask(
                 self.block_counts,
                 self.block_indices,
-                query_tokens=self.tables.visible.shape[1],
+                query_tokens=self.tables.own.shape[1],
                 block_size=BLOCK_SIZE,
                 mask_mod=self.mask_mod,
             ),

@@ -19,6 +19,7 @@ from flexray.engine.scheduler_config import plan_scheduler
 from flexray.engine.stats import EngineStats
 from flexray.engine.stopping_criteria import StoppingCriteria, make_stopping_criteria
 from flexray.masks.block_masks import BlockMaskCache
+from flexray.masks.layout import SharedContext, shared_context
 from flexray.methods import Method, make_methods
 from flexray.models import llama
 from flexray.models.compat import check_flex
@@ -59,7 +60,7 @@ class Engine:
         self.model, self.config, self.generation = llama.patch(model, quantization), config, generation
         self.device = self.model.device
         self.methods = make_methods(methods)
-        self.groups = group_by_prefix(self.methods)
+        self.groups = group_by_prefix(self.methods, share_prefixes=config.share_prefixes)
         self.stopping: StoppingCriteria = make_stopping_criteria(
             model, tokenizer, at_newline=generation.stop_at_newline
         )
@@ -69,7 +70,7 @@ class Engine:
             self.stats,
             self.stopping.any.to(self.device),
             generation.max_new_tokens,
-            biased=any(method.biased for method in self.methods),
+            biased=any(group.is_biased for group in self.groups),
         )
         self._sampler: Sampler | None = None
         self.fallback = BackendFallback(
@@ -99,9 +100,9 @@ class Engine:
             the backend's own error, with `strict`; any error that `BackendFallback` does not know, always.
         """
         self.fallback.start_call()
-        by_context: dict[tuple[int, ...], list[int]] = {}
-        for index, prompt in enumerate(prompts):
-            by_context.setdefault(prompt.context, []).append(index)
+        by_context: dict[SharedContext, list[int]] = {}
+        for index, prompt in enumerate(prompts):  # all groups have the same context
+            by_context.setdefault(shared_context(prompt, self.groups[0].prefix), []).append(index)
         missing = Counter({index: len(self.groups) for index in range(len(prompts))})
         answers: dict[int, dict[int, Answers]] = {index: {} for index in range(len(prompts))}
         new = self.generation.max_new_tokens
@@ -118,7 +119,7 @@ class Engine:
                         by_method = answers.pop(index)
                         yield index, tuple(by_method[number] for number in range(len(self.methods)))
 
-    def _answer(self, context: tuple[int, ...], requests: list[Request]) -> Iterator[Request]:
+    def _answer(self, context: SharedContext, requests: list[Request]) -> Iterator[Request]:
         """Run the requests that can be run; yields all of them, each when its outcome is known."""
         sizes, good = self.fallback.sizes, []
         for request in requests:
@@ -141,7 +142,7 @@ class Engine:
             for request in requests:
                 request.restart()
             runner, sizes = self.runner, self.fallback.sizes
-            runner.prepare(requests[0].prompt.context, requests, backend, sizes)
+            runner.prepare(requests[0].context, requests, backend, sizes)
             scheduler = Scheduler(requests, sizes, runner.kv_cache, runner.table, self.stats, alone=alone)
             sampler = self._sampler
             if sampler is None or sampler.table is not runner.table:  # else its graphs serve again

@@ -22,6 +22,7 @@ from flexray.engine.scheduler_config import SchedulerConfig
 from flexray.engine.sequence_table import SequenceTable
 from flexray.engine.stats import EngineStats
 from flexray.masks.block_masks import NO_BLOCKS, BlockMaskCache
+from flexray.masks.layout import SharedContext
 from flexray.models.attention import AttentionMetadata
 from flexray.models.llama import Llama
 
@@ -45,7 +46,7 @@ class ModelRunner:
         self.model, self.device = model, model.device
         self.masks = BlockMaskCache(MASK_CACHE_BYTES)
         self._stats, self._stop, self._max_new_tokens, self._biased = stats, stop, max_new_tokens, biased
-        self._context: tuple[int, ...] | None = None
+        self._context: SharedContext | None = None
         self._kv_cache: KVCache | None = None
         self._table: SequenceTable | None = None
         self._prefills: dict[int, PrefillInputs] = {}
@@ -69,7 +70,7 @@ class ModelRunner:
 
     @torch.no_grad()
     def prepare(
-        self, context: tuple[int, ...], requests: Listed[Request], backend: Backend, sizes: SchedulerConfig
+        self, context: SharedContext, requests: Listed[Request], backend: Backend, sizes: SchedulerConfig
     ) -> None:
         """Get ready to run requests that share a context: with a KV cache and a table that are large
         enough, and the context in the cache. Backend and sizes hold until the next call."""
@@ -93,8 +94,8 @@ class ModelRunner:
                 self.kv_cache, at_least, min(_round_up(width), most), self._max_new_tokens, self._stop
             )
         if context and not len(self.kv_cache.context_blocks):
-            self.kv_cache.allocate_context(len(context))
-            self._prefill(context_stream(context, self.kv_cache))
+            self.kv_cache.allocate_context(len(context), context.num_head)
+            self._prefill(context_stream(context.token_ids, self.kv_cache))
             self._stats.context_tokens += len(context)
 
     def reset(self) -> None:
@@ -139,13 +140,15 @@ class ModelRunner:
         self._copy_context(requests)
         sees_context = requests[0].packed.layout.sees_context
         stream = requests_stream(
-            [request.packed_tokens for request in requests if request.packed_tokens is not None],
+            [request.packed for request in requests],
+            [request.block_table for request in requests if request.block_table is not None],
             kv_cache.context_lists if sees_context else NO_BLOCKS,
         )
         hidden = self._prefill(stream)
         # the host's work from here on is done while the device prefills
         batch.rows = self.table.admit(requests, kv_cache.context_lists)
         self._stats.prefill_tokens += len(stream)
+        self._stats.shared_tokens += sum(request.packed.num_shared for request in requests)
         return self._finish_prefill(batch, hidden)
 
     def _prefill(self, stream: TokenStream) -> Tensor:

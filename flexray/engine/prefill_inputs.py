@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.config import Backend
-from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, BlockTable, KVCache, layout_blocks, to_device
+from flexray.engine.block_lists import prompt_blocks
+from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, BlockTable, KVCache, to_device
 from flexray.engine.scheduler_config import SchedulerConfig
+from flexray.masks import runs as run_columns
 from flexray.masks.block_masks import (
     NO_BLOCKS,
     QUERY_TILE,
@@ -25,30 +27,21 @@ from flexray.masks.block_masks import (
     make_block_mask,
     tile_blocks,
 )
-from flexray.masks.layout import CONTEXT_ID, SEGMENT_BITS, PackedPrompt
+from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, SEGMENT_BITS, PackedPrompt
+from flexray.masks.runs import expand, tabulate
 from flexray.masks.visibility import QueryTables, make_biases, make_visible
 from flexray.models.attention import AttentionMetadata, make_dense_mask
 
 # The columns of a stream, int64: what a pass has to know of each token.
-ID, POSITION, VISIBLE, OWN, CAUSAL_INDEX, SLOT = range(6)
-
-
-@dataclass(frozen=True, slots=True)
-class PackedTokens:
-    """A request's own tokens, ready to be put into a stream. L tokens."""
-
-    columns: np.ndarray  # int64 [6, L]
-    biases: np.ndarray  # float32 [2, L]
-    logits_indices: np.ndarray  # int64 [B], tokens that the first tokens of answers are chosen from
-    blocks: np.ndarray  # int64, ids of its own key blocks
+ID, POSITION, VISIBLE_FIRST, VISIBLE_LAST, OWN, CAUSAL_INDEX, SLOT = range(7)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStream:
     """S tokens to prefill, on the host, one request behind the other."""
 
-    columns: np.ndarray  # int64 [6, S]
-    biases: np.ndarray  # float32 [2, S]
+    columns: np.ndarray  # int64 [7, S]
+    biases: np.ndarray  # float32 [3, S]
     requests: np.ndarray  # int64 [S], index into `blocks`, ascending
     logits_indices: np.ndarray  # int64 [B], ascending
     blocks: Sequence[np.ndarray]  # each request's own key blocks
@@ -75,30 +68,15 @@ class TokenStream:
             start = stop
 
 
-def pack_tokens(prompt: PackedPrompt, block_table: BlockTable, max_new_tokens: int) -> PackedTokens:
-    """What the passes have to know of a request that has its blocks."""
-    layout = prompt.layout
-    first_id = block_table.request << SEGMENT_BITS
-    columns = np.empty((6, prompt.num_tokens), dtype=np.int64)
-    columns[ID] = prompt.token_ids
-    columns[POSITION] = layout.positions
-    columns[VISIBLE] = first_id + layout.visible_segments
-    columns[OWN] = first_id + layout.slot_segments[layout.slots]
-    columns[CAUSAL_INDEX] = layout.first_causal_index + layout.slots
-    columns[SLOT] = block_table.slots[layout.slots]
-    blocks = block_table.blocks[layout_blocks(layout, max_new_tokens).prompt]
-    return PackedTokens(columns, layout.biases, layout.logits_indices, blocks)
-
-
 def context_stream(token_ids: Sequence[int], kv_cache: KVCache) -> TokenStream:
     """The context that all requests share, at positions 0..C-1."""
     C = len(token_ids)
     index = np.arange(C)
     ids = np.full(C, CONTEXT_ID)
-    columns = np.stack([np.asarray(token_ids), index, ids, ids, index, kv_cache.context_slots])
+    columns = np.stack([np.asarray(token_ids), index, ids, ids, ids, index, kv_cache.context_slots])
     return TokenStream(
         columns,
-        np.zeros((2, C), dtype=np.float32),
+        np.zeros((3, C), dtype=np.float32),
         np.zeros(C, dtype=np.int64),
         np.array([C - 1]),
         [kv_cache.context_blocks],
@@ -106,16 +84,37 @@ def context_stream(token_ids: Sequence[int], kv_cache: KVCache) -> TokenStream:
     )
 
 
-def requests_stream(requests: Sequence[PackedTokens], shared: BlockLists) -> TokenStream:
-    """Many requests' tokens, one request behind the other."""
-    lengths = [tokens.columns.shape[1] for tokens in requests]
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+def requests_stream(
+    prompts: Sequence[PackedPrompt], block_tables: Sequence[BlockTable], shared: BlockLists
+) -> TokenStream:
+    """The own tokens of requests that have their blocks, one request behind the other. All have one shared
+    prefix."""
+    layouts = [prompt.layout for prompt in prompts]
+    runs, request = tabulate([layout.runs for layout in layouts])
+    prefilled = runs[:, run_columns.PREFILLED] == 1
+    runs, request = runs[prefilled], request[prefilled]
+    lengths = runs[:, run_columns.LENGTH]
+    tokens, requests = expand(runs), np.repeat(request, lengths)
+    first_id = (np.array([table.request for table in block_tables]) << SEGMENT_BITS)[requests]
+    num_slots = np.array([len(table.slots) for table in block_tables])
+    cache_slots = np.concatenate([table.slots for table in block_tables])
+    columns = np.empty((7, len(tokens)), dtype=np.int64)
+    columns[ID] = np.concatenate([prompt.token_ids for prompt in prompts])
+    columns[POSITION] = tokens[:, run_columns.POSITION]
+    columns[VISIBLE_FIRST] = first_id + tokens[:, run_columns.VISIBLE_FIRST]
+    columns[VISIBLE_LAST] = first_id + tokens[:, run_columns.VISIBLE_LAST]
+    columns[OWN] = first_id + tokens[:, run_columns.FIRST]
+    columns[CAUSAL_INDEX] = layouts[0].first_causal_index + tokens[:, run_columns.SLOT]
+    columns[SLOT] = cache_slots[(np.cumsum(num_slots) - num_slots)[requests] + tokens[:, run_columns.SLOT]]
+    biases = np.zeros((3, len(runs)), dtype=np.float32)
+    is_answer = runs[:, run_columns.FIRST] >= FIRST_ANSWER
+    biases[:, is_answer] = np.array([own for layout in layouts for own in layout.biases]).T
     return TokenStream(
-        np.concatenate([tokens.columns for tokens in requests], axis=1),
-        np.concatenate([tokens.biases for tokens in requests], axis=1),
-        np.repeat(np.arange(len(requests)), lengths),
-        np.concatenate([t.logits_indices + start for t, start in zip(requests, starts, strict=True)]),
-        [tokens.blocks for tokens in requests],
+        columns,
+        np.repeat(biases, lengths, axis=1),
+        requests,
+        np.cumsum(lengths)[is_answer] - 1,
+        prompt_blocks(layouts, block_tables),
         shared,
     )
 
@@ -138,8 +137,8 @@ class PrefillInputs:
         self.block_indices = torch.zeros(indices, dtype=torch.int32, device=device)
         self.mask_mod = make_visible(self.tables, kv_cache.tables)
         self.score_mod = make_biases(self.tables, kv_cache.tables) if biased else None
-        self.padding = np.zeros((6, bucket), dtype=np.int64)
-        self.padding[[VISIBLE, OWN]] = PADDING_ID
+        self.padding = np.zeros((7, bucket), dtype=np.int64)
+        self.padding[[VISIBLE_FIRST, VISIBLE_LAST, OWN]] = PADDING_ID
         self.padding[SLOT] = np.arange(bucket) % BLOCK_SIZE  # of the scratch block
 
     def load(
@@ -150,7 +149,9 @@ class PrefillInputs:
         assert self.bucket >= S
         columns = self.padding.copy()
         columns[:, :S] = stream.columns
-        ids, positions, visible, own, causal_index, slots = to_device(columns, device)
+        columns_S = to_device(columns, device)
+        ids, positions, slots = columns_S[ID], columns_S[POSITION], columns_S[SLOT]
+        visible, own, causal_index = columns_S[VISIBLE_FIRST:OWN], columns_S[OWN], columns_S[CAUSAL_INDEX]
         biases = None
         if self.biased:
             biases = to_device(np.pad(stream.biases, ((0, 0), (0, self.bucket - S))), device)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from flexray.engine.kv_cache import KVCache
-from flexray.engine.prefill_inputs import pack_tokens
 from flexray.engine.request import Request, Sequence
 from flexray.engine.sampler import SampledTokens
 from flexray.engine.scheduler_config import SchedulerConfig
@@ -146,7 +145,6 @@ class Scheduler:
         tables = self._kv_cache.allocate([request.packed for request in new])
         for request, table in zip(new, tables, strict=False):
             request.block_table = table
-            request.packed_tokens = pack_tokens(request.packed, table, self._table.max_new_tokens)
         return len(first) - len(new) + len(tables)
 
     def _decode_batches(self) -> Iterator[DecodeBatch]:
@@ -181,7 +179,7 @@ class Scheduler:
             self._kv_cache.zero(broken)
         self._kv_cache.free([r.block_table for r in self._finished if r.block_table is not None])
         for request in self._finished:
-            request.block_table = request.packed_tokens = None
+            request.block_table = None
 
 
 def _decode_batch(sequences: list[Sequence]) -> DecodeBatch:

@@ -16,6 +16,7 @@ from flexray.masks.layout import (
     SharedPrefix,
     lay_out,
 )
+from flexray.masks.runs import POSITION
 from flexray.masks.visibility import KeyTables, QueryTables, dense_mask
 from flexray.prompts.prompt import Prompt
 
@@ -46,7 +47,7 @@ def draw_mask(
     copies, continuous = layout == "full_prompt", positions == "continuous"
     prefix = SharedPrefix(copies and continuous, continuous, cross_attention)
     packed = lay_out(prompt, prefix, (AttentionScope(),), max(1, generated))
-    layout_ = packed.layout
+    layout_, tokens = packed.layout, packed.layout.tokens
     num_context = len(prompt.context)
     ids: list[int] = []
     places: list[int] = []
@@ -68,16 +69,15 @@ def draw_mask(
             start = int(layout_.copy_slots[number]) if len(layout_.copy_slots) else 0
             add(list(prompt.context), list(range(start, start + num_context)), segment_id, f"C{number + 1}")
         own = slice(first, first := first + len(segment))
-        add(packed.token_ids[own].tolist(), layout_.positions[own].tolist(), segment_id, f"P{number + 1}")
-    add(packed.token_ids[first:].tolist(), layout_.positions[first:].tolist(), FIRST_ANSWER, "answer")
+        add(packed.token_ids[own].tolist(), tokens[own, POSITION].tolist(), segment_id, f"P{number + 1}")
+    add(packed.token_ids[first:].tolist(), tokens[first:, POSITION].tolist(), FIRST_ANSWER, "answer")
     start = int(layout_.answer_positions[0])
     add([-1] * generated, list(range(start, start + generated)), FIRST_ANSWER, "answer")
 
     segment_L = torch.tensor(segment_ids, dtype=torch.int32)
     index_L = torch.arange(len(ids), dtype=torch.int32)
     queries = QueryTables.zeros((1, len(ids)), segment_L.device)
-    queries.refresh(
-        torch.where(segment_L == FIRST_ANSWER, ALL_PARAPHRASES, segment_L), segment_L, index_L, None
-    )
-    mask = dense_mask(queries, KeyTables(segment_L, index_L), torch.arange(len(ids))[None])
+    visible = [torch.where(segment_L == FIRST_ANSWER, end, segment_L) for end in ALL_PARAPHRASES]
+    queries.refresh(torch.stack(visible), segment_L, index_L, None)
+    mask = dense_mask(queries, KeyTables.of(segment_L, segment_L, index_L), torch.arange(len(ids))[None])
     return MaskPicture(mask[0, 0].numpy(), np.asarray(ids), np.asarray(places), names)

@@ -22,77 +22,106 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flexray.masks.layout import FIRST_ANSWER, SEGMENT_BITS
+from flexray.masks.layout import FIRST_ANSWER, HEAD_ID
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
-_SEGMENTS = (1 << SEGMENT_BITS) - 1
-_ANY_PARAPHRASE = ~(FIRST_ANSWER - 1)  # compares the request, and whether a segment is a paraphrase
+_LAST_ID = 2**31 - 1  # the context belongs to all segments
 
 
 @dataclass(frozen=True, slots=True)
 class QueryTables:
     """What each query may see. All [B, T]: batch rows by query tokens. Segment ids: flexray.masks.layout."""
 
-    visible: Tensor  # int32, segment id of the paraphrase, or of ALL_PARAPHRASES, that it sees
-    visible_bits: Tensor  # int32, the bits of a key's segment id that must equal `visible`
+    visible_first: Tensor  # int32, segment ids of the first
+    visible_last: Tensor  # int32, and of the last of the paraphrases that it sees
     own: Tensor  # int32, its own segment id
     causal_index: Tensor  # int32
     context_bias: Tensor  # float32, added to its scores against the shared context
+    head_bias: Tensor  # float32, against the head of all paraphrases that stands behind it
     paraphrase_bias: Tensor  # float32, added to its scores against paraphrases
 
     @classmethod
     def zeros(cls, shape: tuple[int, ...], device: torch.device) -> QueryTables:
         """Tables to be filled by `refresh`."""
         ints = [torch.zeros(shape, dtype=torch.int32, device=device) for _ in range(4)]
-        return cls(*ints, *(torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(2)))
+        return cls(*ints, *(torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(3)))
 
     def refresh(self, visible: Tensor, own: Tensor, causal_index: Tensor, biases: Tensor | None) -> None:
-        """Fill in place, from integers, and floats [2, ...], that broadcast to [B, T]."""
-        self.visible.copy_(visible.expand_as(self.visible))
-        self.visible_bits.copy_(torch.where((self.visible & _SEGMENTS) == 0, _ANY_PARAPHRASE, -1))
+        """Fill in place, from integers, of `visible` [2, ...], and floats [3, ...], that broadcast to
+        [B, T]."""
+        self.visible_first.copy_(visible[0].expand_as(self.visible_first))
+        self.visible_last.copy_(visible[1].expand_as(self.visible_last))
         self.own.copy_(own.expand_as(self.own))
         self.causal_index.copy_(causal_index.expand_as(self.causal_index))
         if biases is not None:
             self.context_bias.copy_(biases[0].expand_as(self.context_bias))
-            self.paraphrase_bias.copy_(biases[1].expand_as(self.paraphrase_bias))
+            self.head_bias.copy_(biases[1].expand_as(self.head_bias))
+            self.paraphrase_bias.copy_(biases[2].expand_as(self.paraphrase_bias))
 
 
 @dataclass(frozen=True, slots=True)
 class KeyTables:
     """What each slot of the KV cache holds. All [P]."""
 
-    segment_id: Tensor  # int32; negative: the shared context
+    first: Tensor  # int32, segment ids of the first; negative: the shared context
+    last: Tensor  # int32, and of the last segment that shares it
     causal_index: Tensor  # int32
+    log_copies: Tensor  # float32, log of how many paraphrases share it
+
+    @classmethod
+    def of(cls, first: Tensor, last: Tensor, causal_index: Tensor) -> KeyTables:
+        """From int32 [P] each; `last` of the context is of no account."""
+        is_context = first < 0
+        copies = torch.where(is_context, 1, last - first + 1)
+        return cls(first, last.masked_fill(is_context, _LAST_ID), causal_index, copies.float().log())
+
+    def write(self, slots: Tensor, keys: KeyTables) -> None:
+        """Say what the slots, int64 [n], hold from now on."""
+        self.first[slots], self.last[slots] = keys.first, keys.last
+        self.causal_index[slots], self.log_copies[slots] = keys.causal_index, keys.log_copies
 
 
 def make_visible(queries: QueryTables, keys: KeyTables) -> MaskMod:
-    """The mask: causal, and (the shared context, or a paraphrase it sees, or its own segment). A free slot
-    and padding have segment ids of their own, which no query of a real request looks for.
+    """The mask: causal, and (of a paraphrase that it sees, or of its own segment).
+
+    The shared context belongs to all segments. Tokens that paraphrases share belong to a range of segments;
+    ranges are nested or disjoint, and the tokens of an inner one come later. So a paraphrase's token, which
+    looks for the first of its own segments, sees the tokens on its path from the context, and no others. A
+    free slot and padding have segment ids of their own, which no query of a real request looks for.
 
     Returns:
         A mask_mod over (batch, head, query index, key index) that returns a bool tensor.
     """
-    q_visible, q_bits, q_own = queries.visible, queries.visible_bits, queries.own
-    q_index, k_segment, k_index = queries.causal_index, keys.segment_id, keys.causal_index
+    q_first, q_last, q_own = queries.visible_first, queries.visible_last, queries.own
+    q_index, k_first, k_last, k_index = queries.causal_index, keys.first, keys.last, keys.causal_index
 
     def visible(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        segment = k_segment[kv]
-        seen = (segment < 0) | ((segment & q_bits[b, q]) == q_visible[b, q]) | (segment == q_own[b, q])
-        return seen & (k_index[kv] <= q_index[b, q])
+        first = k_first[kv]
+        seen = (first <= q_last[b, q]) & (q_first[b, q] <= k_last[kv])
+        return (seen | (first == q_own[b, q])) & (k_index[kv] <= q_index[b, q])
 
     return visible
 
 
 def make_biases(queries: QueryTables, keys: KeyTables) -> ScoreMod:
-    """The score_mod that lets context and paraphrases weigh more or less (see `AttentionScope`)."""
-    q_context, q_paraphrase, k_segment = queries.context_bias, queries.paraphrase_bias, keys.segment_id
+    """The score_mod that lets context and paraphrases weigh more or less (see `AttentionScope`), and what
+    paraphrases share as much as its copies would, for queries that see all of them."""
+    q_first, q_last, k_first, k_copies = (
+        queries.visible_first,
+        queries.visible_last,
+        keys.first,
+        keys.log_copies,
+    )
+    q_context, q_head, q_paraphrase = queries.context_bias, queries.head_bias, queries.paraphrase_bias
 
     def add_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        segment = k_segment[kv]
-        on_paraphrase = torch.where((segment & FIRST_ANSWER) == 0, q_paraphrase[b, q], 0.0)
-        return score + torch.where(segment < 0, q_context[b, q], on_paraphrase)
+        first = k_first[kv]
+        copies = torch.where(q_first[b, q] < q_last[b, q], k_copies[kv], 0.0)
+        on_paraphrase = torch.where((first & FIRST_ANSWER) == 0, q_paraphrase[b, q], 0.0)
+        on_context = torch.where(first == HEAD_ID, q_head[b, q], q_context[b, q])
+        return score + copies + torch.where(first < 0, on_context, on_paraphrase)
 
     return add_bias
 
@@ -118,7 +147,7 @@ def dense_biases(queries: QueryTables, keys: KeyTables, slots_BL: Tensor) -> Ten
 
 
 def _grid(queries: QueryTables, slots_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    B, T = queries.visible.shape
+    B, T = queries.visible_first.shape
     batch = torch.arange(B, device=slots_BL.device)[:, None, None]
     query = torch.arange(T, device=slots_BL.device)[None, :, None]
     return batch, query, slots_BL[:, None, :]

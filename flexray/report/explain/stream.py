@@ -18,6 +18,7 @@ from torch import Tensor
 
 from flexray.masks.layout import CONTEXT_ID, AttentionScope, SharedPrefix, lay_out
 from flexray.masks.picture import MaskPicture
+from flexray.masks.runs import FIRST, POSITION, SLOT, VISIBLE_FIRST, VISIBLE_LAST
 from flexray.masks.visibility import KeyTables, QueryTables, dense_mask
 from flexray.prompts.prompt import Prompt
 
@@ -39,10 +40,10 @@ class Stream:
 
     ids: np.ndarray  # int64 [S]
     positions: np.ndarray  # int64 [S], RoPE
-    seen: np.ndarray  # int64 [S], code of the paraphrase, or of all, that a token sees
+    seen: np.ndarray  # int64 [2, S], codes of the first and the last paraphrase that a token sees
     own: np.ndarray  # int64 [S], code of its own part
     order: np.ndarray  # int64 [S], ascending
-    biases: np.ndarray  # float32 [2, S], against context and paraphrases
+    biases: np.ndarray  # float32 [3, S], against context, head and paraphrases
     regions: tuple[Region, ...]
     queries: tuple[np.ndarray, ...]  # [B] of int64 [T], whose logits give an answer's 1st, 2nd .. token
 
@@ -57,8 +58,8 @@ class Stream:
         biases = torch.from_numpy(self.biases).to(device)
         part = slice(start, stop)
         queries = QueryTables.zeros((1, stop - start), device)
-        queries.refresh(seen[part], own[part], order[part], biases[:, part])
-        return queries, KeyTables(own, order)
+        queries.refresh(seen[:, part], own[part], order[part], biases[:, part])
+        return queries, KeyTables.of(own, own, order)
 
     def picture(self) -> MaskPicture:
         """Its mask, to be looked at. A branch's answer prefix and answer are one segment, with a number if
@@ -92,34 +93,40 @@ def make_stream(
             queries.
     """
     layout = lay_out(prompt, prefix, scopes, max(map(len, answers))).layout
-    parts = _Parts()
+    tokens, parts = layout.tokens, _Parts()
     if layout.sees_context:
-        parts.add("context", None, prompt.context, 0, CONTEXT_ID, CONTEXT_ID, 0)
+        parts.add("context", None, prompt.context, 0, (CONTEXT_ID, CONTEXT_ID), CONTEXT_ID, 0)
     first = 0  # own token that the next part begins with
     for number, segment in enumerate(prompt.segments):
         part = layout.paraphrase_segments[number]
         if not layout.sees_context:
             slot = int(layout.copy_slots[number])
             parts.add(
-                f"C{number + 1}", None, prompt.context, slot, part, part, layout.first_causal_index + slot
+                f"C{number + 1}",
+                None,
+                prompt.context,
+                slot,
+                (part, part),
+                part,
+                layout.first_causal_index + slot,
             )
         parts.add(
             f"P{number + 1}",
             None,
             segment,
-            int(layout.positions[first]),
+            int(tokens[first, POSITION]),
+            (part, part),
             part,
-            part,
-            layout.first_causal_index + int(layout.slots[first]),
+            layout.first_causal_index + int(tokens[first, SLOT]),
         )
         first += len(segment)
     queries = []
     for branch, answer in enumerate(answers):
-        end = int(layout.logits_indices[branch])
-        seen, own = int(layout.visible_segments[end]), int(layout.slot_segments[layout.slots[end]])
-        biases = layout.biases[:, end]
-        position = int(layout.answer_positions[branch]) - len(prompt.answer_prefix)
-        order = layout.first_causal_index + int(layout.answer_slots[branch]) - len(prompt.answer_prefix)
+        end = tokens[layout.logits_indices[branch]]
+        seen, own = (int(end[VISIBLE_FIRST]), int(end[VISIBLE_LAST])), int(end[FIRST])
+        biases = np.array(layout.biases[branch], dtype=np.float32)
+        position = layout.answer_positions[branch] - len(prompt.answer_prefix)
+        order = layout.first_causal_index + layout.answer_slots[branch] - len(prompt.answer_prefix)
         parts.add("answer_prefix", branch, prompt.answer_prefix, position, seen, own, order, biases)
         queries.append(np.arange(parts.size - 1, parts.size + len(answer)))
         parts.add(
@@ -132,7 +139,8 @@ def make_stream(
             order + len(prompt.answer_prefix),
             biases,
         )
-    ids, positions, seen_codes, own_codes, orders = np.concatenate(parts.columns, axis=1)
+    ids, positions, seen_first, seen_last, own_codes, orders = np.concatenate(parts.columns, axis=1)
+    seen_codes = np.stack([seen_first, seen_last])
     biases = np.concatenate(parts.biases, axis=1)
     regions = tuple(parts.regions)
     return Stream(ids, positions, seen_codes, own_codes, orders, biases, regions, tuple(queries))
@@ -153,7 +161,7 @@ class _Parts:
         branch: int | None,
         ids: Sequence[int],
         position: int,
-        seen: int,
+        seen: tuple[int, int],
         own: int,
         order: int,
         biases: np.ndarray | None = None,
@@ -166,13 +174,13 @@ class _Parts:
                 [
                     np.asarray(ids, dtype=np.int64),
                     position + index,
-                    np.full(n, seen),
+                    *(np.full(n, code) for code in seen),
                     np.full(n, own),
                     order + index,
                 ]
             )
         )
-        biases = np.zeros(2, dtype=np.float32) if biases is None else biases
+        biases = np.zeros(3, dtype=np.float32) if biases is None else biases
         self.biases.append(np.repeat(biases[:, None], n, axis=1))
         self.regions.append(Region(name, branch, self.size, self.size + n))
         self.size += n

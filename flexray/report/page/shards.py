@@ -17,6 +17,7 @@ class EngineWork:
 
     context_tokens: int
     prefill_tokens: int
+    shared_tokens: int
     generated_tokens: int
     decode_steps: int
     prefill_seconds: float
