@@ -34,15 +34,18 @@ class SequenceBlocks:
     num_other: np.ndarray  # int64 [B], partial blocks before those that its generated tokens will fill
 
 
-def prompt_blocks(layouts: Sequence[Layout], block_tables: Sequence[BlockTable]) -> list[np.ndarray]:
-    """The ids, int64, of each request's blocks that hold more than tokens to be generated."""
+def prompt_blocks(
+    layouts: Sequence[Layout], block_tables: Sequence[BlockTable]
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """The ids, int64, of each request's blocks that hold more than tokens to be generated; and how many of
+    those there are up to each block of it, int64 [requests, blocks]."""
     runs, request = tabulate([layout.runs for layout in layouts])
     filled = (runs[:, PREFILLED] == 1) | (runs[:, FIRST] < FIRST_ANSWER)
     held = _slots_held(request[filled], runs[filled], len(layouts)) > 0
     ids, starts = _all_blocks(block_tables)
     requests, numbers = np.nonzero(held)
     found, ends = ids[starts[requests] + numbers], np.cumsum(held.sum(1)).tolist()
-    return [found[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return [found[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)], held.cumsum(1)
 
 
 def sequence_blocks(

@@ -163,9 +163,9 @@ class ModelRunner:
             calls = self._stats.calls[self._backend]
             ids, positions, metadata = self._prefills[bucket].load(part, self._backend, self.masks, calls)
             keys, values = self.kv_cache.keys, self.kv_cache.values
-            hidden = self.model.prefill(ids[None], positions[None], metadata, keys, values)[0]
+            indices = to_device(part.logits_indices, self.device)
+            found.append(self.model.prefill(ids[None], positions[None], metadata, keys, values, indices))
             self._expected_calls += self.model.num_layers - 1
-            found.append(hidden[to_device(part.logits_indices, self.device)])
         return torch.cat(found)
 
     def _finish_prefill(self, batch: PrefillBatch, hidden_B: Tensor) -> Tensor:

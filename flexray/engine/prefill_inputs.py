@@ -43,6 +43,7 @@ class TokenStream:
     columns: np.ndarray  # int64 [7, S]
     biases: np.ndarray  # float32 [3, S]
     requests: np.ndarray  # int64 [S], index into `blocks`, ascending
+    reach: np.ndarray  # int64 [S], how many of its request's key blocks a token may look at
     logits_indices: np.ndarray  # int64 [B], ascending
     blocks: Sequence[np.ndarray]  # each request's own key blocks
     shared: BlockLists  # key blocks that all requests may look at
@@ -61,6 +62,7 @@ class TokenStream:
                 self.columns[:, start:stop],
                 self.biases[:, start:stop],
                 requests - requests[0],
+                self.reach[start:stop],
                 ends[(start <= ends) & (ends < stop)] - start,
                 self.blocks[requests[0] : requests[-1] + 1],
                 self.shared,
@@ -78,6 +80,7 @@ def context_stream(token_ids: Sequence[int], kv_cache: KVCache) -> TokenStream:
         columns,
         np.zeros((3, C), dtype=np.float32),
         np.zeros(C, dtype=np.int64),
+        index // BLOCK_SIZE + 1,
         np.array([C - 1]),
         [kv_cache.context_blocks],
         NO_BLOCKS,
@@ -109,12 +112,14 @@ def requests_stream(
     biases = np.zeros((3, len(runs)), dtype=np.float32)
     is_answer = runs[:, run_columns.FIRST] >= FIRST_ANSWER
     biases[:, is_answer] = np.array([own for layout in layouts for own in layout.biases]).T
+    blocks, up_to = prompt_blocks(layouts, block_tables)
     return TokenStream(
         columns,
         np.repeat(biases, lengths, axis=1),
         requests,
+        up_to[requests, tokens[:, run_columns.SLOT] // BLOCK_SIZE],
         np.cumsum(lengths)[is_answer] - 1,
-        prompt_blocks(layouts, block_tables),
+        blocks,
         shared,
     )
 
@@ -168,7 +173,8 @@ class PrefillInputs:
             return ids, positions, AttentionMetadata(backend, slots, calls, dense=dense)
         requests = np.pad(stream.requests, (0, self.bucket - S), constant_values=len(stream.blocks))
         own_blocks = [*stream.blocks, np.zeros(1, dtype=np.int64)]
-        counts, indices = tile_blocks(requests, stream.shared, own_blocks)
+        reach = np.pad(stream.reach, (0, self.bucket - S), constant_values=1)
+        counts, indices = tile_blocks(requests, reach, stream.shared, own_blocks)
         self.block_counts.copy_(to_device(counts, device)[:, None, None])
         self.block_indices[..., : indices.shape[-1]] = to_device(indices, device)[:, None, None]
         return ids, positions, AttentionMetadata(backend, slots, calls, self._mask(masks), self.score_mod)

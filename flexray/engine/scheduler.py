@@ -129,12 +129,21 @@ class Scheduler:
         room = self._sizes.max_num_requests - running
         if running and not self._filling and room < min(len(self.waiting), self._sizes.max_num_requests // 4):
             return []
-        fit, sequences = 0, 0
-        for request in itertools.islice(self.waiting, room if not self._alone else min(room, 1)):
+        fit = sequences = tokens = 0
+        most = min(room, 1 if self._alone else self._sizes.max_num_seqs)
+        first = list(itertools.islice(self.waiting, most))
+        for request in first:
             sequences += len(request.sequences)
             if fit and sequences > self._sizes.max_num_requests:
                 break
+            tokens += request.packed.num_tokens
             fit += 1
+        if self._sizes.fixed and not self._alone and fit < min(room, len(self.waiting)):
+            # the next batch follows at once, and can have what would be the first part of a pass
+            whole = tokens // self._sizes.max_num_batched_tokens * self._sizes.max_num_batched_tokens
+            while tokens > whole > 0:
+                fit -= 1
+                tokens -= first[fit].packed.num_tokens
         return [self.waiting.popleft() for _ in range(self._allocate(fit))]
 
     def _allocate(self, count: int) -> int:

@@ -17,12 +17,13 @@ from flexray.masks.block_masks import QUERY_TILE
 from flexray.models.llama import Llama
 
 MIN_DECODE_BUCKET = 8
-MIN_PREFILL_BUCKET = 2 * QUERY_TILE
+MIN_PREFILL_BUCKET = 4 * QUERY_TILE
 MOST_HALVINGS = 4
 """A stream is cut into passes of `max_num_batched_tokens` and its halves, so that little of the last one is
 padding; but not into smaller and smaller ones."""
 REQUESTS_PER_SEQUENCE = 4
-"""Of a GPU's requests are running so many times as fit into a decode batch: few of their passes are padded."""
+"""On a GPU so many times as many requests are running as a decode batch has sequences, so that few prefill
+passes are padded."""
 MIN_CACHE_SLOTS = 8192
 GIB = 2**30
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from flexray.config import Backend
 from flexray.masks.visibility import KeyTables, QueryTables, ScoreMod, dense_biases, dense_mask
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def compiled_flex() -> Callable[..., Tensor]:
     return static_compile(_counted_flex)
 
 
-def static_compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def static_compile(function: Callable[..., T]) -> Callable[..., T]:
     """torch.compile with a graph for each shape, none of them ever given up silently."""
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)

@@ -11,19 +11,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 from flexray.models.attention import AttentionMetadata, attend, static_compile, write
-from flexray.models.quantization import Linear, add_linear, apply_linear, quantize
+from flexray.models.quantization import Linear, apply_linear, quantize
 
 LlamaLike = LlamaForCausalLM | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
 """The models whose layers are the one below; see `flexray.models.families`."""
 
 Quantization = Literal["fp8"]
+T = TypeVar("T")
 
 
 class LayerWeights(NamedTuple):
@@ -89,10 +90,10 @@ class Llama:
             metadata: this pass's attention.
             keys, values: the KV cache's, [K, P, D] for each layer; this pass's are written into them.
         """
-        hidden, rotary = self._embed(ids_BT, positions_BT)
+        hidden, update, rotary = self._embed(ids_BT, positions_BT)
         for number in range(self.num_layers):
-            hidden = self._layer(number, hidden, rotary, metadata, keys, values)
-        return hidden
+            hidden, update = self._layer(number, hidden, update, rotary, metadata, keys, values)
+        return hidden + update
 
     def prefill(
         self,
@@ -101,15 +102,23 @@ class Llama:
         metadata: AttentionMetadata,
         keys: list[Tensor],
         values: list[Tensor],
+        indices: Tensor,
     ) -> Tensor:
-        """As `forward`, but of the last layer only keys and values: hidden states [B, T, hidden] that go into
-        it. `finish` takes on those that something is sampled from."""
-        hidden, rotary = self._embed(ids_BT, positions_BT)
+        """As `forward` with one batch row, but of the last layer only keys and values. `finish` takes on the
+        tokens that something is sampled from.
+
+        Args:
+            indices: int64 [N], those tokens.
+
+        Returns:
+            Their hidden states before the last layer, [N, hidden].
+        """
+        hidden, update, rotary = self._embed(ids_BT, positions_BT)
         for number in range(self.num_layers - 1):
-            hidden = self._layer(number, hidden, rotary, metadata, keys, values)
+            hidden, update = self._layer(number, hidden, update, rotary, metadata, keys, values)
         run = _compiled(_write_keys_and_values) if _compiles(metadata) else _write_keys_and_values
-        run(self.layers[-1], hidden, rotary, metadata.slot_mapping, keys[-1], values[-1], self.shape)
-        return hidden
+        run(self.layers[-1], hidden, update, rotary, metadata.slot_mapping, keys[-1], values[-1], self.shape)
+        return hidden[0, indices] + update[0, indices]
 
     def finish(
         self,
@@ -120,8 +129,9 @@ class Llama:
         values: list[Tensor],
     ) -> Tensor:
         """The last layer for hidden states of `prefill`, [B, T, hidden]."""
-        rotary = self._rotary(hidden_BT, positions_BT)
-        return self._layer(self.num_layers - 1, hidden_BT, rotary, metadata, keys, values)
+        rotary, update = self._rotary(hidden_BT, positions_BT), torch.zeros_like(hidden_BT)
+        hidden, update = self._layer(self.num_layers - 1, hidden_BT, update, rotary, metadata, keys, values)
+        return hidden + update
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states of `forward` or `finish`, [..., hidden], to logits [..., V]."""
@@ -137,9 +147,10 @@ class Llama:
         scaling = getattr(self.model.model.rotary_emb, "attention_scaling", 1.0)  # in the keys already
         return _rotate(keys_KCD[None], cos / scaling, sin / scaling)  # as if K were the tokens, C the heads
 
-    def _embed(self, ids_BT: Tensor, positions_BT: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def _embed(self, ids_BT: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Hidden states and what the first layer adds to them (see `_decoder_layer`), and the rotation."""
         hidden: Tensor = self.model.model.embed_tokens(ids_BT)
-        return hidden, self._rotary(hidden, positions_BT)
+        return hidden, torch.zeros_like(hidden), self._rotary(hidden, positions_BT)
 
     def _rotary(self, like: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines [B, T, D], by the model's own rotary embedding."""
@@ -150,13 +161,16 @@ class Llama:
         self,
         number: int,
         hidden: Tensor,
+        update: Tensor,
         rotary: tuple[Tensor, Tensor],
         metadata: AttentionMetadata,
         keys: list[Tensor],
         values: list[Tensor],
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         run = _compiled(_decoder_layer) if _compiles(metadata) else _decoder_layer
-        return run(self.layers[number], hidden, rotary, metadata, keys[number], values[number], self.shape)
+        return run(
+            self.layers[number], hidden, update, rotary, metadata, keys[number], values[number], self.shape
+        )
 
 
 def patch(model: LlamaLike, quantization: Quantization | None = None) -> Llama:
@@ -184,27 +198,32 @@ def patch(model: LlamaLike, quantization: Quantization | None = None) -> Llama:
 def _decoder_layer(
     weights: LayerWeights,
     hidden: Tensor,
+    update: Tensor,
     rotary: tuple[Tensor, Tensor],
     metadata: AttentionMetadata,
     key_cache: Tensor,
     value_cache: Tensor,
     shape: LayerShape,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """Hidden states, less the update that the next layer adds to them: so that the sum and that layer's norm
+    are one kernel, as in vLLM."""
+    hidden = hidden + update
     H, K, D = shape.num_heads, shape.num_kv_heads, shape.head_dim
     states = apply_linear(_rms_norm(hidden, weights.input_norm, shape.epsilon), weights.qkv)
     query, key, value = states.split([H * D, K * D, K * D], dim=-1)
     _write_heads(weights, key, value, rotary, metadata.slot_mapping, key_cache, value_cache, shape)
     query = _rotate(_heads(query, weights.query_norm, shape), *rotary)
     out = attend(query.transpose(1, 2), key_cache, value_cache, shape.scale, metadata)
-    hidden = add_linear(hidden, out.transpose(1, 2).flatten(2), weights.out)
+    hidden = hidden + apply_linear(out.transpose(1, 2).flatten(2), weights.out)
     normed = _rms_norm(hidden, weights.mlp_norm, shape.epsilon)
     gate, up = apply_linear(normed, weights.gate_up).chunk(2, dim=-1)
-    return add_linear(hidden, shape.activation(gate) * up, weights.down)
+    return hidden, apply_linear(shape.activation(gate) * up, weights.down)
 
 
 def _write_keys_and_values(
     weights: LayerWeights,
     hidden: Tensor,
+    update: Tensor,
     rotary: tuple[Tensor, Tensor],
     slot_mapping: Tensor,
     key_cache: Tensor,
@@ -212,7 +231,7 @@ def _write_keys_and_values(
     shape: LayerShape,
 ) -> None:
     H, K, D = shape.num_heads, shape.num_kv_heads, shape.head_dim
-    normed = _rms_norm(hidden, weights.input_norm, shape.epsilon)
+    normed = _rms_norm(hidden + update, weights.input_norm, shape.epsilon)
     states = apply_linear(normed, weights.qkv.rows(H * D, (H + 2 * K) * D))
     key, value = states.chunk(2, dim=-1)
     _write_heads(weights, key, value, rotary, slot_mapping, key_cache, value_cache, shape)
@@ -307,6 +326,6 @@ def _compiles(metadata: AttentionMetadata) -> bool:
 
 
 @functools.cache
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _compiled(function: Callable[..., T]) -> Callable[..., T]:
     """One graph for each shape, the same for all layers."""
     return static_compile(function)

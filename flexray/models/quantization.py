@@ -50,14 +50,6 @@ def quantize_rows(x_TD: Tensor) -> tuple[Tensor, Tensor]:
     return (x_TD / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale
 
 
-def add_linear(residual: Tensor, x: Tensor, linear: Linear) -> Tensor:
-    """residual [..., out], plus x [..., in] through the layer."""
-    if linear.scale is None and linear.bias is None:  # the product adds as it writes
-        flat = torch.addmm(residual.flatten(0, -2), x.flatten(0, -2), linear.weight.t())
-        return flat.view_as(residual)
-    return residual + apply_linear(x, linear)
-
-
 def apply_linear(x: Tensor, linear: Linear) -> Tensor:
     """x [..., in] to [..., out], in the dtype of x."""
     if linear.scale is None:

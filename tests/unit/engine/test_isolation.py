@@ -18,15 +18,16 @@ def hidden_states(engine, prompts):
     model, outputs = engine.model, []
     layer, prefill = model._layer, model.prefill
 
-    def recorded(*args):
-        outputs.append(layer(*args))
-        return outputs[-1]
+    def recorded(number, hidden, *args):
+        hidden, update = layer(number, hidden, *args)
+        outputs.append(hidden + update)
+        return hidden, update
 
-    def whole_prefill(ids, positions, metadata, keys, values):
-        hidden = prefill(ids, positions, metadata, keys, values)
+    def whole_prefill(ids, positions, metadata, keys, values, indices):
+        every_one = prefill(ids, positions, metadata, keys, values, torch.arange(ids.shape[1]))
         uncounted = dataclasses.replace(metadata, calls=torch.zeros_like(metadata.calls))
-        model.finish(hidden, positions, uncounted, keys, values)  # of all tokens
-        return hidden
+        model.finish(every_one[None], positions, uncounted, keys, values)
+        return every_one[indices]
 
     model._layer, model.prefill = recorded, whole_prefill
     try:

@@ -140,10 +140,10 @@ def test_a_sequence_looks_at_the_blocks_of_what_it_sees_and_at_those_of_its_answ
     ]
     layouts = [found.layout for found in prompts]
     tables = tables_of(layouts)
-    blocks, in_prompt = sequence_blocks(layouts, tables, context), prompt_blocks(layouts, tables)
+    blocks, (in_prompt, up_to) = sequence_blocks(layouts, tables, context), prompt_blocks(layouts, tables)
     shared = context if layouts[0].sees_context else NO_BLOCKS
     number = 0
-    for layout, table, held in zip(layouts, tables, in_prompt, strict=True):
+    for layout, table, held, reach in zip(layouts, tables, in_prompt, up_to, strict=True):
         tokens = expand(layout.runs)
         to_come = np.zeros(len(tokens), dtype=bool)
         for first in layout.answer_slots:
@@ -151,6 +151,9 @@ def test_a_sequence_looks_at_the_blocks_of_what_it_sees_and_at_those_of_its_answ
         assert held.tolist() == [
             block for i, block in enumerate(table.blocks) if not to_come[i * BLOCK_SIZE :][:BLOCK_SIZE].all()
         ]
+        for i, block in enumerate(table.blocks):
+            if block in held:
+                assert held[: reach[i]].tolist()[-1] == block
         for b in range(len(scopes)):
             low, high = layout.runs[len(layout.runs) - 2 * (len(scopes) - b)][[VISIBLE_FIRST, VISIBLE_LAST]]
             own = tokens[:, FIRST] == FIRST_ANSWER + b
