@@ -16,7 +16,15 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.config import Backend
 from flexray.engine.block_lists import prompt_blocks
-from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, BlockTable, KVCache, to_device
+from flexray.engine.kv_cache import (
+    BLOCK_SIZE,
+    PADDING_ID,
+    BlockTable,
+    KVCache,
+    all_slots,
+    first_ids,
+    to_device,
+)
 from flexray.engine.scheduler_config import SchedulerConfig
 from flexray.masks import runs as run_columns
 from flexray.masks.block_masks import (
@@ -27,7 +35,7 @@ from flexray.masks.block_masks import (
     make_block_mask,
     tile_blocks,
 )
-from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, SEGMENT_BITS, PackedPrompt
+from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, PackedPrompt
 from flexray.masks.runs import expand, tabulate
 from flexray.masks.visibility import QueryTables, make_biases, make_visible
 from flexray.models.attention import AttentionMetadata, make_dense_mask
@@ -93,22 +101,21 @@ def requests_stream(
     runs, request = tabulate([layout.runs for layout in layouts])
     prefilled = runs[:, run_columns.PREFILLED] == 1
     runs, request = runs[prefilled], request[prefilled]
-    lengths = runs[:, run_columns.LENGTH]
+    is_answer, lengths = runs[:, run_columns.FIRST] >= FIRST_ANSWER, runs[:, run_columns.LENGTH]
+    biases = np.zeros((3, len(runs)), dtype=np.float32)
+    biases[:, is_answer] = np.array([own for layout in layouts for own in layout.biases]).T
+    ids = [run_columns.FIRST, run_columns.VISIBLE_FIRST, run_columns.VISIBLE_LAST]
+    runs[:, ids] += first_ids(block_tables)[request, None]
     tokens, requests = expand(runs), np.repeat(request, lengths)
-    first_id = (np.array([table.request for table in block_tables]) << SEGMENT_BITS)[requests]
-    num_slots = np.array([len(table.slots) for table in block_tables])
-    cache_slots = np.concatenate([table.slots for table in block_tables])
+    cache_slots, starts = all_slots(block_tables)
     columns = np.empty((7, len(tokens)), dtype=np.int64)
     columns[ID] = np.concatenate([prompt.token_ids for prompt in prompts])
     columns[POSITION] = tokens[:, run_columns.POSITION]
-    columns[VISIBLE_FIRST] = first_id + tokens[:, run_columns.VISIBLE_FIRST]
-    columns[VISIBLE_LAST] = first_id + tokens[:, run_columns.VISIBLE_LAST]
-    columns[OWN] = first_id + tokens[:, run_columns.FIRST]
+    columns[VISIBLE_FIRST] = tokens[:, run_columns.VISIBLE_FIRST]
+    columns[VISIBLE_LAST] = tokens[:, run_columns.VISIBLE_LAST]
+    columns[OWN] = tokens[:, run_columns.FIRST]
     columns[CAUSAL_INDEX] = layouts[0].first_causal_index + tokens[:, run_columns.SLOT]
-    columns[SLOT] = cache_slots[(np.cumsum(num_slots) - num_slots)[requests] + tokens[:, run_columns.SLOT]]
-    biases = np.zeros((3, len(runs)), dtype=np.float32)
-    is_answer = runs[:, run_columns.FIRST] >= FIRST_ANSWER
-    biases[:, is_answer] = np.array([own for layout in layouts for own in layout.biases]).T
+    columns[SLOT] = cache_slots[starts[requests] + tokens[:, run_columns.SLOT]]
     return TokenStream(
         columns,
         np.repeat(biases, lengths, axis=1),

@@ -196,7 +196,7 @@ def lay_out(
         slot += max_new_tokens
     num_tokens = num_prefix + len(scopes) * length
     layout = Layout(
-        runs=np.array(runs, dtype=np.int64),
+        runs=np.fromiter(itertools.chain.from_iterable(runs), np.int64).reshape(len(runs), -1),
         num_slots=slot,
         first_causal_index=0 if copy_slots else num_context,
         paraphrase_segments=segments,
