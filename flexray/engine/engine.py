@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
@@ -20,6 +20,7 @@ from flexray.engine.stats import EngineStats
 from flexray.engine.stopping_criteria import StoppingCriteria, make_stopping_criteria
 from flexray.masks.block_masks import BlockMaskCache
 from flexray.masks.layout import SharedContext, shared_context
+from flexray.masks.visibility import Bias
 from flexray.methods import Method, make_methods
 from flexray.models import llama
 from flexray.models.compat import check_flex
@@ -70,7 +71,7 @@ class Engine:
             self.stats,
             self.stopping.any.to(self.device),
             generation.max_new_tokens,
-            biased=any(group.is_biased for group in self.groups),
+            bias=_together(group.bias for group in self.groups),
         )
         self._sampler: Sampler | None = None
         self.fallback = BackendFallback(
@@ -110,7 +111,7 @@ class Engine:
             for group in self.groups:
                 requests = [Request(index, prompts[index], group, new) for index in indices]
                 # length-sorted: requests prefilled together are alike, and the long ones find the cache empty
-                requests.sort(key=lambda request: -request.packed.num_tokens)
+                requests.sort(key=lambda request: -request.most_slots)
                 for request in self._answer(context, requests):
                     index = request.index
                     answers[index] |= self._answers(request)
@@ -123,7 +124,9 @@ class Engine:
         """Run the requests that can be run; yields all of them, each when its outcome is known."""
         sizes, good = self.fallback.sizes, []
         for request in requests:
-            needed = sizes.least_slots(len(context), request.num_slots)
+            needed = sizes.least_slots(len(context), request.most_slots)
+            if needed > sizes.max_num_slots:
+                needed = sizes.least_slots(len(context), request.num_slots)
             if not request.sequences:
                 request.error = NO_CONFIDENCES
             elif needed > sizes.max_num_slots:
@@ -200,3 +203,9 @@ class Engine:
             "model's numbers overflow, or its weights are damaged. Set model.dtype to float32 or bfloat16, "
             "or copy the checkpoint again."
         )
+
+
+def _together(biases: Iterable[Bias | None]) -> Bias | None:
+    """One for all groups, as they share graphs."""
+    found = set(biases)
+    return "all" if "all" in found else "copies" if "copies" in found else None

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from flexray.masks.block_masks import BlockLists
 from flexray.masks.layout import CONTEXT_ID, HEAD_ID, MAX_REQUESTS, SEGMENT_BITS, PackedPrompt
-from flexray.masks.runs import FIRST, LAST, LENGTH, SLOT, expand, tabulate
+from flexray.masks.runs import FIRST, LAST, LENGTH, count_each, tabulate
 from flexray.masks.visibility import KeyTables
 
 BLOCK_SIZE = 32
@@ -40,6 +40,17 @@ class BlockTable:
 def blocks_for(num_tokens: int) -> int:
     """Blocks that hold `num_tokens` slots."""
     return -(-num_tokens // BLOCK_SIZE)
+
+
+def first_ids(block_tables: Sequence[BlockTable]) -> np.ndarray:
+    """What makes a request's segments ids in the cache: to be added to them, int64."""
+    return np.array([table.request for table in block_tables], dtype=np.int64) << SEGMENT_BITS
+
+
+def all_slots(block_tables: Sequence[BlockTable]) -> tuple[np.ndarray, np.ndarray]:
+    """The cache's slots of all requests, one request behind the other, and where each one's begin."""
+    lengths = np.array([len(table.slots) for table in block_tables])
+    return np.concatenate([table.slots for table in block_tables]), np.cumsum(lengths) - lengths
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
@@ -138,25 +149,24 @@ class KVCache:
             return []
         layouts = [prompt.layout for prompt in prompts[: len(counts)]]
         blocks, slots = self._take(sum(counts))
-        starts = np.cumsum([0, *counts])
+        ends = np.cumsum(counts).tolist()
         block_tables = [
-            BlockTable(self._free_requests.pop(), blocks[start:stop], slots[first : first + layout.num_slots])
-            for layout, start, stop, first in zip(
-                layouts,
-                starts[:-1].tolist(),
-                starts[1:].tolist(),
-                (starts * BLOCK_SIZE).tolist(),
-                strict=False,
+            BlockTable(
+                self._free_requests.pop(),
+                blocks[end - count : end],
+                slots[(end - count) * BLOCK_SIZE :][: layout.num_slots],
             )
+            for layout, count, end in zip(layouts, counts, ends, strict=True)
         ]
-        runs, layout_of = tabulate([layout.runs for layout in layouts])
-        tokens, layout_of = expand(runs), np.repeat(layout_of, runs[:, LENGTH])
-        first_ids = np.array([table.request for table in block_tables]) << SEGMENT_BITS
-        place = (starts * BLOCK_SIZE)[layout_of] + tokens[:, SLOT]
+        runs, request = tabulate([layout.runs for layout in layouts])
+        runs[:, [FIRST, LAST]] += first_ids(block_tables)[request, None]
+        num_slots = np.array([layout.num_slots for layout in layouts])
+        order = count_each(num_slots)
+        place = np.repeat((np.array(ends) - counts) * BLOCK_SIZE, num_slots) + order
         columns = _free_columns(len(slots))
-        columns[0, place] = first_ids[layout_of] + tokens[:, FIRST]
-        columns[1, place] = first_ids[layout_of] + tokens[:, LAST]
-        columns[2, place] = layouts[0].first_causal_index + tokens[:, SLOT]
+        columns[0, place] = np.repeat(runs[:, FIRST], runs[:, LENGTH])
+        columns[1, place] = np.repeat(runs[:, LAST], runs[:, LENGTH])
+        columns[2, place] = layouts[0].first_causal_index + order
         self._write(slots, columns)
         return block_tables
 

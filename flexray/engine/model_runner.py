@@ -23,6 +23,7 @@ from flexray.engine.sequence_table import SequenceTable
 from flexray.engine.stats import EngineStats
 from flexray.masks.block_masks import NO_BLOCKS, BlockMaskCache
 from flexray.masks.layout import SharedContext
+from flexray.masks.visibility import Bias
 from flexray.models.attention import AttentionMetadata
 from flexray.models.llama import Llama
 
@@ -39,13 +40,15 @@ class ModelRunner:
         model: with its weights on the device.
         stop: bool [V], tokens that end an answer, on the model's device.
         max_new_tokens: of an answer.
-        biased: whether any method of the run has a bias.
+        bias: what may be added to scores by any method of the run.
     """
 
-    def __init__(self, model: Llama, stats: EngineStats, stop: Tensor, max_new_tokens: int, *, biased: bool):
+    def __init__(
+        self, model: Llama, stats: EngineStats, stop: Tensor, max_new_tokens: int, *, bias: Bias | None
+    ):
         self.model, self.device = model, model.device
         self.masks = BlockMaskCache(MASK_CACHE_BYTES)
-        self._stats, self._stop, self._max_new_tokens, self._biased = stats, stop, max_new_tokens, biased
+        self._stats, self._stop, self._max_new_tokens, self._bias = stats, stop, max_new_tokens, bias
         self._context: SharedContext | None = None
         self._kv_cache: KVCache | None = None
         self._table: SequenceTable | None = None
@@ -76,9 +79,9 @@ class ModelRunner:
         enough, and the context in the cache. Backend and sizes hold until the next call."""
         self._backend, self._sizes, self._loaded = backend, sizes, None
         self._expected_calls, self._calls_before = 0, int(self._stats.calls[backend])
-        num_slots = sizes.cache_slots(len(context), [request.num_slots for request in requests])
+        num_slots = sizes.cache_slots(len(context), [request.most_slots for request in requests])
         num_sequences = sequences_at_once(requests, sizes.max_num_requests)
-        width = blocks_for(len(context)) + max(blocks_for(request.num_slots) for request in requests)
+        width = blocks_for(len(context)) + max(blocks_for(request.most_slots) for request in requests)
         if (
             self._context != context
             or self.kv_cache.num_slots < num_slots
@@ -159,7 +162,7 @@ class ModelRunner:
         for part in stream.passes(self._sizes):
             bucket = self._sizes.prefill_bucket(len(part))
             if bucket not in self._prefills:
-                self._prefills[bucket] = PrefillInputs(bucket, self.kv_cache, biased=self._biased)
+                self._prefills[bucket] = PrefillInputs(bucket, self.kv_cache, bias=self._bias)
             calls = self._stats.calls[self._backend]
             ids, positions, metadata = self._prefills[bucket].load(part, self._backend, self.masks, calls)
             keys, values = self.kv_cache.keys, self.kv_cache.values
@@ -229,7 +232,7 @@ class ModelRunner:
             shape = self.model.shape
             heads = shape.num_heads // shape.num_kv_heads
             self._decodes[key] = DecodeInputs(
-                key[1], self.table, self.kv_cache, backend=key[0], group=heads, biased=self._biased
+                key[1], self.table, self.kv_cache, backend=key[0], group=heads, bias=self._bias
             )
         return self._decodes[key]
 

@@ -16,7 +16,15 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.config import Backend
 from flexray.engine.block_lists import prompt_blocks
-from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, BlockTable, KVCache, to_device
+from flexray.engine.kv_cache import (
+    BLOCK_SIZE,
+    PADDING_ID,
+    BlockTable,
+    KVCache,
+    all_slots,
+    first_ids,
+    to_device,
+)
 from flexray.engine.scheduler_config import SchedulerConfig
 from flexray.masks import runs as run_columns
 from flexray.masks.block_masks import (
@@ -27,9 +35,9 @@ from flexray.masks.block_masks import (
     make_block_mask,
     tile_blocks,
 )
-from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, SEGMENT_BITS, PackedPrompt
+from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, PackedPrompt
 from flexray.masks.runs import expand, tabulate
-from flexray.masks.visibility import QueryTables, make_biases, make_visible
+from flexray.masks.visibility import Bias, QueryTables, make_score_mod, make_visible
 from flexray.models.attention import AttentionMetadata, make_dense_mask
 
 # The columns of a stream, int64: what a pass has to know of each token.
@@ -96,22 +104,21 @@ def requests_stream(
     runs, request = tabulate([layout.runs for layout in layouts])
     prefilled = runs[:, run_columns.PREFILLED] == 1
     runs, request = runs[prefilled], request[prefilled]
-    lengths = runs[:, run_columns.LENGTH]
+    is_answer, lengths = runs[:, run_columns.FIRST] >= FIRST_ANSWER, runs[:, run_columns.LENGTH]
+    biases = np.zeros((3, len(runs)), dtype=np.float32)
+    biases[:, is_answer] = np.array([own for layout in layouts for own in layout.biases]).T
+    ids = [run_columns.FIRST, run_columns.VISIBLE_FIRST, run_columns.VISIBLE_LAST]
+    runs[:, ids] += first_ids(block_tables)[request, None]
     tokens, requests = expand(runs), np.repeat(request, lengths)
-    first_id = (np.array([table.request for table in block_tables]) << SEGMENT_BITS)[requests]
-    num_slots = np.array([len(table.slots) for table in block_tables])
-    cache_slots = np.concatenate([table.slots for table in block_tables])
+    cache_slots, starts = all_slots(block_tables)
     columns = np.empty((7, len(tokens)), dtype=np.int64)
     columns[ID] = np.concatenate([prompt.token_ids for prompt in prompts])
     columns[POSITION] = tokens[:, run_columns.POSITION]
-    columns[VISIBLE_FIRST] = first_id + tokens[:, run_columns.VISIBLE_FIRST]
-    columns[VISIBLE_LAST] = first_id + tokens[:, run_columns.VISIBLE_LAST]
-    columns[OWN] = first_id + tokens[:, run_columns.FIRST]
+    columns[VISIBLE_FIRST] = tokens[:, run_columns.VISIBLE_FIRST]
+    columns[VISIBLE_LAST] = tokens[:, run_columns.VISIBLE_LAST]
+    columns[OWN] = tokens[:, run_columns.FIRST]
     columns[CAUSAL_INDEX] = layouts[0].first_causal_index + tokens[:, run_columns.SLOT]
-    columns[SLOT] = cache_slots[(np.cumsum(num_slots) - num_slots)[requests] + tokens[:, run_columns.SLOT]]
-    biases = np.zeros((3, len(runs)), dtype=np.float32)
-    is_answer = runs[:, run_columns.FIRST] >= FIRST_ANSWER
-    biases[:, is_answer] = np.array([own for layout in layouts for own in layout.biases]).T
+    columns[SLOT] = cache_slots[starts[requests] + tokens[:, run_columns.SLOT]]
     blocks, up_to = prompt_blocks(layouts, block_tables)
     return TokenStream(
         columns,
@@ -129,19 +136,19 @@ class PrefillInputs:
 
     Args:
         bucket: tokens that a stream is padded to, a multiple of QUERY_TILE.
-        biased: whether any request of the run has a bias (it decides on the graph, not the batch).
+        bias: what may be added to scores in this run (it decides on the graph, not the batch).
     """
 
-    def __init__(self, bucket: int, kv_cache: KVCache, *, biased: bool):
+    def __init__(self, bucket: int, kv_cache: KVCache, *, bias: Bias | None):
         assert bucket % QUERY_TILE == 0
-        self.bucket, self.kv_cache, self.biased = bucket, kv_cache, biased
+        self.bucket, self.kv_cache, self.bias = bucket, kv_cache, bias
         device, tiles = kv_cache.device, bucket // QUERY_TILE
         self.tables = QueryTables.zeros((1, bucket), device)
         self.block_counts = torch.zeros((2, 1, 1, tiles), dtype=torch.int32, device=device)
         indices = (2, 1, 1, tiles, kv_cache.num_blocks)
         self.block_indices = torch.zeros(indices, dtype=torch.int32, device=device)
         self.mask_mod = make_visible(self.tables, kv_cache.tables)
-        self.score_mod = make_biases(self.tables, kv_cache.tables) if biased else None
+        self.score_mod = make_score_mod(self.tables, kv_cache.tables, bias) if bias else None
         self.padding = np.zeros((7, bucket), dtype=np.int64)
         self.padding[[VISIBLE_FIRST, VISIBLE_LAST, OWN]] = PADDING_ID
         self.padding[SLOT] = np.arange(bucket) % BLOCK_SIZE  # of the scratch block
@@ -158,7 +165,7 @@ class PrefillInputs:
         ids, positions, slots = columns_S[ID], columns_S[POSITION], columns_S[SLOT]
         visible, own, causal_index = columns_S[VISIBLE_FIRST:OWN], columns_S[OWN], columns_S[CAUSAL_INDEX]
         biases = None
-        if self.biased:
+        if self.bias:
             biases = to_device(np.pad(stream.biases, ((0, 0), (0, self.bucket - S))), device)
         self.tables.refresh(visible, own, causal_index, biases)
         if backend != "flex":
@@ -168,7 +175,7 @@ class PrefillInputs:
                 BLOCK_SIZE,
                 self.tables,
                 self.kv_cache.tables,
-                biased=self.biased,
+                bias=self.bias,
             )
             return ids, positions, AttentionMetadata(backend, slots, calls, dense=dense)
         requests = np.pad(stream.requests, (0, self.bucket - S), constant_values=len(stream.blocks))

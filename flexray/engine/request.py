@@ -16,6 +16,7 @@ from flexray.masks.layout import (
     lay_out,
     shared_context,
 )
+from flexray.masks.visibility import Bias
 from flexray.methods import GREEDY, Fusion, Method, SamplingParams
 from flexray.prompts.prompt import Prompt
 
@@ -32,10 +33,12 @@ class PrefixGroup:
     methods: tuple[tuple[int, Method], ...]
 
     @property
-    def is_biased(self) -> bool:
-        """Whether scores may have something added: a bias, or the log of how many paraphrases share a key."""
-        merged = self.prefix.merged
-        return any(m.biased or (merged and not m.attends_to_one) for _, m in self.methods)
+    def bias(self) -> Bias | None:
+        """What may be added to scores: biases of the methods, or what paraphrases share."""
+        if any(method.biased for _, method in self.methods):
+            return "all"
+        sees_all = any(not method.attends_to_one for _, method in self.methods)
+        return "copies" if self.prefix.merged and sees_all else None
 
 
 def group_by_prefix(methods: Listed[Method], *, share_prefixes: bool) -> tuple[PrefixGroup, ...]:
@@ -124,6 +127,14 @@ class Request:
     def context(self) -> SharedContext:
         """What it has in common with other requests."""
         return shared_context(self.prompt, self.group.prefix)
+
+    @property
+    def most_slots(self) -> int:
+        """KV slots that it takes at most: known before it is laid out."""
+        prompt, count = self.prompt, len(self.sequences)
+        copies = len(prompt.context) * len(prompt.segments) if self.group.prefix.copies else 0
+        own = sum(map(len, prompt.segments)) + count * (len(prompt.answer_prefix) + self.max_new_tokens)
+        return copies + own
 
     @property
     def num_slots(self) -> int:

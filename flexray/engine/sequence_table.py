@@ -10,11 +10,11 @@ from torch import Tensor
 
 from flexray.engine.block_lists import sequence_blocks
 from flexray.engine.cuda_graph import CudaGraph
-from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, KVCache, to_device
+from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, KVCache, all_slots, first_ids, to_device
 from flexray.engine.request import Request, Sequence
 from flexray.engine.sampler import SampledTokens, uniform_numbers
 from flexray.masks.block_masks import BlockLists
-from flexray.masks.layout import FIRST_ANSWER, SEGMENT_BITS
+from flexray.masks.layout import FIRST_ANSWER
 from flexray.masks.runs import FIRST, POSITION, PREFILLED, SLOT, VISIBLE_FIRST, VISIBLE_LAST, tabulate
 
 
@@ -85,15 +85,15 @@ class SequenceTable:
         runs, request_of = tabulate([layout.runs for layout in layouts])
         generated = (runs[:, FIRST] >= FIRST_ANSWER) & (runs[:, PREFILLED] == 0)
         runs, request_of = runs[generated], request_of[generated]
-        first_ids = (np.array([table.request for table in tables]) << SEGMENT_BITS)[request_of]
-        num_slots = np.array([len(table.slots) for table in tables])
-        first_slots = (np.cumsum(num_slots) - num_slots)[request_of] + runs[:, SLOT]
+        runs[:, [FIRST, VISIBLE_FIRST, VISIBLE_LAST]] += first_ids(tables)[request_of, None]
+        cache_slots, starts = all_slots(tables)
+        first = starts[request_of] + runs[:, SLOT]
         columns = np.stack(
             [
                 np.array([sequence.row for sequence in sequences]),
-                first_ids + runs[:, VISIBLE_FIRST],
-                first_ids + runs[:, VISIBLE_LAST],
-                first_ids + runs[:, FIRST],
+                runs[:, VISIBLE_FIRST],
+                runs[:, VISIBLE_LAST],
+                runs[:, FIRST],
                 # `append` moves both on to the first generated token
                 runs[:, POSITION] - 1,
                 layouts[0].first_causal_index + runs[:, SLOT] - 1,
@@ -102,9 +102,7 @@ class SequenceTable:
                 runs[:, SLOT] % BLOCK_SIZE,
             ]
         )
-        slots = np.concatenate([table.slots for table in tables])[
-            first_slots[:, None] + np.arange(self.max_new_tokens)
-        ]
+        slots = cache_slots[first[:, None] + np.arange(self.max_new_tokens)]
         biases = np.array([own for layout in layouts for own in layout.biases], dtype=np.float32)
         device = self.token.device
         columns_B = to_device(columns, device)

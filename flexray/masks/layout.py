@@ -108,7 +108,7 @@ class Layout:
     first_causal_index: int  # of slot 0; a query sees no key of a higher causal index
     paraphrase_segments: tuple[int, ...]  # the segment of each paraphrase
     copy_slots: np.ndarray  # int64 [M], slot, and position, of each rotated copy's first token
-    biases: tuple[tuple[float, float, float], ...]  # [B], against context, head and paraphrases
+    biases: tuple[tuple[float, float, float], ...]  # [B], as QueryTables has them
     logits_indices: tuple[int, ...]  # [B], own token whose logits give a sequence's first token
     answer_positions: tuple[int, ...]  # [B], of the first generated token
     answer_slots: tuple[int, ...]  # [B], of the first generated token
@@ -196,7 +196,7 @@ def lay_out(
         slot += max_new_tokens
     num_tokens = num_prefix + len(scopes) * length
     layout = Layout(
-        runs=np.array(runs, dtype=np.int64),
+        runs=np.fromiter(itertools.chain.from_iterable(runs), np.int64).reshape(len(runs), -1),
         num_slots=slot,
         first_causal_index=0 if copy_slots else num_context,
         paraphrase_segments=segments,
@@ -212,9 +212,8 @@ def lay_out(
 
 
 def _biases(scope: AttentionScope, count: int) -> tuple[float, float, float]:
-    """Of a sequence against context, head and paraphrases: the head is part of each of the paraphrases."""
-    copies = 0.0 if scope.paraphrase is not None else math.log(count)
-    return scope.context_bias, scope.paraphrase_bias + copies, scope.paraphrase_bias
+    """Of a sequence: against the context, log of how many paraphrases it sees, and against those."""
+    return scope.context_bias, math.log(count if scope.paraphrase is None else 1), scope.paraphrase_bias
 
 
 def _isolate(

@@ -16,16 +16,20 @@ Worked example, a context `c`, paraphrases `p` and `q q`, an answer prefix `a` (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from flexray.masks.layout import FIRST_ANSWER, HEAD_ID
+from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, HEAD_ID
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+Bias = Literal["copies", "all"]
+"""What is added to scores: see `make_score_mod`."""
 
 _LAST_ID = 2**31 - 1  # the context belongs to all segments
 
@@ -39,7 +43,7 @@ class QueryTables:
     own: Tensor  # int32, its own segment id
     causal_index: Tensor  # int32
     context_bias: Tensor  # float32, added to its scores against the shared context
-    head_bias: Tensor  # float32, against the head of all paraphrases that stands behind it
+    log_copies: Tensor  # float32, log of how many paraphrases it sees; 0: one
     paraphrase_bias: Tensor  # float32, added to its scores against paraphrases
 
     @classmethod
@@ -57,7 +61,7 @@ class QueryTables:
         self.causal_index.copy_(causal_index.expand_as(self.causal_index))
         if biases is not None:
             self.context_bias.copy_(biases[0].expand_as(self.context_bias))
-            self.head_bias.copy_(biases[1].expand_as(self.head_bias))
+            self.log_copies.copy_(biases[1].expand_as(self.log_copies))
             self.paraphrase_bias.copy_(biases[2].expand_as(self.paraphrase_bias))
 
 
@@ -68,14 +72,15 @@ class KeyTables:
     first: Tensor  # int32, segment ids of the first; negative: the shared context
     last: Tensor  # int32, and of the last segment that shares it
     causal_index: Tensor  # int32
-    log_copies: Tensor  # float32, log of how many paraphrases share it
+    log_copies: Tensor  # float32, log of how many paraphrases share it; of their head, all: infinity
 
     @classmethod
     def of(cls, first: Tensor, last: Tensor, causal_index: Tensor) -> KeyTables:
-        """From int32 [P] each; `last` of the context is of no account."""
+        """From int32 [P] each; `last` of the context is not looked at."""
         is_context = first < 0
-        copies = torch.where(is_context, 1, last - first + 1)
-        return cls(first, last.masked_fill(is_context, _LAST_ID), causal_index, copies.float().log())
+        copies = torch.where(is_context, 1.0, (last - first + 1).float())
+        copies = copies.masked_fill(first == HEAD_ID, math.inf)
+        return cls(first, last.masked_fill(is_context, _LAST_ID), causal_index, copies.log())
 
     def write(self, slots: Tensor, keys: KeyTables) -> None:
         """Say what the slots, int64 [n], hold from now on."""
@@ -105,25 +110,23 @@ def make_visible(queries: QueryTables, keys: KeyTables) -> MaskMod:
     return visible
 
 
-def make_biases(queries: QueryTables, keys: KeyTables) -> ScoreMod:
-    """The score_mod that lets context and paraphrases weigh more or less (see `AttentionScope`), and what
-    paraphrases share as much as its copies would, for queries that see all of them."""
-    q_first, q_last, k_first, k_copies = (
-        queries.visible_first,
-        queries.visible_last,
-        keys.first,
-        keys.log_copies,
-    )
-    q_context, q_head, q_paraphrase = queries.context_bias, queries.head_bias, queries.paraphrase_bias
+def make_score_mod(queries: QueryTables, keys: KeyTables, bias: Bias) -> ScoreMod:
+    """The score_mod: what several paraphrases share weighs as much as its copies would, for a query that sees
+    all of them; and with "all", context and paraphrases weigh more or less (see `AttentionScope`)."""
+    q_copies, q_context, q_paraphrase = queries.log_copies, queries.context_bias, queries.paraphrase_bias
+    k_first, k_copies = keys.first, keys.log_copies
 
-    def add_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+    def add_copies(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        return score + torch.minimum(k_copies[kv], q_copies[b, q])
+
+    def add_all(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
         first = k_first[kv]
-        copies = torch.where(q_first[b, q] < q_last[b, q], k_copies[kv], 0.0)
-        on_paraphrase = torch.where((first & FIRST_ANSWER) == 0, q_paraphrase[b, q], 0.0)
-        on_context = torch.where(first == HEAD_ID, q_head[b, q], q_context[b, q])
-        return score + copies + torch.where(first < 0, on_context, on_paraphrase)
+        of_paraphrase = ((first & FIRST_ANSWER) == 0) | (first == HEAD_ID)
+        on_paraphrase = torch.where(of_paraphrase, q_paraphrase[b, q], 0.0)
+        own = torch.where(first == CONTEXT_ID, q_context[b, q], on_paraphrase)
+        return add_copies(score, b, h, q, kv) + own
 
-    return add_bias
+    return add_copies if bias == "copies" else add_all
 
 
 def dense_mask(queries: QueryTables, keys: KeyTables, slots_BL: Tensor) -> Tensor:
@@ -139,11 +142,11 @@ def dense_mask(queries: QueryTables, keys: KeyTables, slots_BL: Tensor) -> Tenso
     return make_visible(queries, keys)(batch, batch, query, key)[:, None]
 
 
-def dense_biases(queries: QueryTables, keys: KeyTables, slots_BL: Tensor) -> Tensor:
-    """`make_biases` as a dense float32 tensor [B, 1, T, L]."""
+def dense_biases(queries: QueryTables, keys: KeyTables, slots_BL: Tensor, bias: Bias) -> Tensor:
+    """`make_score_mod` as a dense float32 tensor [B, 1, T, L]."""
     batch, query, key = _grid(queries, slots_BL)
     zero = torch.zeros((), device=slots_BL.device)
-    return make_biases(queries, keys)(zero, batch, batch, query, key)[:, None]
+    return make_score_mod(queries, keys, bias)(zero, batch, batch, query, key)[:, None]
 
 
 def _grid(queries: QueryTables, slots_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from flexray.config import Backend
-from flexray.masks.visibility import KeyTables, QueryTables, ScoreMod, dense_biases, dense_mask
+from flexray.masks.visibility import Bias, KeyTables, QueryTables, ScoreMod, dense_biases, dense_mask
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class DenseMask:
 
 
 def make_dense_mask(
-    blocks_BN: Tensor, block_size: int, queries: QueryTables, keys: KeyTables, *, biased: bool
+    blocks_BN: Tensor, block_size: int, queries: QueryTables, keys: KeyTables, *, bias: Bias | None
 ) -> DenseMask:
     """The view of blocks, int64 [B, N]: L is N * block_size."""
     slots = blocks_BN[:, :, None] * block_size + torch.arange(block_size, device=blocks_BN.device)
@@ -39,7 +39,7 @@ def make_dense_mask(
     return DenseMask(
         slots_BL,
         dense_mask(queries, keys, slots_BL),
-        dense_biases(queries, keys, slots_BL) if biased else None,
+        dense_biases(queries, keys, slots_BL, bias) if bias else None,
     )
 
 

@@ -44,7 +44,7 @@ def dense_pass(model: Llama, stream: Stream) -> tuple[Tensor, Tensor]:
         stop = min(S, start + QUERIES_AT_ONCE)
         watched = queries[(start <= queries) & (queries < stop)] - start
         tables = stream.tables(device, start, stop)
-        mask = make_dense_mask(torch.arange(S, device=device)[None], 1, *tables, biased=True)
+        mask = make_dense_mask(torch.arange(S, device=device)[None], 1, *tables, bias="all")
         by_layer: list[Tensor] = []
 
         def watch(

@@ -168,7 +168,7 @@ def test_scores_are_changed_only_if_a_method_attends_to_all_paraphrases_or_has_a
 ):
     def is_biased(share, *methods):
         engine = make_engine(make_model(), methods=methods, share_prefixes=share)
-        return any(group.is_biased for group in engine.groups)
+        return any(group.bias for group in engine.groups)
 
     drawn = [MethodConfig(kind="sampled"), MethodConfig(kind="confidence")]
     assert not is_biased(True, *ALONE, *LOGITS, *drawn)

@@ -25,7 +25,7 @@ def prefill_context(model, ids, backend="sdpa"):
         device=torch.device("cpu"),
     )  # fmt: skip
     cache.allocate_context(len(ids))
-    inputs = PrefillInputs(256, cache, biased=False)
+    inputs = PrefillInputs(256, cache, bias=None)
     calls = torch.zeros(1, dtype=torch.int64)
     token_ids, positions, metadata = inputs.load(
         context_stream(ids, cache), backend, BlockMaskCache(2**20), calls
