@@ -89,6 +89,7 @@ class LLM:
         max_num_batched_tokens: tokens of a prefill pass. None: 32,768 on a GPU, 2,048 on CPUs.
         gpu_memory_utilization: share of the GPU's memory free after loading the weights that the KV cache
             may take.
+        share_prefixes: compute once what the paraphrases of a question begin with alike.
 
     Raises:
         ModelError: a folder that flexray cannot run. ConfigError: a setting that cannot be used.
@@ -109,6 +110,7 @@ class LLM:
         max_num_seqs: int | None = None,
         max_num_batched_tokens: int | None = None,
         gpu_memory_utilization: float = 0.9,
+        share_prefixes: bool = True,
     ):
         self._tree: dict[str, Any] = {
             "output": "-",
@@ -124,6 +126,7 @@ class LLM:
                 "max_num_seqs": max_num_seqs,
                 "max_num_batched_tokens": max_num_batched_tokens,
                 "gpu_memory_utilization": gpu_memory_utilization,
+                "share_prefixes": share_prefixes,
             },
         }
         config = self._parse({"data": {"name": "rows", "files": "-", "include_question": True}})

@@ -57,6 +57,11 @@ def stream(prompt: Prompt, layout: str, positions: str, generated: Collection[in
     return tokens
 
 
+def num_distinct(prompt: Prompt) -> int:
+    """Tokens of the paraphrases that differ from all others in what comes before them or in themselves."""
+    return len({s[:end] for s in prompt.segments for end in range(1, len(s) + 1)})
+
+
 def sees(query: Part, key: Part, joined: int = 0) -> bool:
     """Whether a token of one part sees those of another before it: the query is of the answer, or the key of
     the context, or both are of one segment, or of two that are joined."""

@@ -26,6 +26,9 @@ class ModelConfig(Section):
     """auto: bfloat16 on GPU, float32 on CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU if torch finds one, else the CPUs."""
+    quantization: Literal["fp8"] | None = None
+    """fp8: weights (when loaded) and activations of the decoder's linear layers in 8 bits (e4m3, a scale for
+    each output channel and token). Answers differ a little: docs/results.md."""
     trust_remote_code: bool = False
     """Run Python code from the tokenizer's folder. Leave off unless you wrote it."""
 
@@ -155,13 +158,19 @@ class EngineConfig(Section):
     used."""
     strict: bool = False
     """Fail the run instead of falling back to another backend."""
+    deterministic: bool = True
+    """A row's answer depends on the row alone, bit for bit, not on what is computed beside it: every prefill
+    pass and decode batch is padded to one size. false: to sizes that suit a few rows."""
     max_num_seqs: int | None = Field(default=None, ge=1)
     """The most questions in work at once, and sequences in a decoding batch. null: 512 on GPU, 32 on CPU, or
     as many as fit into memory."""
     max_num_batched_tokens: int | None = Field(default=None, ge=128)
-    """The most tokens of a packed prefill pass. null: 32768 on GPU, 2048 on CPU."""
+    """The most tokens of a packed prefill pass. null: 8192 on GPU, 512 on CPU; if not deterministic, 32768
+    and 2048."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU memory free after loading the weights that KV cache and activations may take."""
+    share_prefixes: bool = True
+    """Compute once what the paraphrases of a question begin with alike: the same answers with less work."""
 
 
 class RayConfig(Section):

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.config import Backend
 from flexray.engine.cuda_graph import CudaGraph
-from flexray.engine.kv_cache import BLOCK_SIZE, KVCache, to_device
+from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
 from flexray.engine.sequence_table import SequenceTable
 from flexray.masks.block_masks import BlockMaskCache, make_block_mask
-from flexray.masks.visibility import QueryTables, make_biases, make_visible
+from flexray.masks.visibility import Bias, QueryTables, make_score_mod, make_visible
 from flexray.models.attention import AttentionMetadata, make_dense_mask
 
 
@@ -34,10 +31,10 @@ class DecodeInputs:
         *,
         backend: Backend,
         group: int,
-        biased: bool,
+        bias: Bias | None,
     ):
         self.size, self.table, self.kv_cache = size, table, kv_cache
-        self.backend, self.biased = backend, biased
+        self.backend, self.bias = backend, bias
         device = kv_cache.device
         self.rows = torch.full((size,), table.padding_row, dtype=torch.int64, device=device)
         # folded heads are query tokens: each of the G copies of a sequence has the sequence's tables
@@ -46,17 +43,17 @@ class DecodeInputs:
         indices = (2, size, 1, 1, kv_cache.num_blocks)
         self.block_indices = torch.zeros(indices, dtype=torch.int32, device=device)
         self.mask_mod = make_visible(self.tables, kv_cache.tables)
-        self.score_mod = make_biases(self.tables, kv_cache.tables) if biased else None
+        self.score_mod = make_score_mod(self.tables, kv_cache.tables, bias) if bias else None
         self.step: CudaGraph[Tensor] | None = None  # to the next logits, on a GPU by flex
         self.step_mask: BlockMask | None = None  # the mask that it reads
 
-    def load(self, rows: Sequence[int]) -> None:
-        """Decode the sequences of these rows of the table from now on."""
+    def load(self, rows: Tensor) -> None:
+        """Decode the sequences of these rows of the table, int64 [B], from now on."""
         table = self.table
-        padded = [*rows, *[table.padding_row] * (self.size - len(rows))]
-        self.rows.copy_(to_device(np.asarray(padded), self.rows.device))
+        self.rows.fill_(table.padding_row)
+        self.rows[: len(rows)] = rows
         ids, biases = table.segment_ids[:, self.rows, None], table.biases[:, self.rows, None]
-        self.tables.refresh(ids[0], ids[1], table.causal_index[self.rows, None], biases)
+        self.tables.refresh(ids[:2], ids[2], table.causal_index[self.rows, None], biases)
         self.block_indices[..., : table.max_blocks] = table.block_indices[:, self.rows, None, None]
 
     def block_mask(self, masks: BlockMaskCache) -> BlockMask:
@@ -67,7 +64,7 @@ class DecodeInputs:
             lambda: make_block_mask(
                 self.block_counts,
                 self.block_indices,
-                query_tokens=self.tables.visible.shape[1],
+                query_tokens=self.tables.own.shape[1],
                 block_size=BLOCK_SIZE,
                 mask_mod=self.mask_mod,
             ),
@@ -87,5 +84,5 @@ class DecodeInputs:
             return AttentionMetadata("flex", slots, calls, block_mask, self.score_mod, fold_heads=True)
         # unused block indices are 0, the scratch block, which no real sequence sees
         blocks = self.block_indices[:, :, 0, 0, :widest].transpose(0, 1).flatten(1).long()
-        dense = make_dense_mask(blocks, BLOCK_SIZE, self.tables, self.kv_cache.tables, biased=self.biased)
+        dense = make_dense_mask(blocks, BLOCK_SIZE, self.tables, self.kv_cache.tables, bias=self.bias)
         return AttentionMetadata(self.backend, slots, calls, dense=dense)

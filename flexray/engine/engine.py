@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from flexray.config import Backend, EngineConfig, GenerationConfig, MethodConfig
+from flexray.engine.determinism import set_rounding
 from flexray.engine.fallback import BackendFallback
 from flexray.engine.generation import Generation
 from flexray.engine.model_runner import ModelRunner
@@ -18,6 +19,8 @@ from flexray.engine.scheduler_config import plan_scheduler
 from flexray.engine.stats import EngineStats
 from flexray.engine.stopping_criteria import StoppingCriteria, make_stopping_criteria
 from flexray.masks.block_masks import BlockMaskCache
+from flexray.masks.layout import SharedContext, shared_context
+from flexray.masks.visibility import Bias
 from flexray.methods import Method, make_methods
 from flexray.models import llama
 from flexray.models.compat import check_flex
@@ -33,9 +36,9 @@ class Engine:
     """Answers prompts with one LLaMA, by one or more methods.
 
     Args:
-        model: a LlamaForCausalLM in eval mode, on its device. It is patched in place, and must own its
-            config object.
+        model: a LlamaForCausalLM in eval mode, on its device; see `flexray.models.llama.patch`.
         tokenizer: tells which tokens end an answer.
+        quantization: "fp8": linear layers in FP8.
 
     The model's device and dtype are the engine's. Nothing here knows of Ray.
 
@@ -50,27 +53,30 @@ class Engine:
         methods: Sequence[MethodConfig],
         generation: GenerationConfig,
         config: EngineConfig,
+        quantization: llama.Quantization | None = None,
     ):
         if config.backend == "flex":
-            check_flex(llama.device_of(model).type)
-        llama.patch(model)
-        self.model, self.config, self.generation = model, config, generation
-        self.device = llama.device_of(model)
+            check_flex(model.device.type)
+        set_rounding(model.device, deterministic=config.deterministic)
+        self.model, self.config, self.generation = llama.patch(model, quantization), config, generation
+        self.device = self.model.device
         self.methods = make_methods(methods)
-        self.groups = group_by_prefix(self.methods)
+        self.groups = group_by_prefix(self.methods, share_prefixes=config.share_prefixes)
         self.stopping: StoppingCriteria = make_stopping_criteria(
             model, tokenizer, at_newline=generation.stop_at_newline
         )
         self.stats = EngineStats.zero(self.device)
         self.runner = ModelRunner(
-            model,
+            self.model,
             self.stats,
             self.stopping.any.to(self.device),
             generation.max_new_tokens,
-            biased=any(method.biased for method in self.methods),
+            bias=_together(group.bias for group in self.groups),
         )
         self._sampler: Sampler | None = None
-        self.fallback = BackendFallback(config.backend, plan_scheduler(model, config), strict=config.strict)
+        self.fallback = BackendFallback(
+            config.backend, plan_scheduler(self.model, config), strict=config.strict
+        )
 
     @property
     def mask_cache(self) -> BlockMaskCache:
@@ -95,9 +101,9 @@ class Engine:
             the backend's own error, with `strict`; any error that `BackendFallback` does not know, always.
         """
         self.fallback.start_call()
-        by_context: dict[tuple[int, ...], list[int]] = {}
-        for index, prompt in enumerate(prompts):
-            by_context.setdefault(prompt.context, []).append(index)
+        by_context: dict[SharedContext, list[int]] = {}
+        for index, prompt in enumerate(prompts):  # all groups have the same context
+            by_context.setdefault(shared_context(prompt, self.groups[0].prefix), []).append(index)
         missing = Counter({index: len(self.groups) for index in range(len(prompts))})
         answers: dict[int, dict[int, Answers]] = {index: {} for index in range(len(prompts))}
         new = self.generation.max_new_tokens
@@ -105,7 +111,7 @@ class Engine:
             for group in self.groups:
                 requests = [Request(index, prompts[index], group, new) for index in indices]
                 # length-sorted: requests prefilled together are alike, and the long ones find the cache empty
-                requests.sort(key=lambda request: -request.packed.num_tokens)
+                requests.sort(key=lambda request: -request.most_slots)
                 for request in self._answer(context, requests):
                     index = request.index
                     answers[index] |= self._answers(request)
@@ -114,11 +120,13 @@ class Engine:
                         by_method = answers.pop(index)
                         yield index, tuple(by_method[number] for number in range(len(self.methods)))
 
-    def _answer(self, context: tuple[int, ...], requests: list[Request]) -> Iterator[Request]:
+    def _answer(self, context: SharedContext, requests: list[Request]) -> Iterator[Request]:
         """Run the requests that can be run; yields all of them, each when its outcome is known."""
         sizes, good = self.fallback.sizes, []
         for request in requests:
-            needed = sizes.least_slots(len(context), request.num_slots)
+            needed = sizes.least_slots(len(context), request.most_slots)
+            if needed > sizes.max_num_slots:
+                needed = sizes.least_slots(len(context), request.num_slots)
             if not request.sequences:
                 request.error = NO_CONFIDENCES
             elif needed > sizes.max_num_slots:
@@ -137,7 +145,7 @@ class Engine:
             for request in requests:
                 request.restart()
             runner, sizes = self.runner, self.fallback.sizes
-            runner.prepare(requests[0].prompt.context, requests, backend, sizes)
+            runner.prepare(requests[0].context, requests, backend, sizes)
             scheduler = Scheduler(requests, sizes, runner.kv_cache, runner.table, self.stats, alone=alone)
             sampler = self._sampler
             if sampler is None or sampler.table is not runner.table:  # else its graphs serve again
@@ -195,3 +203,9 @@ class Engine:
             "model's numbers overflow, or its weights are damaged. Set model.dtype to float32 or bfloat16, "
             "or copy the checkpoint again."
         )
+
+
+def _together(biases: Iterable[Bias | None]) -> Bias | None:
+    """One for all groups, as they share graphs."""
+    found = set(biases)
+    return "all" if "all" in found else "copies" if "copies" in found else None

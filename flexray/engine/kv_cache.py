@@ -9,7 +9,6 @@ scratch: padding writes there and sees only itself, hence is always finite and s
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,8 @@ import torch
 from torch import Tensor
 
 from flexray.masks.block_masks import BlockLists
-from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, MAX_REQUESTS, SEGMENT_BITS, Layout, PackedPrompt
+from flexray.masks.layout import CONTEXT_ID, HEAD_ID, MAX_REQUESTS, SEGMENT_BITS, PackedPrompt
+from flexray.masks.runs import FIRST, LAST, LENGTH, count_each, tabulate
 from flexray.masks.visibility import KeyTables
 
 BLOCK_SIZE = 32
@@ -40,6 +40,17 @@ class BlockTable:
 def blocks_for(num_tokens: int) -> int:
     """Blocks that hold `num_tokens` slots."""
     return -(-num_tokens // BLOCK_SIZE)
+
+
+def first_ids(block_tables: Sequence[BlockTable]) -> np.ndarray:
+    """What makes a request's segments ids in the cache: to be added to them, int64."""
+    return np.array([table.request for table in block_tables], dtype=np.int64) << SEGMENT_BITS
+
+
+def all_slots(block_tables: Sequence[BlockTable]) -> tuple[np.ndarray, np.ndarray]:
+    """The cache's slots of all requests, one request behind the other, and where each one's begin."""
+    lengths = np.array([len(table.slots) for table in block_tables])
+    return np.concatenate([table.slots for table in block_tables]), np.cumsum(lengths) - lengths
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
@@ -77,9 +88,9 @@ class KVCache:
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
         self.num_slots, self.max_requests, self.device = num_slots, max_requests, device
         assert max_requests <= MAX_REQUESTS - 2
-        free = torch.full((num_slots,), FREE_ID, dtype=torch.int32, device=device)
-        self.tables = KeyTables(free, torch.zeros_like(free))
-        self.tables.segment_id[:BLOCK_SIZE] = PADDING_ID
+        ids = torch.full((num_slots,), FREE_ID, dtype=torch.int32, device=device)
+        ids[:BLOCK_SIZE] = PADDING_ID
+        self.tables = KeyTables.of(ids, ids, torch.zeros_like(ids))
         self.context_blocks = np.zeros(0, dtype=np.int64)
         self.context_slots = np.zeros(0, dtype=np.int64)
         self._free_blocks = np.zeros(0, dtype=np.int64)
@@ -101,12 +112,17 @@ class KVCache:
         """Requests that hold blocks."""
         return self.max_requests - len(self._free_requests)
 
-    def allocate_context(self, num_tokens: int) -> None:
-        """Reserve the slots of the context that all requests share. Called once."""
+    def allocate_context(self, num_tokens: int, num_head: int = 0) -> None:
+        """Reserve the slots of the context that all requests share, the last `num_head` for the head of their
+        paraphrases. Called once."""
         assert len(self.context_blocks) == 0, "the context has its blocks already"
         self.context_blocks, slots = self._take(blocks_for(num_tokens))
         self.context_slots = slots[:num_tokens]
-        self._write(slots, _columns(len(slots), np.full(num_tokens, CONTEXT_ID), first_causal_index=0))
+        columns = _free_columns(len(slots))
+        columns[:2, :num_tokens] = CONTEXT_ID
+        columns[:2, num_tokens - num_head : num_tokens] = HEAD_ID
+        columns[2, :num_tokens] = np.arange(num_tokens)
+        self._write(slots, columns)
 
     @property
     def context_lists(self) -> BlockLists:
@@ -116,25 +132,42 @@ class KVCache:
 
     def allocate(self, prompts: Sequence[PackedPrompt]) -> list[BlockTable]:
         """Give requests their blocks, as many of `prompts`, from the first on, as there is room for, and
-        write into the tables who will be in each slot.
+        write into the tables who will be in each slot. All prompts have one context and shared prefix.
 
         The slots of tokens not yet generated get their causal index too: until then it is higher than any
         query's, hence they are masked, and decoding need not touch the tables.
         """
-        block_tables, slots, columns = [], [], []
-        for prompt in prompts:
-            layout = prompt.layout
-            count = blocks_for(layout.num_slots)
-            if not self._free_requests or count > len(self._free_blocks):
+        counts: list[int] = []
+        room = len(self._free_blocks)
+        for prompt in prompts[: len(self._free_requests)]:
+            count = blocks_for(prompt.layout.num_slots)
+            if count > room:
                 break
-            request = self._free_requests.pop()
-            blocks, own = self._take(count)
-            block_tables.append(BlockTable(request, blocks, own[: layout.num_slots]))
-            slots.append(own)
-            ids = (request << SEGMENT_BITS) + layout.slot_segments
-            columns.append(_columns(len(own), ids, layout.first_causal_index))
-        if block_tables:
-            self._write(np.concatenate(slots), np.concatenate(columns, axis=1))
+            counts.append(count)
+            room -= count
+        if not counts:
+            return []
+        layouts = [prompt.layout for prompt in prompts[: len(counts)]]
+        blocks, slots = self._take(sum(counts))
+        ends = np.cumsum(counts).tolist()
+        block_tables = [
+            BlockTable(
+                self._free_requests.pop(),
+                blocks[end - count : end],
+                slots[(end - count) * BLOCK_SIZE :][: layout.num_slots],
+            )
+            for layout, count, end in zip(layouts, counts, ends, strict=True)
+        ]
+        runs, request = tabulate([layout.runs for layout in layouts])
+        runs[:, [FIRST, LAST]] += first_ids(block_tables)[request, None]
+        num_slots = np.array([layout.num_slots for layout in layouts])
+        order = count_each(num_slots)
+        place = np.repeat((np.array(ends) - counts) * BLOCK_SIZE, num_slots) + order
+        columns = _free_columns(len(slots))
+        columns[0, place] = np.repeat(runs[:, FIRST], runs[:, LENGTH])
+        columns[1, place] = np.repeat(runs[:, LAST], runs[:, LENGTH])
+        columns[2, place] = layouts[0].first_causal_index + order
+        self._write(slots, columns)
         return block_tables
 
     def free(self, block_tables: Sequence[BlockTable]) -> None:
@@ -165,50 +198,11 @@ class KVCache:
         return blocks, (blocks[:, None] * BLOCK_SIZE + np.arange(BLOCK_SIZE)).reshape(-1)
 
     def _write(self, slots: np.ndarray, columns: np.ndarray) -> None:
-        index, (segment_id, causal_index) = to_device(slots, self.device), to_device(columns, self.device)
-        self.tables.segment_id[index] = segment_id
-        self.tables.causal_index[index] = causal_index
+        self.tables.write(to_device(slots, self.device), KeyTables.of(*to_device(columns, self.device)))
 
 
-def _columns(num_slots: int, segment_ids: np.ndarray, first_causal_index: int) -> np.ndarray:
-    """int32 [2, num_slots]: segment id and causal index of each slot; those left over are free."""
-    columns = np.zeros((2, num_slots), dtype=np.int32)
-    columns[0, len(segment_ids) :] = FREE_ID
-    columns[0, : len(segment_ids)] = segment_ids
-    columns[1, : len(segment_ids)] = np.arange(first_causal_index, first_causal_index + len(segment_ids))
+def _free_columns(num_slots: int) -> np.ndarray:
+    """int32 [3, num_slots]: for each slot the first and the last segment id and the causal index."""
+    columns = np.full((3, num_slots), FREE_ID, dtype=np.int32)
+    columns[2] = 0
     return columns
-
-
-@dataclass(frozen=True, slots=True)
-class LayoutBlocks:
-    """Which of a request's blocks its passes may look at, by number, counted from its first one."""
-
-    prompt: np.ndarray  # int64, that hold its copies of the context and its own tokens
-    sequences: tuple[BlockLists, ...]
-    """For each sequence: full ones, of which it sees every slot, and partial ones; of those the last
-    `answers` are the ones that its generated tokens will fill."""
-    answers: tuple[int, ...]
-
-
-@functools.lru_cache(maxsize=4096)
-def layout_blocks(layout: Layout, max_new_tokens: int) -> LayoutBlocks:
-    """Work out once, for all requests of a layout, which blocks are looked at."""
-    segments = np.pad(layout.slot_segments, (0, -layout.num_slots % BLOCK_SIZE)).reshape(-1, BLOCK_SIZE)
-    filled = np.ones(layout.num_slots, dtype=bool)
-    for first in layout.answer_slots:
-        filled[first : first + max_new_tokens] = False
-    prompt = np.pad(filled, (0, segments.size - layout.num_slots)).reshape(segments.shape)
-    sequences, answers = [], []
-    for number, (scope, first) in enumerate(zip(layout.scopes, layout.answer_slots, strict=True)):
-        seen = (
-            (segments < FIRST_ANSWER)
-            if scope.paraphrase is None
-            else segments == layout.paraphrase_segments[scope.paraphrase]
-        )
-        seen = (seen | (segments == FIRST_ANSWER + number)) & prompt
-        full = np.flatnonzero(seen.all(axis=1))
-        answer = np.arange(first // BLOCK_SIZE, (first + max_new_tokens - 1) // BLOCK_SIZE + 1)
-        others = np.setdiff1d(np.flatnonzero(seen.any(axis=1)), np.concatenate([full, answer]))
-        sequences.append(BlockLists(full, np.concatenate([others, answer])))
-        answers.append(len(answer))
-    return LayoutBlocks(np.flatnonzero(prompt.any(axis=1)), tuple(sequences), tuple(answers))

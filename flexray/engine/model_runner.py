@@ -9,7 +9,6 @@ from collections.abc import Sequence as Listed
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.config import Backend
 from flexray.config import fault_injection as faults
@@ -23,7 +22,10 @@ from flexray.engine.scheduler_config import SchedulerConfig
 from flexray.engine.sequence_table import SequenceTable
 from flexray.engine.stats import EngineStats
 from flexray.masks.block_masks import NO_BLOCKS, BlockMaskCache
-from flexray.models import llama
+from flexray.masks.layout import SharedContext
+from flexray.masks.visibility import Bias
+from flexray.models.attention import AttentionMetadata
+from flexray.models.llama import Llama
 
 MASK_CACHE_BYTES = 256 * 2**20
 COPIES_AT_ONCE = 256
@@ -35,19 +37,19 @@ class ModelRunner:
     graphs of each batch size. It keeps them from one call to the next, as long as they are large enough.
 
     Args:
-        model: patched by `llama.patch`.
+        model: with its weights on the device.
         stop: bool [V], tokens that end an answer, on the model's device.
         max_new_tokens: of an answer.
-        biased: whether any method of the run has a bias.
+        bias: what may be added to scores by any method of the run.
     """
 
     def __init__(
-        self, model: llama.LlamaLike, stats: EngineStats, stop: Tensor, max_new_tokens: int, *, biased: bool
+        self, model: Llama, stats: EngineStats, stop: Tensor, max_new_tokens: int, *, bias: Bias | None
     ):
-        self.model, self.device = model, llama.device_of(model)
+        self.model, self.device = model, model.device
         self.masks = BlockMaskCache(MASK_CACHE_BYTES)
-        self._stats, self._stop, self._max_new_tokens, self._biased = stats, stop, max_new_tokens, biased
-        self._context: tuple[int, ...] | None = None
+        self._stats, self._stop, self._max_new_tokens, self._bias = stats, stop, max_new_tokens, bias
+        self._context: SharedContext | None = None
         self._kv_cache: KVCache | None = None
         self._table: SequenceTable | None = None
         self._prefills: dict[int, PrefillInputs] = {}
@@ -55,7 +57,7 @@ class ModelRunner:
         self._loaded: DecodeBatch | None = None
         self._backend: Backend = "flex"
         self._sizes: SchedulerConfig | None = None
-        self._passes = self._calls_before = 0
+        self._expected_calls = self._calls_before = 0
 
     @property
     def kv_cache(self) -> KVCache:
@@ -71,19 +73,19 @@ class ModelRunner:
 
     @torch.no_grad()
     def prepare(
-        self, context: tuple[int, ...], requests: Listed[Request], backend: Backend, sizes: SchedulerConfig
+        self, context: SharedContext, requests: Listed[Request], backend: Backend, sizes: SchedulerConfig
     ) -> None:
         """Get ready to run requests that share a context: with a KV cache and a table that are large
         enough, and the context in the cache. Backend and sizes hold until the next call."""
         self._backend, self._sizes, self._loaded = backend, sizes, None
-        self._passes, self._calls_before = 0, int(self._stats.calls[backend])
-        num_slots = sizes.cache_slots(len(context), [request.num_slots for request in requests])
-        num_sequences = sequences_at_once(requests, sizes.max_num_seqs)
-        width = blocks_for(len(context)) + max(blocks_for(request.num_slots) for request in requests)
+        self._expected_calls, self._calls_before = 0, int(self._stats.calls[backend])
+        num_slots = sizes.cache_slots(len(context), [request.most_slots for request in requests])
+        num_sequences = sequences_at_once(requests, sizes.max_num_requests)
+        width = blocks_for(len(context)) + max(blocks_for(request.most_slots) for request in requests)
         if (
             self._context != context
             or self.kv_cache.num_slots < num_slots
-            or self.kv_cache.max_requests < sizes.max_num_seqs + sizes.lookahead
+            or self.kv_cache.max_requests < sizes.max_num_requests + sizes.lookahead
         ):
             self.reset()
             self._kv_cache = self._make_kv_cache(num_slots, sizes)
@@ -95,8 +97,8 @@ class ModelRunner:
                 self.kv_cache, at_least, min(_round_up(width), most), self._max_new_tokens, self._stop
             )
         if context and not len(self.kv_cache.context_blocks):
-            self.kv_cache.allocate_context(len(context))
-            self._prefill(context_stream(context, self.kv_cache))
+            self.kv_cache.allocate_context(len(context), context.num_head)
+            self._prefill(context_stream(context.token_ids, self.kv_cache))
             self._stats.context_tokens += len(context)
 
     def reset(self) -> None:
@@ -130,10 +132,7 @@ class ModelRunner:
     def check_backend(self) -> None:
         """The proof that the backend, and no other, computed every layer of every pass since `prepare`."""
         counted = int(self._stats.calls[self._backend]) - self._calls_before
-        num_layers = len(self.kv_cache.keys)
-        assert counted == self._passes * num_layers, (
-            f"{counted} calls, {self._passes} passes of {num_layers} layers"
-        )
+        assert counted == self._expected_calls, f"{counted} calls, not {self._expected_calls}"
 
     def _run_prefill(self, batch: PrefillBatch) -> Tensor:
         requests, kv_cache = batch.requests, self.kv_cache
@@ -144,77 +143,98 @@ class ModelRunner:
         self._copy_context(requests)
         sees_context = requests[0].packed.layout.sees_context
         stream = requests_stream(
-            [request.packed_tokens for request in requests if request.packed_tokens is not None],
+            [request.packed for request in requests],
+            [request.block_table for request in requests if request.block_table is not None],
             kv_cache.context_lists if sees_context else NO_BLOCKS,
         )
         hidden = self._prefill(stream)
         # the host's work from here on is done while the device prefills
         batch.rows = self.table.admit(requests, kv_cache.context_lists)
         self._stats.prefill_tokens += len(stream)
-        return llama.logits(self.model, hidden)
+        self._stats.shared_tokens += sum(request.packed.num_shared for request in requests)
+        return self._finish_prefill(batch, hidden)
 
     def _prefill(self, stream: TokenStream) -> Tensor:
-        """Write a stream's K/V into the cache. Hidden states [B, hidden] of the tokens that answers begin
-        at."""
+        """Write a stream's K/V into the cache. Hidden states [B, hidden] that go into the last layer, of the
+        tokens that answers begin at."""
         assert self._sizes is not None
         found = []
         for part in stream.passes(self._sizes):
             bucket = self._sizes.prefill_bucket(len(part))
             if bucket not in self._prefills:
-                self._prefills[bucket] = PrefillInputs(bucket, self.kv_cache, biased=self._biased)
+                self._prefills[bucket] = PrefillInputs(bucket, self.kv_cache, bias=self._bias)
             calls = self._stats.calls[self._backend]
             ids, positions, metadata = self._prefills[bucket].load(part, self._backend, self.masks, calls)
             keys, values = self.kv_cache.keys, self.kv_cache.values
-            hidden = llama.forward(self.model, ids[None], positions[None], metadata, keys, values)[0]
-            self._passes += 1
-            found.append(hidden[to_device(part.logits_indices, self.device)])
+            indices = to_device(part.logits_indices, self.device)
+            found.append(self.model.prefill(ids[None], positions[None], metadata, keys, values, indices))
+            self._expected_calls += self.model.num_layers - 1
+        return torch.cat(found)
+
+    def _finish_prefill(self, batch: PrefillBatch, hidden_B: Tensor) -> Tensor:
+        """Logits [B, V] of the tokens that answers begin at: the last layer and what follows, as in a step of
+        decoding that has no token yet to write."""
+        assert self._sizes is not None
+        assert batch.rows is not None
+        found, most = [], self._sizes.max_num_seqs
+        widest = max(len(r.block_table.blocks) for r in batch.requests if r.block_table is not None)
+        self._loaded = None
+        for start in range(0, len(hidden_B), most):
+            rows = batch.rows[start : start + most]
+            inputs = self._inputs_for(len(rows))
+            inputs.load(rows)
+            padded = hidden_B.new_zeros(inputs.size, 1, hidden_B.shape[-1])
+            padded[: len(rows), 0] = hidden_B[start : start + most]
+            metadata, positions = self._metadata(inputs, widest), self.table.position[inputs.rows, None]
+            keys, values = self.kv_cache.keys, self.kv_cache.values
+            hidden = self.model.finish(padded, positions, metadata, keys, values)
+            self._expected_calls += 1
+            found.append(self.model.logits(hidden[:, 0])[: len(rows)])
         return torch.cat(found)
 
     def _run_decode(self, batch: DecodeBatch) -> Tensor:
         """The next token's logits; on a GPU by replaying the step's CUDA graph."""
-        inputs = self._inputs_of(batch)
-        self._passes += 1
+        inputs = self._inputs_for(len(batch.sequences))
+        if batch is not self._loaded:
+            rows = [sequence.row for sequence in batch.sequences]
+            inputs.load(to_device(np.asarray(rows), self.device))
+            self._loaded, batch.rows = batch, inputs.rows
+        self._expected_calls += self.model.num_layers
         self._stats.decode_steps += 1
-        calls = self._stats.calls[self._backend]
-        if self._backend != "flex":
-            return self._decode(inputs, None, batch.num_blocks + len(self.kv_cache.context_blocks), calls)
+        if self._backend != "flex" or not inputs.rows.is_cuda:
+            return self._decode(inputs, batch.num_blocks)
         mask = inputs.block_mask(self.masks)
-        if not inputs.rows.is_cuda:
-            return self._decode(inputs, mask, 0, calls)
         if inputs.step is None or inputs.step_mask is not mask:
             inputs.step_mask = mask
-            inputs.step = CudaGraph(lambda: self._decode(inputs, mask, 0, calls))
+            inputs.step = CudaGraph(lambda: self._decode(inputs, batch.num_blocks))
         logits = inputs.step()
         batch.is_replayed = inputs.step.is_captured
         return logits
 
-    def _decode(self, inputs: DecodeInputs, mask: BlockMask | None, widest: int, calls: Tensor) -> Tensor:
+    def _decode(self, inputs: DecodeInputs, widest: int) -> Tensor:
         table, rows, kv_cache = self.table, inputs.rows, self.kv_cache
-        metadata = inputs.metadata(mask, widest, calls)
-        hidden = llama.forward(
-            self.model,
-            table.token[rows, None],
-            table.position[rows, None],
-            metadata,
-            kv_cache.keys,
-            kv_cache.values,
-        )
-        return llama.logits(self.model, hidden[:, 0])
+        metadata = self._metadata(inputs, widest)
+        ids, positions = table.token[rows, None], table.position[rows, None]
+        hidden = self.model.forward(ids, positions, metadata, kv_cache.keys, kv_cache.values)
+        return self.model.logits(hidden[:, 0])
 
-    def _inputs_of(self, batch: DecodeBatch) -> DecodeInputs:
-        """The inputs of the batch's size, with its sequences in them."""
+    def _metadata(self, inputs: DecodeInputs, widest: int) -> AttentionMetadata:
+        """How the sequences attend now. `widest`: KV blocks of the widest of their requests."""
+        mask = inputs.block_mask(self.masks) if self._backend == "flex" else None
+        widest += len(self.kv_cache.context_blocks)
+        return inputs.metadata(mask, widest, self._stats.calls[self._backend])
+
+    def _inputs_for(self, num_sequences: int) -> DecodeInputs:
+        """The inputs of a batch of this size."""
         assert self._sizes is not None
-        key = (self._backend, self._sizes.decode_bucket(len(batch.sequences)))
+        key = (self._backend, self._sizes.decode_bucket(num_sequences))
         if key not in self._decodes:
-            heads = self.model.config.num_attention_heads // llama.num_kv_heads(self.model)
+            shape = self.model.shape
+            heads = shape.num_heads // shape.num_kv_heads
             self._decodes[key] = DecodeInputs(
-                key[1], self.table, self.kv_cache, backend=key[0], group=heads, biased=self._biased
+                key[1], self.table, self.kv_cache, backend=key[0], group=heads, bias=self._bias
             )
-        inputs = self._decodes[key]
-        if batch is not self._loaded:
-            inputs.load([sequence.row for sequence in batch.sequences])
-            self._loaded, batch.rows = batch, inputs.rows
-        return inputs
+        return self._decodes[key]
 
     @torch.no_grad()
     def _copy_context(self, requests: Listed[Request]) -> None:
@@ -235,17 +255,17 @@ class ModelRunner:
             offsets_M = to_device(offsets[part], self.device)
             target = to_device(slots[part.start * C : part.stop * C], self.device)
             for keys, values in zip(kv_cache.keys, kv_cache.values, strict=True):
-                rotated_MKCD = llama.rotate_keys(self.model, keys[:, source], offsets_M)
+                rotated_MKCD = self.model.rotate_keys(keys[:, source], offsets_M)
                 keys[:, target] = rotated_MKCD.transpose(0, 1).flatten(1, 2)
                 values[:, target] = values[:, source].repeat(1, len(offsets_M), 1)
 
     def _make_kv_cache(self, num_slots: int, sizes: SchedulerConfig) -> KVCache:
         return KVCache(
-            num_layers=self.model.config.num_hidden_layers,
-            num_kv_heads=llama.num_kv_heads(self.model),
-            head_dim=self.model.model.layers[0].self_attn.head_dim,
+            num_layers=self.model.num_layers,
+            num_kv_heads=self.model.shape.num_kv_heads,
+            head_dim=self.model.shape.head_dim,
             num_slots=num_slots,
-            max_requests=sizes.max_num_seqs + sizes.lookahead,
+            max_requests=sizes.max_num_requests + sizes.lookahead,
             dtype=self.model.dtype,
             device=self.device,
         )

@@ -15,8 +15,18 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.config import Backend
-from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, BlockTable, KVCache, layout_blocks, to_device
+from flexray.engine.block_lists import prompt_blocks
+from flexray.engine.kv_cache import (
+    BLOCK_SIZE,
+    PADDING_ID,
+    BlockTable,
+    KVCache,
+    all_slots,
+    first_ids,
+    to_device,
+)
 from flexray.engine.scheduler_config import SchedulerConfig
+from flexray.masks import runs as run_columns
 from flexray.masks.block_masks import (
     NO_BLOCKS,
     QUERY_TILE,
@@ -25,31 +35,23 @@ from flexray.masks.block_masks import (
     make_block_mask,
     tile_blocks,
 )
-from flexray.masks.layout import CONTEXT_ID, SEGMENT_BITS, PackedPrompt
-from flexray.masks.visibility import QueryTables, make_biases, make_visible
+from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, PackedPrompt
+from flexray.masks.runs import expand, tabulate
+from flexray.masks.visibility import Bias, QueryTables, make_score_mod, make_visible
 from flexray.models.attention import AttentionMetadata, make_dense_mask
 
 # The columns of a stream, int64: what a pass has to know of each token.
-ID, POSITION, VISIBLE, OWN, CAUSAL_INDEX, SLOT = range(6)
-
-
-@dataclass(frozen=True, slots=True)
-class PackedTokens:
-    """A request's own tokens, ready to be put into a stream. L tokens."""
-
-    columns: np.ndarray  # int64 [6, L]
-    biases: np.ndarray  # float32 [2, L]
-    logits_indices: np.ndarray  # int64 [B], tokens that the first tokens of answers are chosen from
-    blocks: np.ndarray  # int64, ids of its own key blocks
+ID, POSITION, VISIBLE_FIRST, VISIBLE_LAST, OWN, CAUSAL_INDEX, SLOT = range(7)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStream:
     """S tokens to prefill, on the host, one request behind the other."""
 
-    columns: np.ndarray  # int64 [6, S]
-    biases: np.ndarray  # float32 [2, S]
+    columns: np.ndarray  # int64 [7, S]
+    biases: np.ndarray  # float32 [3, S]
     requests: np.ndarray  # int64 [S], index into `blocks`, ascending
+    reach: np.ndarray  # int64 [S], how many of its request's key blocks a token may look at
     logits_indices: np.ndarray  # int64 [B], ascending
     blocks: Sequence[np.ndarray]  # each request's own key blocks
     shared: BlockLists  # key blocks that all requests may look at
@@ -68,6 +70,7 @@ class TokenStream:
                 self.columns[:, start:stop],
                 self.biases[:, start:stop],
                 requests - requests[0],
+                self.reach[start:stop],
                 ends[(start <= ends) & (ends < stop)] - start,
                 self.blocks[requests[0] : requests[-1] + 1],
                 self.shared,
@@ -75,47 +78,55 @@ class TokenStream:
             start = stop
 
 
-def pack_tokens(prompt: PackedPrompt, block_table: BlockTable, max_new_tokens: int) -> PackedTokens:
-    """What the passes have to know of a request that has its blocks."""
-    layout = prompt.layout
-    first_id = block_table.request << SEGMENT_BITS
-    columns = np.empty((6, prompt.num_tokens), dtype=np.int64)
-    columns[ID] = prompt.token_ids
-    columns[POSITION] = layout.positions
-    columns[VISIBLE] = first_id + layout.visible_segments
-    columns[OWN] = first_id + layout.slot_segments[layout.slots]
-    columns[CAUSAL_INDEX] = layout.first_causal_index + layout.slots
-    columns[SLOT] = block_table.slots[layout.slots]
-    blocks = block_table.blocks[layout_blocks(layout, max_new_tokens).prompt]
-    return PackedTokens(columns, layout.biases, layout.logits_indices, blocks)
-
-
 def context_stream(token_ids: Sequence[int], kv_cache: KVCache) -> TokenStream:
     """The context that all requests share, at positions 0..C-1."""
     C = len(token_ids)
     index = np.arange(C)
     ids = np.full(C, CONTEXT_ID)
-    columns = np.stack([np.asarray(token_ids), index, ids, ids, index, kv_cache.context_slots])
+    columns = np.stack([np.asarray(token_ids), index, ids, ids, ids, index, kv_cache.context_slots])
     return TokenStream(
         columns,
-        np.zeros((2, C), dtype=np.float32),
+        np.zeros((3, C), dtype=np.float32),
         np.zeros(C, dtype=np.int64),
+        index // BLOCK_SIZE + 1,
         np.array([C - 1]),
         [kv_cache.context_blocks],
         NO_BLOCKS,
     )
 
 
-def requests_stream(requests: Sequence[PackedTokens], shared: BlockLists) -> TokenStream:
-    """Many requests' tokens, one request behind the other."""
-    lengths = [tokens.columns.shape[1] for tokens in requests]
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+def requests_stream(
+    prompts: Sequence[PackedPrompt], block_tables: Sequence[BlockTable], shared: BlockLists
+) -> TokenStream:
+    """The own tokens of requests that have their blocks, one request behind the other. All have one shared
+    prefix."""
+    layouts = [prompt.layout for prompt in prompts]
+    runs, request = tabulate([layout.runs for layout in layouts])
+    prefilled = runs[:, run_columns.PREFILLED] == 1
+    runs, request = runs[prefilled], request[prefilled]
+    is_answer, lengths = runs[:, run_columns.FIRST] >= FIRST_ANSWER, runs[:, run_columns.LENGTH]
+    biases = np.zeros((3, len(runs)), dtype=np.float32)
+    biases[:, is_answer] = np.array([own for layout in layouts for own in layout.biases]).T
+    ids = [run_columns.FIRST, run_columns.VISIBLE_FIRST, run_columns.VISIBLE_LAST]
+    runs[:, ids] += first_ids(block_tables)[request, None]
+    tokens, requests = expand(runs), np.repeat(request, lengths)
+    cache_slots, starts = all_slots(block_tables)
+    columns = np.empty((7, len(tokens)), dtype=np.int64)
+    columns[ID] = np.concatenate([prompt.token_ids for prompt in prompts])
+    columns[POSITION] = tokens[:, run_columns.POSITION]
+    columns[VISIBLE_FIRST] = tokens[:, run_columns.VISIBLE_FIRST]
+    columns[VISIBLE_LAST] = tokens[:, run_columns.VISIBLE_LAST]
+    columns[OWN] = tokens[:, run_columns.FIRST]
+    columns[CAUSAL_INDEX] = layouts[0].first_causal_index + tokens[:, run_columns.SLOT]
+    columns[SLOT] = cache_slots[starts[requests] + tokens[:, run_columns.SLOT]]
+    blocks, up_to = prompt_blocks(layouts, block_tables)
     return TokenStream(
-        np.concatenate([tokens.columns for tokens in requests], axis=1),
-        np.concatenate([tokens.biases for tokens in requests], axis=1),
-        np.repeat(np.arange(len(requests)), lengths),
-        np.concatenate([t.logits_indices + start for t, start in zip(requests, starts, strict=True)]),
-        [tokens.blocks for tokens in requests],
+        columns,
+        np.repeat(biases, lengths, axis=1),
+        requests,
+        up_to[requests, tokens[:, run_columns.SLOT] // BLOCK_SIZE],
+        np.cumsum(lengths)[is_answer] - 1,
+        blocks,
         shared,
     )
 
@@ -125,21 +136,21 @@ class PrefillInputs:
 
     Args:
         bucket: tokens that a stream is padded to, a multiple of QUERY_TILE.
-        biased: whether any request of the run has a bias (it decides on the graph, not the batch).
+        bias: what may be added to scores in this run (it decides on the graph, not the batch).
     """
 
-    def __init__(self, bucket: int, kv_cache: KVCache, *, biased: bool):
+    def __init__(self, bucket: int, kv_cache: KVCache, *, bias: Bias | None):
         assert bucket % QUERY_TILE == 0
-        self.bucket, self.kv_cache, self.biased = bucket, kv_cache, biased
+        self.bucket, self.kv_cache, self.bias = bucket, kv_cache, bias
         device, tiles = kv_cache.device, bucket // QUERY_TILE
         self.tables = QueryTables.zeros((1, bucket), device)
         self.block_counts = torch.zeros((2, 1, 1, tiles), dtype=torch.int32, device=device)
         indices = (2, 1, 1, tiles, kv_cache.num_blocks)
         self.block_indices = torch.zeros(indices, dtype=torch.int32, device=device)
         self.mask_mod = make_visible(self.tables, kv_cache.tables)
-        self.score_mod = make_biases(self.tables, kv_cache.tables) if biased else None
-        self.padding = np.zeros((6, bucket), dtype=np.int64)
-        self.padding[[VISIBLE, OWN]] = PADDING_ID
+        self.score_mod = make_score_mod(self.tables, kv_cache.tables, bias) if bias else None
+        self.padding = np.zeros((7, bucket), dtype=np.int64)
+        self.padding[[VISIBLE_FIRST, VISIBLE_LAST, OWN]] = PADDING_ID
         self.padding[SLOT] = np.arange(bucket) % BLOCK_SIZE  # of the scratch block
 
     def load(
@@ -150,9 +161,11 @@ class PrefillInputs:
         assert self.bucket >= S
         columns = self.padding.copy()
         columns[:, :S] = stream.columns
-        ids, positions, visible, own, causal_index, slots = to_device(columns, device)
+        columns_S = to_device(columns, device)
+        ids, positions, slots = columns_S[ID], columns_S[POSITION], columns_S[SLOT]
+        visible, own, causal_index = columns_S[VISIBLE_FIRST:OWN], columns_S[OWN], columns_S[CAUSAL_INDEX]
         biases = None
-        if self.biased:
+        if self.bias:
             biases = to_device(np.pad(stream.biases, ((0, 0), (0, self.bucket - S))), device)
         self.tables.refresh(visible, own, causal_index, biases)
         if backend != "flex":
@@ -162,12 +175,13 @@ class PrefillInputs:
                 BLOCK_SIZE,
                 self.tables,
                 self.kv_cache.tables,
-                biased=self.biased,
+                bias=self.bias,
             )
             return ids, positions, AttentionMetadata(backend, slots, calls, dense=dense)
         requests = np.pad(stream.requests, (0, self.bucket - S), constant_values=len(stream.blocks))
         own_blocks = [*stream.blocks, np.zeros(1, dtype=np.int64)]
-        counts, indices = tile_blocks(requests, stream.shared, own_blocks)
+        reach = np.pad(stream.reach, (0, self.bucket - S), constant_values=1)
+        counts, indices = tile_blocks(requests, reach, stream.shared, own_blocks)
         self.block_counts.copy_(to_device(counts, device)[:, None, None])
         self.block_indices[..., : indices.shape[-1]] = to_device(indices, device)[:, None, None]
         return ids, positions, AttentionMetadata(backend, slots, calls, self._mask(masks), self.score_mod)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence as Listed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flexray.config import Backend
-from flexray.masks.layout import AttentionScope, PackedPrompt, SharedPrefix, lay_out
+from flexray.masks.layout import (
+    AttentionScope,
+    PackedPrompt,
+    SharedContext,
+    SharedPrefix,
+    lay_out,
+    shared_context,
+)
+from flexray.masks.visibility import Bias
 from flexray.methods import GREEDY, Fusion, Method, SamplingParams
 from flexray.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
     from flexray.engine.kv_cache import BlockTable
-    from flexray.engine.prefill_inputs import PackedTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +32,29 @@ class PrefixGroup:
     prefix: SharedPrefix
     methods: tuple[tuple[int, Method], ...]
 
+    @property
+    def bias(self) -> Bias | None:
+        """What may be added to scores: biases of the methods, or what paraphrases share."""
+        if any(method.biased for _, method in self.methods):
+            return "all"
+        sees_all = any(not method.attends_to_one for _, method in self.methods)
+        return "copies" if self.prefix.merged and sees_all else None
 
-def group_by_prefix(methods: Listed[Method]) -> tuple[PrefixGroup, ...]:
-    """The methods by shared prefix, in the order of their first ones."""
+
+def group_by_prefix(methods: Listed[Method], *, share_prefixes: bool) -> tuple[PrefixGroup, ...]:
+    """The methods by shared prefix, in the order of their first ones.
+
+    Args:
+        share_prefixes: compute equal beginnings of paraphrases once, where they are equal.
+    """
     by_prefix: dict[SharedPrefix, list[tuple[int, Method]]] = {}
+    # one context for all methods: another one would take the place of the first in the cache, time and again
+    head_in_context = all(method.prefix.can_merge for method in methods)
     for number, method in enumerate(methods):
-        by_prefix.setdefault(method.prefix, []).append((number, method))
+        prefix = method.prefix
+        if share_prefixes and prefix.can_merge:
+            prefix = replace(prefix, merged=True, head_in_context=head_in_context)
+        by_prefix.setdefault(prefix, []).append((number, method))
     return tuple(PrefixGroup(prefix, tuple(found)) for prefix, found in by_prefix.items())
 
 
@@ -73,7 +97,6 @@ class Request:
     backend: Backend | None = None  # that answered it
     error: str = ""
     block_table: BlockTable | None = None  # while it holds KV blocks
-    packed_tokens: PackedTokens | None = None  # likewise
 
     @functools.cached_property
     def sequences(self) -> tuple[Sequence, ...]:
@@ -96,8 +119,22 @@ class Request:
             weights = method.weights(self.prompt) if method.weights else [1 / len(scopes)] * len(scopes)
             sampling = method.sampling(self.prompt) if method.sampling else [GREEDY] * len(scopes)
             for scope, weight, params in zip(scopes, weights, sampling, strict=True):
+                assert scope.paraphrase is not None or not method.attends_to_one
                 found.append((Sequence(self, number, method.fusion, params, weight), scope))
         return found
+
+    @property
+    def context(self) -> SharedContext:
+        """What it has in common with other requests."""
+        return shared_context(self.prompt, self.group.prefix)
+
+    @property
+    def most_slots(self) -> int:
+        """KV slots that it takes at most: known before it is laid out."""
+        prompt, count = self.prompt, len(self.sequences)
+        copies = len(prompt.context) * len(prompt.segments) if self.group.prefix.copies else 0
+        own = sum(map(len, prompt.segments)) + count * (len(prompt.answer_prefix) + self.max_new_tokens)
+        return copies + own
 
     @property
     def num_slots(self) -> int:
@@ -125,7 +162,7 @@ class Request:
 
     def restart(self) -> None:
         """Forget what an earlier attempt has generated, and the KV blocks that it may have held."""
-        self.block_table = self.packed_tokens = None
+        self.block_table = None
         for sequence in self.sequences:
             sequence.row, sequence.token_ids, sequence.is_finite = -1, None, True
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from flexray.engine.sequence_table import SequenceTable
 
 MOST_LIKELY = 1024
+DRAWN_TOGETHER = 32
+"""Sequences whose tokens are drawn in one go: kernels add up a row in an order that depends on how many rows
+there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,34 +36,46 @@ class SampledTokens:
 
 
 class LogitsFuser:
-    """Fuses the logits of B sequences within groups. Tensors on the device that say who belongs together.
+    """Fuses the logits of B sequences within G groups. Tensors on the device that say who belongs together.
 
     Args:
-        groups: [B], equal for sequences that choose together, which stand side by side.
+        groups: [B], equal for sequences that choose together.
         weights: [B], they sum to 1 in each group.
     """
 
     def __init__(self, fusion: Fusion, groups: Listed[object], weights: Listed[float], device: torch.device):
         self.fusion = fusion
-        first: dict[object, int] = {}
-        leaders = np.asarray([first.setdefault(group, i) for i, group in enumerate(groups)])
-        table = np.zeros((len(groups), len(groups)), dtype=np.float32)
-        table[leaders, np.arange(len(groups))] = weights
-        self.leaders = to_device(leaders, device)  # [B], the first sequence of each one's group
-        self.weights = to_device(table, device)  # [B, B]: row of a leader, weights of its group
+        members: dict[object, list[int]] = {}
+        for i, group in enumerate(groups):
+            members.setdefault(group, []).append(i)
+        # [M, G]: the groups' first members, then their second ones, ..; a group that has no more repeats its
+        # last one, with weight 0
+        most = max(map(len, members.values()))
+        repeated = np.asarray([own + own[-1:] * (most - len(own)) for own in members.values()]).T
+        padded = np.asarray(weights, dtype=np.float32)[repeated]
+        padded[np.arange(most)[:, None] >= np.asarray([len(own) for own in members.values()])] = 0
+        numbers = {group: number for number, group in enumerate(members)}
+        self.group = to_device(np.asarray([numbers[group] for group in groups]), device)  # [B]
+        self.members = to_device(repeated, device)
+        self.weights = to_device(padded, device)
 
     def __call__(self, logits_BV: Tensor) -> SampledTokens:
-        """One token a group. Logits that are not finite are overwritten, and their group's token is void."""
-        broken = ~logits_BV.sum(-1, dtype=torch.float32).isfinite()
-        logits_BV.masked_fill_(broken[:, None], 0.0)  # else 0 x NaN would reach the other groups
-        scores = logits_BV.float()
-        if self.fusion == "mean":
-            fused = self.weights @ scores
-        else:
-            fused = torch.zeros_like(scores).index_reduce_(0, self.leaders, scores.softmax(-1), "amax")
-        broken_members = torch.zeros_like(self.leaders).index_add_(0, self.leaders, broken.long())
-        # one choice a group, whatever the order of its sums
-        return SampledTokens(fused.argmax(-1)[self.leaders], broken_members[self.leaders] == 0)
+        """One token a group. Logits that are not finite make it void.
+
+        Member is added to member, in their order, so that a group's sums do not depend on who is beside it.
+        """
+        fused: Tensor | None = None
+        for index_G, weight_G in zip(self.members, self.weights, strict=True):
+            scores_GV = logits_BV[index_G].float()
+            if self.fusion == "mean":
+                scores_GV = scores_GV * weight_G[:, None]
+                fused = scores_GV if fused is None else fused + scores_GV
+            else:
+                scores_GV = scores_GV.softmax(-1)
+                fused = scores_GV if fused is None else torch.maximum(fused, scores_GV)
+        assert fused is not None
+        best = fused.max(-1)
+        return SampledTokens(best.indices[self.group], best.values.isfinite()[self.group])
 
 
 def greedy(logits_BV: Tensor) -> SampledTokens:
@@ -146,10 +161,19 @@ class Sampler:
             return part.fuser(logits_BV)
         if not part.drawn:
             return greedy(logits_BV)
-        table, rows = self.table, part.rows
-        temperature, top_p = table.sampling[:, rows]
-        next_one = table.produced[rows].clamp_max(table.max_new_tokens - 1)  # of a finished one, any
-        return draw(logits_BV, temperature, top_p, table.uniforms[rows, next_one], nucleus=part.nucleus)
+        table, n = self.table, len(logits_BV)
+        drawn = []
+        for start in range(0, n, DRAWN_TOGETHER):
+            some = torch.arange(start, start + DRAWN_TOGETHER, device=logits_BV.device).clamp_max(n - 1)
+            rows = part.rows[some]
+            temperature, top_p = table.sampling[:, rows]
+            next_one = table.produced[rows].clamp_max(table.max_new_tokens - 1)  # of a finished one, any
+            uniform = table.uniforms[rows, next_one]
+            drawn.append(draw(logits_BV[some], temperature, top_p, uniform, nucleus=part.nucleus))
+        return SampledTokens(
+            torch.cat([tokens.token_ids for tokens in drawn])[:n],
+            torch.cat([tokens.is_finite for tokens in drawn])[:n],
+        )
 
 
 def _parts(sequences: Listed[Sequence], device: torch.device) -> list[_Part]:

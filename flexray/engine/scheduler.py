@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from flexray.engine.kv_cache import KVCache
-from flexray.engine.prefill_inputs import pack_tokens
 from flexray.engine.request import Request, Sequence
 from flexray.engine.sampler import SampledTokens
 from flexray.engine.scheduler_config import SchedulerConfig
@@ -127,15 +126,24 @@ class Scheduler:
     def _admit(self) -> list[Request]:
         """Waiting requests to prefill now: if there is room for enough of them to make a pass worth while."""
         running = len({sequence.request for sequence in self.running})
-        room = self._sizes.max_num_seqs - running
-        if running and not self._filling and room < min(len(self.waiting), self._sizes.max_num_seqs // 4):
+        room = self._sizes.max_num_requests - running
+        if running and not self._filling and room < min(len(self.waiting), self._sizes.max_num_requests // 4):
             return []
-        fit, sequences = 0, 0
-        for request in itertools.islice(self.waiting, room if not self._alone else min(room, 1)):
+        fit = sequences = tokens = 0
+        most = min(room, 1 if self._alone else self._sizes.max_num_seqs)
+        first = list(itertools.islice(self.waiting, most))
+        for request in first:
             sequences += len(request.sequences)
-            if fit and sequences > self._sizes.max_num_seqs:
+            if fit and sequences > self._sizes.max_num_requests:
                 break
+            tokens += request.packed.num_tokens
             fit += 1
+        if self._sizes.fixed and not self._alone and fit < min(room, len(self.waiting)):
+            # the next batch follows at once, and can have what would be the first part of a pass
+            whole = tokens // self._sizes.max_num_batched_tokens * self._sizes.max_num_batched_tokens
+            while tokens > whole > 0:
+                fit -= 1
+                tokens -= first[fit].packed.num_tokens
         return [self.waiting.popleft() for _ in range(self._allocate(fit))]
 
     def _allocate(self, count: int) -> int:
@@ -146,7 +154,6 @@ class Scheduler:
         tables = self._kv_cache.allocate([request.packed for request in new])
         for request, table in zip(new, tables, strict=False):
             request.block_table = table
-            request.packed_tokens = pack_tokens(request.packed, table, self._table.max_new_tokens)
         return len(first) - len(new) + len(tables)
 
     def _decode_batches(self) -> Iterator[DecodeBatch]:
@@ -181,7 +188,7 @@ class Scheduler:
             self._kv_cache.zero(broken)
         self._kv_cache.free([r.block_table for r in self._finished if r.block_table is not None])
         for request in self._finished:
-            request.block_table = request.packed_tokens = None
+            request.block_table = None
 
 
 def _decode_batch(sequences: list[Sequence]) -> DecodeBatch:

@@ -8,18 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import PreTrainedConfig
 
 from flexray.config import EngineConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
 from flexray.errors import ConfigError
 from flexray.masks.block_masks import QUERY_TILE
-from flexray.models import llama
+from flexray.models.llama import Llama
 
 MIN_DECODE_BUCKET = 8
-MIN_PREFILL_BUCKET = 2 * QUERY_TILE
-PREFILL_BUCKETS = 5
-"""Sizes of prefill passes, from `max_num_batched_tokens` down by halves."""
+MIN_PREFILL_BUCKET = 4 * QUERY_TILE
+MOST_HALVINGS = 4
+"""A stream is cut into passes of `max_num_batched_tokens` and its halves, so that little of the last one is
+padding; but not into smaller and smaller ones."""
+REQUESTS_PER_SEQUENCE = 4
+"""On a GPU so many times as many requests are running as a decode batch has sequences, so that few prefill
+passes are padded."""
 MIN_CACHE_SLOTS = 8192
 GIB = 2**30
 
@@ -28,36 +32,34 @@ GIB = 2**30
 class SchedulerConfig:
     """Sizes of one engine. Shapes are rounded up to powers of two ("buckets")."""
 
-    max_num_seqs: int  # requests that are running, and sequences in one batch
+    max_num_seqs: int  # sequences in one decode batch
+    max_num_requests: int  # that are running, in as many decode batches as it takes
     lookahead: int  # requests that get their KV blocks early, so that the host's work overlaps the device's
     max_num_batched_tokens: int  # in one prefill pass
     max_num_slots: int  # of the KV cache; what the memory holds; 0: none
     num_scheduler_steps: int  # decode steps before the host looks which sequences have finished
+    fixed: bool = False  # one size of pass, and one of decode batch: what a row's numbers are rounded by
 
     def decode_bucket(self, sequences: int) -> int:
         """Sequences that a decode batch is padded to."""
-        return _round_up(sequences, MIN_DECODE_BUCKET)
+        return _round_up(sequences, self.max_num_seqs if self.fixed else MIN_DECODE_BUCKET)
 
     def prefill_bucket(self, tokens: int) -> int:
         """Tokens that a pass of `tokens` is padded to."""
-        return _round_up(tokens, self._least_bucket)
+        return _round_up(tokens, self.max_num_batched_tokens if self.fixed else MIN_PREFILL_BUCKET)
 
     def prefill_pass(self, tokens: int) -> int:
-        """How many of `tokens` waiting ones the next pass takes: a full bucket, the largest there is; when
-        they would fill even the smallest to less than one, all."""
-        bucket = self.max_num_batched_tokens
-        while bucket > max(tokens, self._least_bucket):
+        """How many of `tokens` waiting ones the next pass takes: a full bucket, the largest that there is; or
+        all, where it is not worth while to cut on."""
+        bucket, least = self.max_num_batched_tokens, self.max_num_batched_tokens >> MOST_HALVINGS
+        while not self.fixed and bucket > max(tokens, least, MIN_PREFILL_BUCKET):
             bucket //= 2
         return min(bucket, tokens)
-
-    @property
-    def _least_bucket(self) -> int:
-        return max(MIN_PREFILL_BUCKET, self.max_num_batched_tokens >> (PREFILL_BUCKETS - 1))
 
     def cache_slots(self, num_context: int, needs: Sequence[int]) -> int:
         """Slots of a KV cache for a context and requests that need this many each, of which the largest
         fits."""
-        largest = sorted(needs, reverse=True)[: self.max_num_seqs + self.lookahead]
+        largest = sorted(needs, reverse=True)[: self.max_num_requests + self.lookahead]
         wanted = self.least_slots(num_context, 0) + sum(blocks_for(n) for n in largest) * BLOCK_SIZE
         return min(self.max_num_slots, _round_up(wanted, MIN_CACHE_SLOTS))
 
@@ -70,16 +72,16 @@ class SchedulerConfig:
         return dataclasses.replace(
             self,
             max_num_seqs=max(1, self.max_num_seqs // 2),
+            max_num_requests=max(1, self.max_num_requests // 2),
             lookahead=self.lookahead // 2,
             max_num_batched_tokens=max(MIN_PREFILL_BUCKET, self.max_num_batched_tokens // 2),
             max_num_slots=min(self.max_num_slots, max(MIN_CACHE_SLOTS, self.max_num_slots // 2)),
         )
 
 
-def plan_scheduler(model: LlamaForCausalLM, config: EngineConfig) -> SchedulerConfig:
+def plan_scheduler(model: Llama, config: EngineConfig) -> SchedulerConfig:
     """Sizes for a model on its device. Raises ConfigError as `check_room`."""
-    device = llama.device_of(model)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    free = torch.cuda.mem_get_info(model.device)[0] if model.device.type == "cuda" else None
     sizes = scheduler_config_for(model.config, model.dtype.itemsize, free, config)
     if free is not None:
         check_room(sizes, model.config, model.dtype.itemsize, free, config)
@@ -87,7 +89,7 @@ def plan_scheduler(model: LlamaForCausalLM, config: EngineConfig) -> SchedulerCo
 
 
 def scheduler_config_for(
-    shape: LlamaConfig, itemsize: int, free: int | None, config: EngineConfig
+    shape: PreTrainedConfig, itemsize: int, free: int | None, config: EngineConfig
 ) -> SchedulerConfig:
     """Sizes for a model that need not be there.
 
@@ -96,24 +98,28 @@ def scheduler_config_for(
         free: bytes of the GPU's memory that its weights leave; None: a CPU.
     """
     on_gpu = free is not None
-    tokens = _round_up(config.max_num_batched_tokens or (32768 if on_gpu else 2048), MIN_PREFILL_BUCKET)
+    default = (8192 if on_gpu else 512) if config.deterministic else (32768 if on_gpu else 2048)
+    tokens = _round_up(config.max_num_batched_tokens or default, MIN_PREFILL_BUCKET)
     if free is not None:
         room = free * config.gpu_memory_utilization - activation_bytes(shape, itemsize) * tokens
         max_num_slots = max(0, int(room // slot_bytes(shape, itemsize)) // BLOCK_SIZE * BLOCK_SIZE)
     else:
         max_num_slots = 2**20
     max_num_seqs = config.max_num_seqs or (512 if on_gpu else 32)
+    by_default = config.max_num_seqs is None and on_gpu
     return SchedulerConfig(
         max_num_seqs=max_num_seqs,
+        max_num_requests=max_num_seqs * (REQUESTS_PER_SEQUENCE if by_default else 1),
         lookahead=max_num_seqs if on_gpu else 0,  # on a CPU the device is the host
         max_num_batched_tokens=tokens,
         max_num_slots=max_num_slots,
         num_scheduler_steps=4 if on_gpu else 1,
+        fixed=config.deterministic,
     )
 
 
 def check_room(
-    sizes: SchedulerConfig, shape: LlamaConfig, itemsize: int, free: int, config: EngineConfig
+    sizes: SchedulerConfig, shape: PreTrainedConfig, itemsize: int, free: int, config: EngineConfig
 ) -> None:
     """Refuse a GPU whose memory holds no request, as each would be an error row. Arguments as for
     `scheduler_config_for`.
@@ -133,16 +139,16 @@ def check_room(
     )
 
 
-def slot_bytes(shape: LlamaConfig, itemsize: int) -> int:
+def slot_bytes(shape: PreTrainedConfig, itemsize: int) -> int:
     """Bytes of one token's K and V in all layers."""
     heads = shape.num_key_value_heads or shape.num_attention_heads
     head_dim = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
-    return 2 * shape.num_hidden_layers * heads * head_dim * itemsize
+    return int(2 * shape.num_hidden_layers * heads * head_dim * itemsize)
 
 
-def activation_bytes(shape: LlamaConfig, itemsize: int) -> int:
+def activation_bytes(shape: PreTrainedConfig, itemsize: int) -> int:
     """Bytes of one prefilled token at its widest: MLP gate and up, their product, and the residuals."""
-    return (3 * shape.intermediate_size + 8 * shape.hidden_size) * itemsize
+    return int((3 * shape.intermediate_size + 8 * shape.hidden_size) * itemsize)
 
 
 def _round_up(count: int, unit: int) -> int:

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flexray.engine.block_lists import sequence_blocks
 from flexray.engine.cuda_graph import CudaGraph
-from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, KVCache, layout_blocks, to_device
+from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, KVCache, all_slots, first_ids, to_device
 from flexray.engine.request import Request, Sequence
 from flexray.engine.sampler import SampledTokens, uniform_numbers
 from flexray.masks.block_masks import BlockLists
-from flexray.masks.layout import FIRST_ANSWER, SEGMENT_BITS
+from flexray.masks.layout import FIRST_ANSWER
+from flexray.masks.runs import FIRST, POSITION, PREFILLED, SLOT, VISIBLE_FIRST, VISIBLE_LAST, tabulate
 
 
 class SequenceTable:
@@ -37,7 +39,7 @@ class SequenceTable:
         self.padding_row = R
         self.max_sequences, self.max_blocks, self.max_new_tokens = R, max_blocks, max_new_tokens
         self.stop = stop
-        self.segment_ids = zeros(2, R + 1, dtype=torch.int32)  # visible and own, see QueryTables
+        self.segment_ids = zeros(3, R + 1, dtype=torch.int32)  # first and last visible, own: see QueryTables
         self.segment_ids[:, R] = PADDING_ID
         self.token = zeros(R + 1)  # the last one generated; its K/V are written by the next step
         self.position = zeros(R + 1)
@@ -47,7 +49,7 @@ class SequenceTable:
         self.not_finite = zeros(R + 1, dtype=torch.bool)
         self.output = zeros(R + 1, max_new_tokens)
         self.slots = zeros(R + 1, max_new_tokens)  # where each generated token's K/V go
-        self.biases = zeros(2, R + 1, dtype=torch.float32)
+        self.biases = zeros(3, R + 1, dtype=torch.float32)
         self.sampling = zeros(2, R + 1, dtype=torch.float32)  # temperature and top_p
         self.uniforms = zeros(R + 1, max_new_tokens, dtype=torch.float32)  # for each token to draw
         # [2, ...]: partial blocks, full blocks. Of the partial ones a sequence looks at the first
@@ -74,58 +76,50 @@ class SequenceTable:
         Returns:
             Their rows, int64 [B], request by request.
         """
-        numbers: list[tuple[int, ...]] = []
-        lists: list[BlockLists] = []
-        slots: list[np.ndarray] = []
-        for request in requests:
-            layout, table = request.packed.layout, request.block_table
-            assert table is not None
-            own_blocks = layout_blocks(layout, self.max_new_tokens)
-            first_id = table.request << SEGMENT_BITS
-            for b, (sequence, own) in enumerate(zip(request.sequences, own_blocks.sequences, strict=True)):
-                full, partial = table.blocks[own.full], table.blocks[own.partial]
-                if layout.sees_context:
-                    full = np.concatenate([context.full, full])
-                    partial = np.concatenate([context.partial, partial])
-                lists.append(BlockLists(full, partial))
-                first = int(layout.answer_slots[b])
-                slots.append(table.slots[first : first + self.max_new_tokens])
-                sequence.row = self._free.pop()
-                numbers.append(
-                    (
-                        sequence.row,
-                        first_id + int(layout.visible_segments[layout.logits_indices[b]]),
-                        first_id + FIRST_ANSWER + b,
-                        # `append` moves both on to the first generated token
-                        int(layout.answer_positions[b]) - 1,
-                        layout.first_causal_index + first - 1,
-                        len(full),
-                        len(partial) - own_blocks.answers[b],
-                        first % BLOCK_SIZE,
-                    )
-                )
-        width = max(len(blocks) for pair in lists for blocks in (pair.full, pair.partial))
-        indices = np.zeros((2, len(lists), width), dtype=np.int32)
-        for i, pair in enumerate(lists):
-            indices[0, i, : len(pair.partial)] = pair.partial
-            indices[1, i, : len(pair.full)] = pair.full
+        layouts = [request.packed.layout for request in requests]
+        tables = [request.block_table for request in requests if request.block_table is not None]
+        sequences = [sequence for request in requests for sequence in request.sequences]
+        for sequence in sequences:
+            sequence.row = self._free.pop()
+        blocks = sequence_blocks(layouts, tables, context)
+        runs, request_of = tabulate([layout.runs for layout in layouts])
+        generated = (runs[:, FIRST] >= FIRST_ANSWER) & (runs[:, PREFILLED] == 0)
+        runs, request_of = runs[generated], request_of[generated]
+        runs[:, [FIRST, VISIBLE_FIRST, VISIBLE_LAST]] += first_ids(tables)[request_of, None]
+        cache_slots, starts = all_slots(tables)
+        first = starts[request_of] + runs[:, SLOT]
+        columns = np.stack(
+            [
+                np.array([sequence.row for sequence in sequences]),
+                runs[:, VISIBLE_FIRST],
+                runs[:, VISIBLE_LAST],
+                runs[:, FIRST],
+                # `append` moves both on to the first generated token
+                runs[:, POSITION] - 1,
+                layouts[0].first_causal_index + runs[:, SLOT] - 1,
+                blocks.num_full,
+                blocks.num_other,
+                runs[:, SLOT] % BLOCK_SIZE,
+            ]
+        )
+        slots = cache_slots[first[:, None] + np.arange(self.max_new_tokens)]
+        biases = np.array([own for layout in layouts for own in layout.biases], dtype=np.float32)
         device = self.token.device
-        columns = to_device(np.asarray(numbers).T, device)
-        rows = columns[0]
-        self.segment_ids[:, rows] = columns[1:3].int()
-        self.position[rows], self.causal_index[rows] = columns[3], columns[4]
-        self.full_blocks[rows], self.other_blocks[rows] = columns[5], columns[6]
-        self.answer_offset[rows] = columns[7]
+        columns_B = to_device(columns, device)
+        rows = columns_B[0]
+        self.segment_ids[:, rows] = columns_B[1:4].int()
+        self.position[rows], self.causal_index[rows] = columns_B[4], columns_B[5]
+        self.full_blocks[rows], self.other_blocks[rows] = columns_B[6], columns_B[7]
+        self.answer_offset[rows] = columns_B[8]
         # fills, not assignments of a number: those copy it from the host, which then waits for the device
         self.block_indices.index_fill_(1, rows, 0)  # dense backends read more of them than are counted
-        self.block_indices[:, rows, :width] = to_device(indices, device)
-        self.slots[rows] = to_device(np.stack(slots), device)
-        biases = [r.packed.layout.biases[:, r.packed.layout.logits_indices] for r in requests]
-        self.biases[:, rows] = to_device(np.concatenate(biases, axis=1), device)
+        self.block_indices[:, rows, : blocks.indices.shape[2]] = to_device(blocks.indices, device)
+        self.slots[rows] = to_device(slots, device)
+        self.biases[:, rows] = to_device(biases.T, device)
         self.produced.index_fill_(0, rows, 0)
         self.done.index_fill_(0, rows, False)
         self.not_finite.index_fill_(0, rows, False)
-        self._set_sampling([sequence for request in requests for sequence in request.sequences])
+        self._set_sampling(sequences)
         return rows
 
     def _set_sampling(self, sequences: Listed[Sequence]) -> None:
@@ -185,8 +179,10 @@ class SequenceTable:
         return found
 
     def slot_mapping(self, rows: Tensor) -> Tensor:
-        """Slot mapping of a decode step, int64 [B]: where the K/V of the last tokens go."""
-        return self.slots[rows, self.produced[rows] - 1]
+        """Slot mapping of a decode step, int64 [B]: where the K/V of the last tokens go. Those of a prompt's
+        last token are in the cache already: theirs is a slot of the scratch block."""
+        produced = self.produced[rows]
+        return self.slots[rows, (produced - 1).clamp_min(0)].where(produced > 0, 0)
 
     def block_counts(self, rows: Tensor) -> Tensor:
         """int32 [2, B]: how many partial and full blocks sequences look at, the next token's among them."""

@@ -23,6 +23,7 @@ class EngineStats:
     calls: dict[Backend, Tensor]  # int64 [1] on the device: layers in which this backend attended
     context_tokens: int = 0
     prefill_tokens: int = 0
+    shared_tokens: int = 0  # that need not be prefilled, as paraphrases of one question begin alike
     generated_tokens: int = 0
     decode_steps: int = 0
     prefill_seconds: float = 0.0
@@ -39,6 +40,7 @@ class EngineStats:
             "attention_calls": {b: int(n) for b, n in self.calls.items()},
             "context_tokens": self.context_tokens,
             "prefill_tokens": self.prefill_tokens,
+            "shared_tokens": self.shared_tokens,
             "generated_tokens": self.generated_tokens,
             "decode_steps": self.decode_steps,
             "prefill_seconds": round(self.prefill_seconds, 3),

@@ -16,7 +16,7 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.masks.visibility import MaskMod
 
-QUERY_TILE = 128
+QUERY_TILE = 64
 """Query tokens in a block of the packed prefill."""
 
 
@@ -32,26 +32,27 @@ NO_BLOCKS = BlockLists(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
 def tile_blocks(
-    rows_of_token: np.ndarray, shared: BlockLists, blocks_of_row: Sequence[np.ndarray]
+    rows_of_token: np.ndarray, reach: np.ndarray, shared: BlockLists, blocks_of_row: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The key blocks each query tile of a packed stream may look at.
 
     Args:
         rows_of_token: int [S], index into `blocks_of_row` for each token of the stream, ascending; S
             is a multiple of QUERY_TILE.
+        reach: int [S], how many of its row's own blocks hold what stands before a token, or the token.
         shared: blocks that all rows may look at.
         blocks_of_row: for each row, the ids of its own blocks.
 
     Returns:
         Counts, int32 [2, tiles], and ids, int32 [2, tiles, W], of the partial and the full blocks; what
-        stands behind a tile's count is of no account.
+        stands behind a tile's count is not looked at.
     """
     assert len(rows_of_token) % QUERY_TILE == 0
     first, last = rows_of_token[::QUERY_TILE], rows_of_token[QUERY_TILE - 1 :: QUERY_TILE]
     ends = np.cumsum([len(blocks) for blocks in blocks_of_row])
     starts = np.concatenate([[0], ends[:-1]])
     flat = np.concatenate(blocks_of_row)
-    own = ends[last] - starts[first]
+    own = starts[last] + reach[QUERY_TILE - 1 :: QUERY_TILE] - starts[first]
     partial, full = len(shared.partial), len(shared.full)
     counts = np.stack([partial + own, np.full(len(first), full)]).astype(np.int32)
     indices = np.zeros((2, len(first), max(partial + own.max(), full)), dtype=np.int32)

@@ -18,6 +18,10 @@ computed:
   (RoPE is relative, Su et al. 2021, arXiv:2104.09864: R(p + o) = R(o) R(p), and the hidden states of an
   isolated causal segment do not depend on where it starts): `SharedPrefix.copies`.
 
+Paraphrases of one question begin alike. At `restart` equal beginnings have equal positions and see the same
+tokens, so their hidden states are equal: they are computed and stored once (`SharedPrefix.merged`), and a
+query that sees all paraphrases adds the log of how many share a key to its score, for the same reason.
+
 A sequence that attends to one paraphrase computes exactly that paraphrase's own prompt, since isolated
 segments are independent causal sequences. So methods that ask each paraphrase alone share a prefill with
 those that fuse.
@@ -25,22 +29,27 @@ those that fuse.
 
 from __future__ import annotations
 
-import functools
 import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from flexray.masks.prefix_trie import prefix_trie
+from flexray.masks.runs import LENGTH, PREFILLED, SLOT, Run, expand
 from flexray.prompts.prompt import MAX_PARAPHRASES, Prompt
 
 SEGMENT_BITS = 12
 """A KV slot's segment id is `request << SEGMENT_BITS | segment`: unique in the pool. The context has its
 own."""
 CONTEXT_ID = -1
-ALL_PARAPHRASES = 0
-"""In place of a paraphrase's segment: all of them."""
+HEAD_ID = -2
+"""Of the context's tokens that are the head of each paraphrase."""
 FIRST_ANSWER = 1 << (SEGMENT_BITS - 1)
 """Paraphrases are segments 1 to 2047, answers 2048 to 4095."""
+ALL_PARAPHRASES = (1, FIRST_ANSWER - 1)
+"""The range of segments that a sequence sees which attends to all paraphrases."""
 MAX_REQUESTS = 1 << (31 - SEGMENT_BITS)
 
 
@@ -51,6 +60,30 @@ class SharedPrefix:
     copies: bool = False  # each paraphrase has a rotated copy of the context, and sees no other
     continuous: bool = False  # positions run on; else each paraphrase starts right after the context
     joined_manual: bool = False  # the manual paraphrases, the first ones, see each other, causally
+    merged: bool = False  # equal beginnings of paraphrases are computed and stored once
+    head_in_context: bool = False  # the template's head of all paraphrases is computed with the context
+
+    @property
+    def can_merge(self) -> bool:
+        """Whether equal beginnings of paraphrases have equal hidden states."""
+        return not (self.copies or self.continuous or self.joined_manual)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedContext:
+    """The tokens that are computed once for many requests."""
+
+    token_ids: tuple[int, ...]
+    num_head: int = 0  # the last so many are the head of each paraphrase
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+def shared_context(prompt: Prompt, prefix: SharedPrefix) -> SharedContext:
+    """The context of a prompt, and behind it the head of its paraphrases if that is part of it."""
+    head = prompt.num_head if prefix.head_in_context else 0
+    return SharedContext(prompt.context + prompt.segments[0][:head], head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +97,31 @@ class AttentionScope:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Layout:
-    """All of a prompt's layout but its token ids: it depends on lengths only. L own tokens, B sequences.
+    """All of a prompt's layout but its token ids. L own tokens, B sequences.
 
     A request's slots are numbered in the order of its tokens; each answer prefix is followed by the slots of
     the tokens that the sequence will generate.
     """
 
+    runs: np.ndarray  # int64 [R, 8], in the order of their slots (see flexray.masks.runs)
     num_slots: int  # KV slots: copies of the context, own tokens, generated tokens
-    slot_segments: np.ndarray  # int64 [num_slots]
     first_causal_index: int  # of slot 0; a query sees no key of a higher causal index
-    slots: np.ndarray  # int64 [L], where the own tokens go
-    positions: np.ndarray  # int64 [L], RoPE position ids
-    visible_segments: np.ndarray  # int64 [L], the paraphrase that each token sees, or ALL_PARAPHRASES
     paraphrase_segments: tuple[int, ...]  # the segment of each paraphrase
-    biases: np.ndarray  # float32 [2, L], against context and paraphrases
     copy_slots: np.ndarray  # int64 [M], slot, and position, of each rotated copy's first token
-    logits_indices: np.ndarray  # int64 [B], own token whose logits give a sequence's first token
-    scopes: tuple[AttentionScope, ...]  # [B]
-    answer_positions: np.ndarray  # int64 [B], of the first generated token
-    answer_slots: np.ndarray  # int64 [B], of the first generated token
+    biases: tuple[tuple[float, float, float], ...]  # [B], as QueryTables has them
+    logits_indices: tuple[int, ...]  # [B], own token whose logits give a sequence's first token
+    answer_positions: tuple[int, ...]  # [B], of the first generated token
+    answer_slots: tuple[int, ...]  # [B], of the first generated token
 
     @property
     def sees_context(self) -> bool:
         """Whether the shared context itself is part of this prompt."""
         return not len(self.copy_slots)
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """int64 [L, 8]: the columns of `runs` for each own token, with its own SLOT and POSITION."""
+        return expand(self.runs[self.runs[:, PREFILLED] == 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +130,7 @@ class PackedPrompt:
 
     layout: Layout
     token_ids: np.ndarray  # int64 [L]: paraphrases, then each sequence's answer prefix
+    num_shared: int = 0  # tokens that need not be prefilled, as others are equal
 
     @property
     def num_tokens(self) -> int:
@@ -106,100 +141,116 @@ class PackedPrompt:
 def lay_out(
     prompt: Prompt, prefix: SharedPrefix, scopes: tuple[AttentionScope, ...], max_new_tokens: int
 ) -> PackedPrompt:
-    """Lay a prompt out.
+    """Lay a prompt out: by itself, whatever other prompts there are.
 
     >>> p = Prompt(context=(7, 8), segments=((1,), (2, 3)), answer_prefix=(9,))
-    >>> lay_out(p, SharedPrefix(), (AttentionScope(),), 1).layout.positions.tolist()
+    >>> lay_out(p, SharedPrefix(), (AttentionScope(),), 1).layout.tokens[:, POSITION].tolist()
     [2, 2, 3, 4]
-    >>> lay_out(p, SharedPrefix(), (AttentionScope(0), AttentionScope(1)), 1).layout.positions.tolist()
+    >>> each = (AttentionScope(0), AttentionScope(1))
+    >>> lay_out(p, SharedPrefix(), each, 1).layout.tokens[:, POSITION].tolist()
     [2, 2, 3, 3, 4]
-    >>> lay_out(p, SharedPrefix(continuous=True), (AttentionScope(),), 1).layout.positions.tolist()
+    >>> lay_out(p, SharedPrefix(continuous=True), (AttentionScope(),), 1).layout.tokens[:, POSITION].tolist()
     [2, 3, 4, 5]
     >>> copies = SharedPrefix(continuous=True, copies=True)
-    >>> lay_out(p, copies, (AttentionScope(),), 1).layout.positions.tolist()
+    >>> lay_out(p, copies, (AttentionScope(),), 1).layout.tokens[:, POSITION].tolist()
     [2, 5, 6, 7]
+    >>> p = Prompt(context=(7, 8), segments=((1, 2, 3), (4,), (1, 2)), answer_prefix=(9,))
+    >>> lay_out(p, SharedPrefix(merged=True), (AttentionScope(),), 1).token_ids.tolist()
+    [1, 2, 3, 4, 9]
     """
-    layout = _layout(
-        len(prompt.context),
-        tuple(map(len, prompt.segments)),
-        len(prompt.answer_prefix),
-        prompt.num_manual if prefix.joined_manual else 0,
-        prefix,
-        scopes,
-        max_new_tokens,
-    )
-    tokens = itertools.chain(*prompt.segments, *itertools.repeat(prompt.answer_prefix, len(scopes)))
-    return PackedPrompt(layout, np.fromiter(tokens, np.int64, len(layout.slots)))
-
-
-@functools.lru_cache(maxsize=4096)
-def _layout(
-    num_context: int,
-    lengths: tuple[int, ...],
-    num_answer_prefix: int,
-    joined: int,
-    prefix: SharedPrefix,
-    scopes: tuple[AttentionScope, ...],
-    max_new_tokens: int,
-) -> Layout:
-    assert len(lengths) <= MAX_PARAPHRASES < FIRST_ANSWER
+    count, num_context = len(prompt.segments), len(shared_context(prompt, prefix))
+    paraphrases = prompt.segments
+    if head := num_context - len(prompt.context):
+        paraphrases = tuple([text[head:] for text in paraphrases])
+    assert count <= MAX_PARAPHRASES < FIRST_ANSWER
     assert len(scopes) <= FIRST_ANSWER
-    copied = num_context if prefix.copies else 0
-    segments = tuple(1 if number <= joined else number for number in range(1, len(lengths) + 1))
-    slot_segments: list[int] = []
-    slots: list[int] = []
-    positions: list[int] = []
-    visible: list[int] = []
     copy_slots: list[int] = []
-    for segment, length in zip(segments, lengths, strict=True):
-        if copied:
-            copy_slots.append(len(slot_segments))
-        slot_segments += [segment] * copied
-        start = len(slot_segments) if copied or not prefix.continuous else num_context + len(slot_segments)
-        if not prefix.continuous:
-            start = num_context
-        slots += range(len(slot_segments), len(slot_segments) + length)
-        slot_segments += [segment] * length
-        positions += range(start, start + length)
-        visible += [segment] * length
-    behind_all = len(slot_segments) + (0 if copied else num_context)
+    if prefix.merged:
+        assert prefix.can_merge
+        segments, runs, texts = _merge(paraphrases, num_context)
+    else:
+        joined = prompt.num_manual if prefix.joined_manual else 0
+        segments = tuple([1 if number <= joined else number for number in range(1, count + 1)])
+        runs, copy_slots = _isolate(paraphrases, segments, num_context, prefix)
+        texts = list(paraphrases)
+    slot = runs[-1][SLOT] + runs[-1][LENGTH]
+    num_prefix = sum(map(len, texts))
+    behind_all = num_context + max(map(len, paraphrases))
+    if prefix.continuous:
+        behind_all = slot if copy_slots else num_context + slot
 
-    biases = np.zeros((2, len(slots) + len(scopes) * num_answer_prefix), dtype=np.float32)
-    logits_indices: list[int] = []
+    length = len(prompt.answer_prefix)
     answer_positions: list[int] = []
     answer_slots: list[int] = []
-    for number, scope in enumerate(scopes):
-        if scope.paraphrase is None:
-            start = behind_all if prefix.continuous else num_context + max(lengths)
+    for number, scope in enumerate(scopes, start=FIRST_ANSWER):
+        if (only := scope.paraphrase) is None:
+            position, (low, high) = behind_all, ALL_PARAPHRASES
         else:
             assert not prefix.continuous, "a paraphrase that is asked alone follows the context directly"
-            start = num_context + lengths[scope.paraphrase]
-        own = slice(len(slots), len(slots) + num_answer_prefix)
-        biases[:, own] = [[scope.context_bias], [scope.paraphrase_bias]]
-        slots += range(len(slot_segments), len(slot_segments) + num_answer_prefix)
-        slot_segments += [FIRST_ANSWER + number] * (num_answer_prefix + max_new_tokens)
-        positions += range(start, start + num_answer_prefix)
-        seen = ALL_PARAPHRASES if scope.paraphrase is None else segments[scope.paraphrase]
-        visible += [seen] * num_answer_prefix
-        logits_indices.append(len(slots) - 1)
-        answer_positions.append(start + num_answer_prefix)
-        answer_slots.append(len(slot_segments) - max_new_tokens)
-
-    def int64(values: list[int]) -> np.ndarray:
-        return np.asarray(values, dtype=np.int64)
-
-    return Layout(
-        num_slots=len(slot_segments),
-        slot_segments=int64(slot_segments),
-        first_causal_index=0 if copied else num_context,
-        slots=int64(slots),
-        positions=int64(positions),
-        visible_segments=int64(visible),
+            position, low, high = num_context + len(paraphrases[only]), segments[only], segments[only]
+        runs.append((number, number, slot, length, position, low, high, 1))
+        slot, position = slot + length, position + length
+        runs.append((number, number, slot, max_new_tokens, position, low, high, 0))
+        answer_positions.append(position)
+        answer_slots.append(slot)
+        slot += max_new_tokens
+    num_tokens = num_prefix + len(scopes) * length
+    layout = Layout(
+        runs=np.fromiter(itertools.chain.from_iterable(runs), np.int64).reshape(len(runs), -1),
+        num_slots=slot,
+        first_causal_index=0 if copy_slots else num_context,
         paraphrase_segments=segments,
-        biases=biases,
-        copy_slots=int64(copy_slots),
-        logits_indices=int64(logits_indices),
-        scopes=scopes,
-        answer_positions=int64(answer_positions),
-        answer_slots=int64(answer_slots),
+        copy_slots=np.array(copy_slots, dtype=np.int64),
+        biases=tuple([_biases(scope, count) for scope in scopes]),
+        logits_indices=tuple(range(num_prefix + length - 1, num_tokens, length)),
+        answer_positions=tuple(answer_positions),
+        answer_slots=tuple(answer_slots),
     )
+    tokens = itertools.chain(*texts, *itertools.repeat(prompt.answer_prefix, len(scopes)))
+    num_shared = sum(map(len, prompt.segments)) - num_prefix
+    return PackedPrompt(layout, np.fromiter(tokens, np.int64, num_tokens), num_shared)
+
+
+def _biases(scope: AttentionScope, count: int) -> tuple[float, float, float]:
+    """Of a sequence: against the context, log of how many paraphrases it sees, and against those."""
+    return scope.context_bias, math.log(count if scope.paraphrase is None else 1), scope.paraphrase_bias
+
+
+def _isolate(
+    paraphrases: Sequence[tuple[int, ...]], segments: Sequence[int], num_context: int, prefix: SharedPrefix
+) -> tuple[list[Run], list[int]]:
+    """Each paraphrase as one run, in `copies` behind a copy of the context; and the slots of the copies."""
+    copied = num_context if prefix.copies else 0
+    runs: list[Run] = []
+    copy_slots: list[int] = []
+    slot = 0
+    for own, text in zip(segments, paraphrases, strict=True):
+        if copied:
+            copy_slots.append(slot)
+            runs.append((own, own, slot, copied, slot, own, own, 0))
+            slot += copied
+        position = num_context
+        if prefix.continuous:
+            position = slot if copied else num_context + slot
+        runs.append((own, own, slot, len(text), position, own, own, 1))
+        slot += len(text)
+    return runs, copy_slots
+
+
+def _merge(
+    paraphrases: Sequence[tuple[int, ...]], num_context: int
+) -> tuple[tuple[int, ...], list[Run], list[tuple[int, ...]]]:
+    """The segment of each paraphrase; each node of their trie as a run, and its token ids."""
+    order, nodes = prefix_trie(paraphrases)
+    segments = [0] * len(order)
+    for segment, index in enumerate(order, start=1):
+        segments[index] = segment
+    runs: list[Run] = []
+    texts: list[tuple[int, ...]] = []
+    slot = 0
+    for first, begin, end, last in nodes:
+        own, length = first + 1, end - begin
+        runs.append((own, last + 1, slot, length, num_context + begin, own, own, 1))
+        texts.append(paraphrases[order[first]][begin:end])
+        slot += length
+    return tuple(segments), runs, texts

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from flexray.masks.layout import CONTEXT_ID, AttentionScope, SharedPrefix, lay_out
+from flexray.masks.runs import FIRST, POSITION, VISIBLE_FIRST, VISIBLE_LAST
 from flexray.masks.visibility import KeyTables, QueryTables, dense_mask
 from flexray.prompts.prompt import Prompt
 
@@ -38,9 +39,9 @@ class Stream:
 
     token_ids: np.ndarray  # int64 [S]
     positions: np.ndarray  # int64 [S], RoPE
-    visible: np.ndarray  # int64 [S], segment id of the paraphrase, or of all, that a token sees
+    visible: np.ndarray  # int64 [2, S], segment ids of the first and the last paraphrase that a token sees
     segment_ids: np.ndarray  # int64 [S], of its own segment
-    biases: np.ndarray  # float32 [2, S], against context and paraphrases
+    biases: np.ndarray  # float32 [3, S], as QueryTables has them
     segments: tuple[Segment, ...]
 
     def __len__(self) -> int:
@@ -53,13 +54,14 @@ class Stream:
 
     def tables(self, device: torch.device, start: int, stop: int) -> tuple[QueryTables, KeyTables]:
         """The mask's tables: tokens [start, stop) as queries, all S as keys."""
-        columns = (self.visible, self.segment_ids, np.arange(len(self)))
-        visible, own, causal_index = (torch.from_numpy(c).to(device, torch.int32) for c in columns)
+        columns = np.stack([*self.visible, self.segment_ids, np.arange(len(self))])
+        first, last, own, causal_index = torch.from_numpy(columns).to(device, torch.int32)
+        visible = torch.stack([first, last])
         biases = torch.from_numpy(self.biases).to(device)
         part = slice(start, stop)
         queries = QueryTables.zeros((1, stop - start), device)
-        queries.refresh(visible[part], own[part], causal_index[part], biases[:, part])
-        return queries, KeyTables(own, causal_index)
+        queries.refresh(visible[:, part], own[part], causal_index[part], biases[:, part])
+        return queries, KeyTables.of(own, own, causal_index)
 
     def mask(self) -> np.ndarray:
         """bool [S, S]: which query (row) sees which key (column)."""
@@ -77,39 +79,45 @@ def make_stream(
         prefix: may have copies that restart at position 0, too, which the engine never makes.
         answers: for each scope the token ids of its answer.
     """
-    layout = lay_out(prompt, prefix, scopes, 0).layout
+    layout = lay_out(prompt, prefix, scopes, 1).layout
+    of_token = layout.tokens
     segments: list[Segment] = []
     columns: list[np.ndarray] = []
 
     def add(
-        name: str, ids: Sequence[int], position: int, visible: int, own: int, sequence: int | None = None
+        name: str,
+        ids: Sequence[int],
+        position: int,
+        visible: tuple[int, int],
+        own: int,
+        sequence: int | None = None,
     ) -> None:
         start = segments[-1].stop if segments else 0
         segments.append(Segment(name, start, start + len(ids), sequence))
         positions = position + np.arange(len(ids))
-        columns.append(np.stack(np.broadcast_arrays(np.asarray(ids, np.int64), positions, visible, own)))
+        columns.append(np.stack(np.broadcast_arrays(np.asarray(ids, np.int64), positions, *visible, own)))
 
     if layout.sees_context:
-        add("context", prompt.context, 0, CONTEXT_ID, CONTEXT_ID)
+        add("context", prompt.context, 0, (CONTEXT_ID, CONTEXT_ID), CONTEXT_ID)
     first = 0  # the paraphrase's first token in the layout
     for index, (own, tokens) in enumerate(zip(layout.paraphrase_segments, prompt.segments, strict=True)):
         if not layout.sees_context:
             copy = int(layout.copy_slots[index]) if prefix.continuous else 0
-            add(f"C{index + 1}", prompt.context, copy, own, own)
-        add(f"P{index + 1}", tokens, int(layout.positions[first]), own, own)
+            add(f"C{index + 1}", prompt.context, copy, (own, own), own)
+        add(f"P{index + 1}", tokens, int(of_token[first, POSITION]), (own, own), own)
         first += len(tokens)
     for sequence, answer in enumerate(answers):
-        last = layout.logits_indices[sequence]  # of the answer prefix
-        visible, own = int(layout.visible_segments[last]), int(layout.slot_segments[layout.slots[last]])
-        position = int(layout.answer_positions[sequence])
+        last = of_token[layout.logits_indices[sequence]]  # of the answer prefix
+        visible, own = (int(last[VISIBLE_FIRST]), int(last[VISIBLE_LAST])), int(last[FIRST])
+        position = layout.answer_positions[sequence]
         prefix_position = position - len(prompt.answer_prefix)
         add("answer_prefix", prompt.answer_prefix, prefix_position, visible, own, sequence)
         add("answer", answer, position, visible, own, sequence)
 
-    biases = np.zeros((2, segments[-1].stop), np.float32)
+    biases = np.zeros((3, segments[-1].stop), np.float32)
     for s in segments:
         if s.sequence is not None:
-            scope = scopes[s.sequence]
-            biases[:, s.start : s.stop] = [[scope.context_bias], [scope.paraphrase_bias]]
-    token_ids, positions, visible_ids, own_ids = np.concatenate(columns, axis=1)
+            biases[:, s.start : s.stop] = np.asarray(layout.biases[s.sequence])[:, None]
+    token_ids, positions, first_ids, last_ids, own_ids = np.concatenate(columns, axis=1)
+    visible_ids = np.stack([first_ids, last_ids])
     return Stream(token_ids, positions, visible_ids, own_ids, biases, tuple(segments))

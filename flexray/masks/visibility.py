@@ -16,85 +16,117 @@ Worked example, a context `c`, paraphrases `p` and `q q`, an answer prefix `a` (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from flexray.masks.layout import FIRST_ANSWER, SEGMENT_BITS
+from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, HEAD_ID
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+Bias = Literal["copies", "all"]
+"""What is added to scores: see `make_score_mod`."""
 
-_SEGMENTS = (1 << SEGMENT_BITS) - 1
-_ANY_PARAPHRASE = ~(FIRST_ANSWER - 1)  # compares the request, and whether a segment is a paraphrase
+_LAST_ID = 2**31 - 1  # the context belongs to all segments
 
 
 @dataclass(frozen=True, slots=True)
 class QueryTables:
     """What each query may see. All [B, T]: batch rows by query tokens. Segment ids: flexray.masks.layout."""
 
-    visible: Tensor  # int32, segment id of the paraphrase, or of ALL_PARAPHRASES, that it sees
-    visible_bits: Tensor  # int32, the bits of a key's segment id that must equal `visible`
+    visible_first: Tensor  # int32, segment ids of the first
+    visible_last: Tensor  # int32, and of the last of the paraphrases that it sees
     own: Tensor  # int32, its own segment id
     causal_index: Tensor  # int32
     context_bias: Tensor  # float32, added to its scores against the shared context
+    log_copies: Tensor  # float32, log of how many paraphrases it sees; 0: one
     paraphrase_bias: Tensor  # float32, added to its scores against paraphrases
 
     @classmethod
     def zeros(cls, shape: tuple[int, ...], device: torch.device) -> QueryTables:
         """Tables to be filled by `refresh`."""
         ints = [torch.zeros(shape, dtype=torch.int32, device=device) for _ in range(4)]
-        return cls(*ints, *(torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(2)))
+        return cls(*ints, *(torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(3)))
 
     def refresh(self, visible: Tensor, own: Tensor, causal_index: Tensor, biases: Tensor | None) -> None:
-        """Fill in place, from integers, and floats [2, ...], that broadcast to [B, T]."""
-        self.visible.copy_(visible.expand_as(self.visible))
-        self.visible_bits.copy_(torch.where((self.visible & _SEGMENTS) == 0, _ANY_PARAPHRASE, -1))
+        """Fill in place, from integers, of `visible` [2, ...], and floats [3, ...], that broadcast to
+        [B, T]."""
+        self.visible_first.copy_(visible[0].expand_as(self.visible_first))
+        self.visible_last.copy_(visible[1].expand_as(self.visible_last))
         self.own.copy_(own.expand_as(self.own))
         self.causal_index.copy_(causal_index.expand_as(self.causal_index))
         if biases is not None:
             self.context_bias.copy_(biases[0].expand_as(self.context_bias))
-            self.paraphrase_bias.copy_(biases[1].expand_as(self.paraphrase_bias))
+            self.log_copies.copy_(biases[1].expand_as(self.log_copies))
+            self.paraphrase_bias.copy_(biases[2].expand_as(self.paraphrase_bias))
 
 
 @dataclass(frozen=True, slots=True)
 class KeyTables:
     """What each slot of the KV cache holds. All [P]."""
 
-    segment_id: Tensor  # int32; negative: the shared context
+    first: Tensor  # int32, segment ids of the first; negative: the shared context
+    last: Tensor  # int32, and of the last segment that shares it
     causal_index: Tensor  # int32
+    log_copies: Tensor  # float32, log of how many paraphrases share it; of their head, all: infinity
+
+    @classmethod
+    def of(cls, first: Tensor, last: Tensor, causal_index: Tensor) -> KeyTables:
+        """From int32 [P] each; `last` of the context is not looked at."""
+        is_context = first < 0
+        copies = torch.where(is_context, 1.0, (last - first + 1).float())
+        copies = copies.masked_fill(first == HEAD_ID, math.inf)
+        return cls(first, last.masked_fill(is_context, _LAST_ID), causal_index, copies.log())
+
+    def write(self, slots: Tensor, keys: KeyTables) -> None:
+        """Say what the slots, int64 [n], hold from now on."""
+        self.first[slots], self.last[slots] = keys.first, keys.last
+        self.causal_index[slots], self.log_copies[slots] = keys.causal_index, keys.log_copies
 
 
 def make_visible(queries: QueryTables, keys: KeyTables) -> MaskMod:
-    """The mask: causal, and (the shared context, or a paraphrase it sees, or its own segment). A free slot
-    and padding have segment ids of their own, which no query of a real request looks for.
+    """The mask: causal, and (of a paraphrase that it sees, or of its own segment).
+
+    The shared context belongs to all segments. Tokens that paraphrases share belong to a range of segments;
+    ranges are nested or disjoint, and the tokens of an inner one come later. So a paraphrase's token, which
+    looks for the first of its own segments, sees the tokens on its path from the context, and no others. A
+    free slot and padding have segment ids of their own, which no query of a real request looks for.
 
     Returns:
         A mask_mod over (batch, head, query index, key index) that returns a bool tensor.
     """
-    q_visible, q_bits, q_own = queries.visible, queries.visible_bits, queries.own
-    q_index, k_segment, k_index = queries.causal_index, keys.segment_id, keys.causal_index
+    q_first, q_last, q_own = queries.visible_first, queries.visible_last, queries.own
+    q_index, k_first, k_last, k_index = queries.causal_index, keys.first, keys.last, keys.causal_index
 
     def visible(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        segment = k_segment[kv]
-        seen = (segment < 0) | ((segment & q_bits[b, q]) == q_visible[b, q]) | (segment == q_own[b, q])
-        return seen & (k_index[kv] <= q_index[b, q])
+        first = k_first[kv]
+        seen = (first <= q_last[b, q]) & (q_first[b, q] <= k_last[kv])
+        return (seen | (first == q_own[b, q])) & (k_index[kv] <= q_index[b, q])
 
     return visible
 
 
-def make_biases(queries: QueryTables, keys: KeyTables) -> ScoreMod:
-    """The score_mod that lets context and paraphrases weigh more or less (see `AttentionScope`)."""
-    q_context, q_paraphrase, k_segment = queries.context_bias, queries.paraphrase_bias, keys.segment_id
+def make_score_mod(queries: QueryTables, keys: KeyTables, bias: Bias) -> ScoreMod:
+    """The score_mod: what several paraphrases share weighs as much as its copies would, for a query that sees
+    all of them; and with "all", context and paraphrases weigh more or less (see `AttentionScope`)."""
+    q_copies, q_context, q_paraphrase = queries.log_copies, queries.context_bias, queries.paraphrase_bias
+    k_first, k_copies = keys.first, keys.log_copies
 
-    def add_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        segment = k_segment[kv]
-        on_paraphrase = torch.where((segment & FIRST_ANSWER) == 0, q_paraphrase[b, q], 0.0)
-        return score + torch.where(segment < 0, q_context[b, q], on_paraphrase)
+    def add_copies(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        return score + torch.minimum(k_copies[kv], q_copies[b, q])
 
-    return add_bias
+    def add_all(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        first = k_first[kv]
+        of_paraphrase = ((first & FIRST_ANSWER) == 0) | (first == HEAD_ID)
+        on_paraphrase = torch.where(of_paraphrase, q_paraphrase[b, q], 0.0)
+        own = torch.where(first == CONTEXT_ID, q_context[b, q], on_paraphrase)
+        return add_copies(score, b, h, q, kv) + own
+
+    return add_copies if bias == "copies" else add_all
 
 
 def dense_mask(queries: QueryTables, keys: KeyTables, slots_BL: Tensor) -> Tensor:
@@ -110,15 +142,15 @@ def dense_mask(queries: QueryTables, keys: KeyTables, slots_BL: Tensor) -> Tenso
     return make_visible(queries, keys)(batch, batch, query, key)[:, None]
 
 
-def dense_biases(queries: QueryTables, keys: KeyTables, slots_BL: Tensor) -> Tensor:
-    """`make_biases` as a dense float32 tensor [B, 1, T, L]."""
+def dense_biases(queries: QueryTables, keys: KeyTables, slots_BL: Tensor, bias: Bias) -> Tensor:
+    """`make_score_mod` as a dense float32 tensor [B, 1, T, L]."""
     batch, query, key = _grid(queries, slots_BL)
     zero = torch.zeros((), device=slots_BL.device)
-    return make_biases(queries, keys)(zero, batch, batch, query, key)[:, None]
+    return make_score_mod(queries, keys, bias)(zero, batch, batch, query, key)[:, None]
 
 
 def _grid(queries: QueryTables, slots_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    B, T = queries.visible.shape
+    B, T = queries.visible_first.shape
     batch = torch.arange(B, device=slots_BL.device)[:, None, None]
     query = torch.arange(T, device=slots_BL.device)[None, :, None]
     return batch, query, slots_BL[:, None, :]

@@ -11,12 +11,16 @@ from flexray.prompts.prompt import Prompt
 
 def average(config: MethodConfig) -> Method:
     """avg: the mean of the raw logits."""
-    return Method(name=config.name, prefix=SharedPrefix(), scopes=each_alone, fusion="mean")
+    return Method(
+        name=config.name, prefix=SharedPrefix(), scopes=each_alone, attends_to_one=True, fusion="mean"
+    )
 
 
 def maximum(config: MethodConfig) -> Method:
     """max: softmax each, then the elementwise maximum."""
-    return Method(name=config.name, prefix=SharedPrefix(), scopes=each_alone, fusion="max")
+    return Method(
+        name=config.name, prefix=SharedPrefix(), scopes=each_alone, attends_to_one=True, fusion="max"
+    )
 
 
 def weighted_average(config: MethodConfig) -> Method:
@@ -33,6 +37,7 @@ def weighted_average(config: MethodConfig) -> Method:
         name=config.name,
         prefix=SharedPrefix(),
         scopes=each_alone,
+        attends_to_one=True,
         fusion="mean",
         weights=weights,
         needs_confidences=True,

@@ -51,3 +51,5 @@ class Method:
     needs_confidences: bool = False
     biased: bool = False
     """Whether a scope may have a bias."""
+    attends_to_one: bool = False
+    """Whether each scope names the one paraphrase that is attended to."""

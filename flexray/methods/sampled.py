@@ -16,6 +16,7 @@ def sampled(config: MethodConfig) -> Method:
         name=config.name,
         prefix=SharedPrefix(),
         scopes=lambda prompt: (AttentionScope(0),) * config.samples,
+        attends_to_one=True,
         answers="samples",
         sampling=lambda prompt: draws,
     )
@@ -35,7 +36,14 @@ def confidence(config: MethodConfig) -> Method:
         each = [(GREEDY, *(next(drawn) for _ in range(config.samples))) for _ in prompt.segments]
         return tuple(params for of_paraphrase in each for params in of_paraphrase)
 
-    return Method(name=config.name, prefix=SharedPrefix(), scopes=scopes, answers="rated", sampling=sampling)
+    return Method(
+        name=config.name,
+        prefix=SharedPrefix(),
+        scopes=scopes,
+        attends_to_one=True,
+        answers="rated",
+        sampling=sampling,
+    )
 
 
 def _draws(config: MethodConfig, count: int) -> tuple[SamplingParams, ...]:

@@ -10,12 +10,23 @@ from flexray.prompts.prompt import Prompt
 
 def origin(config: MethodConfig) -> Method:
     """The first paraphrase only."""
-    return Method(name=config.name, prefix=SharedPrefix(), scopes=lambda prompt: (AttentionScope(0),))
+    return Method(
+        name=config.name,
+        prefix=SharedPrefix(),
+        scopes=lambda prompt: (AttentionScope(0),),
+        attends_to_one=True,
+    )
 
 
 def per_prompt(config: MethodConfig) -> Method:
     """Each paraphrase by itself, an answer each."""
-    return Method(name=config.name, prefix=SharedPrefix(), scopes=each_alone, answers="paraphrases")
+    return Method(
+        name=config.name,
+        prefix=SharedPrefix(),
+        scopes=each_alone,
+        attends_to_one=True,
+        answers="paraphrases",
+    )
 
 
 def most_confident(config: MethodConfig) -> Method:
@@ -25,7 +36,13 @@ def most_confident(config: MethodConfig) -> Method:
         assert prompt.confidences is not None
         return (AttentionScope(max(range(len(prompt.segments)), key=prompt.confidences.__getitem__)),)
 
-    return Method(name=config.name, prefix=SharedPrefix(), scopes=scopes, needs_confidences=True)
+    return Method(
+        name=config.name,
+        prefix=SharedPrefix(),
+        scopes=scopes,
+        attends_to_one=True,
+        needs_confidences=True,
+    )
 
 
 def each_alone(prompt: Prompt) -> tuple[AttentionScope, ...]:

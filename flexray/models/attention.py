@@ -1,6 +1,5 @@
-"""The attention that replaces LLaMA's own: writes K/V into the cache, then looks at the cache.
+"""The attention of a layer, over the KV cache.
 
-Registered with `AttentionInterface`, so every layer calls it with its module and its rotated q, k, v.
 Three backends, one mask: all read the tables of `flexray.masks.visibility`.
 Shapes: B batch rows, T query tokens a row, H query heads, K key/value heads, G = H / K, P cache slots.
 """
@@ -10,17 +9,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
-from transformers import AttentionInterface
 
 from flexray.config import Backend
-from flexray.masks.visibility import KeyTables, QueryTables, ScoreMod, dense_biases, dense_mask
+from flexray.masks.visibility import Bias, KeyTables, QueryTables, ScoreMod, dense_biases, dense_mask
 
-ATTENTION_NAME = "flexray"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class DenseMask:
 
 
 def make_dense_mask(
-    blocks_BN: Tensor, block_size: int, queries: QueryTables, keys: KeyTables, *, biased: bool
+    blocks_BN: Tensor, block_size: int, queries: QueryTables, keys: KeyTables, *, bias: Bias | None
 ) -> DenseMask:
     """The view of blocks, int64 [B, N]: L is N * block_size."""
     slots = blocks_BN[:, :, None] * block_size + torch.arange(block_size, device=blocks_BN.device)
@@ -41,7 +39,7 @@ def make_dense_mask(
     return DenseMask(
         slots_BL,
         dense_mask(queries, keys, slots_BL),
-        dense_biases(queries, keys, slots_BL) if biased else None,
+        dense_biases(queries, keys, slots_BL, bias) if bias else None,
     )
 
 
@@ -56,46 +54,25 @@ class AttentionMetadata:
     score_mod: ScoreMod | None = None  # flex
     dense: DenseMask | None = None  # sdpa, eager
     fold_heads: bool = False  # flex, T == 1: the G heads of a group become G query tokens
+    watch: Callable[[Tensor, Tensor, float], None] | None = None  # eager: told each layer's queries and keys
 
 
-def flexray_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    metadata: AttentionMetadata | None = None,
-    key_cache: Tensor | None = None,
-    value_cache: Tensor | None = None,
-    **kwargs: object,
-) -> tuple[Tensor, None]:
-    """Attention of one layer.
+def attend(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: AttentionMetadata) -> Tensor:
+    """Attention of one layer, whose own keys and values are in the cache already.
 
     Args:
-        query: [B, H, T, D], rotated. key, value: [B, K, T, D], key rotated.
-        attention_mask: must be None: the mask is in the metadata.
-        metadata, key_cache, value_cache: must be given; without them there is no isolation, so there is no
-            default. The caches are this layer's, [K, P, D].
+        query: [B, H, T, D], rotated. keys, values: the layer's cache, [K, P, D].
+        scale: of the scores.
 
     Returns:
-        [B, T, H, D], and None for the attention weights.
+        [B, H, T, D].
     """
-    if metadata is None or key_cache is None or value_cache is None or attention_mask is not None:
-        raise ValueError(
-            "flexray attention takes its mask from `metadata` only: call the model by flexray.models.llama"
-        )
-    _write(key_cache, key, metadata.slot_mapping)
-    _write(value_cache, value, metadata.slot_mapping)
-    out = BACKENDS[metadata.backend](query, key_cache, value_cache, scaling, metadata)
-    return out.transpose(1, 2).contiguous(), None
+    return BACKENDS[metadata.backend](query, keys, values, scale, metadata)
 
 
-def _write(cache: Tensor, new: Tensor, slots: Tensor) -> None:
-    """Put [B, K, T, D] into the cache's [K, P, D] at slots [B * T]."""
-    heads, width = new.shape[1], new.shape[3]
-    cache[:, slots] = new.transpose(0, 1).reshape(heads, -1, width)
+def write(cache: Tensor, new: Tensor, slots: Tensor) -> None:
+    """Put [B, T, K, D] into the cache's [K, P, D] at slots [B * T]."""
+    cache[:, slots] = new.flatten(0, 1).transpose(0, 1)
 
 
 def _flex(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: AttentionMetadata) -> Tensor:
@@ -156,7 +133,7 @@ def compiled_flex() -> Callable[..., Tensor]:
     return static_compile(_counted_flex)
 
 
-def static_compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def static_compile(function: Callable[..., T]) -> Callable[..., T]:
     """torch.compile with a graph for each shape, none of them ever given up silently."""
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
@@ -189,6 +166,8 @@ def _eager(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: 
     scores = scores.masked_fill(~metadata.dense.mask[:, None], float("-inf"))
     out = torch.einsum("bkgtl,bkld->bkgtd", scores.softmax(-1), seen_values)
     metadata.calls.add_(1)
+    if metadata.watch is not None:
+        metadata.watch(query, keys, scale)
     return out.reshape(B, H, T, D).to(query.dtype)
 
 
@@ -202,8 +181,3 @@ BACKENDS: dict[Backend, Callable[[Tensor, Tensor, Tensor, float, AttentionMetada
     "sdpa": _sdpa,
     "eager": _eager,
 }
-
-
-def register_attention() -> None:
-    """Make `attn_implementation="flexray"` known to transformers."""
-    AttentionInterface.register(ATTENTION_NAME, flexray_attention)

@@ -77,7 +77,9 @@ class Answerer:
             # Ray sets OMP_NUM_THREADS to the actor's CPUs, which are kept low so that reading and
             # writing have some too; the actors share the machine
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // (config.ray.max_actors or 1)))
-        engine = Engine(model, tokenizer, config.methods, config.generation, config.engine)
+        engine = Engine(
+            model, tokenizer, config.methods, config.generation, config.engine, config.model.quantization
+        )
         self._device, self._dtype = model.device, str(model.dtype).removeprefix("torch.")
         self._tokenizer = tokenizer
         return engine

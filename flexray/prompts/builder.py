@@ -110,6 +110,7 @@ class PromptBuilder:
             question.num_manual,
             question.confidences,
             question.row_id,
+            self._num_head(segments),
         )
         needed = max(self._positions_needed(prompt, method) for method in self._methods)
         if needed > self._max_positions:
@@ -147,6 +148,13 @@ class PromptBuilder:
         if (unknown := max(ids)) >= self._vocab_size:
             raise self._fault(question, paraphrase, self._is_unknown(unknown), "Leave the token out.")
         return ids
+
+    def _num_head(self, segments: Sequence[tuple[int, ...]]) -> int:
+        """How many tokens of the template every segment begins with: those of its head, or none if the
+        tokenizer has joined that with a question."""
+        head = self._frame.head
+        n = len(head)
+        return n if all(segment[:n] == head and len(segment) > n for segment in segments) else 0
 
     def _check_shared_tokens(self) -> None:
         self._empty = self._frame.segment("")

@@ -8,6 +8,8 @@ around it. The text does not change.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import string
 from collections.abc import Iterable, Sequence
 
@@ -50,6 +52,12 @@ class Frame:
         """Ids of a question in its segment."""
         follows = any(piece.text for piece in self._before)
         return self._encoder.encode(self._middle(question), follows=follows)
+
+    @functools.cached_property
+    def head(self) -> tuple[int, ...]:
+        """The ids that a segment begins with whatever its question is, as far as the probes can tell."""
+        columns = zip(*(self.segment(question) for question in PROBES), strict=False)
+        return tuple(ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, columns))
 
     def whole(self, question: str) -> tuple[int, ...]:
         """Ids of context, question and answer prefix as one text."""

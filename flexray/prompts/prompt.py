@@ -18,10 +18,15 @@ class Prompt:
     num_manual: int = 0  # how many of the first segments are manual templates
     confidences: tuple[float, ...] | None = None  # of each segment
     row_id: str = ""  # seeds the random draws for this question
+    num_head: int = 0  # every segment of all rows begins with the same so many tokens of the template
 
     def __post_init__(self) -> None:
         if not self.segments or any(not s for s in self.segments):
             raise ValueError("a prompt needs at least one segment, and no segment may be empty")
+        if self.num_head:
+            heads = {segment[: self.num_head] for segment in self.segments}
+            if len(heads) > 1 or min(map(len, self.segments)) <= self.num_head:
+                raise ValueError("all segments must begin with the same head, and none may be the head alone")
         if not self.answer_prefix:
             raise ValueError(
                 "a prompt needs at least one answer prefix token: the first answer token is fused from it"

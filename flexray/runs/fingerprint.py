@@ -41,7 +41,11 @@ def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
             "include_question": config.data.include_question,
             "max_paraphrases": config.data.max_paraphrases,
         },
-        "model": {"digest": checkpoint_digest(config.model.path), "dtype": config.model.dtype},
+        "model": {
+            "digest": checkpoint_digest(config.model.path),
+            "dtype": config.model.dtype,
+            **({"quantization": config.model.quantization} if config.model.quantization else {}),
+        },
         "prompt": config.prompt.model_dump(mode="json"),
         "methods": [method.model_dump(mode="json") for method in config.methods],
         "generation": config.generation.model_dump(mode="json"),

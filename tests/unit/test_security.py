@@ -50,8 +50,6 @@ ALLOWED = {
     # git, asked for the commit of a checkout
     ("runs/fingerprint.py", "subprocess.run"): 1,
     ("runs/fingerprint.py", "subprocess.SubprocessError"): 1,
-    # transformers' module of a class that is loaded already
-    ("models/llama.py", "importlib.import_module"): 1,
     # flexray's own public names
     ("__init__.py", "importlib.import_module"): 1,
     # plug-ins, which the user's recipe names

@@ -81,7 +81,7 @@ def engine_rows(
     new = config.generation.max_new_tokens
     rows = [
         [Request(i, prompt, plan, new) for i, prompt in enumerate(prompts)]
-        for plan in group_by_prefix(methods)
+        for plan in group_by_prefix(methods, share_prefixes=config.engine.share_prefixes)
     ]
     return list(filter(None, ([row for row in part if row.sequences] for part in rows)))
 
@@ -105,7 +105,7 @@ def plan_memory(
     if device.is_gpu:
         free = UNBOUNDED if device.memory is None else device.memory - weights - cuda
     sizes = scheduler_config_for(shape, itemsize, free, config.engine)
-    context = len(rows[0][0].prompt.context)
+    context = len(rows[0][0].context)
     room = (sizes.max_num_slots - sizes.least_slots(context, 0)) / BLOCK_SIZE
     needs = [[row.num_slots for row in part] for part in rows]
     cache_slots = max(sizes.cache_slots(context, _stretched(part, shard_rows)) for part in needs)

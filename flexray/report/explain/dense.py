@@ -6,47 +6,34 @@ order. What makes the engine fast is not used: no FlexAttention, no paging, no p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
 
 from flexray.masks.stream import Stream
-from flexray.models import llama
-from flexray.models.attention import AttentionMetadata, flexray_attention, make_dense_mask
+from flexray.models.attention import AttentionMetadata, DenseMask, make_dense_mask
+from flexray.models.llama import Llama
 
-WATCHED_NAME = "flexray_watched"
 QUERIES_AT_ONCE = 512
 """Tokens of a pass: bounds the memory of the dense scores, heads x this x S."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _WatchedMetadata(AttentionMetadata):
-    """Attention metadata of a pass that records the attention of some queries."""
-
-    watched: Tensor  # int64 [W], queries of this pass
-    member: Tensor  # float32 [S, P], 1 where a key is of a segment
-    shares: list[Tensor] = field(default_factory=list)  # of each layer, [W, P]
-
-
 @torch.no_grad()
-def dense_pass(model: llama.LlamaLike, stream: Stream) -> list[tuple[Tensor, Tensor]]:
+def dense_pass(model: Llama, stream: Stream) -> list[tuple[Tensor, Tensor]]:
     """Run a stream of S tokens and P segments under flexray's mask and biases.
 
     Args:
-        model: as the engine has patched it; the same afterwards.
+        model: the engine's.
 
     Returns:
         For each sequence, of its T queries: hidden states before the last norm, [T, hidden]; and the share of
         attention that each segment gets, float32 [layers, T, P], the mean of the heads. Shares of a query sum
         to 1.
     """
-    device, S = llama.device_of(model), len(stream)
-    size = (llama.num_kv_heads(model), S, model.model.layers[0].self_attn.head_dim)
+    device, shape, S = model.device, model.shape, len(stream)
+    size = (shape.num_kv_heads, S, shape.head_dim)
     keys, values = (
-        [torch.zeros(size, dtype=model.dtype, device=device) for _ in model.model.layers] for _ in range(2)
+        [torch.zeros(size, dtype=model.dtype, device=device) for _ in range(model.num_layers)]
+        for _ in range(2)
     )
     ids, positions = (torch.from_numpy(a).to(device)[None] for a in (stream.token_ids, stream.positions))
     number = torch.repeat_interleave(torch.tensor([len(s) for s in stream.segments]))
@@ -55,53 +42,42 @@ def dense_pass(model: llama.LlamaLike, stream: Stream) -> list[tuple[Tensor, Ten
     queries = torch.cat([torch.from_numpy(queries) for queries in stream.queries]).to(device)
     hidden: list[Tensor] = []
     shares: list[Tensor] = []
-    AttentionInterface.register(WATCHED_NAME, watched_attention)
-    before, model.config._attn_implementation = model.config._attn_implementation, WATCHED_NAME
-    try:
-        for start in range(0, S, QUERIES_AT_ONCE):
-            stop = min(S, start + QUERIES_AT_ONCE)
-            tables = stream.tables(device, start, stop)
-            metadata = _WatchedMetadata(
-                backend="eager",
-                slot_mapping=torch.arange(start, stop, device=device),
-                calls=torch.zeros(1, dtype=torch.int64, device=device),
-                dense=make_dense_mask(torch.arange(S, device=device)[None], 1, *tables, biased=True),
-                watched=queries[(start <= queries) & (queries < stop)] - start,
-                member=member,
-            )
-            out = llama.forward(model, ids[:, start:stop], positions[:, start:stop], metadata, keys, values)
-            hidden.append(out[0, metadata.watched])
-            shares.append(torch.stack(metadata.shares))
-    finally:
-        model.config._attn_implementation = before
+    for start in range(0, S, QUERIES_AT_ONCE):
+        stop = min(S, start + QUERIES_AT_ONCE)
+        watched = queries[(start <= queries) & (queries < stop)] - start
+        tables = stream.tables(device, start, stop)
+        mask = make_dense_mask(torch.arange(S, device=device)[None], 1, *tables, bias="all")
+        by_layer: list[Tensor] = []
+
+        def watch(
+            query: Tensor,
+            keys: Tensor,
+            scale: float,
+            mask: DenseMask = mask,
+            watched: Tensor = watched,
+            found: list[Tensor] = by_layer,
+        ) -> None:
+            found.append(_shares(query[0, :, watched], keys, scale, mask, watched) @ member)
+
+        metadata = AttentionMetadata(
+            backend="eager",
+            slot_mapping=torch.arange(start, stop, device=device),
+            calls=torch.zeros(1, dtype=torch.int64, device=device),
+            dense=mask,
+            watch=watch,
+        )
+        out = model.forward(ids[:, start:stop], positions[:, start:stop], metadata, keys, values)
+        hidden.append(out[0, watched])
+        shares.append(torch.stack(by_layer))
     per_sequence = torch.cat(hidden).split(lengths), torch.cat(shares, dim=1).split(lengths, dim=1)
     return list(zip(*per_sequence, strict=True))
 
 
-def watched_attention(
-    module: nn.Module,
-    query: Tensor,
-    *arguments: Any,
-    scaling: float,
-    metadata: _WatchedMetadata,
-    key_cache: Tensor,
-    **more: Any,
-) -> tuple[Tensor, None]:
-    """flexray's attention, which also adds up by segment how much weight the keys get."""
-    out = flexray_attention(
-        module, query, *arguments, scaling=scaling, metadata=metadata, key_cache=key_cache, **more
-    )
-    metadata.shares.append(_shares(query, key_cache, scaling, metadata))  # the cache has this pass's keys now
-    return out
-
-
-def _shares(query: Tensor, keys: Tensor, scale: float, metadata: _WatchedMetadata) -> Tensor:
-    """float32 [W, P], from query [1, H, T, D] and keys [K, S, D]."""
-    assert metadata.dense is not None
-    assert metadata.dense.bias is not None
-    (K, S, D), H, W = keys.shape, query.shape[1], len(metadata.watched)
-    watched = query[0, :, metadata.watched].float().reshape(K, H // K * W, D)
-    scores = (watched @ keys.float().transpose(1, 2) * scale).reshape(H, W, S)
-    scores = scores + metadata.dense.bias[0, :, metadata.watched]
-    scores = scores.masked_fill(~metadata.dense.mask[0, :, metadata.watched], float("-inf"))
-    return scores.softmax(-1).mean(0) @ metadata.member
+def _shares(query: Tensor, keys: Tensor, scale: float, mask: DenseMask, watched: Tensor) -> Tensor:
+    """What the watched tokens of a pass, int64 [W], weigh the keys with, float32 [W, S]: the mean of the
+    heads. query: theirs, [H, W, D]; keys: [K, S, D]."""
+    assert mask.bias is not None
+    (H, W, D), (K, S, _) = query.shape, keys.shape
+    scores = query.float().reshape(K, H // K * W, D) @ keys.float().transpose(1, 2) * scale
+    scores = scores.reshape(H, W, S) + mask.bias[0, :, watched]
+    return scores.masked_fill(~mask.mask[0, :, watched], float("-inf")).softmax(-1).mean(0)

@@ -58,7 +58,7 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
         device=config.model.device,
         trust_remote_code=config.model.trust_remote_code,
     )
-    engine = Engine(model, tokenizer, [asked], config.generation, config.engine)
+    engine = Engine(model, tokenizer, [asked], config.generation, config.engine, config.model.quantization)
     ((generations,),) = engine.generate([prompt])
 
     def text_of(ids: Sequence[int]) -> str:
@@ -69,7 +69,7 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
 
     (planned,) = engine.methods
     segments, answers = trace(
-        model, planned, prompt, generations, top=top, text_of=text_of, answer_text=answer_of
+        engine.model, planned, prompt, generations, top=top, text_of=text_of, answer_text=answer_of
     )
     texts = tuple(answer.text for answer in answers)
     answered = AnsweredShard(spec, [question], [(generations,)], [(texts,)], [0], {}, 0.0)

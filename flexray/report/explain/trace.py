@@ -10,7 +10,7 @@ from torch import Tensor
 from flexray.engine.generation import Generation
 from flexray.masks.stream import Segment, Stream, make_stream
 from flexray.methods import Fusion, Method
-from flexray.models import llama
+from flexray.models.llama import Llama
 from flexray.prompts.prompt import Prompt
 from flexray.report.explain.dense import dense_pass
 from flexray.report.explain.explanation import (
@@ -26,7 +26,7 @@ TextOf = Callable[[Sequence[int]], str]
 
 
 def trace(
-    model: llama.LlamaLike,
+    model: Llama,
     method: Method,
     prompt: Prompt,
     generations: Sequence[Generation],
@@ -38,7 +38,7 @@ def trace(
     """Run a dense pass over what the engine generated, and rank each token among all others.
 
     Args:
-        model: as the engine has patched it.
+        model: the engine's.
         generations: the engine's, of this method: one answer, or one for each sequence.
         top: candidates of each step.
         text_of: the text of tokens, as it is. answer_text: that of an answer, as it is scored.
@@ -76,7 +76,7 @@ def trace(
         first = sequences[0]
         steps = []
         for t, token_id in enumerate(generation.token_ids):
-            logits = llama.logits(model, torch.stack([passed[s][0][t] for s in sequences]))
+            logits = model.logits(torch.stack([passed[s][0][t] for s in sequences]))
             scores = _log_scores(logits, method.fusion, [weights[s] for s in sequences])
             steps.append(_step(scores, token_id, top, text_of))
         return ExplainedAnswer(

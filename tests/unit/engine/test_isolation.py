@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from flexray.masks.layout import ALL_PARAPHRASES, AttentionScope, lay_out
+from flexray.masks.layout import FIRST_ANSWER, AttentionScope, lay_out
+from flexray.masks.runs import FIRST
 
 LAYOUTS = ["shared_context", "full_prompt"]
 POSITIONS = ["restart", "continuous"]
@@ -13,19 +14,27 @@ POSITIONS = ["restart", "continuous"]
 
 def hidden_states(engine, prompts):
     """Outputs of every layer in the prefill of `prompts`, [num_layers, S, hidden]; all else as in a run."""
-    engine.generate([dataclasses.replace(prompts[0], segments=((40,),))])  # the context is in the pool
-    outputs = []
-    hooks = [
-        layer.register_forward_hook(lambda _, __, out: outputs.append(out))
-        for layer in engine.model.model.layers
-    ]
+    engine.generate([dataclasses.replace(prompts[0], segments=((40,),))])  # the context is in the cache
+    model, outputs = engine.model, []
+    layer, prefill = model._layer, model.prefill
+
+    def recorded(number, hidden, *args):
+        hidden, update = layer(number, hidden, *args)
+        outputs.append(hidden + update)
+        return hidden, update
+
+    def whole_prefill(ids, positions, metadata, keys, values, indices):
+        every_one = prefill(ids, positions, metadata, keys, values, torch.arange(ids.shape[1]))
+        uncounted = dataclasses.replace(metadata, calls=torch.zeros_like(metadata.calls))
+        model.finish(every_one[None], positions, uncounted, keys, values)
+        return every_one[indices]
+
+    model._layer, model.prefill = recorded, whole_prefill
     try:
         engine.generate(prompts)
     finally:
-        for hook in hooks:
-            hook.remove()
-    num_layers = len(engine.model.model.layers)
-    return torch.stack([out[0] for out in outputs[:num_layers]])
+        del model._layer, model.prefill
+    return torch.stack([out[0] for out in outputs[: model.num_layers]])
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
@@ -41,23 +50,25 @@ def test_changing_a_paraphrase_changes_no_other_segments_hidden_states_by_a_bit(
     changed[0] = dataclasses.replace(
         prompts[0], segments=(old[0], tuple(255 - t // 2 for t in old[1]), *old[2:])
     )
-    engine = make_engine(make_model(), layout=layout, positions=positions, max_new_tokens=1)
+    engine = make_engine(
+        make_model(), layout=layout, positions=positions, max_new_tokens=1, share_prefixes=False
+    )
     before, after = hidden_states(engine, prompts), hidden_states(engine, changed)
     (prefix,) = [group.prefix for group in engine.groups]
-    segments = [lay_out(p, prefix, (AttentionScope(),), 1).layout.visible_segments for p in prompts]
-    first = torch.from_numpy(segments[0])
+    tokens = [lay_out(p, prefix, (AttentionScope(),), 1).layout.tokens for p in prompts]
+    first = torch.from_numpy(tokens[0][:, FIRST])
     differs = (before != after).any(dim=-1)  # [num_layers, S]
     L = len(first)
-    assert not differs[:, :L][:, (first != 2) & (first != ALL_PARAPHRASES)].any()
-    assert not differs[:, L : sum(map(len, segments))].any(), "another sample changed"
+    assert not differs[:, :L][:, (first != 2) & (first != FIRST_ANSWER)].any()
+    assert not differs[:, L : sum(map(len, tokens))].any(), "another sample changed"
     assert differs[:, :L][:, first == 2].all()
-    assert differs[-1, :L][first == ALL_PARAPHRASES].all(), "the answer must be fused from all paraphrases"
+    assert differs[-1, :L][first == FIRST_ANSWER].all(), "the answer must be fused from all paraphrases"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_packed_segments_equal_physically_separate_sequences(make_model, make_engine, make_prompts, layout):
     prompts = sorted(make_prompts(4), key=lambda p: -sum(map(len, p.segments)))
-    engine = make_engine(make_model(), layout=layout, max_new_tokens=1)
+    engine = make_engine(make_model(), layout=layout, max_new_tokens=1, share_prefixes=False)
     packed = hidden_states(engine, prompts)[-1]
     model = make_model()
     start = 0

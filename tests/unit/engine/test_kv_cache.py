@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from flexray.engine.kv_cache import BLOCK_SIZE, FREE_ID, PADDING_ID, KVCache, blocks_for, layout_blocks
+from flexray.engine.block_lists import prompt_blocks, sequence_blocks
+from flexray.engine.kv_cache import BLOCK_SIZE, FREE_ID, PADDING_ID, BlockTable, KVCache, blocks_for
+from flexray.masks.block_masks import NO_BLOCKS, BlockLists
 from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, SEGMENT_BITS, AttentionScope, SharedPrefix, lay_out
+from flexray.masks.runs import FIRST, LAST, VISIBLE_FIRST, VISIBLE_LAST, expand
 from flexray.prompts.prompt import Prompt
 
 BLOCKS = 24
-ALL_OF_IT, SHARED = (AttentionScope(),), SharedPrefix()
+ALL_OF_IT, SHARED, MERGED = (AttentionScope(),), SharedPrefix(), SharedPrefix(merged=True)
 
 
 @pytest.fixture
@@ -35,8 +38,8 @@ def prompt(*lengths, new=4, scopes=ALL_OF_IT, prefix=SHARED):
 
 
 def owners(cache):
-    """The segment id of each block's slots, as sets."""
-    return [set(block.tolist()) for block in cache.tables.segment_id.reshape(-1, BLOCK_SIZE)]
+    """The first segment id of each block's slots, as sets."""
+    return [set(block.tolist()) for block in cache.tables.first.reshape(-1, BLOCK_SIZE)]
 
 
 def test_a_new_cache_has_scratch_the_context_and_free_blocks(cache):
@@ -55,7 +58,7 @@ def test_a_request_gets_whole_blocks_that_say_whose_slots_they_are_and_in_which_
     layout = prompt(20, 30).layout
     assert len(one.blocks) == blocks_for(layout.num_slots) == 2
     assert len(one.slots) == layout.num_slots == 55
-    codes = cache.tables.segment_id[one.slots]
+    codes = cache.tables.first[one.slots]
     assert {code >> SEGMENT_BITS for code in codes.tolist()} == {one.request}
     assert [code & (1 << SEGMENT_BITS) - 1 for code in codes.tolist()] == [1] * 20 + [2] * 30 + [
         FIRST_ANSWER
@@ -97,25 +100,82 @@ def test_a_context_has_one_place(cache):
         cache.allocate_context(3)
 
 
-@pytest.mark.parametrize("prefix", [SharedPrefix(), SharedPrefix(copies=True)], ids=["shared", "copies"])
+def test_slots_say_which_paraphrases_share_them(cache):
+    shared = lay_out(Prompt((1,) * 48, ((3, 4, 5), (3, 6), (3, 4)), (9,)), MERGED, ALL_OF_IT, 1)
+    (table,) = cache.allocate([shared])
+    ids = torch.stack([cache.tables.first, cache.tables.last])[:, table.slots]
+    first, last = ids - (table.request << SEGMENT_BITS)
+    # in order: 3 4, 3 4 5, 3 6
+    assert first.tolist() == [1, 1, 2, 3, FIRST_ANSWER, FIRST_ANSWER]
+    assert last.tolist() == [3, 2, 2, 3, FIRST_ANSWER, FIRST_ANSWER]
+    assert cache.tables.log_copies[table.slots].exp().round().tolist() == [3, 2, 1, 1, 1, 1]
+    assert cache.tables.log_copies[cache.context_slots].tolist() == [0] * 48
+
+
+def tables_of(layouts):
+    """Block tables that have each layout's blocks behind those of the last one, the first one at 100."""
+    found, start = [], 100
+    for number, layout in enumerate(layouts):
+        blocks = np.arange(start, start + blocks_for(layout.num_slots))
+        found.append(BlockTable(number, blocks, np.zeros(layout.num_slots, dtype=np.int64)))
+        start += len(blocks)
+    return found
+
+
+@pytest.mark.parametrize(
+    "context", [NO_BLOCKS, BlockLists(np.array([1, 2]), np.array([3]))], ids=["alone", "context"]
+)
+@pytest.mark.parametrize(
+    "prefix", [SharedPrefix(), SharedPrefix(copies=True), MERGED], ids=["shared", "copies", "merged"]
+)
 @pytest.mark.parametrize(
     "scopes",
     [(AttentionScope(),), (AttentionScope(0), AttentionScope(1)), (AttentionScope(), AttentionScope(1))],
     ids=len,
 )
-def test_a_sequence_looks_at_the_blocks_of_what_it_sees_and_at_those_of_its_answer(prefix, scopes):
+def test_a_sequence_looks_at_the_blocks_of_what_it_sees_and_at_those_of_its_answer(prefix, scopes, context):
     new = 40
-    layout = prompt(70, 33, new=new, scopes=scopes, prefix=prefix).layout
-    found = layout_blocks(layout, new)
-    for number, scope in enumerate(scopes):
-        parts = {FIRST_ANSWER + number}
-        parts |= {1, 2} if scope.paraphrase is None else {layout.paraphrase_segments[scope.paraphrase]}
-        seen = {slot // BLOCK_SIZE for slot, part in enumerate(layout.slot_segments) if part in parts}
-        lists = found.sequences[number]
-        assert set(lists.full) | set(lists.partial) == seen
-        assert not set(lists.full) & set(lists.partial)
-        for block in lists.full:
-            assert set(layout.slot_segments[block * BLOCK_SIZE : (block + 1) * BLOCK_SIZE]) <= parts
-        first = layout.answer_slots[number]
-        answer = list(range(first // BLOCK_SIZE, (first + new - 1) // BLOCK_SIZE + 1))
-        assert lists.partial[-found.answers[number] :].tolist() == answer
+    prompts = [
+        prompt(*lengths, new=new, scopes=scopes, prefix=prefix) for lengths in ((70, 33), (1, 1), (64, 96))
+    ]
+    layouts = [found.layout for found in prompts]
+    tables = tables_of(layouts)
+    blocks, (in_prompt, up_to) = sequence_blocks(layouts, tables, context), prompt_blocks(layouts, tables)
+    shared = context if layouts[0].sees_context else NO_BLOCKS
+    number = 0
+    for layout, table, held, reach in zip(layouts, tables, in_prompt, up_to, strict=True):
+        tokens = expand(layout.runs)
+        to_come = np.zeros(len(tokens), dtype=bool)
+        for first in layout.answer_slots:
+            to_come[first : first + new] = True
+        assert held.tolist() == [
+            block for i, block in enumerate(table.blocks) if not to_come[i * BLOCK_SIZE :][:BLOCK_SIZE].all()
+        ]
+        for i, block in enumerate(table.blocks):
+            if block in held:
+                assert held[: reach[i]].tolist()[-1] == block
+        for b in range(len(scopes)):
+            low, high = layout.runs[len(layout.runs) - 2 * (len(scopes) - b)][[VISIBLE_FIRST, VISIBLE_LAST]]
+            own = tokens[:, FIRST] == FIRST_ANSWER + b
+            seen = (tokens[:, FIRST] <= high) & (low <= tokens[:, LAST]) | own
+            full = blocks.indices[1, number, : blocks.num_full[number]].tolist()
+            other = blocks.indices[0, number, : blocks.num_other[number]].tolist()
+            first = layout.answer_slots[b]
+            answer = table.blocks[first // BLOCK_SIZE : (first + new - 1) // BLOCK_SIZE + 1].tolist()
+            assert blocks.indices[0, number, len(other) :][: len(answer)].tolist() == answer
+            assert full[: len(shared.full)] == shared.full.tolist()
+            assert other[: len(shared.partial)] == shared.partial.tolist()
+            full, other = full[len(shared.full) :], other[len(shared.partial) :]
+            by_block = [seen[i * BLOCK_SIZE :][:BLOCK_SIZE] for i in range(len(table.blocks))]
+            assert {*full, *other, *answer} == {
+                block for block, slots in zip(table.blocks, by_block, strict=True) if slots.any()
+            }
+            whole = [
+                block
+                for i, block in enumerate(table.blocks)
+                if by_block[i].sum() == BLOCK_SIZE and not to_come[i * BLOCK_SIZE :][:BLOCK_SIZE].any()
+            ]
+            assert full == whole
+            assert not set(full) & set(other) | set(other) & set(answer)
+            number += 1
+    assert len(blocks.num_full) == number

@@ -114,15 +114,15 @@ def test_the_kv_cache_takes_the_bytes_that_were_reckoned_before(
 ):
     model = make_model(**shape).to(dtype)
     engine = make_engine(model, backend="sdpa", max_new_tokens=2)
-    needs = [sum(map(len, p.segments)) + len(p.answer_prefix) + 2 for p in prompts]
+    needs = [oracles.num_distinct(p) + len(p.answer_prefix) + 2 for p in prompts]
     reckoned = engine.fallback.sizes.cache_slots(len(prompts[0].context), needs)
     engine.generate(prompts)
     cache = engine.runner.kv_cache
     assert cache.num_slots == reckoned
     assert bytes_of([*cache.keys, *cache.values]) == reckoned * slot_bytes(model.config, model.dtype.itemsize)
-    assert bytes_of([cache.tables.segment_id, cache.tables.causal_index]) == 8 * reckoned, (
-        "beside them, next to nothing"
-    )
+    keys = cache.tables
+    tables = [keys.first, keys.last, keys.causal_index, keys.log_copies]
+    assert bytes_of(tables) == 16 * reckoned, "beside them, next to nothing"
 
 
 def test_a_row_is_refused_with_its_numbers_if_it_needs_one_block_more_than_the_memory_holds(

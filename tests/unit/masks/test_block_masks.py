@@ -15,13 +15,13 @@ def make_mask(num_blocks=4, counts=((1,), (0,))):
     return make_block_mask(counts, indices, query_tokens=tokens, block_size=64, mask_mod=causal)
 
 
-def test_a_tile_looks_at_the_blocks_of_its_rows_and_the_shared_ones():
+def test_a_tile_looks_at_the_shared_blocks_and_at_those_of_its_rows_up_to_its_last_token():
     rows = np.repeat([0, 1, 2], [100, 100, 56])
-    counts, indices = tile_blocks(
-        rows, BlockLists(np.array([1]), np.array([2])), [np.array([3]), np.array([7, 8]), np.array([5])]
-    )
-    found = [[indices[kind, t, : counts[kind, t]].tolist() for t in range(2)] for kind in range(2)]
-    assert found == [[[2, 3, 7, 8], [2, 7, 8, 5]], [[1], [1]]]
+    reach = np.repeat([1, 1, 2, 1], [100, 50, 50, 56])
+    own = [np.array([3]), np.array([7, 8]), np.array([5])]
+    counts, indices = tile_blocks(rows, reach, BlockLists(np.array([1]), np.array([2])), own)
+    found = [[indices[kind, t, : counts[kind, t]].tolist() for t in range(4)] for kind in range(2)]
+    assert found == [[[2, 3], [2, 3, 7], [2, 7, 8], [2, 7, 8, 5]], [[1], [1], [1], [1]]]
 
 
 def test_the_block_mask_covers_queries_and_pool_with_its_mask_function():

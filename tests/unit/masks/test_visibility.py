@@ -1,3 +1,4 @@
+import math
 import random
 
 import numpy as np
@@ -8,6 +9,7 @@ from flexray.masks.layout import (
     ALL_PARAPHRASES,
     CONTEXT_ID,
     FIRST_ANSWER,
+    HEAD_ID,
     SEGMENT_BITS,
     AttentionScope,
     SharedPrefix,
@@ -18,7 +20,7 @@ from flexray.masks.visibility import (
     QueryTables,
     dense_biases,
     dense_mask,
-    make_biases,
+    make_score_mod,
     make_visible,
 )
 from flexray.prompts.prompt import Prompt
@@ -28,21 +30,21 @@ LAYOUTS = ["shared_context", "full_prompt"]
 POSITIONS = ["restart", "continuous"]
 
 
-CONTEXT, ANSWER = CONTEXT_ID, FIRST_ANSWER
+CONTEXT, HEAD, ANSWER = CONTEXT_ID, HEAD_ID, FIRST_ANSWER
 
 
-def tables(row, part, order, biases=(0.0, 0.0)):
+def tables(row, part, order, biases=(0.0, 0.0, 0.0)):
     """Tables of tokens that are queries and keys: each row's number, part and order."""
-    codes = [CONTEXT if p == CONTEXT else r << SEGMENT_BITS | p for r, p in zip(row, part, strict=True)]
+    codes = [p if p in (CONTEXT, HEAD) else r << SEGMENT_BITS | p for r, p in zip(row, part, strict=True)]
     own = torch.tensor(codes, dtype=torch.int32)
     seen = [
-        r << SEGMENT_BITS | ALL_PARAPHRASES if p == ANSWER else c
-        for r, p, c in zip(row, part, codes, strict=True)
+        [r << SEGMENT_BITS | end if p == ANSWER else c for r, p, c in zip(row, part, codes, strict=True)]
+        for end in ALL_PARAPHRASES
     ]
     order = torch.tensor(order, dtype=torch.int32)
     queries = QueryTables.zeros((1, len(codes)), own.device)
     queries.refresh(torch.tensor(seen), own, order, torch.tensor(biases)[:, None])
-    return queries, KeyTables(own, order)
+    return queries, KeyTables.of(own, own, order)
 
 
 def random_prompt(rnd, num_context):
@@ -114,11 +116,14 @@ def test_padding_is_seen_by_nobody_but_padding():
 
 
 def test_each_bias_reaches_its_keys_only():
-    queries, keys = tables([0, 0, 0], [CONTEXT, 1, ANSWER], [0, 1, 2], biases=(0.5, -0.25))
-    bias = dense_biases(queries, keys, torch.arange(3)[None])[0, 0]
-    assert bias[2].tolist() == [0.5, -0.25, 0.0]
-    score = make_biases(queries, keys)(torch.tensor(1.0), *(torch.tensor(i) for i in (0, 0, 2, 0)))
-    assert score.item() == 1.5
+    parts = [CONTEXT, HEAD, 1, ANSWER]
+    queries, keys = tables([0] * 4, parts, [0, 1, 2, 3], biases=(0.5, 0.125, -0.25))
+    bias = dense_biases(queries, keys, torch.arange(4)[None], "all")[0, 0]
+    # the head is part of all paraphrases, and weighs as much as so many copies
+    assert bias[3].tolist() == [0.5, 0.125 - 0.25, -0.25, 0.0]
+    at = [torch.tensor(i) for i in (0, 0, 3, 0)]
+    assert make_score_mod(queries, keys, "all")(torch.tensor(1.0), *at).item() == 1.5
+    assert make_score_mod(queries, keys, "copies")(torch.tensor(1.0), *at).item() == 1.0
 
 
 def test_a_sequence_of_one_paraphrase_sees_neither_the_others_nor_another_sequence():
@@ -127,6 +132,32 @@ def test_a_sequence_of_one_paraphrase_sees_neither_the_others_nor_another_sequen
     own = torch.tensor(parts, dtype=torch.int32)
     order = torch.arange(4, dtype=torch.int32)
     queries = QueryTables.zeros((1, 4), own.device)
-    queries.refresh(torch.tensor([1, 2, ALL_PARAPHRASES, 2]), own, order, None)
-    mask = dense_mask(queries, KeyTables(own, order), torch.arange(4)[None])[0, 0].int().tolist()
+    first, last = ALL_PARAPHRASES
+    queries.refresh(torch.tensor([[1, 2, first, 2], [1, 2, last, 2]]), own, order, None)
+    mask = dense_mask(queries, KeyTables.of(own, own, order), torch.arange(4)[None])[0, 0].int().tolist()
     assert mask == [[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0], [0, 1, 0, 1]]
+
+
+def test_a_token_that_paraphrases_share_is_seen_by_those_and_by_no_other():
+    # P1 P2 begin with s, P3 has its own | p q r | branch 0 looks at all, branch 1 at P2
+    first = torch.tensor([1, 1, 2, 3, ANSWER, ANSWER + 1], dtype=torch.int32)
+    last = torch.tensor([2, 1, 2, 3, ANSWER, ANSWER + 1], dtype=torch.int32)
+    low, high = ALL_PARAPHRASES
+    order = torch.arange(6, dtype=torch.int32)
+    queries = QueryTables.zeros((1, 6), first.device)
+    biases = torch.zeros(3, 6)
+    biases[1, 4] = math.log(3)
+    queries.refresh(torch.tensor([[1, 1, 2, 3, low, 2], [1, 1, 2, 3, high, 2]]), first, order, biases)
+    keys = KeyTables.of(first, last, order)
+    assert dense_mask(queries, keys, torch.arange(6)[None])[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 0, 1, 0, 0, 0],
+        [0, 0, 0, 1, 0, 0],
+        [1, 1, 1, 1, 1, 0],
+        [1, 0, 1, 0, 0, 1],
+    ]
+    # it weighs twice for who sees all
+    for bias in ("copies", "all"):
+        weights = dense_biases(queries, keys, torch.arange(6)[None], bias)[0, 0].exp().round().int()
+        assert weights.tolist() == [[2 if (q, k) == (4, 0) else 1 for k in range(6)] for q in range(6)]

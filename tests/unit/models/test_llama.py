@@ -1,5 +1,6 @@
 import pytest
 import torch
+from transformers.models.llama import modeling_llama
 
 from flexray.engine.kv_cache import KVCache
 from flexray.engine.prefill_inputs import PrefillInputs, context_stream
@@ -18,20 +19,20 @@ SCALED = {
 
 
 def prefill_context(model, ids, backend="sdpa"):
-    llama.patch(model)
+    patched = llama.patch(model)
     cache = KVCache(
         num_layers=2, num_kv_heads=1, head_dim=64, num_slots=1024, max_requests=1, dtype=torch.float32,
         device=torch.device("cpu"),
     )  # fmt: skip
     cache.allocate_context(len(ids))
-    inputs = PrefillInputs(256, cache, biased=False)
+    inputs = PrefillInputs(256, cache, bias=None)
     calls = torch.zeros(1, dtype=torch.int64)
     token_ids, positions, metadata = inputs.load(
         context_stream(ids, cache), backend, BlockMaskCache(2**20), calls
     )
     with torch.no_grad():
-        hidden = llama.forward(model, token_ids[None], positions[None], metadata, cache.keys, cache.values)
-    return cache, llama.logits(model, hidden[0, : len(ids)])
+        hidden = patched.forward(token_ids[None], positions[None], metadata, cache.keys, cache.values)
+    return cache, patched.logits(hidden[0, : len(ids)])
 
 
 @pytest.mark.parametrize("rope", [{}, rope_arguments(SCALED)], ids=["default", "llama3"])
@@ -53,7 +54,7 @@ def test_keys_are_rotated_by_the_installed_transformers_standalone_function(make
     layer = model.model.layers[0]
     hidden = layer.input_layernorm(model.model.embed_tokens(torch.tensor([ids])))
     raw = layer.self_attn.k_proj(hidden).view(1, len(ids), 1, 64).transpose(1, 2)
-    apply_rotary = llama.modeling_of(model).apply_rotary_pos_emb
+    apply_rotary = modeling_llama.apply_rotary_pos_emb
 
     def rotated(start):
         cos, sin = model.model.rotary_emb(hidden, position_ids=torch.arange(start, start + len(ids))[None])
@@ -61,6 +62,6 @@ def test_keys_are_rotated_by_the_installed_transformers_standalone_function(make
 
     torch.testing.assert_close(keys_KCD, rotated(0), rtol=1e-5, atol=1e-5)
     # a copy of the context that starts at another position: rotated on, not computed again
-    moved_MKCD = llama.rotate_keys(model, keys_KCD, torch.tensor([7, 300]))
+    moved_MKCD = llama.patch(model).rotate_keys(keys_KCD, torch.tensor([7, 300]))
     torch.testing.assert_close(moved_MKCD[0], rotated(7), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(moved_MKCD[1], rotated(300), rtol=1e-4, atol=1e-4)

@@ -120,7 +120,7 @@ def test_the_sizes_without_a_model_are_those_of_the_loaded_one(tiny_model):
 
 
 def test_a_shard_is_as_large_as_its_rows_not_as_the_sample(config_of):
-    records = [question(i, paraphrases=["word " * 50] * 5) for i in range(512)]
+    records = [question(i, paraphrases=[f"{p} " + "word " * 50 for p in range(5)]) for i in range(512)]
     config = config_of(records, data={"shard_rows": 512})
     whole, part = (
         make_plan(config, sample_rows=512, gpu="H100"),
@@ -165,8 +165,8 @@ def test_a_gpu_of_unknown_memory_is_told_what_it_would_need(config_of, save_shap
 
 
 def test_the_batch_shrinks_with_the_memory_and_what_does_not_fit_is_said(config_of, save_shape):
-    records = [question(i, paraphrases=["word " * 400] * 8) for i in range(9)]
-    records.append(question(9, paraphrases=["word " * 400] * 60))
+    records = [question(i, paraphrases=[f"{p} " + "word " * 400 for p in range(8)]) for i in range(9)]
+    records.append(question(9, paraphrases=[f"{p} " + "word " * 400 for p in range(60)]))
     config = config_of(
         records, model={"path": str(save_shape(**LLAMA_3B))}, data={"shard_rows": 512}, methods=["attention"]
     )

@@ -1,0 +1,71 @@
+"""FP8 weights and activations (W8A8), quantised when the model is loaded.
+
+A weight has one scale an output channel, an activation one scale a token, found as it goes by. Both are
+symmetric, in e4m3 (Micikevicius et al. 2022, arXiv:2209.05433). Embeddings, norms and lm_head are not
+quantised.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+FP8 = torch.float8_e4m3fn
+FP8_MAX = 448.0
+"""The largest number of e4m3."""
+LEAST_SCALE = 1e-12
+"""Rows of zeros have a scale, too."""
+
+
+class Linear(NamedTuple):
+    """The tensors of a linear layer. Compiled graphs take them as inputs, so that one serves all layers."""
+
+    weight: Tensor  # [out, in]; quantised: float8 on a GPU, float32 holding the same numbers on a CPU
+    bias: Tensor | None  # [out]
+    scale: Tensor | None = None  # float32 [1, out]: the weight is `weight * scale.T`; None: not quantised
+
+    def rows(self, start: int, stop: int) -> Linear:
+        """The linear layer of a range of output channels, which shares the memory."""
+        return Linear(
+            self.weight[start:stop],
+            None if self.bias is None else self.bias[start:stop],
+            None if self.scale is None else self.scale[:, start:stop],
+        )
+
+
+def quantize(linear: Linear) -> Linear:
+    """A linear layer in FP8."""
+    weight, scale = quantize_rows(linear.weight)
+    if not weight.is_cuda:  # no FP8 products here: the same numbers in float32
+        weight = weight.float()
+    return Linear(weight, linear.bias, scale.t().contiguous())
+
+
+def quantize_rows(x_TD: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers in FP8, [T, D], and the scale of each row, float32 [T, 1]; a row is their product."""
+    x_TD = x_TD.float()
+    scale = (x_TD.abs().amax(-1, keepdim=True) / FP8_MAX).clamp_min(LEAST_SCALE)
+    return (x_TD / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale
+
+
+def apply_linear(x: Tensor, linear: Linear) -> Tensor:
+    """x [..., in] to [..., out], in the dtype of x."""
+    if linear.scale is None:
+        return nn.functional.linear(x, linear.weight, linear.bias)
+    x_q, x_scale = quantize_rows(x.reshape(-1, x.shape[-1]))
+    if linear.weight.dtype == FP8:
+        out = torch._scaled_mm(
+            x_q,
+            linear.weight.t(),
+            scale_a=x_scale,
+            scale_b=linear.scale,
+            out_dtype=x.dtype,
+            use_fast_accum=True,
+        )
+    else:
+        out = (x_q.float() @ linear.weight.t() * (x_scale * linear.scale)).to(x.dtype)
+    if linear.bias is not None:
+        out = out + linear.bias
+    return out.reshape(*x.shape[:-1], -1)
