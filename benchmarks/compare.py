@@ -1,13 +1,13 @@
-"""This checkout's engine beside an older one's, on the same machine, in turn: `python -m benchmarks.compare
-OLD`.
+"""This checkout's engine in all its modes, beside an older one's: `python -m benchmarks.compare --old OLD`.
 
-OLD is another checkout, such as `git worktree add ../old COMMIT`. Each figure is taken in a process of its
-own, the two checkouts in turn, with random weights. The digest is of all generated tokens: equal digests
-are equal answers.
+OLD is another checkout, such as `git worktree add ../old COMMIT`. Each shape and mode is measured in a
+process of its own, with random weights, the works of a mode one after another. The digest is of all generated
+tokens: equal digests are equal answers.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import statistics
@@ -19,72 +19,109 @@ from typing import Annotated, Any
 import typer
 
 HERE = Path(__file__).resolve().parent.parent
-WORKS = {  # method, samples a call
-    "attention": ({}, 2048),
-    "per_prompt": ({"kind": "per_prompt"}, 1024),
-    "avg": ({"kind": "avg"}, 1024),
-    "calls of 32": ({}, 32),
-    "calls of 1": ({}, 1),
+MODES: dict[str, dict[str, Any]] = {
+    "deterministic": {},
+    "fp8": {"quantization": "fp8"},
+    "not deterministic": {"deterministic": False},
+    "not deterministic, fp8": {"deterministic": False, "quantization": "fp8"},
 }
+WORKS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {  # method, change of W1, samples a call
+    "attention": ({}, {}, 2048),
+    "12 to 36 tokens": ({}, {"spread": 12}, 2048),
+    "context of 4096": ({}, {"context": 4096}, 1024),
+    "per_prompt": ({"kind": "per_prompt"}, {}, 1024),
+    "avg": ({"kind": "avg"}, {}, 1024),
+    "full_prompt/continuous": ({"layout": "full_prompt", "positions": "continuous"}, {}, 1024),
+    "calls of 128": ({}, {}, 128),
+    "calls of 32": ({}, {}, 32),
+    "calls of 8": ({}, {}, 8),
+    "calls of 1": ({}, {}, 1),
+}
+LIMIT = "matrix products alone"
 
 
-def measure(shape: str, work: str) -> dict[str, Any]:
-    """Samples per second of W1 by the engine that this process imports."""
+def measure(shape: str, mode: str, works: str) -> dict[str, dict[str, Any]]:
+    """Of each work: samples per second by the engine that this process imports, and more."""
     import torch
 
-    from benchmarks.clock import seconds
     from benchmarks.models import NoStops, make_model
-    from benchmarks.work import W1
+    from benchmarks.work import CPU, GPU, W1
     from flexray.config import EngineConfig, GenerationConfig, MethodConfig
     from flexray.engine.engine import Engine
 
-    method, samples = WORKS[work]
-    model = make_model(shape, "cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = torch.cuda.is_available()
+    model = make_model(shape, "cuda" if on_gpu else "cpu")
+    settings = dict(MODES[mode])
+    quantization = settings.pop("quantization", None)
+    found: dict[str, dict[str, Any]] = {}
+    if quantization is None and LIMIT in works.split(","):
+        from benchmarks.limit import measure_limit
+
+        found[LIMIT] = {"rate": measure_limit(model, W1, GPU if on_gpu else CPU).samples_per_second}
+    known = EngineConfig.model_fields
+    config = EngineConfig(strict=True, **{key: value for key, value in settings.items() if key in known})
     generation = GenerationConfig(max_new_tokens=W1.new_tokens, stop_at_newline=False)
-    engine = Engine(model, NoStops(), [MethodConfig(**method)], generation, EngineConfig(strict=True))  # type: ignore[arg-type]
-    calls = 5 if samples > 100 else 20
-    prompts = [W1.prompts(samples, model.config.vocab_size, seed) for seed in range(calls)]
-    said = [engine.generate(asked) for asked in prompts[:2]]  # warm-up
-    taken = [seconds(lambda p=p: said.append(engine.generate(p))) for p in prompts[2:]]
+    more = () if quantization is None else (quantization,)
+    for name in works.split(","):
+        if name == LIMIT:
+            continue
+        method, change, samples = WORKS[name]
+        engine = Engine(model, NoStops(), [MethodConfig(**method)], generation, config, *more)  # type: ignore[arg-type]
+        work = dataclasses.replace(W1, **change)
+        calls = [work.prompts(samples, model.config.vocab_size, seed) for seed in range(20)]
+        found[name] = _measure(engine, calls if samples < 128 else calls[:5], samples)
+        engine.reset()
+    return found
+
+
+def _measure(engine: Any, calls: list[Any], samples: int) -> dict[str, Any]:
+    """Of one work; the first two calls are the warm-up."""
+    from benchmarks.clock import seconds
+
+    said: list[Any] = []
+    taken = [seconds(lambda prompts=prompts: said.append(engine.generate(prompts))) for prompts in calls]  # type: ignore[misc]
     tokens = [g.token_ids for call in said for row in call for answers in row for g in answers]
     digest = hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:12]
-    return {"rate": samples / statistics.median(taken), "digest": digest}
+    rate = samples / statistics.median(taken[2:])
+    return {"rate": rate, "digest": digest, "warm_up": sum(taken[:2])}
 
 
 def main(
-    old: Annotated[Path, typer.Argument(help="A checkout of the older code.")],
+    old: Annotated[Path | None, typer.Option(help="A checkout of the older code.")] = None,
     shapes: Annotated[str, typer.Option(help="Of benchmarks.work.SHAPES.")] = "3b,8b",
-    works: Annotated[str, typer.Option(help=f"Of {', '.join(WORKS)}.")] = ",".join(WORKS),
+    modes: Annotated[str, typer.Option(help=f"Of {', '.join(MODES)}; split by ;")] = "deterministic",
+    works: Annotated[str, typer.Option(help=f"Of {LIMIT}, {', '.join(WORKS)}.")] = f"{LIMIT},attention",
 ) -> None:
-    """Print a table: the older code's samples per second, this one's, their ratio, and whether answers are
+    """Print a table: samples per second of the older code, of this one, their ratio, and whether answers are
     equal."""
     from benchmarks.machine import describe_commit, describe_machine
 
-    print(f"{describe_machine()}\nnew: {describe_commit()}; old: {old.resolve().name}")
-    print("| shape | work | old | new | new/old | answers |\n|---|---|---|---|---|---|")
+    print(f"{describe_machine()}\nnew: {describe_commit()}; old: {old.resolve().name if old else 'none'}")
+    print("| shape | mode | work | old | new | new/old | answers | warm-up s |")
+    print("|---|---|---|---|---|---|---|---|")
     for shape in shapes.split(","):
-        for work in works.split(","):
-            found = {name: _in_process(tree, shape, work) for name, tree in (("old", old), ("new", HERE))}
-            rates = {name: one["rate"] for name, one in found.items()}
-            same = "equal" if found["old"]["digest"] == found["new"]["digest"] else "differ"
-            ratio = rates["new"] / rates["old"]
-            print(
-                f"| {shape} | {work} | {rates['old']:.1f} | {rates['new']:.1f} | {ratio:.3f} | {same} |",
-                flush=True,
-            )
+        for mode in modes.split(";"):
+            before = _in_process(old, shape, mode, works) if old else {}
+            for name, now in _in_process(HERE, shape, mode, works).items():
+                rate, then = now["rate"], before.get(name, {})
+                cells = [shape, mode, name, "", f"{rate:.1f}", "", "", f"{now.get('warm_up', 0):.0f}"]
+                if then:
+                    same = "equal" if then.get("digest") == now.get("digest") else "differ"
+                    cells[3], cells[5:7] = f"{then['rate']:.1f}", [f"{rate / then['rate']:.3f}", same]
+                print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def _in_process(tree: Path, shape: str, work: str) -> dict[str, Any]:
+def _in_process(tree: Path, shape: str, mode: str, works: str) -> dict[str, dict[str, Any]]:
     # the older checkout need not have this module: it is read from here, and imports from there
     code = "import sys; sys.path.insert(0, sys.argv[1]); __file__ = sys.argv[2]; "
     code += (
         "exec(compile(open(__file__).read(), __file__, 'exec')); print(json.dumps(measure(*sys.argv[3:])))"
     )
-    command = [sys.executable, "-c", code, str(tree.resolve()), __file__, shape, work]
+    command = [sys.executable, "-c", code, str(tree.resolve()), __file__, shape, mode, works]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tree, check=False)
     if done.returncode:
         raise SystemExit(f"{tree}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
 
