@@ -44,7 +44,7 @@ def measure(shape: str, mode: str, works: str) -> dict[str, dict[str, Any]]:
     """Of each work: samples per second by the engine that this process imports, and more."""
     import torch
 
-    from benchmarks.models import NoStops, make_model
+    from benchmarks.models import NoStops, free_memory, make_model
     from benchmarks.work import CPU, GPU, W1
     from flexray.config import EngineConfig, GenerationConfig, MethodConfig
     from flexray.engine.engine import Engine
@@ -54,10 +54,6 @@ def measure(shape: str, mode: str, works: str) -> dict[str, dict[str, Any]]:
     settings = dict(MODES[mode])
     quantization = settings.pop("quantization", None)
     found: dict[str, dict[str, Any]] = {}
-    if quantization is None and LIMIT in works.split(","):
-        from benchmarks.limit import measure_limit
-
-        found[LIMIT] = {"rate": measure_limit(model, W1, GPU if on_gpu else CPU).samples_per_second}
     known = EngineConfig.model_fields
     config = EngineConfig(strict=True, **{key: value for key, value in settings.items() if key in known})
     generation = GenerationConfig(max_new_tokens=W1.new_tokens, stop_at_newline=False)
@@ -70,7 +66,12 @@ def measure(shape: str, mode: str, works: str) -> dict[str, dict[str, Any]]:
         work = dataclasses.replace(W1, **change)
         calls = [work.prompts(samples, model.config.vocab_size, seed) for seed in range(20)]
         found[name] = _measure(engine, calls if samples < 128 else calls[:5], samples)
-        engine.reset()
+        del engine
+        free_memory()
+    if quantization is None and LIMIT in works.split(","):
+        from benchmarks.limit import measure_limit
+
+        found[LIMIT] = {"rate": measure_limit(model, W1, GPU if on_gpu else CPU).samples_per_second}
     return found
 
 
