@@ -72,7 +72,7 @@ class KeyTables:
 
     @classmethod
     def of(cls, first: Tensor, last: Tensor, causal_index: Tensor) -> KeyTables:
-        """From int32 [P] each; `last` of the context is of no account."""
+        """From int32 [P] each; the context is given to all segments, whatever its `last`."""
         is_context = first < 0
         copies = torch.where(is_context, 1, last - first + 1)
         return cls(first, last.masked_fill(is_context, _LAST_ID), causal_index, copies.float().log())
