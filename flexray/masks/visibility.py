@@ -76,7 +76,7 @@ class KeyTables:
 
     @classmethod
     def of(cls, first: Tensor, last: Tensor, causal_index: Tensor) -> KeyTables:
-        """From int32 [P] each; `last` of the context is not looked at."""
+        """From int32 [P] each; the context is given to all segments, whatever its `last`."""
         is_context = first < 0
         copies = torch.where(is_context, 1.0, (last - first + 1).float())
         copies = copies.masked_fill(first == HEAD_ID, math.inf)

@@ -152,3 +152,29 @@ def test_bfloat16_rows_are_the_bfloat16_oracles_but_for_near_ties(smollm2, layou
     )
     assert max(gaps, default=0.0) <= NEAR_TIE
     assert engine_exact >= oracle_exact - 0.05 * len(prompts)
+
+
+@pytest.mark.parametrize("layout", ["shared_context", "full_prompt"])
+def test_what_paraphrases_begin_with_alike_is_shared_and_the_answers_stay_the_oracle_s(
+    make_model, make_engine, make_prompts, layout
+):
+    head = (40, 41, 42)
+    prompts = [
+        dataclasses.replace(
+            p,
+            segments=tuple((*head, *p.segments[0][: 5 * i], *s) for i, s in enumerate(p.segments)),
+            num_head=len(head),
+        )
+        for p in make_prompts(20)
+    ]
+    engine = make_engine(
+        make_model().cuda(),
+        layout=layout,
+        max_num_seqs=16,
+        max_num_batched_tokens=512,
+        gpu_memory_utilization=0.1,
+    )
+    first = tokens(engine.generate(prompts))  # compiles, captures
+    assert tokens(engine.generate(prompts)) == first  # replays CUDA graphs
+    assert first == oracle_answers(make_model().cuda(), prompts, engine)
+    assert engine.stats.shared_tokens > 0
