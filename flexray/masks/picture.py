@@ -45,7 +45,7 @@ def draw_mask(
     """
     copies, continuous = layout == "full_prompt", positions == "continuous"
     prefix = SharedPrefix(copies and continuous, continuous, cross_attention)
-    packed = lay_out(prompt, prefix, (AttentionScope(),), max(1, generated))
+    packed = lay_out(prompt, prefix, (AttentionScope(),), generated)
     layout_ = packed.layout
     num_context = len(prompt.context)
     ids: list[int] = []

@@ -83,3 +83,9 @@ def test_an_empty_context_leaves_the_paraphrases_to_themselves():
     layout = lay_out(Prompt((), ((1, 2), (3,)), (9,)), PREFIXES["copies"], (AttentionScope(),), 1).layout
     assert layout.positions.tolist() == [0, 1, 2, 3]
     assert layout.sees_context
+
+
+def test_biases_are_those_of_each_answers_scope_and_paraphrases_have_none():
+    scopes = (AttentionScope(context_bias=0.5, paraphrase_bias=-1.5), AttentionScope(0))
+    layout = lay_out(PROMPT, SharedPrefix(), scopes, 1).layout
+    assert layout.biases.tolist() == [[0, 0, 0, 0.5, 0.5, 0, 0], [0, 0, 0, -1.5, -1.5, 0, 0]]

@@ -62,6 +62,19 @@ def test_one_hand_written_mask_row_of_each_region_in_full_prompt():
     assert mask[5].tolist() == [1, 1, 1, 1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("layout", "segments", "ids"),
+    [
+        ("shared_context", "context P1 P2 P2 answer answer", [1, 3, 4, 5, 6, -1]),
+        ("full_prompt", "C1 P1 C2 P2 P2 answer answer", [1, 3, 1, 4, 5, 6, -1]),
+    ],
+)
+def test_a_picture_names_the_segment_and_the_id_of_each_token(layout, segments, ids):
+    picture = draw_mask(Prompt((1,), ((3,), (4, 5)), (6,)), layout, "restart", generated=1)
+    assert picture.segments == segments.split()
+    assert picture.token_ids.tolist() == ids
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_mask_and_positions_equal_the_definition_written_token_by_token(layout, positions):
