@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import fsspec
@@ -208,6 +210,26 @@ def test_who_lost_the_lock_does_not_remove_that_of_the_other(folder):
             lock.check()
     assert locks(folder) == ["_lock-1.json"]
     assert Owner.parse(folder.read_bytes("_lock-1.json")).host == "node-7"
+
+
+def test_who_has_slept_sees_by_a_check_whose_the_lock_is_before_the_next_beat(folder, monkeypatch):
+    with hold(folder, beat_seconds=60) as lock:
+        leave(folder, **elsewhere())
+        lock.check()  # it is awake, and reads nothing between two beats
+        then = time.monotonic() + 121
+        with monkeypatch.context() as patch:
+            patch.setattr("flexray.sink.lock.time.monotonic", lambda: then)
+            with pytest.raises(LostError, match="was given to host node-7"):
+                lock.check()
+
+
+def test_a_process_that_proc_hides_is_not_taken_for_dead(monkeypatch):
+    alive = Owner.me()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    monkeypatch.setattr(lock_file, "Path", lambda path: Path("/nowhere" if "stat" in path else path))
+    assert not alive.is_dead()
+    assert replace(alive, pid=ended.pid).is_dead()
 
 
 def test_of_many_that_race_for_a_free_folder_one_holds_it(any_folder):

@@ -21,6 +21,7 @@ from flexray.sink import (
 )
 from flexray.sink.lock import is_lock
 from flexray.sink.records import PLAN_FILE, QUARANTINE_FOLDER, RUN_FILE, manifest_name
+from tests.faulty_s3 import answer
 from tests.unit.sink.builders import SHARDS, edit_json, finished, start, table
 from tests.unit.sink.damages import ORPHAN, contents, flip, quiet, resume
 
@@ -118,6 +119,16 @@ def test_what_this_version_cannot_judge_is_left_alone(folder):
     )
     folder.write_bytes(manifest_name("b"), manifest.to_bytes())
     with pytest.raises(OutputError, match="Use the version of flexray that wrote it"):
+        repair(folder, all_orphans=True, log=quiet)
+    assert QUARANTINE_FOLDER not in folder.list()
+
+
+def test_a_file_that_the_storage_does_not_give_stops_a_repair_before_it_moves_anything(s3, bucket):
+    folder = OutputFolder(f"s3://{bucket}/out")
+    run = finished(folder)
+    flip("data")(folder, committed_shards(folder, run.fingerprint))
+    s3.fail("GET", "*/data/a-*", answer(403, "AccessDenied", "Access Denied"), times=None)
+    with pytest.raises(OutputError, match=r"data/a-.* cannot be read .*Before that, nothing can be repaired"):
         repair(folder, all_orphans=True, log=quiet)
     assert QUARANTINE_FOLDER not in folder.list()
 
