@@ -5,8 +5,11 @@ import os
 import subprocess
 import sys
 import time
+from typing import ClassVar
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from flexray.errors import OutputError
 from flexray.sink import (
@@ -68,6 +71,25 @@ def test_an_orphan_of_more_than_an_hour_is_moved(folder):
     result = repair(folder, log=quiet)
     assert result.moved == (ORPHAN,)
     assert folder.read_bytes(f"{result.quarantine}/{ORPHAN}") == b"rows"
+
+
+class Timeless(MemoryFileSystem):
+    """A store whose times do not name their zone, which is UTC."""
+
+    protocol = "timeless"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+
+    def modified(self, path):
+        return super().modified(path).replace(tzinfo=None)
+
+
+def test_a_young_orphan_is_known_as_one_on_a_store_whose_times_name_no_zone():
+    fsspec.register_implementation("timeless", Timeless, clobber=True)
+    folder = OutputFolder("timeless://out")
+    finished(folder)
+    folder.write_bytes(ORPHAN, b"rows")
+    assert repair(folder, dry_run=True, log=quiet).moved == ()
 
 
 @pytest.mark.parametrize("point", ["sink.quarantine.kept", "sink.repair.remove"])
