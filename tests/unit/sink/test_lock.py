@@ -212,15 +212,36 @@ def test_who_lost_the_lock_does_not_remove_that_of_the_other(folder):
     assert Owner.parse(folder.read_bytes("_lock-1.json")).host == "node-7"
 
 
-def test_who_has_slept_sees_by_a_check_whose_the_lock_is_before_the_next_beat(folder, monkeypatch):
+def _write(name, data=None):
+    def do(folder):
+        folder.write_bytes(name, data or json.dumps(json.loads(Owner.me().to_bytes()) | elsewhere()).encode())
+
+    return do
+
+
+@pytest.mark.parametrize(
+    ("happen", "message", "left"),
+    [
+        (_write("_lock-1.json"), "its lock was given to host node-7", ["_lock-1.json"]),
+        (_write("_lock-7.json"), "its lock was taken over by host node-7", ["_lock-7.json"]),
+        (_write("_lock-7.json", b"half"), "was taken over by an unknown process", ["_lock-7.json"]),
+        (lambda folder: folder.remove("_lock-1.json"), "its lock file is gone", []),
+    ],
+    ids=["given", "taken over", "being taken over", "gone"],
+)
+def test_who_has_slept_sees_by_a_check_that_the_lock_is_lost_before_the_next_beat(
+    folder, monkeypatch, happen, message, left
+):
     with hold(folder, beat_seconds=60) as lock:
-        leave(folder, **elsewhere())
+        happen(folder)
         lock.check()  # it is awake, and reads nothing between two beats
         then = time.monotonic() + 121
         with monkeypatch.context() as patch:
             patch.setattr("flexray.sink.lock.time.monotonic", lambda: then)
-            with pytest.raises(LostError, match="was given to host node-7"):
+            with pytest.raises(LostError, match=message):
                 lock.check()
+        assert locks(folder) == left
+    assert locks(folder) == left
 
 
 def test_a_process_that_proc_hides_is_not_taken_for_dead(monkeypatch):
