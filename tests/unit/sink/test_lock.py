@@ -159,6 +159,17 @@ def test_a_pid_that_is_used_again_is_not_its_owner(folder):
     assert "took over the lock of a dead run" in said[0]
 
 
+def test_a_process_that_was_born_later_is_another_though_it_has_the_pid():
+    me = Owner.me()
+    later = subprocess.Popen(["sleep", "60"])
+    try:
+        assert not me.is_dead()
+        assert replace(me, pid=later.pid).is_dead()
+    finally:
+        later.kill()
+        later.wait()
+
+
 def test_a_process_that_is_alive_and_gives_no_sign_of_life_is_waited_for(folder):
     leave(folder, token="other")
     said = []

@@ -195,6 +195,13 @@ def test_a_lost_plan_is_damage_and_missing_rows_are_still_counted(folder, manife
     check(folder, rows=8, missing=4, damaged=1)
 
 
+def test_without_a_plan_doubled_rows_are_counted_and_the_missing_ones_by_their_number(folder, manifests):
+    forge(folder, manifests["b"], table(B, rows=[*table(B).to_pylist()[1:], table(B).to_pylist()[1]]))
+    folder.remove(PLAN_FILE)
+    report = check(folder, rows=12, missing=1, doubled=1, damaged=1)
+    assert "1 row(s) are committed more than once (qa/test/b1 by m)" in found(report, "/data")[0]
+
+
 def test_an_edited_run_record_is_damage(folder, manifests):
     edit_json(folder, RUN_FILE, fingerprint="0" * 64)
     check(folder, rows=12, damaged=1)
