@@ -176,7 +176,9 @@ def test_a_lost_run_record_with_damaged_commits_is_repaired_first(folder):
     finished(folder)
     flip(RUN_FILE)(folder, {})
     edit_json(folder, manifest_name("b"), rows=3)
-    repair(folder, log=quiet)
+    said = []
+    repair(folder, log=said.append)
+    assert "a run with the same configuration writes it again" in said[-1]
     assert resume(folder) == {"b"}
     assert verify(folder).ok
 
