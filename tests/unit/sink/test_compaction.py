@@ -215,7 +215,7 @@ def test_a_changed_compact_file_is_damaged_whatever_run_its_records_are_of(folde
     compact(folder, run.fingerprint, max_singles=0)
     (name,) = list_manifests(folder).compacts
     folder.write_bytes(name, folder.read_bytes(name)[:-1])
-    with pytest.raises(DamageError, match="has other bytes than were written.*, and holds 3 of 3") as caught:
+    with pytest.raises(DamageError, match=r"has other bytes than were written.*, and holds 3 of 3") as caught:
         committed_shards(folder, "0" * 64)
     assert caught.value.kind == "manifest_damaged"
 
