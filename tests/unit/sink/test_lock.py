@@ -264,6 +264,24 @@ def test_a_process_that_proc_hides_is_not_taken_for_dead(monkeypatch):
     assert replace(alive, pid=ended.pid).is_dead()
 
 
+def test_a_start_that_finds_another_one_behind_its_own_lock_steps_back(folder, monkeypatch):
+    def overtaken(*arguments):
+        monkeypatch.setattr("flexray.sink.lock.create", lock_file.create)
+        _write("_lock-2.json")(folder)
+        return lock_file.create(*arguments)
+
+    seen = []
+
+    def look_and_end_the_other(line):
+        seen.append(locks(folder))
+        folder.remove("_lock-2.json")
+
+    monkeypatch.setattr("flexray.sink.lock.create", overtaken)
+    with hold(folder, log=look_and_end_the_other, **QUICK):
+        assert locks(folder) == ["_lock-1.json"]
+    assert seen == [["_lock-2.json"]]
+
+
 def test_of_many_that_race_for_a_free_folder_one_holds_it(any_folder):
     assert race_all(any_folder) == ["held", *["refused"] * (RACERS - 1), "still held"]
     assert locks(any_folder) == []
