@@ -33,7 +33,6 @@ from flexray.sink.records import (
 )
 from flexray.sink.rows import (
     account,
-    accounting_faults,
     expected_keys,
     keys_of,
     row_faults,
@@ -191,9 +190,6 @@ def _describe(
         revision=revision,
         replaces=replaces,
     ).sealed()
-    faults = accounting_faults(manifest.accounting)
-    if faults:
-        raise CommitError(f"shard {shard_id}: {'; '.join(faults)}")
     return manifest, data
 
 

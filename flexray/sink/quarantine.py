@@ -48,12 +48,11 @@ class Quarantine:
             raise OSError(f"{self._folder.where(copy)}: reads back differently from what was written")
         reach("sink.quarantine.kept", name=name)
 
-    def keep_file(self, name: str) -> bool:
-        """Put a copy of a file of the output here. Returns whether there is such a file."""
+    def keep_file(self, name: str) -> None:
+        """Put a copy of a file of the output here, if there is such a file."""
         data = self._folder.read_if_there(name)
         if data is not None:
             self.keep(name, data)
-        return data is not None
 
 
 def age(folder: OutputFolder, name: str) -> float:

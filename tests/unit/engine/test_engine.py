@@ -1,8 +1,10 @@
 import dataclasses
+from importlib import metadata
 
 import pytest
 import torch
 
+from flexray.errors import ConfigError
 from flexray.models import attention
 from tests import oracles
 from tests.expected import oracle_answers, tokens
@@ -149,6 +151,15 @@ def test_a_backend_that_cannot_be_built_hands_over_to_the_next_with_the_same_mas
     assert {g.backend_used for g in again} == {"sdpa"}
     assert {g.attempts for g in again} == {1}
     assert all(g.fallback_reason for g in again)
+
+
+def test_flex_alone_asks_for_a_torch_whose_kernels_can_be_trusted(make_model, make_engine, monkeypatch):
+    installed = metadata.version
+    found = {"torch": "2.11.0"}
+    monkeypatch.setattr(metadata, "version", lambda name: found.get(name) or installed(name))
+    make_engine(make_model(), backend="sdpa")
+    with pytest.raises(ConfigError, match=r"torch 2\.11\.0 cannot be trusted with FlexAttention on a CPU"):
+        make_engine(make_model(), backend="flex")
 
 
 def test_strict_fails_instead_of_falling_back(make_model, make_engine, make_prompts, no_compiler):

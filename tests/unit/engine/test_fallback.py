@@ -8,7 +8,7 @@ import torch
 
 from flexray.config import MethodConfig
 from flexray.config.fault_injection import VARIABLE
-from flexray.engine.fallback import FAULTS_ALLOWED
+from flexray.engine.fallback import FAULTS_ALLOWED, describe, is_poisoned
 from tests.expected import oracle_answers, tokens
 
 NO_KERNEL = "raise:NotImplementedError"
@@ -218,3 +218,16 @@ def test_after_an_error_that_was_raised_the_engine_answers_as_before(
     with pytest.raises(ZeroDivisionError):
         engine.generate(prompts)
     assert tokens(engine.generate(prompts)) == oracle_answers(make_model(), prompts, engine)
+
+
+def test_after_a_failed_kernel_the_device_is_lost_and_after_other_errors_it_is_not():
+    assert is_poisoned(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not is_poisoned(RuntimeError("shapes do not match"))
+    assert not is_poisoned(ValueError("not a CUDA error"))
+    assert not is_poisoned(torch.OutOfMemoryError("CUDA out of memory"))
+
+
+def test_a_reason_names_backend_and_error_on_one_short_line():
+    assert describe("flex", NotImplementedError()) == "flex: NotImplementedError: "
+    long = "x" * 161
+    assert describe("sdpa", RuntimeError(f"\n  {long}\nmore")) == f"sdpa: RuntimeError: {long[:160]}"

@@ -1,9 +1,20 @@
 """How many questions and sequences are worked on at once."""
 
-import pytest
+import dataclasses
 
-from flexray.config import MethodConfig
-from flexray.engine.scheduler import DecodeBatch, PrefillBatch
+import pytest
+import torch
+
+from flexray.config import EngineConfig, MethodConfig
+from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
+from flexray.engine.request import Request, group_by_prefix
+from flexray.engine.sampler import SampledTokens
+from flexray.engine.scheduler import DecodeBatch, PrefillBatch, Scheduler
+from flexray.engine.scheduler_config import scheduler_config_for
+from flexray.engine.sequence_table import SequenceTable
+from flexray.engine.stats import EngineStats
+from flexray.methods import make_methods
+from flexray.prompts.prompt import Prompt
 
 METHODS = [
     MethodConfig(kind="avg"),
@@ -79,3 +90,124 @@ def test_a_stream_yields_each_prompt_as_soon_as_all_methods_have_answered(
     assert [found[i] for i in range(10)] == expected
     assert held[0] > 0, "others are still under way"
     assert len(found) == len(held) == 10
+
+
+class Loop:
+    """The engine's loop with a real cache and table, but no model: the tokens are told."""
+
+    def __init__(self, shape, count, *, alone=False, new=5, blocks=64, **sizes):
+        device = torch.device("cpu")
+        config = scheduler_config_for(shape, 4, None, EngineConfig(max_num_seqs=8))
+        self.sizes = dataclasses.replace(config, **sizes)
+        self.cache = KVCache(
+            num_layers=1,
+            num_kv_heads=1,
+            head_dim=8,
+            num_slots=blocks * BLOCK_SIZE,
+            max_requests=self.sizes.max_num_requests + self.sizes.lookahead,
+            dtype=torch.float32,
+            device=device,
+        )
+        stop = torch.zeros(16, dtype=torch.bool)
+        stop[2] = True
+        self.table = SequenceTable(self.cache, 8, 4, new, stop)
+        self.stats = EngineStats.zero(device)
+        (group,) = group_by_prefix(make_methods([MethodConfig()]), share_prefixes=False)
+        requests = [Request(i, Prompt((), ((3, 4),), (9,)), group, new) for i in range(count)]
+        self.scheduler = Scheduler(requests, self.sizes, self.cache, self.table, self.stats, alone=alone)
+
+    def step(self, *ending):
+        """Run what comes next: its batch, and the requests that are told to be finished. Those that are
+        `ending` say the token that stops them."""
+        batch = self.scheduler.schedule()
+        if isinstance(batch, PrefillBatch):
+            batch.rows = self.table.admit(batch.requests, self.cache.context_lists)
+        else:
+            batch.rows = torch.tensor([sequence.row for sequence in batch.sequences])
+        ids = torch.tensor([2 if sequence.request.index in ending else 7 for sequence in batch.sequences])
+        finished = self.scheduler.postprocess(batch, SampledTokens(ids, ids > 0))
+        return batch, [request.index for request in finished]
+
+
+def numbers(batch):
+    return [sequence.request.index for sequence in batch.sequences]
+
+
+@pytest.fixture
+def loop(make_model):
+    shape = make_model().config
+    return lambda count, **settings: Loop(shape, count, **settings)
+
+
+def test_waiting_requests_are_prefilled_once_a_quarter_of_the_places_is_free(loop):
+    loop = loop(20, new=9)
+    assert numbers(loop.step()[0]) == list(range(8))
+    assert numbers(loop.step(3)[0]) == list(range(8))
+    batch, finished = loop.step(5)  # one place is free: not worth a pass
+    assert isinstance(batch, DecodeBatch)
+    assert numbers(batch) == [0, 1, 2, 4, 5, 6, 7]
+    assert finished == [3]
+    batch, finished = loop.step()
+    assert isinstance(batch, PrefillBatch)
+    assert numbers(batch) == [8, 9]
+    assert finished == [5]
+    batch, _ = loop.step()
+    assert isinstance(batch, DecodeBatch)
+    assert numbers(batch) == [0, 1, 2, 4, 6, 7, 8, 9]
+
+
+def test_the_last_waiting_request_is_prefilled_as_soon_as_a_place_is_free(loop):
+    loop = loop(9, new=9)
+    loop.step()
+    loop.step(3)
+    batch, _ = loop.step()
+    assert isinstance(batch, PrefillBatch)
+    assert numbers(batch) == [8]
+
+
+def test_requests_wait_for_blocks_of_the_cache(loop):
+    loop = loop(4, blocks=3)  # one of them is scratch
+    assert numbers(loop.step()[0]) == [0, 1]
+    loop.step(1)
+    batch, _ = loop.step()
+    assert isinstance(batch, PrefillBatch)
+    assert numbers(batch) == [2]
+
+
+def test_the_host_looks_every_few_steps_and_never_after_more_than_an_answer_has(loop):
+    loop = loop(1, new=6, num_scheduler_steps=4)
+    loop.step()
+    batches = [loop.step()[0] for _ in range(4)]
+    assert all(batch is batches[0] for batch in batches)
+    assert loop.scheduler.has_work()
+    assert loop.step()[0] is batches[0]  # the sixth token is the last one
+    assert not loop.scheduler.has_work()
+    (request,) = loop.scheduler.take_finished()
+    assert request.sequences[0].token_ids == (7,) * 6
+    assert (loop.scheduler.take_finished(), loop.stats.generated_tokens) == ([], 6)
+
+
+def test_requests_ahead_get_their_blocks_while_others_are_decoded(loop):
+    loop = loop(12, lookahead=3)
+    loop.step()
+    assert loop.cache.num_held == 8
+    loop.step()
+    assert loop.cache.num_held == 8 + 3
+    loop.step(*range(8))
+    batch, _ = loop.step()
+    assert numbers(batch) == [8, 9, 10, 11]
+    assert loop.cache.num_held == 4
+
+
+def test_requests_that_are_run_alone_are_prefilled_one_by_one(loop):
+    loop = loop(3, alone=True)
+    batches = [loop.step()[0] for _ in range(4)]
+    assert [numbers(batch) for batch in batches] == [[0], [1], [2], [0, 1, 2]]
+
+
+def test_answers_of_one_token_are_finished_by_their_prefill(loop):
+    loop = loop(2, new=1)
+    loop.step()
+    assert not loop.scheduler.has_work()
+    assert [request.index for request in loop.scheduler.take_finished()] == [0, 1]
+    assert loop.cache.num_held == 0

@@ -1,3 +1,4 @@
+import math
 import random
 
 import numpy as np
@@ -118,3 +119,9 @@ def test_merged_paraphrases_have_the_tokens_and_positions_that_they_had(seed):
         held = (tokens[:, FIRST] <= segment) & (segment <= tokens[:, LAST])
         assert tuple(own[held].tolist()) == text
         assert tokens[held, POSITION].tolist() == list(range(1, 1 + len(text)))
+
+
+def test_biases_are_those_of_each_answers_scope_with_how_many_paraphrases_it_sees():
+    scopes = (AttentionScope(context_bias=0.5, paraphrase_bias=-1.5), AttentionScope(0))
+    layout = lay_out(PROMPT, SharedPrefix(), scopes, 1).layout
+    assert layout.biases == ((0.5, math.log(2), -1.5), (0, 0, 0))

@@ -77,6 +77,19 @@ def test_one_hand_written_mask_row_of_each_segment_in_full_prompt():
     assert mask[5].tolist() == [1, 1, 1, 1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("layout", "segments", "ids"),
+    [
+        ("shared_context", "context P1 P2 answer_prefix answer", [1, 3, 4, 5, 6, -1]),
+        ("full_prompt", "C1 P1 C2 P2 answer_prefix answer", [1, 3, 1, 4, 5, 6, -1]),
+    ],
+)
+def test_a_stream_names_its_segments_and_has_the_id_of_each_token(layout, segments, ids):
+    stream = stream_of(Prompt((1,), ((3,), (4, 5)), (6,)), layout, "restart", 1)
+    assert [segment.name for segment in stream.segments] == segments.split()
+    assert stream.token_ids.tolist() == ids
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_mask_and_positions_equal_the_definition_written_token_by_token(layout, positions):

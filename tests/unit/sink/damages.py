@@ -132,6 +132,10 @@ DAMAGES = {
     "a manifest that names a file outside": Damage(
         sealed_b(file="data/../secret.parquet"), {"manifest_damaged"}, "repair` moves it aside"
     ),
+    "a manifest of a revision that replaces none": Damage(
+        sealed_b(revision=1), {"manifest_damaged"}, "repair` moves it aside"
+    ),
+    "a manifest of another number of rows": Damage(sealed_b(rows=5), {"data_damaged"}),
     "a manifest of another run": Damage(
         sealed_b(fingerprint="0" * 64), {"manifest_of_another_run"}, "repair` moves it aside"
     ),

@@ -173,16 +173,19 @@ def test_rows_that_are_not_the_expected_ones_in_order_are_not_committed(folder, 
 
 
 @pytest.mark.parametrize(
-    "drift",
+    ("drift", "difference"),
     [
-        lambda t: t.drop_columns(["error"]),
-        lambda t: t.append_column("extra", pa.array([1] * 4)),
-        lambda t: t.set_column(0, "row_id", t["row_id"].cast(pa.large_string())),
-        lambda t: t.select(list(reversed(t.column_names))),
+        (lambda t: t.drop_columns(["error"]), r'error: "string not null" -> \(absent\)'),
+        (lambda t: t.append_column("extra", pa.array([1] * 4)), r'extra: \(absent\) -> "int64"'),
+        (
+            lambda t: t.set_column(0, "row_id", t["row_id"].cast(pa.large_string())),
+            'row_id: "string not null" -> "large_string"',
+        ),
+        (lambda t: t.select(list(reversed(t.column_names))), "the columns' order differs"),
     ],
 )
-def test_a_table_of_another_schema_is_not_committed(folder, drift):
-    with pytest.raises(CommitError, match="schema is not that of output rows: "):
+def test_a_table_of_another_schema_is_not_committed(folder, drift, difference):
+    with pytest.raises(CommitError, match=f"schema is not that of output rows: {difference}"):
         commit(folder, start(folder), A, table=drift(table(A)))
     assert nothing_is_committed(folder)
 

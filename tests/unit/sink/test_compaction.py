@@ -210,6 +210,16 @@ def test_a_compact_file_of_another_run_is_an_error(folder):
         committed_shards(folder, "0" * 64)
 
 
+def test_a_changed_compact_file_is_damaged_whatever_run_its_records_are_of(folder):
+    run = finished(folder)
+    compact(folder, run.fingerprint, max_singles=0)
+    (name,) = list_manifests(folder).compacts
+    folder.write_bytes(name, folder.read_bytes(name)[:-1])
+    with pytest.raises(DamageError, match=r"has other bytes than were written.*, and holds 3 of 3") as caught:
+        committed_shards(folder, "0" * 64)
+    assert caught.value.kind == "manifest_damaged"
+
+
 def test_a_discarded_run_leaves_no_compact_file(folder):
     run = finished(folder)
     compact(folder, run.fingerprint, max_singles=0)

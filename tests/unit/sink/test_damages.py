@@ -38,7 +38,8 @@ def test_damage_is_found_and_the_advice_says_what_to_do(case):
     for kind in damage.kinds:
         assert damage.advice in findings[kind].advice
     assert report.ok == (findings.keys() <= {"orphans", "foreign_files"})
-    json.dumps(report.to_dict())
+    told = json.loads(json.dumps(report.to_dict()))
+    assert (told["ok"], len(told["findings"])) == (report.ok, len(report.findings))
 
 
 def test_what_is_damaged_is_moved_aside_and_a_resume_completes_the_run(case):

@@ -1,6 +1,7 @@
 """One file that only one can create, on an S3 server behind a network that fails."""
 
 import time
+from uuid import uuid4
 
 import fsspec
 import pytest
@@ -93,6 +94,14 @@ def test_credentials_that_expired_are_named_at_once(folder, s3):
     with pytest.raises(OutputError, match=r"cannot be taken: .*403 ExpiredToken.*renew AWS"), hold(folder):
         pass
     assert s3.count("PUT") == 1
+
+
+def test_a_store_in_memory_keeps_the_condition_so_nobody_waits_for_another_writer(monkeypatch):
+    monkeypatch.setattr("flexray.sink.lock_file.time.sleep", lambda seconds: pytest.fail("waited"))
+    folder = OutputFolder(f"memory://{uuid4().hex}")
+    assert create(folder, NAME, b"mine")
+    assert not create(folder, NAME, b"other")
+    assert folder.read_bytes(NAME) == b"mine"
 
 
 class Unreliable(MemoryFileSystem):

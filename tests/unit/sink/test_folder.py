@@ -1,5 +1,6 @@
 import os
 import pickle
+import stat
 
 import pytest
 
@@ -100,6 +101,18 @@ def test_a_reader_never_sees_half_a_local_file(folder, monkeypatch):
     folder.write_bytes("a", b"whole")
     assert seen == [None]
     assert folder.read_bytes("a") == b"whole"
+
+
+def test_a_local_file_is_whole_on_the_disk_before_it_gets_its_name_and_then_the_name_is(folder, monkeypatch):
+    synced = []
+
+    def fsync(descriptor):
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append("folder" if is_folder else (os.fstat(descriptor).st_size, folder.read_if_there("a")))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder.write_bytes("a", b"whole")
+    assert synced == [(5, None), "folder"]
 
 
 def test_listing_a_file_is_an_error(folder):

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import fsspec
@@ -157,6 +159,17 @@ def test_a_pid_that_is_used_again_is_not_its_owner(folder):
     assert "took over the lock of a dead run" in said[0]
 
 
+def test_a_process_that_was_born_later_is_another_though_it_has_the_pid():
+    me = Owner.me()
+    later = subprocess.Popen(["sleep", "60"])
+    try:
+        assert not me.is_dead()
+        assert replace(me, pid=later.pid).is_dead()
+    finally:
+        later.kill()
+        later.wait()
+
+
 def test_a_process_that_is_alive_and_gives_no_sign_of_life_is_waited_for(folder):
     leave(folder, token="other")
     said = []
@@ -208,6 +221,65 @@ def test_who_lost_the_lock_does_not_remove_that_of_the_other(folder):
             lock.check()
     assert locks(folder) == ["_lock-1.json"]
     assert Owner.parse(folder.read_bytes("_lock-1.json")).host == "node-7"
+
+
+def _write(name, data=None):
+    def do(folder):
+        folder.write_bytes(name, data or json.dumps(json.loads(Owner.me().to_bytes()) | elsewhere()).encode())
+
+    return do
+
+
+@pytest.mark.parametrize(
+    ("happen", "message", "left"),
+    [
+        (_write("_lock-1.json"), "its lock was given to host node-7", ["_lock-1.json"]),
+        (_write("_lock-7.json"), "its lock was taken over by host node-7", ["_lock-7.json"]),
+        (_write("_lock-7.json", b"half"), "was taken over by an unknown process", ["_lock-7.json"]),
+        (lambda folder: folder.remove("_lock-1.json"), "its lock file is gone", []),
+    ],
+    ids=["given", "taken over", "being taken over", "gone"],
+)
+def test_who_has_slept_sees_by_a_check_that_the_lock_is_lost_before_the_next_beat(
+    folder, monkeypatch, happen, message, left
+):
+    with hold(folder, beat_seconds=60) as lock:
+        happen(folder)
+        lock.check()  # it is awake, and reads nothing between two beats
+        then = time.monotonic() + 121
+        with monkeypatch.context() as patch:
+            patch.setattr("flexray.sink.lock.time.monotonic", lambda: then)
+            with pytest.raises(LostError, match=message):
+                lock.check()
+        assert locks(folder) == left
+    assert locks(folder) == left
+
+
+def test_a_process_that_proc_hides_is_not_taken_for_dead(monkeypatch):
+    alive = Owner.me()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    monkeypatch.setattr(lock_file, "Path", lambda path: Path("/nowhere" if "stat" in path else path))
+    assert not alive.is_dead()
+    assert replace(alive, pid=ended.pid).is_dead()
+
+
+def test_a_start_that_finds_another_one_behind_its_own_lock_steps_back(folder, monkeypatch):
+    def overtaken(*arguments):
+        monkeypatch.setattr("flexray.sink.lock.create", lock_file.create)
+        _write("_lock-2.json")(folder)
+        return lock_file.create(*arguments)
+
+    seen = []
+
+    def look_and_end_the_other(line):
+        seen.append(locks(folder))
+        folder.remove("_lock-2.json")
+
+    monkeypatch.setattr("flexray.sink.lock.create", overtaken)
+    with hold(folder, log=look_and_end_the_other, **QUICK):
+        assert locks(folder) == ["_lock-1.json"]
+    assert seen == [["_lock-2.json"]]
 
 
 def test_of_many_that_race_for_a_free_folder_one_holds_it(any_folder):

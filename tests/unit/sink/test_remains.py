@@ -5,6 +5,7 @@ import pytest
 from flexray.errors import OutputError
 from flexray.sink import (
     DamageError,
+    committed_shards,
     compact,
     discard_run,
     load_run,
@@ -117,6 +118,18 @@ def test_data_whose_manifests_and_record_are_lost_are_not_written_over(folder):
         start(folder, shards=SHARDS[:2])
     start(folder)  # of the same plan: orphans, as a killed start leaves them
     assert len(verify(folder).orphans) == 3
+
+
+def test_manifests_whose_data_and_record_are_lost_are_results_of_a_run(folder):
+    run = finished(folder)
+    for manifest in committed_shards(folder, run.fingerprint).values():
+        folder.remove(manifest.file)
+    folder.remove(RUN_FILE)
+    with pytest.raises(DamageError, match="is missing, though 3 manifest files, 0 data files and the plan"):
+        load_run(folder)
+    with pytest.raises(OutputError, match="3 of the 3 committed shards are not of the run that starts now"):
+        start(folder, parts=PARTS | {"method": "other"})
+    assert start(folder).rebuilt
 
 
 def test_a_run_without_its_record_can_be_discarded(folder):

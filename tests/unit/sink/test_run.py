@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -122,7 +123,7 @@ def test_no_secret_reaches_the_run_record_or_a_message(folder):
     assert "hush" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00", b'{"seconds": NaN}'])
 def test_an_unreadable_run_record_is_not_trusted(folder, content):
     start(folder)
     folder.write_bytes(RUN_FILE, content)
@@ -187,7 +188,14 @@ def test_the_fingerprint_is_that_of_the_values_not_of_their_order():
         fingerprint({"a": math.nan})
 
 
+def test_the_fingerprint_is_the_sha256_of_compact_json_in_utf8_with_sorted_keys():
+    """As folders of all releases have it."""
+    spelled = '{"a":[1,null],"b":"où ?"}'
+    assert fingerprint({"b": "où ?", "a": [1, None]}) == hashlib.sha256(spelled.encode()).hexdigest()
+
+
 def test_the_run_record_is_plain_json(folder):
-    start(folder)
+    start(folder, parts={"instruction": "Réponds !"})
+    assert "Réponds !".encode() in folder.read_bytes(RUN_FILE)
     tree = json.loads(folder.read_bytes(RUN_FILE))
     assert {"schema_version", "fingerprint", "parts", "config", "provenance", "plan", "digest"} <= tree.keys()

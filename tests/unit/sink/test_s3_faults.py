@@ -11,7 +11,7 @@ import pytest
 from s3fs import S3FileSystem
 
 from flexray.errors import OutputError
-from flexray.sink import OutputFolder, committed_shards, read_committed, verify
+from flexray.sink import DamageError, OutputFolder, committed_shards, compact, read_committed, verify
 from tests.faulty_s3 import answer, cut_request, cut_response, delay, drop_answer, stall
 from tests.s3 import PATIENCE, SECRET, TIMEOUT
 from tests.unit.sink.builders import SHARDS, commit, finished, start, table
@@ -147,6 +147,18 @@ def test_a_read_that_goes_on_breaking_off_is_an_error(folder, s3, bucket, monkey
     with pytest.raises(OutputError, match=rf"s3://{bucket}/out/data/a-.*Not enough data .*tried \d+ times"):
         list(read_committed(folder))
     assert not verify(folder).ok
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_manifests_that_the_storage_does_not_give_are_an_error_not_fewer_shards(folder, s3, compacted):
+    run = finished(folder)
+    if compacted:
+        compact(folder, run.fingerprint, max_singles=0)
+    name = "compact-*" if compacted else "b.json"
+    s3.fail("GET", f"*/_manifests/{name}", answer(403, "AccessDenied", "Access Denied"), times=None)
+    with pytest.raises(DamageError, match=r"cannot be read \(.*Access Denied") as caught:
+        committed_shards(folder, run.fingerprint)
+    assert caught.value.kind == "unreadable"
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch"])

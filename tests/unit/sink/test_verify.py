@@ -69,6 +69,7 @@ def test_an_orphan_is_told_but_is_no_fault(folder, manifests):
     folder.write_bytes("_manifests/.b.json.00.tmp", b"{")
     report = check(folder, rows=12)
     assert report.orphans == (ORPHAN, "_manifests/.b.json.00.tmp")
+    assert [(finding.kind, finding.path) for finding in report.findings] == [("orphans", str(folder))]
     assert report.foreign == ()
 
 
@@ -115,6 +116,12 @@ def test_an_accounting_that_is_not_that_of_the_rows_is_unaccounted(folder, manif
     forge(folder, manifests["b"], table(B), accounting=wrong)
     report = check(folder, rows=12, unaccounted=2)
     assert "correct: 3 -> 4" in found(report, manifests["b"].file)[0]
+
+
+def test_rows_in_another_order_are_unaccounted(folder, manifests):
+    forge(folder, manifests["b"], table(B, rows=table(B).to_pylist()[::-1]))
+    report = check(folder, rows=12, unaccounted=1)
+    assert "its rows are in another order" in found(report, manifests["b"].file)[0]
 
 
 def test_rows_that_break_the_rules_are_unaccounted(folder, manifests):
@@ -186,6 +193,13 @@ def test_a_lost_plan_is_damage_and_missing_rows_are_still_counted(folder, manife
     folder.remove(PLAN_FILE)
     folder.remove(manifest_name("b"))
     check(folder, rows=8, missing=4, damaged=1)
+
+
+def test_without_a_plan_doubled_rows_are_counted_and_the_missing_ones_by_their_number(folder, manifests):
+    forge(folder, manifests["b"], table(B, rows=[*table(B).to_pylist()[1:], table(B).to_pylist()[1]]))
+    folder.remove(PLAN_FILE)
+    report = check(folder, rows=12, missing=1, doubled=1, damaged=1)
+    assert "1 row(s) are committed more than once (qa/test/b1 by m)" in found(report, "/data")[0]
 
 
 def test_an_edited_run_record_is_damage(folder, manifests):
