@@ -82,11 +82,15 @@ class LLM:
         dtype: "auto" (bfloat16 on a GPU, float32 on CPUs), "float32", "bfloat16" or "float16".
         device: "auto" (a GPU where torch finds one), "cpu" or "cuda".
         trust_remote_code: run Python code from the tokenizer's folder.
+        quantization: "fp8": the decoder's linear layers in 8 bits. None: as they are.
         backend: what computes attention: "flex", "sdpa" or "eager"; if it fails, the next, with the same
             mask.
         strict: raise instead of falling back.
+        deterministic: a row's answer depends on the row alone, bit for bit, as by default in a run. All
+            batches are then padded to one size, which slows down calls of a few rows.
         max_num_seqs: questions in work at once. None: 512 on a GPU, 32 on CPUs.
-        max_num_batched_tokens: tokens of a prefill pass. None: 32,768 on a GPU, 2,048 on CPUs.
+        max_num_batched_tokens: tokens of a prefill pass. None: 32,768 on a GPU, 2,048 on CPUs; if
+            deterministic, 8,192 and 512.
         gpu_memory_utilization: share of the GPU's memory free after loading the weights that the KV cache
             may take.
         share_prefixes: compute once what the paraphrases of a question begin with alike.
@@ -105,8 +109,10 @@ class LLM:
         dtype: str = "auto",
         device: str = "auto",
         trust_remote_code: bool = False,
+        quantization: str | None = None,
         backend: str = "flex",
         strict: bool = False,
+        deterministic: bool = False,
         max_num_seqs: int | None = None,
         max_num_batched_tokens: int | None = None,
         gpu_memory_utilization: float = 0.9,
@@ -118,11 +124,13 @@ class LLM:
                 "path": str(model),
                 "dtype": dtype,
                 "device": device,
+                "quantization": quantization,
                 "trust_remote_code": trust_remote_code,
             },
             "engine": {
                 "backend": backend,
                 "strict": strict,
+                "deterministic": deterministic,
                 "max_num_seqs": max_num_seqs,
                 "max_num_batched_tokens": max_num_batched_tokens,
                 "gpu_memory_utilization": gpu_memory_utilization,
@@ -241,7 +249,14 @@ class RowAnswerer:
         if self._settings is not None:
             self._engine.reset()  # frees its KV cache for the next engine
         self._settings = None
-        self._engine = Engine(self._model, self._tokenizer, config.methods, config.generation, config.engine)
+        self._engine = Engine(
+            self._model,
+            self._tokenizer,
+            config.methods,
+            config.generation,
+            config.engine,
+            config.model.quantization,
+        )
         self._builder, self._settings = builder, settings
 
 

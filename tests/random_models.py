@@ -94,13 +94,20 @@ def make_brief_model(make_model):
 @pytest.fixture(scope="session")
 def make_engine():
     def make(
-        model, *, layout="shared_context", positions="restart", methods=None, max_new_tokens=6, **engine
+        model,
+        *,
+        layout="shared_context",
+        positions="restart",
+        methods=None,
+        max_new_tokens=6,
+        quantization=None,
+        **engine,
     ):
         engine = {"backend": "flex", "strict": True, "max_num_seqs": 8, **engine}
         if methods is None:
             methods = [MethodConfig(layout=layout, positions=positions)]
         generation = GenerationConfig(max_new_tokens=max_new_tokens)
-        return Engine(model, ByteTokenizer(), methods, generation, EngineConfig(**engine))
+        return Engine(model, ByteTokenizer(), methods, generation, EngineConfig(**engine), quantization)
 
     return make
 

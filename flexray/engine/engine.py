@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from flexray.config import Backend, EngineConfig, GenerationConfig, MethodConfig
-from flexray.engine.determinism import set_rounding
+from flexray.engine.determinism import describe_rounding, set_rounding
 from flexray.engine.fallback import BackendFallback
 from flexray.engine.generation import Generation
 from flexray.engine.model_runner import ModelRunner
@@ -82,6 +82,13 @@ class Engine:
     def mask_cache(self) -> BlockMaskCache:
         """The compiled BlockMasks, with counts of hits and misses."""
         return self.runner.masks
+
+    @property
+    def rounding(self) -> dict[str, str | int]:
+        """What the bits of answers rest on beside row, model and code; {} if not deterministic."""
+        if not self.config.deterministic:
+            return {}
+        return describe_rounding(self.device, self.fallback.full_sizes)
 
     def reset(self) -> None:
         """Free what lies on the device beside the weights; the next call makes it anew."""

@@ -162,6 +162,7 @@ class Answerer:
             "process": f"{platform.node()}:{os.getpid()}",
             "device": _device_name(self._device),
             "dtype": self._dtype,
+            "rounding": self._engine.rounding if self.is_loaded else {},
             "seconds": round(seconds, 3),
             "answered_at": round(time.time(), 3),
         }

@@ -5,6 +5,7 @@ This module connects the stages; each stage knows only those before it.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -125,9 +126,23 @@ def run(
         raise RuntimeError(
             f"{folder}: {len(lost)} shards are not committed ({first_few(lost)}); run again to redo them"
         )
+    if (line := _roundings(after.values())) and todo:
+        progress.note(line)
     rows_now = sum(m.rows for m in after.values()) - rows_before
     return RunResult(
         manifests=after, rows_before=rows_before, rows_now=rows_now, seconds=time.perf_counter() - start
+    )
+
+
+def _roundings(manifests: Iterable[Manifest]) -> str:
+    """Says if a run's shards were rounded in several ways: the GPU or a library has changed since."""
+    found = [m.engine_stats.get("rounding") for m in manifests]
+    ways = {json.dumps(way, sort_keys=True) for way in found if way}
+    if len(ways) < 2:
+        return ""
+    return (
+        f"note: the shards were computed in {len(ways)} ways: {first_few(sorted(ways))}. Near-ties may be "
+        "decided otherwise in one than in another; each shard's manifest has its own."
     )
 
 

@@ -65,7 +65,7 @@ def test_each_token_goes_to_the_next_slot_and_position_of_its_sequence(cache, ta
                 assert slot == request.block_table.slots[first + number]
                 assert table.position[rows][i] == position + number
                 assert table.causal_index[rows][i] == cache.tables.causal_index[slot]
-                assert table.segment_ids[1, rows][i] == cache.tables.segment_id[slot]
+                assert table.segment_ids[2, rows][i] == cache.tables.first[slot]
                 i += 1
 
 
