@@ -212,10 +212,7 @@ class RowAnswerer:
     def __init__(self, config: RunConfig):
         model = config.model
         self._model, self._tokenizer = load_model(
-            model.path,
-            dtype=model.dtype,
-            device=model.device,
-            trust_remote_code=model.trust_remote_code,
+            model.path, dtype=model.dtype, device=model.device, trust_remote_code=model.trust_remote_code
         )
         self._settings: object = None
         self._engine: Engine

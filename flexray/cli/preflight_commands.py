@@ -49,7 +49,7 @@ def doctor(
         list[str], typer.Option("--config", "-c", help="YAML file of a run, to check what it names too.")
     ] = [],
     set_: SetOption = [],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Check this machine, and what a configuration names; exit code 1 if a check fails.
 

@@ -34,9 +34,9 @@ Note = Callable[[Mapping[str, RowRange]], None]
 class _Draft:
     """A shard that is being answered."""
 
-    def __init__(self, shard: PreparedShard, error: Callable[[str], tuple[Answers, ...]]):
+    def __init__(self, shard: PreparedShard, config: RunConfig):
         self.shard = shard
-        self.answers = [error(question.error) for question in shard.questions]
+        self.answers = [unanswered(config, question.error) for question in shard.questions]
         self.counters: dict[str, Any] = {}
         self.counted_in = ""
         self.seconds = 0.0
@@ -111,11 +111,12 @@ class Answerer:
         Args:
             note: called before each call of the engine with its row ranges by shard id, and with {} after it.
         """
-        drafts = [_Draft(shard, self._error) for shard, _ in shards]
+        drafts = [_Draft(shard, self._config) for shard, _ in shards]
         for draft, (shard, attempt) in zip(drafts, shards, strict=True):
             for row in attempt.given_up:
                 if shard.prompts[row] is not None:
-                    draft.answers[row] = self._error(_crashed(attempt.crashes), attempt.crashes)
+                    error = _crashed(attempt.crashes)
+                    draft.answers[row] = unanswered(self._config, error, attempt.crashes)
         work = list(zip(drafts, (attempt for _, attempt in shards), strict=True))
         together = [(draft, rows) for draft, a in work if not a.crashes for rows in a.ranges]
         isolated = [[(draft, rows)] for draft, a in work if a.crashes for rows in a.ranges]
@@ -190,12 +191,9 @@ class Answerer:
         """The answers, or for a row without confidences errors in the place of those of weighted methods."""
         if question.confidences is not None or not any(m.needs_confidences for m in self._engine.methods):
             return found
-        fault = self._error(str(no_confidences(question)))
+        fault = unanswered(self._config, str(no_confidences(question)))
         pairs = zip(self._engine.methods, found, fault, strict=True)
         return tuple(none if method.needs_confidences else some for method, some, none in pairs)
-
-    def _error(self, error: str, attempts: int = 0) -> tuple[Answers, ...]:
-        return unanswered(self._config, error, attempts)
 
 
 def unanswered(config: RunConfig, error: str, attempts: int = 0) -> tuple[Answers, ...]:
@@ -211,12 +209,11 @@ def decode_answers(
     answers: Sequence[tuple[Answers, ...]], tokenizer: PreTrainedTokenizerBase | None, config: RunConfig
 ) -> list[tuple[tuple[str, ...], ...]]:
     """The text of each answer, in the same shape; "" where there are no tokens, and none need a tokenizer."""
-    at_newline = config.generation.stop_at_newline
 
     def text(generation: Generation) -> str:
         if tokenizer is None or not generation.token_ids:
             return ""
-        return answer_text(tokenizer, generation.token_ids, at_newline=at_newline)
+        return answer_text(tokenizer, generation.token_ids, at_newline=config.generation.stop_at_newline)
 
     return [tuple(tuple(map(text, method)) for method in methods) for methods in answers]
 

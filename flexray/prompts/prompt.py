@@ -17,7 +17,7 @@ class Prompt:
     answer_prefix: tuple[int, ...]
     num_manual: int = 0  # how many of the first segments are manual templates
     confidences: tuple[float, ...] | None = None  # of each segment
-    row_id: str = ""  # seeds the random draws for this question
+    row_id: str = ""  # seeds what is drawn at random for this sample
     num_head: int = 0  # every segment of all rows begins with the same so many tokens of the template
 
     def __post_init__(self) -> None:

@@ -7,13 +7,13 @@ file and change no object. But it may compute forever, in Python or inside one o
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
-import select
 import signal
-import time
 import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,22 +44,25 @@ def render_apart(render: Callable[[], str]) -> str:
         RenderingError: it raised an error. LimitExceeded: it takes too much time or memory, or returns too
             long a text.
     """
-    reader, writer = os.pipe()
+    processes = multiprocessing.get_context("fork")
+    receiver, sender = processes.Pipe(duplex=False)
+    child = processes.Process(target=_work, args=(render, sender))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the copy needs none
-        child = os.fork()
-    if child == 0:
-        _work(render, writer)
-    os.close(writer)
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads, which the copy does not need
+        child.start()
+    sender.close()
     try:
-        answer = _read(reader)
+        answer = receiver.recv_bytes(OUTPUT) if receiver.poll(PATIENCE) else b""
+    except EOFError:  # it ended without an answer
+        answer = b""
+    except OSError as e:
+        raise LimitExceeded(f"it writes more than {OUTPUT >> 20} MiB") from e
     finally:
-        os.close(reader)
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+        receiver.close()
+        child.kill()
+        child.join()
     if not answer:
-        ended = os.WIFSIGNALED(status) and os.WTERMSIG(status)
-        cause = "time" if ended in (signal.SIGXCPU, signal.SIGKILL) else "memory"
+        cause = "time" if child.exitcode in (-signal.SIGXCPU, -signal.SIGKILL) else "memory"
         raise LimitExceeded(f"it takes too much {cause}")
     found: dict[str, str] = json.loads(answer)
     if "error" in found:
@@ -67,8 +70,8 @@ def render_apart(render: Callable[[], str]) -> str:
     return found["text"]
 
 
-def _work(render: Callable[[], str], writer: int) -> NoReturn:
-    """In the copy: write the text or the error, and exit."""
+def _work(render: Callable[[], str], sender: Connection) -> NoReturn:
+    """In the copy: send the text or the error, and exit."""
     try:
         _limit(resource.RLIMIT_CORE, 0)
         _limit(resource.RLIMIT_CPU, SECONDS)
@@ -81,9 +84,7 @@ def _work(render: Callable[[], str], writer: int) -> NoReturn:
             answer = {"error": "it takes too much memory"}
         except Exception as e:  # a template may fail as any code may
             answer = {"error": f"{type(e).__name__}: {e}"[:SHOWN]}
-        data = memoryview(json.dumps(answer).encode())
-        while data:
-            data = data[os.write(writer, data) :]
+        sender.send_bytes(json.dumps(answer).encode())
     finally:
         os._exit(0)
 
@@ -93,18 +94,3 @@ def _limit(kind: int, most: int) -> None:
     _, hard = resource.getrlimit(kind)
     least = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(kind, (least, least))
-
-
-def _read(reader: int) -> bytes:
-    """All that is written to the pipe; nothing if its end does not come in time."""
-    data, deadline = b"", time.monotonic() + PATIENCE
-    poll = select.poll()
-    poll.register(reader, select.POLLIN)
-    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        chunk = os.read(reader, 1 << 20)
-        if not chunk:
-            return data
-        data += chunk
-        if len(data) > OUTPUT:
-            raise LimitExceeded(f"it writes more than {OUTPUT >> 20} MiB")
-    return b""

@@ -16,7 +16,7 @@ from flexray.console.terminal import duration, printable
 
 @contextlib.contextmanager
 def show_progress(log: LogLine) -> Iterator[Progress]:
-    """Progress of one run: a bar if standard output is a terminal, else plain lines passed to `log`."""
+    """Progress of one run: a bar if standard output is a terminal, else plain lines through `say`."""
     console = Console()
     if not console.is_terminal or console.is_dumb_terminal:
         yield Lines(log)

@@ -14,7 +14,7 @@ from rich.filesize import decimal
 from flexray.config import RunConfig
 from flexray.engine.scheduler_config import GIB
 from flexray.models.checkpoint import resolve_dtype
-from flexray.preflight.findings import CheckResult, Status, fail, passed, warn
+from flexray.preflight.check_results import CheckResult, Status, fail, passed, warn
 from flexray.preflight.host import check_writable, existing_folder, free_bytes, ram_bytes
 from flexray.preflight.plan.dry_folder import DryFolder
 

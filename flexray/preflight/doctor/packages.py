@@ -14,7 +14,7 @@ from packaging.version import Version
 
 import flexray
 from flexray.config import RunConfig
-from flexray.preflight.findings import CheckResult, fail, passed, warn
+from flexray.preflight.check_results import CheckResult, fail, passed, warn
 
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 INSTALL = "make setup, or: pip install -c constraints.txt -e ."

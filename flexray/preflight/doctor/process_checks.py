@@ -16,9 +16,9 @@ from flexray.errors import ModelError
 from flexray.models.checkpoint import check_checkpoint, resolve_dtype
 from flexray.models.families import kv_shape
 from flexray.pipeline.ray_connection import is_for_a_cluster
+from flexray.preflight.check_results import CheckResult, fail, passed, warn
 from flexray.preflight.doctor.machine_checks import runs_on_gpu
 from flexray.preflight.doctor.packages import PROJECT
-from flexray.preflight.findings import CheckResult, fail, passed, warn
 
 TASKS = "flexray.preflight.doctor.process_tasks"
 ATTENTION_SECONDS = 900.0  # a busy machine compiles for minutes

@@ -14,7 +14,7 @@ from flexray.data import list_files, read_shard, scan
 from flexray.engine.scheduler_config import GIB
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer, resolve_dtype
 from flexray.models.remarks import remark
-from flexray.preflight.findings import CheckResult, fail, passed, warn
+from flexray.preflight.check_results import CheckResult, fail, passed, warn
 from flexray.preflight.host import existing_folder, ram_bytes
 from flexray.preflight.plan.devices import find_device
 from flexray.preflight.plan.memory import ITEM_BYTES, count_parameters

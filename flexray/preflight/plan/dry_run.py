@@ -9,7 +9,7 @@ from typing import Any
 from flexray.config import RunConfig
 from flexray.data import Scan
 from flexray.pipeline.prepare import prompt_builder
-from flexray.preflight.findings import CheckResult, Problems
+from flexray.preflight.check_results import CheckResult, Problems
 from flexray.preflight.plan.devices import Device, find_device
 from flexray.preflight.plan.dry_folder import read_locks
 from flexray.preflight.plan.estimates import (

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from flexray.console.terminal import duration, printable
 from flexray.engine.scheduler_config import GIB
-from flexray.preflight.findings import standard_output
+from flexray.preflight.check_results import standard_output
 from flexray.preflight.plan.dry_run import LEVELS, DataFigures, DryRun
 from flexray.preflight.plan.estimates import TimeEstimate
 from flexray.preflight.plan.memory import MemoryPlan

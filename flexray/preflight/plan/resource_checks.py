@@ -14,7 +14,7 @@ from flexray.models.checkpoint import resolve_dtype
 from flexray.pipeline.actors import settle_actors
 from flexray.pipeline.nodes import this_machine
 from flexray.pipeline.ray_connection import is_for_a_cluster
-from flexray.preflight.findings import Problems
+from flexray.preflight.check_results import Problems
 from flexray.preflight.host import free_bytes
 from flexray.preflight.plan.devices import Device
 from flexray.preflight.plan.dry_folder import DryFolder

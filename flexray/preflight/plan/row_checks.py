@@ -9,7 +9,7 @@ from flexray.config import LimitsConfig, RunConfig
 from flexray.data import Scan
 from flexray.errors import first_few
 from flexray.methods import Method
-from flexray.preflight.findings import Problems
+from flexray.preflight.check_results import Problems
 from flexray.preflight.plan.sample import Sample
 from flexray.prompts import PromptBuilder
 

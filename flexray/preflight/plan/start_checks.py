@@ -13,7 +13,7 @@ from flexray.methods import Method, make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.remarks import remark
 from flexray.pipeline.software import check_software
-from flexray.preflight.findings import Problems
+from flexray.preflight.check_results import Problems
 from flexray.preflight.plan.dry_folder import DryFolder, open_dry, read_locks
 from flexray.runs.fingerprint import fingerprint_parts
 from flexray.runs.job import Job

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from flexray.cli import app
 from flexray.errors import ModelError
 from flexray.preflight import doctor
+from flexray.preflight.check_results import CheckResult
 from flexray.preflight.doctor import print_results, run_checks
-from flexray.preflight.findings import CheckResult
 from tests.ray.jobs import make_tree, question, write, write_config
 
 
@@ -35,7 +35,7 @@ CHECKS = {
 }
 
 
-def test_each_failure_is_a_finding_and_what_was_found_before_it_stays():
+def test_each_failure_is_a_result_and_the_results_before_it_stay():
     found = [(result.check, result.status, result.what) for result in run_checks(CHECKS)]
     assert [check for check, _, _ in found] == ["user", "user", "system", "system", "bug", "bug", "last"]
     assert [status for _, status, _ in found] == ["pass", "fail"] * 3 + ["pass"]
@@ -67,7 +67,7 @@ def test_overrides_reach_the_checks(tmp_path):
     assert [result.what for result in results] == [str(config), "other"]
 
 
-def test_findings_are_shown_as_they_are_with_what_to_do_below():
+def test_results_are_shown_as_they_are_with_the_advice_below():
     def bad(config):
         yield CheckResult("warn", "[bold]x[/bold] \x1b[2J", "Do [this].")
 

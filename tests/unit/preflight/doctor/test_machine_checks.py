@@ -6,8 +6,8 @@ from flexray.preflight.doctor import packages
 from flexray.preflight.doctor.machine_checks import check_compiler, check_disk, check_gpu, check_memory
 
 
-def statuses(findings):
-    return [finding.status for finding in findings]
+def statuses(results):
+    return [result.status for result in results]
 
 
 def test_this_environment_has_what_the_project_requires():
@@ -86,7 +86,7 @@ def test_shared_memory_that_is_smaller_than_the_object_store_is_a_warning(config
 def test_all_places_that_are_written_to_are_named_with_their_room(config_of, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
     found = list(check_disk(config_of()))
-    text = " ".join(finding.what for finding in found)
+    text = " ".join(result.what for result in found)
     for place in (f"output ({tmp_path}/out)", f"compiled kernels ({tmp_path}/kernels)", "Ray (", "temporary"):
         assert place in text
     assert list(tmp_path.iterdir()) == [tmp_path / "qa.jsonl"]
@@ -98,4 +98,4 @@ def test_a_place_that_cannot_be_written_fails_and_the_others_are_told(config_of,
     first, *others = check_disk(config_of())
     assert first.status == "fail"
     assert f"compiled kernels: {tmp_path}/kernels cannot be written: a file is in the way" in first.what
-    assert any("output" in finding.what for finding in others)
+    assert any("output" in result.what for result in others)

@@ -8,7 +8,7 @@ import pytest
 
 from flexray.config import RayConfig, versions
 from flexray.config.versions import Package
-from flexray.preflight.findings import Problems
+from flexray.preflight.check_results import Problems
 from flexray.preflight.plan import make_plan
 from flexray.preflight.plan.dry_folder import DryFolder, read_locks
 from flexray.preflight.plan.estimates import Room
