@@ -104,6 +104,18 @@ def test_after_warm_up_every_block_mask_is_in_the_cache_whatever_the_lengths(
     assert engine.mask_cache.hits > hits + 50
 
 
+def test_a_cache_that_is_too_small_for_the_next_call_is_made_anew(make_model, make_engine, make_prompts):
+    engine = make_engine(make_model(), backend="sdpa")
+    (short,) = make_prompts(1)
+    sizes = engine.fallback.full_sizes
+    engine.fallback.full_sizes = dataclasses.replace(sizes, max_num_slots=512)
+    engine.generate([short])
+    assert engine.runner.kv_cache.num_slots == 512
+    engine.fallback.full_sizes = sizes
+    long = dataclasses.replace(short, segments=(tuple(range(32, 232)) * 3,))
+    assert tokens(engine.generate([long])) == oracle_answers(make_model(), [long], engine)
+
+
 def test_a_row_that_no_kv_cache_can_hold_is_an_error_and_the_others_are_answered(
     make_model, make_engine, make_prompts
 ):

@@ -69,7 +69,7 @@ def test_each_token_goes_to_the_next_slot_and_position_of_its_sequence(cache, ta
                 i += 1
 
 
-@pytest.mark.parametrize("answer_prefix_ends_at", [20, 31, 32, 33])
+@pytest.mark.parametrize("answer_prefix_ends_at", [20, 24, 31, 32, 33])
 def test_a_sequence_looks_at_the_blocks_of_all_it_sees_and_of_its_answer_up_to_the_next_token(
     cache, table, answer_prefix_ends_at
 ):
