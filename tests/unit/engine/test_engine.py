@@ -24,6 +24,17 @@ def test_a_prompt_longer_than_a_prefill_pass_takes_several(make_model, make_engi
     assert tokens(engine.generate(prompts)) == oracle_answers(make_model(), prompts, engine)
 
 
+def test_hundreds_of_copies_of_the_context_in_one_prefill_are_right(make_model, make_engine, make_prompts):
+    prompts = make_prompts(5, num_context=3)
+    many = [
+        dataclasses.replace(p, segments=tuple((32 + (7 * i + n) % 200,) for i in range(60)))
+        for n, p in enumerate(prompts)
+    ]
+    settings = {"layout": "full_prompt", "positions": "continuous", "backend": "sdpa", "max_new_tokens": 2}
+    engine = make_engine(make_model(), **settings)
+    assert tokens(engine.generate(many)) == oracle_answers(make_model(), many, engine)
+
+
 def test_an_empty_context_a_single_token_and_a_single_new_token_are_answered(
     make_model, make_engine, make_prompts
 ):
