@@ -48,6 +48,16 @@ def test_a_memory_that_the_weights_fill_holds_no_slots(make_model):
     assert scheduler_config_for(make_model().config, 2, -GIB, EngineConfig()).max_num_slots == 0
 
 
+def test_prefill_passes_have_five_sizes_and_leave_little_padding(make_model):
+    sizes = scheduler_config_for(make_model().config, 4, None, EngineConfig(max_num_batched_tokens=8192))
+    assert {sizes.prefill_bucket(n) for n in range(1, 8193)} == {512, 1024, 2048, 4096, 8192}
+    passes, left = [], 20_000
+    while left:
+        passes.append(sizes.prefill_pass(left))
+        left -= passes[-1]
+    assert passes == [8192, 8192, 2048, 1024, 512, 32]
+
+
 def test_on_a_gpu_the_host_works_ahead_and_looks_seldom_on_a_cpu_it_does_neither(make_model):
     shape, config = make_model().config, EngineConfig(max_num_seqs=8)
     cpu, gpu = (scheduler_config_for(shape, 4, free, config) for free in (None, 80 * GIB))
