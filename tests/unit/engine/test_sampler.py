@@ -8,7 +8,7 @@ import torch
 
 from flexray.config import MethodConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
-from flexray.engine.request import Request, group_by_prefix
+from flexray.engine.request import PrefixGroup, Request
 from flexray.engine.sampler import MOST_LIKELY, Sampler, draw, uniform_numbers
 from flexray.engine.scheduler import PrefillBatch
 from flexray.engine.sequence_table import SequenceTable
@@ -132,7 +132,8 @@ def prefilled():
             dtype=torch.float32,
             device=torch.device("cpu"),
         )
-        (group,) = group_by_prefix(make_methods([method]))
+        (made,) = make_methods([method])
+        group = PrefixGroup(made.prefix, ((0, made),))
         requests = [Request(i, Prompt((), ((3,),), (9,), row_id=f"{i}"), group, NEW) for i in range(count)]
         for request, blocks in zip(requests, cache.allocate([r.packed for r in requests]), strict=True):
             request.block_table = blocks

@@ -5,7 +5,7 @@ import torch
 
 from flexray.config import MethodConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
-from flexray.engine.request import Request, group_by_prefix
+from flexray.engine.request import PrefixGroup, Request
 from flexray.engine.sampler import SampledTokens
 from flexray.engine.sequence_table import SequenceTable
 from flexray.methods import make_methods
@@ -42,7 +42,8 @@ def table(cache):
 def place(cache, *lengths, method=METHODS[0]):
     """A request of these paraphrases that has its blocks."""
     prompt = Prompt((1,) * CONTEXT, tuple((3,) * n for n in lengths), (9, 9))
-    request = Request(0, prompt, group_by_prefix(make_methods([method]))[0], NEW)
+    (made,) = make_methods([method])
+    request = Request(0, prompt, PrefixGroup(made.prefix, ((0, made),)), NEW)
     (request.block_table,) = cache.allocate([request.packed])
     return request
 
@@ -65,7 +66,6 @@ def test_each_token_goes_to_the_next_slot_and_position_of_its_sequence(cache, ta
                 assert slot == request.block_table.slots[first + number]
                 assert table.position[rows][i] == position + number
                 assert table.causal_index[rows][i] == cache.tables.causal_index[slot]
-                assert table.segment_ids[1, rows][i] == cache.tables.segment_id[slot]
                 i += 1
 
 
