@@ -155,10 +155,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_poisoned(error: BaseException) -> bool:
     """Whether the device is lost to this process: after a failed kernel (an assert, an illegal access), CUDA
     reports the same error to every later call."""
-    accelerator = getattr(torch, "AcceleratorError", None)
-    if accelerator is not None and isinstance(error, accelerator):
-        return True
-    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    named = isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    return named or isinstance(error, torch.AcceleratorError)
 
 
 def describe(backend: Backend, error: BaseException) -> str:

@@ -25,6 +25,17 @@ def test_a_prompt_longer_than_a_prefill_pass_takes_several(make_model, make_engi
     assert tokens(engine.generate(prompts)) == oracle_answers(make_model(), prompts, engine)
 
 
+def test_hundreds_of_copies_of_the_context_in_one_prefill_are_right(make_model, make_engine, make_prompts):
+    prompts = make_prompts(5, num_context=3)
+    many = [
+        dataclasses.replace(p, segments=tuple((32 + (7 * i + n) % 200,) for i in range(60)))
+        for n, p in enumerate(prompts)
+    ]
+    settings = {"layout": "full_prompt", "positions": "continuous", "backend": "sdpa", "max_new_tokens": 2}
+    engine = make_engine(make_model(), **settings)
+    assert tokens(engine.generate(many)) == oracle_answers(make_model(), many, engine)
+
+
 def test_an_empty_context_a_single_token_and_a_single_new_token_are_answered(
     make_model, make_engine, make_prompts
 ):
@@ -103,6 +114,18 @@ def test_after_warm_up_every_block_mask_is_in_the_cache_whatever_the_lengths(
         engine.generate([dataclasses.replace(p, context=context) for p in prompts])
     assert engine.mask_cache.misses == misses
     assert engine.mask_cache.hits > hits + 50
+
+
+def test_a_cache_that_is_too_small_for_the_next_call_is_made_anew(make_model, make_engine, make_prompts):
+    engine = make_engine(make_model(), backend="sdpa")
+    (short,) = make_prompts(1)
+    sizes = engine.fallback.full_sizes
+    engine.fallback.full_sizes = dataclasses.replace(sizes, max_num_slots=512)
+    engine.generate([short])
+    assert engine.runner.kv_cache.num_slots == 512
+    engine.fallback.full_sizes = sizes
+    long = dataclasses.replace(short, segments=(tuple(range(32, 232)) * 3,))
+    assert tokens(engine.generate([long])) == oracle_answers(make_model(), [long], engine)
 
 
 def test_a_row_that_no_kv_cache_can_hold_is_an_error_and_the_others_are_answered(

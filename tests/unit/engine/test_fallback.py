@@ -222,6 +222,7 @@ def test_after_an_error_that_was_raised_the_engine_answers_as_before(
 
 def test_after_a_failed_kernel_the_device_is_lost_and_after_other_errors_it_is_not():
     assert is_poisoned(RuntimeError("CUDA error: device-side assert triggered"))
+    assert is_poisoned(torch.AcceleratorError("an illegal memory access was encountered"))
     assert not is_poisoned(RuntimeError("shapes do not match"))
     assert not is_poisoned(ValueError("not a CUDA error"))
     assert not is_poisoned(torch.OutOfMemoryError("CUDA out of memory"))

@@ -44,6 +44,7 @@ def owners(cache):
 
 def test_a_new_cache_has_scratch_the_context_and_free_blocks(cache):
     found = owners(cache)
+    assert PADDING_ID != FREE_ID  # or padding would see free slots
     assert found[0] == {PADDING_ID}
     assert found[1] == {CONTEXT_ID}
     assert found[2] == {CONTEXT_ID, FREE_ID}
@@ -93,6 +94,19 @@ def test_blocks_and_requests_are_never_of_two_and_all_come_back(cache):
     cache.free(alive)
     (whole,) = cache.allocate([prompt((BLOCKS - 3) * BLOCK_SIZE - 5)])
     assert whole.blocks.tolist() == list(range(3, BLOCKS)), "side by side again"
+
+
+def test_zeroing_a_request_overwrites_its_blocks_in_all_layers_and_no_others(cache):
+    one, *_ = cache.allocate([prompt(20, 30), prompt(5)])
+    for layer in (*cache.keys, *cache.values):
+        layer.fill_(torch.nan)
+    cache.zero([one])
+    mine = torch.zeros(cache.num_blocks, dtype=torch.bool)
+    mine[one.blocks.tolist()] = True
+    for layer in (*cache.keys, *cache.values):
+        blocks = layer[0].reshape(cache.num_blocks, -1)
+        assert (blocks[mine] == 0).all()
+        assert blocks[~mine].isnan().all()
 
 
 def test_a_context_has_one_place(cache):

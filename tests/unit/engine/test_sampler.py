@@ -7,8 +7,13 @@ import pytest
 import torch
 
 from flexray.config import MethodConfig
-from flexray.engine.sampler import draw, uniform_numbers
-from flexray.methods import SamplingParams
+from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
+from flexray.engine.request import PrefixGroup, Request
+from flexray.engine.sampler import MOST_LIKELY, Sampler, draw, uniform_numbers
+from flexray.engine.scheduler import PrefillBatch
+from flexray.engine.sequence_table import SequenceTable
+from flexray.methods import SamplingParams, make_methods
+from flexray.prompts.prompt import Prompt
 from tests import oracles
 
 NEW = 6
@@ -111,3 +116,51 @@ def test_the_numbers_of_a_draw_are_uniform_and_stay_what_they_are_for_ever():
     assert np.allclose(np.histogram(numbers, bins=10, range=(0, 1))[0] / 50_000, 0.1, atol=0.01)
     assert (uniform_numbers(SamplingParams(seed=1, index=3), "qa/test/7", 3) == numbers[:3]).all()
     assert [round(float(n), 6) for n in numbers[:3]] == [0.355116, 0.265458, 0.669429]
+
+
+@pytest.fixture
+def prefilled():
+    """A sampler, and a batch of prefilled requests whose first tokens it is to choose."""
+
+    def prefilled(method, count):
+        cache = KVCache(
+            num_layers=1,
+            num_kv_heads=1,
+            head_dim=8,
+            num_slots=32 * BLOCK_SIZE,
+            max_requests=count,
+            dtype=torch.float32,
+            device=torch.device("cpu"),
+        )
+        (made,) = make_methods([method])
+        group = PrefixGroup(made.prefix, ((0, made),))
+        requests = [Request(i, Prompt((), ((3,),), (9,), row_id=f"{i}"), group, NEW) for i in range(count)]
+        for request, blocks in zip(requests, cache.allocate([r.packed for r in requests]), strict=True):
+            request.block_table = blocks
+        sequences = sum(len(request.sequences) for request in requests)
+        table = SequenceTable(cache, sequences, 2, NEW, torch.zeros(8, dtype=torch.bool))
+        return Sampler(table), PrefillBatch(requests, table.admit(requests, cache.context_lists))
+
+    return prefilled
+
+
+def test_the_likeliest_tokens_of_a_prefill_are_chosen_anew_from_the_same_logits(prefilled):
+    sampler, batch = prefilled(MethodConfig(), 2)
+    logits = torch.tensor([[0.0, 2.0, 1.0], [0.5, 0.0, torch.inf]])
+    for _ in range(3):
+        sampled = sampler(logits, batch)
+        assert sampled.token_ids.tolist() == [1, 2]
+        assert sampled.is_finite.tolist() == [True, False]
+        assert not sampled.is_replayed  # no logits of a prefill lie where those of the one before lay
+
+
+@pytest.mark.parametrize(("top_p", "all_are_drawn"), [(1.0, True), (0.999, False)])
+def test_without_a_top_p_every_token_may_be_drawn_and_with_one_the_likeliest_only(
+    prefilled, top_p, all_are_drawn
+):
+    sampler, batch = prefilled(MethodConfig(kind="sampled", samples=10, top_p=top_p), 4)
+    vocabulary = 4 * MOST_LIKELY
+    logits = (torch.arange(vocabulary) * -1e-4).expand(40, -1).clone()
+    drawn = sampler(logits, batch).token_ids
+    assert len(set(drawn.tolist())) > 20
+    assert (drawn.max() >= MOST_LIKELY) == all_are_drawn

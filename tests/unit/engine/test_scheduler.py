@@ -7,7 +7,7 @@ import torch
 
 from flexray.config import EngineConfig, MethodConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
-from flexray.engine.request import Request, group_by_prefix
+from flexray.engine.request import PrefixGroup, Request
 from flexray.engine.sampler import SampledTokens
 from flexray.engine.scheduler import DecodeBatch, PrefillBatch, Scheduler
 from flexray.engine.scheduler_config import scheduler_config_for
@@ -112,7 +112,8 @@ class Loop:
         stop[2] = True
         self.table = SequenceTable(self.cache, 8, 4, new, stop)
         self.stats = EngineStats.zero(device)
-        (group,) = group_by_prefix(make_methods([MethodConfig()]), share_prefixes=False)
+        (method,) = make_methods([MethodConfig()])
+        group = PrefixGroup(method.prefix, ((0, method),))
         requests = [Request(i, Prompt((), ((3, 4),), (9,)), group, new) for i in range(count)]
         self.scheduler = Scheduler(requests, self.sizes, self.cache, self.table, self.stats, alone=alone)
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from transformers import LlamaConfig
 
 from flexray.config import EngineConfig
 from flexray.engine.scheduler_config import (
@@ -45,6 +46,37 @@ def test_no_size_grows_when_it_is_halved(make_model, slots):
 
 def test_a_memory_that_the_weights_fill_holds_no_slots(make_model):
     assert scheduler_config_for(make_model().config, 2, -GIB, EngineConfig()).max_num_slots == 0
+
+
+def test_prefill_passes_have_five_sizes_and_leave_little_padding(make_model):
+    sizes = scheduler_config_for(make_model().config, 4, None, EngineConfig(max_num_batched_tokens=8192))
+    assert {sizes.prefill_bucket(n) for n in range(1, 8193)} == {512, 1024, 2048, 4096, 8192}
+    passes, left = [], 20_000
+    while left:
+        passes.append(sizes.prefill_pass(left))
+        left -= passes[-1]
+    assert passes == [8192, 8192, 2048, 1024, 512, 32]
+
+
+def test_on_a_gpu_the_host_works_ahead_and_looks_seldom_on_a_cpu_it_does_neither(make_model):
+    shape, config = make_model().config, EngineConfig(max_num_seqs=8)
+    cpu, gpu = (scheduler_config_for(shape, 4, free, config) for free in (None, 80 * GIB))
+    assert (cpu.max_num_seqs, cpu.lookahead, cpu.num_scheduler_steps) == (8, 0, 1)
+    assert (gpu.max_num_seqs, gpu.lookahead) == (8, 8)
+    assert gpu.num_scheduler_steps > 1
+
+
+def test_what_a_prefilled_token_and_a_slot_take_of_the_memory_in_llama_3_2_3b():
+    shape = LlamaConfig(
+        hidden_size=3072,
+        intermediate_size=8192,
+        num_hidden_layers=28,
+        num_attention_heads=24,
+        num_key_value_heads=8,
+        head_dim=128,
+    )
+    assert activation_bytes(shape, 2) * 32768 == 3 * GIB
+    assert slot_bytes(shape, 2) == 112 * 2**10
 
 
 def test_a_gpu_that_holds_no_row_is_refused_with_the_numbers_and_what_to_do(sizes_of):

@@ -5,7 +5,7 @@ import torch
 
 from flexray.config import MethodConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
-from flexray.engine.request import Request, group_by_prefix
+from flexray.engine.request import PrefixGroup, Request
 from flexray.engine.sampler import SampledTokens
 from flexray.engine.sequence_table import SequenceTable
 from flexray.methods import make_methods
@@ -42,7 +42,8 @@ def table(cache):
 def place(cache, *lengths, method=METHODS[0]):
     """A request of these paraphrases that has its blocks."""
     prompt = Prompt((1,) * CONTEXT, tuple((3,) * n for n in lengths), (9, 9))
-    request = Request(0, prompt, group_by_prefix(make_methods([method]), share_prefixes=False)[0], NEW)
+    (made,) = make_methods([method])
+    request = Request(0, prompt, PrefixGroup(made.prefix, ((0, made),)), NEW)
     (request.block_table,) = cache.allocate([request.packed])
     return request
 
@@ -69,7 +70,7 @@ def test_each_token_goes_to_the_next_slot_and_position_of_its_sequence(cache, ta
                 i += 1
 
 
-@pytest.mark.parametrize("answer_prefix_ends_at", [20, 31, 32, 33])
+@pytest.mark.parametrize("answer_prefix_ends_at", [20, 24, 31, 32, 33])
 def test_a_sequence_looks_at_the_blocks_of_all_it_sees_and_of_its_answer_up_to_the_next_token(
     cache, table, answer_prefix_ends_at
 ):
