@@ -113,13 +113,13 @@ def _counted_flex(
 
 
 def _kernel_options(query: Tensor, block_mask: BlockMask) -> Any:
-    """Tiles for the GPU. The key tile must divide the mask's key block. Few query tokens: decoding. The
-    figures are the fastest of those tried on an H100 (docs/benchmarks.md); torch's own are for long rows."""
-    options: dict[str, int] = {"BLOCK_N": block_mask.BLOCK_SIZE[1]}
+    """Tiles for the GPU. They must divide the mask's blocks. Few query tokens: decoding. The figures are the
+    fastest of those tried on an H100 (docs/benchmarks.md); torch's own are for long rows."""
+    query_block, key_block = block_mask.BLOCK_SIZE
+    decoding = query.shape[2] < query_block
+    options = {"BLOCK_N": key_block} | ({} if decoding else {"BLOCK_M": query_block})
     if query.dtype.itemsize == 2:
-        decoding = query.shape[2] < block_mask.BLOCK_SIZE[0]
-        tiles = {"num_warps": 2} if decoding else {"num_warps": 4, "BLOCK_M": 64}
-        options |= {"num_stages": 3} | tiles
+        options |= {"num_stages": 3, "num_warps": 2 if decoding else 4}
     return options
 
 
