@@ -1,0 +1,34 @@
+"""On a GPU: a row's answer depends on the row alone, in bfloat16 and FP8, whatever is computed beside it."""
+
+import dataclasses
+import random
+
+import pytest
+
+from tests.unit.engine.test_determinism import METHODS, answers_of
+
+
+@pytest.mark.parametrize("quantization", [None, "fp8"])
+def test_no_row_of_4096_differs_with_its_neighbours_their_order_or_the_size_of_the_call(
+    make_model, make_engine, make_prompts, quantization
+):
+    count = 4096
+    prompts = [dataclasses.replace(p, row_id=str(i)) for i, p in enumerate(make_prompts(count))]
+    engine = make_engine(
+        make_model(heads=24, kv_heads=8, head_dim=128).bfloat16().cuda(),
+        methods=METHODS,
+        quantization=quantization,
+        max_num_seqs=512,
+        gpu_memory_utilization=0.5,
+    )
+    together = answers_of(engine, prompts)
+    shuffled = list(range(count))
+    random.Random(1).shuffle(shuffled)
+    differ = {}
+    for size, asked in ((count, count), (512, count), (7, 70), (1, 8)):
+        differ[size] = 0
+        for start in range(0, asked, size):
+            call = shuffled[start : min(asked, start + size)]
+            answers = answers_of(engine, [prompts[i] for i in call])
+            differ[size] += sum(answer != together[i] for i, answer in zip(call, answers, strict=True))
+    assert differ == {count: 0, 512: 0, 7: 0, 1: 0}
