@@ -20,6 +20,7 @@ import jinja2
 import typer
 
 from benchmarks.machine import describe_commit, describe_machine
+from flexray.api import read
 from flexray.config import RunConfig, load_config
 from flexray.errors import DataError, UserError
 from flexray.evaluation import Evaluation, evaluate
@@ -29,9 +30,16 @@ from flexray.sink import OutputFolder
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parent / "jobs" / "recipes"
+WEBQA = ["data/webqa", "results/webqa", "models/smollm2"]
+PARAREL = ["data/pararel", "models/smollm2"]
 BASELINE = "origin"
 PARAPHRASES = 5
 """Of a question at most, itself included."""
+NUMBERS = {
+    "bfloat16": ["model.dtype=bfloat16"],
+    "float32": ["model.dtype=float32"],
+    "FP8 with bfloat16": ["model.dtype=bfloat16", "model.quantization=fp8"],
+}
 CONFIDENCE = "methods=[{kind: confidence, samples: 5, temperature: 0.7}]"
 
 
@@ -72,8 +80,8 @@ class Bench:
         return [f"data={{name: {name}, split: {split}, files: {file}, fields: {{{', '.join(fields)}}}}}"]
 
 
-def webqa(bench: Bench, data: Path, limit: int | None) -> Evaluation:
-    """Paraphrases by the model, then their confidences, then all methods."""
+def webqa_source(bench: Bench, data: Path, limit: int | None) -> list[str]:
+    """The settings that read WebQuestions with paraphrases by the model."""
     rows = [row for file in _files(data, "webqa/*.json") for row in json.loads(file.read_text())]
     file = bench.out / "webqa.json"
     file.write_text(json.dumps(_sample(rows, limit)))
@@ -83,13 +91,18 @@ def webqa(bench: Bench, data: Path, limit: int | None) -> Evaluation:
     config = bench.job("webqa-paraphrase", ["data/webqa", "prompts/paraphrase", model], *source)
     done = write_paraphrases(OutputFolder(config.output), str(written), keep=PARAPHRASES - 1)
     print(done.summary_line())
-    recipes = ["data/webqa", "results/webqa", model]
-    rated = bench.confidences("webqa", recipes, *source, f"data.paraphrase_files={written}")
-    return _answer(bench, "webqa", ["results/webqa", model], rated)
+    return [*source, f"data.paraphrase_files={written}"]
 
 
-def pararel(bench: Bench, data: Path, limit: int | None) -> Evaluation:
-    """The patterns are the paraphrases; a sample is drawn evenly from the relations."""
+def webqa(bench: Bench, data: Path, limit: int | None) -> Evaluation:
+    """Paraphrases by the model, then their confidences, then all methods."""
+    rated = bench.confidences("webqa", WEBQA, *webqa_source(bench, data, limit))
+    return _answer(bench, "webqa", WEBQA[1:], rated)
+
+
+def pararel_source(bench: Bench, data: Path, limit: int | None) -> list[str]:
+    """The settings that read ParaRel: its patterns are the paraphrases; a sample is drawn evenly from the
+    relations."""
     facts = bench.out / "pararel-sample" / "facts"
     facts.mkdir(parents=True, exist_ok=True)
     files = _files(data, "pararel/facts/P*.jsonl")
@@ -101,10 +114,13 @@ def pararel(bench: Bench, data: Path, limit: int | None) -> Evaluation:
         )
     patterns = data / "pararel" / "patterns" / "P*.jsonl"
     source = [f"data.files={facts}/P*.jsonl", f"data.template_files={patterns}"]
-    recipes = ["data/pararel", "models/smollm2"]
-    limits = [f"data.max_paraphrases={PARAPHRASES}", f"data.max_manual={PARAPHRASES}"]
-    rated = bench.confidences("pararel", recipes, *source, *limits)
-    return _answer(bench, "pararel", recipes, rated)
+    return [*source, f"data.max_paraphrases={PARAPHRASES}", f"data.max_manual={PARAPHRASES}"]
+
+
+def pararel(bench: Bench, data: Path, limit: int | None) -> Evaluation:
+    """Confidences of the patterns, then all methods."""
+    rated = bench.confidences("pararel", PARAREL, *pararel_source(bench, data, limit))
+    return _answer(bench, "pararel", PARAREL, rated)
 
 
 def _answer(bench: Bench, name: str, recipes: Sequence[str], settings: Sequence[str]) -> Evaluation:
@@ -126,7 +142,52 @@ def _sample(rows: list[Any], limit: int | None) -> list[Any]:
     return [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), limit))]
 
 
-def write_results(evaluations: dict[str, Evaluation], steps: list[Step], *, command: str, docs: Path) -> Path:
+def quantization(bench: Bench, data: Path, limit: int | None) -> list[dict[str, Any]]:
+    """Both data sets by two methods, in float32, bfloat16 and FP8: rows of a table."""
+    found = []
+    for name, recipes, source in (
+        ("WebQuestions", WEBQA, webqa_source(bench, data, limit)),
+        ("ParaRel", PARAREL, pararel_source(bench, data, limit)),
+    ):
+        said: dict[str, dict[tuple[str, str], str]] = {}
+        for number, settings in NUMBERS.items():
+            job = f"{name.lower()}-{number.replace(' ', '-')}"
+            config = bench.job(job, recipes, "methods=[attention, avg]", *settings, *source)
+            rows = read(config.output).to_arrow().to_pylist()
+            said[number] = {(row["row_id"], row["method"]): row["prediction"] for row in rows}
+            for method in evaluate([config.output]).methods:
+                own = [key for key in said[number] if key[1] == method.label]
+                other = sum(said[number][key] != said["bfloat16"][key] for key in own)
+                exact = method.metrics["exact_match"]
+                found.append(
+                    {"data": name, "method": method.label, "numbers": number, "exact": exact}
+                    | {"other": other / len(own), "questions": len(own)}
+                )
+    return found
+
+
+def describe_numbers(rows: list[dict[str, Any]]) -> str:
+    """The table of `quantization`."""
+    lines = [
+        "| data | method | numbers | questions | exact match % | interval | other % |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        low, high = row["exact"].interval
+        cells = [row["data"], row["method"], row["numbers"], row["questions"], f"{row['exact'].mean:.1%}"]
+        cells += [f"{low:.1%} to {high:.1%}", f"{row['other']:.1%}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |".replace("%", ""))
+    return "\n".join(lines)
+
+
+def write_results(
+    evaluations: dict[str, Evaluation],
+    numbers: list[dict[str, Any]],
+    steps: list[Step],
+    *,
+    command: str,
+    docs: Path,
+) -> Path:
     """docs/results.md: tables, and in words what they show."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -140,6 +201,7 @@ def write_results(evaluations: dict[str, Evaluation], steps: list[Step], *, comm
     environment.filters["interval"] = lambda pair: f"{100 * pair[0]:.1f} to {100 * pair[1]:.1f}"
     text = environment.get_template("results.md.j2").render(
         evaluations=evaluations,
+        numbers=describe_numbers(numbers),
         verdicts={name: _verdict(evaluation) for name, evaluation in evaluations.items()},
         steps=steps,
         baseline=BASELINE,
@@ -171,21 +233,26 @@ def main(
     limit: Annotated[int | None, typer.Option(envvar="LIMIT", help="Questions of each; else all.")] = None,
     out: Annotated[Path, typer.Option(envvar="OUT", help="Where the runs go.")] = Path("out/results"),
     docs: Annotated[Path, typer.Option(help="Folder to write results.md into.")] = HERE.parent / "docs",
+    only_numbers: Annotated[bool, typer.Option(help="Print the table of FP8 and bfloat16 only.")] = False,
 ) -> None:
     """Answer WebQuestions and ParaRel by every method, on this machine, and write the tables."""
     out = out if limit is None else out.with_name(f"{out.name}-{limit}")
     out.mkdir(parents=True, exist_ok=True)
     bench = Bench(out.resolve())
     try:
+        if only_numbers:
+            print(describe_numbers(quantization(bench, data.resolve(), limit)))
+            return
         evaluations = {
             "WebQuestions": webqa(bench, data.resolve(), limit),
             "ParaRel": pararel(bench, data.resolve(), limit),
         }
+        numbers = quantization(bench, data.resolve(), limit)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         raise typer.Exit(2) from e
     command = f"make results DATA=folder{'' if limit is None else f' LIMIT={limit}'}"
-    print(write_results(evaluations, bench.steps, command=command, docs=docs))
+    print(write_results(evaluations, numbers, bench.steps, command=command, docs=docs))
 
 
 if __name__ == "__main__":
