@@ -88,7 +88,7 @@ class LLM:
         strict: raise instead of falling back.
         deterministic: a row's answer depends on the row alone, bit for bit, as by default in a run. All
             batches are then padded to one size, which slows down calls of a few rows.
-        max_num_seqs: questions in work at once. None: 512 on a GPU, 32 on CPUs.
+        max_num_seqs: questions in work at once. None: 2,048 on a GPU, 32 on CPUs.
         max_num_batched_tokens: tokens of a prefill pass. None: 32,768 on a GPU, 2,048 on CPUs; if
             deterministic, 8,192 and 512.
         gpu_memory_utilization: share of the GPU's memory free after loading the weights that the KV cache

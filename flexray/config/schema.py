@@ -162,8 +162,8 @@ class EngineConfig(Section):
     """A row's answer depends on the row alone, bit for bit, not on what is computed beside it: every prefill
     pass and decode batch is padded to one size. false: to sizes that suit a few rows."""
     max_num_seqs: int | None = Field(default=None, ge=1)
-    """The most questions in work at once, and sequences in a decoding batch. null: 512 on GPU, 32 on CPU, or
-    as many as fit into memory."""
+    """The most questions in work at once, and sequences in a decoding batch, as memory allows. null: on GPU
+    2,048 questions in batches of 512, on CPU 32."""
     max_num_batched_tokens: int | None = Field(default=None, ge=128)
     """The most tokens of a packed prefill pass. null: 8192 on GPU, 512 on CPU; if not deterministic, 32768
     and 2048."""

@@ -1,1 +1,1 @@
-"""The engine: a patched LLaMA, a paged KV pool, packed prefill and batched decoding. Runs without Ray."""
+"""The engine: a paged KV cache, packed prefill and batched decoding over a LLaMA. Runs without Ray."""

@@ -1,1 +1,1 @@
-"""A checkpoint's folder to a model on its device, patched to attend as flexray's masks say."""
+"""From a checkpoint's folder to a model on its device, whose layers attend as flexray's masks say."""
