@@ -143,6 +143,7 @@ def lay_out(
 ) -> PackedPrompt:
     """Lay a prompt out: by itself, whatever other prompts there are.
 
+    >>> from flexray.masks.runs import POSITION
     >>> p = Prompt(context=(7, 8), segments=((1,), (2, 3)), answer_prefix=(9,))
     >>> lay_out(p, SharedPrefix(), (AttentionScope(),), 1).layout.tokens[:, POSITION].tolist()
     [2, 2, 3, 4]

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from tests.chaos.kills import ADAPTERS
+from tests.chaos.kills import KINDS
 from tests.conftest import PROJECT
 
 # A few, so that CI stays short: each kind of process, and the commit before, amid and after its writes.
 ROUND = ("driver", "engine", "node", "data during", "manifest before", "manifest after")
-assert set(ROUND) <= set(ADAPTERS)
+assert set(ROUND) <= set(KINDS)
 
 
 @pytest.mark.timeout(600)

@@ -110,7 +110,7 @@ def plan_memory(
     needs = [[row.num_slots for row in part] for part in rows]
     cache_slots = max(sizes.cache_slots(context, _stretched(part, shard_rows)) for part in needs)
     mean_blocks = max(sum(map(blocks_for, part)) / len(part) for part in needs)
-    wanted = min(sizes.max_num_seqs, shard_rows)
+    wanted = min(sizes.max_num_requests, shard_rows)
     token_bytes = slot_bytes(shape, itemsize)
     return MemoryPlan(
         dtype=dtype,

@@ -48,14 +48,24 @@ def test_a_memory_that_the_weights_fill_holds_no_slots(make_model):
     assert scheduler_config_for(make_model().config, 2, -GIB, EngineConfig()).max_num_slots == 0
 
 
-def test_prefill_passes_have_five_sizes_and_leave_little_padding(make_model):
-    sizes = scheduler_config_for(make_model().config, 4, None, EngineConfig(max_num_batched_tokens=8192))
-    assert {sizes.prefill_bucket(n) for n in range(1, 8193)} == {512, 1024, 2048, 4096, 8192}
+def test_prefill_passes_have_few_sizes_and_leave_little_padding(make_model):
+    config = EngineConfig(max_num_batched_tokens=8192, deterministic=False)
+    sizes = scheduler_config_for(make_model().config, 4, None, config)
+    assert {sizes.prefill_bucket(n) for n in range(1, 8193)} == {256, 512, 1024, 2048, 4096, 8192}
     passes, left = [], 20_000
     while left:
         passes.append(sizes.prefill_pass(left))
         left -= passes[-1]
     assert passes == [8192, 8192, 2048, 1024, 512, 32]
+
+
+def test_a_deterministic_engine_has_one_size_of_pass_and_one_of_decode_batch(make_model):
+    config = EngineConfig(max_num_batched_tokens=1024, max_num_seqs=16)
+    sizes = scheduler_config_for(make_model().config, 4, None, config)
+    assert {sizes.prefill_bucket(n) for n in range(1, 1025)} == {1024}
+    assert [sizes.prefill_pass(n) for n in (3000, 1024, 7)] == [1024, 1024, 7]
+    assert {sizes.decode_bucket(n) for n in range(1, 17)} == {16}
+    assert sizes.decode_bucket(17) == 32  # of sequences that choose together and are more
 
 
 def test_on_a_gpu_the_host_works_ahead_and_looks_seldom_on_a_cpu_it_does_neither(make_model):

@@ -185,5 +185,5 @@ def test_the_batch_shrinks_with_the_memory_and_what_does_not_fit_is_said(config_
         assert memory.cache_slots == memory.most_slots  # all that there is
         mean = math.fsum(row.num_slots for row in rows[0]) / len(rows[0])
         assert memory.questions_at_once <= memory.most_slots / mean
-    tight = make_plan(config, gpu_memory=12)
+    tight = make_plan(config, gpu_memory=9)
     assert "the largest sampled row needs a KV cache of" in tight.problems[-1].what
