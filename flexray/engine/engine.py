@@ -24,6 +24,7 @@ from flexray.masks.visibility import Bias
 from flexray.methods import Method, make_methods
 from flexray.models import llama
 from flexray.models.compat import check_flex
+from flexray.models.decoder_layer import Quantization
 from flexray.prompts.prompt import Prompt
 
 NO_CONFIDENCES = "the prompt has no confidences to weigh its paraphrases by"
@@ -53,7 +54,7 @@ class Engine:
         methods: Sequence[MethodConfig],
         generation: GenerationConfig,
         config: EngineConfig,
-        quantization: llama.Quantization | None = None,
+        quantization: Quantization | None = None,
     ):
         if config.backend == "flex":
             check_flex(model.device.type)

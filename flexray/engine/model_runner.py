@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flexray.config import Backend
 from flexray.config import fault_injection as faults
+from flexray.engine.context_copies import copy_context
 from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.decode_inputs import DecodeInputs
 from flexray.engine.kv_cache import KVCache, blocks_for, to_device
@@ -28,8 +29,6 @@ from flexray.models.attention import AttentionMetadata
 from flexray.models.llama import Llama
 
 MASK_CACHE_BYTES = 256 * 2**20
-COPIES_AT_ONCE = 256
-"""Rotated copies of the context written in one go; bounds the memory this takes."""
 
 
 class ModelRunner:
@@ -140,7 +139,7 @@ class ModelRunner:
             for request in requests:
                 ids = " ".join(map(str, request.packed.token_ids))
                 faults.reach("engine.prefill", backend=self._backend, ids=ids)
-        self._copy_context(requests)
+        copy_context(self.model, kv_cache, requests)
         sees_context = requests[0].packed.layout.sees_context
         stream = requests_stream(
             [request.packed for request in requests],
@@ -235,29 +234,6 @@ class ModelRunner:
                 key[1], self.table, self.kv_cache, backend=key[0], group=heads, bias=self._bias
             )
         return self._decodes[key]
-
-    @torch.no_grad()
-    def _copy_context(self, requests: Listed[Request]) -> None:
-        """Write requests' rotated copies of the context into their slots, in all layers."""
-        kv_cache = self.kv_cache
-        C = len(kv_cache.context_slots)
-        copies = [request.packed.layout.copy_slots for request in requests]
-        if not C or not any(map(len, copies)):
-            return
-        offsets = np.concatenate(copies)
-        tables = [request.block_table for request in requests if request.block_table is not None]
-        slots = np.concatenate(
-            [t.slots[(c[:, None] + np.arange(C)).reshape(-1)] for c, t in zip(copies, tables, strict=True)]
-        )
-        source = to_device(kv_cache.context_slots, self.device)
-        for start in range(0, len(offsets), COPIES_AT_ONCE):
-            part = slice(start, start + COPIES_AT_ONCE)
-            offsets_M = to_device(offsets[part], self.device)
-            target = to_device(slots[part.start * C : part.stop * C], self.device)
-            for keys, values in zip(kv_cache.keys, kv_cache.values, strict=True):
-                rotated_MKCD = self.model.rotate_keys(keys[:, source], offsets_M)
-                keys[:, target] = rotated_MKCD.transpose(0, 1).flatten(1, 2)
-                values[:, target] = values[:, source].repeat(1, len(offsets_M), 1)
 
     def _make_kv_cache(self, num_slots: int, sizes: SchedulerConfig) -> KVCache:
         return KVCache(

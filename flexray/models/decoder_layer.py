@@ -1,0 +1,170 @@
+"""One decoder layer, as the engine runs it: of LLaMA, and of the families that differ from it by biases or by
+norms of queries and keys.
+
+It is written out here, since it must do what transformers' own does not: write K/V into the paged cache,
+multiply by merged or quantised weights, and compute only keys and values in the last layer.
+Shapes: B batch rows, T tokens a row, H query heads, K key/value heads, D numbers a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flexray.models.attention import AttentionMetadata, attend, write
+from flexray.models.quantization import Linear, apply_linear, quantize
+
+Quantization = Literal["fp8"]
+
+
+class LayerWeights(NamedTuple):
+    """The weights of one decoder layer; a compiled layer takes them as inputs."""
+
+    input_norm: Tensor  # [hidden]
+    qkv: Linear  # [(H + 2 K) D, hidden]
+    query_norm: Tensor | None  # [D], of each head
+    key_norm: Tensor | None  # [D]
+    out: Linear  # [hidden, H D]
+    mlp_norm: Tensor  # [hidden]
+    gate_up: Linear  # [2 intermediate, hidden]
+    down: Linear  # [hidden, intermediate]
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What all layers have in common."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float  # of the attention scores
+    epsilon: float  # of the norms
+    activation: Callable[[Tensor], Tensor]
+
+
+def decoder_layer(
+    weights: LayerWeights,
+    hidden: Tensor,
+    update: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    metadata: AttentionMetadata,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    shape: LayerShape,
+) -> tuple[Tensor, Tensor]:
+    """Hidden states, less the update that the next layer adds to them: so that the sum and that layer's norm
+    are one kernel, as in vLLM."""
+    hidden = hidden + update
+    H, K, D = shape.num_heads, shape.num_kv_heads, shape.head_dim
+    states = apply_linear(_rms_norm(hidden, weights.input_norm, shape.epsilon), weights.qkv)
+    query, key, value = states.split([H * D, K * D, K * D], dim=-1)
+    _write_heads(weights, key, value, rotary, metadata.slot_mapping, key_cache, value_cache, shape)
+    query = rotate(_heads(query, weights.query_norm, shape), *rotary)
+    out = attend(query.transpose(1, 2), key_cache, value_cache, shape.scale, metadata)
+    hidden = hidden + apply_linear(out.transpose(1, 2).flatten(2), weights.out)
+    normed = _rms_norm(hidden, weights.mlp_norm, shape.epsilon)
+    gate, up = apply_linear(normed, weights.gate_up).chunk(2, dim=-1)
+    return hidden, apply_linear(shape.activation(gate) * up, weights.down)
+
+
+def write_keys_and_values(
+    weights: LayerWeights,
+    hidden: Tensor,
+    update: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    slot_mapping: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    shape: LayerShape,
+) -> None:
+    H, K, D = shape.num_heads, shape.num_kv_heads, shape.head_dim
+    normed = _rms_norm(hidden + update, weights.input_norm, shape.epsilon)
+    states = apply_linear(normed, weights.qkv.rows(H * D, (H + 2 * K) * D))
+    key, value = states.chunk(2, dim=-1)
+    _write_heads(weights, key, value, rotary, slot_mapping, key_cache, value_cache, shape)
+
+
+def _write_heads(
+    weights: LayerWeights,
+    key: Tensor,
+    value: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    slot_mapping: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    shape: LayerShape,
+) -> None:
+    """Put keys and values, [B, T, K * D], into the cache's slots [B * T]; keys rotated."""
+    write(key_cache, rotate(_heads(key, weights.key_norm, shape), *rotary), slot_mapping)
+    write(value_cache, _heads(value, None, shape), slot_mapping)
+
+
+def _heads(states: Tensor, norm: Tensor | None, shape: LayerShape) -> Tensor:
+    """[B, T, heads * D] -> [B, T, heads, D]."""
+    states = states.unflatten(-1, (-1, shape.head_dim))
+    return states if norm is None else _rms_norm(states, norm, shape.epsilon)
+
+
+def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Over the last dimension, in float32 (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return weight * wide.to(x.dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE (Su et al. 2021, arXiv:2104.09864) of x [B, T, heads, D] by cosines and sines [B, T, D]."""
+    half = x.shape[-1] // 2
+    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+    return x * cos[:, :, None] + turned * sin[:, :, None]
+
+
+def layer_weights(layer: Any, quantization: Quantization | None) -> LayerWeights:
+    attention, mlp = layer.self_attn, layer.mlp
+    linears = [
+        _merge([attention.q_proj, attention.k_proj, attention.v_proj]),
+        _merge([attention.o_proj]),
+        _merge([mlp.gate_proj, mlp.up_proj]),
+        _merge([mlp.down_proj]),
+    ]
+    if quantization == "fp8":
+        linears = [quantize(linear) for linear in linears]
+        for module in layer.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.data = module.weight.data.new_empty(0)
+    qkv, out, gate_up, down = linears
+    query_norm, key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+    return LayerWeights(
+        input_norm=layer.input_layernorm.weight.detach(),
+        qkv=qkv,
+        query_norm=None if query_norm is None else query_norm.weight.detach(),
+        key_norm=None if key_norm is None else key_norm.weight.detach(),
+        out=out,
+        mlp_norm=layer.post_attention_layernorm.weight.detach(),
+        gate_up=gate_up,
+        down=down,
+    )
+
+
+def _merge(modules: list[nn.Linear]) -> Linear:
+    """One linear layer for several with the same input. The modules' tensors become views of its own."""
+    if len(modules) == 1:
+        (only,) = modules
+        return Linear(only.weight.detach(), None if only.bias is None else only.bias.detach())
+    weight = _merge_rows([module.weight for module in modules])
+    biases = [module.bias for module in modules]
+    if all(bias is None for bias in biases):
+        return Linear(weight, None)
+    assert all(bias is not None for bias in biases), "layers that are merged have all biases, or none"
+    return Linear(weight, _merge_rows(biases))
+
+
+def _merge_rows(tensors: Sequence[Tensor]) -> Tensor:
+    merged = torch.cat([tensor.detach() for tensor in tensors])
+    for tensor, part in zip(tensors, merged.split([len(t) for t in tensors]), strict=True):
+        tensor.data = part
+    return merged
