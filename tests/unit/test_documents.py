@@ -47,3 +47,11 @@ def test_every_module_that_a_document_names_with_its_folder_is_there(document):
     names = re.findall(r"`(\w+/[\w/]+\.py)`", document.read_text())
     roots = (PROJECT, PROJECT / "flexray", PROJECT / "tests")
     assert [name for name in names if not any((root / name).is_file() for root in roots)] == []
+
+
+@pytest.mark.parametrize("room", ["engine", "masks", "models"])
+def test_the_engines_document_tells_of_every_file_of_its_rooms(room):
+    text = (PROJECT / "docs" / "engine.md").read_text()
+    files = [path.name for path in (PROJECT / "flexray" / room).glob("*.py") if path.name != "__init__.py"]
+    assert len(files) > 3
+    assert [name for name in files if f"`{name}`" not in text] == []
