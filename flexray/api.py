@@ -13,7 +13,7 @@ from flexray.config.plugins import load_plugins
 from flexray.evaluation import Evaluation
 from flexray.evaluation import evaluate as evaluate_folders
 from flexray.sink import OutputFolder, read_committed
-from flexray.sink.rows import ROW_SCHEMA
+from flexray.sink.row_table import ROW_SCHEMA
 
 if TYPE_CHECKING:
     import pandas

@@ -15,8 +15,8 @@ from rich.progress import Progress
 
 from flexray.config import RunConfig, parse_config
 from flexray.config.data import Fields
+from flexray.data.in_memory import fields_of, rows_of, to_questions
 from flexray.data.question import ShardSpec
-from flexray.data.rows import fields_of, rows_of, to_questions
 from flexray.engine.engine import Engine
 from flexray.evaluation import to_table
 from flexray.models.checkpoint import load_model

@@ -92,7 +92,7 @@ class BackendFallback:
                 except BaseException as error:
                     if self._strict or not isinstance(error, handled_errors()):
                         raise
-                    reason = describe(backend, error)
+                    reason = describe_fault(backend, error)
                     if halves := is_out_of_memory(error) and self.sizes.max_num_seqs > 1:
                         self._halve()
                         reason = f"{reason} (rows at once halved to {self.sizes.max_num_seqs})"
@@ -159,7 +159,7 @@ def is_poisoned(error: BaseException) -> bool:
     return named or isinstance(error, torch.AcceleratorError)
 
 
-def describe(backend: Backend, error: BaseException) -> str:
+def describe_fault(backend: Backend, error: BaseException) -> str:
     """One line for `fallback_reason`: the backend, the type, the first telling line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{backend}: {type(error).__name__}: {lines[0][:160] if lines else ''}"

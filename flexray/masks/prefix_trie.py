@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Node(NamedTuple):
+class TrieNode(NamedTuple):
     """Tokens that the same paraphrases share. Paraphrases are counted in lexicographic order."""
 
     first: int  # of the paraphrases that share it, whose texts have its tokens at [begin, end)
@@ -15,7 +15,7 @@ class Node(NamedTuple):
     last: int  # of the paraphrases that share it
 
 
-def prefix_trie(texts: Sequence[tuple[int, ...]]) -> tuple[list[int], list[Node]]:
+def prefix_trie(texts: Sequence[tuple[int, ...]]) -> tuple[list[int], list[TrieNode]]:
     """The paraphrases' order, by their indices, and the nodes depth first.
 
     The paraphrases that share a node stand side by side. Of two nodes these ranges are nested or disjoint,
@@ -28,7 +28,7 @@ def prefix_trie(texts: Sequence[tuple[int, ...]]) -> tuple[list[int], list[Node]
     [(0, 0, 2, 1), (1, 2, 3, 1), (2, 0, 1, 2)]
     """
     order = sorted(range(len(texts)), key=texts.__getitem__)
-    nodes: list[Node] = []
+    nodes: list[TrieNode] = []
     path: list[tuple[int, int, int]] = []  # first, begin and end of the nodes that the last text is in
     before: tuple[int, ...] = ()
     for number, index in enumerate(order):
@@ -36,13 +36,13 @@ def prefix_trie(texts: Sequence[tuple[int, ...]]) -> tuple[list[int], list[Node]
         same = _num_equal(before, text)
         while path and path[-1][2] > same:  # all of a node ends here, or what lies behind `same`
             first, begin, end = path.pop()
-            nodes.append(Node(first, max(begin, same), end, number - 1))
+            nodes.append(TrieNode(first, max(begin, same), end, number - 1))
             if begin < same:
                 path.append((first, begin, same))
         if same < len(text):
             path.append((number, same, len(text)))
         before = text
-    nodes += [Node(*node, len(order) - 1) for node in path]
+    nodes += [TrieNode(*node, len(order) - 1) for node in path]
     nodes.sort()
     return order, nodes
 

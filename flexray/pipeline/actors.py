@@ -12,7 +12,7 @@ import ray.data
 from flexray.config import RunConfig
 from flexray.data.question import ShardSpec
 from flexray.errors import ConfigError
-from flexray.pipeline.nodes import Node, describe, describe_nodes
+from flexray.pipeline.nodes import Node, describe_nodes, describe_resources
 
 CALL_BATCHES = 8
 CALLS_AN_ACTOR = 4
@@ -100,20 +100,20 @@ def _no_room(config: RunConfig, cpus: float, gpus: float, nodes: Sequence[Node])
     if gpus <= most_gpus:
         key, most = "num_cpus_per_actor", max((n.cpus for n in nodes if n.gpus >= gpus), default=0.0)
     advice = f"Set ray.{key} to {most:g} at most" if most else "Use a cluster that has some"
-    return f"ray.{key}: an engine wants {describe(cpus, gpus)} on one node, and {has}. {advice}."
+    return f"ray.{key}: an engine wants {describe_resources(cpus, gpus)} on one node, and {has}. {advice}."
 
 
 def _note(config: RunConfig, nodes: Sequence[Node], room: int, cpus: float, gpus: float, least: int) -> str:
     asked = config.ray
     if not room:
         return (
-            f"note: an engine wants {describe(asked.num_cpus_per_actor, gpus)} on one node, and "
+            f"note: an engine wants {describe_resources(asked.num_cpus_per_actor, gpus)} on one node, and "
             f"{describe_nodes(nodes)}: waiting for the cluster to grow"
         )
     if least < asked.min_actors and least == room:
         return (
             f"note: ray.min_actors is {asked.min_actors}, and there is room for {room} with "
-            f"{describe(asked.num_cpus_per_actor, gpus)} each: {least} will answer"
+            f"{describe_resources(asked.num_cpus_per_actor, gpus)} each: {least} will answer"
         )
     if asked.num_gpus_per_actor == 0 and config.model.device != "cpu" and any(n.gpus for n in nodes):
         return "note: ray.num_gpus_per_actor is 0: the engines are on CPUs, and the cluster's GPUs are idle"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import ray
 
 from flexray.pipeline.crash_tracker import CrashTracker
-from flexray.pipeline.nodes import describe
+from flexray.pipeline.nodes import describe_resources
 
 STALE_SECONDS = 60.0
 """An engine that has reported nothing for so long is gone."""
@@ -107,8 +107,8 @@ class StatusPrinter:
         if engines:
             return describe_engines(engines)
         have, free = (
-            describe(some.get("CPU", 0.0), some.get("GPU", 0.0))
+            describe_resources(some.get("CPU", 0.0), some.get("GPU", 0.0))
             for some in (ray.cluster_resources(), ray.available_resources())
         )
-        wanted = describe(*self._wanted)
+        wanted = describe_resources(*self._wanted)
         return f"waiting: an engine wants {wanted} on one node; free in the cluster: {free} of {have}"

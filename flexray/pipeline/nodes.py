@@ -49,10 +49,10 @@ def can_grow() -> bool:
     return any(kind != f"node_{node}" for node, kind in kinds.items())
 
 
-def describe(cpus: float, gpus: float) -> str:
+def describe_resources(cpus: float, gpus: float) -> str:
     """A number of CPUs and GPUs, in words.
 
-    >>> describe(1, 0), describe(0.5, 2)
+    >>> describe_resources(1, 0), describe_resources(0.5, 2)
     ('1 CPU', '0.5 CPUs and 2 GPUs')
     """
     parts = [f"{n:g} {name}{'s' * (n != 1)}" for n, name in ((cpus, "CPU"), (gpus, "GPU"))]
@@ -64,4 +64,4 @@ def describe_nodes(nodes: Sequence[Node]) -> str:
     if not nodes:
         return "there is no node yet"
     which = "the only node has" if len(nodes) == 1 else f"of {len(nodes)} nodes none has more than"
-    return f"{which} {describe(max(n.cpus for n in nodes), max(n.gpus for n in nodes))}"
+    return f"{which} {describe_resources(max(n.cpus for n in nodes), max(n.gpus for n in nodes))}"

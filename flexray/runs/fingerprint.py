@@ -17,7 +17,7 @@ from flexray.config.plugins import plugin_digests
 from flexray.data import Scan
 from flexray.engine.values import VALUES_VERSION
 from flexray.sink.records import CodeVersion
-from flexray.sink.run import VALUES_KEY
+from flexray.sink.start import VALUES_KEY
 
 PACKAGE = Path(flexray.__file__).parent
 VALUE_PACKAGES = ("config", "engine", "masks", "methods", "models", "prompts")

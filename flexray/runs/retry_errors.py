@@ -28,7 +28,7 @@ from flexray.sink import (
     whole_shards,
 )
 from flexray.sink.committed import load_shard
-from flexray.sink.rows import keys_of
+from flexray.sink.row_table import keys_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

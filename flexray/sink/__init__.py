@@ -17,7 +17,7 @@ from flexray.sink.folder import OutputFolder
 from flexray.sink.lock import HeldError, Lock, hold
 from flexray.sink.records import CodeVersion, Manifest, RunRecord, ShardStats, fingerprint
 from flexray.sink.repair import repair
-from flexray.sink.run import NoRunError, discard_run, load_run, other_parts, start_run
+from flexray.sink.start import NoRunError, discard_run, load_run, other_parts, start_run
 from flexray.sink.verify import verify
 
 __all__ = [

@@ -31,7 +31,7 @@ from flexray.sink.records import (
     keys_digest,
     manifest_name,
 )
-from flexray.sink.rows import (
+from flexray.sink.row_table import (
     account,
     expected_keys,
     keys_of,
@@ -39,8 +39,8 @@ from flexray.sink.rows import (
     schema_fault,
     to_parquet,
 )
-from flexray.sink.run import utc_now
 from flexray.sink.sealed import canonical_json
+from flexray.sink.start import utc_now
 
 
 class CommitError(RuntimeError):

@@ -13,8 +13,8 @@ from flexray.sink.damage import REPAIR_SHARD, DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.manifests import find_manifests
 from flexray.sink.records import DATA_FOLDER, Manifest, keys_digest
-from flexray.sink.rows import from_parquet, keys_of, schema_fault
-from flexray.sink.run import load_run
+from flexray.sink.row_table import from_parquet, keys_of, schema_fault
+from flexray.sink.start import load_run
 
 
 def committed_shards(folder: OutputFolder, fingerprint: str) -> dict[str, Manifest]:

@@ -13,7 +13,7 @@ from flexray.data.question import ShardSpec
 from flexray.sink.damage import DamageError, DamageKind
 from flexray.sink.folder import OutputFolder
 from flexray.sink.records import PLAN_FILE, RUN_FILE, SHARD_ID, PlanRecord, RunRecord, keys_digest
-from flexray.sink.rows import from_parquet, to_parquet
+from flexray.sink.row_table import from_parquet, to_parquet
 
 PLAN_SCHEMA = pa.schema(
     [pa.field("shard_id", pa.string(), nullable=False), pa.field("row_id", pa.string(), nullable=False)]

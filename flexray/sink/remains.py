@@ -22,7 +22,7 @@ from flexray.sink.records import (
     keys_digest,
     shard_of_data_file,
 )
-from flexray.sink.rows import expected_keys, from_parquet
+from flexray.sink.row_table import expected_keys, from_parquet
 
 ELSE = "Use another output folder, or start afresh with --fresh (make: FRESH=1)."
 

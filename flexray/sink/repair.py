@@ -15,7 +15,7 @@ from flexray.sink.lock import Lock, hold
 from flexray.sink.manifests import Found, shard_of_manifest
 from flexray.sink.quarantine import Quarantine, age
 from flexray.sink.records import DATA_FOLDER, Manifest, shard_of_data_file
-from flexray.sink.run import load_run
+from flexray.sink.start import load_run
 from flexray.sink.verify import examine
 
 ORPHAN_SECONDS = 3600.0  # a younger one may be the data file of a commit that is just being made

@@ -11,7 +11,7 @@ from flexray.sink.damage import REPAIR_SHARD, DamageError, Finding, FindingKind
 from flexray.sink.folder import OutputFolder
 from flexray.sink.plan import Plan
 from flexray.sink.records import DATA_FOLDER, Manifest, RunRecord, manifest_name
-from flexray.sink.rows import expected_keys
+from flexray.sink.row_table import expected_keys
 
 Key = tuple[str, str]  # method, row id
 

@@ -24,8 +24,8 @@ from flexray.sink.records import (
     RunRecord,
     shard_of_data_file,
 )
-from flexray.sink.rows import account, accounting_faults, keys_of, row_faults
-from flexray.sink.run import load_run
+from flexray.sink.row_table import account, accounting_faults, keys_of, row_faults
+from flexray.sink.start import load_run
 from flexray.sink.tally import Key, Tally
 
 _AT_ONCE = 256  # shards that are being read: what is read must not pile up before it is counted

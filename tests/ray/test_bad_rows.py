@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flexray.runs.run import run
-from flexray.sink.rows import ROW_SCHEMA
+from flexray.sink.row_table import ROW_SCHEMA
 from tests.ray.jobs import assert_whole, make_config, question, rows_of
 
 RECORDS: list[Any] = [

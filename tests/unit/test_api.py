@@ -8,7 +8,7 @@ import pytest
 
 import flexray
 from flexray.config import MethodConfig, PromptConfig
-from flexray.data.rows import rows_of
+from flexray.data.in_memory import rows_of
 from tests.conftest import PROJECT
 
 ROWS = [
@@ -93,7 +93,7 @@ def test_settings_that_cannot_be_used_are_refused_by_their_key(llm):
 def test_answers_are_those_of_the_engine_that_a_run_has(llm, tiny_model):
     from flexray.config import EngineConfig, GenerationConfig
     from flexray.config.data import DataConfig, Fields
-    from flexray.data.rows import fields_of, to_questions
+    from flexray.data.in_memory import fields_of, to_questions
     from flexray.engine.engine import Engine
     from flexray.models.checkpoint import load_model
     from flexray.prompts import PromptBuilder

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from flexray.config import Backend, EngineConfig, GenerationConfig, MethodConfig, RayConfig
 from flexray.engine.engine import Engine
-from flexray.engine.fallback import describe, handled_errors
+from flexray.engine.fallback import describe_fault, handled_errors
 from flexray.prompts.prompt import Prompt
 
 VOCABULARY = 256
@@ -56,7 +56,7 @@ def compare_backends(task: dict[str, Any]) -> dict[str, Any]:
     try:
         got = _answers(task, task["backend"], device)
     except Exception as e:
-        found |= {"error": describe(task["backend"], e), "falls_back": isinstance(e, handled_errors())}
+        found |= {"error": describe_fault(task["backend"], e), "falls_back": isinstance(e, handled_errors())}
     else:
         found["answers"] = len(expected)
         found["same"] = sum(a == b for a, b in zip(got, expected, strict=True))

@@ -8,7 +8,7 @@ import torch
 
 from flexray.config import MethodConfig
 from flexray.config.fault_injection import VARIABLE
-from flexray.engine.fallback import FAULTS_ALLOWED, describe, is_poisoned
+from flexray.engine.fallback import FAULTS_ALLOWED, describe_fault, is_poisoned
 from tests.expected import oracle_answers, tokens
 
 NO_KERNEL = "raise:NotImplementedError"
@@ -229,6 +229,6 @@ def test_after_a_failed_kernel_the_device_is_lost_and_after_other_errors_it_is_n
 
 
 def test_a_reason_names_backend_and_error_on_one_short_line():
-    assert describe("flex", NotImplementedError()) == "flex: NotImplementedError: "
+    assert describe_fault("flex", NotImplementedError()) == "flex: NotImplementedError: "
     long = "x" * 161
-    assert describe("sdpa", RuntimeError(f"\n  {long}\nmore")) == f"sdpa: RuntimeError: {long[:160]}"
+    assert describe_fault("sdpa", RuntimeError(f"\n  {long}\nmore")) == f"sdpa: RuntimeError: {long[:160]}"

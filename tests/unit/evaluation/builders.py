@@ -11,7 +11,7 @@ from flexray.data.question import ShardSpec
 from flexray.evaluation.answer_metrics import PLAIN_TOKENS, exact_match
 from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.sink import OutputFolder, commit_shard, start_run
-from flexray.sink.rows import ROW_SCHEMA
+from flexray.sink.row_table import ROW_SCHEMA
 from tests.unit.sink.builders import row as good_row
 
 ERROR = "d.jsonl, row 1: bad"

@@ -11,12 +11,12 @@ from typing import Any, get_args
 import pytest
 
 from flexray.data import scan
-from flexray.engine.fallback import BACKENDS, describe, handled_errors
+from flexray.engine.fallback import BACKENDS, describe_fault, handled_errors
 from flexray.evaluation import to_table
 from flexray.pipeline.answer import Answerer
 from flexray.pipeline.metrics import METRICS, RUN_LABELS, Reason, RowCounts, classify, engine_counts
 from flexray.pipeline.prepare import prepare_shard
-from flexray.sink.rows import account
+from flexray.sink.row_table import account
 from tests.ray.jobs import make_config, question, write
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -85,7 +85,7 @@ def made(kind):
 
 
 def test_every_fault_that_is_fallen_back_from_has_a_class_of_its_kind():
-    classes = {kind: classify(describe("flex", made(kind))) for kind in handled_errors()}
+    classes = {kind: classify(describe_fault("flex", made(kind))) for kind in handled_errors()}
     assert set(classes.values()) == {"out_of_memory", "not_supported", "compiler"}
     assert classes[NotImplementedError] == "not_supported"
 
@@ -94,7 +94,7 @@ def test_every_fault_that_is_fallen_back_from_has_a_class_of_its_kind():
 def test_no_text_of_an_error_becomes_a_label(backend):
     texts = ["", "a", "a; flex: ValueError: b", "\x00", "x" * 500, "\n{}", "é"]
     found = {classify(text) for text in texts}
-    found |= {classify(describe(backend, RuntimeError(text))) for text in texts}
+    found |= {classify(describe_fault(backend, RuntimeError(text))) for text in texts}
     assert found <= set(get_args(Reason))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from flexray.sink import Manifest, OutputFolder
 from flexray.sink.compaction import replace_manifest_files
 from flexray.sink.records import keys_digest
-from flexray.sink.rows import account, keys_of, to_parquet
+from flexray.sink.row_table import account, keys_of, to_parquet
 from tests.unit.sink.builders import ERROR, row, shard, start, table
 
 MANY_METHODS = ("attention/shared_context/restart", "origin", "avg")

@@ -10,7 +10,7 @@ import pyarrow as pa
 from flexray.data.question import ShardSpec
 from flexray.sink import CodeVersion, OutputFolder, commit_shard, start_run
 from flexray.sink.records import Manifest, RunRecord, keys_digest, manifest_name
-from flexray.sink.rows import ROW_SCHEMA, account, keys_of, to_parquet
+from flexray.sink.row_table import ROW_SCHEMA, account, keys_of, to_parquet
 
 PARTS = {
     "model": {"digest": "abc"},

@@ -10,7 +10,7 @@ import pyarrow as pa
 from flexray.sink import Manifest, OutputFolder, whole_shards
 from flexray.sink.manifests import list_manifests
 from flexray.sink.records import PLAN_FILE, RUN_FILE, manifest_name
-from flexray.sink.rows import to_parquet
+from flexray.sink.row_table import to_parquet
 from tests.unit.sink.builders import SHARDS, commit, edit_json, forge, row, start, table
 
 A, B, _ = SHARDS

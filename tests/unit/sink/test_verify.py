@@ -6,7 +6,7 @@ from flexray.errors import OutputError
 from flexray.sink import OutputFolder, committed_shards, verify
 from flexray.sink.plan import plan_table
 from flexray.sink.records import PLAN_FILE, RUN_FILE, manifest_name
-from flexray.sink.rows import to_parquet
+from flexray.sink.row_table import to_parquet
 from tests.unit.sink.builders import SHARDS, commit, edit_json, finished, forge, row, start, table
 from tests.unit.sink.damages import ORPHAN
 

@@ -13,7 +13,7 @@ from flexray.sink import (
     load_run,
 )
 from flexray.sink.records import PLAN_FILE, RUN_FILE
-from flexray.sink.rows import from_parquet
+from flexray.sink.row_table import from_parquet
 from flexray.sink.sealed import SCHEMA_VERSION
 from tests.unit.sink.builders import PARTS, SHARDS, commit, edit_json, shard, start
 

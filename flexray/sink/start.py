@@ -31,7 +31,7 @@ from flexray.sink.records import (
     shard_of_data_file,
 )
 from flexray.sink.remains import ELSE, Remains, are_of_this_run, keep_damaged_record
-from flexray.sink.rows import ROW_SCHEMA, columns_of
+from flexray.sink.row_table import ROW_SCHEMA, columns_of
 from flexray.sink.sealed import canonical_json
 from flexray.storage import redact
 
