@@ -10,7 +10,6 @@ from flexray.config import MethodConfig
 
 METHODS = [
     MethodConfig(),
-    MethodConfig(paraphrase_scale=-1.0),
     MethodConfig(layout="full_prompt", positions="continuous"),
     MethodConfig(kind="per_prompt"),
     MethodConfig(kind="avg"),
@@ -27,18 +26,18 @@ def answers_of(engine, prompts):
 def test_no_row_differs_with_its_neighbours_their_order_or_the_size_of_the_call(
     make_model, make_engine, make_prompts, quantization
 ):
-    prompts = [dataclasses.replace(p, row_id=str(i)) for i, p in enumerate(make_prompts(12, longest=15))]
+    prompts = [dataclasses.replace(p, row_id=str(i)) for i, p in enumerate(make_prompts(9, longest=12))]
     engine = make_engine(
         make_model().bfloat16(),
         methods=METHODS,
         quantization=quantization,
         max_num_batched_tokens=256,
-        max_new_tokens=4,
+        max_new_tokens=3,
     )
     together = answers_of(engine, prompts)
-    shuffled = list(range(12))
+    shuffled = list(range(9))
     random.Random(1).shuffle(shuffled)
-    for size in (12, 7, 1):
+    for size in (9, 4, 1):
         order = shuffled if size > 1 else shuffled[:2]
         for start in range(0, len(order), size):
             call = order[start : start + size]
