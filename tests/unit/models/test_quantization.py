@@ -62,9 +62,9 @@ def test_a_quantised_layer_multiplies_what_has_been_quantised(bias):
     assert apply_linear(x.bfloat16(), linear._replace(bias=None)).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("backend", ["flex", "eager"])
 @pytest.mark.parametrize(
-    ("layout", "positions"), [("shared_context", "restart"), ("full_prompt", "continuous")]
+    ("layout", "positions", "backend"),
+    [("shared_context", "restart", "flex"), ("full_prompt", "continuous", "eager")],
 )
 def test_a_quantised_engine_generates_what_the_quantised_oracle_does(
     make_model, make_prompts, layout, positions, backend
