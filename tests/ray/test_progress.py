@@ -28,6 +28,7 @@ def test_a_shard_is_told_of_before_the_next_one_is_committed(inject, tiny_model,
     assert told == list(range(1, ROWS + 1))
 
 
+@pytest.mark.slow
 def test_a_machine_of_one_cpu_is_enough(tiny_model, tmp_path):
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
     tree = make_tree(tmp_path / "out", tiny_model, data, ray={"num_cpus": 1, "min_actors": 2})
