@@ -1,5 +1,7 @@
 """What is committed is said when it is; on one CPU a run has room for all that it does."""
 
+import pytest
+
 from flexray.runs.run import run
 from tests.ray.jobs import (
     assert_whole,
