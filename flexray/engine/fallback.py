@@ -39,6 +39,7 @@ class BackendFallback:
         self._worked: set[Backend] = set()
         self._faults: Counter[Backend] = Counter()
         self._full_size_failed = 0
+        self._why_halved = ""
 
     def start_call(self) -> None:
         """Start with the full size, unless that has failed too often: one large row need not slow down the
@@ -71,8 +72,11 @@ class BackendFallback:
         self, requests: list[Request], attempt: Attempt
     ) -> Generator[Request, None, list[Request]]:
         """Try one backend after another. Returns the requests that none could answer."""
+        known = list(self.given_up.values())
+        if self.sizes != self.full_sizes:  # which may decide near-ties otherwise
+            known.append(self._why_halved)
         for request in requests:
-            for reason in self.given_up.values():
+            for reason in known:
                 request.explain(reason)
         failed: dict[Backend, str] = {}
         for backend in self._backends:
@@ -96,6 +100,7 @@ class BackendFallback:
                     if halves := is_out_of_memory(error) and self.sizes.max_num_seqs > 1:
                         self._halve()
                         reason = f"{reason} (rows at once halved to {self.sizes.max_num_seqs})"
+                        self._why_halved = reason
                     for request in left:
                         request.explain(reason)
                     requests = list(left)
