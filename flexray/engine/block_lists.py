@@ -27,9 +27,7 @@ from flexray.masks.runs import (
 class SequenceBlocks:
     """The blocks that B sequences look at."""
 
-    indices: (
-        np.ndarray
-    )  # int32 [2, B, W], ids of partial blocks, and of full ones: it sees every slot of those
+    indices: np.ndarray  # int32 [2, B, W], ids of partial blocks, and of full ones, seen whole
     num_full: np.ndarray  # int64 [B]
     num_other: np.ndarray  # int64 [B], partial blocks before those that its generated tokens will fill
 

@@ -14,6 +14,7 @@ from flexray.config import EngineConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
 from flexray.errors import ConfigError
 from flexray.masks.block_masks import QUERY_TILE
+from flexray.models.families import kv_shape
 from flexray.models.llama import Llama
 
 MIN_DECODE_BUCKET = 8
@@ -81,7 +82,10 @@ class SchedulerConfig:
 
 def plan_scheduler(model: Llama, config: EngineConfig) -> SchedulerConfig:
     """Sizes for a model on its device. Raises ConfigError as `check_room`."""
-    free = torch.cuda.mem_get_info(model.device)[0] if model.device.type == "cuda" else None
+    free = None
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()  # what merging and quantising the weights has freed is free for the KV cache
+        free = torch.cuda.mem_get_info(model.device)[0]
     sizes = scheduler_config_for(model.config, model.dtype.itemsize, free, config)
     if free is not None:
         check_room(sizes, model.config, model.dtype.itemsize, free, config)
@@ -141,8 +145,7 @@ def check_room(
 
 def slot_bytes(shape: PreTrainedConfig, itemsize: int) -> int:
     """Bytes of one token's K and V in all layers."""
-    heads = shape.num_key_value_heads or shape.num_attention_heads
-    head_dim = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    heads, head_dim = kv_shape(shape)
     return int(2 * shape.num_hidden_layers * heads * head_dim * itemsize)
 
 

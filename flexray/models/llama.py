@@ -23,6 +23,7 @@ from flexray.models.decoder_layer import (
     rotate,
     write_keys_and_values,
 )
+from flexray.models.families import kv_shape
 
 LlamaLike = LlamaForCausalLM | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
 """The models whose layers are ours; see `flexray.models.families`."""
@@ -38,10 +39,11 @@ class Llama:
         self.quantization = quantization
         self.device = next(model.parameters()).device
         first = model.model.layers[0]
+        num_kv_heads, head_dim = kv_shape(self.config)
         self.shape = LayerShape(
             num_heads=self.config.num_attention_heads,
-            num_kv_heads=self.config.num_key_value_heads or self.config.num_attention_heads,
-            head_dim=first.self_attn.head_dim,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
             scale=first.self_attn.scaling,
             epsilon=self.config.rms_norm_eps,
             activation=first.mlp.act_fn,
@@ -68,9 +70,8 @@ class Llama:
             metadata: this pass's attention.
             keys, values: the KV cache's, [K, P, D] for each layer; this pass's are written into them.
         """
-        hidden, update, rotary = self._embed(ids_BT, positions_BT)
-        for number in range(self.num_layers):
-            hidden, update = self._layer(number, hidden, update, rotary, metadata, keys, values)
+        before = self._before_last_layer(ids_BT, positions_BT, metadata, keys, values)
+        hidden, update = self._layer(self.num_layers - 1, *before, metadata, keys, values)
         return hidden + update
 
     def prefill(
@@ -91,11 +92,10 @@ class Llama:
         Returns:
             Their hidden states before the last layer, [N, hidden].
         """
-        hidden, update, rotary = self._embed(ids_BT, positions_BT)
-        for number in range(self.num_layers - 1):
-            hidden, update = self._layer(number, hidden, update, rotary, metadata, keys, values)
+        before = self._before_last_layer(ids_BT, positions_BT, metadata, keys, values)
         run = _compiled(write_keys_and_values) if _compiles(metadata) else write_keys_and_values
-        run(self.layers[-1], hidden, update, rotary, metadata.slot_mapping, keys[-1], values[-1], self.shape)
+        run(self.layers[-1], *before, metadata.slot_mapping, keys[-1], values[-1], self.shape)
+        hidden, update, _ = before
         return hidden[0, indices] + update[0, indices]
 
     def finish(
@@ -125,10 +125,21 @@ class Llama:
         scaling = getattr(self.model.model.rotary_emb, "attention_scaling", 1.0)  # in the keys already
         return rotate(keys_KCD[None], cos / scaling, sin / scaling)  # as if K were the tokens, C the heads
 
-    def _embed(self, ids_BT: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """Hidden states and what the first layer adds to them (see `decoder_layer`), and the rotation."""
+    def _before_last_layer(
+        self,
+        ids_BT: Tensor,
+        positions_BT: Tensor,
+        metadata: AttentionMetadata,
+        keys: list[Tensor],
+        values: list[Tensor],
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Hidden states that go into the last layer and what it adds to them (see `decoder_layer`), and the
+        rotation."""
         hidden: Tensor = self.model.model.embed_tokens(ids_BT)
-        return hidden, torch.zeros_like(hidden), self._rotary(hidden, positions_BT)
+        update, rotary = torch.zeros_like(hidden), self._rotary(hidden, positions_BT)
+        for number in range(self.num_layers - 1):
+            hidden, update = self._layer(number, hidden, update, rotary, metadata, keys, values)
+        return hidden, update, rotary
 
     def _rotary(self, like: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines [B, T, D], by the model's own rotary embedding."""

@@ -126,7 +126,7 @@ def run(
         raise RuntimeError(
             f"{folder}: {len(lost)} shards are not committed ({first_few(lost)}); run again to redo them"
         )
-    if (line := _roundings(after.values())) and todo:
+    if todo and (line := _roundings(after.values())):
         progress.note(line)
     rows_now = sum(m.rows for m in after.values()) - rows_before
     return RunResult(

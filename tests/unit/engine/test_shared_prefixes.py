@@ -67,8 +67,8 @@ def prompts():
 
 
 @pytest.fixture(scope="module")
-def expected(make_brief_model, make_engine, prompts):
-    """[prompt][method] -> tokens of each answer if nothing is shared."""
+def unshared(make_brief_model, make_engine):
+    """Prompts to [prompt][method] -> tokens of each answer if nothing is shared."""
     engine = make_engine(
         make_brief_model(),
         methods=METHODS,
@@ -76,7 +76,12 @@ def expected(make_brief_model, make_engine, prompts):
         backend="sdpa",
         share_prefixes=False,
     )
-    return tokens(engine.generate(prompts))
+    return lambda prompts: tokens(engine.generate(prompts))
+
+
+@pytest.fixture(scope="module")
+def expected(unshared, prompts):
+    return unshared(prompts)
 
 
 @pytest.mark.parametrize("backend", ["flex", "sdpa", "eager"])
@@ -209,15 +214,8 @@ def headed(prompts):
 
 
 @pytest.fixture(scope="module")
-def expected_of_headed(make_brief_model, make_engine, headed):
-    engine = make_engine(
-        make_brief_model(),
-        methods=METHODS,
-        max_new_tokens=MAX_NEW_TOKENS,
-        backend="sdpa",
-        share_prefixes=False,
-    )
-    return tokens(engine.generate(headed))
+def expected_of_headed(unshared, headed):
+    return unshared(headed)
 
 
 @pytest.mark.parametrize("backend", ["flex", "sdpa", "eager"])
