@@ -36,6 +36,22 @@ def write(
     prompts = [asdict(prompt) for shard in shards for prompt in shard.prompts if prompt is not None]
     file.write_text(json.dumps(prompts[:samples]))
     print(f"{len(prompts[:samples])} prompts in {file}")
+    for share in (False, True):
+        print(
+            f"share_prefixes {share}: {own_tokens(prompts[:samples], share_prefixes=share):.1f} own tokens each"
+        )
+
+
+def own_tokens(trees: list[dict[str, Any]], *, share_prefixes: bool) -> float:
+    """What is prefilled for a prompt beside the context, on average."""
+    from flexray.config import MethodConfig
+    from flexray.engine.request import Request, group_by_prefix
+    from flexray.methods import make_methods
+    from flexray.prompts.prompt import Prompt
+
+    (group,) = group_by_prefix(make_methods([MethodConfig()]), share_prefixes=share_prefixes)
+    requests = [Request(i, Prompt(**tree), group, 1) for i, tree in enumerate(trees)]
+    return statistics.mean(request.packed.num_tokens for request in requests)
 
 
 @app.command()
