@@ -37,9 +37,8 @@ def write(
     file.write_text(json.dumps(prompts[:samples]))
     print(f"{len(prompts[:samples])} prompts in {file}")
     for share in (False, True):
-        print(
-            f"share_prefixes {share}: {own_tokens(prompts[:samples], share_prefixes=share):.1f} own tokens each"
-        )
+        tokens = own_tokens(prompts[:samples], share_prefixes=share)
+        print(f"share_prefixes {share}: {tokens:.1f} own tokens each")
 
 
 def own_tokens(trees: list[dict[str, Any]], *, share_prefixes: bool) -> float:
