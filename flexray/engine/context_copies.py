@@ -9,33 +9,44 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from flexray.engine.kv_cache import KVCache, to_device
 from flexray.engine.request import Request
-from flexray.models.llama import Llama
+from flexray.models.decoder_layer import rotate
+from flexray.models.llama import Llama, compiled
 
 COPIES_AT_ONCE = 256
-"""Copies written in one go; bounds the memory this takes."""
+"""Copies written in one go, always so many on a GPU: one graph."""
 
 
 @torch.no_grad()
 def copy_context(model: Llama, kv_cache: KVCache, requests: Sequence[Request]) -> None:
     """Write requests' rotated copies of the context into their slots, in all layers."""
-    C = len(kv_cache.context_slots)
+    C, on_gpu = len(kv_cache.context_slots), kv_cache.device.type == "cuda"
     copies = [request.packed.layout.copy_slots for request in requests]
     if not C or not any(map(len, copies)):
         return
     offsets = np.concatenate(copies)
     tables = [request.block_table for request in requests if request.block_table is not None]
     slots = np.concatenate(
-        [t.slots[(c[:, None] + np.arange(C)).reshape(-1)] for c, t in zip(copies, tables, strict=True)]
-    )
+        [t.slots[c[:, None] + np.arange(C)] for c, t in zip(copies, tables, strict=True)]
+    )  # [M, C]
     source = to_device(kv_cache.context_slots, kv_cache.device)
+    write = compiled(_write_copies) if on_gpu else _write_copies
     for start in range(0, len(offsets), COPIES_AT_ONCE):
-        part = slice(start, start + COPIES_AT_ONCE)
-        offsets_M = to_device(offsets[part], kv_cache.device)
-        target = to_device(slots[part.start * C : part.stop * C], kv_cache.device)
+        count = COPIES_AT_ONCE if on_gpu else min(COPIES_AT_ONCE, len(offsets) - start)
+        part = np.minimum(np.arange(start, start + count), len(offsets) - 1)  # the last one again and again
+        rotation = model.offset_rotation(to_device(offsets[part], kv_cache.device))
+        target = to_device(slots[part].reshape(-1), kv_cache.device)
         for keys, values in zip(kv_cache.keys, kv_cache.values, strict=True):
-            rotated_MKCD = model.rotate_keys(keys[:, source], offsets_M)
-            keys[:, target] = rotated_MKCD.transpose(0, 1).flatten(1, 2)
-            values[:, target] = values[:, source].repeat(1, len(offsets_M), 1)
+            write(keys, values, source, target, *rotation)
+
+
+def _write_copies(
+    keys: Tensor, values: Tensor, source_C: Tensor, target_MC: Tensor, cos_M1D: Tensor, sin_M1D: Tensor
+) -> None:
+    """In one layer's cache, [K, P, D]."""
+    rotated_MKCD = rotate(keys[:, source_C][None], cos_M1D, sin_M1D)  # as if K were the tokens, C the heads
+    keys[:, target_MC] = rotated_MKCD.transpose(0, 1).flatten(1, 2)
+    values[:, target_MC] = values[:, source_C].repeat(1, len(cos_M1D), 1)

@@ -12,7 +12,7 @@ from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
 from flexray.engine.sequence_table import SequenceTable
 from flexray.masks.block_masks import BlockMaskCache, make_block_mask
 from flexray.masks.visibility import Bias, QueryTables, make_score_mod, make_visible
-from flexray.models.attention import AttentionMetadata, make_dense_mask
+from flexray.models.attention import AttentionMetadata, Slots, make_dense_mask
 
 
 class DecodeInputs:
@@ -21,6 +21,7 @@ class DecodeInputs:
 
     Args:
         group: query heads for each key/value head.
+        apart: slots of the context that the sequences' block lists leave out.
     """
 
     def __init__(
@@ -32,9 +33,10 @@ class DecodeInputs:
         backend: Backend,
         group: int,
         bias: Bias | None,
+        apart: Slots | None,
     ):
         self.size, self.table, self.kv_cache = size, table, kv_cache
-        self.backend, self.bias = backend, bias
+        self.backend, self.bias, self.apart = backend, bias, apart
         device = kv_cache.device
         self.rows = torch.full((size,), table.padding_row, dtype=torch.int64, device=device)
         # folded heads are query tokens: each of the G copies of a sequence has the sequence's tables
@@ -45,7 +47,9 @@ class DecodeInputs:
         self.mask_mod = make_visible(self.tables, kv_cache.tables)
         self.score_mod = make_score_mod(self.tables, kv_cache.tables, bias) if bias else None
         self.step: CudaGraph[Tensor] | None = None  # to the next logits, on a GPU by flex
-        self.step_mask: BlockMask | None = None  # the mask that it reads
+        self.finish: CudaGraph[Tensor] | None = None  # from `hidden` to the first logits, likewise
+        self.hidden: Tensor | None = None  # [size, 1, hidden], of prefilled tokens before the last layer
+        self.step_mask: BlockMask | None = None  # the mask that they read
 
     def load(self, rows: Tensor) -> None:
         """Decode the sequences of these rows of the table, int64 [B], from now on."""
@@ -60,7 +64,7 @@ class DecodeInputs:
         """The mask of this batch size over this cache: its tensors' contents follow the sequences."""
         kv_cache = self.kv_cache
         return masks.get(
-            ("decode", self.size, kv_cache.num_slots, BLOCK_SIZE, str(kv_cache.device)),
+            ("decode", self.size, self.apart, kv_cache.num_slots, BLOCK_SIZE, str(kv_cache.device)),
             lambda: make_block_mask(
                 self.block_counts,
                 self.block_indices,
@@ -81,7 +85,17 @@ class DecodeInputs:
         self.block_counts.copy_(table.block_counts(rows)[:, :, None, None])
         slots = table.slot_mapping(rows)
         if self.backend == "flex":
-            return AttentionMetadata("flex", slots, calls, block_mask, self.score_mod, fold_heads=True)
+            bias = self.tables.context_bias[:, :1] if self.apart and self.bias == "all" else None
+            return AttentionMetadata(
+                "flex",
+                slots,
+                calls,
+                block_mask,
+                self.score_mod,
+                fold_heads=True,
+                context=self.apart,
+                context_bias=bias,
+            )
         # unused block indices are 0, the scratch block, which no real sequence sees
         blocks = self.block_indices[:, :, 0, 0, :widest].transpose(0, 1).flatten(1).long()
         dense = make_dense_mask(blocks, BLOCK_SIZE, self.tables, self.kv_cache.tables, bias=self.bias)

@@ -93,6 +93,7 @@ class KVCache:
         self.tables = KeyTables.of(ids, ids, torch.zeros_like(ids))
         self.context_blocks = np.zeros(0, dtype=np.int64)
         self.context_slots = np.zeros(0, dtype=np.int64)
+        self.num_head = 0  # context tokens that are the head of paraphrases
         self._free_blocks = np.zeros(0, dtype=np.int64)
         self._free_requests: list[int] = []
         self._free_all()
@@ -117,7 +118,7 @@ class KVCache:
         paraphrases. Called once."""
         assert len(self.context_blocks) == 0, "the context has its blocks already"
         self.context_blocks, slots = self._take(blocks_for(num_tokens))
-        self.context_slots = slots[:num_tokens]
+        self.context_slots, self.num_head = slots[:num_tokens], num_head
         columns = _free_columns(len(slots))
         columns[:2, :num_tokens] = CONTEXT_ID
         columns[:2, num_tokens - num_head : num_tokens] = HEAD_ID
@@ -125,10 +126,22 @@ class KVCache:
         self._write(slots, columns)
 
     @property
-    def context_lists(self) -> BlockLists:
-        """The context's blocks: full ones are seen whole, the last one may have room left."""
+    def plain_context(self) -> tuple[int, int]:
+        """The slots of the context's blocks that are full and hold nothing of the head: first, and behind
+        the last. All that is added to a query's scores against them is its bias against the context."""
+        blocks = (len(self.context_slots) - self.num_head) // BLOCK_SIZE
+        first = BLOCK_SIZE  # behind the scratch block
+        return first, first + blocks * BLOCK_SIZE
+
+    def context_lists(self, apart: tuple[int, int] | None = None) -> BlockLists:
+        """The context's blocks: full ones are seen whole, the last one may have room left.
+
+        Args:
+            apart: slots that are left out, `plain_context`.
+        """
         whole = len(self.context_slots) // BLOCK_SIZE
-        return BlockLists(self.context_blocks[:whole], self.context_blocks[whole:])
+        first = 0 if apart is None else (apart[1] - apart[0]) // BLOCK_SIZE
+        return BlockLists(self.context_blocks[first:whole], self.context_blocks[whole:])
 
     def allocate(self, prompts: Sequence[PackedPrompt]) -> list[BlockTable]:
         """Give requests their blocks, as many of `prompts`, from the first on, as there is room for, and

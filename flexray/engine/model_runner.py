@@ -19,14 +19,14 @@ from flexray.engine.kv_cache import KVCache, blocks_for, to_device
 from flexray.engine.prefill_inputs import PrefillInputs, TokenStream, context_stream, requests_stream
 from flexray.engine.request import Request, sequences_at_once
 from flexray.engine.scheduler import Batch, DecodeBatch, PrefillBatch
-from flexray.engine.scheduler_config import SchedulerConfig
+from flexray.engine.scheduler_config import LARGEST_GRAPH, SchedulerConfig
 from flexray.engine.sequence_table import SequenceTable
 from flexray.engine.stats import EngineStats
 from flexray.masks.block_masks import NO_BLOCKS, BlockMaskCache
 from flexray.masks.layout import SharedContext
 from flexray.masks.visibility import Bias
-from flexray.models.attention import AttentionMetadata
-from flexray.models.llama import Llama
+from flexray.models.attention import AttentionMetadata, Slots
+from flexray.models.llama import HiddenStates, Llama
 
 MASK_CACHE_BYTES = 256 * 2**20
 
@@ -52,7 +52,10 @@ class ModelRunner:
         self._kv_cache: KVCache | None = None
         self._table: SequenceTable | None = None
         self._prefills: dict[int, PrefillInputs] = {}
-        self._decodes: dict[tuple[Backend, int], DecodeInputs] = {}
+        self._decodes: dict[tuple[Backend, int, Slots | None], DecodeInputs] = {}
+        # slots of the context that passes and decode steps attend to apart: block lists leave them out
+        self._apart_in_prefill: Slots | None = None
+        self._apart_in_decode: Slots | None = None
         self._loaded: DecodeBatch | None = None
         self._backend: Backend = "flex"
         self._sizes: SchedulerConfig | None = None
@@ -97,8 +100,12 @@ class ModelRunner:
             )
         if context and not len(self.kv_cache.context_blocks):
             self.kv_cache.allocate_context(len(context), context.num_head)
-            self._prefill(context_stream(context.token_ids, self.kv_cache))
+            self._apart_in_prefill = None
+            self._prefill(context_stream(context.token_ids, self.kv_cache), once=True)
             self._stats.context_tokens += len(context)
+        sees_context = not requests[0].group.prefix.copies
+        self._apart_in_prefill = self._apart(sizes.apart_in_prefill) if sees_context else None
+        self._apart_in_decode = self._apart(sizes.apart_in_decode) if sees_context else None
 
     def reset(self) -> None:
         """Forget everything on the device beside the weights, as after a fault: its state is unknown."""
@@ -144,29 +151,41 @@ class ModelRunner:
         stream = requests_stream(
             [request.packed for request in requests],
             [request.block_table for request in requests if request.block_table is not None],
-            kv_cache.context_lists if sees_context else NO_BLOCKS,
+            kv_cache.context_lists(self._apart_in_prefill) if sees_context else NO_BLOCKS,
         )
         hidden = self._prefill(stream)
         # the host's work from here on is done while the device prefills
-        batch.rows = self.table.admit(requests, kv_cache.context_lists)
+        batch.rows = self.table.admit(requests, kv_cache.context_lists(self._apart_in_decode))
         self._stats.prefill_tokens += len(stream)
         self._stats.shared_tokens += sum(request.packed.num_shared for request in requests)
         return self._finish_prefill(batch, hidden)
 
-    def _prefill(self, stream: TokenStream) -> Tensor:
+    def _prefill(self, stream: TokenStream, *, once: bool = False) -> Tensor:
         """Write a stream's K/V into the cache. Hidden states [B, hidden] that go into the last layer, of the
-        tokens that answers begin at."""
+        tokens that answers begin at.
+
+        Args:
+            once: there will be none like it, so it is not worth a graph.
+        """
         assert self._sizes is not None
-        found = []
+        found, apart = [], self._apart_in_prefill
         for part in stream.passes(self._sizes):
             bucket = self._sizes.prefill_bucket(len(part))
             if bucket not in self._prefills:
                 self._prefills[bucket] = PrefillInputs(bucket, self.kv_cache, bias=self._bias)
-            calls = self._stats.calls[self._backend]
-            ids, positions, metadata = self._prefills[bucket].load(part, self._backend, self.masks, calls)
+            inputs, calls = self._prefills[bucket], self._stats.calls[self._backend]
+            ids, positions, metadata = inputs.load(part, self._backend, self.masks, calls, apart=apart)
             keys, values = self.kv_cache.keys, self.kv_cache.values
+
+            def run() -> HiddenStates:
+                return self.model.prefill(ids[None], positions[None], metadata, keys, values)
+
+            is_graphed = self._is_graphed and bucket <= LARGEST_GRAPH and not once
+            if is_graphed and apart not in inputs.graphs:
+                inputs.graphs[apart] = CudaGraph(run)
+            hidden, update = inputs.graphs[apart]() if is_graphed else run()
             indices = to_device(part.logits_indices, self.device)
-            found.append(self.model.prefill(ids[None], positions[None], metadata, keys, values, indices))
+            found.append(hidden[0, indices] + update[0, indices])
             self._expected_calls += self.model.num_layers - 1
         return torch.cat(found)
 
@@ -182,14 +201,26 @@ class ModelRunner:
             rows = batch.rows[start : start + most]
             inputs = self._inputs_for(len(rows))
             inputs.load(rows)
-            padded = hidden_B.new_zeros(inputs.size, 1, hidden_B.shape[-1])
-            padded[: len(rows), 0] = hidden_B[start : start + most]
-            metadata, positions = self._metadata(inputs, widest), self.table.position[inputs.rows, None]
-            keys, values = self.kv_cache.keys, self.kv_cache.values
-            hidden = self.model.finish(padded, positions, metadata, keys, values)
+            if inputs.hidden is None:
+                inputs.hidden = hidden_B.new_zeros(inputs.size, 1, hidden_B.shape[-1])
+            inputs.hidden.zero_()
+            inputs.hidden[: len(rows), 0] = hidden_B[start : start + most]
+            if self._is_graphed:
+                self._refresh_graphs(inputs, widest)
+                assert inputs.finish is not None
+                logits = inputs.finish()
+            else:
+                logits = self._finish(inputs, widest)
             self._expected_calls += 1
-            found.append(self.model.logits(hidden[:, 0])[: len(rows)])
-        return torch.cat(found)
+            found.append(logits[: len(rows)].clone())  # a graph's next replay overwrites them
+        return torch.cat(found) if len(found) > 1 else found[0]
+
+    def _finish(self, inputs: DecodeInputs, widest: int) -> Tensor:
+        assert inputs.hidden is not None
+        metadata, positions = self._metadata(inputs, widest), self.table.position[inputs.rows, None]
+        keys, values = self.kv_cache.keys, self.kv_cache.values
+        hidden = self.model.finish(inputs.hidden, positions, metadata, keys, values)
+        return self.model.logits(hidden[:, 0])
 
     def _run_decode(self, batch: DecodeBatch) -> Tensor:
         """The next token's logits; on a GPU by replaying the step's CUDA graph."""
@@ -200,15 +231,31 @@ class ModelRunner:
             self._loaded, batch.rows = batch, inputs.rows
         self._expected_calls += self.model.num_layers
         self._stats.decode_steps += 1
-        if self._backend != "flex" or not inputs.rows.is_cuda:
+        if not self._is_graphed:
             return self._decode(inputs, batch.num_blocks)
-        mask = inputs.block_mask(self.masks)
-        if inputs.step is None or inputs.step_mask is not mask:
-            inputs.step_mask = mask
-            inputs.step = CudaGraph(lambda: self._decode(inputs, batch.num_blocks))
+        self._refresh_graphs(inputs, batch.num_blocks)
+        assert inputs.step is not None
         logits = inputs.step()
         batch.is_replayed = inputs.step.is_captured
         return logits
+
+    @property
+    def _is_graphed(self) -> bool:
+        """Whether forward passes are CUDA graphs."""
+        return self._backend == "flex" and self.device.type == "cuda"
+
+    def _refresh_graphs(self, inputs: DecodeInputs, widest: int) -> None:
+        """Make the graphs of a batch size that read its mask, unless there are some."""
+        mask = inputs.block_mask(self.masks)
+        if inputs.step_mask is not mask:
+            inputs.step_mask = mask
+            inputs.step = CudaGraph(lambda: self._decode(inputs, widest))
+            inputs.finish = CudaGraph(lambda: self._finish(inputs, widest))
+
+    def _apart(self, least: int) -> Slots | None:
+        """The slots of the context that queries attend to apart, if they are so many; 0: never."""
+        start, stop = self.kv_cache.plain_context
+        return (start, stop) if self._backend == "flex" and 0 < least <= stop - start else None
 
     def _decode(self, inputs: DecodeInputs, widest: int) -> Tensor:
         table, rows, kv_cache = self.table, inputs.rows, self.kv_cache
@@ -226,12 +273,18 @@ class ModelRunner:
     def _inputs_for(self, num_sequences: int) -> DecodeInputs:
         """The inputs of a batch of this size."""
         assert self._sizes is not None
-        key = (self._backend, self._sizes.decode_bucket(num_sequences))
+        key = (self._backend, self._sizes.decode_bucket(num_sequences), self._apart_in_decode)
         if key not in self._decodes:
             shape = self.model.shape
             heads = shape.num_heads // shape.num_kv_heads
             self._decodes[key] = DecodeInputs(
-                key[1], self.table, self.kv_cache, backend=key[0], group=heads, bias=self._bias
+                key[1],
+                self.table,
+                self.kv_cache,
+                backend=self._backend,
+                group=heads,
+                bias=self._bias,
+                apart=self._apart_in_decode,
             )
         return self._decodes[key]
 

@@ -16,6 +16,7 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.config import Backend
 from flexray.engine.block_lists import prompt_blocks
+from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.kv_cache import (
     BLOCK_SIZE,
     PADDING_ID,
@@ -38,7 +39,8 @@ from flexray.masks.block_masks import (
 from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, PackedPrompt
 from flexray.masks.runs import expand, tabulate
 from flexray.masks.visibility import Bias, QueryTables, make_score_mod, make_visible
-from flexray.models.attention import AttentionMetadata, make_dense_mask
+from flexray.models.attention import AttentionMetadata, Slots, make_dense_mask
+from flexray.models.llama import HiddenStates
 
 # The columns of a stream, int64: what a pass has to know of each token.
 ID, POSITION, VISIBLE_FIRST, VISIBLE_LAST, OWN, CAUSAL_INDEX, SLOT = range(7)
@@ -149,19 +151,32 @@ class PrefillInputs:
         self.block_indices = torch.zeros(indices, dtype=torch.int32, device=device)
         self.mask_mod = make_visible(self.tables, kv_cache.tables)
         self.score_mod = make_score_mod(self.tables, kv_cache.tables, bias) if bias else None
+        self.columns = torch.zeros((7, bucket), dtype=torch.int64, device=device)
+        self.graphs: dict[Slots | None, CudaGraph[HiddenStates]] = {}  # by what is attended to apart
         self.padding = np.zeros((7, bucket), dtype=np.int64)
         self.padding[[VISIBLE_FIRST, VISIBLE_LAST, OWN]] = PADDING_ID
         self.padding[SLOT] = np.arange(bucket) % BLOCK_SIZE  # of the scratch block
 
     def load(
-        self, stream: TokenStream, backend: Backend, masks: BlockMaskCache, calls: Tensor
+        self,
+        stream: TokenStream,
+        backend: Backend,
+        masks: BlockMaskCache,
+        calls: Tensor,
+        *,
+        apart: Slots | None = None,
     ) -> tuple[Tensor, Tensor, AttentionMetadata]:
-        """Token ids and positions, int64 [bucket], and how to attend."""
+        """Token ids and positions, int64 [bucket], and how to attend: by flex, always the same tensors.
+
+        Args:
+            apart: slots of the context that the stream's block lists leave out.
+        """
         S, device = len(stream), self.kv_cache.device
         assert self.bucket >= S
         columns = self.padding.copy()
         columns[:, :S] = stream.columns
-        columns_S = to_device(columns, device)
+        self.columns.copy_(to_device(columns, device), non_blocking=True)
+        columns_S = self.columns
         ids, positions, slots = columns_S[ID], columns_S[POSITION], columns_S[SLOT]
         visible, own, causal_index = columns_S[VISIBLE_FIRST:OWN], columns_S[OWN], columns_S[CAUSAL_INDEX]
         biases = None
@@ -184,7 +199,16 @@ class PrefillInputs:
         counts, indices = tile_blocks(requests, reach, stream.shared, own_blocks)
         self.block_counts.copy_(to_device(counts, device)[:, None, None])
         self.block_indices[..., : indices.shape[-1]] = to_device(indices, device)[:, None, None]
-        return ids, positions, AttentionMetadata(backend, slots, calls, self._mask(masks), self.score_mod)
+        metadata = AttentionMetadata(
+            backend,
+            slots,
+            calls,
+            self._mask(masks),
+            self.score_mod,
+            context=apart,
+            context_bias=self.tables.context_bias if apart and self.bias == "all" else None,
+        )
+        return ids, positions, metadata
 
     def _mask(self, masks: BlockMaskCache) -> BlockMask:
         return masks.get(

@@ -128,7 +128,7 @@ class Request:
         """What it has in common with other requests."""
         return shared_context(self.prompt, self.group.prefix)
 
-    @property
+    @functools.cached_property
     def most_slots(self) -> int:
         """KV slots that it takes at most: known before it is laid out."""
         prompt, count = self.prompt, len(self.sequences)

@@ -44,6 +44,8 @@ class DecodeBatch:
 
 
 Batch = PrefillBatch | DecodeBatch
+FIRST_TOKENS = 8192
+"""Of the first batch."""
 
 
 class Scheduler:
@@ -133,6 +135,8 @@ class Scheduler:
         most = min(room, 1 if self._alone else self._sizes.max_num_seqs)
         first = list(itertools.islice(self.waiting, most))
         for request in first:
+            if fit and not running and tokens > FIRST_TOKENS:
+                break  # the device is idle: it gets something to do before the others are laid out
             sequences += len(request.sequences)
             if fit and sequences > self._sizes.max_num_requests:
                 break

@@ -22,9 +22,15 @@ MIN_PREFILL_BUCKET = 4 * QUERY_TILE
 MOST_HALVINGS = 4
 """A stream is cut into passes of `max_num_batched_tokens` and its halves, so that little of the last one is
 padding; but not into smaller and smaller ones."""
+LARGEST_GRAPH = 8192
+"""Tokens of a pass that is a CUDA graph. Launching a larger one takes the host less time than it takes the
+device."""
 REQUESTS_PER_SEQUENCE = 4
 """On a GPU so many times as many requests are running as a decode batch has sequences, so that few prefill
 passes are padded."""
+APART_IN_PREFILL = 512
+APART_IN_DECODE = 128
+"""On a GPU. What attending apart saves of reading the context grows with its length; merging costs the same."""
 MIN_CACHE_SLOTS = 8192
 GIB = 2**30
 
@@ -40,6 +46,9 @@ class SchedulerConfig:
     max_num_slots: int  # of the KV cache; what the memory holds; 0: none
     num_scheduler_steps: int  # decode steps before the host looks which sequences have finished
     fixed: bool = False  # one size of pass, and one of decode batch: what a row's numbers are rounded by
+    # context tokens from which on a pass, and a decode step, attends to the context apart from the rest; 0: never
+    apart_in_prefill: int = 0
+    apart_in_decode: int = 0
 
     def decode_bucket(self, sequences: int) -> int:
         """Sequences that a decode batch is padded to."""
@@ -105,7 +114,9 @@ def scheduler_config_for(
     default = (8192 if on_gpu else 512) if config.deterministic else (32768 if on_gpu else 2048)
     tokens = _round_up(config.max_num_batched_tokens or default, MIN_PREFILL_BUCKET)
     if free is not None:
-        room = free * config.gpu_memory_utilization - activation_bytes(shape, itemsize) * tokens
+        # a pass that is a CUDA graph has its memory for itself
+        passes = tokens + min(tokens, LARGEST_GRAPH)
+        room = free * config.gpu_memory_utilization - activation_bytes(shape, itemsize) * passes
         max_num_slots = max(0, int(room // slot_bytes(shape, itemsize)) // BLOCK_SIZE * BLOCK_SIZE)
     else:
         max_num_slots = 2**20
@@ -119,6 +130,8 @@ def scheduler_config_for(
         max_num_slots=max_num_slots,
         num_scheduler_steps=4 if on_gpu else 1,
         fixed=config.deterministic,
+        apart_in_prefill=APART_IN_PREFILL if on_gpu else 0,
+        apart_in_decode=APART_IN_DECODE if on_gpu else 0,
     )
 
 
@@ -133,7 +146,8 @@ def check_room(
     """
     if sizes.max_num_slots >= sizes.least_slots(0, 1):
         return
-    passes = activation_bytes(shape, itemsize) * sizes.max_num_batched_tokens
+    tokens = sizes.max_num_batched_tokens
+    passes = activation_bytes(shape, itemsize) * (tokens + min(tokens, LARGEST_GRAPH))
     raise ConfigError(
         f"the GPU's memory holds no row: {free / GIB:.1f} GiB are free beside the weights, of which "
         f"engine.gpu_memory_utilization allows {free * config.gpu_memory_utilization / GIB:.1f}, and prefill "

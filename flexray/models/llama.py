@@ -20,7 +20,6 @@ from flexray.models.decoder_layer import (
     Quantization,
     decoder_layer,
     layer_weights,
-    rotate,
     write_keys_and_values,
 )
 from flexray.models.families import kv_shape
@@ -28,6 +27,8 @@ from flexray.models.families import kv_shape
 LlamaLike = LlamaForCausalLM | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
 """The models whose layers are ours; see `flexray.models.families`."""
 
+HiddenStates = tuple[Tensor, Tensor]
+"""[B, T, hidden], and an update that is still to be added to them: see `decoder_layer`."""
 T = TypeVar("T")
 
 
@@ -81,22 +82,13 @@ class Llama:
         metadata: AttentionMetadata,
         keys: list[Tensor],
         values: list[Tensor],
-        indices: Tensor,
-    ) -> Tensor:
-        """As `forward` with one batch row, but of the last layer only keys and values. `finish` takes on the
-        tokens that something is sampled from.
-
-        Args:
-            indices: int64 [N], those tokens.
-
-        Returns:
-            Their hidden states before the last layer, [N, hidden].
-        """
+    ) -> HiddenStates:
+        """As `forward`, but of the last layer only keys and values: hidden states before it. `finish` takes on
+        those of the tokens that something is sampled from."""
         before = self._before_last_layer(ids_BT, positions_BT, metadata, keys, values)
-        run = _compiled(write_keys_and_values) if _compiles(metadata) else write_keys_and_values
+        run = compiled(write_keys_and_values) if _compiles(metadata) else write_keys_and_values
         run(self.layers[-1], *before, metadata.slot_mapping, keys[-1], values[-1], self.shape)
-        hidden, update, _ = before
-        return hidden[0, indices] + update[0, indices]
+        return before[:2]
 
     def finish(
         self,
@@ -116,14 +108,12 @@ class Llama:
         found: Tensor = self.model.lm_head(self.model.model.norm(hidden))
         return found
 
-    def rotate_keys(self, keys_KCD: Tensor, offsets_M: Tensor) -> Tensor:
-        """Context keys as they would be had the context started at each of M offsets: [M, K, C, D].
-
-        RoPE rotations compose, R(p + o) = R(o) R(p), so the rotated keys are rotated on.
-        """
-        cos, sin = self._rotary(keys_KCD, offsets_M[:, None])  # [M, 1, D]
+    def offset_rotation(self, offsets_M: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, [M, 1, D], that rotate keys on as if their tokens had started at each of M
+        offsets: RoPE rotations compose, R(p + o) = R(o) R(p)."""
+        cos, sin = self._rotary(self.layers[0].input_norm, offsets_M[:, None])
         scaling = getattr(self.model.model.rotary_emb, "attention_scaling", 1.0)  # in the keys already
-        return rotate(keys_KCD[None], cos / scaling, sin / scaling)  # as if K were the tokens, C the heads
+        return cos / scaling, sin / scaling
 
     def _before_last_layer(
         self,
@@ -156,7 +146,7 @@ class Llama:
         keys: list[Tensor],
         values: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        run = _compiled(decoder_layer) if _compiles(metadata) else decoder_layer
+        run = compiled(decoder_layer) if _compiles(metadata) else decoder_layer
         return run(
             self.layers[number], hidden, update, rotary, metadata, keys[number], values[number], self.shape
         )
@@ -191,6 +181,6 @@ def _compiles(metadata: AttentionMetadata) -> bool:
 
 
 @functools.cache
-def _compiled(function: Callable[..., T]) -> Callable[..., T]:
-    """One graph for each shape, the same for all layers."""
+def compiled(function: Callable[..., T]) -> Callable[..., T]:
+    """A function of one layer's tensors: one graph for each shape, the same for all layers."""
     return static_compile(function)

@@ -23,11 +23,11 @@ def hidden_states(engine, prompts):
         outputs.append(hidden + update)
         return hidden, update
 
-    def whole_prefill(ids, positions, metadata, keys, values, indices):
-        every_one = prefill(ids, positions, metadata, keys, values, torch.arange(ids.shape[1]))
+    def whole_prefill(ids, positions, metadata, keys, values):
+        hidden, update = prefill(ids, positions, metadata, keys, values)
         uncounted = dataclasses.replace(metadata, calls=torch.zeros_like(metadata.calls))
-        model.finish(every_one[None], positions, uncounted, keys, values)
-        return every_one[indices]
+        model.finish(hidden + update, positions, uncounted, keys, values)
+        return hidden, update
 
     model._layer, model.prefill = recorded, whole_prefill
     try:

@@ -49,7 +49,7 @@ def test_a_new_cache_has_scratch_the_context_and_free_blocks(cache):
     assert found[1] == {CONTEXT_ID}
     assert found[2] == {CONTEXT_ID, FREE_ID}
     assert set().union(*found[3:]) == {FREE_ID}
-    lists = cache.context_lists
+    lists = cache.context_lists()
     assert (lists.full.tolist(), lists.partial.tolist()) == ([1], [2])
     assert cache.tables.causal_index[cache.context_slots].tolist() == list(range(48))
 

@@ -95,6 +95,24 @@ def test_all_methods_say_what_they_say_if_nothing_is_shared(
     assert engine.stats.shared_tokens > 0
 
 
+def attend_apart(engine, in_prefill):
+    """Of the context's 70 tokens the first 64, two whole blocks, are attended to apart, as on a GPU."""
+    sizes = dataclasses.replace(engine.fallback.sizes, apart_in_prefill=in_prefill, apart_in_decode=64)
+    engine.fallback.full_sizes = engine.fallback.sizes = sizes
+    return engine
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("in_prefill", [0, 64])
+def test_attending_to_the_context_apart_says_the_same(
+    make_brief_model, make_engine, prompts, expected, in_prefill
+):
+    engine = make_engine(make_brief_model(), methods=METHODS, max_new_tokens=MAX_NEW_TOKENS)
+    assert tokens(attend_apart(engine, in_prefill).generate(prompts)) == expected
+    assert (engine.runner._apart_in_prefill is None) == (not in_prefill)
+    assert engine.runner._apart_in_decode == (32, 96)
+
+
 def test_prompts_that_are_cut_into_several_passes_say_the_same(
     make_brief_model, make_engine, prompts, expected
 ):

@@ -7,6 +7,7 @@ from flexray.engine.prefill_inputs import PrefillInputs, context_stream
 from flexray.masks.block_masks import BlockMaskCache
 from flexray.models import llama
 from flexray.models.compat import rope_arguments
+from flexray.models.decoder_layer import rotate
 
 SCALED = {
     "rope_type": "llama3",
@@ -62,6 +63,6 @@ def test_keys_are_rotated_by_the_installed_transformers_standalone_function(make
 
     torch.testing.assert_close(keys_KCD, rotated(0), rtol=1e-5, atol=1e-5)
     # a copy of the context that starts at another position: rotated on, not computed again
-    moved_MKCD = llama.patch(model).rotate_keys(keys_KCD, torch.tensor([7, 300]))
+    moved_MKCD = rotate(keys_KCD[None], *llama.patch(model).offset_rotation(torch.tensor([7, 300])))
     torch.testing.assert_close(moved_MKCD[0], rotated(7), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(moved_MKCD[1], rotated(300), rtol=1e-4, atol=1e-4)
