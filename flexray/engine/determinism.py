@@ -2,7 +2,8 @@
 
 Kernels add up in different orders, and they are chosen by the sizes of a product. So a deterministic engine
 has one size of pass and one of decode batch (`SchedulerConfig.fixed`), and nothing else in it may add up
-over several rows. What is left is cuBLAS, which splits a product over its workspace where it has some.
+over several rows. What is left is cuBLAS, which splits a product over its workspace where it has some, and
+the compiler, which tries several kernels and takes the fastest.
 """
 
 from __future__ import annotations
@@ -12,36 +13,23 @@ import os
 import torch
 
 from flexray.engine.scheduler_config import SchedulerConfig
-from flexray.errors import ConfigError
 
 ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":16:8", "CUBLASLT_WORKSPACE_SIZE": "1"}
 """Read by torch at a process's first product on a GPU."""
-_NOT_SET = (
-    "engine.deterministic: an engine without it has been at work in this process, and cuBLAS keeps its "
-    "settings. Make the deterministic one first, or in another process."
-)
-_first_was_deterministic: bool | None = None
 
 
-def set_rounding(device: torch.device, *, deterministic: bool) -> None:
-    """Make the products of this process round in one way, if so wanted.
-
-    Raises:
-        ConfigError: it is too late, since this process has had another engine.
-    """
-    global _first_was_deterministic
+def set_rounding(device: torch.device) -> None:
+    """Make the products of this process round in one way. It does so whether or not the engine is
+    deterministic: split products are slower for few rows, too, and a process can not change its mind."""
     if device.type != "cuda":
         return
-    if _first_was_deterministic is None:
-        _first_was_deterministic = deterministic
-    if not deterministic:
-        return
-    if not _first_was_deterministic:
-        raise ConfigError(_NOT_SET)
     os.environ.update(ENVIRONMENT)
     torch.backends.cuda.preferred_blas_library("cublaslt")
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    from torch._inductor import config as inductor  # takes a second to import, which CPUs need not wait
+
+    inductor.deterministic = True  # the order of a sum is not chosen by what was faster on this node
 
 
 def describe_rounding(device: torch.device, sizes: SchedulerConfig) -> dict[str, str | int]:

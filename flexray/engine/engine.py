@@ -58,7 +58,7 @@ class Engine:
     ):
         if config.backend == "flex":
             check_flex(model.device.type)
-        set_rounding(model.device, deterministic=config.deterministic)
+        set_rounding(model.device)
         self.model, self.config, self.generation = llama.patch(model, quantization), config, generation
         self.device = self.model.device
         self.methods = make_methods(methods)

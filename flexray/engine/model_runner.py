@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Listed
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from flexray.masks.block_masks import NO_BLOCKS, BlockMaskCache
 from flexray.masks.layout import SharedContext
 from flexray.masks.visibility import Bias
 from flexray.models.attention import AttentionMetadata, Slots
-from flexray.models.llama import HiddenStates, Llama
+from flexray.models.llama import Llama
 
 MASK_CACHE_BYTES = 256 * 2**20
 
@@ -104,8 +105,9 @@ class ModelRunner:
             self._prefill(context_stream(context.token_ids, self.kv_cache), once=True)
             self._stats.context_tokens += len(context)
         sees_context = not requests[0].group.prefix.copies
-        self._apart_in_prefill = self._apart(sizes.apart_in_prefill) if sees_context else None
-        self._apart_in_decode = self._apart(sizes.apart_in_decode) if sees_context else None
+        together = sizes.decode_bucket(min(num_sequences, sizes.max_num_seqs))
+        self._apart_in_prefill = self._apart(sizes.apart_in_prefill, 1) if sees_context else None
+        self._apart_in_decode = self._apart(sizes.apart_in_decode, together) if sees_context else None
 
     def reset(self) -> None:
         """Forget everything on the device beside the weights, as after a fault: its state is unknown."""
@@ -176,10 +178,7 @@ class ModelRunner:
             inputs, calls = self._prefills[bucket], self._stats.calls[self._backend]
             ids, positions, metadata = inputs.load(part, self._backend, self.masks, calls, apart=apart)
             keys, values = self.kv_cache.keys, self.kv_cache.values
-
-            def run() -> HiddenStates:
-                return self.model.prefill(ids[None], positions[None], metadata, keys, values)
-
+            run = partial(self.model.prefill, ids[None], positions[None], metadata, keys, values)
             is_graphed = self._is_graphed and bucket <= LARGEST_GRAPH and not once
             if is_graphed and apart not in inputs.graphs:
                 inputs.graphs[apart] = CudaGraph(run)
@@ -252,10 +251,12 @@ class ModelRunner:
             inputs.step = CudaGraph(lambda: self._decode(inputs, widest))
             inputs.finish = CudaGraph(lambda: self._finish(inputs, widest))
 
-    def _apart(self, least: int) -> Slots | None:
-        """The slots of the context that queries attend to apart, if they are so many; 0: never."""
+    def _apart(self, least: int, sequences: int) -> Slots | None:
+        """The slots of the context that queries attend to apart, if they are so many times so many sequences;
+        0: never."""
         start, stop = self.kv_cache.plain_context
-        return (start, stop) if self._backend == "flex" and 0 < least <= stop - start else None
+        pays = 0 < least <= (stop - start) * sequences
+        return (start, stop) if pays and self._backend == "flex" else None
 
     def _decode(self, inputs: DecodeInputs, widest: int) -> Tensor:
         table, rows, kv_cache = self.table, inputs.rows, self.kv_cache

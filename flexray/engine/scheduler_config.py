@@ -29,8 +29,9 @@ REQUESTS_PER_SEQUENCE = 4
 """On a GPU so many times as many requests are running as a decode batch has sequences, so that few prefill
 passes are padded."""
 APART_IN_PREFILL = 512
-APART_IN_DECODE = 128
-"""On a GPU. What attending apart saves of reading the context grows with its length; merging costs the same."""
+APART_IN_DECODE = 2**15
+"""On a GPU. What attending apart saves grows with the context's length, and in decoding with the sequences
+that read it; what merging costs does not."""
 MIN_CACHE_SLOTS = 8192
 GIB = 2**30
 
@@ -46,7 +47,7 @@ class SchedulerConfig:
     max_num_slots: int  # of the KV cache; what the memory holds; 0: none
     num_scheduler_steps: int  # decode steps before the host looks which sequences have finished
     fixed: bool = False  # one size of pass, and one of decode batch: what a row's numbers are rounded by
-    # context tokens from which on a pass, and a decode step, attends to the context apart from the rest; 0: never
+    # tokens of a context, in decoding times sequences, from which on it is attended to apart; 0: never
     apart_in_prefill: int = 0
     apart_in_decode: int = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from flexray.engine.generation import FinishReason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoppingCriteria:
     """bool [V] each: tokens that are EOS, and tokens whose text has a newline in it."""
 
@@ -24,15 +25,19 @@ class StoppingCriteria:
         """bool [V], tokens after which nothing is generated."""
         return self.eos | self.newline
 
+    @functools.cached_property
+    def reasons(self) -> dict[int, FinishReason]:
+        """The ids of `any`, and why an answer that ends in one of them ended."""
+        found: dict[int, FinishReason] = dict.fromkeys(self.newline.nonzero().flatten().tolist(), "newline")
+        return found | dict.fromkeys(self.eos.nonzero().flatten().tolist(), "eos")
+
     def reason(self, token_id: int) -> FinishReason:
         """Why an answer that ends in this token ended."""
-        if self.eos[token_id]:
-            return "eos"
-        return "newline" if self.newline[token_id] else "length"
+        return self.reasons.get(token_id, "length")
 
     def stop_ids(self) -> set[int]:
         """The ids of `any`."""
-        return set(self.any.nonzero().flatten().tolist())
+        return set(self.reasons)
 
 
 def make_stopping_criteria(

@@ -22,6 +22,7 @@ from flexray.masks.visibility import Bias, KeyTables, QueryTables, ScoreMod, den
 T = TypeVar("T")
 Slots = tuple[int, int]
 """A range of cache slots: the first one, and the one behind the last."""
+HAS_CUDNN = torch.backends.cudnn.is_available()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +175,10 @@ def _attend_to_all(query: Tensor, keys: Tensor, values: Tensor, scale: float) ->
     found: Any
     if not query.is_cuda:
         found = aten._scaled_dot_product_flash_attention_for_cpu(one_row, keys, values, scale=scale)
-    elif query.dtype.itemsize == 2 and torch.backends.cudnn.is_available():
+    elif query.dtype.itemsize == 2 and HAS_CUDNN:
         found = aten._scaled_dot_product_cudnn_attention(one_row, keys, values, None, True, scale=scale)
     else:
-        grouped = H != keys.shape[1]
+        grouped = keys.shape[1] != H
         out, aux = flex_attention(
             one_row, keys, values, scale=scale, enable_gqa=grouped, return_aux=AuxRequest(lse=True)
         )

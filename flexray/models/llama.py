@@ -83,8 +83,8 @@ class Llama:
         keys: list[Tensor],
         values: list[Tensor],
     ) -> HiddenStates:
-        """As `forward`, but of the last layer only keys and values: hidden states before it. `finish` takes on
-        those of the tokens that something is sampled from."""
+        """As `forward`, but of the last layer only keys and values: hidden states before it. `finish` takes
+        on those of the tokens that something is sampled from."""
         before = self._before_last_layer(ids_BT, positions_BT, metadata, keys, values)
         run = compiled(write_keys_and_values) if _compiles(metadata) else write_keys_and_values
         run(self.layers[-1], *before, metadata.slot_mapping, keys[-1], values[-1], self.shape)

@@ -8,12 +8,17 @@ import pytest
 from tests.unit.engine.test_determinism import METHODS, answers_of
 
 
-@pytest.mark.parametrize("quantization", [None, "fp8"])
+@pytest.mark.parametrize(
+    ("quantization", "num_context"), [(None, 70), ("fp8", 70), (None, 700)], ids=["bfloat16", "fp8", "apart"]
+)
 def test_no_row_of_4096_differs_with_its_neighbours_their_order_or_the_size_of_the_call(
-    make_model, make_engine, make_prompts, quantization
+    make_model, make_engine, make_prompts, quantization, num_context
 ):
     count = 4096
-    prompts = [dataclasses.replace(p, row_id=str(i)) for i, p in enumerate(make_prompts(count))]
+    prompts = [
+        dataclasses.replace(p, row_id=str(i))
+        for i, p in enumerate(make_prompts(count, num_context=num_context))
+    ]
     engine = make_engine(
         make_model(heads=24, kv_heads=8, head_dim=128).bfloat16().cuda(),
         methods=METHODS,

@@ -15,7 +15,9 @@ from flexray.config import (
 )
 from flexray.data import read_shard, scan
 from flexray.engine.engine import Engine
+from flexray.engine.scheduler_config import APART_IN_PREFILL
 from flexray.methods import SamplingParams
+from flexray.models import attention
 from flexray.models.checkpoint import load_model
 from flexray.prompts import PromptBuilder
 from tests import oracles
@@ -23,6 +25,7 @@ from tests.conftest import PROJECT
 from tests.expected import oracle_answers, tokens
 from tests.unit.engine.test_methods import tokens as tokens_of_all
 from tests.unit.engine.test_sampler import oracle_says as oracle_draws
+from tests.unit.engine.test_shared_prefixes import METHODS
 
 MODES = [
     ("shared_context", "restart"),
@@ -58,6 +61,41 @@ def test_float32_generates_what_the_oracle_does(
     first = tokens(engine.generate(prompts))  # compiles, captures
     assert tokens(engine.generate(prompts)) == first  # replays CUDA graphs
     assert first == oracle_answers(make_model(**shape).cuda(), prompts, engine)
+
+
+@pytest.mark.parametrize("num_head", [0, 3])
+def test_a_long_context_that_is_attended_to_apart_changes_no_answer(
+    make_model, make_engine, make_prompts, num_head
+):
+    prompts = [
+        dataclasses.replace(
+            p,
+            segments=tuple((90, 91, 92, *s) for s in p.segments),
+            num_head=num_head,
+            confidences=tuple(1 / (i + 2) for i in range(len(p.segments))),
+        )
+        for p in make_prompts(10, num_context=APART_IN_PREFILL + 50)
+    ]
+    sizes = {"methods": METHODS, "max_num_seqs": 64, "gpu_memory_utilization": 0.1}
+    engine = make_engine(make_model().cuda(), **sizes)
+    apart = tokens_of_all(engine.generate(prompts))
+    assert engine.runner._apart_in_prefill == engine.runner._apart_in_decode == (32, 32 + 544)
+    assert tokens_of_all(engine.generate(prompts)) == apart  # replays CUDA graphs
+    whole = make_engine(make_model().cuda(), **sizes, backend="sdpa", share_prefixes=False)
+    assert apart == tokens_of_all(whole.generate(prompts))
+
+
+@pytest.mark.parametrize("shape", [(1, 256), (64, 1)])
+def test_attention_to_all_keys_is_softmax_in_bfloat16(shape):
+    B, T = shape
+    query = torch.randn(B, T, 24, 128, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
+    cache = torch.randn(2, 8, 2048, 128, device="cuda", dtype=torch.bfloat16)
+    keys, values = cache[:, :, 32:672]
+    out, lse = attention._attend_to_all(query, keys, values, 0.1)
+    wide_keys, wide_values = (x.float().repeat_interleave(3, 0) for x in (keys, values))
+    scores = query.float() @ wide_keys.transpose(1, 2) * 0.1
+    torch.testing.assert_close(lse, scores.logsumexp(-1), rtol=0, atol=2e-3)
+    torch.testing.assert_close(out.float(), scores.softmax(-1) @ wide_values, rtol=0.02, atol=0.01)
 
 
 def test_drawn_answers_are_those_of_the_oracle(make_model, make_engine, make_prompts):

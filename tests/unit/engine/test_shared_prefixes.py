@@ -97,7 +97,7 @@ def test_all_methods_say_what_they_say_if_nothing_is_shared(
 
 def attend_apart(engine, in_prefill):
     """Of the context's 70 tokens the first 64, two whole blocks, are attended to apart, as on a GPU."""
-    sizes = dataclasses.replace(engine.fallback.sizes, apart_in_prefill=in_prefill, apart_in_decode=64)
+    sizes = dataclasses.replace(engine.fallback.sizes, apart_in_prefill=in_prefill, apart_in_decode=1)
     engine.fallback.full_sizes = engine.fallback.sizes = sizes
     return engine
 
