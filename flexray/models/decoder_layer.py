@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flexray.models.attention import AttentionMetadata, attend, write
+from flexray.models.fused import add_rms_norm, as_rows, gated, rms_norm
 from flexray.models.quantization import Linear, apply_linear, quantize
 
 Quantization = Literal["fp8"]
@@ -44,6 +45,7 @@ class LayerShape:
     scale: float  # of the attention scores
     epsilon: float  # of the norms
     activation: Callable[[Tensor], Tensor]
+    is_silu: bool  # what the activation is
 
 
 def decoder_layer(
@@ -58,17 +60,19 @@ def decoder_layer(
 ) -> tuple[Tensor, Tensor]:
     """Hidden states, less the update that the next layer adds to them: so that the sum and that layer's norm
     are one kernel, as in vLLM."""
-    hidden = hidden + update
     H, K, D = shape.num_heads, shape.num_kv_heads, shape.head_dim
-    states = apply_linear(_rms_norm(hidden, weights.input_norm, shape.epsilon), weights.qkv)
+    quantized = weights.qkv.scale is not None
+    hidden, normed = add_rms_norm(hidden, update, weights.input_norm, shape.epsilon, quantized=quantized)
+    states = apply_linear(normed, weights.qkv)
     query, key, value = states.split([H * D, K * D, K * D], dim=-1)
     _write_heads(weights, key, value, rotary, metadata.slot_mapping, key_cache, value_cache, shape)
     query = rotate(_heads(query, weights.query_norm, shape), *rotary)
     out = attend(query.transpose(1, 2), key_cache, value_cache, shape.scale, metadata)
-    hidden = hidden + apply_linear(out.transpose(1, 2).flatten(2), weights.out)
-    normed = _rms_norm(hidden, weights.mlp_norm, shape.epsilon)
-    gate, up = apply_linear(normed, weights.gate_up).chunk(2, dim=-1)
-    return hidden, apply_linear(shape.activation(gate) * up, weights.down)
+    attended = apply_linear(as_rows(out.transpose(1, 2).flatten(2), quantized=quantized), weights.out)
+    hidden, normed = add_rms_norm(hidden, attended, weights.mlp_norm, shape.epsilon, quantized=quantized)
+    gate_up = apply_linear(normed, weights.gate_up)
+    product = gated(gate_up, shape.activation, is_silu=shape.is_silu, quantized=quantized)
+    return hidden, apply_linear(product, weights.down)
 
 
 def write_keys_and_values(
@@ -82,7 +86,8 @@ def write_keys_and_values(
     shape: LayerShape,
 ) -> None:
     H, K, D = shape.num_heads, shape.num_kv_heads, shape.head_dim
-    normed = _rms_norm(hidden + update, weights.input_norm, shape.epsilon)
+    quantized = weights.qkv.scale is not None
+    _, normed = add_rms_norm(hidden, update, weights.input_norm, shape.epsilon, quantized=quantized)
     states = apply_linear(normed, weights.qkv.rows(H * D, (H + 2 * K) * D))
     key, value = states.chunk(2, dim=-1)
     _write_heads(weights, key, value, rotary, slot_mapping, key_cache, value_cache, shape)
@@ -106,14 +111,7 @@ def _write_heads(
 def _heads(states: Tensor, norm: Tensor | None, shape: LayerShape) -> Tensor:
     """[B, T, heads * D] -> [B, T, heads, D]."""
     states = states.unflatten(-1, (-1, shape.head_dim))
-    return states if norm is None else _rms_norm(states, norm, shape.epsilon)
-
-
-def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Over the last dimension, in float32 (Zhang and Sennrich 2019, arXiv:1910.07467)."""
-    wide = x.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
-    return weight * wide.to(x.dtype)
+    return states if norm is None else rms_norm(states, norm, shape.epsilon)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ class Llama:
             scale=first.self_attn.scaling,
             epsilon=self.config.rms_norm_eps,
             activation=first.mlp.act_fn,
+            is_silu=self.config.hidden_act in ("silu", "swish"),
         )
         self.layers = [layer_weights(layer, quantization) for layer in model.model.layers]
 

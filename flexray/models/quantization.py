@@ -35,6 +35,14 @@ class Linear(NamedTuple):
         )
 
 
+class Rows(NamedTuple):
+    """What a linear layer multiplies: rows of numbers, quantised or not."""
+
+    values: Tensor  # [..., in]
+    scale: Tensor | None  # float32 [rows, 1]: the numbers are `values * scale`; None: not quantised
+    dtype: torch.dtype  # of the numbers
+
+
 def quantize(linear: Linear) -> Linear:
     """A linear layer in FP8."""
     weight, scale = quantize_rows(linear.weight)
@@ -50,22 +58,23 @@ def quantize_rows(x_TD: Tensor) -> tuple[Tensor, Tensor]:
     return (x_TD / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale
 
 
-def apply_linear(x: Tensor, linear: Linear) -> Tensor:
-    """x [..., in] to [..., out], in the dtype of x."""
+def apply_linear(x: Rows, linear: Linear) -> Tensor:
+    """[..., in] to [..., out], in the dtype of x; both are quantised, or none."""
     if linear.scale is None:
-        return nn.functional.linear(x, linear.weight, linear.bias)
-    x_q, x_scale = quantize_rows(x.reshape(-1, x.shape[-1]))
+        return nn.functional.linear(x.values, linear.weight, linear.bias)
+    assert x.scale is not None
+    values = x.values.reshape(-1, x.values.shape[-1])
     if linear.weight.dtype == FP8:
         out = torch._scaled_mm(
-            x_q,
+            values,
             linear.weight.t(),
-            scale_a=x_scale,
+            scale_a=x.scale,
             scale_b=linear.scale,
             out_dtype=x.dtype,
             use_fast_accum=True,
         )
     else:
-        out = (x_q.float() @ linear.weight.t() * (x_scale * linear.scale)).to(x.dtype)
+        out = (values.float() @ linear.weight.t() * (x.scale * linear.scale)).to(x.dtype)
     if linear.bias is not None:
         out = out + linear.bias
-    return out.reshape(*x.shape[:-1], -1)
+    return out.reshape(*x.values.shape[:-1], -1)

@@ -7,6 +7,7 @@ from torch import nn
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig
 from flexray.engine.engine import Engine
 from flexray.models import llama
+from flexray.models.fused import as_rows
 from flexray.models.quantization import FP8, FP8_MAX, Linear, apply_linear, quantize, quantize_rows
 from tests.expected import oracle_answers, tokens
 from tests.random_models import ByteTokenizer
@@ -56,10 +57,12 @@ def test_a_quantised_layer_multiplies_what_has_been_quantised(bias):
     plain = nn.Linear(32, 24, bias=bias)
     linear = quantize(Linear(plain.weight.detach(), plain.bias.detach() if bias else None))
     x = torch.randn(2, 3, 32)
-    expected = QuantizedLinear(plain)(x)
-    torch.testing.assert_close(apply_linear(x, linear), expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(apply_linear(x, linear.rows(8, 20)), expected[..., 8:20], rtol=1e-5, atol=1e-6)
-    assert apply_linear(x.bfloat16(), linear._replace(bias=None)).dtype == torch.bfloat16
+    rows, expected = as_rows(x, quantized=True), QuantizedLinear(plain)(x)
+    torch.testing.assert_close(apply_linear(rows, linear), expected, rtol=1e-5, atol=1e-6)
+    part = apply_linear(rows, linear.rows(8, 20))
+    torch.testing.assert_close(part, expected[..., 8:20], rtol=1e-5, atol=1e-6)
+    narrow = as_rows(x.bfloat16(), quantized=True)
+    assert apply_linear(narrow, linear._replace(bias=None)).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,56 @@
+"""What stands between a layer's products: sums, norms, activations, and quantising what they give.
+
+On a GPU each is one kernel (flexray.models.triton_kernels); here is what they compute.
+Shapes: [..., N], rows of N numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from flexray.models.quantization import Rows, quantize_rows
+
+if torch.cuda.is_available():
+    from flexray.models import triton_kernels
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """In float32 (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return weight * wide.to(x.dtype)
+
+
+def add_rms_norm(
+    hidden: Tensor, update: Tensor, weight: Tensor, epsilon: float, *, quantized: bool
+) -> tuple[Tensor, Rows]:
+    """hidden + update, and the norm of that, quantised if so wanted."""
+    if not hidden.is_cuda:
+        hidden = hidden + update
+        return hidden, as_rows(rms_norm(hidden, weight, epsilon), quantized=quantized)
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    added, out, scale = triton_kernels.add_rms_norm(
+        flat, update.reshape(flat.shape), weight, epsilon, quantized=quantized
+    )
+    return added.view(hidden.shape), Rows(out.view(hidden.shape), scale, hidden.dtype)
+
+
+def gated(gate_up: Tensor, activation: Callable[[Tensor], Tensor], *, is_silu: bool, quantized: bool) -> Rows:
+    """Of [..., 2 N], gates and what they let through: activation(gate) * up, quantised if so wanted."""
+    if quantized and is_silu and gate_up.is_cuda:
+        out, scale = triton_kernels.silu_and_mul(gate_up.reshape(-1, gate_up.shape[-1]))
+        return Rows(out.view(*gate_up.shape[:-1], -1), scale, gate_up.dtype)
+    gate, up = gate_up.chunk(2, dim=-1)
+    return as_rows(activation(gate) * up, quantized=quantized)
+
+
+def as_rows(x: Tensor, *, quantized: bool) -> Rows:
+    """x as it is, or quantised."""
+    if not quantized:
+        return Rows(x, None, x.dtype)
+    flat = x.reshape(-1, x.shape[-1])
+    values, scale = triton_kernels.quantize(flat) if x.is_cuda else quantize_rows(flat)
+    return Rows(values.view(x.shape), scale, x.dtype)

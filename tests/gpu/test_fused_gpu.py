@@ -1,0 +1,50 @@
+"""The kernels between a layer's products against what they are to compute."""
+
+import pytest
+import torch
+
+from flexray.models import fused
+from flexray.models.quantization import FP8_MAX
+
+SHAPES = [(3, 5, 96), (1, 7, 3072), (300, 1, 8192)]
+
+
+def random(*shape, dtype):
+    torch.manual_seed(0)
+    return (torch.randn(*shape) * 3).to(dtype)
+
+
+def same(found, expected, dtype):
+    assert found.dtype == expected.dtype == dtype
+    if found.scale is None:
+        assert expected.scale is None
+        torch.testing.assert_close(found.values.cpu(), expected.values)
+        return
+    torch.testing.assert_close(found.scale.cpu(), expected.scale, rtol=1e-2, atol=0)
+    step = expected.scale.view(*expected.values.shape[:-1], 1) * FP8_MAX / 14  # of the coarsest numbers
+    off = found.values.cpu().float() - expected.values.float()
+    off = off * expected.scale.view(*expected.values.shape[:-1], 1)
+    assert (off.abs() <= step).all()
+    assert (off != 0).float().mean() < 0.05  # a rounding may fall otherwise, now and then
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_norms_activations_and_quantising_are_those_of_the_cpu(shape, quantized, dtype):
+    hidden, update = random(*shape, dtype=dtype), random(*shape, dtype=dtype).flip(0)
+    weight = random(shape[-1], dtype=dtype)
+    added, normed = fused.add_rms_norm(hidden.cuda(), update.cuda(), weight.cuda(), 1e-5, quantized=quantized)
+    added_cpu, normed_cpu = fused.add_rms_norm(hidden, update, weight, 1e-5, quantized=quantized)
+    torch.testing.assert_close(added.cpu(), added_cpu, rtol=0, atol=0)
+    same(normed, normed_cpu, dtype)
+    same(fused.as_rows(hidden.cuda(), quantized=quantized), fused.as_rows(hidden, quantized=quantized), dtype)
+    how = {"is_silu": True, "quantized": quantized}
+    silu, gate_up = torch.nn.SiLU(), torch.cat([hidden, update], dim=-1)
+    same(fused.gated(gate_up.cuda(), silu, **how), fused.gated(gate_up, silu, **how), dtype)
+
+
+def test_rows_of_zeros_stay_zeros():
+    rows = fused.as_rows(torch.zeros(4, 96, device="cuda", dtype=torch.bfloat16), quantized=True)
+    assert not rows.values.float().any()
+    assert rows.scale.isfinite().all()
