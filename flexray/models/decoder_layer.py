@@ -19,6 +19,9 @@ from flexray.models.attention import AttentionMetadata, attend, write
 from flexray.models.fused import add_rms_norm, as_rows, gated, rms_norm
 from flexray.models.quantization import Linear, apply_linear, quantize
 
+if torch.cuda.is_available():
+    from flexray.models import triton_kernels
+
 Quantization = Literal["fp8"]
 
 
@@ -60,13 +63,10 @@ def decoder_layer(
 ) -> tuple[Tensor, Tensor]:
     """Hidden states, less the update that the next layer adds to them: so that the sum and that layer's norm
     are one kernel, as in vLLM."""
-    H, K, D = shape.num_heads, shape.num_kv_heads, shape.head_dim
     quantized = weights.qkv.scale is not None
     hidden, normed = add_rms_norm(hidden, update, weights.input_norm, shape.epsilon, quantized=quantized)
     states = apply_linear(normed, weights.qkv)
-    query, key, value = states.split([H * D, K * D, K * D], dim=-1)
-    _write_heads(weights, key, value, rotary, metadata.slot_mapping, key_cache, value_cache, shape)
-    query = rotate(_heads(query, weights.query_norm, shape), *rotary)
+    query = _write_heads(weights, states, rotary, metadata.slot_mapping, key_cache, value_cache, shape)
     out = attend(query.transpose(1, 2), key_cache, value_cache, shape.scale, metadata)
     attended = apply_linear(as_rows(out.transpose(1, 2).flatten(2), quantized=quantized), weights.out)
     hidden, normed = add_rms_norm(hidden, attended, weights.mlp_norm, shape.epsilon, quantized=quantized)
@@ -89,23 +89,37 @@ def write_keys_and_values(
     quantized = weights.qkv.scale is not None
     _, normed = add_rms_norm(hidden, update, weights.input_norm, shape.epsilon, quantized=quantized)
     states = apply_linear(normed, weights.qkv.rows(H * D, (H + 2 * K) * D))
-    key, value = states.chunk(2, dim=-1)
-    _write_heads(weights, key, value, rotary, slot_mapping, key_cache, value_cache, shape)
+    _write_heads(weights, states, rotary, slot_mapping, key_cache, value_cache, shape)
 
 
 def _write_heads(
     weights: LayerWeights,
-    key: Tensor,
-    value: Tensor,
+    states: Tensor,
     rotary: tuple[Tensor, Tensor],
     slot_mapping: Tensor,
     key_cache: Tensor,
     value_cache: Tensor,
     shape: LayerShape,
-) -> None:
-    """Put keys and values, [B, T, K * D], into the cache's slots [B * T]; keys rotated."""
+) -> Tensor:
+    """Put keys and values into the cache's slots [B * T]; keys rotated.
+
+    Args:
+        states: [B, T, (H + 2 K) D], queries, keys and values, or [B, T, 2 K D], without queries.
+
+    Returns:
+        The queries, rotated, [B, T, H, D].
+    """
+    K, D = shape.num_kv_heads, shape.head_dim
+    H = states.shape[-1] // D - 2 * K
+    if states.is_cuda and weights.query_norm is None:
+        cos, sin = (table.expand(*states.shape[:2], D).reshape(-1, D) for table in rotary)
+        flat = states.reshape(-1, states.shape[-1])
+        query = triton_kernels.rotate_and_write(flat, cos, sin, slot_mapping, key_cache, value_cache, H)
+        return query.view(*states.shape[:2], H, D)
+    query, key, value = states.split([H * D, K * D, K * D], dim=-1)
     write(key_cache, rotate(_heads(key, weights.key_norm, shape), *rotary), slot_mapping)
     write(value_cache, _heads(value, None, shape), slot_mapping)
+    return rotate(_heads(query, weights.query_norm, shape), *rotary)
 
 
 def _heads(states: Tensor, norm: Tensor | None, shape: LayerShape) -> Tensor:

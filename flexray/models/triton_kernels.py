@@ -77,6 +77,53 @@ def _quantize(x_ptr, out_ptr, scale_ptr, N, BLOCK: tl.constexpr):
     _store_quantized(values, out_ptr, scale_ptr, row, place, inside)
 
 
+@triton.jit
+def _rotate_and_write(
+    states_ptr,
+    cos_ptr,
+    sin_ptr,
+    slot_ptr,
+    query_ptr,
+    keys_ptr,
+    values_ptr,
+    P,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    HALF: tl.constexpr,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    token = tl.program_id(0).to(tl.int64)
+    head, column = tl.arange(0, HEADS)[:, None], tl.arange(0, WIDTH)[None, :]
+    inside = (head < H + 2 * K) & (column < HALF)
+    place = token * (H + 2 * K) * 2 * HALF + head * 2 * HALF + column
+    first = tl.load(states_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(states_ptr + place + HALF, mask=inside, other=0.0).to(tl.float32)
+    angle, there = token * 2 * HALF + column, column < HALF
+    cos_first = tl.load(cos_ptr + angle, mask=there, other=0.0).to(tl.float32)
+    cos_second = tl.load(cos_ptr + angle + HALF, mask=there, other=0.0).to(tl.float32)
+    sin_first = tl.load(sin_ptr + angle, mask=there, other=0.0).to(tl.float32)
+    sin_second = tl.load(sin_ptr + angle + HALF, mask=there, other=0.0).to(tl.float32)
+    turns = head < H + K  # values are not rotated
+    turned_first = tl.where(turns, first * cos_first - second * sin_first, first)
+    turned_second = tl.where(turns, second * cos_second + first * sin_second, second)
+    dtype = keys_ptr.dtype.element_ty
+    turned_first = turned_first.to(dtype)
+    turned_second = turned_second.to(dtype)
+    to_query = query_ptr + (token * H + head) * 2 * HALF + column
+    tl.store(to_query, turned_first, mask=inside & (head < H))
+    tl.store(to_query + HALF, turned_second, mask=inside & (head < H))
+    slot = tl.load(slot_ptr + token)
+    to_key = keys_ptr + ((head - H) * P + slot) * 2 * HALF + column
+    is_key = inside & (head >= H) & turns
+    tl.store(to_key, turned_first, mask=is_key)
+    tl.store(to_key + HALF, turned_second, mask=is_key)
+    to_value = values_ptr + ((head - H - K) * P + slot) * 2 * HALF + column
+    is_value = inside & (head >= H + K)
+    tl.store(to_value, turned_first, mask=is_value)
+    tl.store(to_value + HALF, turned_second, mask=is_value)
+
+
 def add_rms_norm(
     hidden: Tensor, update: Tensor, weight: Tensor, epsilon: float, *, quantized: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -114,6 +161,33 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
     out, scale = _quantized(x, rows, N)
     _quantize[(rows,)](x, out, scale, N, **_sizes(N))
     return out, scale
+
+
+def rotate_and_write(
+    states: Tensor, cos: Tensor, sin: Tensor, slots: Tensor, keys: Tensor, values: Tensor, num_heads: int
+) -> Tensor:
+    """Of [rows, (H + 2 K) D], queries, keys and values: keys and values into the cache, [K, P, D], at slots,
+    int64 [rows]; queries [rows, H, D]. Queries and keys are rotated by cosines and sines, [rows, D]."""
+    rows, (K, P, D) = len(states), keys.shape
+    query = states.new_empty((rows, num_heads, D))
+    heads, width = triton.next_power_of_2(num_heads + 2 * K), triton.next_power_of_2(D // 2)
+    _rotate_and_write[(rows,)](
+        states,
+        cos,
+        sin,
+        slots,
+        query if num_heads else states,
+        keys,
+        values,
+        P,
+        H=num_heads,
+        K=K,
+        HALF=D // 2,
+        HEADS=heads,
+        WIDTH=width,
+        num_warps=min(16, max(1, heads * width // 512)),
+    )
+    return query
 
 
 def _quantized(like: Tensor, rows: int, N: int) -> tuple[Tensor, Tensor]:

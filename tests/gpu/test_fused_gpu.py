@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from flexray.models import fused
+from flexray.models.attention import write
+from flexray.models.decoder_layer import rotate
 from flexray.models.quantization import FP8_MAX
+
+if torch.cuda.is_available():
+    from flexray.models import triton_kernels
 
 SHAPES = [(3, 5, 96), (1, 7, 3072), (300, 1, 8192)]
 
@@ -18,7 +23,8 @@ def same(found, expected, dtype):
     assert found.dtype == expected.dtype == dtype
     if found.scale is None:
         assert expected.scale is None
-        torch.testing.assert_close(found.values.cpu(), expected.values)
+        last = 2 * torch.finfo(dtype).eps
+        torch.testing.assert_close(found.values.cpu(), expected.values, rtol=last, atol=1e-5)
         return
     torch.testing.assert_close(found.scale.cpu(), expected.scale, rtol=1e-2, atol=0)
     step = expected.scale.view(*expected.values.shape[:-1], 1) * FP8_MAX / 14  # of the coarsest numbers
@@ -48,3 +54,23 @@ def test_rows_of_zeros_stay_zeros():
     rows = fused.as_rows(torch.zeros(4, 96, device="cuda", dtype=torch.bfloat16), quantized=True)
     assert not rows.values.float().any()
     assert rows.scale.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim"), [(24, 8, 128), (9, 3, 64), (0, 8, 64), (5, 1, 96)]
+)
+def test_heads_are_rotated_and_written_where_they_belong(heads, kv_heads, head_dim):
+    torch.manual_seed(0)
+    rows, slots = 37, torch.randperm(64)[:37]
+    states = torch.randn(rows, (heads + 2 * kv_heads) * head_dim)
+    cos, sin = torch.randn(2, rows, head_dim)
+    cache = torch.zeros(2, kv_heads, 64, head_dim)
+    on_gpu = cache.cuda()
+    query = triton_kernels.rotate_and_write(
+        states.cuda(), cos.cuda(), sin.cuda(), slots.cuda(), *on_gpu, heads
+    )
+    parts = states.view(1, rows, -1, head_dim).split([heads, kv_heads, kv_heads], dim=2)
+    write(cache[0], rotate(parts[1], cos[None], sin[None]), slots)
+    write(cache[1], parts[2], slots)
+    torch.testing.assert_close(on_gpu.cpu(), cache)
+    torch.testing.assert_close(query.cpu(), rotate(parts[0], cos[None], sin[None])[0])
