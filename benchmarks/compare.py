@@ -2,7 +2,8 @@
 
 OLD is another checkout, such as `git worktree add ../old COMMIT`. Each shape and mode is measured in a
 process of its own, with random weights, the works of a mode one after another. The digest is of all generated
-tokens: equal digests are equal answers.
+tokens: equal digests are equal answers. A start is a process's, to the end of its first call,
+less what making the model takes; to see it with the compiler's caches warm, run the same twice.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +41,8 @@ WORKS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {  # method, chan
     "calls of 1": ({}, {}, 1),
 }
 LIMIT = "matrix products alone"
+BEGAN = "FLEXRAY_BENCHMARK_BEGAN"
+"""Environment variable: when the process was started, seconds since 1970."""
 
 
 def measure(shape: str, mode: str, works: str) -> dict[str, dict[str, Any]]:
@@ -50,7 +55,9 @@ def measure(shape: str, mode: str, works: str) -> dict[str, dict[str, Any]]:
     from flexray.engine.engine import Engine
 
     on_gpu = torch.cuda.is_available()
+    imported = time.time()
     model = make_model(shape, "cuda" if on_gpu else "cpu")
+    began = float(os.environ[BEGAN]) + time.time() - imported  # as if the weights had been there
     settings = dict(MODES[mode])
     quantization = settings.pop("quantization", None)
     found: dict[str, dict[str, Any]] = {}
@@ -66,6 +73,8 @@ def measure(shape: str, mode: str, works: str) -> dict[str, dict[str, Any]]:
         work = dataclasses.replace(W1, **change)
         calls = [work.prompts(samples, model.config.vocab_size, seed) for seed in range(20)]
         found[name] = _measure(engine, calls if samples < 128 else calls[:5], samples)
+        if len(found) == 1:
+            found[name]["start"] = found[name].pop("first_answer") - began
         del engine
         free_memory()
     if quantization is None and LIMIT in works.split(","):
@@ -79,12 +88,13 @@ def _measure(engine: Any, calls: list[Any], samples: int) -> dict[str, Any]:
     """Of one work; the first two calls are the warm-up."""
     from benchmarks.clock import seconds
 
-    said: list[Any] = []
-    taken = [seconds(lambda prompts=prompts: said.append(engine.generate(prompts))) for prompts in calls]  # type: ignore[misc]
+    said: list[Any] = [engine.generate(calls[0])]
+    first_answer = time.time()
+    taken = [seconds(lambda prompts=prompts: said.append(engine.generate(prompts))) for prompts in calls[1:]]  # type: ignore[misc]
     tokens = [g.token_ids for call in said for row in call for answers in row for g in answers]
     digest = hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:12]
-    rate = samples / statistics.median(taken[2:])
-    return {"rate": rate, "digest": digest, "warm_up": sum(taken[:2])}
+    rate = samples / statistics.median(taken[1:])
+    return {"rate": rate, "digest": digest, "first_answer": first_answer}
 
 
 def main(
@@ -98,14 +108,23 @@ def main(
     from benchmarks.machine import describe_commit, describe_machine
 
     print(f"{describe_machine()}\nnew: {describe_commit()}; old: {old.resolve().name if old else 'none'}")
-    print("| shape | mode | work | old | new | new/old | answers | warm-up s |")
+    print("| shape | mode | work | old | new | new/old | answers | start s |")
     print("|---|---|---|---|---|---|---|---|")
     for shape in shapes.split(","):
         for mode in modes.split(";"):
             before = _in_process(old, shape, mode, works) if old else {}
             for name, now in _in_process(HERE, shape, mode, works).items():
                 rate, then = now["rate"], before.get(name, {})
-                cells = [shape, mode, name, "", f"{rate:.1f}", "", "", f"{now.get('warm_up', 0):.0f}"]
+                cells = [
+                    shape,
+                    mode,
+                    name,
+                    "",
+                    f"{rate:.1f}",
+                    "",
+                    "",
+                    f"{now['start']:.1f}" if "start" in now else "",
+                ]
                 if then:
                     same = "equal" if then.get("digest") == now.get("digest") else "differ"
                     cells[3], cells[5:7] = f"{then['rate']:.1f}", [f"{rate / then['rate']:.3f}", same]
@@ -119,7 +138,8 @@ def _in_process(tree: Path, shape: str, mode: str, works: str) -> dict[str, dict
         "exec(compile(open(__file__).read(), __file__, 'exec')); print(json.dumps(measure(*sys.argv[3:])))"
     )
     command = [sys.executable, "-c", code, str(tree.resolve()), __file__, shape, mode, works]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tree, check=False)
+    environment = os.environ | {BEGAN: str(time.time())}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tree, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{tree}: {done.stderr[-2000:]}")
     found: dict[str, dict[str, Any]] = json.loads(done.stdout.strip().splitlines()[-1])
