@@ -99,6 +99,8 @@ def plan_scheduler(model: Llama, config: EngineConfig) -> SchedulerConfig:
     sizes = scheduler_config_for(model.config, model.dtype.itemsize, free, config)
     if free is not None:
         check_room(sizes, model.config, model.dtype.itemsize, free, config)
+        if torch.cuda.get_device_capability(model.device) < (8, 0):  # older than the kernels for that
+            sizes = dataclasses.replace(sizes, apart_in_prefill=0, apart_in_decode=0)
     return sizes
 
 

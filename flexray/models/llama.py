@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from flexray.models.attention import AttentionMetadata, static_compile
+from flexray.models.attention import AttentionMetadata
 from flexray.models.decoder_layer import (
     LayerShape,
     Quantization,
@@ -23,6 +23,7 @@ from flexray.models.decoder_layer import (
     write_keys_and_values,
 )
 from flexray.models.families import kv_shape
+from flexray.models.flex import static_compile
 
 LlamaLike = LlamaForCausalLM | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
 """The models whose layers are ours; see `flexray.models.families`."""

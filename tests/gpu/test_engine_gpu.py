@@ -17,7 +17,7 @@ from flexray.data import read_shard, scan
 from flexray.engine.engine import Engine
 from flexray.engine.scheduler_config import APART_IN_PREFILL
 from flexray.methods import SamplingParams
-from flexray.models import attention
+from flexray.models import flex
 from flexray.models.checkpoint import load_model
 from flexray.prompts import PromptBuilder
 from tests import oracles
@@ -91,7 +91,7 @@ def test_attention_to_all_keys_is_softmax_in_bfloat16(shape):
     query = torch.randn(B, T, 24, 128, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
     cache = torch.randn(2, 8, 2048, 128, device="cuda", dtype=torch.bfloat16)
     keys, values = cache[:, :, 32:672]
-    out, lse = attention._attend_to_all(query, keys, values, 0.1)
+    out, lse = flex.attend_to_all(query, keys, values, 0.1)
     wide_keys, wide_values = (x.float().repeat_interleave(3, 0) for x in (keys, values))
     scores = query.float() @ wide_keys.transpose(1, 2) * 0.1
     torch.testing.assert_close(lse, scores.logsumexp(-1), rtol=0, atol=2e-3)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flexray.errors import ConfigError
-from flexray.models import attention
+from flexray.models import flex
 from tests import oracles
 from tests.expected import oracle_answers, tokens
 
@@ -150,11 +150,11 @@ def no_compiler(tmp_path, monkeypatch):
     from torch._inductor.utils import fresh_cache
 
     torch._dynamo.reset()
-    attention.compiled_flex.cache_clear()
+    flex.compiled_flex.cache_clear()
     with torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "no-such-compiler"),)}), fresh_cache():
         yield
     torch._dynamo.reset()
-    attention.compiled_flex.cache_clear()
+    flex.compiled_flex.cache_clear()
 
 
 def test_a_backend_that_cannot_be_built_hands_over_to_the_next_with_the_same_mask(

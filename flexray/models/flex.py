@@ -1,0 +1,168 @@
+"""FlexAttention over the KV cache, and over a shared context apart from the rest.
+
+Shapes: B batch rows, T query tokens a row, H query heads, K key/value heads, G = H / K, P cache slots.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
+
+from flexray.masks.visibility import ScoreMod
+
+if TYPE_CHECKING:
+    from flexray.models.attention import AttentionMetadata
+
+T = TypeVar("T")
+HAS_CUDNN = torch.backends.cudnn.is_available()
+
+
+def attend_by_flex(
+    query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: AttentionMetadata
+) -> Tensor:
+    """See `flexray.models.attention.attend`."""
+    B, H, T, D = query.shape
+    K = keys.shape[0]
+    assert metadata.block_mask is not None
+    folded = query
+    if metadata.fold_heads:
+        # flex_decoding wants a power-of-two H/K (3 in Llama-3.2-3B); as query tokens the ratio is 1
+        folded = query.reshape(B, K, (H // K) * T, D)
+    block_mask, merged = metadata.block_mask, metadata.context is not None
+    # within a compiled layer, flex is part of its graph
+    flex = _counted_flex if torch.compiler.is_compiling() else compiled_flex()
+    if metadata.context is not None and not query.is_cuda:
+        # torch compiles no flex for CPUs that tells the LSE
+        flex, block_mask = _counted_flex, _with_lists_in_mask_mod(block_mask)
+    out, lse = flex(
+        folded, keys[None], values[None], block_mask, metadata.score_mod, scale, metadata.calls, merged
+    )
+    out = out.reshape(B, H, T, D)
+    if metadata.context is None:
+        return out
+    assert lse is not None
+    start, stop = metadata.context
+    to_context, context_lse = attend_to_all(query, keys[:, start:stop], values[:, start:stop], scale)
+    if metadata.context_bias is not None:
+        context_lse = context_lse + metadata.context_bias[:, None]
+    return merge(out, lse.reshape(B, H, T), to_context, context_lse)
+
+
+def _counted_flex(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    block_mask: BlockMask,
+    score_mod: ScoreMod | None,
+    scale: float,
+    calls: Tensor,
+    with_lse: bool,
+) -> tuple[Tensor, Tensor | None]:
+    calls.add_(1)  # in the compiled graph: counts only if this very code ran
+    found: Any = flex_attention(
+        query,
+        keys,
+        values,
+        score_mod=score_mod,
+        block_mask=block_mask,
+        scale=scale,
+        enable_gqa=query.shape[1] != keys.shape[1],
+        kernel_options=_kernel_options(query, block_mask) if query.is_cuda else None,
+        return_aux=AuxRequest(lse=True) if with_lse else None,
+    )
+    return (found[0], found[1].lse) if with_lse else (found, None)
+
+
+def _with_lists_in_mask_mod(block_mask: BlockMask) -> BlockMask:
+    """For flex that is not compiled: it asks the mask_mod of all keys, not of those in the partial blocks."""
+    visible, (query_block, key_block) = block_mask.mask_mod, block_mask.BLOCK_SIZE
+    partial = _listed(block_mask.kv_num_blocks, block_mask.kv_indices)
+    assert block_mask.full_kv_num_blocks is not None
+    assert block_mask.full_kv_indices is not None
+    full = _listed(block_mask.full_kv_num_blocks, block_mask.full_kv_indices)
+
+    def mask_mod(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        place = b, q // query_block, kv // key_block
+        return full[place] | (partial[place] & visible(b, h, q, kv))
+
+    found = copy.copy(block_mask)
+    found.mask_mod = mask_mod
+    return found
+
+
+def _listed(counts: Tensor, indices: Tensor) -> Tensor:
+    """Block lists of one head, [B, 1, Q] and [B, 1, Q, N], as bool [B, Q, N]."""
+    listed = torch.arange(indices.shape[-1], device=counts.device) < counts[:, 0, :, None]
+    found = torch.zeros_like(listed)
+    batch, query, place = listed.nonzero(as_tuple=True)
+    found[batch, query, indices[batch, 0, query, place].long()] = True
+    return found
+
+
+def attend_to_all(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention without a mask, by a kernel that is made for that.
+
+    Args:
+        query: [B, H, T, D]. keys, values: [K, C, D], the same for all batch rows.
+
+    Returns:
+        Output [B, H, T, D] and log of the sum of the exponentiated scores, float32 [B, H, T].
+    """
+    B, H, T, D = query.shape
+    one_row = query.transpose(1, 2).reshape(1, B * T, H, D).transpose(1, 2)
+    keys, values, aten = keys[None], values[None], torch.ops.aten
+    found: Any
+    if not query.is_cuda:
+        found = aten._scaled_dot_product_flash_attention_for_cpu(one_row, keys, values, scale=scale)
+    elif HAS_CUDNN and query.dtype.itemsize == 2 and D <= 128:
+        found = aten._scaled_dot_product_cudnn_attention(one_row, keys, values, None, True, scale=scale)
+    else:
+        grouped = keys.shape[1] != H
+        out, aux = flex_attention(
+            one_row, keys, values, scale=scale, enable_gqa=grouped, return_aux=AuxRequest(lse=True)
+        )
+        found = out, aux.lse
+    out, lse = found[0].transpose(1, 2).reshape(B, T, H, D), found[1].reshape(H, B, T)
+    return out.transpose(1, 2), lse.transpose(0, 1)
+
+
+def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
+    """Attention to two disjoint sets of keys from the attention to each (Juravsky et al. 2024,
+    arXiv:2402.05099): of the context and the rest, since the context is read once for all queries and not
+    once for each sequence."""
+    share = torch.sigmoid(other_lse - lse)[..., None]
+    return torch.lerp(out.float(), other.float(), share).to(out.dtype)
+
+
+def _kernel_options(query: Tensor, block_mask: BlockMask) -> Any:
+    """Tiles for the GPU. They must divide the mask's blocks. Few query tokens: decoding. The figures are the
+    fastest of those tried on an H100 (docs/benchmarks.md); torch's own are for long rows."""
+    query_block, key_block = block_mask.BLOCK_SIZE
+    decoding = query.shape[2] < query_block
+    options = {"BLOCK_N": key_block} | ({} if decoding else {"BLOCK_M": query_block})
+    if query.dtype.itemsize == 2:
+        options |= {"num_stages": 3, "num_warps": 2 if decoding else 4}
+    return options
+
+
+@functools.cache
+def compiled_flex() -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """FlexAttention, compiled; one graph for each shape and each presence of a score_mod.
+
+    Past its recompile limit dynamo would run flex_attention uncompiled, a dense O(S x P) path, with one
+    warning. Here that is an error.
+    """
+    return static_compile(_counted_flex)
+
+
+def static_compile(function: Callable[..., T]) -> Callable[..., T]:
+    """torch.compile with a graph for each shape, none of them ever given up silently."""
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    return torch.compile(function, dynamic=False, fullgraph=True)
