@@ -33,6 +33,9 @@ APART_IN_DECODE = 2**15
 """On a GPU. What attending apart saves grows with the context's length, and in decoding with the sequences
 that read it; what merging costs does not."""
 MIN_CACHE_SLOTS = 8192
+MOST_NUMBERS = 2**31 - 1
+"""Of one layer's keys on a GPU: FlexAttention does not compile for more (torch 2.11), as their places take 64
+bits. Only models of very few layers have memory for so many."""
 GIB = 2**30
 
 
@@ -120,7 +123,9 @@ def scheduler_config_for(
         # a pass that is a CUDA graph has its memory for itself
         passes = tokens + min(tokens, LARGEST_GRAPH)
         room = free * config.gpu_memory_utilization - activation_bytes(shape, itemsize) * passes
-        max_num_slots = max(0, int(room // slot_bytes(shape, itemsize)) // BLOCK_SIZE * BLOCK_SIZE)
+        heads, head_dim = kv_shape(shape)
+        slots = min(int(room // slot_bytes(shape, itemsize)), MOST_NUMBERS // (heads * head_dim))
+        max_num_slots = max(0, slots // BLOCK_SIZE * BLOCK_SIZE)
     else:
         max_num_slots = 2**20
     max_num_seqs = config.max_num_seqs or (512 if on_gpu else 32)

@@ -105,3 +105,9 @@ def test_a_gpu_that_holds_a_single_row_is_not_refused(sizes_of, make_model):
     assert sizes_of(room, **settings).max_num_slots == 64
     with pytest.raises(ConfigError):
         sizes_of(room - 1, **settings)
+
+
+def test_a_layer_s_keys_are_no_more_than_flex_attention_can_number(make_model):
+    shape = make_model(heads=24, kv_heads=8, head_dim=128).config
+    sizes = scheduler_config_for(shape, 2, 2000 * GIB, EngineConfig())
+    assert 2**31 - 2**15 < sizes.max_num_slots * 8 * 128 < 2**31
