@@ -8,38 +8,21 @@ are counted through all of them. Nothing is asked of the hub, and no code of a d
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 from flexray.config.data import HubDataSet
 from flexray.data import arrow
+from flexray.data.hub_builder import FILES, find, open_builder, quiet, reason_of, refuse_script
 from flexray.data.record import Record
 from flexray.data.required_fields import RequiredFields
 from flexray.errors import ConfigError, DataError
-from flexray.storage.hub import HubName, download, find_snapshot, not_there
+from flexray.storage.hub import HubName, download
 
-KINDS = ("arrow", "csv", "json", "parquet", "text")
-"""The kinds of data files that are read, as `datasets` calls them; others may unpickle what they find."""
-FILES = (
-    "README.md",
-    ".huggingface.yaml",
-    "*.zip",
-    *(
-        f"*.{extension}{packed}"
-        for extension in ("arrow", "csv", "json", "jsonl", "ndjson", "parquet", "tsv", "txt")
-        for packed in ("", ".bz2", ".gz", ".lz4", ".xz", ".zst")
-    ),
-)
-"""What is brought of a data set."""
 _PATH = re.compile(r"hf://datasets/(?P<name>[^@]+@[0-9a-f]{40})/(?P<config>[^/]+)/(?P<split>[^/]+)")
-_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})(.*)")  # of a split in several files
 
 
 def folder_of(source: HubDataSet) -> str | None:
@@ -70,8 +53,8 @@ def pin_data_set(source: HubDataSet) -> HubDataSet:
     if (there := folder_of(source)) is not None:
         return source.model_copy(update={"name": there})
     name = _named(source)
-    folder = _find(name)
-    builder = _builder(name, folder, source.config)
+    folder = find(name)
+    builder = open_builder(name, folder, source.config)
     return source.model_copy(update={"revision": name.at(folder).revision, "config": builder.config.name})
 
 
@@ -95,7 +78,7 @@ def download_data_set(source: HubDataSet) -> None:
     name = _named(source)
 
     def choose(names: Sequence[str]) -> Sequence[str]:
-        _refuse_script(name, names)
+        refuse_script(name, names)
         return FILES
 
     download(name, choose)
@@ -131,8 +114,8 @@ def _arrow_files(path: str) -> tuple[tuple[str, int], ...]:
     name = parts and HubName.parse(parts["name"], "dataset")
     assert parts is not None, path
     assert name is not None, path
-    builder = _builder(name, _find(name), parts["config"])
-    with _quiet():
+    builder = open_builder(name, find(name), parts["config"])
+    with quiet():
         try:
             builder.download_and_prepare()
             splits = list(builder.info.splits or ())
@@ -146,7 +129,7 @@ def _arrow_files(path: str) -> tuple[tuple[str, int], ...]:
             raise
         except Exception as e:  # of `datasets`, of pyarrow and of the file system
             raise DataError(
-                f"{path}: datasets cannot make Arrow files of it in {builder.cache_dir}: {_reason(e)}"
+                f"{path}: datasets cannot make Arrow files of it in {builder.cache_dir}: {reason_of(e)}"
             ) from e
     return tuple((file, arrow.count_rows(file)) for file in files)
 
@@ -159,67 +142,3 @@ def _named(source: HubDataSet) -> HubName:
             "folder that every node sees, or owner/name and a branch, tag or commit as revision."
         )
     return name
-
-
-def _find(name: HubName) -> Path:
-    folder = find_snapshot(name, FILES)
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
-    _refuse_script(name, names)
-    parts: dict[tuple[str, str], set[str]] = {}
-    for part in filter(None, map(_PART.fullmatch, names)):
-        parts.setdefault((part[1], part[3]), set()).add(part[2])
-    if any(len(found) < int(total) for (_, total), found in parts.items()):
-        raise not_there(name, incomplete=True)
-    return folder
-
-
-def _refuse_script(name: HubName, names: Sequence[str]) -> None:
-    script = f"{name.repo.partition('/')[2]}.py"
-    if script in names:
-        raise ConfigError(
-            f"data.hub: {name}: its rows are made by code, {script}, which is not run. Name a revision that "
-            "has them as files, such as refs/convert/parquet, or save them to a folder where you trust the "
-            "code, and give that."
-        )
-
-
-def _builder(name: HubName, folder: Path, config: str | None) -> Any:
-    if importlib.util.find_spec("datasets") is None:
-        raise ConfigError(
-            "data.hub: the package datasets is needed to read a data set of the hub. Install it, on every "
-            "node: pip install 'flexray[hub]'."
-        )
-    import datasets
-
-    with _quiet():
-        try:
-            builder = datasets.load_dataset_builder(str(folder), config)
-        except FileNotFoundError as e:
-            raise not_there(name, incomplete=True) from e
-        except Exception as e:  # ValueError for most, and those of YAML for a broken README.md
-            raise ConfigError(f"data.hub: {name}, config {config or '(none)'}: {_reason(e)}") from e
-    kind = type(builder).__module__.rpartition(".")[2]
-    if kind not in KINDS:
-        raise ConfigError(
-            f"data.hub: {name}: its files are of the kind {kind}; read are {', '.join(KINDS)}. Convert it."
-        )
-    return builder
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars of `datasets`, which fill a worker's log."""
-    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    were_off = are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not were_off:
-            enable_progress_bars()
-
-
-def _reason(error: Exception) -> str:
-    cause = error.__cause__ or error  # DatasetGenerationError only says that it happened
-    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"

@@ -182,6 +182,22 @@ def test_a_data_set_that_code_makes_is_refused_by_name(hub: FakeHub, folder: Pat
         scan(hub_config(NAME))
 
 
+@pytest.mark.parametrize("way", ["/", "../" * 20, "file:///", "{endpoint}/"])
+def test_a_card_that_names_files_outside_of_the_repository_is_refused(
+    hub: FakeHub, tmp_path: Path, way: str
+) -> None:
+    path = way.format(endpoint=hub.endpoint) + str(write(tmp_path / "outside.jsonl", ROWS))[1:]
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "README.md").write_text(TWO_CONFIGS.replace("easy/test-*", path))
+    write(tmp_path / "repo" / "hard" / "test-0.jsonl", ROWS)
+    hub.push(REPO, tmp_path / "repo")
+    brought(NAME)
+    hub.asked.clear()
+    with pytest.raises(ConfigError, match=r"its README\.md names '.*outside\.jsonl', which is not a file of"):
+        scan(hub_config({"name": NAME, "config": "easy"}))
+    assert hub.asked == []
+
+
 def test_files_of_other_kinds_are_refused_and_neither_code_nor_pickles_are_downloaded(
     hub: FakeHub, folder: Path
 ) -> None:
