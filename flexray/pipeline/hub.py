@@ -15,11 +15,8 @@ from flexray.data.hub import download_data_set, folder_of, pin_data_set
 from flexray.models.hub import download_model, hub_model, pin_model
 
 
-def download(config: RunConfig, log: LogLine = print) -> RunConfig:
+def download(config: RunConfig, log: LogLine = print) -> None:
     """Bring the model and the data sets that a recipe names from the hub into this machine's cache.
-
-    Returns:
-        The configuration as it was given.
 
     Raises:
         ConfigError: the hub cannot be reached, or does not have one of them; or HF_HUB_OFFLINE is set.
@@ -30,7 +27,6 @@ def download(config: RunConfig, log: LogLine = print) -> RunConfig:
     for key, source in _data_sets(config).items():
         log(f"{key}: {source}: downloading what the cache does not have")
         download_data_set(source)
-    return config
 
 
 def pin(config: RunConfig) -> RunConfig:
