@@ -27,6 +27,7 @@ def run(
     overrides: Sequence[str] = (),
     fresh: bool = False,
     allow_code_change: bool = False,
+    download: bool = False,
     log: Callable[[str], None] = print,
 ) -> RunResult:
     """Answer a data set, or resume it, as `flexray run` does.
@@ -36,6 +37,7 @@ def run(
         overrides: `section.key=value`, as with `--set`.
         fresh: discard what the output folder holds of an earlier run.
         allow_code_change: go on with a run of another values version.
+        download: first bring what the recipe names of the Hugging Face hub into this machine's cache.
         log: called with each line about the progress.
 
     Raises:
@@ -46,6 +48,10 @@ def run(
     if not isinstance(recipe, RunConfig):
         paths = [str(recipe)] if isinstance(recipe, str | Path) else list(recipe)
         recipe = load_config(paths, overrides)
+    if download:
+        from flexray.pipeline.hub import download as fetch
+
+        fetch(recipe, log)
     return run_job(recipe, fresh=fresh, allow_code_change=allow_code_change, log=log)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from flexray.data.question import ShardSpec
 from flexray.engine.engine import Engine
 from flexray.evaluation import to_table
 from flexray.models.checkpoint import load_model
+from flexray.models.hub import download_model, pin_model
 from flexray.pipeline.answer import decode_answers, unanswered
 from flexray.pipeline.prepare import build_prompts, make_prompt_builder
 from flexray.pipeline.shards import AnsweredShard
@@ -78,7 +80,8 @@ class LLM:
     """A LLaMA that answers questions, each asked in several paraphrases.
 
     Args:
-        model: a model folder in the Hugging Face format.
+        model: a model folder in the Hugging Face format; or, as "owner/name@revision", a model of the Hugging
+            Face hub that is in this machine's cache.
         dtype: "auto" (bfloat16 on a GPU, float32 on CPUs), "float32", "bfloat16" or "float16".
         device: "auto" (a GPU where torch finds one), "cpu" or "cuda".
         trust_remote_code: run Python code from the tokenizer's folder.
@@ -94,9 +97,11 @@ class LLM:
         gpu_memory_utilization: share of the GPU's memory free after loading the weights that the KV cache
             may take.
         share_prefixes: compute once what the paraphrases of a question begin with alike.
+        download: first bring a model that is named into the cache.
 
     Raises:
-        ModelError: a folder that flexray cannot run. ConfigError: a setting that cannot be used.
+        ModelError: a model that flexray cannot run. ConfigError: a setting that cannot be used, or a model
+            that the cache does not have or the hub does not give.
 
     One engine serves all calls with the same prompt, methods and generation: graphs are compiled and the
     context is computed only once.
@@ -117,11 +122,15 @@ class LLM:
         max_num_batched_tokens: int | None = None,
         gpu_memory_utilization: float = 0.9,
         share_prefixes: bool = True,
+        download: bool = False,
     ):
+        path = os.path.expanduser(model)
+        if download:
+            download_model(path)
         self._tree: dict[str, Any] = {
             "output": "-",
             "model": {
-                "path": str(model),
+                "path": pin_model(path),
                 "dtype": dtype,
                 "device": device,
                 "quantization": quantization,

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from flexray.config import RunConfig, load_config, parse_config
 from flexray.errors import ConfigError
+from flexray.models.hub import hub_model, pin_model
 from flexray.sink.row_table import ROW_SCHEMA
 
 if TYPE_CHECKING:  # this module can be imported without Ray; a processor needs it
@@ -62,9 +63,13 @@ def build_processor(
         ANSWER_COLUMNS. A faulty row has an `error`.
 
     Raises:
-        ConfigError: a configuration that cannot be used.
+        ConfigError: a configuration that cannot be used, or a model of the Hugging Face hub that this
+            machine's cache does not have.
     """
     settings = _settings(config)
+    if hub_model(settings.model.path) is not None:  # all actors answer with the same commit
+        path = pin_model(settings.model.path)
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"path": path})})
 
     def process(rows: ray.data.Dataset) -> ray.data.Dataset:
         import ray

@@ -55,3 +55,13 @@ def save_tiny_model(tokenizer):
 def tiny_model(save_tiny_model, tmp_path_factory):
     """A model folder, shared by the whole session: do not change it."""
     return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def hub(tmp_path_factory, monkeypatch):
+    """An empty Hugging Face hub on loopback, and an empty cache."""
+    from tests.hub import fake_hub, use_hub  # datasets: not for tests that need none
+
+    with fake_hub() as hub:
+        use_hub(hub, tmp_path_factory.mktemp("hf"), monkeypatch)
+        yield hub

@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from flexray.cli.app import AllowCodeChangeOption, ConfigOption, SetOption, command, complain, log
+from flexray.cli.app import (
+    AllowCodeChangeOption,
+    ConfigOption,
+    DownloadOption,
+    SetOption,
+    command,
+    complain,
+    load_recipe,
+    log,
+)
 from flexray.config import load_config
 from flexray.storage import redact
 
@@ -23,9 +32,10 @@ def run(
     set_: SetOption = [],
     fresh: FreshOption = False,
     allow_code_change: AllowCodeChangeOption = False,
+    download: DownloadOption = False,
 ) -> None:
     """Answer a data set; resumes where an earlier start of the same run ended."""
-    checked = load_config(config, set_)
+    checked = load_recipe(config, set_, download)
     from flexray.report import Shard, print_summary
     from flexray.report.progress_bar import show_progress
     from flexray.runs.run import over_limits
@@ -45,10 +55,13 @@ def run(
 
 @command("retry-errors")
 def retry_errors(
-    config: ConfigOption, set_: SetOption = [], allow_code_change: AllowCodeChangeOption = False
+    config: ConfigOption,
+    set_: SetOption = [],
+    allow_code_change: AllowCodeChangeOption = False,
+    download: DownloadOption = False,
 ) -> None:
     """Answer the error rows of a run again; good rows, and shards not committed yet, stay as they are."""
-    checked = load_config(config, set_)
+    checked = load_recipe(config, set_, download)
     from flexray.report.progress_bar import show_progress
     from flexray.runs.retry_errors import retry_errors as retry
 
@@ -64,6 +77,7 @@ def paraphrase(
     set_: SetOption = [],
     keep: Annotated[int, typer.Option(min=1, help="Paraphrases of a question at most.")] = 5,
     fresh: FreshOption = False,
+    download: DownloadOption = False,
 ) -> None:
     """Sample paraphrases of each question and write them as a data set; resumes as `run` does."""
     from flexray.runs.export import check_export, write_paraphrases
@@ -71,19 +85,25 @@ def paraphrase(
 
     checked = load_config(config, set_)
     check_export(checked, "sampled", to)
-    run(config, set_, fresh)
+    run(config, set_, fresh, download=download)
     typer.echo(write_paraphrases(OutputFolder(checked.output), to, keep=keep).summary_line())
 
 
 @command()
-def confidence(config: ConfigOption, to: ToOption, set_: SetOption = [], fresh: FreshOption = False) -> None:
+def confidence(
+    config: ConfigOption,
+    to: ToOption,
+    set_: SetOption = [],
+    fresh: FreshOption = False,
+    download: DownloadOption = False,
+) -> None:
     """Write a data set with the model's confidence for each paraphrase; resumes as `run` does."""
     from flexray.runs.export import check_export, write_confidences
     from flexray.sink import OutputFolder
 
     checked = load_config(config, set_)
     check_export(checked, "confidence", to)
-    run(config, set_, fresh)
+    run(config, set_, fresh, download=download)
     typer.echo(write_confidences(OutputFolder(checked.output), to).summary_line())
 
 
@@ -137,6 +157,7 @@ def nightly(
         bool, typer.Option("--verify", help="Read back the rows of all batches, not only of today's.")
     ] = False,
     allow_code_change: AllowCodeChangeOption = False,
+    download: DownloadOption = False,
 ) -> None:
     """Answer what is new or unfinished of each recipe, file by file; safe to start twice."""
     from flexray.runs.nightly import nightly as do_nightly
@@ -147,6 +168,7 @@ def nightly(
         retry=retry_errors,
         verify_all=verify,
         allow_code_change=allow_code_change,
+        fetch=download,
         log=log,
         complain=complain,
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import flexray
+from flexray.config import RunConfig, load_config
 from flexray.console.log import log_mode, start_logging
 from flexray.console.signals import stoppable
 from flexray.console.terminal import printable
@@ -33,6 +34,23 @@ SetOption = Annotated[
 AllowCodeChangeOption = Annotated[
     bool, typer.Option("--allow-code-change", help="Go on with a run of another values version.")
 ]
+DownloadOption = Annotated[
+    bool,
+    typer.Option(
+        "--download", help="First bring the model and data set that are named from the Hugging Face hub."
+    ),
+]
+
+
+def load_recipe(paths: str | Sequence[str], overrides: Sequence[str], download: bool) -> RunConfig:
+    """The configuration, as `load_config` gives it; with `download`, what it names of the hub is in the cache
+    then. Raises ConfigError."""
+    config = load_config(paths, overrides)
+    if download:
+        from flexray.pipeline.hub import download as fetch
+
+        fetch(config, log)
+    return config
 
 
 def _print_version(wanted: bool) -> None:

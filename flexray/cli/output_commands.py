@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import ConfigOption, OutputArgument, SetOption, command, log
-from flexray.config import load_config
+from flexray.cli.app import ConfigOption, DownloadOption, OutputArgument, SetOption, command, load_recipe, log
 from flexray.console.terminal import printable
 
 RowOption = Annotated[str, typer.Option(help="A row of the data set: its number, or its row_id.")]
@@ -103,9 +102,10 @@ def show_mask(
     png: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("out/mask.png"),
     html: Annotated[Path | None, typer.Option(help="Write a page that tells of each pair.")] = None,
     generated: Annotated[int, typer.Option(min=0, help="Answer tokens to add behind the answer prefix.")] = 2,
+    download: DownloadOption = False,
 ) -> None:
     """Draw who sees whom in one row's prompt: in the terminal, as PNG and as HTML."""
-    checked = load_config(config, set_)
+    checked = load_recipe(config, set_, download)
     from flexray.report import show_mask as draw_mask
 
     draw_mask(checked, row=row, method=method, png=png, html=html, generated=generated)
@@ -120,9 +120,10 @@ def explain(
     top: Annotated[int, typer.Option(min=1, help="Tokens shown for each step.")] = 5,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page there, with attention by layer.")] = None,
+    download: DownloadOption = False,
 ) -> None:
     """Answer one row again on this machine, and show the alternatives and the attention of each token."""
-    checked = load_config(config, set_)
+    checked = load_recipe(config, set_, download)
     from flexray.report.explain import explain as explain_row
     from flexray.report.explanation_html import explanation_page
     from flexray.report.explanation_text import print_explanation

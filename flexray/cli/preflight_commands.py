@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import ConfigOption, SetOption, command
-from flexray.config import load_config
+from flexray.cli.app import ConfigOption, DownloadOption, SetOption, command, load_recipe
 
 
 @command()
@@ -26,12 +25,13 @@ def plan(
         str | None, typer.Option(help="Output folder of another run, to take its speed from.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    download: DownloadOption = False,
 ) -> None:
     """Print what a run would do and need, and what is in its way; exit code 2 if it would not start.
 
     Reads the data and a sample of prompts. Holds no GPU, loads no weights, writes nothing.
     """
-    checked = load_config(config, set_)
+    checked = load_recipe(config, set_, download)
     from flexray.preflight.plan import make_plan, print_plan
 
     made = make_plan(checked, sample_rows=sample, gpu=gpu, gpu_memory=gpu_memory, like=like)

@@ -70,18 +70,45 @@ class Fields(Section):
     """A list of numbers in [0, 1], one for each paraphrase. null: unknown."""
 
 
+class HubDataSet(Section):
+    """A data set of the Hugging Face hub, as this machine's cache has it, or a folder; or, in one text,
+    owner/name@revision."""
+
+    name: str
+    """owner/name; or the folder of a data set, as for `files`. A folder that exists wins."""
+    config: str | None = None
+    """Of a data set that has several. null: its default."""
+    split: str | None = Field(default=None, pattern=_NAME)
+    """The split to read. null: the data set's `split`."""
+    revision: str | None = None
+    """A branch, tag or commit. null: main."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        name, _, revision = value.partition("@")
+        return {"name": name, "revision": revision or None}
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.revision or 'main'}"
+
+
 class SourceConfig(Section):
     """Files of questions, and how to read them."""
 
     kind: str = "records"
     """records: records read by `fields`. webqa, triviaqa, pararel, myriadlama: data sets as they are
     published. Others: the name of a registered adapter; see flexray/data/adapters."""
-    files: Files = Field(min_length=1)
+    files: Files = ()
     """Paths, URLs or globs of jsonl, json (one array of records), Parquet or Arrow files; or the folder of a
     Hugging Face data set (save_to_disk, or Parquet files named after their split). Globs are a shell's: `**`
     matches any folders, links are followed, the dot of a hidden name must be spelt out."""
+    hub: HubDataSet | None = None
+    """In place of `files`: a data set of the Hugging Face hub."""
     split: str = Field(default="test", pattern=_NAME)
-    """Part of every row id; also the split to read, if `files` is a data set's folder."""
+    """Part of every row id; also the split to read, if `files` is a data set's folder, or of `hub`."""
     format: Literal["auto", "jsonl", "json", "parquet", "arrow"] = "auto"
     """auto: by each file's extension."""
     template_files: Files = ()
@@ -107,6 +134,21 @@ class SourceConfig(Section):
             return tree
         folder = folder.rstrip("/")
         return tree | {"files": f"{folder}/facts/P*.jsonl", "template_files": f"{folder}/patterns/P*.jsonl"}
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What the rows are read from, as the recipe names it."""
+        return self.files if self.hub is None else (str(self.hub),)
+
+    @model_validator(mode="after")
+    def _files_or_hub(self) -> SourceConfig:
+        if not self.files and self.hub is None:
+            raise ValueError("files: no file is named. Name files, or a data set of the hub as hub")
+        if self.files and self.hub is not None:
+            raise ValueError("files and hub: give one of them, and set the other to [] or null")
+        if self.hub is not None and self.format != "auto":
+            raise ValueError("format: a data set of the hub says itself which it has. Remove it")
+        return self
 
     @model_validator(mode="after")
     def _keys_of_the_kind(self) -> SourceConfig:

@@ -21,7 +21,8 @@ NAME_BELOW = 350  # bytes of the longest path within an output folder
 
 class ModelConfig(Section):
     path: PathOrUrl
-    """Folder of a LLaMA checkpoint with safetensors and a tokenizer."""
+    """Folder of a LLaMA checkpoint with safetensors and a tokenizer; or owner/name@revision, a model of the
+    Hugging Face hub as this machine's cache has it. A folder that exists wins."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on GPU, float32 on CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -30,7 +31,7 @@ class ModelConfig(Section):
     """fp8: weights (when loaded) and activations of the decoder's linear layers in 8 bits (e4m3, a scale for
     each output channel and token). Answers differ a little: docs/results.md."""
     trust_remote_code: bool = False
-    """Run Python code from the tokenizer's folder. Leave off unless you wrote it."""
+    """Run Python code from the tokenizer's folder, never from the hub. Leave off unless you wrote it."""
 
 
 class FewShot(Section):

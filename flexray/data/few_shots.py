@@ -68,7 +68,7 @@ def choose_few_shots(config: RunConfig) -> tuple[FewShot, ...]:
             for name in places.get(_normal(text), ()):
                 candidates.pop(name, None)
     if len(candidates) < drawn_from.count:
-        files = redact(", ".join(drawn_from.files))
+        files = redact(", ".join(drawn_from.sources))
         raise ConfigError(
             f"prompt.few_shot_data: {drawn_from.count} few-shots are wanted, but of {found} usable questions "
             f"in {files} only {len(candidates)} are not asked in the run. Lower count, "
@@ -131,7 +131,7 @@ def _questions(config: DataConfig) -> Iterator[Question]:
                 identity = identify(record, config)
                 yield to_question(record, identity, config, file.path, identity.row_id, None)
     except (OSError, pa.ArrowException) as e:
-        raise DataError(f"{redact(', '.join(config.files))}: cannot be read: {describe(e)}") from e
+        raise DataError(f"{redact(', '.join(config.sources))}: cannot be read: {describe(e)}") from e
 
 
 def _of_few_shots(error: UserError) -> UserError:

@@ -14,11 +14,12 @@ from fsspec.core import split_protocol
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.config.data import DataConfig
+from flexray.data import hub
 from flexray.data.hf_folder import split_files
 from flexray.errors import DataError
 from flexray.storage import connect, describe, matches, one_each, redact, retry, type_of
 
-Format = Literal["jsonl", "json", "parquet", "arrow"]
+Format = Literal["jsonl", "json", "parquet", "arrow", "hub"]
 
 _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
@@ -55,7 +56,13 @@ def list_files(config: DataConfig) -> list[SourceFile]:
     Raises:
         DataError: a path that does not exist, a glob without a match, a folder, storage that cannot
             be reached, or a name that does not tell the format.
+        ConfigError: data.hub names a data set that this machine's cache does not have.
     """
+    if config.hub is not None:
+        split = config.hub.split or config.split
+        if (folder := hub.folder_of(config.hub)) is not None:
+            return find_files((folder,), "data.hub", split=split)
+        return [SourceFile(hub.path_of(config.hub, split), "hub")]
     return find_files(config.files, "data.files", form=config.format, split=config.split)
 
 
@@ -71,6 +78,8 @@ def find_files(
 
 def with_version(file: SourceFile) -> tuple[SourceFile, str]:
     """A key for caches: another one once the file has changed, by its size and time, or its ETag."""
+    if file.format == "hub":
+        return file, ""  # a commit does not change
     fs, name = retry(file.path, lambda: connect(file.path))
     return file, str(retry(file.path, lambda: fs.ukey(name)))
 

@@ -31,7 +31,7 @@ class ShardSpec:
 
     shard_id: str
     file: str
-    format: Literal["jsonl", "json", "parquet", "arrow"]
+    format: Literal["jsonl", "json", "parquet", "arrow", "hub"]
     first_row: int  # 1-based record number of the first row
     num_rows: int
     byte_range: tuple[int, int] | None = None  # jsonl only: [start, end) in the file

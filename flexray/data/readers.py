@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from flexray.data import arrow, json_array, json_lines, parquet
+from flexray.data import arrow, hub, json_array, json_lines, parquet
 from flexray.data.files import SourceFile, find_files, with_version
 from flexray.data.question import ShardSpec
 from flexray.data.record import FieldFault, Record
@@ -15,6 +15,12 @@ from flexray.storage import redact
 
 FileVersions = tuple[tuple[SourceFile, str], ...]
 """Files and their versions: the key for a cache of what they hold."""
+COLUMNAR: dict[str, Callable[..., Iterator[Record]]] = {
+    "parquet": parquet.read,
+    "arrow": arrow.read,
+    "hub": hub.read,
+}
+"""The readers of formats with columns, whose files say which they have."""
 
 
 def read_records(file: SourceFile, required: RequiredFields) -> Iterator[Record]:
@@ -27,7 +33,7 @@ def read_records(file: SourceFile, required: RequiredFields) -> Iterator[Record]
         return json_lines.read_records(file.path)
     if file.format == "json":
         return json_array.read_records(file.path, required.under)
-    read = arrow.read if file.format == "arrow" else parquet.read
+    read = COLUMNAR[file.format]
     return read(file.path, required)
 
 
@@ -45,8 +51,8 @@ def read_slice(spec: ShardSpec, required: RequiredFields) -> list[Record]:
         return json_lines.read_slice(spec.file, spec.byte_range, spec.first_row)
     if spec.format == "json":
         return json_array.read_slice(spec.file, spec.first_row, spec.num_rows, required.under)
-    columnar = arrow if spec.format == "arrow" else parquet
-    return list(columnar.read(spec.file, required, spec.first_row, spec.first_row + spec.num_rows - 1))
+    last_row = spec.first_row + spec.num_rows - 1
+    return list(COLUMNAR[spec.format](spec.file, required, spec.first_row, last_row))
 
 
 def find_versions(patterns: tuple[str, ...], key: str) -> FileVersions:

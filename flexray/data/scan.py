@@ -73,7 +73,7 @@ def scan(config: DataConfig) -> Scan:
                 )
             )
     if not shards:
-        raise DataError(f"{', '.join(config.files)}: no rows in any file. Correct data.files.")
+        raise DataError(f"{', '.join(config.sources)}: no rows in any file. Correct data.files.")
     source.check_joined()
     return Scan(
         shards=_named(shards, row_ids, rows),

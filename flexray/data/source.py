@@ -16,7 +16,7 @@ from flexray.data.files import SourceFile, list_files, with_version
 from flexray.data.identity import id_problem, identify
 from flexray.data.join import Join
 from flexray.data.question import ShardSpec
-from flexray.data.readers import FileVersions, in_auxiliary_file, read_records, read_slice
+from flexray.data.readers import COLUMNAR, FileVersions, in_auxiliary_file, read_records, read_slice
 from flexray.data.record import MISSING, Record, lookup
 from flexray.data.required_fields import FieldCheck, RequiredFields
 from flexray.errors import DataError
@@ -101,7 +101,7 @@ def _checked(file: SourceFile, required: RequiredFields, most: int | None) -> It
     """Records of a file; at its end the check that they have the required fields."""
     check = FieldCheck(file.path, required)
     for record in islice(read_records(file, required), most):
-        if file.format not in ("parquet", "arrow"):  # checked by their schema
+        if file.format not in COLUMNAR:  # checked by their schema
             check.add(record)
         yield record
     check.check()

@@ -22,6 +22,7 @@ from flexray.models.families import (
     read_json,
     reason,
 )
+from flexray.models.hub import model_folder, refuse_code
 from flexray.models.weights import HEAD, INDEX, WEIGHTS, check_finite, check_fit, read_headers
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and a check may fail without them
@@ -33,7 +34,10 @@ TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "me
 
 
 def check_checkpoint(path: str | Path) -> LlamaConfig:
-    """Check that `path` is a folder flexray can run, reading no weights and running none of its code.
+    """Check that `path` is a model flexray can run, reading no weights and running none of its code.
+
+    Args:
+        path: a folder, or the name of a model of the Hugging Face hub that is in this machine's cache.
 
     Returns:
         The model's configuration, a new object on every call. Its head is tied to its embeddings if
@@ -43,12 +47,13 @@ def check_checkpoint(path: str | Path) -> LlamaConfig:
     Raises:
         ModelError: the folder, its config.json, weights or tokenizer files are missing, broken or
             of a kind that flexray does not run. The message says which, and what to do.
+        ConfigError: the model is named, and the cache does not have it.
     """
-    folder = Path(path)
+    folder = model_folder(path)
     if not folder.is_dir():
         raise ModelError(
-            f"{path}: no such model folder. Give a local folder that every node sees; "
-            "nothing is downloaded during a run."
+            f"{path}: no such model folder. Give a local folder that every node sees, or the name of a model "
+            "of the Hugging Face hub: owner/name@revision."
         )
     config = _check_config(folder)
     headers = read_headers(folder)
@@ -83,14 +88,18 @@ def read_eos(folder: Path) -> dict[str, list[int]]:
 
 
 def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer, nothing downloaded.
+    """The model's tokenizer, nothing downloaded.
 
     Raises:
         ModelError: as `check_checkpoint`, or the tokenizer cannot be built.
+        ConfigError: as `check_checkpoint`, or code of the hub is to be run.
     """
     from transformers import AutoTokenizer
 
     config = check_checkpoint(path)
+    if trust_remote_code:
+        refuse_code(path)
+    path = model_folder(path)
     file = Path(path) / "tokenizer_config.json"
     tree = read_json(file) if file.is_file() else {}
     named = tokenizer_class(tree, Path(path) / "tokenizer.json")
@@ -127,7 +136,7 @@ def load_model(
     Two calls never share a config object, so that each model keeps its own attention.
 
     Args:
-        path: a folder that passes `check_checkpoint`; it is checked again here.
+        path: a folder or name that passes `check_checkpoint`; it is checked again here.
         dtype: a torch dtype or its name. "auto": bfloat16 on CUDA, float32 on CPU.
         device: "auto": CUDA if there is any, else CPU.
         trust_remote_code: run Python code from the folder to build the tokenizer, never the model.
@@ -136,6 +145,7 @@ def load_model(
     Raises:
         ModelError: as `check_checkpoint`; or a weight is not finite, the tokenizer cannot be built, or the
             device is not there.
+        ConfigError: as `load_tokenizer`.
     """
     import torch
     import transformers
@@ -146,7 +156,8 @@ def load_model(
     kind = getattr(torch, resolve_dtype(dtype, on_gpu=on_gpu)) if isinstance(dtype, str) else dtype
 
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
-    eos = read_eos(Path(path))[GENERATION]
+    path = model_folder(path)
+    eos = read_eos(path)[GENERATION]
     with no_progress_bars():
         model, info = getattr(transformers, f"{FAMILIES[config.model_type]}ForCausalLM").from_pretrained(
             path,
@@ -164,7 +175,7 @@ def load_model(
     if unloaded := {*info["missing_keys"], *map(str, info["mismatched_keys"])}:
         raise ModelError(f"{path}: transformers has not loaded {first_few(sorted(unloaded))}.")
     model = model.to(device).eval()
-    check_finite(model, Path(path))
+    check_finite(model, path)
     return model, tokenizer
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flexray.errors import first_few
 from flexray.models.checkpoint import check_checkpoint, read_eos
 from flexray.models.families import read_json
+from flexray.models.hub import model_folder
 
 if TYPE_CHECKING:  # it takes seconds to import
     from transformers import PreTrainedTokenizerBase
@@ -24,7 +25,7 @@ def remark(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     Raises:
         ModelError: as `check_checkpoint`.
     """
-    folder = Path(path)
+    folder = model_folder(path)
     config = check_checkpoint(folder)
     found = []
     if read_json(folder / "config.json").get("tie_word_embeddings") and not config.tie_word_embeddings:

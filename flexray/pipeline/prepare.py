@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexray.config import RunConfig
@@ -13,6 +12,7 @@ from flexray.data import read_shard
 from flexray.data.question import Question, ShardSpec
 from flexray.errors import RowFault
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
+from flexray.models.hub import model_folder
 from flexray.pipeline.shards import PreparedShard
 from flexray.prompts import PromptBuilder
 from flexray.prompts.prompt import Prompt
@@ -79,9 +79,9 @@ def _builder(config_json: str) -> PromptBuilder:
 
 
 def make_prompt_builder(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> PromptBuilder:
-    """The prompt builder for a model folder whose tokenizer is loaded. Raises as `prompt_builder`."""
+    """The prompt builder for a model whose tokenizer is loaded. Raises as `prompt_builder`."""
     model = check_checkpoint(config.model.path)
-    says_which = (Path(config.model.path) / "tokenizer_config.json").is_file()
+    says_which = (model_folder(config.model.path) / "tokenizer_config.json").is_file()
     return PromptBuilder(
         tokenizer,
         config.prompt,

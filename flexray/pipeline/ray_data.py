@@ -22,6 +22,7 @@ from flexray.pipeline.actors import (
     shards_a_call,
 )
 from flexray.pipeline.answer_actor import AnswerActor
+from flexray.pipeline.hub_check import check_nodes
 from flexray.pipeline.job_tracker import JobTracker, StatusPrinter
 from flexray.pipeline.nodes import can_grow, find_nodes
 from flexray.pipeline.prepare import prepare_shard
@@ -53,7 +54,8 @@ def answer_shards(
             committed.
 
     Raises:
-        ConfigError: an engine wants more than any node of the cluster has.
+        ConfigError: an engine wants more than any node of the cluster has, or a node's cache of the Hugging
+            Face hub lacks the model or the data set.
         UserError, OSError: raised in a worker.
     """
     label = label or RunLabel(dataset=config.data.name)
@@ -62,6 +64,7 @@ def answer_shards(
     if settled.note:
         note(settled.note)
     config = settled.config
+    check_nodes(config)
     _adjust_ray_data()
     tracker = _start_tracker()
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import subprocess
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -16,6 +17,7 @@ from flexray.config import RunConfig
 from flexray.config.plugins import plugin_digests
 from flexray.data import Scan
 from flexray.engine.values import VALUES_VERSION
+from flexray.models.hub import files_of, model_folder
 from flexray.sink.records import CodeVersion
 from flexray.sink.start import VALUES_KEY
 
@@ -42,7 +44,7 @@ def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
             "max_paraphrases": config.data.max_paraphrases,
         },
         "model": {
-            "digest": checkpoint_digest(config.model.path),
+            "digest": checkpoint_digest(model_folder(config.model.path), files_of(config.model.path)),
             "dtype": config.model.dtype,
             **({"quantization": config.model.quantization} if config.model.quantization else {}),
         },
@@ -54,17 +56,23 @@ def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
     }
 
 
-def checkpoint_digest(folder: str | Path) -> str:
+def checkpoint_digest(folder: str | Path, only: Collection[str] | None = None) -> str:
     """Hex sha256 over a model folder: config and tokenizer files whole, chat templates and code
     too; of each safetensors file its size, its header and 64 chunks of 64 KiB spread evenly over it.
 
     A fine-tuned copy of a model has the same shapes but other weights everywhere. The chunks tell the two
     apart in a second, while reading 16 GB would take a minute. A change of a few weights between the chunks
     is not noticed.
+
+    Args:
+        only: names of the files that count, relative to the folder: a repository of the hub may hold others,
+            of which the cache has some or none. None: all.
     """
     total, root = hashlib.sha256(), Path(folder)
     templates = (root / TEMPLATES).glob("*.jinja")
     for path in sorted([*root.iterdir(), *templates], key=lambda p: p.relative_to(root).as_posix()):
+        if only is not None and path.relative_to(root).as_posix() not in only:
+            continue
         if path.suffix == ".safetensors":
             part = _sampled(path)
         elif path.suffix in {".json", ".jinja", ".model", ".py", ".txt"}:

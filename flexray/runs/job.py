@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from flexray.data import Scan, scan, with_few_shots
 from flexray.methods import make_methods
 from flexray.models.checkpoint import load_tokenizer
 from flexray.models.remarks import remark
+from flexray.pipeline.hub import notes_of, pin
 from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.software import check_software
 from flexray.runs.fingerprint import code_version, fingerprint_parts, provenance
@@ -22,7 +22,8 @@ class Job:
     """What a run is to do, checked as far as possible without holding the output folder."""
 
     config: RunConfig
-    """With its few-shots drawn, so that all rows of a run have the same context."""
+    """With its few-shots drawn, so that all rows of a run have the same context, and with what it names of
+    the hub pinned to commits."""
     found: Scan
     parts: dict[str, Any]
     notes: tuple[str, ...] = ()
@@ -49,16 +50,11 @@ def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
     """Check versions, storage and model, draw few-shots, scan the data. Raises UserError."""
     notes = check_software(config)
     folder.prepare()
-    config = _at_absolute_path(config)
+    config = pin(config)
+    notes += notes_of(config)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     notes += tuple(f"note: {odd}" for odd in remark(config.model.path, tokenizer))
     config = with_few_shots(config)
     prompt_builder(config)  # raises if no prompt can be made
     found = scan(config.data)
     return Job(config=config, found=found, parts=fingerprint_parts(config, found), notes=notes)
-
-
-def _at_absolute_path(config: RunConfig) -> RunConfig:
-    """The configuration with an absolute model path: a worker may have another working directory."""
-    path = os.path.abspath(config.model.path)
-    return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})

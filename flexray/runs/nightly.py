@@ -23,7 +23,8 @@ It may be started twice: if two starts reach the same batch, one holds its lock 
   answered: add files, each put in place by a rename, and leave the old ones alone.
 - `data.limit`, and few-shots drawn from `prompt.few_shot_data`, apply to each file; an id that is in two
   files is answered in both.
-- If a row's records are spread over files (MyriadLAMA as published), all files together are one batch.
+- If a row's records are spread over files (MyriadLAMA as published), all files together are one batch; so is
+  a data set of the hub.
 - Every start reads every file once. A batch with work to do loads the model once; all share one Ray.
 """
 
@@ -44,6 +45,7 @@ from flexray.data import list_files, scan, with_few_shots
 from flexray.data.adapters import open_adapter
 from flexray.errors import ConfigError, OutputError, UserError
 from flexray.models.checkpoint import check_checkpoint
+from flexray.pipeline.hub import download, pin
 from flexray.runs.fingerprint import fingerprint_parts
 from flexray.runs.retry_errors import retry_errors
 from flexray.runs.run import over_limits, run
@@ -163,6 +165,7 @@ def nightly(
     retry: bool = False,
     verify_all: bool = False,
     allow_code_change: bool = False,
+    fetch: bool = False,
     log: LogLine = print,
     complain: LogLine = print,
 ) -> Night:
@@ -174,6 +177,7 @@ def nightly(
         retry: compute the error rows of complete batches again.
         verify_all: read back the rows of all batches, not only of those that had work to do.
         allow_code_change: go on with incomplete batches of another values version.
+        fetch: bring what recipes name of the Hugging Face hub into the cache first.
         log: called with each line about what is found and done.
         complain: called with each line about a failure.
 
@@ -185,7 +189,7 @@ def nightly(
     )
     for recipe in find_recipes(recipes):
         with night.going_on(recipe):
-            batches = _open(recipe, overrides)
+            batches = _open(recipe, overrides, fetch, log)
             log(f"{recipe}: {len(batches)} batches")
             for name, config in batches:
                 with night.going_on(name):
@@ -211,9 +215,12 @@ def find_recipes(paths: Sequence[str]) -> list[str]:
     return found
 
 
-def _open(recipe: str, overrides: Sequence[str]) -> list[tuple[str, RunConfig]]:
+def _open(recipe: str, overrides: Sequence[str], fetch: bool, log: LogLine) -> list[tuple[str, RunConfig]]:
     """The batches of a recipe: name and configuration, which has the recipe's own output folder still."""
     config = load_config(recipe, overrides)
+    if fetch:
+        download(config, log)
+    config = pin(config)
     check_checkpoint(config.model.path)
     output = OutputFolder(config.output)
     with contextlib.suppress(NoRunError):
@@ -224,7 +231,7 @@ def _open(recipe: str, overrides: Sequence[str]) -> list[tuple[str, RunConfig]]:
         )
     with starting():
         files = [file.path for file in list_files(config.data)]
-    if open_adapter(config.data).grouping is not None:
+    if config.data.hub is not None or open_adapter(config.data).grouping is not None:
         return [(config.data.name, config)]
     data = {file: config.data.model_copy(update={"files": (file,)}) for file in files}
     return [(str(redact(file)), config.model_copy(update={"data": data[file]})) for file in files]

@@ -23,6 +23,7 @@ from flexray.config import RunConfig
 from flexray.config.recipe import read_recipe
 from flexray.console.signals import Stopped
 from flexray.errors import ConfigError, UserError
+from flexray.models.hub import hub_model
 from flexray.storage import redact
 
 Script = Literal["generate", "nightly", "evaluate"]
@@ -217,7 +218,7 @@ def _inside(path: str, project: Path) -> str:
 def _refuse_relative(config: RunConfig, *, output_only: bool) -> None:
     places = [("output", config.output)]
     if not output_only:
-        places += [("model.path", config.model.path), *_data_places(config)]
+        places += [*_model_places(config), *_data_places(config)]
     wrong = [f"{key}: {path}" for key, path in places if "://" not in path and not os.path.isabs(path)]
     if wrong:
         raise ConfigError(
@@ -227,9 +228,18 @@ def _refuse_relative(config: RunConfig, *, output_only: bool) -> None:
         )
 
 
+def _model_places(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """The model's folder; none if it is a name on the hub, which the job looks for in the cluster's cache."""
+    path = config.model.path
+    if hub_model(path) is None or os.path.isdir(path.partition("/")[0]):  # a folder here, or meant as one
+        yield "model.path", path
+
+
 def _data_places(config: RunConfig) -> Iterator[tuple[str, str]]:
     sources = {"data": config.data, "prompt.few_shot_data": config.prompt.few_shot_data}
     for section, source in sources.items():
+        if source is not None and source.hub is not None and os.path.isdir(source.hub.name):
+            yield f"{section}.hub", source.hub.name
         for key in ("files", "template_files", "paraphrase_files"):
             yield from ((f"{section}.{key}", path) for path in getattr(source, key, ()))
 

@@ -15,6 +15,7 @@ from flexray.errors import OutputError, first_few
 from flexray.sink.damage import DamageError
 from flexray.sink.differences import differences
 from flexray.sink.folder import OutputFolder, is_leftover, is_systems
+from flexray.sink.hub_commits import moved_commits
 from flexray.sink.lock import is_lock
 from flexray.sink.manifests import is_manifest_file
 from flexray.sink.plan import load_plan, plan_digest, plan_table, write_plan
@@ -84,7 +85,7 @@ def start_run(
         if found is not None:
             try:
                 run = RunRecord.parse(found, folder.where(RUN_FILE))
-                _refuse_other_run(folder, run, parts, methods)
+                _refuse_other_run(folder, run, parts, methods, config)
                 if run.parts.get(VALUES_KEY) != parts.get(VALUES_KEY) and not allow_code_change:
                     raise OutputError(f"{folder}: {_other_code(run, code)}")
                 return _with_whole_plan(folder, run, plan, len(shards))
@@ -207,9 +208,14 @@ def _with_whole_plan(folder: OutputFolder, run: RunRecord, plan: pa.Table, shard
 
 
 def _refuse_other_run(
-    folder: OutputFolder, run: RunRecord, parts: dict[str, Any], methods: Sequence[str]
+    folder: OutputFolder,
+    run: RunRecord,
+    parts: dict[str, Any],
+    methods: Sequence[str],
+    config: dict[str, Any],
 ) -> None:
     lines = other_parts(run, parts)
+    lines += moved_commits(run.config, config)
     lines += differences(list(run.methods), list(methods), "methods")
     lines += differences(run.row_schema, columns_of(ROW_SCHEMA), "row schema")
     if lines:

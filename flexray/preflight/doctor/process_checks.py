@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flexray.config import EngineConfig, RayConfig, RunConfig
-from flexray.errors import ModelError
+from flexray.errors import UserError
 from flexray.models.checkpoint import check_checkpoint, resolve_dtype
 from flexray.models.families import kv_shape
 from flexray.pipeline.ray_connection import is_for_a_cluster
@@ -73,7 +73,7 @@ def _task(config: RunConfig | None, engine: EngineConfig, dtype: str) -> dict[st
     if config is not None:
         try:
             shape = check_checkpoint(config.model.path)
-        except ModelError:  # `check_model` reports it
+        except UserError:  # `check_model` reports it
             pass
         else:
             kv_heads, width = kv_shape(shape)

@@ -13,6 +13,7 @@ from flexray.config import RunConfig
 from flexray.data import list_files, read_shard, scan
 from flexray.engine.scheduler_config import GIB
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer, resolve_dtype
+from flexray.models.hub import model_folder
 from flexray.models.remarks import remark
 from flexray.preflight.check_results import CheckResult, fail, passed, warn
 from flexray.preflight.host import existing_folder, ram_bytes
@@ -29,7 +30,7 @@ def check_model(config: RunConfig | None) -> Iterator[CheckResult]:
         return
     shape = check_checkpoint(config.model.path)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
-    parameters = count_parameters(config.model.path)
+    parameters = count_parameters(model_folder(config.model.path))
     ids = tokenizer("What is the capital of Finland?", add_special_tokens=False)["input_ids"]
     for odd in remark(config.model.path, tokenizer):
         yield warn(odd)

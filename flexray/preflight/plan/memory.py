@@ -18,6 +18,7 @@ from flexray.engine.request import Request, group_by_prefix
 from flexray.engine.scheduler_config import activation_bytes, scheduler_config_for, slot_bytes
 from flexray.methods import Method
 from flexray.models.checkpoint import resolve_dtype
+from flexray.models.hub import model_folder
 from flexray.models.weights import is_part_of_model, read_headers
 from flexray.preflight.plan.devices import Device
 from flexray.prompts.prompt import Prompt
@@ -98,7 +99,7 @@ def plan_memory(
     """
     dtype = resolve_dtype(config.model.dtype, on_gpu=device.is_gpu)
     itemsize = ITEM_BYTES[dtype]
-    parameters = count_parameters(config.model.path)
+    parameters = count_parameters(model_folder(config.model.path))
     weights = parameters * itemsize
     cuda = CUDA_BYTES if device.is_gpu else 0
     free = None

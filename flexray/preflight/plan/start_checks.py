@@ -12,6 +12,7 @@ from flexray.data import Scan, scan, with_few_shots
 from flexray.methods import Method, make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.remarks import remark
+from flexray.pipeline.hub import pin
 from flexray.pipeline.software import check_software
 from flexray.preflight.check_results import Problems
 from flexray.preflight.plan.dry_folder import DryFolder, open_dry, read_locks
@@ -60,7 +61,7 @@ def check_start(config: RunConfig, problems: Problems, *, on_cpu: bool) -> RunIn
     if methods and tokenizer and found and drawn:
         job = problems.attempt(
             "model",
-            lambda: Job(config=drawn, found=found, parts=fingerprint_parts(drawn, found), notes=notes),
+            lambda: Job(config=pin(drawn), found=found, parts=fingerprint_parts(drawn, found), notes=notes),
         )
     inputs = RunInputs(methods=methods, shape=shape, found=found, folder=folder, locks=locks, job=job)
     if job is None or folder is None:

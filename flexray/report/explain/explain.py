@@ -16,6 +16,7 @@ from flexray.engine.stopping_criteria import answer_text, token_text
 from flexray.errors import UserError
 from flexray.evaluation import to_table
 from flexray.models.checkpoint import load_model
+from flexray.pipeline.hub import pin
 from flexray.pipeline.shards import AnsweredShard
 from flexray.report.explain.explanation import Committed, Explanation
 from flexray.report.explain.selection import choose_method, find_row
@@ -47,7 +48,7 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
         the backend's own error, with `engine.strict`.
     """
     number = choose_method(config.methods, method)
-    config = with_few_shots(config)
+    config = with_few_shots(pin(config))  # compared with a record, which has commits
     spec, question, prompt = find_row(config, row)
     asked = config.methods[number]
     committed = find_committed(config, question.row_id, asked.name)

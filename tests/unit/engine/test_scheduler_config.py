@@ -100,7 +100,7 @@ def test_a_gpu_that_holds_no_row_is_refused_with_the_numbers_and_what_to_do(size
 
 def test_a_gpu_that_holds_a_single_row_is_not_refused(sizes_of, make_model):
     shape = make_model().config
-    room = activation_bytes(shape, 4) * 256 + 2 * 32 * slot_bytes(shape, 4)
+    room = activation_bytes(shape, 4) * 2 * 256 + 2 * 32 * slot_bytes(shape, 4)  # a pass, and its graph
     settings = {"max_num_batched_tokens": 256, "gpu_memory_utilization": 1.0}
     assert sizes_of(room, **settings).max_num_slots == 64
     with pytest.raises(ConfigError):
@@ -110,4 +110,4 @@ def test_a_gpu_that_holds_a_single_row_is_not_refused(sizes_of, make_model):
 def test_a_layer_s_keys_are_no_more_than_flex_attention_can_number(make_model):
     shape = make_model(heads=24, kv_heads=8, head_dim=128).config
     sizes = scheduler_config_for(shape, 2, 2000 * GIB, EngineConfig())
-    assert 2**31 - 2**15 < sizes.max_num_slots * 8 * 128 < 2**31
+    assert 2**31 - 2**16 < sizes.max_num_slots * 8 * 128 < 2**31

@@ -81,12 +81,30 @@ def test_each_job_gets_what_its_script_takes_and_an_id_of_the_day(project, job, 
         ("data.files", "data.files=[/mnt/a.jsonl, b.jsonl]"),
         ("data.paraphrase_files", "data.paraphrase_files=more.jsonl"),
         ("prompt.few_shot_data.files", "prompt.few_shot_data={files: train.jsonl}"),
+        ("prompt.few_shot_data.hub", "prompt.few_shot_data={hub: models/saved}"),
     ],
 )
 def test_a_relative_path_is_refused_by_its_key(project, key, override):
+    (project / "models" / "saved").mkdir(parents=True)
     message = refusal("--config", "night.yaml", "--set", override)
     assert f"relative paths: {key}: " in message
     assert "they would be in the uploaded copy of this folder, which lasts as long as the job" in message
+
+
+def test_names_on_the_hub_are_no_relative_paths(project):
+    names = ["model.path=someone/llama@v2", "data.files=[]", "data.hub=someone/questions"]
+    config = load_config("night.yaml", names)
+    submission = make_submission(
+        "generate",
+        [str(project / "night.yaml")],
+        [config],
+        overrides=names,
+        project=project,
+        runtime_env=Path("runtime_env.yaml"),
+    )
+    assert submission.entrypoint.endswith(
+        "--set model.path=someone/llama@v2 --set 'data.files=[]' --set data.hub=someone/questions"
+    )
 
 
 def test_an_evaluation_needs_no_more_than_where_the_output_is(project):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flexray.errors import DataError, ModelError, OutputError
+from flexray.errors import ConfigError, DataError, OutputError
 from flexray.preflight.doctor.recipe_checks import check_data, check_model, check_output
 from flexray.preflight.plan.memory import count_parameters
 from flexray.sink import OutputFolder, hold, verify
@@ -44,7 +44,7 @@ def test_a_faulty_row_in_the_first_shard_is_a_warning(config_of):
 
 def test_what_cannot_be_used_raises_what_a_run_would_say(config_of, tmp_path):
     config = config_of(data={"files": str(tmp_path / "none.jsonl")}, model={"path": "no/model"})
-    with pytest.raises(ModelError, match="no such model folder"):
+    with pytest.raises(ConfigError, match="no such model folder; and as a model of the Hugging Face hub"):
         list(check_model(config))
     with pytest.raises(DataError, match="no such file"):
         list(check_data(config))
