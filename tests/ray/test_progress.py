@@ -36,5 +36,5 @@ def test_a_machine_of_one_cpu_is_enough(tiny_model, tmp_path):
     tree = make_tree(tmp_path / "out", tiny_model, data, ray={"num_cpus": 1, "min_actors": 2})
     done = flexray_run(write_config(tmp_path, tree))
     assert done.returncode == 0, done.stderr
-    assert "ray.min_actors is 2, and there is room for 1 with 1 CPU each: 1 will answer" in done.stdout
+    assert "ray.min_actors is 2, but there is room only for 1 with 1 CPU each: 1 will answer" in done.stdout
     assert_whole(tmp_path / "out", ROWS)

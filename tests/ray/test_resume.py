@@ -88,7 +88,7 @@ def test_another_model_of_the_same_shape_is_refused(again, save_tiny_model, tmp_
 
 def test_other_shards_of_the_same_rows_are_refused(again):
     again["data"]["shard_rows"] = 2
-    with pytest.raises(OutputError, match="7 planned rows in 3 shards are not the 7 in 4 of now"):
+    with pytest.raises(OutputError, match="are not the 7 rows in 4 shards that are planned"):
         start(again)
 
 

@@ -35,7 +35,7 @@ def test_a_source_file_that_changes_after_planning(tree, refused, tmp_path, monk
 
     monkeypatch.setattr("flexray.runs.run.connect_ray", change)
     message = refused()
-    assert f"{tmp_path}/questions.jsonl: changed since shard qa-test-00000" in message
+    assert f"{tmp_path}/questions.jsonl: was changed after shard qa-test-00000" in message
     assert "Restore it, or start a new run with a new output folder." in message
 
 

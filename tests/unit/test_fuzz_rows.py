@@ -21,7 +21,7 @@ from flexray.methods import make_methods
 from flexray.pipeline.answer import Answerer
 from flexray.pipeline.prepare import PreparedShard, prepare_shard
 from flexray.prompts import PromptBuilder
-from flexray.runs.run import Commit
+from flexray.runs.commit import Commit
 from flexray.sink import OutputFolder, read_committed, start_run, verify
 from tests.nasty_rows import FIELDS, NastyFile, good_record, json_files, parquet_files
 
