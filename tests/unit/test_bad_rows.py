@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from flexray.runs.run import run
 from flexray.sink.row_table import ROW_SCHEMA
 from tests.ray.jobs import assert_whole, make_config, question, rows_of
+from tests.runs import run_shards
 
 RECORDS: list[Any] = [
     question(1),
@@ -28,13 +28,13 @@ GOOD = {1, 13}  # 1-based record numbers, as the messages have them
 
 
 @pytest.fixture(scope="module")
-def job(local_ray, save_tiny_model, tmp_path_factory):
-    """A finished job over RECORDS, with a model of 64 positions: (data file, rows by number in the file)."""
+def job(save_tiny_model, tmp_path_factory):
+    """RECORDS answered without Ray, with a model of 64 positions: (data file, rows by number in the file)."""
     folder = tmp_path_factory.mktemp("bad")
     model = save_tiny_model(folder / "model", max_positions=64)
     data = folder / "bad.jsonl"
     data.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in RECORDS))
-    run(make_config(folder / "out", model, data, data={"shard_rows": 20}), log=lambda _: None)
+    run_shards(make_config(folder / "out", model, data, data={"shard_rows": 20}), [0])
     assert_whole(folder / "out", len(RECORDS))
     return data, {row["source_row"]: row for row in rows_of(folder / "out").values()}
 
