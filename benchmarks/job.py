@@ -37,8 +37,8 @@ from flexray.pipeline.actors import CALL_BATCHES
 from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.ray_connection import connect_ray
 from flexray.pipeline.ray_data import answer_shards
+from flexray.runs.commit import Commit
 from flexray.runs.job import plan_job
-from flexray.runs.run import Commit
 from flexray.sink import OutputFolder, committed_shards, verify
 
 SHARDS_A_CALL = CALL_BATCHES  # as shards are as large as a batch

@@ -108,7 +108,7 @@ class _AnswerBatch:
     """The actor, which holds a model and answers batch after batch."""
 
     def __init__(self, config: dict[str, Any]):
-        from flexray.llm import RowAnswerer
+        from flexray.llm.row_answerer import RowAnswerer
 
         self._config = RunConfig.model_validate(config)  # loads its plug-ins
         self._answerer = RowAnswerer(self._config)

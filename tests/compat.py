@@ -29,7 +29,7 @@ TESTS = [
     "tests/unit/prompts",
     "tests/unit/config/test_versions.py",
     "tests/ray/test_job.py",
-    "tests/ray/test_bad_rows.py",
+    "tests/unit/test_bad_rows.py",
 ]
 TIED = {
     "setuptools",

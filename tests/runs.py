@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from flexray.config import RunConfig
 from flexray.pipeline.answer import Answerer
 from flexray.pipeline.prepare import prepare_shard
+from flexray.runs.commit import Commit
 from flexray.runs.job import plan_job
-from flexray.runs.run import Commit
 from flexray.sink import Manifest, OutputFolder, committed_shards
 
 

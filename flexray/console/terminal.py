@@ -12,12 +12,14 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in str(text))
 
 
-def duration(seconds: float) -> str:
-    """A time span in its two largest units.
+def duration(seconds: float | None) -> str:
+    """A time span in its two largest units; None: unknown.
 
-    >>> [duration(s) for s in (0.25, 59.94, 61, 3725, 90_000)]
-    ['0.2 s', '59.9 s', '1 min 01 s', '1 h 02 min', '1 d 01 h']
+    >>> [duration(s) for s in (0.25, 59.94, 61, 3725, 90_000, None)]
+    ['0.2 s', '59.9 s', '1 min 01 s', '1 h 02 min', '1 d 01 h', '–']
     """
+    if seconds is None:
+        return "–"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

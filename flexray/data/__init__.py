@@ -1,6 +1,7 @@
-"""Source files to Questions: `scan` plans on the driver, `read_shard` reads in a worker.
+"""From source files to Questions: `scan` makes the plan on the driver, `read_shard` reads a shard in a
+worker.
 
-`with_few_shots` draws the few-shots before either.
+Before both, `with_few_shots` draws the few-shots.
 """
 
 from flexray.data.few_shots import with_few_shots

@@ -1,4 +1,4 @@
-"""Arrow IPC, as `datasets` saves it: only the required columns, batch by batch."""
+"""Read Arrow IPC files, as `datasets` saves them: only the required columns, batch by batch."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _FILE_MAGIC = b"ARROW1"
 def read(
     path: str, required: RequiredFields, first_row: int = 1, last_row: int | None = None
 ) -> Iterator[Record]:
-    """Records first_row .. last_row, holding their required columns only.
+    """Records first_row .. last_row (1-based, inclusive), with only the required columns.
 
-    Of a local file, batches before them are not read.
+    In a local file, batches before first_row are not read.
 
     Raises:
-        DataError: the file is no Arrow IPC, or lacks a required column.
+        DataError: the file is not Arrow IPC, or lacks a required column.
     """
     row = 1
     try:
@@ -59,7 +59,7 @@ def count_rows(path: str) -> int:
 
 @contextmanager
 def _open(path: str) -> Iterator[tuple[pa.Schema, Iterator[Any]]]:
-    """The schema, and the batches one after the other: the stream format or the file format."""
+    """The schema and an iterator over the batches, for the stream format and the file format."""
     fs, name = retry(path, lambda: connect(path))
     with pa.memory_map(name) if isinstance(fs, LocalFileSystem) else open_file(path) as stream:
         magic = stream.read(len(_FILE_MAGIC))

@@ -1,4 +1,4 @@
-"""Arrow's record batches as records: only the required columns."""
+"""Convert the required columns of Arrow record batches to records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
 from flexray.storage import redact
 
-# damaged pages, values outside Python's types, metadata that an extension type's own code cannot read
+# errors for damaged pages, for values that Python cannot represent, and for invalid extension type metadata
 Unreadable = (pa.ArrowException, OverflowError, ValueError, TypeError, KeyError)
 
 
@@ -21,42 +21,45 @@ def check_schema(path: str, schema: pa.Schema, required: RequiredFields) -> None
 
 
 def pick_columns(file: str, schema: pa.Schema, required: RequiredFields) -> list[str]:
-    """The columns that hold required fields.
+    """The columns that contain required fields.
 
     Raises:
-        DataError: one is there twice, or is of an extension type. Ray registers types whose values are
-            unpickled when they are read, so that a file could run code here.
+        DataError: a column name is repeated, or a column has an extension type. These are refused because Ray
+            registers extension types whose values are unpickled on reading, so a file could run code here.
     """
     names = schema.names
     tops = {path if path in names else path.partition(".")[0] for path in required.paths()}
     picked = sorted(tops.intersection(names))
     for name in picked:
         if names.count(name) > 1:
-            raise DataError(f"{redact(file)}: column {name!r} is there {names.count(name)} times. Leave one.")
+            raise DataError(
+                f"{redact(file)}: column {name!r} occurs {names.count(name)} times. Keep only one of them."
+            )
         if extension := _extension(schema.field(name).type):
             raise DataError(
-                f"{redact(file)}: column {name} holds values of the extension type {extension}, which is not "
-                "read. Write it as plain text, numbers or lists."
+                f"{redact(file)}: column {name} has values of the extension type {extension}, which is not "
+                "supported. Write it as plain text, numbers or lists."
             )
     return picked
 
 
 def _extension(type_: pa.DataType) -> str:
-    """The name of an extension type, or of one within; "" if there is none."""
+    """The name of an extension type in this type, or ""."""
     if isinstance(type_, pa.BaseExtensionType):
         return str(type_.extension_name)
     inner = [type_.field(i).type for i in range(type_.num_fields)]
-    if pa.types.is_dictionary(type_):  # it has no fields
+    if pa.types.is_dictionary(type_):  # its value type is not one of its fields
         inner.append(type_.value_type)
     return next(filter(None, map(_extension, inner)), "")
 
 
 def to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The batch's rows as dicts. Text that is not UTF-8 stays bytes: the row's check will report it."""
+    """The batch's rows as dicts. Text that is not UTF-8 is kept as bytes, which the check of the row
+    reports."""
     try:
         rows: list[dict[str, Any]] = batch.to_pylist()
         return rows
-    except UnicodeDecodeError:  # Arrow does not check that a string column holds UTF-8
+    except UnicodeDecodeError:  # Arrow does not check that a string column contains UTF-8
         names = batch.schema.names
         return [{n: _cell(batch.column(n)[i]) for n in names} for i in range(batch.num_rows)]
 

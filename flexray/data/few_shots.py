@@ -1,7 +1,7 @@
-"""Few-shots drawn from another file or split (`prompt.few_shot_data`), none of which is asked in the run.
+"""Draw few-shots from another file or split (`prompt.few_shot_data`), without questions that the run asks.
 
-They are the same for all rows, as all rows share the context. So they are drawn once, on the driver, and
-are handed on as `prompt.few_shots`: workers and the fingerprint see no more than those.
+The few-shots are the same for all rows, because all rows share the context. So they are drawn once, on the
+driver, and replace `prompt.few_shots`. Workers and the fingerprint use only these.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from flexray.storage import describe, redact, starting
 
 
 def with_few_shots(config: RunConfig) -> RunConfig:
-    """The configuration with `prompt.few_shot_data` replaced by the few-shots that it draws.
+    """The configuration with `prompt.few_shot_data` replaced by the few-shots that are drawn from it.
 
     Raises:
-        ConfigError: too few rows are left to draw from.
-        DataError: a file of them, or of the data set, cannot be read.
+        ConfigError: as `choose_few_shots`.
+        DataError: a file of the few-shots or of the data set cannot be read.
     """
     if config.prompt.few_shot_data is None:
         return config
@@ -37,14 +37,14 @@ def with_few_shots(config: RunConfig) -> RunConfig:
 
 
 def choose_few_shots(config: RunConfig) -> tuple[FewShot, ...]:
-    """Draw the few-shots: the same for the same seed and rows, however those are ordered or filed.
+    """Draw the few-shots. The result depends on the seed and the rows, not on the order or files of the rows.
 
-    A row is left out if its question, or one of its paraphrases, is a question or paraphrase of the data
-    set (up to case and white space), if it has a fault, or no answer. Memory: the rows drawn from; the data
-    set is read once, as a stream.
+    A row is not used if its question or one of its paraphrases is also a question or paraphrase of the data
+    set (ignoring case and white space), if it has a fault, or if it has no answer. The rows to draw from are
+    held in memory; the data set is read once, as a stream.
 
     Raises:
-        ConfigError: fewer rows than `count` are left; a file of them is one of the data set, and all of its
+        ConfigError: fewer usable rows than `count`; or a file is also a file of the data set, all of whose
             rows are asked.
         DataError: a file cannot be read.
     """
@@ -74,14 +74,14 @@ def choose_few_shots(config: RunConfig) -> tuple[FewShot, ...]:
             f"in {files} only {len(candidates)} are not asked in the run. Lower count, "
             "or name a file of other questions."
         )
-    # by digest: a row that is added or left out changes no more than its own place
+    # sorted by digest, so that adding or removing a row does not change the order of the others
     order = sorted(candidates, key=lambda name: sha256(f"{drawn_from.seed}/{name}".encode()).digest())
     chosen = [candidates[name] for name in order[: drawn_from.count]]
     return tuple(FewShot(question=q.question, answer=(q.answers or ("",))[0]) for q in chosen)
 
 
 def _candidates(source: DataConfig) -> dict[str, Question]:
-    """The usable rows, by normalised question; of equal questions the first."""
+    """The usable rows by normalised question; the first one if a question is repeated."""
     candidates: dict[str, Question] = {}
     for question in _questions(source):
         if not question.error and question.answers:
@@ -90,7 +90,7 @@ def _candidates(source: DataConfig) -> dict[str, Question]:
 
 
 def _as_data(drawn_from: FewShotData) -> DataConfig:
-    """The rows to draw from as a data set of its own, read like any other."""
+    """The rows to draw from, as the configuration of a data set."""
     shared = {key: getattr(drawn_from, key) for key in SourceConfig.model_fields}
     if drawn_from.kind != "records":
         return DataConfig(name="few-shots", **shared)
@@ -104,7 +104,7 @@ def _as_data(drawn_from: FewShotData) -> DataConfig:
 
 
 def _check_files(source: DataConfig, data: DataConfig) -> None:
-    """Refuse early what would find nothing: a file that is asked as a whole."""
+    """Refuse a file of the data set if all its questions are asked: no row of it could be used."""
     try:
         ours = {file.path for file in list_files(source)}
     except DataError as e:
@@ -113,13 +113,13 @@ def _check_files(source: DataConfig, data: DataConfig) -> None:
     if both and data.limit is None:
         names = redact(", ".join(sorted(both)))
         raise ConfigError(
-            f"prompt.few_shot_data: {names}: also in data.files, and all "
-            "its questions are asked. Name another file or split, or limit the data set with data.limit."
+            f"prompt.few_shot_data: {names}: is also in data.files, and all its questions are asked. "
+            "Name another file or split, or limit the data set with data.limit."
         )
 
 
 def _questions(config: DataConfig) -> Iterator[Question]:
-    """Every row of a data set, faulty ones too, with ids that need not be distinct."""
+    """All rows of a data set, including faulty ones. Their ids need not be distinct."""
     try:
         source = Source(config)
         left = config.limit
@@ -135,7 +135,7 @@ def _questions(config: DataConfig) -> Iterator[Question]:
 
 
 def _of_few_shots(error: UserError) -> UserError:
-    return type(error)(f"prompt.few_shot_data (which is meant by `data` here): {error}")
+    return type(error)(f"prompt.few_shot_data (in this message, `data` means this section): {error}")
 
 
 def _normal(text: str) -> str:

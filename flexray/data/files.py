@@ -1,4 +1,4 @@
-"""Which files a data set consists of, and the format of each."""
+"""List the files of a data set, with the format of each."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ _FORMATS: dict[str, Format] = {
 }
 
 _CONVERT = (
-    'CSV and TSV are not read, under whatever name: convert it, e.g. by python -c "import pyarrow.csv as c, '
+    'CSV and TSV are not supported. Convert the file, e.g. with python -c "import pyarrow.csv as c, '
     "pyarrow.parquet as p; p.write_table(c.read_csv('IN'{}), 'OUT.parquet')\"."
 )
 _ADVICE = {
     ".csv": _CONVERT.format(""),
     ".tsv": _CONVERT.format(", parse_options=c.ParseOptions(delimiter='\\t')"),
-    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".lz4"), "Compressed files are not read: unpack it."),
-    ".zip": "Name what is in the archive: zip://MEMBER.jsonl::ARCHIVE.zip, or a glob zip://*.jsonl::ARCHIVE.zip.",
-    ".tar": "Name what is in the archive: tar://MEMBER.jsonl::ARCHIVE.tar, or a glob tar://*.jsonl::ARCHIVE.tar.",
+    **dict.fromkeys(
+        (".gz", ".bz2", ".xz", ".zst", ".lz4"), "Compressed files are not supported. Unpack the file."
+    ),
+    ".zip": "Name files in the archive: zip://MEMBER.jsonl::ARCHIVE.zip, or a glob zip://*.jsonl::ARCHIVE.zip.",
+    ".tar": "Name files in the archive: tar://MEMBER.jsonl::ARCHIVE.tar, or a glob tar://*.jsonl::ARCHIVE.tar.",
 }
 
 
@@ -51,12 +53,12 @@ class SourceFile:
 
 
 def list_files(config: DataConfig) -> list[SourceFile]:
-    """Every file of the data set once, in sorted order whatever the order in the configuration.
+    """Every file of the data set once, sorted, independent of the order in the configuration.
 
     Raises:
-        DataError: a path that does not exist, a glob without a match, a folder, storage that cannot
-            be reached, or a name that does not tell the format.
-        ConfigError: data.hub names a data set that this machine's cache does not have.
+        DataError: a path does not exist, a glob has no match, a path is a folder, the storage cannot be
+            reached, or the format is unknown.
+        ConfigError: data.hub names a data set that is not in this machine's cache.
     """
     if config.hub is not None:
         split = config.hub.split or config.split
@@ -69,15 +71,15 @@ def list_files(config: DataConfig) -> list[SourceFile]:
 def find_files(
     patterns: Sequence[str], key: str, *, form: Format | Literal["auto"] = "auto", split: str = ""
 ) -> list[SourceFile]:
-    """Likewise for any list of paths, URLs and globs; `key` is its place in the configuration."""
+    """As `list_files`, for any list of paths, URLs and globs; `key` is its key in the configuration."""
     paths = {path for pattern in patterns for path in _expand(pattern, key, split)}
     local = {path for path in paths if os.path.isabs(path)}
-    once = paths - local | set(one_each(LocalFileSystem(), local))  # not again by a link
+    once = paths - local | set(one_each(LocalFileSystem(), local))  # a link to a file is not another file
     return sorted(SourceFile(path, _format(path) if form == "auto" else form) for path in once)
 
 
 def with_version(file: SourceFile) -> tuple[SourceFile, str]:
-    """A key for caches: another one once the file has changed, by its size and time, or its ETag."""
+    """The file and its version, as a cache key that changes with the file's size and time, or its ETag."""
     if file.format == "hub":
         return file, ""  # a commit does not change
     fs, name = retry(file.path, lambda: connect(file.path))
@@ -88,7 +90,7 @@ def _expand(pattern: str, key: str, split: str) -> list[str]:
     shown = redact(pattern)
     try:
         fs, name = retry(pattern, lambda: connect(pattern))
-        if there := type_of(fs, name, pattern):  # first, so that a name may hold [ or *
+        if there := type_of(fs, name, pattern):  # checked first, because a file name may contain [ or *
             names: list[str] | None = [name]
             if there == "directory":
                 names = split_files(fs, name, split, pattern) if split else None
@@ -100,22 +102,22 @@ def _expand(pattern: str, key: str, split: str) -> list[str]:
             names = matches(fs, name, pattern)
             if not names and (hidden := matches(fs, name, pattern, hidden=True)):
                 raise DataError(
-                    f"{shown}: matches hidden files only, such as {redact(hidden[0])}. A glob passes over "
-                    "names that begin with a dot, and over Spark's own (_temporary). If those are meant, "
-                    f"spell how the name begins, as in .*/*.jsonl; else correct {key}."
+                    f"{shown}: matches only hidden files, such as {redact(hidden[0])}. A glob does not match "
+                    "names that begin with a dot, nor temporary folders of Spark (_temporary). If you mean "
+                    f"these files, spell the beginning of the name, as in .*/*.jsonl; else correct {key}."
                 )
         else:
             raise DataError(f"{shown}: no such file. Correct {key}.")
     except DataError:
         raise
-    except Exception as e:  # each store raises its own types for a bad URL, key or permission
+    except Exception as e:  # each store has its own exceptions for a bad URL, key or permission
         raise DataError(f"{shown}: cannot be listed: {describe(e, pattern)}") from e
     if not names:
         raise DataError(f"{shown}: no file matches this glob. Correct {key}.")
     for n in names:
         _check_utf8(n)
     if isinstance(fs, LocalFileSystem):
-        return names  # fsspec has made them absolute: a worker has another working folder
+        return names  # absolute, because fsspec makes them so; workers have another working directory
     if "::" in pattern:
         return _chained(names, name, pattern)
     return [cast(str, fs.unstrip_protocol(n)) for n in names]
@@ -129,30 +131,30 @@ def _check_utf8(name: str) -> None:
 
 
 def _chained(names: list[str], meant: str, pattern: str) -> list[str]:
-    """The URLs of files found by a chained URL, such as zip://*.jsonl::s3://bucket/a.zip.
+    """The URLs of files that a chained URL matches, such as zip://*.jsonl::s3://bucket/a.zip.
 
     Args:
-        names: those found, in the file system of the first link.
-        meant: the name that the pattern itself has there.
+        names: the files that were found, as names in the file system of the first link.
+        meant: the pattern, as a name in this file system.
     """
     first, *links = pattern.split("::")
     protocol, separator, _ = first.partition("://")
     *between, last = links
     if split_protocol(last)[0] in (None, "file", "local"):
-        last = LocalFileSystem._strip_protocol(last)  # absolute, as above
+        last = LocalFileSystem._strip_protocol(last)  # makes it absolute
     rest = "::".join([*between, last])
-    if separator:  # an archive: the name stands in its own link
+    if separator:  # an archive: the first link contains the file's name
         return [f"{protocol}://{name}::{rest}" for name in names]
     if names != [meant]:
         raise DataError(
-            f"{redact(pattern)}: a glob in a chained URL is read only in an archive (zip://*.jsonl::a.zip). "
-            "Name the files one by one."
+            f"{redact(pattern)}: a glob in a chained URL is supported only in an archive "
+            "(zip://*.jsonl::a.zip). Name each file."
         )
     return [f"{first}::{rest}"]
 
 
 def _without_query(name: str) -> str:
-    """In a web address ? begins the query, and is no wild card."""
+    """The name without the query of a web address, where ? is not a wildcard."""
     return re.split("[?#]", name, maxsplit=1)[0] if name.startswith(("http://", "https://")) else name
 
 
@@ -162,7 +164,7 @@ def _format(path: str) -> Format:
     if extension not in _FORMATS:
         known = f"known: {', '.join(_FORMATS)}"
         raise DataError(
-            f"{redact(path)}: the extension {extension!r} does not tell the format ({known}). "
+            f"{redact(path)}: the format of the extension {extension!r} is unknown ({known}). "
             + _ADVICE.get(extension, "Set data.format, or rename the file.")
         )
     return _FORMATS[extension]

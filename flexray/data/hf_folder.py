@@ -1,8 +1,8 @@
-"""The files of one split of a Hugging Face data set that lies in a folder.
+"""Find the files of one split in the folder of a Hugging Face data set.
 
-Known are what `datasets` saves (`save_to_disk`, of a Dataset or a DatasetDict) and what the hub holds:
-Parquet files named after their split, in the folder, its `data/` or a folder of the split's name.
-Nothing is asked of the hub, unless the folder itself is an hf:// URL.
+Two kinds of folders are supported: those that `datasets` writes (`save_to_disk` of a Dataset or a
+DatasetDict), and those of the hub, with Parquet files named after their split, in the folder, in `data/` or
+in a folder named after the split. The hub is not contacted unless the folder itself is an hf:// URL.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from flexray.storage import is_hidden, retry, type_of
 
 
 def split_files(fs: Any, folder: str, split: str, url: str) -> list[str] | None:
-    """The files in their order, or None if this is no such folder. `url` is what messages of faults name.
+    """The files in order, or None if the folder is of neither kind. `url` names the folder in messages.
 
     Raises:
-        DataError: it has no such split, or its index cannot be read.
+        DataError: the data set has no such split, or its index cannot be read.
         OSError: the storage failed.
     """
     folder = folder.rstrip("/")
@@ -41,11 +41,13 @@ def _listed(fs: Any, path: str, url: str, names: Any) -> list[str]:
     try:
         found: list[str] = names(json.loads(retry(url, lambda: fs.cat_file(path))))
     except (ValueError, KeyError, TypeError) as e:
-        raise DataError(f"{path}: no index of a data set: {type(e).__name__}: {e}. Save it again.") from e
+        raise DataError(
+            f"{path}: is not the index of a data set: {type(e).__name__}: {e}. Save the data set again."
+        ) from e
     if not all(isinstance(name, str) and "/" not in name and name not in ("", ".", "..") for name in found):
         raise DataError(
-            f"{path}: no index of a data set: names of files beside it are needed, found {found!r}. "
-            "Save it again."
+            f"{path}: is not the index of a data set: it must contain names of files in its folder, but has "
+            f"{found!r}. Save the data set again."
         )
     return found
 
@@ -72,6 +74,6 @@ def _parquet_in(fs: Any, place: str, url: str) -> list[str]:
 def _no_split(folder: str, split: str, found: list[str]) -> DataError:
     shown = ", ".join(map(repr, found[:20])) or "(none)"
     return DataError(
-        f"{folder}: no split {split!r} in this data set; found: {shown}. Correct data.split, or "
+        f"{folder}: this data set has no split {split!r}; found: {shown}. Correct data.split, or "
         "give a glob if its files are not named after splits."
     )

@@ -1,4 +1,4 @@
-"""Row ids: from data set, split and source id, so that no reordering or resharding changes them."""
+"""Row ids, made from data set, split and source id, so that the order of rows and shards does not matter."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from flexray.data.record import Record, canonical, json_type, mapped
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a record is; the same in the scan and in each worker."""
+    """The ids of a record; the same in the scan and in each worker."""
 
     source_id: str  # "" if the record has no usable id
-    row_id: str  # not yet distinct from a duplicate's
-    digest: bytes  # of row id and mapped content
+    row_id: str  # duplicates still have the same row id
+    digest: bytes  # digest of row id and mapped content
 
 
 def identify(record: Record, config: DataConfig) -> Identity:
-    """The record's ids. Never fails: a record without a usable id is named after its content."""
+    """The record's ids. Never raises: the row id of a record without a usable id is made from its content."""
     source_id = ""
     if record.value is None:
         content: Any = record.raw.hex()
@@ -39,7 +39,7 @@ def identify(record: Record, config: DataConfig) -> Identity:
 
 
 def id_problem(value: Any) -> str:
-    """What keeps a value from being an id; "" if nothing does."""
+    """Why a value cannot be an id; "" if it can."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return f"an id must be a string or a whole number, but is {json_type(value)}"
     if isinstance(value, str):
@@ -48,21 +48,21 @@ def id_problem(value: Any) -> str:
 
 
 def text_problem(value: str, what: str) -> str:
-    """What keeps a string from being usable text; "" if nothing does."""
+    """Why a string is not usable text; "" if it is."""
     if not value.strip():
         return f"{what} is empty"
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as e:
-        return f"{what} has half of a surrogate pair at character {e.start + 1}, which is no valid text"
+        return f"{what} has half of a surrogate pair at character {e.start + 1}, which is not valid text"
     return ""
 
 
 def make_distinct(row_ids: Sequence[str]) -> tuple[list[str], dict[int, int]]:
-    """Rename each further occurrence of an id to `id#2`, `id#3`, ..., never to an id that is in use.
+    """Rename each repeated id to `id#2`, `id#3`, ..., but never to an id that is already used.
 
     Returns:
-        The distinct ids in order, and for the index of each renamed one the index of the first.
+        The distinct ids in order, and for the index of each renamed id the index of its first occurrence.
     """
     taken = set(row_ids)
     first: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Rows in memory to Questions: dicts, a pandas or Arrow table, or a `datasets.Dataset`."""
+"""Convert rows in memory to Questions: dicts, a pandas or Arrow table, or a `datasets.Dataset`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flexray.data.validate import to_question
 from flexray.errors import DataError, shown
 
 SOURCE = "rows"
-"""What stands in the place of a file in the message about a row."""
+"""The text that replaces the file name in messages about a row."""
 
 
 def rows_of(rows: Any) -> list[dict[str, Any]]:
@@ -26,7 +26,7 @@ def rows_of(rows: Any) -> list[dict[str, Any]]:
         rows: an iterable of mappings, a pandas DataFrame, an Arrow table or a `datasets.Dataset`.
 
     Raises:
-        DataError: something else, or a row that is no mapping.
+        DataError: `rows` has another type, or a row is not a mapping.
     """
     if hasattr(rows, "iloc"):  # pandas, which need not be installed
         rows = pa.Table.from_pandas(rows, preserve_index=False)
@@ -46,7 +46,7 @@ def rows_of(rows: Any) -> list[dict[str, Any]]:
 
 
 def fields_of(rows: Sequence[Mapping[str, Any]], fields: Fields) -> Fields:
-    """The fields that any of the rows has; the others are null, but for the question's."""
+    """The fields with those set to null that no row has, except `question`."""
     absent = {
         role: None
         for role, path in field_paths(fields).items()
@@ -56,8 +56,7 @@ def fields_of(rows: Sequence[Mapping[str, Any]], fields: Fields) -> Fields:
 
 
 def to_questions(rows: Sequence[Mapping[str, Any]], config: DataConfig) -> list[Question]:
-    """Check rows as those of a file are checked; a faulty one has its `error`. Equal ids are no fault
-    here."""
+    """Check the rows like rows of a file. A faulty row gets an `error`. Equal ids are allowed here."""
     questions = []
     for number, row in enumerate(rows, start=1):
         record = dataclasses.replace(to_record(number, dict(row)), fields=config.fields)
@@ -67,7 +66,7 @@ def to_questions(rows: Sequence[Mapping[str, Any]], config: DataConfig) -> list[
 
 
 def _plain(value: Any) -> Any:
-    """Tuples and NumPy's arrays and numbers as lists and numbers of Python."""
+    """The value with tuples and NumPy arrays as lists, and NumPy numbers as Python numbers."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):

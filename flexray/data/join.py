@@ -1,9 +1,9 @@
-"""Paraphrases of another source: `data.paraphrase_files`, joined to the rows by id.
+"""Join paraphrases from other files (`data.paraphrase_files`) to the rows by id.
 
-A record is {id, paraphrases} or {id, paraphrases, confidences}. They follow the row's own (and its
-question, if it is included); those that the row has already are left out. If they have confidences, the row's
-own get theirs from the record, else 1.
-The files are read whole and kept by each process.
+A record is {id, paraphrases} or {id, paraphrases, confidences}. Its paraphrases are added after the row's own
+ones (and after the question, if it is included), without those that the row already has. If the record has
+confidences, each of the row's own paraphrases gets its confidence from the record, or 1 if it is not in it.
+Each process reads the files completely and keeps them in memory.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _REQUIRED = RequiredFields((("id", "paraphrases"),), also=("confidences",), name
 class _Entry:
     place: str  # file and row
     paraphrases: Any
-    confidences: Any  # MISSING or None: there are none
-    again: str = ""  # file and row where the id is repeated
+    confidences: Any  # MISSING or None if there are none
+    again: str = ""  # file and row that repeat the id
 
     def without(self, known: list[Any]) -> tuple[Any, Any, dict[str, Any]]:
-        """Paraphrases and confidences without those of the known texts; and the confidences of these."""
+        """The paraphrases that are not known texts, their confidences, and the confidences of known texts."""
         texts, numbers = self.paraphrases, self.confidences
         rated = isinstance(numbers, list)
         if not isinstance(texts, list) or (rated and len(numbers) != len(texts)):
-            return texts, numbers, {}  # the row's check will report it
+            return texts, numbers, {}  # the check of the row reports this
         there = {text for text in known if isinstance(text, str)}
         new = [not isinstance(text, str) or text not in there for text in texts]
         theirs: dict[str, Any] = {}
@@ -48,7 +48,7 @@ class _Entry:
 
 
 class Join:
-    """The paraphrases of all ids, and how often a row asked for them."""
+    """The paraphrases of all ids. Counts the rows that have an id in the files."""
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config
@@ -57,7 +57,7 @@ class Join:
         self.misses: list[str] = []  # the first few
 
     def join(self, record: Record, source_id: str) -> Record:
-        """The record with its further paraphrases, or with what keeps it from having any."""
+        """The record with its joined paraphrases, or with a fault that says why it has none."""
         assert record.value is not None
         entry = self._entries.get(source_id)
         if entry is None:
@@ -65,13 +65,13 @@ class Join:
             return record if self._can_do_without(record) else self._lacking(record, source_id)
         self.hits += 1
         if entry.again:
-            problem, advice = f"the same id as {entry.place}", "Remove one of them."
+            problem, advice = f"has the same id as {entry.place}", "Remove one of them."
             fault = FieldFault(f"id of {entry.again}", source_id, problem, advice)
             return replace(record, faults=(*record.faults, fault))
         own_path, place = record.fields.paraphrases, entry.place
         own = [] if own_path is None else lookup(record.value, own_path)
         if not isinstance(own, list):
-            return record  # the row's check will report it
+            return record  # the check of the row reports this
         question = lookup(record.value, record.fields.question)
         known = [question] * self._config.include_question + own
         further, confidences, theirs = entry.without(known)
@@ -82,7 +82,7 @@ class Join:
             numbers = f"confidences of {place}"
             of_known = [theirs.get(text, 1.0) if isinstance(text, str) else 1.0 for text in known]
             values[numbers] = of_known + confidences if isinstance(confidences, list) else confidences
-        only_known = entry.paraphrases and not values[texts]  # the question, which is asked anyway
+        only_known = entry.paraphrases and not values[texts]  # only the question, which is asked in any case
         changes = {"paraphrases": None if only_known else texts, "confidences": numbers}
         fields = record.fields.model_copy(update=changes)
         return replace(record, value=record.value | values, fields=fields)
@@ -95,13 +95,13 @@ class Join:
         fault = FieldFault(
             f"paraphrases of {files}",
             source_id,
-            "there are none for this id",
+            "the files have none for this id",
             "Add them, or set data.include_question to true.",
         )
         return replace(record, faults=(*record.faults, fault))
 
     def mismatch(self) -> str:
-        """What is wrong if no row at all has been found; "" if nothing is."""
+        """A message if the files had paraphrases for none of the rows; "" otherwise."""
         if self.hits or not self.misses:
             return ""
         theirs = ", ".join(map(repr, list(self._entries)[:3])) or "(none)"

@@ -1,5 +1,7 @@
-"""JSON: one array of objects, or one object that holds this array under a key that the adapter names. The
-file is parsed whole; big data sets need jsonl or Parquet."""
+"""Read JSON files: one array of objects, or one object with this array under a key that the adapter names.
+
+The whole file is parsed at once, so large data sets should be JSON lines or Parquet.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,13 @@ _TRIVIAQA = "Data"
 
 
 def read_records(path: str, under: str = "") -> Iterator[Record]:
-    """Every record. `under`: the key that may hold them. Raises DataError if the file is no JSON array."""
+    """All records. `under` is the key that may have the array. Raises DataError if there is no JSON array."""
     for row, value in enumerate(_load(path, under), start=1):
         yield to_record(row, value)
 
 
 def read_slice(path: str, first_row: int, num_rows: int, under: str = "") -> list[Record]:
-    """Records first_row .. first_row+num_rows-1. Raises DataError if the file is no JSON array."""
+    """Records first_row .. first_row + num_rows - 1. Raises DataError if there is no JSON array."""
     fs, name = retry(path, lambda: connect(path))
     version = retry(path, lambda: fs.ukey(name))
     values = _load_cached(path, version, under)[first_row - 1 : first_row - 1 + num_rows]
@@ -30,7 +32,7 @@ def read_slice(path: str, first_row: int, num_rows: int, under: str = "") -> lis
 
 @lru_cache(maxsize=2)  # a worker reads many shards of one file
 def _load_cached(path: str, version: str, under: str) -> list[Any]:
-    del version  # part of the key only: size, time or ETag, so that a changed file is read again
+    del version  # size, time or ETag: only part of the cache key, so that a changed file is read again
     return _load(path, under)
 
 
@@ -40,7 +42,7 @@ def _load(path: str, under: str) -> list[Any]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise DataError(f"{path}: not UTF-8 (byte {e.start + 1}). Convert the file to UTF-8.") from e
+        raise DataError(f"{path}: is not UTF-8 (byte {e.start + 1}). Convert the file to UTF-8.") from e
     try:
         values = parse_json(text)
     except RecursionError as e:
@@ -48,30 +50,30 @@ def _load(path: str, under: str) -> list[Any]:
     except ValueError as e:
         if _is_object(text.strip().partition("\n")[0]):
             raise DataError(
-                f"{path}: read as one JSON array, but it holds JSON lines (one object a line). "
+                f"{path}: was read as one JSON array, but contains JSON lines (one object per line). "
                 "Set data.format: jsonl, or name the file .jsonl."
             ) from e
-        raise DataError(f"{path}: not JSON: {e}. One array of objects is expected.") from e
+        raise DataError(f"{path}: is not JSON: {e}. One array of objects is expected.") from e
     if isinstance(values, dict) and isinstance(values.get(under), list):
         if under in getattr(values, "keys_again", ()):
-            raise DataError(f"{path}: the key {under!r} is there more than once. Leave one.")
+            raise DataError(f"{path}: the key {under!r} is repeated. Keep only one of them.")
         found: list[Any] = values[under]
         return found
     if not isinstance(values, list):
         raise DataError(
             f"{path}: one JSON array of objects is expected, found {json_type(values)}{_arrays(values)}. "
-            "Write the records as one array, or one object a line with data.format: jsonl."
+            "Write the records as one array, or one object per line with data.format: jsonl."
         )
     return values
 
 
 def _arrays(value: Any) -> str:
-    """Where else the records may be, for the message."""
+    """A hint about an array that may contain the records, for the message."""
     arrays = [k for k, v in value.items() if isinstance(v, list)] if isinstance(value, dict) else []
     if not arrays:
         return ""
-    kind = " (as TriviaQA's authors have it: set data.kind: triviaqa)" if _TRIVIAQA in arrays else ""
-    return f" whose key {shown(arrays[0])} holds an array{kind}"
+    kind = " (as in TriviaQA: set data.kind: triviaqa)" if _TRIVIAQA in arrays else ""
+    return f" whose key {shown(arrays[0])} has an array{kind}"
 
 
 def _is_object(line: str) -> bool:

@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, UTF-8. A line of nothing but white space is no record."""
+"""Read JSON lines: one object per line, in UTF-8. Lines with only white space are skipped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def read_records(path: str) -> Iterator[Record]:
-    """Every record, each with the byte span of its line.
+    """All records, each with the byte span of its line.
 
     Raises:
         DataError: the file begins like a JSON array of objects.
@@ -26,9 +26,9 @@ def read_records(path: str) -> Iterator[Record]:
 
 
 def read_slice(path: str, byte_range: tuple[int, int], first_row: int) -> list[Record]:
-    """The records in bytes [start, end) of the file; the first has the number `first_row`."""
+    """The records in bytes [start, end) of the file; the first one has the row number `first_row`."""
     start, end = byte_range
-    data = read_range(path, start, end)  # one request, not the read-ahead of an open file
+    data = read_range(path, start, end)  # one request; an open file would read ahead
     return list(_parse(io.BytesIO(data), offset=start, row=first_row))
 
 
@@ -48,16 +48,16 @@ def _parse_line(row: int, line: bytes, span: tuple[int, int]) -> Record:
         problem = f"the line is not UTF-8 (byte {e.start + 1} of it)"
     except RecursionError:
         problem = "the record is nested too deeply"
-    except ValueError as e:  # JSONDecodeError, or a number of thousands of digits
+    except ValueError as e:  # JSONDecodeError, or a number with thousands of digits
         problem = f"the line is not JSON: {e}"
     return Record(row, None, problem, line, span)
 
 
 def _check_not_an_array(path: str, first: Record) -> None:
-    # A pretty-printed array has lines that happen to be objects: without this check most rows
-    # would be reported as broken and some would be read.
+    # Some lines of a pretty-printed array are objects. Without this check, these would be read as rows and
+    # all other lines reported as faulty.
     if first.raw[:1] == b"[" and first.raw[1:].lstrip()[:1] in (b"", b"{"):
         raise DataError(
-            f"{path}: read as JSON lines, but it begins like one JSON array of objects. "
+            f"{path}: was read as JSON lines, but begins like one JSON array of objects. "
             "Set data.format: json, or name the file .json."
         )

@@ -1,4 +1,4 @@
-"""Parquet: only the required columns, batch by batch."""
+"""Read Parquet files: only the required columns, batch by batch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ BATCH_ROWS = 1024
 def read(
     path: str, required: RequiredFields, first_row: int = 1, last_row: int | None = None
 ) -> Iterator[Record]:
-    """Records first_row .. last_row, holding their required columns only, from the row groups that hold them.
+    """Records first_row .. last_row (1-based, inclusive), with only the required columns. Other row groups
+    are not read.
 
     Raises:
-        DataError: the file is no Parquet, or lacks a required column.
+        DataError: the file is not Parquet, or lacks a required column.
     """
     with open_file(path) as stream:
         file = _open(path, stream)
@@ -60,5 +61,5 @@ def _records(
             for value in to_rows(batch):
                 yield Record(row, value)
                 row += 1
-    except Unreadable as e:  # it cannot be known which row
+    except Unreadable as e:  # the exact row is not known
         raise DataError(f"{path}: columns {', '.join(columns)} cannot be read near row {row}: {e}") from e

@@ -1,4 +1,4 @@
-"""One question, and the shard that it is planned in."""
+"""The types of a question and of a planned shard."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """One input row: what is asked, N times over, and where it came from."""
+    """One input row: a question in N paraphrases, and where it was read."""
 
     row_id: str
     dataset: str
@@ -19,15 +19,15 @@ class Question:
     question: str
     paraphrases: tuple[str, ...] = ()
     answers: tuple[str, ...] | None = None  # None: nothing to score against
-    relation: str = ""  # the group of questions it belongs to, for accuracy by relation
-    num_manual: int = 0  # the first so many paraphrases are manual templates, the others automatic
-    confidences: tuple[float, ...] | None = None  # of each paraphrase, in [0, 1]; None: unknown
-    error: str = ""  # "" for a good row, else the row's fault
+    relation: str = ""  # the group of questions that it belongs to, for accuracy by relation
+    num_manual: int = 0  # the first num_manual paraphrases are manual templates, the others automatic
+    confidences: tuple[float, ...] | None = None  # one per paraphrase, in [0, 1]; None: unknown
+    error: str = ""  # the row's faults; "" for a good row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardSpec:
-    """A planned unit of work and of commit: consecutive rows of one source file."""
+    """Consecutive rows of one source file that are planned, answered and committed together."""
 
     shard_id: str
     file: str
@@ -35,6 +35,6 @@ class ShardSpec:
     first_row: int  # 1-based record number of the first row
     num_rows: int
     byte_range: tuple[int, int] | None = None  # jsonl only: [start, end) in the file
-    row_ids: tuple[str, ...] = field(default=())  # one for each row, in order
-    duplicate_of: tuple[tuple[int, str, int], ...] = ()  # index in row_ids; file, row that had it first
-    digest: str = ""  # sha256 of the rows' content at planning time; "": not checked on reading
+    row_ids: tuple[str, ...] = field(default=())  # one per row, in order
+    duplicate_of: tuple[tuple[int, str, int], ...] = ()  # index in row_ids; file and row of the first one
+    digest: str = ""  # sha256 of the rows' content when the shard was planned; "": not checked on reading

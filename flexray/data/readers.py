@@ -1,4 +1,4 @@
-"""Read source files: as a stream, one shard of a file, or auxiliary files as a whole."""
+"""Read source files as a stream or one shard at a time, and auxiliary files completely."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flexray.errors import DataError, RowFault
 from flexray.storage import redact
 
 FileVersions = tuple[tuple[SourceFile, str], ...]
-"""Files and their versions: the key for a cache of what they hold."""
+"""Files and their versions, used as the key of a cache of their content."""
 COLUMNAR: dict[str, Callable[..., Iterator[Record]]] = {
     "parquet": parquet.read,
     "arrow": arrow.read,
@@ -24,10 +24,10 @@ COLUMNAR: dict[str, Callable[..., Iterator[Record]]] = {
 
 
 def read_records(file: SourceFile, required: RequiredFields) -> Iterator[Record]:
-    """Every record in order; memory for one record or batch (format json: the whole file).
+    """All records in order. One record or batch is in memory at a time (the whole file for format json).
 
     Raises:
-        DataError: while iterating, when the file is of another format or lacks a required column.
+        DataError: while iterating, if the file has another format or lacks a required column.
     """
     if file.format == "jsonl":
         return json_lines.read_records(file.path)
@@ -38,12 +38,12 @@ def read_records(file: SourceFile, required: RequiredFields) -> Iterator[Record]
 
 
 def read_slice(spec: ShardSpec, required: RequiredFields) -> list[Record]:
-    """The shard's records, reading no more of the file than the format needs.
+    """The shard's records. Only as much of the file is read as its format requires.
 
-    There are fewer or more than `spec.num_rows` of them if the file has changed.
+    The number of records differs from `spec.num_rows` if the file has changed.
 
     Raises:
-        DataError: the file is no longer of its format.
+        DataError: the file no longer has this format.
         OSError: the file cannot be read.
     """
     if spec.format == "jsonl":
@@ -56,18 +56,18 @@ def read_slice(spec: ShardSpec, required: RequiredFields) -> list[Record]:
 
 
 def find_versions(patterns: tuple[str, ...], key: str) -> FileVersions:
-    """The files as they are now. Raises DataError as `find_files` does."""
+    """The files and their current versions. Raises DataError as `find_files` does."""
     return tuple(with_version(file) for file in find_files(patterns, key))
 
 
 def read_whole(versions: FileVersions, required: RequiredFields) -> Iterator[tuple[str, Record]]:
-    """File and record, for each record of auxiliary files: templates, joined paraphrases.
+    """File and record, for each record of auxiliary files (templates, joined paraphrases).
 
-    What is wrong with a record becomes the error of the rows that use it, where those are known. Otherwise it
-    might affect any row, and is a DataError.
+    A fault of a record becomes an error of the rows that use it, if these rows are known. Otherwise any row
+    may be affected, and the fault is raised as a DataError.
 
     Raises:
-        DataError: a file that cannot be read or lacks the required fields, or a record that is no object.
+        DataError: a file cannot be read or lacks the required fields, or a record is not an object.
     """
     for file, _ in versions:
         check = FieldCheck(file.path, required)
@@ -90,5 +90,5 @@ def record_error(file: str, record: Record, fault: FieldFault) -> DataError:
 
 
 def in_auxiliary_file(file: str, record: Record, faults: Sequence[FieldFault]) -> list[FieldFault]:
-    """The faults of a record, as faults of a row of another file that uses it."""
+    """The faults of an auxiliary record, as faults of a row that uses it."""
     return [replace(fault, field=f"{fault.field} of {redact(file)}, row {record.row}") for fault in faults]

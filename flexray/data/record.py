@@ -1,4 +1,4 @@
-"""A source record: as it was read, and as its dataset adapter understands it."""
+"""A source record: as it was read, and with what its dataset adapter adds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from flexray.config.data import Fields
 
 _BY_NAME = Fields()
-MAX_DEPTH = 100  # Python's own limit depends on the caller's stack, which differs between scan and worker
+MAX_DEPTH = 100  # Python's limit depends on the depth of the call stack, which differs in scan and worker
 
 
 class Missing:
-    """The value of a field that a record does not have; JSON null is None."""
+    """The type of MISSING, the value of a field that a record does not have. (JSON null is None.)"""
 
     def __repr__(self) -> str:
         return "(no such field)"
@@ -25,7 +25,7 @@ MISSING = Missing()
 
 @dataclass(frozen=True, slots=True)
 class FieldFault:
-    """What is wrong with one field, before the file and row are known."""
+    """A fault of one field, without the file and row."""
 
     field: str
     value: Any
@@ -35,32 +35,32 @@ class FieldFault:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row of a source file: an object, or the problem that kept it from being one.
+    """One row of a source file: an object, or the problem because of which it is not an object.
 
-    `fields` and `faults` are filled in by its adapter (see flexray.data.adapters).
+    `fields` and `faults` are set by the adapter (see flexray.data.adapters).
     """
 
     row: int  # 1-based record number in the file
-    value: dict[str, Any] | None  # None: see problem
+    value: dict[str, Any] | None  # None if there is a problem
     problem: str = ""
-    raw: bytes = b""  # what was found in place of an object
+    raw: bytes = b""  # what was found instead of an object
     span: tuple[int, int] = (0, 0)  # jsonl only: bytes [start, end) of its line
-    fields: Fields = _BY_NAME  # where the values stand in `value`
+    fields: Fields = _BY_NAME  # the path of each field in `value`
     faults: tuple[FieldFault, ...] = ()
 
 
 class Repeating(dict[str, Any]):
-    """An object in whose text a key is repeated: the last value counts."""
+    """A JSON object with a repeated key. It has the last value of the key."""
 
     keys_again: tuple[str, ...] = ()
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. An object with a repeated key is a Repeating.
+    """The value of a JSON text. An object with a repeated key becomes a Repeating.
 
     Raises:
-        ValueError: it is no JSON, or has a number of thousands of digits.
-        RecursionError: it is nested too deeply.
+        ValueError: the text is not JSON, or has a number with thousands of digits.
+        RecursionError: the value is nested too deeply.
     """
     return _DECODER.decode(text)
 
@@ -75,11 +75,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return repeating
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)  # made once: json.loads would make one for each text
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)  # made once; json.loads would make one for each text
 
 
 def to_record(row: int, value: Any, span: tuple[int, int] = (0, 0)) -> Record:
-    """Wrap a parsed JSON value; anything but an object of sane depth becomes a problem."""
+    """The record of a parsed JSON value. If it is not an object, or is nested too deeply, the record has a
+    problem."""
     again: list[tuple[str, Any]] = []
     if _deeper_than(value, MAX_DEPTH, again):
         problem = f"the record is nested more than {MAX_DEPTH} levels deep"
@@ -87,13 +88,13 @@ def to_record(row: int, value: Any, span: tuple[int, int] = (0, 0)) -> Record:
     if not isinstance(value, dict):
         problem = f"a record must be a JSON object, not {json_type(value)}"
         return Record(row, None, problem, canonical(value).encode(), span)
-    problem = "the key is there more than once"
-    faults = tuple(FieldFault(key, last, problem, "Leave one.") for key, last in again)
+    problem = "the key is repeated"
+    faults = tuple(FieldFault(key, last, problem, "Keep only one of them.") for key, last in again)
     return Record(row, value, span=span, faults=faults)
 
 
 def json_type(value: Any) -> str:
-    """A value's JSON type, for messages."""
+    """The JSON type of a value, for messages."""
     if value is MISSING:
         return "missing"
     if value is None:
@@ -107,18 +108,18 @@ def json_type(value: Any) -> str:
 
 
 def found(value: Any) -> str:
-    """What stands in place of the expected value, for messages."""
+    """What was found instead of the expected value, for messages."""
     return "a missing field" if value is MISSING else json_type(value)
 
 
 def canonical(value: Any) -> str:
-    """The same ASCII text for the same value, whatever the file's format, spacing or key order."""
-    # repr: Parquet has values that JSON lacks (dates, decimals, bytes)
+    """The same ASCII text for the same value, independent of file format, spacing and key order."""
+    # repr, because Parquet has types that JSON lacks (dates, decimals, bytes)
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
 
 
 def lookup(value: Any, path: str) -> Any:
-    """The value at a dotted path, or MISSING. A key that is spelled like the path comes first."""
+    """The value at a dotted path, or MISSING. A key that equals the whole path has priority."""
     if isinstance(value, dict) and path in value:
         return value[path]
     for key in path.split("."):
@@ -129,7 +130,7 @@ def lookup(value: Any, path: str) -> Any:
 
 
 def field_paths(fields: Fields) -> dict[str, str]:
-    """Role -> dotted path, of the roles that are mapped."""
+    """Role -> dotted path, for the roles that are mapped."""
     roles = {
         "id": fields.id,
         "question": fields.question,
@@ -143,13 +144,13 @@ def field_paths(fields: Fields) -> dict[str, str]:
 
 
 def mapped(value: dict[str, Any], fields: Fields) -> dict[str, Any]:
-    """Role -> value, of the mapped fields that the record has."""
+    """Role -> value, for the mapped fields that the record has."""
     found = {role: lookup(value, path) for role, path in field_paths(fields).items()}
     return {role: v for role, v in found.items() if v is not MISSING}
 
 
 def _deeper_than(value: Any, limit: int, again: list[tuple[str, Any]]) -> bool:
-    """Whether it is nested deeper. Adds repeated keys, with their last values, to `again`."""
+    """Whether a value is nested deeper than `limit`. Adds repeated keys with their last values to `again`."""
     level = [value]
     for _ in range(limit):
         inner: list[Any] = []

@@ -16,25 +16,25 @@ SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class RequiredFields:
-    """Dotted paths: a file must have all fields of one form, and may have some of `also`."""
+    """Dotted paths. A file must have all fields of one of the `forms`, and may have fields of `also`."""
 
     forms: tuple[tuple[str, ...], ...]
     also: tuple[str, ...] = ()
     named: str = "data.files"  # the key of the files in the configuration
-    kind: str = ""  # of the data set; "": the fields are configured
-    under: str = ""  # format json: the key of the one object that may hold the array of records
-    roles: tuple[tuple[str, str], ...] = ()  # path and its key in data.fields, if that is configured
+    kind: str = ""  # the kind of the data set; "": the fields are configured
+    under: str = ""  # format json: the key of an object that may have the array of records
+    roles: tuple[tuple[str, str], ...] = ()  # path and its key in data.fields, if it is configured
 
     def paths(self) -> tuple[str, ...]:
-        """All of them, each once."""
+        """All paths, each once."""
         return tuple(dict.fromkeys(path for form in (*self.forms, self.also) for path in form))
 
     def check(self, file: str, has: Collection[str], known: Iterable[str]) -> None:
         """Raises DataError if no form is whole.
 
         Args:
-            has: the required paths that the file has; it may hold more.
-            known: what the file has, for the message.
+            has: the required paths that the file has, and possibly others.
+            known: the paths that the file has, for the message.
         """
         lacking = [[path for path in form if path not in has] for form in self.forms]
         if all(lacking):
@@ -55,20 +55,20 @@ class RequiredFields:
 
 
 def of_fields(fields: Fields) -> RequiredFields:
-    """All the configured fields."""
+    """All configured fields are required."""
     paths = field_paths(fields)
     roles = tuple((path, role) for role, path in reversed(paths.items()))
     return RequiredFields((tuple(paths.values()),), roles=roles)
 
 
 class FieldCheck:
-    """Counts a file's objects and looks for each required field until one record has it."""
+    """Checks that each required field of a file is in at least one of its records."""
 
     def __init__(self, path: str, required: RequiredFields) -> None:
         self._path = path
         self._required = required
         self._unseen = list(dict.fromkeys(p for form in required.forms for p in form))
-        self._known: dict[str, None] = {}  # a set that keeps the order of the file
+        self._known: dict[str, None] = {}  # used as an ordered set
         self._rows = 0
         self._objects = 0
         self._first_problem = ""
@@ -86,10 +86,10 @@ class FieldCheck:
                 self._known.update(dict.fromkeys(_paths(value)))
 
     def check(self) -> None:
-        """Raises DataError if there are rows, but no object among them, or none with a required field."""
+        """Raises DataError if there are rows but none is an object, or none has a required field."""
         if self._rows and not self._objects:
             raise DataError(
-                f"{redact(self._path)}: none of the {self._rows} row(s) read is a JSON object; row 1: "
+                f"{redact(self._path)}: none of the {self._rows} row(s) is a JSON object; row 1: "
                 f"{self._first_problem}. Check {self._required.named} and data.format."
             )
         if self._rows:

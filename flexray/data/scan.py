@@ -1,4 +1,4 @@
-"""The plan of a run: every row's id and the shard it belongs to, from one pass over the files."""
+"""Plan a run: find the id and the shard of each row in one pass over the files."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from flexray.storage import describe, redact, starting
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scan:
-    """A data set as it was found."""
+    """The result of a scan."""
 
-    shards: tuple[ShardSpec, ...]  # in order of file and row; together they hold every row once
+    shards: tuple[ShardSpec, ...]  # in order of file and row; each row is in exactly one shard
     num_rows: int
-    data_digest: str  # sha256 over row ids and mapped content in order; not over names of files
-    files: tuple[str, ...]  # those that rows were taken from
+    data_digest: str  # sha256 of row ids and mapped content in order, independent of file names
+    files: tuple[str, ...]  # the files that have rows of the run
 
 
 def scan(config: DataConfig) -> Scan:
-    """Read the whole data set once, name its rows and cut it into shards.
+    """Read the whole data set once, give each row an id and split the rows into shards.
 
-    Runs on the driver. Memory: the row ids, and the records of one shard (format json: of one file).
-    What templates and joined paraphrases make of a row is part of its digest.
-    Faulty rows are planned like any other; `read_shard` reports them.
+    Runs on the driver. All row ids are in memory, and the records of one shard (of one file for format json).
+    A row's digest covers what templates and joined paraphrases contribute to it. Faulty rows are planned like
+    other rows; `read_shard` reports them.
 
     Raises:
-        DataError: a file that cannot be read, a required field that no record of a file has, no rows.
+        DataError: a file cannot be read, no record of a file has a required field, or there are no rows.
     """
     shards: list[ShardSpec] = []
     row_ids: list[str] = []
-    rows = array("q")  # their numbers in their files, which of gathered ones are not consecutive
+    rows = array("q")  # row numbers in the files; those of grouped records are not consecutive
     total = sha256()
     with starting():
         source = _open(config)
@@ -104,7 +104,7 @@ def _grouped(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
 
 
 def _named(shards: list[ShardSpec], row_ids: list[str], rows: Sequence[int]) -> tuple[ShardSpec, ...]:
-    """The shards with their rows' distinct ids. All ids must be known: `x#2` may be a real one."""
+    """The shards with distinct row ids. All ids must be known first, because `x#2` may itself be an id."""
     distinct, duplicate_of = make_distinct(row_ids)
     starts, start = [], 0
     for shard in shards:

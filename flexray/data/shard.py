@@ -1,4 +1,4 @@
-"""One shard's rows as Questions, exactly those that were planned."""
+"""Read the rows of one shard as Questions, and check that they are those that were planned."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from flexray.storage import redact
 
 
 def read_shard(spec: ShardSpec, config: DataConfig) -> list[Question]:
-    """Read the rows of a shard again and check each.
+    """Read the rows of a shard and check each.
 
     Returns:
-        `spec.num_rows` Questions whose row ids are `spec.row_ids`, in order. A faulty row has its
-        fault in `error`, and in the other fields what could be read of it.
+        `spec.num_rows` Questions whose row ids are `spec.row_ids`, in order. A faulty row has its faults in
+        `error`, and what could be read in the other fields.
 
     Raises:
-        DataError: the file, or a template or joined paraphrase, has changed since the scan or is gone.
-        OSError: the storage failed; worth another attempt.
+        DataError: the file, a template or a joined paraphrase was changed or deleted since the scan.
+        OSError: the storage failed; another attempt may succeed.
     """
     source = Source(config)
     try:
         records = source.read_slice(spec)
     except FileNotFoundError as e:
-        raise _changed(spec, "it is gone") from e
+        raise _changed(spec, "it no longer exists") from e
     if len(records) != spec.num_rows:
         raise _changed(
-            spec, f"{spec.num_rows} rows were planned from row {spec.first_row}, found {len(records)}"
+            spec,
+            f"{spec.num_rows} rows were planned from row {spec.first_row}, but {len(records)} were found",
         )
     identities = [identify(record, config) for record in records]
     _check_unchanged(spec, records, identities, (*config.template_files, *config.paraphrase_files))
@@ -52,15 +53,15 @@ def _check_unchanged(
     for i, (planned, record, identity) in enumerate(found):
         digest.update(identity.digest)
         if (planned.rpartition("#")[0] if i in renamed else planned) != identity.row_id:
-            raise _changed(spec, f"row {record.row} was {planned}, now it is {identity.row_id}")
+            raise _changed(spec, f"row {record.row} was {planned} and is now {identity.row_id}")
     if spec.digest and digest.hexdigest() != spec.digest:
         rows = f"rows {records[0].row} to {records[-1].row}"
         or_in = f" or in {redact(', '.join(beside))}" if beside else ""
-        raise _changed(spec, f"the same ids, but other content in {rows}{or_in}")
+        raise _changed(spec, f"the ids are the same, but the content differs in {rows}{or_in}")
 
 
 def _changed(spec: ShardSpec, what: str) -> DataError:
     return DataError(
-        f"{redact(spec.file)}: changed since shard {spec.shard_id} was planned: {what}. "
+        f"{redact(spec.file)}: was changed after shard {spec.shard_id} was planned: {what}. "
         "Restore it, or start a new run with a new output folder."
     )

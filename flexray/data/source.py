@@ -1,4 +1,4 @@
-"""A data set's rows: the records of its files, adapted, grouped and joined with further paraphrases."""
+"""The rows of a data set: the records of its files, adapted, grouped and joined with other paraphrases."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from flexray.errors import DataError
 
 
 class Source:
-    """Reads a data set: the rows of its files, or of one shard. The files are listed once.
+    """Reads the rows of a data set's files, or of one shard. The files are listed once.
 
     Raises:
-        DataError: an auxiliary file (templates, joined paraphrases) that cannot be used.
-        ConfigError: data.kind names no adapter.
+        DataError: an auxiliary file (templates, joined paraphrases) cannot be used.
+        ConfigError: there is no adapter of the name `data.kind`.
         OSError: the storage failed.
     """
 
@@ -38,19 +38,19 @@ class Source:
 
     @cached_property
     def files(self) -> list[SourceFile]:
-        """Raises DataError as `list_files` does."""
+        """The files of the data set. Raises DataError as `list_files` does."""
         return list_files(self._config)
 
     @property
     def has_spans(self) -> bool:
-        """Whether a shard is a range of its file's records."""
+        """Whether the rows of a shard are consecutive records of its file."""
         return self._adapter.grouping is None
 
     def read(self, file: SourceFile, most: int | None) -> Iterator[Record]:
-        """At most `most` rows of a file.
+        """The first `most` rows of a file; None: all.
 
         Raises:
-            DataError: while iterating, when the file lacks a required field or is of another format.
+            DataError: while iterating, if the file lacks a required field or has another format.
         """
         if self._adapter.grouping is None:
             records = _checked(file, self._adapter.required, most)
@@ -60,7 +60,7 @@ class Source:
             yield self._adapt(record, file.path)
 
     def read_slice(self, spec: ShardSpec) -> list[Record]:
-        """The rows of a shard; fewer or more than planned if a file has changed."""
+        """The rows of a shard; their number differs from the planned one if a file has changed."""
         if self._adapter.grouping is None:
             records = read_slice(spec, self._adapter.required)
         else:
@@ -98,24 +98,24 @@ def _group_by(
 
 
 def _checked(file: SourceFile, required: RequiredFields, most: int | None) -> Iterator[Record]:
-    """Records of a file; at its end the check that they have the required fields."""
+    """The records of a file. At its end, the required fields are checked."""
     check = FieldCheck(file.path, required)
     for record in islice(read_records(file, required), most):
-        if file.format not in COLUMNAR:  # checked by their schema
+        if file.format not in COLUMNAR:  # these are checked by their schema
             check.add(record)
         yield record
     check.check()
 
 
 def group_by(records: Iterable[tuple[str, Record]], grouping: Grouping) -> dict[str, list[Record]]:
-    """The records of all files, grouped by a key: file -> its rows in order.
+    """Group the records of all files by a key. The result maps each file to its rows in order.
 
-    A row has the place of its first record. A record without a usable key is a row by itself.
+    A row has the position of its first record. A record without a usable key becomes a separate row.
     """
     rows: dict[str, list[Record]] = {}
     parts: dict[str, list[tuple[Any, ...]]] = {}
-    first: dict[str, tuple[list[Record], int]] = {}  # where the row is
-    shared: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # equal parts share one object: there are millions
+    first: dict[str, tuple[list[Record], int]] = {}  # key -> position of the row
+    shared: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # equal parts share one object, to save memory
     for file, record in records:
         mine = rows.setdefault(file, [])
         if record.value is None:

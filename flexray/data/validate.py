@@ -1,4 +1,4 @@
-"""A record to a Question; the record's faults become the Question's error."""
+"""Check a record and make its Question. The record's faults become the Question's error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flexray.data.record import MISSING, Record, found, json_type, lookup
 from flexray.errors import RowFault
 
 _SHOWN_BYTES = 200
-_SHOWN_FAULTS = 20  # a list of a million numbers in place of texts has as many
+_SHOWN_FAULTS = 20  # a record may have very many, such as one for each element of a list
 
 
 def to_question(
@@ -22,11 +22,11 @@ def to_question(
     row_id: str,
     duplicate_of: tuple[str, int] | None,
 ) -> Question:
-    """Check one record. `error` lists all its faults; each field holds what could be read.
+    """Check one record. The Question's `error` lists all faults; its other fields have what could be read.
 
     Args:
-        row_id: the planned id, distinct in the data set.
-        duplicate_of: file and row that had this record's id first, if it is not the first.
+        row_id: the planned row id, distinct in the data set.
+        duplicate_of: file and row of the first record with the same id, if this record is a duplicate.
     """
     check = _RowChecker(record, file, config)
     fields = record.fields
@@ -92,11 +92,11 @@ def _relation(check: _RowChecker, path: str | None) -> str:
 
 
 def _num_manual(check: _RowChecker, config: DataConfig, num_paraphrases: int) -> int:
-    """How many of the paraphrases that are used are manual."""
+    """The number of manual paraphrases among those that are used."""
     path = check.fields.num_manual
     if path is None:
         return 0
-    extra = bool(config.include_question)  # the question itself is the first one, and is manual
+    extra = bool(config.include_question)  # the question is the first paraphrase and counts as manual
     return min(check.count(path) + extra, num_paraphrases)
 
 
@@ -117,7 +117,7 @@ class _RowChecker:
         self._record = record
         self.value = record.value
         self._file = file
-        self._configured = config.kind == "records"  # else messages do not mention data.fields
+        self._configured = config.kind == "records"  # if False, messages do not mention data.fields
         self.fields = record.fields
         self.faults: list[RowFault] = []
 
@@ -126,8 +126,8 @@ class _RowChecker:
         self._fault(
             self.fields.id or "(record)",
             identity.source_id or identity.row_id,
-            f"the same {what} as {first[0]}, row {first[1]}",
-            "Remove the repeated row, or give it an id of its own.",
+            f"has the same {what} as {first[0]}, row {first[1]}",
+            "Remove the repeated row, or give it another id.",
         )
 
     def unreadable(self) -> None:
@@ -135,9 +135,9 @@ class _RowChecker:
         self._fault("(record)", shown, self._record.problem, "Write the row as one JSON object in UTF-8.")
 
     def add_record_faults(self) -> None:
-        """Put the adapter's faults first, without further faults of the same fields.
+        """Put the adapter's faults first, and drop later faults of the same fields.
 
-        Fields that it could not fill for that reason are not reported as missing.
+        If there are any, missing fields are not reported, because the adapter could not fill them.
         """
         theirs = {fault.field for fault in self._record.faults}
         if theirs:
@@ -150,7 +150,7 @@ class _RowChecker:
     def id(self, path: str | None) -> None:
         value = None if path is None else lookup(self._record.value, path)
         if path is not None and (problem := id_problem(value)):
-            null = ", or set data.fields.id to null to have ids made from the content"
+            null = ", or set data.fields.id to null, so that ids are made from the content"
             self._fault(path, value, problem, f"Give the row an id{null if self._configured else ''}.")
 
     def text(self, path: str, role: str) -> str:
@@ -192,11 +192,11 @@ class _RowChecker:
         self._fault(path, value, problem, "Give one for each paraphrase that is used.")
 
     def texts(self, path: str, if_none: str, role: str, *, alone: bool = False) -> tuple[str, ...]:
-        """The usable elements of a list of strings. `alone`: a string by itself is a list of one."""
+        """The usable elements of a list of strings. `alone`: a single string counts as a list of one."""
         if_none = if_none if self._configured else f"Give the row {role}."
         value = lookup(self._record.value, path)
         if isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]":
-            problem = "the text looks like a list, but is no JSON list"
+            problem = "the text looks like a list, but is not a JSON list"
             self._fault(path, value, problem, 'Write it as a list of strings: ["...", "..."].')
             return ()
         if isinstance(value, str) and alone:

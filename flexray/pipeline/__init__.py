@@ -1,1 +1,1 @@
-"""Rows through Ray Data: prepare, answer, commit."""
+"""The Ray Data pipeline of a run: prepare, answer and commit shards."""

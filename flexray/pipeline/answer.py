@@ -1,4 +1,4 @@
-"""Answers whole shards with one engine. Knows nothing of Ray."""
+"""Answers shards with one engine. Does not depend on Ray."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from flexray.engine.generation import Generation
 from flexray.engine.stats import EngineStats
 from flexray.engine.stopping_criteria import answer_text
 from flexray.models.checkpoint import load_model
+from flexray.pipeline.counters import add, difference
 from flexray.pipeline.crash_tracker import Attempt, RowRange
 from flexray.pipeline.prepare import no_confidences
 from flexray.pipeline.shards import AnsweredShard, PreparedShard
@@ -43,8 +44,8 @@ class _Draft:
 
 
 class Answerer:
-    """Holds one engine for as long as its process lives. The engine is made for the first row that has a
-    prompt: where all rows are faulty, no model is loaded."""
+    """Holds one engine until its process ends. The engine is made for the first row that has a prompt, so no
+    model is loaded if all rows are faulty."""
 
     def __init__(
         self,
@@ -53,11 +54,11 @@ class Answerer:
     ):
         """
         Args:
-            loading: entered while the engine is made.
+            loading: makes a context in which the engine is made.
         """
         self._config = config
         self._loading = loading
-        self._device = torch.device("cpu")  # as long as there is no engine
+        self._device = torch.device("cpu")  # until there is an engine
         self._dtype: str = config.model.dtype
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
@@ -74,8 +75,8 @@ class Answerer:
             trust_remote_code=config.model.trust_remote_code,
         )
         if model.device.type == "cpu":
-            # Ray sets OMP_NUM_THREADS to the actor's CPUs, which are kept low so that reading and
-            # writing have some too; the actors share the machine
+            # Ray sets OMP_NUM_THREADS to the actor's CPUs, a low number that leaves CPUs for prepare and
+            # commit tasks. The engine may use more threads; the actors share the machine.
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // (config.ray.max_actors or 1)))
         engine = Engine(
             model, tokenizer, config.methods, config.generation, config.engine, config.model.quantization
@@ -86,7 +87,7 @@ class Answerer:
 
     @property
     def tokens(self) -> int:
-        """Tokens of finished answers since the engine was made; safe to call from another thread."""
+        """Tokens of finished answers since the engine was made. Can be read from another thread."""
         return self._stats.generated_tokens
 
     @property
@@ -99,17 +100,17 @@ class Answerer:
         return "_engine" in vars(self)
 
     def answer(self, shard: PreparedShard) -> AnsweredShard:
-        """Answer one shard's rows, one for one."""
+        """Answer the rows of one shard, in order."""
         return self.answer_together([(shard, untried(shard))])[0]
 
     def answer_together(
         self, shards: Sequence[tuple[PreparedShard, Attempt]], note: Note = lambda ranges: None
     ) -> list[AnsweredShard]:
-        """Answer the rows of several shards, one for one: shards without a crash in one call of the engine,
-        so that the device does not run empty between them; the others a row range at a time.
+        """Answer the rows of several shards, in order. All shards without a crash are answered in one engine
+        call, so that the device does not idle between them. Each row range of the others gets its own call.
 
         Args:
-            note: called before each call of the engine with its row ranges by shard id, and with {} after it.
+            note: called with the row ranges by shard id before each engine call, and with {} after it.
         """
         drafts = [_Draft(shard, self._config) for shard, _ in shards]
         for draft, (shard, attempt) in zip(drafts, shards, strict=True):
@@ -128,7 +129,7 @@ class Answerer:
         return [self._finish(draft) for draft in drafts]
 
     def _answer(self, call: list[tuple[_Draft, RowRange]]) -> None:
-        """One call of the engine."""
+        """Answer row ranges in one engine call."""
         todo: list[tuple[_Draft, int, Prompt]] = []
         for draft, rows in call:
             found = [(draft, row, prompt) for row in range(*rows) if (prompt := draft.shard.prompts[row])]
@@ -137,16 +138,16 @@ class Answerer:
                 faults.reach("pipeline.answer", shard_id=draft.shard.spec.shard_id, row_ids=ids)
             todo += found
         if todo:
-            _ = self._engine  # the time to load it is not counted as time of these rows
+            _ = self._engine  # so that the time to load the model is not counted for these rows
         start, before = time.perf_counter(), self._counters()
         generated = self._generate([prompt for _, _, prompt in todo]) if todo else []
         for (draft, row, _), answers in zip(todo, generated, strict=True):
             draft.answers[row] = self._without_unweighted(draft.shard.questions[row], answers)
         seconds = time.perf_counter() - start
-        counted = _difference(self._counters(), before)
+        counted = difference(self._counters(), before)
         first = call[0][0]
         num_rows = sum(end - begin for _, (begin, end) in call)
-        first.counters = _sum(first.counters, counted)  # so that sums over shards are right
+        first.counters = add(first.counters, counted)  # in one shard only: sums over shards must be right
         for draft, (begin, end) in call:
             draft.counted_in = "" if draft is first else first.shard.spec.shard_id
             draft.seconds += seconds * (end - begin) / num_rows
@@ -158,7 +159,7 @@ class Answerer:
         seconds = draft.seconds + time.perf_counter() - start
         now = self._counters()
         stats = {
-            **_sum(_difference(now, now), draft.counters),
+            **add(difference(now, now), draft.counters),
             "counted_in": draft.counted_in,
             "process": f"{platform.node()}:{os.getpid()}",
             "device": _device_name(self._device),
@@ -172,7 +173,7 @@ class Answerer:
         )
 
     def _counters(self) -> dict[str, Any]:
-        """Since the engine was made."""
+        """All counters since the engine was made."""
         cache = self._engine.mask_cache if self.is_loaded else None
         lookups = {"hits": cache.hits if cache else 0, "misses": cache.misses if cache else 0}
         return {**self._stats.to_dict(), "mask_cache": lookups}
@@ -182,13 +183,14 @@ class Answerer:
             return self._engine.generate(prompts)
         except Exception as error:
             if is_poisoned(error):
-                # nothing on this device works any more in this process, and an actor that raises is kept
-                print(f"the device is lost, this actor ends: {error}", file=sys.stderr, flush=True)
+                # the device no longer works in this process, and Ray keeps an actor that only raises
+                print(f"the device has failed, this actor exits: {error}", file=sys.stderr, flush=True)
                 os._exit(1)
             raise
 
     def _without_unweighted(self, question: Question, found: tuple[Answers, ...]) -> tuple[Answers, ...]:
-        """The answers, or for a row without confidences errors in the place of those of weighted methods."""
+        """The answers; for a row without confidences, the weighted methods' answers are replaced by
+        errors."""
         if question.confidences is not None or not any(m.needs_confidences for m in self._engine.methods):
             return found
         fault = unanswered(self._config, str(no_confidences(question)))
@@ -197,7 +199,7 @@ class Answerer:
 
 
 def unanswered(config: RunConfig, error: str, attempts: int = 0) -> tuple[Answers, ...]:
-    """What every method says to a row that the engine does not answer."""
+    """The error answers of all methods to a row that the engine does not answer."""
     requested = config.engine.backend
     generation = Generation(
         finish_reason="error", backend_requested=requested, attempts=attempts, error=error
@@ -208,7 +210,8 @@ def unanswered(config: RunConfig, error: str, attempts: int = 0) -> tuple[Answer
 def decode_answers(
     answers: Sequence[tuple[Answers, ...]], tokenizer: PreTrainedTokenizerBase | None, config: RunConfig
 ) -> list[tuple[tuple[str, ...], ...]]:
-    """The text of each answer, in the same shape; "" where there are no tokens, and none need a tokenizer."""
+    """The text of each answer, in the same shape; "" if it has no tokens. `tokenizer` may be None if no
+    answer has tokens."""
 
     def text(generation: Generation) -> str:
         if tokenizer is None or not generation.token_ids:
@@ -219,34 +222,15 @@ def decode_answers(
 
 
 def untried(shard: PreparedShard) -> Attempt:
-    """All of a shard at once."""
+    """The first attempt of a shard: all rows at once."""
     return Attempt(ranges=[(0, len(shard.questions))], given_up=frozenset(), crashes=0)
 
 
 def _crashed(crashes: int) -> str:
     return (
-        f"the process that answered this row died each time ({crashes} deaths in its shard), so it is not "
-        "tried again in this run. `flexray retry-errors` tries once more."
+        f"the process that answered this row crashed each time ({crashes} crashes in its shard), so the row "
+        "is not tried again in this run. `flexray retry-errors` tries it again."
     )
-
-
-def _difference(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """What the engine's counters grew by."""
-    return {
-        key: _difference(value, before[key]) if isinstance(value, dict) else round(value - before[key], 3)
-        for key, value in now.items()
-    }
-
-
-def _sum(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-    """Counters added up; one that is missing is 0."""
-    both = {**right, **left}
-    return {
-        key: _sum(left.get(key, {}), right.get(key, {}))
-        if isinstance(value, dict)
-        else round(left.get(key, 0) + right.get(key, 0), 3)
-        for key, value in both.items()
-    }
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""The actor that answers: one engine, in a thread of its own."""
+"""The Ray actor that answers shards with one engine, which runs in its own thread."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ REPORT_SECONDS = 5.0
 
 
 class AnswerActor:
-    """While its engine's thread answers some shards, the next ones are unpacked and the last ones packed. The
-    job tracker is told what the engine is doing. An engine that cannot be made is a Failure in the place of
-    the shards: Ray would restart an actor whose constructor fails."""
+    """While the engine's thread answers some shards, the next ones are unpacked and the previous ones packed.
+    The actor reports to the job tracker what the engine is doing. If the engine cannot be made, the actor
+    returns a Failure instead of shards, because Ray would restart an actor whose constructor fails."""
 
     def __init__(self, config: RunConfig, tracker: Any, label: RunLabel):
         self._telemetry = ActorTelemetry(label, [method.name for method in config.methods])
@@ -42,15 +42,15 @@ class AnswerActor:
         self._tokens_before = 0
         from flexray.pipeline.answer import Answerer  # torch: only actors need it
 
-        # torch's number of threads, grad mode and compiled graphs belong to the thread that made them
+        # torch keeps its number of threads, grad mode and compiled graphs per thread
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._answerer = Answerer(config, self._loading)
         self._engine_id = ray.get_runtime_context().get_actor_id()
         threading.Thread(target=self._report, name="report", daemon=True).start()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, list[bytes]]]:
-        """The answered shards of a batch, in order, also if Ray repeats the batch. If there are failures,
-        those alone, as they end the run."""
+        """The answered shards of a batch, in order, also if Ray repeats the batch. If the batch contains
+        failures, only these are returned, as they end the run."""
         given: list[PreparedShard | Failure] = [pickle.loads(shard) for shard in batch["shard"]]
         if failures := [shard for shard in given if isinstance(shard, Failure)]:
             yield _packed(failures)
@@ -66,7 +66,7 @@ class AnswerActor:
                 yield _packed([shard])
 
     def _answer(self, answerer: Answerer, shards: list[PreparedShard]) -> list[AnsweredShard]:
-        """In the engine's thread."""
+        """Answer shards; runs in the engine's thread."""
         pending = [self._tracker.attempt.remote(s.spec.shard_id, len(s.questions)) for s in shards]
         attempts: list[Attempt] = ray.get(pending)
         questions = sum(len(shard.questions) for shard in shards)
@@ -81,7 +81,7 @@ class AnswerActor:
 
     @contextlib.contextmanager
     def _loading(self) -> Iterator[None]:
-        """While the model is loaded, for the first prompt."""
+        """Report the phase "loading" while the model is loaded, which happens at the first prompt."""
         before = self._status
         self._status = dataclasses.replace(before, phase="loading")
         yield
@@ -89,7 +89,7 @@ class AnswerActor:
         self._telemetry.ready()
 
     def _note(self, ranges: Mapping[str, RowRange]) -> None:
-        """Tell the tracker which rows the next call of the engine answers; {}: the call is over."""
+        """Tell the tracker which rows the next engine call answers; {} means that the call has ended."""
         if self._open:
             ray.get(self._tracker.end.remote(self._open))
         self._open = list(ranges)
@@ -97,7 +97,7 @@ class AnswerActor:
             ray.get(self._tracker.begin.remote(dict(ranges)))
 
     def _report(self) -> None:
-        """Tell the tracker what the engine is doing, as long as this process lives."""
+        """Tell the tracker what the engine is doing, every REPORT_SECONDS until this process ends."""
         while True:
             tokens = self._answerer.tokens - self._tokens_before
             self._tracker.report.remote(self._engine_id, dataclasses.replace(self._status, tokens=tokens))

@@ -1,8 +1,9 @@
-"""Which rows a process was answering when it crashed, so that a row that crashes its process is found.
+"""Finds the row that crashes its process, from the rows that were being answered at each crash.
 
-Ray restarts a crashed actor and repeats its shard, without end. So each range of rows is noted before it is
-answered. A note that is still open when the shard comes again is a crash: that range is then cut into PARTS,
-and a single row that crashed its process twice is not tried again but becomes an error row.
+Ray restarts a crashed actor and repeats its shard, with no limit. So each range of rows is recorded before it
+is answered, and the record is removed afterwards. If a record still exists when the shard is tried again, the
+process has crashed: that range is then split into PARTS. A single row that crashed its process twice is not
+tried again but becomes an error row.
 """
 
 from __future__ import annotations
@@ -11,31 +12,32 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 PARTS = 8
-"""Ranges that a crashed range is cut into: a bad row among 512 costs 512 -> 64 -> 8 -> 1, and once again."""
+"""A crashed range is split into this many ranges: for one bad row among 512, the ranges that crash have 512,
+64, 8, 1 and again 1 rows."""
 MAX_CRASHES = 24
-"""Of one shard; the rows of its crashed ranges are given up then."""
+"""The most crashes of one shard. After that, all rows of its crashed ranges become error rows."""
 
 RowRange = tuple[int, int]  # rows [first, last) of a shard
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How to answer a shard now."""
+    """How to answer a shard this time."""
 
-    ranges: list[RowRange]  # in order, each to be noted before it is answered
-    given_up: frozenset[int]  # rows not to be tried again
-    crashes: int  # of this shard so far
+    ranges: list[RowRange]  # in order; each is recorded before it is answered
+    given_up: frozenset[int]  # rows that are not tried again
+    crashes: int  # crashes of this shard so far
 
 
 @dataclass(slots=True)
 class CrashTracker:
-    """The notes of one run. It lives in one process; those that answer come and go."""
+    """The records of one run, kept in one process. The processes that answer may crash and be replaced."""
 
     open: dict[str, RowRange] = field(default_factory=dict)
     crashed: dict[str, list[RowRange]] = field(default_factory=dict)
 
     def attempt(self, shard_id: str, num_rows: int) -> Attempt:
-        """A process takes a shard; if a note of the shard is open, the process before it has crashed."""
+        """Called when a process starts a shard. If a record of the shard exists, its last process crashed."""
         if (rows := self.open.pop(shard_id, None)) is not None:
             self.crashed.setdefault(shard_id, []).append(rows)
         crashed = self.crashed.get(shard_id, [])
@@ -51,7 +53,7 @@ class CrashTracker:
                 row += 1
                 continue
             size = max(1, smallest // PARTS)
-            # a range ends where a crashed one begins or ends, as the rows there are cut differently
+            # a range ends where a crashed range begins or ends, because rows beyond it are split differently
             edges = [edge for rows in crashed for edge in rows if edge > row]
             last = min([row + size, num_rows, *edges])
             ranges.append((row, last))
@@ -59,10 +61,10 @@ class CrashTracker:
         return Attempt(ranges, frozenset(given_up), len(crashed))
 
     def begin(self, ranges: Mapping[str, RowRange]) -> None:
-        """Row ranges, by shard id, are about to be answered together."""
+        """Record row ranges, by shard id, that one engine call is about to answer."""
         self.open.update(ranges)
 
     def end(self, shard_ids: Iterable[str]) -> None:
-        """What was begun of these shards is answered."""
+        """Remove the records of these shards: their rows are answered."""
         for shard_id in shard_ids:
             self.open.pop(shard_id, None)

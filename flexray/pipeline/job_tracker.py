@@ -1,5 +1,5 @@
-"""What the engines of a run are doing: they report to one actor, and the driver prints it while no shard is
-committed."""
+"""What the engines of a run are doing. They report to one actor, and the driver prints a status line when no
+shard has been committed for a while."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from flexray.pipeline.crash_tracker import CrashTracker
 from flexray.pipeline.nodes import describe_resources
 
 STALE_SECONDS = 60.0
-"""An engine that has reported nothing for so long is gone."""
+"""An engine that has not reported for this long is no longer counted."""
 QUIET_SECONDS = 30.0
-"""A status line is printed after so many seconds without any other line."""
+"""A status line is printed after this many seconds without any other line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +26,33 @@ class EngineStatus:
     """What an engine is doing."""
 
     phase: Literal["idle", "loading", "answering"] = "idle"
-    shards: int = 0  # that it answers now
-    questions: int = 0  # in those shards
-    tokens: int = 0  # in their finished answers
+    shards: int = 0  # shards of the current call
+    questions: int = 0  # questions in these shards
+    tokens: int = 0  # tokens of the answers that are finished in this call
 
 
 @dataclass(slots=True)
 class JobTracker(CrashTracker):
-    """The state of a run: its crashes, and the last status of each engine. An actor beside the driver."""
+    """The state of a run: its crashes, and the last status of each engine. Runs as an actor on the driver's
+    node."""
 
     engines: dict[str, tuple[float, EngineStatus]] = field(default_factory=dict)
 
     def report(self, engine_id: str, status: EngineStatus) -> None:
-        """An engine says what it is doing; it does so every few seconds."""
+        """Store the status of an engine; each engine reports every few seconds."""
         self.engines[engine_id] = time.monotonic(), status
 
     def live_engines(self) -> list[EngineStatus]:
-        """What the engines are doing that have reported lately."""
+        """The status of each engine that has reported in the last STALE_SECONDS."""
         since = time.monotonic() - STALE_SECONDS
         return [status for reported, status in self.engines.values() if reported >= since]
 
 
 def describe_engines(engines: list[EngineStatus]) -> str:
-    """One line for people; "": nothing is worth one.
+    """The status as one line of text; "" if no engine is busy.
 
     >>> describe_engines([EngineStatus("answering", 2, 24, 1200), EngineStatus("loading", 1, 12)])
-    'answering: 24 questions in 2 shards under way, 1,200 tokens of finished answers'
+    'answering: 24 questions in 2 shards in progress, 1,200 tokens of finished answers'
     """
     busy = [engine for engine in engines if engine.phase == "answering"]
     if busy:
@@ -60,19 +61,20 @@ def describe_engines(engines: list[EngineStatus]) -> str:
         )
         some = f"{shards:,} shard{'s' * (shards != 1)}"
         return (
-            f"answering: {questions:,} questions in {some} under way, {tokens:,} tokens of finished answers"
+            f"answering: {questions:,} questions in {some} in progress, {tokens:,} tokens of finished answers"
         )
     loading = sum(engine.phase == "loading" for engine in engines)
     return f"loading the model: {loading} engine{'s' * (loading != 1)}" if loading else ""
 
 
 class StatusPrinter:
-    """Prints a status line in the driver whenever nothing else was printed for a while."""
+    """Prints a status line in the driver when nothing else was printed for QUIET_SECONDS."""
 
     def __init__(self, tracker: Any, cpus: float, gpus: float, log: Callable[[str], None]):
         """
         Args:
-            tracker: the JobTracker actor. cpus, gpus: of one engine.
+            tracker: the JobTracker actor.
+            cpus, gpus: what one engine needs.
         """
         self._tracker = tracker
         self._wanted = cpus, gpus
@@ -82,7 +84,7 @@ class StatusPrinter:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Print in the background in here."""
+        """Print in a background thread until the context ends."""
         threading.Thread(target=self._watch, name="status", daemon=True).start()
         try:
             yield
@@ -90,7 +92,7 @@ class StatusPrinter:
             self._ended.set()
 
     def reset(self) -> None:
-        """Another line was printed: wait QUIET_SECONDS from now."""
+        """Wait another QUIET_SECONDS, because another line was printed."""
         self._last_line = time.monotonic()
 
     def _watch(self) -> None:
@@ -111,4 +113,4 @@ class StatusPrinter:
             for some in (ray.cluster_resources(), ray.available_resources())
         )
         wanted = describe_resources(*self._wanted)
-        return f"waiting: an engine wants {wanted} on one node; free in the cluster: {free} of {have}"
+        return f"waiting: an engine needs {wanted} on one node; free in the cluster: {free} of {have}"

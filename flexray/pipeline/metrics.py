@@ -1,7 +1,7 @@
-"""What a run tells Prometheus, through Ray: each node's agent serves it, with `ray_` before each name.
+"""The Prometheus metrics of a run. Ray's agent on each node serves them, with the prefix `ray_`.
 
-Counters count work: a shard that Ray repeats, because a process died, counts again. Values of labels are few,
-whatever the data: no text of a row or of an error becomes one.
+Counters count work: a shard that Ray repeats because a process died is counted again. Labels have few values
+for any data: the text of a row or of an error is never a label value.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from flexray.console.log import RunLabel
 from flexray.pipeline.shards import AnsweredShard, PreparedShard
 
 RUN_LABELS = ("run", "dataset")
-"""Every metric has them: the first digits of the run's fingerprint, and the data set's name."""
+"""Labels of every metric: the first digits of the run's fingerprint, and the data set's name."""
 BOUNDARIES = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800]
-"""Of histograms, seconds."""
+"""Bucket boundaries of the histograms, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A metric. `labels` stand beside RUN_LABELS."""
+    """A metric. It has RUN_LABELS as well as `labels`."""
 
     kind: Literal["counter", "gauge", "histogram"]
     name: str
@@ -36,13 +36,13 @@ class Spec:
 
 METRICS = (
     Spec("counter", "flexray_rows_total", ("method", "outcome"), "Rows committed."),
-    Spec("counter", "flexray_fallback_rows_total", ("reason",), "Rows committed that had a fallback."),
+    Spec("counter", "flexray_fallback_rows_total", ("reason",), "Committed rows with a fallback."),
     Spec("counter", "flexray_tokens_total", ("kind",), "Tokens that engines computed."),
-    Spec("counter", "flexray_engine_seconds_total", ("phase",), "Seconds of the engines' hosts."),
+    Spec("counter", "flexray_engine_seconds_total", ("phase",), "Seconds of engine work, by host clock."),
     Spec("counter", "flexray_mask_cache_total", ("result",), "Lookups in the cache of block masks."),
-    Spec("histogram", "flexray_batch_seconds", (), "Time that an actor took for the shards of one call."),
+    Spec("histogram", "flexray_batch_seconds", (), "Time that an actor took to answer one call's shards."),
     Spec("histogram", "flexray_commit_seconds", (), "Time to score and commit one shard."),
-    Spec("gauge", "flexray_rows_remaining", (), "Rows that this start has still to commit."),
+    Spec("gauge", "flexray_rows_remaining", (), "Rows that this start still has to commit."),
     Spec("gauge", "flexray_rows_in_flight", (), "Rows that an actor is answering; one series per actor."),
     Spec("gauge", "flexray_gpu_memory_bytes", ("kind",), "Memory that torch holds on an actor's GPU."),
 )
@@ -56,7 +56,7 @@ _CLASSES: dict[str, Reason] = {
 
 
 def classify(fallback_reason: str) -> Reason:
-    """The class of what made a row leave the backend that was asked for, or the full batch.
+    """The class of the error that made a row fall back to another backend or to a smaller batch.
 
     >>> classify("flex: InductorError: no compiler; sdpa: OutOfMemoryError: ..")
     'compiler'
@@ -64,20 +64,20 @@ def classify(fallback_reason: str) -> Reason:
     match = _REASON.match(fallback_reason)
     if match is None:
         return "other"
-    return _CLASSES.get(match[1], "compiler")  # engine.fallback.handled_errors names no other faults
+    return _CLASSES.get(match[1], "compiler")  # engine.fallback.handled_errors handles no other errors
 
 
 @dataclass(slots=True)
 class RowCounts:
-    """Output rows, counted: one for each question and method."""
+    """Numbers of output rows; there is one row for each question and method."""
 
     outcomes: Counter[tuple[str, str]]
-    """By method and outcome (answered, error)."""
+    """Rows by method and outcome ("answered" or "error")."""
     fallbacks: Counter[Reason]
 
     @classmethod
     def of(cls, shard: AnsweredShard, methods: Sequence[str]) -> RowCounts:
-        """Count a shard. All answers of a row share its error and its fallback."""
+        """Count the rows of a shard. All answers of a row have the same error and the same fallback."""
         counts = cls(Counter(), Counter())
         for answers in shard.answers:
             for method, (first, *_) in zip(methods, answers, strict=True):
@@ -88,7 +88,7 @@ class RowCounts:
 
 
 def engine_counts(shards: Iterable[AnsweredShard]) -> Iterator[tuple[str, float, dict[str, str]]]:
-    """What an engine did for a batch of shards: metric, number and labels."""
+    """The engine's counters for a batch of shards, as metric name, number and labels."""
     for stats in (shard.engine_stats for shard in shards):
         for kind in ("context", "prefill", "generated"):
             yield "flexray_tokens_total", stats[f"{kind}_tokens"], {"kind": kind}
@@ -106,20 +106,20 @@ class Metrics:
         self._methods = methods
 
     def remaining(self, rows: int) -> None:
-        """The driver knows what is left to do."""
+        """Set how many rows this start still has to commit; called in the driver."""
         _metric("flexray_rows_remaining").set(rows, self._labels)
 
     def answering(self, shards: Iterable[PreparedShard]) -> None:
-        """An actor has these in work from now on, and nothing else."""
+        """Set the shards that this actor is answering; () for none."""
         questions = sum(len(shard.questions) for shard in shards)
         _metric("flexray_rows_in_flight").set(questions * len(self._methods), self._labels)
 
     def answered(self, shards: Sequence[AnsweredShard], seconds: float) -> None:
-        """An actor has answered a batch of shards."""
+        """Count a batch of shards that this actor has answered."""
         _metric("flexray_batch_seconds").observe(seconds, self._labels)
         for name, number, labels in engine_counts(shards):
             self._count(name, number, **labels)
-        import torch  # an actor has it; those that commit do not need it
+        import torch  # here, because only actors need it, not the tasks that commit
 
         if torch.cuda.is_initialized():
             memory = {"used": torch.cuda.memory_allocated(), "reserved": torch.cuda.memory_reserved()}
@@ -127,7 +127,7 @@ class Metrics:
                 _metric("flexray_gpu_memory_bytes").set(number, self._labels | {"kind": kind})
 
     def committed(self, shard: AnsweredShard, seconds: float) -> None:
-        """A worker has committed a shard."""
+        """Count a shard that this worker has committed."""
         _metric("flexray_commit_seconds").observe(seconds, self._labels)
         counts = RowCounts.of(shard, self._methods)
         for (method, outcome), rows in counts.outcomes.items():
@@ -136,13 +136,13 @@ class Metrics:
             self._count("flexray_fallback_rows_total", rows, reason=reason)
 
     def _count(self, name: str, number: float, **labels: str) -> None:
-        if number > 0:  # Ray refuses 0
+        if number > 0:  # Ray does not accept 0
             _metric(name).inc(number, self._labels | labels)
 
 
 @functools.cache
 def _metric(name: str) -> Any:
-    """Ray's metric of that name, one for each process."""
+    """Ray's metric of this name, made once in each process."""
     spec = next(spec for spec in METRICS if spec.name == name)
     labels = RUN_LABELS + spec.labels
     if spec.kind == "histogram":

@@ -10,47 +10,47 @@ import ray
 from ray._private.utils import get_num_cpus
 from ray.experimental.internal_kv import _internal_kv_get
 
-SLACK = 1e-6  # so that ten times 0.1 are 1
-_GROUP = "ray.io/node-group"  # the label of a node that an autoscaler or Kubernetes has started
-_STATUS = b"__autoscaling_status"  # where Ray's monitor writes, on every cluster
+SLACK = 1e-6  # tolerance for rounding: 0.1 fits ten times into 1
+_GROUP = "ray.io/node-group"  # a label of nodes that an autoscaler or Kubernetes has started
+_STATUS = b"__autoscaling_status"  # the key that Ray's monitor writes on every cluster
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine, as Ray counts what it has."""
+    """The resources of a machine, as Ray counts them."""
 
     cpus: float
     gpus: float = 0.0
 
     def room(self, cpus: float, gpus: float) -> int:
-        """How many engines fit that are given so much each."""
+        """How many engines fit that need this many CPUs and GPUs each."""
         wanted = [(self.cpus, cpus), (self.gpus, gpus)]
         return min(int(have / each + SLACK) for have, each in wanted if each)
 
 
 def find_nodes() -> list[Node]:
-    """The nodes that are there now."""
+    """The nodes that are alive now."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Node(have.get("CPU", 0.0), have.get("GPU", 0.0)) for have in alive]
 
 
 def this_machine(num_cpus: int | None, gpus: float) -> Node:
-    """The node of a Ray that is started here with so many CPUs; None: with those that Ray finds."""
+    """The node of a Ray cluster that is started on this machine with `num_cpus`; None: all that Ray finds."""
     return Node(float(num_cpus or get_num_cpus()), gpus)
 
 
 def can_grow() -> bool:
-    """Whether somebody starts nodes as they are asked for: Kubernetes, or Ray's own autoscaler."""
+    """Whether nodes are started on demand, by Kubernetes or by Ray's own autoscaler."""
     if any(_GROUP in (node.get("Labels") or {}) for node in ray.nodes()):
         return True
     status = json.loads(_internal_kv_get(_STATUS) or b"{}")
-    # where there is no autoscaler, each node is reported as a kind of its own
+    # without an autoscaler, each node is reported as its own node type
     kinds = (status.get("autoscaler_report") or {}).get("node_type_mapping") or {}
     return any(kind != f"node_{node}" for node, kind in kinds.items())
 
 
 def describe_resources(cpus: float, gpus: float) -> str:
-    """A number of CPUs and GPUs, in words.
+    """Numbers of CPUs and GPUs as text.
 
     >>> describe_resources(1, 0), describe_resources(0.5, 2)
     ('1 CPU', '0.5 CPUs and 2 GPUs')
@@ -60,8 +60,8 @@ def describe_resources(cpus: float, gpus: float) -> str:
 
 
 def describe_nodes(nodes: Sequence[Node]) -> str:
-    """What the largest of them have, in words."""
+    """The largest numbers of CPUs and GPUs among the nodes, as text."""
     if not nodes:
         return "there is no node yet"
-    which = "the only node has" if len(nodes) == 1 else f"of {len(nodes)} nodes none has more than"
+    which = "the only node has" if len(nodes) == 1 else f"none of the {len(nodes)} nodes has more than"
     return f"{which} {describe_resources(max(n.cpus for n in nodes), max(n.gpus for n in nodes))}"

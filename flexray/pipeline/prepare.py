@@ -1,4 +1,4 @@
-"""CPU stage: read a shard's rows again, check them, tokenise them."""
+"""The CPU stage before the engine: read the rows of a shard, check and tokenise them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:  # takes seconds to import
 
 
 def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | None = None) -> PreparedShard:
-    """Read, check and tokenise. A faulty row goes on as an error; the rest is answered.
+    """Read, check and tokenise a shard. A faulty row becomes an error row; the other rows are answered.
 
     Args:
-        only: the row ids that go on; the whole shard is read and checked in any case. None: all.
+        only: the row ids that are prepared; the whole shard is read and checked in any case. None: all.
     """
     questions = read_shard(spec, config.data)
     wanted = (question for question in questions if only is None or question.row_id in only)
@@ -33,7 +33,7 @@ def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | Non
 
 
 def build_prompts(spec: ShardSpec, asked: Iterable[Question], builder: PromptBuilder) -> PreparedShard:
-    """A prompt for each question without an error; a question that no prompt can be built of gets one."""
+    """A prompt for each question without an error. A question whose prompt cannot be built gets an error."""
     questions: list[Question] = []
     prompts: list[Prompt | None] = []
     for question in asked:
@@ -49,7 +49,7 @@ def build_prompts(spec: ShardSpec, asked: Iterable[Question], builder: PromptBui
 
 
 def no_confidences(question: Question) -> RowFault:
-    """What keeps the weighted methods from answering a row."""
+    """The fault of a row that the weighted methods cannot answer, because it has no confidences."""
     return RowFault(
         question.source_file,
         question.source_row,
@@ -62,7 +62,7 @@ def no_confidences(question: Question) -> RowFault:
 
 
 def prompt_builder(config: RunConfig) -> PromptBuilder:
-    """The prompt builder of a run, made once in each process: loading a tokenizer takes most of a second.
+    """The prompt builder of a run, made once in each process: loading a tokenizer takes almost a second.
 
     Raises:
         ModelError: the model folder cannot be used. ConfigError: as `PromptBuilder`.
@@ -79,7 +79,7 @@ def _builder(config_json: str) -> PromptBuilder:
 
 
 def make_prompt_builder(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> PromptBuilder:
-    """The prompt builder for a model whose tokenizer is loaded. Raises as `prompt_builder`."""
+    """The prompt builder for a model folder and its loaded tokenizer. Raises errors as `prompt_builder`."""
     model = check_checkpoint(config.model.path)
     says_which = (model_folder(config.model.path) / "tokenizer_config.json").is_file()
     return PromptBuilder(

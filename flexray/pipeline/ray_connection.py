@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one on this machine."""
+"""Connect to a Ray cluster, or start one on this machine."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ from flexray.errors import ConfigError
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 KNOCK_SECONDS = 10
 ASK_SECONDS = 10
-# Calls that change nothing: of a cluster's GCS, and of a server for clients (ray://).
+# Read-only calls: of a cluster's GCS, and of its server for Ray clients (ray://).
 _GCS, _CLIENT_SERVER = "/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo"
 
 
 def connect_ray(config: RayConfig) -> None:
-    """Connect to the configured cluster; idempotent.
+    """Connect to the configured cluster; does nothing if this process is already connected.
 
-    A job submitted to a cluster finds it by itself (RAY_ADDRESS is set there). Otherwise, and if no
-    address is configured, Ray is started here, bound to loopback, and ends with this process.
+    A job that was submitted to a cluster connects to that cluster, because RAY_ADDRESS is set there. If no
+    address is configured and RAY_ADDRESS is not set, Ray is started on this machine, bound to loopback, and
+    ends with this process.
 
     Raises:
-        ConfigError: no cluster answers at the configured address, or it wants a token.
+        ConfigError: no cluster answers at the configured address, or it requires a token.
     """
     if ray.is_initialized():
         return
@@ -77,25 +78,26 @@ def _join(address: str) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raises OSError where nothing listens: Ray itself would go on trying for minutes."""
+    """Raises OSError if nothing listens at the address. Ray itself would retry for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
 
 
 def _token_refusal(address: str) -> str:
-    """Why the cluster at host:port or ray://host:port refuses the token that Ray would show it, and what to
-    do; "" if it does not, or does not answer. Ray itself would ask for 20 seconds, with a line each time, and
-    then say that nobody answers."""
+    """Why the cluster at host:port or ray://host:port refuses the token that Ray would send, and what to do.
+
+    "" if it accepts the token or does not answer. Ray itself would retry for 20 seconds, print a line each
+    time, and then report that no cluster answers."""
     if not _is_refused(address, None):
         return ""
     token, place = _find_token()
     if token and not _is_refused(address, token):
         return ""
-    which = f"{place} is another" if token else place
+    which = f"{place} is not the right one" if token else place
     return (
-        f"wants its token, and {which}. Set RAY_AUTH_MODE=token, and the token as RAY_AUTH_TOKEN, as a file "
-        "named by RAY_AUTH_TOKEN_PATH, or in ~/.ray/auth_token"
+        f"requires a token, but {which}. Set RAY_AUTH_MODE=token, and put the token into RAY_AUTH_TOKEN, "
+        "into a file that RAY_AUTH_TOKEN_PATH names, or into ~/.ray/auth_token"
     )
 
 
@@ -107,15 +109,16 @@ def _is_refused(address: str, token: str | None) -> bool:
             channel.unary_unary(call)(b"", timeout=ASK_SECONDS, metadata=metadata)
         except grpc.RpcError as e:
             return bool(e.code() == grpc.StatusCode.UNAUTHENTICATED)
-        except ValueError:  # a token that cannot be sent
+        except ValueError:  # the token cannot be sent
             return token is not None
     return False
 
 
 def _find_token() -> tuple[str, str]:
-    """The token that Ray shows, of the places where it looks the first one; or "", and why there is none."""
+    """The token that Ray sends, found in the same order as Ray does, and where it is; or "", and why there is
+    none."""
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
-        return "", "RAY_AUTH_MODE is not token, so that none is shown"
+        return "", "RAY_AUTH_MODE is not token, so none is sent"
     if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return token, "the one in RAY_AUTH_TOKEN"
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -123,18 +126,18 @@ def _find_token() -> tuple[str, str]:
     try:
         return path.read_text(encoding="utf-8").strip(), f"the one in {path}"
     except (OSError, ValueError):
-        return "", "there is none here"
+        return "", "none is set on this machine"
 
 
 def _start(config: RayConfig) -> None:
-    # Ray copies the whole working directory to its workers only if asked; they import flexray from where
-    # it is installed, or from the project's folder if the command was started elsewhere
+    # Ray does not copy the working directory to its workers by default. They import flexray from where it is
+    # installed, or from the project's folder if the command was started in another folder.
     python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-    # else Ray's core warns of how Ray Data itself passes an actor's arguments
+    # without this, Ray's core prints warnings about how Ray Data passes an actor's arguments
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _on_loopback():
         _init(
-            address="local",  # the default joins a cluster that `ray start` left on this machine
+            address="local",  # by default, Ray would join a cluster that runs on this machine
             num_cpus=config.num_cpus,
             object_store_memory=config.object_store_mb and config.object_store_mb * 2**20,
             include_dashboard=False,
@@ -143,7 +146,7 @@ def _start(config: RayConfig) -> None:
 
 
 def _init(**arguments: Any) -> None:
-    """`ray.init`, which says nothing if it succeeds, and leaves SIGTERM to us."""
+    """Call `ray.init` without output if it succeeds, and without Ray's own handler of SIGTERM."""
     set_handler = ray_utils.set_sigterm_handler
     ray_utils.set_sigterm_handler = lambda handler: None
     try:
@@ -155,7 +158,7 @@ def _init(**arguments: Any) -> None:
 
 @contextlib.contextmanager
 def _silence_if_well() -> Iterator[None]:
-    """What is written to standard error in here, by C++ as well, is shown only if an error is raised."""
+    """Show what is written to standard error, also by C++ code, only if an error is raised."""
     screen = os.dup(2)
     with tempfile.TemporaryFile() as written:
         os.dup2(written.fileno(), 2)
@@ -172,10 +175,11 @@ def _silence_if_well() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
-    """A Ray that is started in here has 127.0.0.1 as its address: no process of it listens elsewhere.
+    """Make a Ray cluster that is started in this context use 127.0.0.1, so that its processes listen on
+    loopback only.
 
-    Ray takes 127.0.0.1 as an argument for the address of the network card, but on Windows and macOS it starts
-    on loopback by itself. This is the switch for that, which Ray reads from an environment variable
+    If Ray is given the address 127.0.0.1, it replaces it by that of the network card. On Windows and macOS it
+    uses loopback by default. This constant switches that on; Ray reads it from an environment variable
     (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER) when it is imported.
     """
     before = ray_constants.ENABLE_RAY_CLUSTER

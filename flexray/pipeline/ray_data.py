@@ -1,4 +1,4 @@
-"""The Ray Data pipeline. One Ray row is one shard, so no block boundary can ever cut a shard."""
+"""The Ray Data pipeline. One Ray row is one shard, so a block boundary can never split a shard."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from flexray.pipeline.shards import AnsweredShard, Failure, or_failure
 from flexray.pipeline.telemetry import TelemetryCommit
 
 COMPILE_SECONDS = 1800
-"""How long Ray waits for a sign of life: the first shard compiles kernels."""
+"""How long Ray waits for progress; long, because kernels are compiled for the first shard."""
 
 
 def answer_shards(
@@ -41,20 +41,20 @@ def answer_shards(
     label: RunLabel | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[dict[str, Any]]:
-    """Read, answer and commit shards, all at once as a stream; yields what `commit` returns for each,
-    in the order in which they are done, and as soon as it is.
+    """Read, answer and commit shards as a stream. Yields what `commit` returns for each shard, as soon as the
+    shard is committed, in whatever order the shards finish.
 
     Args:
-        commit: called in a worker process with each answered shard; picklable. Ray repeats work whose
-            process died, so it may see a shard again and must then have the same effect once.
-        only: called in a worker process, names the row ids of a shard that are to be answered; picklable.
-            None: all.
-        label: what metrics and log call the run. None: by the data set alone.
-        note: called with a line that says what is waited for, or what the engines are doing while no shard is
-            committed.
+        commit: called in a worker process with each answered shard; must be picklable. It must be idempotent,
+            because Ray repeats the work of a process that died and may pass the same shard again.
+        only: called in a worker process with a shard; returns the row ids to answer. Must be picklable.
+            None: all rows.
+        label: names the run in metrics and log. None: only the data set's name.
+        note: called with a line about what the run is waiting for, or what the engines are doing while no
+            shard is committed.
 
     Raises:
-        ConfigError: an engine wants more than any node of the cluster has, or a node's cache of the Hugging
+        ConfigError: an engine needs more than any node of the cluster has, or a node's cache of the Hugging
             Face hub lacks the model or the data set.
         UserError, OSError: raised in a worker.
     """
@@ -91,7 +91,7 @@ def answer_shards(
     status = StatusPrinter(tracker, config.ray.num_cpus_per_actor, config.ray.num_gpus_per_actor or 0.0, note)
     try:
         with status.running():
-            # with the usual prefetch of one batch, a shard would be reported only with the next one
+            # with the default prefetch of one batch, a shard would be reported only when the next one is done
             for batch in stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
                 for packed in batch["shard"]:
                     result = pickle.loads(packed)
@@ -101,7 +101,7 @@ def answer_shards(
                     yield result
     finally:
         if ray.is_initialized():
-            ray.kill(tracker)  # a night has many runs in one process
+            ray.kill(tracker)  # `flexray nightly` has many runs in one process
 
 
 def _adjust_ray_data() -> None:
@@ -110,21 +110,21 @@ def _adjust_ray_data() -> None:
     settings.execution_no_progress_timeout_s = COMPILE_SECONDS
     settings.enable_progress_bars = False
     settings.print_on_execution_start = False
-    # bytes: each shard is a block of its own, and goes on as soon as there is one
+    # in bytes; makes each shard a separate block, which is passed on as soon as it is ready
     settings.target_max_block_size = 1
     let_pools_grow(settings)
 
 
 def _start_tracker() -> Any:
-    """On this node, beside the driver: it should outlive the actors that report to it. If it crashes all the
-    same, its successor knows of no crashes, and the run goes on."""
+    """Start the tracker on the driver's node, because it should outlive the actors that report to it. If it
+    crashes nevertheless, Ray restarts it without its records, and the run goes on."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     lives = {"max_restarts": -1, "max_task_retries": -1}
     return ray.remote(JobTracker).options(num_cpus=0, scheduling_strategy=here, **lives).remote()
 
 
-# A shard travels as one pickled value, through Ray's object store only, which
-# pickles as well; as columns it would be cut and converted on the way.
+# A shard is one pickled value. It only passes through Ray's object store, which uses pickle too. As columns,
+# it would be split and converted.
 def _pack(shard: Any) -> dict[str, bytes]:
     return {"shard": pickle.dumps(shard)}
 

@@ -1,8 +1,8 @@
-"""What travels from stage to stage: a shard, or in its place the failure that ends the run.
+"""What one stage passes to the next: a shard, or instead of it the failure that ends the run.
 
-An error that a worker raises comes out of Ray Data as text inside another error, below a traceback or two. So
-an error that the user can put right is returned instead, and the driver raises it. This module is light to
-import: not every worker process needs torch.
+Ray Data wraps an error that a worker raises into another error, as text with one or two tracebacks. So an
+error that the user can correct is returned instead of raised, and the driver raises it. This module does not
+import torch, because not every worker process needs it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PreparedShard:
-    """A shard, or some of its rows, ready to be answered; `prompts[i]` is None where `questions[i]` has an
+    """A shard, or some of its rows, ready to be answered. `prompts[i]` is None if `questions[i]` has an
     error."""
 
     spec: ShardSpec
@@ -32,7 +32,7 @@ class PreparedShard:
 
     @property
     def prompt_tokens(self) -> list[int]:
-        """Tokens of each prompt; 0: there is none."""
+        """The number of tokens of each prompt; 0 if there is no prompt."""
         return [prompt.num_tokens if prompt else 0 for prompt in self.prompts]
 
 
@@ -43,7 +43,7 @@ class AnsweredShard:
     spec: ShardSpec
     questions: list[Question]
     answers: list[tuple[tuple[Generation, ...], ...]]  # [question][method][answer]
-    texts: list[tuple[tuple[str, ...], ...]]  # of the same shape
+    texts: list[tuple[tuple[str, ...], ...]]  # [question][method][answer]
     prompt_tokens: list[int]
     engine_stats: dict[str, Any]
     seconds: float
@@ -51,27 +51,28 @@ class AnsweredShard:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A UserError or OSError, in the place of the shard that it kept from being made."""
+    """A UserError or OSError, passed on instead of the shard in which it occurred."""
 
     error: Exception
 
     @classmethod
     def of(cls, error: Exception) -> Self:
-        """A failure that can be pickled. The error's traceback becomes a note of it, for the log."""
+        """A failure that can be pickled. The error's traceback is added to it as a note, for the log."""
         lines = "".join(traceback.format_exception(error))
         try:
             portable = pickle.loads(pickle.dumps(error))
-        except Exception:  # an OSError of some library whose constructor takes other arguments
+        except Exception:  # some libraries have an OSError whose constructor takes other arguments
             portable = OSError(str(error))
         portable.add_note(f"In a worker:\n{lines}")
         return cls(portable)
 
 
 def or_failure(call: Callable[[], T]) -> T | Failure:
-    """What `call` returns, or why it cannot. Any error but UserError and OSError is a bug, and is raised."""
+    """The result of `call`, or a Failure if it raises UserError or OSError. Any other error is a bug and is
+    raised."""
     try:
         return call()
-    except BrokenPipeError:  # whoever reads the command's output has closed it
+    except BrokenPipeError:  # the reader of the command's output has closed the pipe
         raise
     except (UserError, OSError) as e:
         return Failure.of(e)

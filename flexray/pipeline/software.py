@@ -1,4 +1,4 @@
-"""Whether the installed versions can do what a configuration asks for, as far as known before a run."""
+"""Check before a run whether the installed versions support what a configuration needs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def check_software(config: RunConfig, *, on_cpu: bool | None = None) -> tuple[st
     """Notes about the installed versions.
 
     Args:
-        on_cpu: whether the model will be on a CPU. None: find out, as `is_on_cpu`.
+        on_cpu: whether the model will be on a CPU. None: find out with `is_on_cpu`.
 
     Raises:
-        ConfigError: one is known not to work, or not for this.
+        ConfigError: a version is known not to work, or not with this configuration.
     """
     notes = tuple(check_versions())
     if config.engine.backend == "flex" and (is_on_cpu(config) if on_cpu is None else on_cpu):
@@ -24,11 +24,12 @@ def check_software(config: RunConfig, *, on_cpu: bool | None = None) -> tuple[st
 
 
 def is_on_cpu(config: RunConfig) -> bool:
-    """Whether it is certain that the model will be on a CPU; for a cluster's nodes it never is."""
+    """Whether the model will certainly be on a CPU. On a cluster with device "auto" this is not known, so
+    False."""
     if config.model.device != "auto":
         return config.model.device == "cpu"
     if is_for_a_cluster(config):
         return False
-    import torch  # only after its version was checked
+    import torch  # here, because its version must be checked first
 
     return not torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""Metrics and log events of the pipeline, in the actors and in the tasks that commit."""
+"""Metrics and log events of the pipeline, from the actors and from the tasks that commit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ActorTelemetry:
         self._start = time.perf_counter()
 
     def ready(self) -> None:
-        """The model is loaded."""
+        """Report that the model is loaded."""
         self._metrics.answering(())
         self._log.info("actor.ready", seconds=round(time.perf_counter() - self._start, 3))
 
@@ -41,7 +41,8 @@ class ActorTelemetry:
     def batch(
         self, shards: Sequence[PreparedShard], attempts: Sequence[Attempt]
     ) -> Iterator[list[AnsweredShard]]:
-        """While a batch of shards is answered; the caller puts the answered shards into the list."""
+        """Report a batch of shards that is answered in this context. The caller adds the answered shards to
+        the list."""
         for shard, attempt in zip(shards, attempts, strict=True):
             if attempt.crashes:
                 counts = {"deaths": attempt.crashes, "rows_given_up": len(attempt.given_up)}
@@ -75,14 +76,14 @@ class ActorTelemetry:
 
 @dataclass(frozen=True, slots=True)
 class TelemetryCommit:
-    """A commit function with metrics; travels to Ray's workers."""
+    """A commit function that reports metrics; sent to Ray's workers."""
 
     commit: Callable[[AnsweredShard], dict[str, Any]]
     label: RunLabel
     methods: Sequence[str]
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
-        """Commit, and count it."""
+        """Commit a shard, and count it."""
         start_logging(self.label.log)
         start = time.perf_counter()
         result = self.commit(shard)
@@ -91,5 +92,5 @@ class TelemetryCommit:
 
 
 def report_remaining(label: RunLabel, rows: int) -> None:
-    """Set the metric of the rows that this start has still to commit."""
+    """Set the metric of the rows that this start still has to commit."""
     Metrics(label, ()).remaining(rows)

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from flexray.errors import first_few
 from flexray.report.explain import Explanation
 from flexray.report.explain.explanation import Committed, ExplainedAnswer, SegmentTokens
-from flexray.report.formatting import first_few, one_line
+from flexray.report.formatting import one_line
+
+MAX_NAMED = 5  # answers or steps that one line names
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ def summary_lines(explanation: Explanation) -> Iterator[SummaryLine]:
 def _match(explanation: Explanation) -> SummaryLine:
     if explanation.correct is None:
         return SummaryLine("exact match", "not scored: the row has no accepted answers")
-    shown = first_few([one_line(text) for text in explanation.accepted or ()], " | ")
+    shown = first_few(map(one_line, explanation.accepted or ()), MAX_NAMED, " | ")
     text = f"{'yes' if explanation.correct else 'no'}; accepted: {shown}"
     return SummaryLine("exact match", text, "good" if explanation.correct else "bad")
 
@@ -77,7 +80,9 @@ def _dense(explanation: Explanation) -> SummaryLine:
         each = f"all {steps} tokens" if steps > 1 else "the one token"
         return SummaryLine("dense pass", f"the same best token as the engine for {each}", "good")
     return SummaryLine(
-        "dense pass", f"another best token at {len(found)} of {steps} steps: {first_few(found)}", "bad"
+        "dense pass",
+        f"another best token at {len(found)} of {steps} steps: {first_few(found, MAX_NAMED)}",
+        "bad",
     )
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
-
-from flexray.console import terminal
 
 NOTHING = "–"
 MAX_TEXT = 500  # characters of a text that comes from data
 MAX_VALUE = 4_000  # of a configured value
-MAX_NAMED = 5  # things that one line names
 
 
 def count(number: float) -> str:
@@ -110,11 +107,6 @@ def fixed(number: float | None, digits: int = 1) -> str:
     return NOTHING if number is None else f"{number:,.{digits}f}"
 
 
-def duration(seconds: float | None) -> str:
-    """A time span in its two largest units."""
-    return NOTHING if seconds is None else terminal.duration(seconds)
-
-
 def moment(when: float | str) -> str:
     """A time in UTC, from seconds since 1970 or from ISO 8601."""
     time = datetime.fromisoformat(when) if isinstance(when, str) else datetime.fromtimestamp(when, UTC)
@@ -133,16 +125,6 @@ def one_line(text: str) -> str:
     ' a\\n'
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def first_few(texts: Sequence[str], separator: str = ", ") -> str:
-    """The first MAX_NAMED texts, and how many more there are.
-
-    >>> first_few([f"row {i}" for i in range(7)])
-    'row 0, row 1, row 2, row 3, row 4, and 2 more'
-    """
-    more = [f"and {len(texts) - MAX_NAMED} more"] if len(texts) > MAX_NAMED else []
-    return separator.join([*texts[:MAX_NAMED], *more])
 
 
 def leaves(tree: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, str]]:

@@ -8,31 +8,26 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from flexray.config import LimitsConfig, RunConfig
-from flexray.config.plugins import load_plugins
 from flexray.console.log import Log, RunLabel
 from flexray.console.progress import CommittedShard, Lines, LogLine, Progress
 from flexray.console.signals import Stopped, ending_by
 from flexray.data.question import ShardSpec
 from flexray.errors import OutputError, first_few
-from flexray.evaluation import to_table
 from flexray.pipeline.ray_connection import connect_ray
 from flexray.pipeline.ray_data import answer_shards
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.telemetry import report_remaining
-from flexray.runs.fingerprint import code_version
+from flexray.runs.commit import Commit
 from flexray.runs.job import plan_job
 from flexray.sink import (
-    CodeVersion,
     Lock,
     Manifest,
     OutputFolder,
     RunRecord,
-    ShardStats,
-    commit_shard,
     compact,
     discard_run,
     hold,
@@ -54,10 +49,9 @@ def over_limits(manifests: Iterable[Manifest], limits: LimitsConfig) -> str:
     """Which limits the run as a whole exceeds, and by how much; "" if none."""
     accounts = [manifest.accounting for manifest in manifests]
     rows = sum(a.rows for a in accounts)
-    fallbacks = sum(map(_fallbacks, accounts))
     counts = (
         ("are errors", "max_error_share", sum(a.errors for a in accounts), limits.max_error_share),
-        ("fell back", "max_fallback_share", fallbacks, limits.max_fallback_share),
+        ("fell back", "max_fallback_share", sum(a.fallbacks for a in accounts), limits.max_fallback_share),
     )
     return "; ".join(
         f"{count} of {rows} rows {what}, more than limits.{name} ({share}) allows"
@@ -216,41 +210,3 @@ def answer(
         raise
     events.info("run.finished", rows=done, errors=errors)
     return errors
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Scores and commits a shard's answers; sent to Ray's workers."""
-
-    output: str
-    fingerprint: str
-    methods: tuple[str, ...]
-    plugins: tuple[str, ...] = ()
-    code: CodeVersion = field(default_factory=code_version)
-    """The version of the driver's code; the workers run a copy of it."""
-
-    def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
-        """Commit; returns the fields of a CommittedShard."""
-        load_plugins(self.plugins)
-        manifest = commit_shard(
-            OutputFolder(self.output),
-            shard_id=shard.spec.shard_id,
-            table=to_table(shard, self.methods),
-            fingerprint=self.fingerprint,
-            methods=self.methods,
-            code=self.code,
-            engine_stats=shard.engine_stats,
-            seconds=round(shard.seconds, 3),
-            expected_row_ids=shard.spec.row_ids,
-        )
-        return {
-            "shard_id": manifest.shard_id,
-            "rows": manifest.rows,
-            "errors": manifest.accounting.errors,
-            "fallbacks": _fallbacks(manifest.accounting),
-            "seconds": manifest.seconds,
-        }
-
-
-def _fallbacks(accounting: ShardStats) -> int:
-    return accounting.rows - accounting.fallback_reason.get("", 0)

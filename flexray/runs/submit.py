@@ -155,8 +155,8 @@ def _connect(address: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
     except AuthenticationError:
         raise SubmitError(
-            f"--address {redact(address)}: the cluster wants its token, and none or another one is here. Set "
-            "RAY_AUTH_MODE=token, and the token as RAY_AUTH_TOKEN or in ~/.ray/auth_token."
+            f"--address {redact(address)}: the cluster requires a token, but none or a wrong one is set "
+            "here. Set RAY_AUTH_MODE=token, and put the token into RAY_AUTH_TOKEN or ~/.ray/auth_token."
         ) from None
     except _FAILURES as e:
         raise SubmitError(

@@ -1,12 +1,12 @@
-"""Exactly-once output: rows are visible through shard manifests only, on any fsspec file system.
+"""Exactly-once output on any fsspec file system. Readers see only rows that a shard manifest names.
 
-OUT/_run.json                            what the folder is the output of
+OUT/_run.json                            the run record: the run whose output the folder holds
 OUT/_plan.parquet                        each planned row: (shard_id, row_id)
 OUT/data/<shard_id>-<uuid>.parquet       rows
 OUT/_manifests/<shard_id>.json           the commit of a shard, written last
-OUT/_manifests/compact-<sha256>.jsonl    many of those, merged
-OUT/_quarantine/<time>-<random>/         what a repair has moved aside
-OUT/_lock-<n>.json                       who is at work there; gone afterwards
+OUT/_manifests/compact-<sha256>.jsonl    many manifests merged into one file
+OUT/_quarantine/<time>-<random>/         files that a repair has moved aside
+OUT/_lock-<n>.json                       the process that is working in the folder; removed at its end
 """
 
 from flexray.sink.commit import commit_shard, recommit_shard

@@ -1,12 +1,12 @@
-"""Commit a shard, and replace a committed shard's error rows.
+"""Commit a shard, and replace the error rows of a committed shard.
 
-A commit is a manifest. It is written last, under the one name its shard has, so a shard is visible
-whole and once, or not at all. Data files that no manifest names (a crash before the manifest, the
-loser of two writers, a revision that was replaced) are never read.
+A commit is a manifest. It is written last, and each shard has only one manifest name. So a shard is visible
+completely and once, or not at all. Data files that no manifest names are never read: those of a crash before
+the manifest was written, of the slower of two writers, and of a replaced revision.
 
-Whether a shard is committed already is asked of that one name: one request, however many shards
-there are. So no shard is to be committed that was compacted. None is: only shards without a manifest
-are planned, and `compact` runs only while nobody commits.
+To find out whether a shard is already committed, only this one name is requested, however many shards there
+are. This is correct only if no shard is committed whose manifest was compacted. That cannot happen, because a
+run commits only shards without a manifest, and `compact` runs only while nothing is being committed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from flexray.sink.start import utc_now
 
 
 class CommitError(RuntimeError):
-    """Rows that are not what their shard promised. Nothing was committed."""
+    """The rows are not those that were planned for their shard. Nothing was committed."""
 
 
 def commit_shard(
@@ -59,15 +59,15 @@ def commit_shard(
     expected_row_ids: Sequence[str],
     code: CodeVersion | None = None,
 ) -> Manifest:
-    """Make a shard's rows visible, exactly once; a shard that is committed already stays as it is.
+    """Make a shard's rows visible, exactly once. A shard that is already committed stays as it is.
 
-    `table` has ROW_SCHEMA and holds, for each of the run's methods in order, the rows of
-    `expected_row_ids` in order. Two writers of one shard may both get here: each writes a data file of
-    its own, the later manifest is the valid one, and the other file is left as an orphan.
+    `table` has ROW_SCHEMA and holds, for each of the run's methods in order, the rows of `expected_row_ids`
+    in order. Two writers may commit the same shard at the same time. Then each writes its own data file, the
+    later manifest is the valid one, and the other data file becomes an orphan.
 
     Raises:
-        CommitError: the rows, or the stats, are not what they must be.
-        DamageError: there is a manifest of this shard that cannot be trusted.
+        CommitError: the rows or the engine's counters are not as expected.
+        DamageError: this shard has a manifest that cannot be trusted.
         OSError: the folder cannot be written; then nothing is committed.
     """
     expected = expected_keys(methods, expected_row_ids)
@@ -77,7 +77,7 @@ def commit_shard(
         manifest = read_single(folder, shard_id, fingerprint)
         if manifest is not None and manifest.keys_sha256 != keys:
             raise CommitError(
-                f"shard {shard_id}: is committed already, with other rows than are expected now"
+                f"shard {shard_id}: is already committed, but with other rows than are expected now"
             )
         return manifest
 
@@ -93,8 +93,8 @@ def commit_shard(
         code=(code,) if code else (),
     )
     folder.write_bytes(manifest.file, data)
-    # Look again: another writer may have been faster. What is left of the race is harmless, since
-    # both manifests are whole and name whole files.
+    # Check again, because another writer may have been faster. If both still write a manifest, this is
+    # harmless: both manifests are complete and name complete files.
     if done := committed():
         return done
     folder.write_bytes(manifest_name(shard_id), manifest.to_bytes())
@@ -110,27 +110,28 @@ def recommit_shard(
     seconds: float,
     code: CodeVersion | None = None,
 ) -> Manifest:
-    """Replace error rows of a committed shard, whose valid manifest is `old`, by better ones.
+    """Replace error rows of a committed shard, whose valid manifest is `old`.
 
-    `table` holds all rows of the shard, in the same order. Only rows that have an error in `old` may
-    differ; so no good row is lost, and none is computed twice. The old data file is left as an orphan.
-    A repeated call finds the revision of the first one and returns it.
+    `table` holds all rows of the shard, in the same order. Only rows that are error rows in `old` may differ,
+    so no good row is lost or computed twice. The old data file becomes an orphan. If the call is repeated, it
+    finds the revision that the first call wrote and returns it.
 
     Raises:
-        CommitError: a good row differs, the rows are others or break the rules, the shard is at
-            another revision.
+        CommitError: a good row differs, the table has other rows or invalid rows, or the shard is at another
+            revision.
         DamageError: the manifest or the old data file cannot be trusted.
-        OSError: the folder cannot be written; then the old rows stay.
+        OSError: the folder cannot be written; then the old rows stay valid.
     """
     shard_id = old.shard_id
 
     def recommitted() -> Manifest | None:
         manifest = read_single(folder, shard_id, old.fingerprint)
-        if manifest is None or manifest.digest == old.digest:  # none: `old` is compacted
+        if manifest is None or manifest.digest == old.digest:  # None: `old` was compacted
             return None
         if manifest.replaces != old.digest:
             raise CommitError(
-                f"shard {shard_id}: is at revision {manifest.revision}, which does not replace the given one"
+                f"shard {shard_id}: is at revision {manifest.revision}, which does not replace the given "
+                "manifest"
             )
         return manifest
 
@@ -140,7 +141,7 @@ def recommit_shard(
     _check(table, shard_id, keys_of(before))
     good = pc.equal(before["error"], "")
     if not table.filter(good).equals(before.filter(good)):
-        raise CommitError(f"shard {shard_id}: rows that were good already differ")
+        raise CommitError(f"shard {shard_id}: rows without an error differ from the committed ones")
     if table.equals(before):
         return old
     codes = old.code or (CODE_OF_0_1,)
@@ -172,7 +173,7 @@ def _describe(
     revision: int = 0,
     replaces: str = "",
 ) -> tuple[Manifest, bytes]:
-    """The manifest of a checked table, and its data file."""
+    """The manifest of a checked table, and the bytes of its data file."""
     data = to_parquet(table)
     manifest = Manifest(
         shard_id=shard_id,
@@ -204,8 +205,8 @@ def _check(table: pa.Table, shard_id: str, expected: list[tuple[str, str]]) -> N
             min(len(found), len(expected)),
         )
         raise CommitError(
-            f"shard {shard_id}: its {len(found)} rows are not, in order, the {len(expected)} "
-            f"expected; they differ first at row {at + 1}"
+            f"shard {shard_id}: its {len(found)} rows are not the {len(expected)} expected rows in the "
+            f"expected order; the first difference is at row {at + 1}"
         )
     faults = row_faults(table, shard_id)
     if faults:

@@ -1,4 +1,4 @@
-"""Read what is committed: the valid manifest of each shard, and the rows that it names."""
+"""Read what is committed: the valid manifest of each shard, and the rows in its data file."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def committed_shards(folder: OutputFolder, fingerprint: str) -> dict[str, Manife
 
 
 def whole_shards(folder: OutputFolder, fingerprint: str) -> dict[str, Manifest]:
-    """As `committed_shards`; and each data file is there and as long as its manifest says. That takes one
-    listing, and no file is read.
+    """As `committed_shards`, but also checks that each data file exists and has the size that its manifest
+    says. This takes one listing; no data file is read.
 
     Raises:
-        DamageError: also if data files are missing or of another size.
+        DamageError: as `committed_shards`, or data files are missing or have another size.
         OutputError: the manifests or the data files cannot be listed.
     """
-    for _ in range(2):  # a repair, or a start afresh, may have removed a manifest just before its file
+    for _ in range(2):  # a repair or --fresh may have removed a manifest and its data file in between
         manifests = committed_shards(folder, fingerprint)
         lost = _lost_files(folder, manifests)
         if not lost:
@@ -46,14 +46,14 @@ def whole_shards(folder: OutputFolder, fingerprint: str) -> dict[str, Manifest]:
     shown = first_few(lost, separator="; ")
     what = f"{len(lost)} of {len(manifests)} committed shards have lost their rows: {shown}"
     advice = (
-        f"`flexray repair {shlex.quote(str(folder))}` moves these shards aside; then run again: they are "
-        "computed again, and no others."
+        f"`flexray repair {shlex.quote(str(folder))}` moves these shards aside. Then run again: only these "
+        "shards are computed again."
     )
     raise DamageError(folder.where(DATA_FOLDER), what, advice, "data_missing")
 
 
 def _lost_files(folder: OutputFolder, manifests: dict[str, Manifest]) -> list[str]:
-    """What has become of each data file that is not as long as it was written."""
+    """A text for each data file that is missing or does not have the size that was written."""
     try:
         there = {f"{DATA_FOLDER}/{name}": size for name, size in folder.sizes(DATA_FOLDER).items()}
     except OSError as e:
@@ -69,7 +69,7 @@ def _lost_files(folder: OutputFolder, manifests: dict[str, Manifest]) -> list[st
 
 
 def read_committed(folder: OutputFolder) -> Iterator[pa.Table]:
-    """The committed rows, one table (ROW_SCHEMA) a shard, in order of shard ids; each file is checked.
+    """The committed rows, one table (ROW_SCHEMA) per shard, in order of shard ids. Each file is checked.
 
     Raises:
         OutputError: the folder holds no run.
@@ -83,7 +83,7 @@ def load_shard(folder: OutputFolder, manifest: Manifest) -> pa.Table:
     """The rows (ROW_SCHEMA) of one committed shard.
 
     Raises:
-        DamageError: the data file is missing or not the file, schema or rows of the manifest.
+        DamageError: the data file is missing, or its bytes, schema or rows do not match the manifest.
     """
     path = folder.where(manifest.file)
     try:
@@ -98,15 +98,15 @@ def load_shard(folder: OutputFolder, manifest: Manifest) -> pa.Table:
         what = f"has {len(data)} bytes, but {manifest.bytes} were written"
         raise DamageError(path, what, REPAIR_SHARD, "data_damaged")
     if hashlib.sha256(data).hexdigest() != manifest.sha256:
-        what = "has other bytes than were written (its sha256 differs)"
+        what = "was changed after it was written (its sha256 differs)"
         raise DamageError(path, what, REPAIR_SHARD, "data_damaged")
     try:
         table = from_parquet(data)
     except (pa.ArrowException, OSError) as e:
-        raise DamageError(path, f"is no Parquet file ({e})", REPAIR_SHARD, "data_damaged") from e
+        raise DamageError(path, f"is not a Parquet file ({e})", REPAIR_SHARD, "data_damaged") from e
     fault = schema_fault(table.schema)
     if fault:
         raise DamageError(path, fault, REPAIR_SHARD, "data_schema")
     if table.num_rows != manifest.rows or keys_digest(keys_of(table)) != manifest.keys_sha256:
-        raise DamageError(path, "holds other rows than its manifest says", REPAIR_SHARD, "data_damaged")
+        raise DamageError(path, "contains other rows than its manifest says", REPAIR_SHARD, "data_damaged")
     return table

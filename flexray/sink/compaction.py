@@ -1,4 +1,4 @@
-"""Merge many manifests into few files, so that an output of many shards is opened with few requests."""
+"""Merge many manifests into few files, so that reading an output of many shards takes few requests."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def compact(
     max_singles: int = MAX_SINGLE_MANIFESTS,
     max_files: int = MAX_COMPACT_FILES,
 ) -> int:
-    """Put the manifests into one compact file if more than `max_singles` have files of their own, and
-    the compact files into one if there would be more than `max_files`.
+    """Merge the single manifests into one compact file if there are more than `max_singles`, and the compact
+    files into one if there would be more than `max_files`.
 
-    Only while nobody commits, that is, with the run's lock held: a writer asks for its shard's own
-    manifest only. Readers may read meanwhile. A crash leaves the new file and some of what is in it:
-    the same records twice, which is no harm, and the next call goes on. Files that cannot be trusted
-    stay as they are.
+    Must be called with the run's lock held and while nothing is being committed, because a writer looks only
+    for its shard's single manifest. Readers may read at the same time. A crash leaves the new file and some
+    of the merged files. Then some records exist twice, which is harmless, and the next call removes the rest.
+    Files that cannot be trusted stay as they are.
 
     Returns:
         How many files were merged.
@@ -65,7 +65,7 @@ def replace_manifest_files(
         The new file's name; None if there are no manifests.
 
     Raises:
-        OSError: it cannot be written, or a file not be removed.
+        OSError: the new file cannot be written, or a file cannot be removed.
     """
     data = b"".join(manifest.to_line() for manifest in manifests)
     written = compact_name(data) if data else None
@@ -74,7 +74,8 @@ def replace_manifest_files(
         if folder.read_bytes(written) != data:
             raise OSError(f"{folder.where(written)}: reads back differently from what was written")
     with ThreadPoolExecutor(READERS) as pool:
-        # the same manifests have the same name: a repeated merge must not remove what it has just written
+        # The name depends only on the manifests, so a repeated merge writes the same file again. It must not
+        # remove this file.
         for _ in pool.map(lambda name: _remove(folder, name), [n for n in names if n != written]):
             pass
     return written
@@ -82,5 +83,5 @@ def replace_manifest_files(
 
 def _remove(folder: OutputFolder, name: str) -> None:
     reach("sink.compact.remove", name=name)
-    with contextlib.suppress(FileNotFoundError):  # a call that was cut short came so far
+    with contextlib.suppress(FileNotFoundError):  # an interrupted call may have removed it already
         folder.remove(name)

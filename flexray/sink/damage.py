@@ -1,4 +1,4 @@
-"""What can be wrong with an output folder: a file that cannot be trusted, and what verifying it found."""
+"""Damage of an output folder: the error for a file that cannot be trusted, and the report of `verify`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ DamageKind = Literal[
     "other_version",
     "unreadable",
 ]
-REPAIR_SHARD = "`flexray repair` moves the shard aside; then run again: it is computed again."
+REPAIR_SHARD = "`flexray repair` moves the shard aside. Then run again: the shard is computed again."
 
 
 class DamageError(OutputError):
-    """A file of the output folder that cannot be trusted: which, why, and what to do."""
+    """A file of the output folder cannot be trusted. The message says which file, why, and what to do."""
 
     def __init__(self, path: str, what: str, advice: str, kind: DamageKind) -> None:
         super().__init__(f"{path}: {what}. {advice} `flexray verify` checks the whole folder.")
@@ -35,7 +35,7 @@ class DamageError(OutputError):
 
     @classmethod
     def unreadable(cls, path: str, error: OSError) -> DamageError:
-        """The storage does not give the file: nothing is known of the file itself."""
+        """The storage cannot read the file, so its state is unknown."""
         advice = "Check access to the storage and try again."
         return cls(path, f"cannot be read ({error})", advice, "unreadable")
 
@@ -60,7 +60,7 @@ HARMLESS = ("orphans", "foreign_files")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One thing that is wrong, or, if harmless, worth to know."""
+    """One problem, or something harmless that the user should know."""
 
     kind: FindingKind
     path: str
@@ -69,11 +69,11 @@ class Finding:
     name: str = ""
     """The file, relative to the output folder; "" if it is not one file."""
     shard_ids: tuple[str, ...] = ()
-    """The committed shards that cannot stay as they are."""
+    """The committed shards that must be computed again."""
 
     @property
     def harmless(self) -> bool:
-        """Whether the output is in order nevertheless."""
+        """Whether the output is correct nevertheless."""
         return self.kind in HARMLESS
 
     def __str__(self) -> str:
@@ -82,32 +82,32 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyReport:
-    """The state of an output folder, counted. Rows are counted by method and row id."""
+    """The state of an output folder, in numbers. An output row is identified by its method and row id."""
 
     planned_rows: int
-    """One for each planned row and method."""
+    """Planned output rows: one for each planned row id and method."""
     planned_shards: int
     committed_shards: int
     """Shards whose manifest and data file can both be trusted."""
     rows: int
     """Committed rows that can be read."""
     missing: int
-    """Planned rows without a committed row; those of a damaged file are among them."""
+    """Planned rows that are not committed, including the rows of damaged files."""
     doubled: int
     """Rows that are committed more than once."""
     damaged: int
     """Files (run record, plan, manifests, data) that cannot be trusted."""
     unaccounted: int
-    """Rows that their shard's plan does not know, and sums that disagree with the rows."""
+    """Rows that are not planned in their shard, and counts in a manifest that disagree with the rows."""
     findings: tuple[Finding, ...]
     orphans: tuple[str, ...]
-    """Files of attempts, and of replaced revisions, that no manifest names; readers ignore them."""
+    """Files of failed attempts and of replaced revisions, which no manifest names; readers ignore them."""
     foreign: tuple[str, ...]
-    """Names among data and manifests that are not flexray's; readers ignore them."""
+    """Files and folders in the output folder that flexray did not write; readers ignore them."""
 
     @property
     def ok(self) -> bool:
-        """Whether every planned row is there, once, as it was written."""
+        """Whether every planned row exists exactly once and unchanged."""
         return not (self.missing or self.doubled or self.damaged or self.unaccounted)
 
     def summary_line(self) -> str:
@@ -118,5 +118,5 @@ class VerifyReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """The whole report, for JSON."""
         return {"ok": self.ok, **dataclasses.asdict(self)}

@@ -1,11 +1,11 @@
-"""Say in which leaves two JSON-like trees differ."""
+"""List the leaves in which two JSON-like trees differ."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-_SHOWN = 80  # characters of a value; more is cut around the first difference
+_SHOWN = 80  # characters of a value; of a longer value, the part around the first difference is shown
 _ABSENT = object()
 
 

@@ -1,4 +1,4 @@
-"""The output folder: whole-file reads and writes on a local path or any fsspec URL."""
+"""The output folder: reads and writes whole files on a local path or any fsspec URL."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from flexray.config.fault_injection import reach
 from flexray.errors import OutputError
 from flexray.storage import StorageError, connect, describe, redact, retry, translate, write_file
 
-# Stores without folders: a file's name may hold slashes, and making a "folder" could make a bucket.
+# Stores without folders: file names may contain slashes, and creating a "folder" could create a bucket.
 _FLAT_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
-_START_PATIENCE = 15.0  # seconds: at a start nothing is lost yet, and somebody may be waiting
+_START_PATIENCE = 15.0  # seconds of retries at a start: short, because no work is lost and a user may wait
 _PROBE = ".probe-"
 _TEMPORARY = ".tmp"
 _SYSTEM_NAMES = {"Thumbs.db", "desktop.ini", "lost+found"}
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file name is that of a probe or of a write that did not finish."""
+    """Whether this is the name of a probe file or of an unfinished write."""
     return name.startswith(_PROBE) or (name.startswith(".") and name.endswith(_TEMPORARY))
 
 
 def is_systems(name: str) -> bool:
-    """Whether a name is hidden or one of those that file systems and desktops leave in any folder."""
+    """Whether a name is hidden, or one that file systems and desktops create in any folder."""
     return name.startswith(".") or name in _SYSTEM_NAMES
 
 
 class OutputFolder:
-    """A folder addressed by path or URL; all names below are relative to it, with `/`.
+    """A folder given by path or URL. The methods take file names relative to it, with `/`.
 
-    Storage credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID,
-    AWS_ENDPOINT_URL, ...) or from fsspec's configuration, never from flexray's. Faults that pass are
-    retried (`storage.retry`): a method that raises OSError does so when that has not helped.
-    It pickles as its URL, so that it can travel to another process.
+    Storage credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...) or
+    from fsspec's configuration, never from flexray's. Temporary faults are retried (`storage.retry`); a
+    method raises OSError if the retries have failed. It is pickled as its URL and can be sent to another
+    process.
 
     Raises:
         OutputError: no file system is known, or installed, for the URL.
@@ -47,13 +47,13 @@ class OutputFolder:
             raise OutputError("the output folder has no name. Give a local path or a URL.")
         try:
             self._fs, self._root = connect(url)
-        except Exception as e:  # each file system has exceptions of its own
+        except Exception as e:  # each file system has its own exceptions
             raise OutputError(
                 f"{redact(url)}: cannot be used as an output folder: {describe(e, url)} Give a local path or "
                 "a URL of an installed fsspec file system, such as s3://bucket/folder."
             ) from e
         self._local = isinstance(self._fs, LocalFileSystem)
-        # A relative path means another folder in a process that started elsewhere.
+        # absolute, because a relative path could mean another folder in another process
         self.url = self._root if self._local else url
 
     def __str__(self) -> str:
@@ -70,10 +70,10 @@ class OutputFolder:
         return str(redact(self._url(name)))
 
     def prepare(self) -> None:
-        """Create the folder and prove that it can be written, read and cleaned up.
+        """Create the folder, and check that a file in it can be written, read and deleted.
 
         Raises:
-            OutputError: it cannot; the message names the path and the reason.
+            OutputError: this failed; the message names the path and the reason.
         """
         probe = f"{_PROBE}{uuid4().hex}"
         try:
@@ -96,18 +96,18 @@ class OutputFolder:
         return retry(self._url(name), lambda: bytes(self._fs.cat_file(path)))
 
     def read_if_there(self, name: str) -> bytes | None:
-        """The whole file, or None where there is none. Raises OSError if it cannot be read."""
+        """The whole file, or None if it does not exist. Raises OSError if it cannot be read."""
         try:
             return self.read_bytes(name)
         except FileNotFoundError:
             return None
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a whole file; a reader sees the old file or the new one, never a part.
+        """Write a whole file. A reader sees the old file or the new one, never a part of it.
 
         Raises:
-            OSError: it cannot be written. Then the old file, or none, is to be seen under that name,
-                or the new one: where a connection broke after the last byte, nobody knows.
+            OSError: it cannot be written. Then the name has its old content (or no file), or the new content:
+                if a connection breaks after the last byte, this is unknown.
         """
         reach("sink.write.before", name=name)
         self._write(name, data)
@@ -119,7 +119,7 @@ class OutputFolder:
         retry(self._url(name), lambda: self._fs.rm_file(path))
 
     def list(self, name: str = "") -> list[str]:
-        """Sorted names of the files and folders in a folder; empty where there is no folder.
+        """The sorted names of the files and folders in a folder; empty if the folder does not exist.
 
         Raises:
             OSError: it cannot be listed, or is a file.
@@ -127,10 +127,11 @@ class OutputFolder:
         return sorted(self._entries(name))
 
     def sizes(self, name: str) -> dict[str, int | None]:
-        """The files alone, by name, sorted, with their sizes in bytes; None: unknown to the storage.
+        """The sorted names of the files in a folder, with their sizes in bytes; None if the storage does not
+        know a size.
 
         Raises:
-            OSError: as for `list`.
+            OSError: as `list`.
         """
         entries = sorted(self._entries(name).items())
         return {inner: entry.get("size") for inner, entry in entries if entry["type"] != "directory"}
@@ -143,7 +144,7 @@ class OutputFolder:
         except FileNotFoundError:
             return {}
         for entry in entries:
-            # S3 shows a folder made by hand as an empty file of the folder's name and a slash.
+            # S3 lists a manually created folder as an empty file with the folder's name and a slash.
             if _same(entry["name"], path) and entry["type"] == "file" and (self._local or entry["size"]):
                 raise NotADirectoryError(f"{self.where(name)} is a file, not a folder")
         return {
@@ -158,11 +159,11 @@ class OutputFolder:
         if self._local:
             try:
                 _write_local(path, data, name)
-            except OSError as e:  # a write that fails does not name its file
+            except OSError as e:  # the error of a failed write does not name the file
                 raise translate(e, self._url(name)) from e
         else:
-            # A put is atomic on object stores; a rename there is a copy and a delete. Put again after a
-            # lost answer, it is the same bytes under the same name.
+            # On object stores a put is atomic, while a rename is a copy and a delete. A put can be repeated
+            # if its response is lost: it writes the same bytes under the same name.
             retry(self._url(name), lambda: write_file(self._fs, path, data), patience=patience)
 
     def _url(self, name: str) -> str:
@@ -197,7 +198,7 @@ def _write_local(path: str, data: bytes, label: str) -> None:
         raise
     folder = os.open(parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # else a power cut may lose the new name
+        os.fsync(folder)  # otherwise a power failure may lose the new name
     finally:
         os.close(folder)
 

@@ -1,20 +1,21 @@
-"""One run at a time in an output folder, on storage that has no locks.
+"""Only one run at a time works in an output folder, also on storage without locks.
 
-_lock-<n>.json    who holds the lock; rewritten every few seconds as a sign of life, removed at the end
+_lock-<n>.json    the process that holds the lock; rewritten every few seconds (heartbeat), removed at the end
 
-A start looks at all lock files. If each is dead it creates the next number, which only one can do
-(`lock_file.create`), and looks again: if anything is there but its own file and those that it found
-dead, byte for byte as they were, it removes its file and begins anew. So of two starts that both come
-through, whoever looked last saw the other's file, as each looks after it has created; then it had
-found the other dead. A file is removed by its owner, or by a holder who had found it dead.
+A start reads all lock files. If all of them are dead, it creates the file with the next number; only one
+process can do this (`lock_file.create`). Then it reads all lock files again. If there is any file except its
+own and the dead ones, unchanged byte for byte, it removes its own file and starts over. Suppose that two
+starts both get the lock. Each reads the files after creating its own, so the one that read last saw the
+other's file. It can only have continued because it had found that file dead. A lock file is removed by its
+owner, or by a later holder that had found it dead.
 
-Dead is a file whose process has ended, if it was one of this machine, else one that did not change
-while it was read many times over EXPIRY_SECONDS: no two machines' clocks are compared. A process can
-sleep that long and wake. It then finds a higher number, or its own file gone, and stops (`check`). It
-may have gone on for a moment; shards of both are then committed as by any two writers (see
-`commit.py`): of each one manifest is valid, so rows may be computed twice but are there once. If the
-other started afresh with another configuration, a late commit bears another fingerprint, which readers
-refuse and do not mix in.
+A lock file is dead if its process has ended, when it is a process of this machine. Otherwise it is dead if it
+did not change while it was read many times during EXPIRY_SECONDS. So clocks of different machines are never
+compared. A process can be suspended for longer than that and then continue. It then finds a higher number, or
+its own file missing, and stops (`check`). Before it stops, both processes may have committed shards, like any
+two writers (see `commit.py`): one manifest per shard is valid, so some rows are computed twice but exist
+once. If the other run was started with --fresh and another configuration, a late commit has another
+fingerprint, which readers report as damage instead of mixing the rows.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ BEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 60.0
 
 _NAME = re.compile(r"_lock-(\d+)\.json")
-_TRIES = 50  # each other try finds a lock that has just been taken or released
+_TRIES = 50  # a try fails if another process has taken or released the lock in the meantime
 
 
 def is_lock(name: str) -> bool:
-    """Whether a file name is that of a lock."""
+    """Whether this is the name of a lock file."""
     return _NAME.fullmatch(name) is not None
 
 
 class HeldError(OutputError):
-    """Another run holds the output folder."""
+    """Another run holds the lock of the output folder."""
 
 
 class LostError(OutputError):
-    """This run held the output folder, and another one holds it now."""
+    """This run has lost the lock of the output folder to another run."""
 
 
 @contextlib.contextmanager
@@ -59,17 +60,17 @@ def hold(
     beat_seconds: float = BEAT_SECONDS,
     expiry_seconds: float = EXPIRY_SECONDS,
 ) -> Iterator[Lock]:
-    """Hold the folder's lock; `log` is told why it takes time, or whose lock is taken over.
+    """Hold the folder's lock. `log` is called with a line while it waits, and if it takes over a dead lock.
 
     Raises:
-        HeldError: another run is alive there. Known after its next sign of life.
+        HeldError: another run is alive in the folder. This is known after its next heartbeat.
         OutputError: the lock cannot be written.
     """
     lock = Lock(folder, log, beat_seconds, expiry_seconds)
     try:
         lock.acquire()
     except OSError as e:
-        raise OutputError(f"{folder}: the run's lock cannot be taken: {e}") from e
+        raise OutputError(f"{folder}: the run's lock cannot be acquired: {e}") from e
     try:
         yield lock
     finally:
@@ -77,7 +78,7 @@ def hold(
 
 
 class Lock:
-    """A lock that this process holds."""
+    """The lock of an output folder, held by this process after `acquire`."""
 
     def __init__(
         self, folder: OutputFolder, log: Callable[[str], None], beat_seconds: float, expiry_seconds: float
@@ -89,13 +90,13 @@ class Lock:
         self._me = Owner.me()
         self._number = 0
         self._lost = ""
-        self._seen = 0.0  # when it was last known to be ours
+        self._seen = 0.0  # time at which this process was last known to hold the lock
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="run lock", daemon=True)
         self._mutex = threading.Lock()
 
     def acquire(self) -> None:
-        """Take the lock, or raise HeldError."""
+        """Acquire the lock, or raise HeldError."""
         for _ in range(_TRIES):
             there = self._files()
             all_dead = all(self._is_dead(number, there[number]) for number in sorted(there, reverse=True))
@@ -105,31 +106,31 @@ class Lock:
                 self._seen = time.monotonic()
                 self._thread.start()
                 return
-            time.sleep(random.uniform(0, 0.2))  # else two who stepped back for each other do so again
-        raise HeldError(f"{self._folder}: other starts take and release its lock all the time. Try again.")
+            time.sleep(random.uniform(0, 0.2))  # otherwise two that gave way to each other do so again
+        raise HeldError(f"{self._folder}: other starts keep acquiring and releasing its lock. Try again.")
 
     def check(self) -> None:
-        """Raises LostError if another run holds the folder by now."""
-        if time.monotonic() - self._seen > 2 * self._beat_seconds:  # we slept: do not wait for the next beat
+        """Raises LostError if another run has taken over the lock."""
+        if time.monotonic() - self._seen > 2 * self._beat_seconds:  # was suspended: check the files now
             with contextlib.suppress(OSError):
                 self._renew()
         if self._lost:
             raise LostError(
-                f"{self._folder}: {self._lost}. This process gave no sign of life for "
-                f"{self._expiry_seconds:.0f} s or more, as if it had been suspended. What it has committed "
-                "stays, each row once."
+                f"{self._folder}: {self._lost}. This process wrote no heartbeat for "
+                f"{self._expiry_seconds:.0f} s or more, as if it had been suspended. The shards that it has "
+                "committed stay, and each row exists once."
             )
 
     def release(self) -> None:
-        """Remove the lock file if it still is this process's."""
+        """Remove the lock file if this process still owns it."""
         self._ended.set()
         self._thread.join()
         try:
-            self._look()  # and write nothing: the disk may be full
+            self._look()  # without writing, because the disk may be full
             if not self._lost:
                 self._folder.remove(_name(self._number))
         except OSError as e:
-            self._log(f"{self._folder}: the run's lock cannot be removed, the next start finds it dead: {e}")
+            self._log(f"{self._folder}: the run's lock cannot be removed; the next start takes it over: {e}")
 
     def _take(self, number: int, dead: dict[int, bytes]) -> bool:
         name, mine = _name(number), self._me.to_bytes()
@@ -147,16 +148,17 @@ class Lock:
         return True
 
     def _is_dead(self, number: int, data: bytes) -> bool:
-        """False: look again, the file is gone. Raises HeldError if its owner is alive."""
+        """Whether a lock file is dead. False if it was removed; then all files must be read again. Raises
+        HeldError if its owner is alive."""
         name, owner = _name(number), Owner.parse(data)
         polls = math.ceil(self._expiry_seconds / self._poll_seconds)
-        # Counted, not timed: who slept himself has not watched.
+        # Reads are counted instead of measuring time: this process may itself be suspended while it waits.
         for poll in range(polls):
             if owner is not None and owner.is_dead():
                 return True
             if poll == 0:
                 seconds = f"{self._expiry_seconds:.0f} s"
-                self._log(f"{self._folder}: waits up to {seconds} for a sign of life of {_who(owner)}")
+                self._log(f"{self._folder}: waiting up to {seconds} for a heartbeat of {_who(owner)}")
             time.sleep(self._poll_seconds)
             now = self._folder.read_if_there(name)
             if now is None:
@@ -171,11 +173,11 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._lost and not self._ended.wait(self._beat_seconds):
-            with contextlib.suppress(OSError):  # the store may come back, and then we see whose it is
+            with contextlib.suppress(OSError):  # the storage may recover, and then we see who holds the lock
                 self._renew()
 
     def _renew(self) -> None:
-        """Give a sign of life, unless the lock is no longer ours."""
+        """Write a heartbeat, unless this process has lost the lock."""
         with self._mutex:
             self._look()
             if not self._lost:
@@ -184,7 +186,7 @@ class Lock:
                 self._seen = time.monotonic()
 
     def _look(self) -> None:
-        """See whose the lock is by now."""
+        """Check whether this process still holds the lock."""
         if self._lost:
             return
         there = self._files()
@@ -196,7 +198,7 @@ class Lock:
             if is_ours:
                 self._remove(_name(self._number))
         elif not is_ours:
-            self._lost = f"its lock was given to {_who(mine)}" if mine else "its lock file is gone"
+            self._lost = f"its lock is now held by {_who(mine)}" if mine else "its lock file is missing"
 
     def _files(self) -> dict[int, bytes]:
         """All lock files by number."""
@@ -205,13 +207,13 @@ class Lock:
         return {number: data for number, data in files.items() if data is not None}
 
     def _remove(self, name: str) -> None:
-        with contextlib.suppress(OSError):  # who comes next finds it dead again
+        with contextlib.suppress(OSError):  # the next start finds it dead again
             self._folder.remove(name)
 
     def _refusal(self, owner: Owner | None) -> str:
         return (
             f"{self._folder}: another run is at work there: {_who(owner)}. Wait until it has ended, or stop "
-            f"it; a lock without a sign of life for {self._expiry_seconds:.0f} s is taken over."
+            f"it. A lock without a heartbeat for {self._expiry_seconds:.0f} s is taken over."
         )
 
 

@@ -1,4 +1,5 @@
-"""The lock's file: which process it names, whether that is certainly dead, and how only one can create it."""
+"""The lock file: the process that it names, whether that process has ended, and how only one process can
+create it."""
 
 from __future__ import annotations
 
@@ -19,22 +20,22 @@ from fsspec.implementations.local import LocalFileSystem
 from flexray.sink.folder import OutputFolder
 from flexray.storage import connect, diagnose, redact, retry, translate, write_file
 
-# Their clients send the condition along with the write ("If-None-Match: *" and its like).
+# The clients of these stores can write on condition that the file does not exist ("If-None-Match: *").
 _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
 SETTLE_SECONDS = 5.0
 
 
 def create(folder: OutputFolder, name: str, data: bytes) -> bool:
-    """Create the file with these bytes, which nobody else writes; False if it was there before.
+    """Create the file with these bytes, which no other process writes; False if it already existed.
 
-    Locally by O_EXCL (NFS knows it since version 3; a reader may see the file before its bytes). On
-    object stores by a conditional put. Some servers ignore the condition, so it is tried: a second
-    put must be refused. Where it is not, and on any other store, the file is written if there is
-    none, and after SETTLE_SECONDS the bytes that are there decide: the last writer has won. That is
-    right unless a writer takes longer than this from its look to its write.
+    On a local file system, the file is opened with O_EXCL (NFS supports this since version 3; a reader may
+    see the file before its bytes). On object stores, it is written with a conditional put. Some servers
+    ignore the condition, so this is tested: a second put must be refused. If it is not refused, and on any
+    other store, the file is written if it does not exist, and read again after SETTLE_SECONDS: the last
+    writer wins. This is correct unless a writer needs longer than this between its check and its write.
 
-    A put whose answer was lost is sent again, and may be refused for its own sake: then, too, the bytes
-    that are there decide.
+    If the response to a put is lost, the put is repeated, and may be refused because the first one succeeded.
+    Then, too, the file's bytes decide who has created it.
 
     Raises:
         OSError: it cannot be created.
@@ -45,10 +46,10 @@ def create(folder: OutputFolder, name: str, data: bytes) -> bool:
         return _create_local(path, data)
 
     def put() -> bool:
-        """Write if nothing is there; False if something is."""
+        """Write the file if it does not exist; False if it does."""
         try:
             write_file(fs, path, data, replace=False)
-        except Exception as e:  # what a refusal is called differs from store to store
+        except Exception as e:  # each store has its own exception for a refusal
             if diagnose(e, folder.url).kind != "exists":
                 raise
             return False
@@ -57,13 +58,13 @@ def create(folder: OutputFolder, name: str, data: bytes) -> bool:
     url = f"{folder.url.rstrip('/')}/{name}"
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
     conditional = bool(protocols & _CONDITIONAL)
-    for _ in range(2):  # what was in the way may have been removed since
+    for _ in range(2):  # the existing file may have been removed since the refusal
         refused = not retry(url, put)
         found = folder.read_if_there(name) if refused else data
         if found is not None:
             break
     else:
-        raise OSError(f"{folder.where(name)}: cannot be created: refused, though no such file is there")
+        raise OSError(f"{folder.where(name)}: cannot be created: refused, although it does not exist")
     if found != data:
         return False
     if not (conditional and (refused or not retry(url, put))):
@@ -83,7 +84,7 @@ def _create_local(path: str, data: bytes) -> bool:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-    except OSError as e:  # no space, say: an empty file would keep others waiting
+    except OSError as e:  # for example a full disk; other processes would have to wait for an empty file
         os.unlink(path)
         raise translate(e, path) from e
     return True
@@ -94,16 +95,17 @@ DEAD = "dead"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Owner:
-    """A process that holds, or held, the lock. The times are for people: clocks of two machines differ."""
+    """A process that holds, or held, the lock. The times are only for users: clocks of two machines
+    differ."""
 
     token: str
-    """Random: no two starts have the same one."""
+    """A random text, different for each start."""
     host: str
     machine: str
-    """The same for processes that see each other's pids; "" where that cannot be told."""
+    """The same for processes that see each other's pids; "" if unknown."""
     pid: int
     born: str
-    """When the process began, in the machine's ticks: a pid is used again; "" where that is unknown."""
+    """The start time of the process in clock ticks, because pids are reused; "" if unknown."""
     user: str
     command: str
     started: str
@@ -127,7 +129,7 @@ class Owner:
 
     @classmethod
     def parse(cls, data: bytes) -> Owner | None:
-        """None for what is no owner, such as a file that is just being written."""
+        """The owner that a lock file names; None if it names none, such as a file that is being written."""
         try:
             tree = json.loads(data)
             return cls(**{field.name: tree[field.name] for field in fields(cls)})
@@ -135,15 +137,15 @@ class Owner:
             return None
 
     def to_bytes(self) -> bytes:
-        """JSON for people and programs."""
+        """The lock file's content, as indented JSON."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False).encode() + b"\n"
 
     def after_a_beat(self) -> Owner:
-        """The same, seen alive now."""
+        """The same owner, with a heartbeat now."""
         return replace(self, heartbeat=_now(), beats=self.beats + 1)
 
     def is_dead(self) -> bool:
-        """Whether its process has certainly ended. False if that cannot be told from here."""
+        """Whether its process has certainly ended. False if this is not known on this machine."""
         if not self.machine or self.machine != _machine():
             return False
         born = _born(self.pid)
@@ -157,7 +159,7 @@ class Owner:
 
 
 def _machine() -> str:
-    # A host name may be that of several containers, and a pid means something in its namespace only.
+    # Several containers may have the same host name, and a pid is valid in its namespace only.
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
@@ -166,9 +168,9 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str:
-    """In the machine's ticks; DEAD for no process, or a zombie; "" if unknown."""
+    """The start time of a process in clock ticks; DEAD if it does not exist or is a zombie; "" if unknown."""
     try:
-        # the second field is the command's name, which may hold blanks and parentheses
+        # the second field is the command's name, which may contain spaces and parentheses
         state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return DEAD if state in "ZX" else numbers[18]
     except (OSError, ValueError):
@@ -180,7 +182,7 @@ def _exists(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's, which /proc may hide
+    except OSError:  # a process of another user, which /proc may hide
         pass
     return True
 

@@ -1,11 +1,12 @@
-"""Find the manifests: each in a file of its own, or many in a compact file.
+"""Find and read the manifests: each in its own file, or many in a compact file.
 
-_manifests/<shard_id>.json           one manifest; where a commit is written
-_manifests/compact-<sha256>.jsonl    many: a sealed record a line, the name holds the digest of the bytes
+_manifests/<shard_id>.json           one manifest; a commit writes this file
+_manifests/compact-<sha256>.jsonl    many manifests, one sealed record per line; the name has the bytes'
+digest
 
-Both hold the same records, and a record may stand in both: `compact` writes the new file before it
-removes what it holds. Opening an output takes two listings, the compact files and what is not
-compacted yet.
+Both kinds of file contain the same records. A record may be in both, because `compact` writes the new file
+before it removes the merged ones. To open an output, the folder is listed twice, and the compact files and
+the manifests that are not compacted yet are read.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.records import MANIFEST_FOLDER, SHARD_ID, Manifest, manifest_name
 
-READERS = 16  # files read at once: object stores answer slowly, but many at a time
-_LISTINGS = 5  # how often a reader follows a folder that is being compacted
+READERS = 16  # files read at the same time: object stores are slow but answer many requests at once
+_LISTINGS = 5  # how often a reader lists a folder again that is being compacted
 _SINGLE = re.compile(rf"({SHARD_ID})\.json")
 _COMPACT = re.compile(r"compact-([0-9a-f]{64})\.jsonl")
 
@@ -37,23 +38,23 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class ManifestFile:
-    """What one file holds."""
+    """The content of one file of manifests."""
 
     manifests: Sequence[Manifest]
-    """Those that can be trusted."""
+    """The manifests that can be trusted."""
     damage: DamageError | None = None
-    """Why the file is not as it was written."""
+    """How the file differs from what was written."""
 
 
 @dataclass
 class Found:
-    """What the manifest folder holds, by file name."""
+    """The content of the manifest folder, by file name."""
 
     files: dict[str, ManifestFile] = field(default_factory=dict)
 
     @property
     def damage(self) -> dict[str, DamageError]:
-        """What is wrong, by file name."""
+        """The damage, by file name."""
         return {name: file.damage for name, file in self.files.items() if file.damage}
 
     def visible(self) -> dict[str, Manifest]:
@@ -68,24 +69,25 @@ class Found:
 
 
 def compact_name(data: bytes) -> str:
-    """The name of a compact file of these bytes."""
+    """The name of a compact file with these bytes."""
     return f"{MANIFEST_FOLDER}/compact-{hashlib.sha256(data).hexdigest()}.jsonl"
 
 
 def is_manifest_file(name: str) -> bool:
-    """Whether a file of the manifest folder, by its name in there, holds manifests."""
+    """Whether a file in the manifest folder contains manifests, by its name without the folder."""
     return bool(_SINGLE.fullmatch(name) or _COMPACT.fullmatch(name))
 
 
 def shard_of_manifest(name: str) -> str | None:
-    """The shard whose own manifest has this place in the output folder; None: it is of no one shard."""
+    """The shard id of a single manifest, from its name relative to the output folder; None for other
+    files."""
     place, _, inner = name.partition("/")
     match = _SINGLE.fullmatch(inner) if place == MANIFEST_FOLDER else None
     return match and match[1]
 
 
 def list_manifests(folder: OutputFolder) -> Listing:
-    """The files that hold manifests. Raises OutputError if they cannot be listed."""
+    """The files that contain manifests. Raises OutputError if they cannot be listed."""
     try:
         names = list(folder.sizes(MANIFEST_FOLDER))
     except OSError as e:
@@ -97,12 +99,13 @@ def list_manifests(folder: OutputFolder) -> Listing:
 
 
 def find_manifests(folder: OutputFolder, fingerprint: str | None) -> Found:
-    """Read all manifests; what cannot be trusted is noted. `fingerprint` None: of whichever run.
+    """Read all manifests, and record the damage of files that cannot be trusted. `fingerprint` None: accept
+    the manifests of any run.
 
-    Others may commit and compact meanwhile. A file that is gone when it is read was compacted, so the
-    folder is listed again, until no new compact file turns up. That is done once in any case: a
-    listing takes time, and one that began before a compaction may lack both a manifest and the file
-    that it went to.
+    Other processes may commit and compact at the same time. If a file no longer exists when it is read, it
+    was compacted, so the folder is listed again until there is no new compact file. It is always listed at
+    least twice: a listing takes time, and one that began before a compaction may contain neither a manifest
+    nor the compact file that the manifest was moved to.
 
     Raises:
         OutputError: the manifests cannot be listed, or change too fast to be read.
@@ -124,11 +127,11 @@ def find_manifests(folder: OutputFolder, fingerprint: str | None) -> Found:
         raise OutputError(f"{folder.where(MANIFEST_FOLDER)}: changes faster than it can be read. Try again.")
     shards = {manifest.shard_id for file in found.files.values() for manifest in file.manifests}
     for name in gone:
-        # a compact file that is gone was merged into another, whose records cannot be told from it
+        # a missing compact file was merged into another one; the names do not show which records it had
         shard_id = shard_of_manifest(name)
         if shard_id is not None and shard_id not in shards:
-            advice = "Try again; if it stays away, run again: its shard is computed again."
-            damage = DamageError(folder.where(name), "vanished while it was read", advice, "unreadable")
+            advice = "Try again. If it is still missing, run again: its shard is computed again."
+            damage = DamageError(folder.where(name), "was removed while it was read", advice, "unreadable")
             found.files[name] = ManifestFile((), damage)
     return found
 
@@ -136,16 +139,16 @@ def find_manifests(folder: OutputFolder, fingerprint: str | None) -> Found:
 def read_files(
     folder: OutputFolder, names: Sequence[str], fingerprint: str | None
 ) -> list[ManifestFile | None]:
-    """The contents of files of manifests, one for one; None for a file that is not there."""
+    """The contents of files of manifests, in the order of `names`; None for a file that does not exist."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(lambda name: _read_file(folder, name, fingerprint), names))
 
 
 def read_single(folder: OutputFolder, shard_id: str, fingerprint: str) -> Manifest | None:
-    """The manifest of a shard that is not compacted yet, or None: one request.
+    """The manifest of a shard that is not compacted yet, or None. This takes one request.
 
     Raises:
-        DamageError: it cannot be trusted, is another shard's or another run's.
+        DamageError: it cannot be trusted, or belongs to another shard or another run.
         OSError: it cannot be read.
     """
     name = manifest_name(shard_id)
@@ -188,21 +191,21 @@ def _parse_compact(folder: OutputFolder, name: str, data: bytes, fingerprint: st
             faults.append(e)
     whats = []
     if compact_name(data) != name:
-        whats.append("has other bytes than were written (its name is not that of their sha256)")
+        whats.append("was changed after it was written (its name does not match its sha256)")
     if faults:
         first = faults[0]
         whats.append(
-            f"holds {len(faults)} of {len(lines)} records that cannot be trusted ({first.path} {first.what})"
+            f"has {len(faults)} of {len(lines)} records that cannot be trusted ({first.path} {first.what})"
         )
     if not whats:
         return ManifestFile(manifests)
-    # whole bytes are as they were written: then the run, or the version, is another one
+    # if the bytes are as they were written, the records belong to another run or another version
     kind = faults[0].kind if faults and compact_name(data) == name else Manifest.damage
     advice = (
         "Use the version of flexray that wrote it."
         if kind == "other_version"
-        else "`flexray repair` moves it aside and keeps its good records; then run again: the others' shards "
-        "are computed again."
+        else "`flexray repair` moves it aside and keeps its good records. Then run again: the shards of the "
+        "other records are computed again."
     )
     return ManifestFile(manifests, DamageError(path, ", and ".join(whats), advice, kind))
 

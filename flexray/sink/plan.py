@@ -1,4 +1,4 @@
-"""The plan: which rows there are to be, and in which shard."""
+"""The plan: which rows will be computed, and in which shard."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from flexray.sink.row_table import from_parquet, to_parquet
 PLAN_SCHEMA = pa.schema(
     [pa.field("shard_id", pa.string(), nullable=False), pa.field("row_id", pa.string(), nullable=False)]
 )
-_PART = 10_000  # rows of a plan that are Python objects at once
+_PART = 10_000  # rows of a plan that are converted to Python objects at a time
 
 
 class Plan:
-    """The row ids of each shard. The rows stay in Arrow: as Python lists they need ten times the memory."""
+    """The row ids of each shard, kept as an Arrow table: Python lists would need ten times the memory."""
 
     def __init__(self, table: pa.Table) -> None:
-        """`table` is as `plan_table` makes it: the rows of a shard follow each other."""
+        """`table` is a result of `plan_table`: the rows of a shard are consecutive."""
         self._table = table
         self._spans: dict[str, tuple[int, int]] = {}  # shard id -> first row, number of rows
         start = 0
@@ -50,20 +50,21 @@ class Plan:
         return found
 
     def shards_of(self, row_ids: Sequence[str]) -> dict[str, str]:
-        """The shard of each of these rows; those that are not planned are left out."""
+        """The shard id of each of these rows, without the rows that are not planned."""
         here = self._table.filter(pc.is_in(self._table["row_id"], pa.array(row_ids, pa.string())))
         return dict(zip(here["row_id"].to_pylist(), here["shard_id"].to_pylist(), strict=True))
 
 
 def plan_table(shards: Sequence[ShardSpec]) -> pa.Table:
-    """One row (shard_id, row_id) for each planned row. Raises ValueError if it is not one-to-one."""
+    """One row (shard_id, row_id) for each planned row. Raises ValueError if a shard or row is planned
+    twice."""
     shard_ids: list[str] = []
     row_ids: list[str] = []
     known_shards: set[str] = set()
     known_rows: set[str] = set()
     for shard in shards:
         if not re.fullmatch(SHARD_ID, shard.shard_id):
-            raise ValueError(f"shard id {shard.shard_id!r} cannot be part of a file name")
+            raise ValueError(f"shard id {shard.shard_id!r} cannot be used in a file name")
         if shard.shard_id in known_shards:
             raise ValueError(f"shard {shard.shard_id} is planned twice")
         if len(shard.row_ids) != shard.num_rows:
@@ -81,7 +82,7 @@ def plan_table(shards: Sequence[ShardSpec]) -> pa.Table:
 
 
 def write_plan(folder: OutputFolder, plan: pa.Table, shards: int) -> PlanRecord:
-    """Write the plan's file, whole. Raises OSError if it cannot be written."""
+    """Write the plan file. Raises OSError if it cannot be written."""
     data = to_parquet(plan)
     folder.write_bytes(PLAN_FILE, data)
     return PlanRecord(
@@ -99,7 +100,7 @@ def load_plan(folder: OutputFolder, run: RunRecord) -> pa.Table:
     Raises:
         DamageError: the plan is missing, unreadable or not the one that the run record names.
     """
-    advice = "Run again with the same configuration: it is written again if the data are the same."
+    advice = "Run again with the same configuration: the plan is written again if the data are the same."
 
     def damage(what: str, kind: DamageKind = "plan_damaged") -> DamageError:
         return DamageError(folder.where(PLAN_FILE), what, advice, kind)
@@ -115,14 +116,14 @@ def load_plan(folder: OutputFolder, run: RunRecord) -> pa.Table:
     try:
         table = from_parquet(data)
     except (pa.ArrowException, OSError) as e:
-        raise damage(f"is no Parquet file ({e})") from e
+        raise damage(f"is not a Parquet file ({e})") from e
     if not table.schema.equals(PLAN_SCHEMA) or table.num_rows != run.plan.rows:
         raise damage("has other columns or rows than a plan of this run")
     return table
 
 
 def plan_digest(plan: pa.Table) -> str:
-    """Digest of what is planned; unlike that of the file it does not depend on the version of pyarrow."""
+    """Digest of the planned rows. Unlike the file's digest, it does not depend on the version of pyarrow."""
     return keys_digest(
         pair
         for start in range(0, plan.num_rows, _PART)

@@ -1,7 +1,7 @@
-"""Files that are moved aside: copied, checked, and only then deleted where they were.
+"""Move files aside: they are copied, the copies are checked, and only then the originals are deleted.
 
-_quarantine/<utc time>-<random>/reason.json     what was found
-_quarantine/<utc time>-<random>/<name>          a file, under the name that it had
+_quarantine/<utc time>-<random>/reason.json     why the files were moved
+_quarantine/<utc time>-<random>/<name>          a file, under its original name
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flexray.storage import connect, redact, retry
 
 
 class Quarantine:
-    """One folder of things moved aside, made by the first of them."""
+    """One folder for files that are moved aside. It is created for the first file."""
 
     def __init__(self, folder: OutputFolder, findings: Sequence[Finding]) -> None:
         now = datetime.now(UTC)
@@ -32,8 +32,8 @@ class Quarantine:
         self._empty = True
 
     def keep(self, name: str, data: bytes) -> None:
-        """Put a copy of a file here and check it. Raises OSError if that fails."""
-        if self._empty:  # the reason first: a folder that was left half filled explains itself
+        """Write a copy of a file and check it. Raises OSError if this fails."""
+        if self._empty:  # reason.json first, so that it is there even if the repair is interrupted
             reason = {
                 "created": self._created,
                 "flexray": __version__,
@@ -49,14 +49,14 @@ class Quarantine:
         reach("sink.quarantine.kept", name=name)
 
     def keep_file(self, name: str) -> None:
-        """Put a copy of a file of the output here, if there is such a file."""
+        """Copy a file of the output folder, if it exists."""
         data = self._folder.read_if_there(name)
         if data is not None:
             self.keep(name, data)
 
 
 def age(folder: OutputFolder, name: str) -> float:
-    """Seconds since a file was written. Raises OSError if the storage does not say."""
+    """Seconds since a file was written. Raises OSError if the storage cannot tell."""
     fs, root = connect(folder.url)
     written = retry(folder.where(name), lambda: fs.modified(f"{root.rstrip('/')}/{name}"))
     if written.tzinfo is None:

@@ -1,4 +1,4 @@
-"""What is there of a run whose record is lost, and whether it is of the run that starts now."""
+"""The remaining files of a run whose record is lost, and whether they belong to the run that starts now."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from flexray.sink.records import (
 )
 from flexray.sink.row_table import expected_keys, from_parquet
 
-ELSE = "Use another output folder, or start afresh with --fresh (make: FRESH=1)."
+ELSE = "Use another output folder, or discard the earlier run with --fresh (make: FRESH=1)."
 
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """Files that a run has written, besides its record."""
+    """The files that a run has written, without its record."""
 
     manifests: int
     data: int
@@ -37,7 +37,7 @@ class Remains:
 
     @classmethod
     def of(cls, folder: OutputFolder) -> Remains:
-        """Those of a folder. Raises OSError if it cannot be listed."""
+        """Count the files of a folder. Raises OSError if it cannot be listed."""
         return cls(
             manifests=sum(map(is_manifest_file, folder.sizes(MANIFEST_FOLDER))),
             data=sum(shard_of_data_file(name) is not None for name in folder.sizes(DATA_FOLDER)),
@@ -46,7 +46,7 @@ class Remains:
 
     @property
     def hold_rows(self) -> bool:
-        """Whether a run has computed something."""
+        """Whether the run has computed any rows."""
         return bool(self.manifests or self.data)
 
     def __str__(self) -> str:
@@ -55,22 +55,23 @@ class Remains:
 
 
 def are_of_this_run(folder: OutputFolder, plan: pa.Table, fingerprint: str, methods: Sequence[str]) -> bool:
-    """Whether there are remains, all of the run that starts now. Then its record can be written again.
+    """Whether there are remains and all of them belong to the run that starts now. Then its run record can be
+    written again.
 
     Args:
-        plan: the plan of the run that starts now; so are its fingerprint and methods.
+        plan, fingerprint, methods: those of the run that starts now.
 
     Raises:
         DamageError: a manifest cannot be trusted.
-        OutputError: rows are there that are not this run's, or whose manifests are lost.
+        OutputError: there are rows of another run, or rows whose manifests are lost.
         OSError: the folder cannot be read.
     """
     remains = Remains.of(folder)
     if not remains.hold_rows:
         return False
-    lost = f"{folder}: the run record {RUN_FILE} is lost or damaged; {remains}"
+    lost = f"{folder}: the run record {RUN_FILE} is lost or damaged, but {remains}"
     if not remains.manifests:
-        if _is_planned(folder, plan):  # a start that was killed before its first commit
+        if _is_planned(folder, plan):  # an earlier start was killed before its first commit
             return True
         raise OutputError(
             f"{lost}. Rows without manifests cannot be used: restore {MANIFEST_FOLDER} from a copy. {ELSE}"
@@ -84,16 +85,16 @@ def are_of_this_run(folder: OutputFolder, plan: pa.Table, fingerprint: str, meth
     if faults:
         there = sorted({method for m in manifests.values() for method in m.accounting.rows_by_method})
         raise OutputError(
-            f"{lost}. {len(faults)} of the {len(manifests)} committed shards are not of the run that starts "
-            f"now: {faults[0]}. Their {sum(m.rows for m in manifests.values()):,} rows are by "
-            f"{', '.join(there)}. Start the recipe that they are of, with the same data and model: it writes "
-            f"{RUN_FILE} again. {ELSE}"
+            f"{lost}. {len(faults)} of the {len(manifests)} committed shards do not belong to the run that "
+            f"starts now: {faults[0]}. The {sum(m.rows for m in manifests.values()):,} committed rows are "
+            f"answers of {', '.join(there)}. Run the recipe that they belong to, with the same data and "
+            f"model: it writes {RUN_FILE} again. {ELSE}"
         )
     return True
 
 
 def keep_damaged_record(folder: OutputFolder, data: bytes, damage: DamageError) -> None:
-    """Put a copy of a damaged run record into the quarantine. Raises OSError if that fails."""
+    """Copy a damaged run record into the quarantine. Raises OSError if this fails."""
     finding = Finding(
         kind=damage.kind, path=damage.path, what=damage.what, advice=damage.advice, name=RUN_FILE
     )
@@ -101,16 +102,16 @@ def keep_damaged_record(folder: OutputFolder, data: bytes, damage: DamageError) 
 
 
 def _stranger(manifest: Manifest, plan: Plan, fingerprint: str, methods: Sequence[str]) -> str:
-    """Why a shard is not of this run; "" if it is."""
+    """Why a shard does not belong to this run; "" if it does."""
     shard_id = manifest.shard_id
     if manifest.fingerprint != fingerprint:
         return (
-            f"shard {shard_id} is of another configuration, model or data, or values version (its "
+            f"shard {shard_id} belongs to another configuration, model, data set or values version (its "
             "fingerprint differs)"
         )
     planned = expected_keys(methods, plan.row_ids(shard_id)) if shard_id in plan else None
     if planned is None or manifest.keys_sha256 != keys_digest(planned):
-        return f"shard {shard_id} has other rows than are planned now (is data.shard_rows another?)"
+        return f"shard {shard_id} has other rows than are planned now (was data.shard_rows changed?)"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Move aside what verify found damaged, so that a resume computes just that again."""
+"""Move aside what `verify` finds damaged, so that the next run computes only these shards again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flexray.sink.records import DATA_FOLDER, Manifest, shard_of_data_file
 from flexray.sink.start import load_run
 from flexray.sink.verify import examine
 
-ORPHAN_SECONDS = 3600.0  # a younger one may be the data file of a commit that is just being made
+ORPHAN_SECONDS = 3600.0  # a younger orphan may be the data file of a commit in progress
 
 _UNJUDGED = ("unreadable", "other_version")
 _SAID = ("plan_missing", "plan_damaged", "run_record_missing", "run_record_damaged", "foreign_files")
@@ -27,14 +27,14 @@ _MANIFEST_DAMAGE = ("manifest_damaged", "manifest_misplaced", "manifest_of_anoth
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RepairResult:
-    """What a repair moved, or would move."""
+    """What a repair has moved, or would move."""
 
     moved: tuple[str, ...]
-    """Files and records, by the names that they had."""
+    """The original names of the files and records."""
     quarantine: str
-    """Where they are, relative to the output folder; "" if nothing was moved."""
+    """The folder that they are in, relative to the output folder; "" if nothing was moved."""
     rows_to_redo: int
-    """Rows that a resume has to compute, those that were missing before included."""
+    """Rows that the next run has to compute, including those that were missing before the repair."""
 
     def summary_line(self) -> str:
         """The counts on one line."""
@@ -43,15 +43,15 @@ class RepairResult:
 
 @dataclass
 class _Work:
-    """What is to be moved, in this order, and why."""
+    """What has to be moved, in this order, and why."""
 
-    files: dict[str, str] = field(default_factory=dict)  # moved whole: name -> reason
-    records: dict[str, tuple[Manifest, str]] = field(default_factory=dict)  # taken out of compact files
-    compacts: list[str] = field(default_factory=list)  # to be replaced by one with what stays of them
+    files: dict[str, str] = field(default_factory=dict)  # whole files: name -> reason
+    records: dict[str, tuple[Manifest, str]] = field(default_factory=dict)  # to be taken out of compact files
+    compacts: list[str] = field(default_factory=list)  # to be replaced by one compact file of `staying`
     staying: list[Manifest] = field(default_factory=list)
 
     def reasons(self) -> dict[str, str]:
-        """What is moved, by the name that it gets, and why."""
+        """The reason for each file and record, by its name in the quarantine."""
         return self.files | {name: reason for name, (_, reason) in self.records.items()}
 
 
@@ -62,26 +62,26 @@ def repair(
     all_orphans: bool = False,
     log: Callable[[str], None] = print,
 ) -> RepairResult:
-    """Verify, and move each shard that cannot stay, its manifest and its data file, into a folder of
-    its own below `_quarantine`, and likewise a damaged plan, a damaged run record, and orphans that are
-    older than an hour. Nothing is deleted before its copy was read back.
+    """Verify the folder and move into a new folder below `_quarantine`: the manifest and the data file of
+    each damaged shard, a damaged plan, a damaged run record, and orphans older than an hour. A file is
+    deleted only after its copy was read back.
 
-    It holds the run's lock meanwhile, so that nobody commits. A repair that was cut short is simply
-    repeated.
+    The run's lock is held during the repair, so that nothing is committed. If a repair is interrupted, it can
+    be repeated.
 
     Args:
         dry_run: only report what would be moved.
-        all_orphans: orphans of any age.
-        log: is told a line for each thing moved, and what is left to do.
+        all_orphans: move orphans of any age.
+        log: called with a line for each moved file or record, and with what remains to be done.
 
     Raises:
-        HeldError: a run is at work in the folder.
-        OutputError: the folder holds no run, cannot be read or written, or holds what this version of
-            flexray cannot judge. What was not moved until then is where it was.
+        HeldError: a run is working in the folder.
+        OutputError: the folder contains no run, cannot be read or written, or contains files of another
+            version of flexray. Files that were not moved before the error are unchanged.
     """
     if dry_run:
         return _repair(folder, None, all_orphans, log)
-    with contextlib.suppress(DamageError):  # a damaged record is a run's; a lock is not left anywhere else
+    with contextlib.suppress(DamageError):  # if there is no run, raise before a lock file is written
         load_run(folder)
     with hold(folder, log=log) as lock:
         return _repair(folder, lock, all_orphans, log)
@@ -94,7 +94,7 @@ def _repair(
     report, found = examine(folder)
     for finding in report.findings:
         if finding.kind in _UNJUDGED:
-            raise OutputError(f"{finding} Before that, nothing can be repaired.")
+            raise OutputError(f"{finding} Until then, nothing can be repaired.")
     bad = _bad_shards(report)
     quarantine = Quarantine(folder, report.findings)
     try:
@@ -121,12 +121,12 @@ def _repair(
 
 
 def _bad_shards(report: VerifyReport) -> dict[str, str]:
-    """The shards that are to be computed again, and why."""
+    """The shards that must be computed again, and why."""
     bad: dict[str, str] = {}
     for finding in report.findings:
         shards = list(finding.shard_ids)
         if finding.kind in _MANIFEST_DAMAGE and (shard_id := shard_of_manifest(finding.name)):
-            shards.append(shard_id)  # whatever it was committed with, it has this file in its place
+            shards.append(shard_id)  # this file has taken the place of the shard's manifest
         for shard_id in shards:
             bad.setdefault(shard_id, finding.what)
     return bad
@@ -151,7 +151,7 @@ def _plan_work(
         if out or file.damage:
             work.compacts.append(name)
             work.staying += [manifest for manifest in file.manifests if manifest.shard_id not in bad]
-    # not what a good shard names: a forged manifest can name the data file of another shard
+    # except files that a good shard names: a forged manifest can name the data file of another shard
     there = {f"{DATA_FOLDER}/{name}" for name in folder.sizes(DATA_FOLDER)}
     there -= {m.file for m in found.visible().values() if m.shard_id not in bad}
     for manifest in (m for file in found.files.values() for m in file.manifests):
@@ -163,7 +163,7 @@ def _plan_work(
             work.files.setdefault(name, bad[shard_id])
         elif all_orphans or age(folder, name) > ORPHAN_SECONDS:
             work.files.setdefault(name, "no manifest names it")
-    for finding in report.findings:  # last: they name the run that all the rest belongs to
+    for finding in report.findings:  # last, because they identify the run to which all other files belong
         if finding.kind in ("plan_damaged", "run_record_damaged"):
             work.files[finding.name] = finding.what
     return work
@@ -177,7 +177,7 @@ def _keep(work: _Work, quarantine: Quarantine) -> None:
 
 
 def _remove(folder: OutputFolder, work: _Work) -> None:
-    # manifests first: a data file that nobody names is an orphan, a manifest without its file is damage
+    # manifests first: a data file without a manifest is an orphan, a manifest without its data file is damage
     if work.compacts:
         replace_manifest_files(folder, work.compacts, work.staying)
     for name in work.files:

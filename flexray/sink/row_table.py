@@ -1,4 +1,4 @@
-"""Output rows as an Arrow table: their columns, to and from Parquet bytes, their rules, their accounting."""
+"""Output rows as an Arrow table: schema, conversion to and from Parquet, validity rules, counts."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ ROW_SCHEMA = pa.schema(
         pa.field("confidences", pa.list_(pa.float64())),  # null: unknown
         pa.field("method", pa.string(), nullable=False),
         pa.field("prediction", pa.string(), nullable=False),
-        # of each paraphrase answered alone (methods per_prompt and confidence); else empty
+        # the answer to each paraphrase alone (methods per_prompt and confidence); otherwise empty
         pa.field("paraphrase_predictions", pa.list_(pa.string()), nullable=False),
-        pa.field("samples", pa.list_(pa.string()), nullable=False),  # the answers drawn (sampled); else empty
+        pa.field("samples", pa.list_(pa.string()), nullable=False),  # sampled answers (method sampled)
         pa.field("correct", pa.bool_()),  # null: error row, or nothing to score against
         pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("prompt_tokens", pa.int32(), nullable=False),
@@ -55,22 +55,22 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def from_parquet(data: bytes) -> pa.Table:
-    """Read a Parquet file's bytes. Raises pyarrow.ArrowException or OSError if they are none."""
+    """Read the bytes of a Parquet file. Raises pyarrow.ArrowException or OSError if they are not Parquet."""
     return pq.read_table(pa.BufferReader(data))
 
 
 def keys_of(table: pa.Table) -> list[tuple[str, str]]:
-    """The (method, row_id) pair of each row, in order: what a row is known by."""
+    """The (method, row_id) pair of each row, in order. This pair identifies a row."""
     return list(zip(table["method"].to_pylist(), table["row_id"].to_pylist(), strict=True))
 
 
 def expected_keys(methods: Sequence[str], row_ids: Sequence[str]) -> list[tuple[str, str]]:
-    """The pairs of a shard's table: for each method, in order, the rows of all its questions, in order."""
+    """The (method, row_id) pairs of a shard's table: for each method in order, all row ids in order."""
     return [(method, row_id) for method in methods for row_id in row_ids]
 
 
 def columns_of(schema: pa.Schema) -> dict[str, str]:
-    """Column -> type, in order, as it is written into the run record."""
+    """Column -> type, in order, as written into the run record."""
     return {f.name: f"{f.type}{'' if f.nullable else ' not null'}" for f in schema}
 
 
@@ -79,14 +79,14 @@ def schema_fault(schema: pa.Schema) -> str:
     if schema.equals(ROW_SCHEMA):
         return ""
     lines = differences(columns_of(ROW_SCHEMA), columns_of(schema))
-    return "its schema is not that of output rows: " + ("; ".join(lines) or "the columns' order differs")
+    return "its schema is not that of output rows: " + ("; ".join(lines) or "the order of columns differs")
 
 
 def row_faults(table: pa.Table, shard_id: str) -> list[str]:
-    """Breaches of what every row of a shard must say; [] if there are none.
+    """The validity rules that rows of a shard break; [] if there are none.
 
-    `table` has ROW_SCHEMA. A row is either answered (by a named backend, for a reason if that is
-    not the requested one) or an error row (with finish_reason "error" and no score).
+    `table` has ROW_SCHEMA. A row is either answered (by a named backend, and with a reason if this is not the
+    requested backend) or an error row (with finish_reason "error" and no score).
     """
     nulls = [f.name for f in ROW_SCHEMA if not f.nullable and table[f.name].null_count]
     if nulls:
@@ -101,7 +101,9 @@ def row_faults(table: pa.Table, shard_id: str) -> list[str]:
         "have an unknown finish_reason": pc.invert(
             pc.is_in(table["finish_reason"], pa.array(get_args(FinishReason)))
         ),
-        "have an error, but not finish_reason 'error', or the reverse": pc.xor(failed, finished_badly),
+        "have an error but another finish_reason, or finish_reason 'error' but no error": pc.xor(
+            failed, finished_badly
+        ),
         "are answered, but name no backend": pc.and_(pc.invert(failed), pc.equal(used, "")),
         "fell back to another backend without a reason": pc.and_(
             pc.and_(pc.invert(failed), fell_back), pc.equal(table["fallback_reason"], "")
@@ -133,7 +135,7 @@ def account(table: pa.Table) -> ShardStats:
 
 
 def accounting_faults(accounting: ShardStats) -> list[str]:
-    """Sums of an accounting that disagree with each other; [] if they all agree."""
+    """The counts of a shard that contradict each other; [] if there are none."""
     faults = []
     if accounting.answered + accounting.errors != accounting.rows:
         faults.append(

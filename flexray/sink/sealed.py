@@ -1,4 +1,4 @@
-"""JSON records that hold the digest of their own content, so that an edited one is told from a true one."""
+"""JSON records that contain the digest of their own content, so that a changed record is detected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flexray.sink.damage import DamageError, DamageKind
 
 SCHEMA_VERSION = 4
 READABLE_VERSIONS = (3, 4)
-"""3: flexray 0.1, whose records do not say which code wrote them."""
+"""Version 3 is that of flexray 0.1, whose records do not name the version of the code."""
 
 
 class Frozen(BaseModel):
@@ -33,15 +33,16 @@ class Sealed(Frozen):
         return self.model_copy(update={"digest": _seal(tree)})
 
     def to_bytes(self) -> bytes:
-        """JSON for people and programs, one key a line."""
+        """The record as indented JSON, one key per line."""
         return json.dumps(self._tree(), indent=2, ensure_ascii=False).encode() + b"\n"
 
     def to_line(self) -> bytes:
-        """The same on one line, which ends in a newline. Equal records have equal lines."""
+        """The record as one line of canonical JSON with a newline. Equal records have equal lines."""
         return spell(self._tree()) + b"\n"
 
     def _tree(self) -> dict[str, Any]:
-        """What is written. Records of flexray 0.1 have no `code`, so their digest covers none."""
+        """The content that is written. An empty `code` is omitted, as in the records of flexray 0.1, so that
+        their digests stay valid."""
         tree = self.model_dump(mode="json")
         return tree if tree.get("code") else {key: tree[key] for key in tree if key != "code"}
 
@@ -50,32 +51,33 @@ class Sealed(Frozen):
         """Read a record back.
 
         Raises:
-            DamageError: it is no such record, of another schema version, or edited.
+            DamageError: it is not such a record, has another schema version, or was changed.
         """
         try:
             tree = json.loads(data)
             whole = isinstance(tree, dict) and _seal(tree) == tree.get("digest")  # NaN cannot be sealed
         except ValueError as e:
-            raise DamageError(path, f"is no JSON ({e})", cls.advice, cls.damage) from e
+            raise DamageError(path, f"is not JSON ({e})", cls.advice, cls.damage) from e
         if not isinstance(tree, dict):
-            raise DamageError(path, "is no record of flexray", cls.advice, cls.damage)
+            raise DamageError(path, "is not a record of flexray", cls.advice, cls.damage)
         if _is_of_another_version(tree):
             readable = ", ".join(map(str, READABLE_VERSIONS))
             what = f"has schema version {tree['schema_version']}; this flexray reads versions {readable}"
             raise DamageError(path, what, "Use the version of flexray that wrote it.", "other_version")
         if not whole:
-            what = "was changed after it was written (its digest does not fit)"
+            what = "was changed after it was written (its digest does not match)"
             raise DamageError(path, what, cls.advice, cls.damage)
         try:
             return cls.model_validate(tree)
         except ValidationError as e:
             faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors())
-            raise DamageError(path, f"is no valid record ({faults})", cls.advice, cls.damage) from e
+            raise DamageError(path, f"is not a valid record ({faults})", cls.advice, cls.damage) from e
 
 
 def canonical_json(value: Any) -> bytes:
-    """One spelling for equal values. Raises ValueError or TypeError for what is no JSON (NaN too)."""
-    # The round trip makes all keys strings first: sorting then agrees with that of the parsed file.
+    """The same JSON text for equal values. Raises ValueError or TypeError for values that JSON does not have,
+    such as NaN."""
+    # The round trip converts all keys to strings, so that they are sorted as in the parsed file.
     return spell(json.loads(json.dumps(value, allow_nan=False)))
 
 
@@ -83,7 +85,7 @@ def _is_of_another_version(tree: dict[str, Any]) -> bool:
     version = tree.get("schema_version")
     if not isinstance(version, int) or version in READABLE_VERSIONS:
         return False
-    # unless just the number is what was changed
+    # False if only the version number was changed: then the digest matches with a readable version
     return all(_seal(tree | {"schema_version": known}) != tree.get("digest") for known in READABLE_VERSIONS)
 
 
@@ -93,7 +95,7 @@ def _seal(tree: dict[str, Any]) -> str:
 
 
 def spell(plain: Any) -> bytes:
-    """Canonical JSON of what has string keys only."""
+    """Canonical JSON of a value whose keys are all strings."""
     return json.dumps(
         plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()

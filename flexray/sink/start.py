@@ -1,4 +1,4 @@
-"""Start a run in an output folder, or find that the folder is this run's already."""
+"""Start a run in an output folder, or resume it if the folder already contains this run."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from flexray.sink.sealed import canonical_json
 from flexray.storage import redact
 
 VALUES_KEY = "values_version"
-"""Of `parts`: the one that --allow-code-change lets differ. Records of flexray 0.1 do not have it."""
+"""The key of `parts` that may differ with --allow-code-change. Records of flexray 0.1 do not have it."""
 
 
 class NoRunError(OutputError):
-    """The folder holds no run, nor anything that one has computed."""
+    """The folder contains neither a run nor rows of one."""
 
 
 def start_run(
@@ -56,28 +56,28 @@ def start_run(
     known: bool = False,
     allow_code_change: bool = False,
 ) -> RunRecord:
-    """Write the plan and then the run record, or return the record of the run to be resumed.
+    """Write the plan and then the run record, or return the record of the run that is resumed.
 
-    `parts` is what determines the rows; its fingerprint decides whether a resume is the same run.
-    `methods` are those that answer each question, in the order of the output's rows.
-    `code`: what computes the rows.
-    `known`: the folder was that of a run, so files of others beside it are no sign of a wrong folder.
-    `allow_code_change`: go on with a run of another values version, whose record stays as it is.
-    The plan is there before `_run.json`, so a crash in between only means to start again.
+    A lost or damaged plan is written again if the planned rows are the same. A lost run record is written
+    again if all commits belong to the run that starts now; a damaged one is copied into the quarantine first.
+    The plan is written before `_run.json`, so a run can be started again after a crash in between.
 
-    A plan that was lost or damaged is written again if that of now is the same. So is a lost run
-    record, if every commit is one of the run that starts now; a damaged one is kept in the quarantine.
+    Args:
+        parts: what determines the rows. Two starts are the same run if its fingerprint is the same.
+        methods: the methods that answer each question, in the order of the output rows.
+        code: the code that computes the rows.
+        known: the folder contained a run that was just discarded, so other files in it are accepted.
+        allow_code_change: resume a run of another values version; its record stays as it is.
 
     Raises:
-        OutputError: the folder holds another run (each part that differs is named), one of another values
-            version, the same configuration with other planned rows, files of something else, or cannot be
-            used.
-        DamageError: the run record is of another version of flexray; or it is lost, and so is a manifest.
-        ValueError: the plan is not one-to-one (a shard or row id twice, a shard without its ids), or
-            a method is named twice, or none is.
+        OutputError: the folder contains another run (the message names each difference), the same run with
+            another values version or other planned rows, or files of something else; or it cannot be used.
+        DamageError: the run record belongs to another version of flexray; or both it and a manifest are lost
+            or damaged.
+        ValueError: a shard, row or method is given twice, a shard lacks its row ids, or there is no method.
     """
     if not methods or len(set(methods)) != len(methods):
-        raise ValueError(f"methods must be named once each, and at least one: {list(methods)}")
+        raise ValueError(f"at least one method is needed, and each only once: {list(methods)}")
     plan = plan_table(shards)
     try:
         found = folder.read_if_there(RUN_FILE)
@@ -117,9 +117,9 @@ def start_run(
 
 
 def discard_run(folder: OutputFolder) -> bool:
-    """Delete what a run has written in this folder, and nothing else; its record goes last, so that a
-    discard that is cut short leaves a run with fewer commits, never files without a run. What a repair
-    has moved aside is kept.
+    """Delete the files that a run has written in this folder, and no others. The run record is deleted last,
+    so an interrupted discard leaves a run with fewer commits, never files without a run. The quarantine is
+    kept.
 
     Returns:
         Whether there was a run.
@@ -150,8 +150,8 @@ def load_run(folder: OutputFolder) -> RunRecord:
 
     Raises:
         NoRunError: there is no run.
-        OutputError: it cannot be read.
-        DamageError: the record cannot be trusted, or is lost and the rest of the run is there.
+        OutputError: the record cannot be read.
+        DamageError: the record cannot be trusted, or it is lost but other files of the run exist.
     """
     path = folder.where(RUN_FILE)
     try:
@@ -162,16 +162,16 @@ def load_run(folder: OutputFolder) -> RunRecord:
     if found is not None:
         return RunRecord.parse(found, path)
     if remains and remains.hold_rows:
-        raise DamageError(path, f"is missing, though {remains}", RunRecord.advice, "run_record_missing")
+        raise DamageError(path, f"is missing, although {remains}", RunRecord.advice, "run_record_missing")
     raise NoRunError(f"{folder}: holds no run (there is no {RUN_FILE}). Give the output folder of a run.")
 
 
 def other_parts(run: RunRecord, parts: dict[str, Any]) -> list[str]:
-    """In what a run differs from one of these `parts` (see `start_run`), a line each; [] if it is the same
-    but for the values version."""
+    """The differences between a run and a start with these `parts` (see `start_run`), one line each; [] if at
+    most the values version differs."""
     if run.fingerprint == fingerprint(parts):
         return []
-    # Both sides redacted: the record is, and a message must not show credentials either.
+    # Both sides are redacted, because a message must not show credentials.
     there, here = rename_keys(run.parts)[0], json.loads(canonical_json(redact(parts)))
     version = differences(there.pop(VALUES_KEY, None), here.pop(VALUES_KEY, None), VALUES_KEY)
     lines = differences(there, here)
@@ -181,15 +181,15 @@ def other_parts(run: RunRecord, parts: dict[str, Any]) -> list[str]:
 
 
 def utc_now() -> str:
-    """The time as the records write it: UTC, ISO 8601, seconds."""
+    """The current time in UTC as the records contain it: ISO 8601, in seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _with_whole_plan(folder: OutputFolder, run: RunRecord, plan: pa.Table, shards: int) -> RunRecord:
-    """The run's record, after a lost plan is written again."""
+    """The run's record, after a lost or damaged plan was written again."""
     another = (
-        f"whose {run.plan.rows} planned rows in {run.plan.shards} shards are not the {plan.num_rows} in "
-        f"{shards} of now. {ELSE}"
+        f"whose {run.plan.rows} planned rows in {run.plan.shards} shards are not the {plan.num_rows} rows in "
+        f"{shards} shards that are planned now. {ELSE}"
     )
     try:
         if not load_plan(folder, run).equals(plan):
@@ -199,8 +199,8 @@ def _with_whole_plan(folder: OutputFolder, run: RunRecord, plan: pa.Table, shard
         if e.kind not in ("plan_missing", "plan_damaged"):
             raise
         if plan_digest(plan) != run.plan.pairs_sha256:
-            raise OutputError(f"{e.path}: {e.what}; it is of a run {another}") from e
-    # another pyarrow may write the same plan in other bytes, which the record must then name
+            raise OutputError(f"{e.path}: {e.what}; it belongs to a run {another}") from e
+    # another version of pyarrow may write the same plan as other bytes; then the record needs their digest
     whole = run.model_copy(update={"plan": write_plan(folder, plan, shards)}).sealed()
     if whole != run:
         folder.write_bytes(RUN_FILE, whole.to_bytes())
@@ -220,7 +220,7 @@ def _refuse_other_run(
     lines += differences(run.row_schema, columns_of(ROW_SCHEMA), "row schema")
     if lines:
         raise OutputError(
-            f"{folder}: holds another run, started {run.created}. What differs (there -> here):\n  "
+            f"{folder}: holds another run, started {run.created}. Differences (there -> here):\n  "
             + "\n  ".join(lines)
             + f"\n{ELSE}"
         )
@@ -233,16 +233,17 @@ def _other_code(run: RunRecord, code: CodeVersion | None) -> str:
         for known in (run.code or CODE_OF_0_1, code or CODE_OF_0_1)
     )
     return (
-        f"holds a run written by flexray {(run.code or CODE_OF_0_1).flexray}, of {then}, and this code is of "
-        f"{now}: it may answer the same question otherwise. Finish the run with the flexray that wrote it, "
-        f"or go on with this code by --allow-code-change: each manifest says what computed its rows. {ELSE}"
+        f"holds a run written by flexray {(run.code or CODE_OF_0_1).flexray}, of {then}, but this code is "
+        f"of {now}: it may give other answers to the same questions. Finish the run with the flexray that "
+        "wrote it, or resume it with this code by --allow-code-change: each manifest names the code that "
+        f"computed its rows. {ELSE}"
     )
 
 
 def _refuse_foreign_files(folder: OutputFolder) -> None:
     own = (PLAN_FILE, QUARANTINE_FOLDER)
     names = [name for name in folder.list() if not (name in own or is_systems(name) or is_lock(name))]
-    # a discarded run leaves its folders, without files in them
+    # a discarded run leaves its folders empty
     names = [
         name
         for name in names

@@ -1,4 +1,5 @@
-"""Count committed rows against the plan. What is as planned is only counted, what is not is kept."""
+"""Compare committed rows with the plan. Planned rows are only counted; only the keys of other rows are
+kept."""
 
 from __future__ import annotations
 
@@ -15,13 +16,13 @@ from flexray.sink.row_table import expected_keys
 
 Key = tuple[str, str]  # method, row id
 
-_AGAIN = "Run again: a resume computes only what is missing."
+_AGAIN = "Run again: only missing rows are computed."
 
 
 @dataclass
 class Tally:
-    """Counts and findings so far. A row that is nowhere in the plan, or in another shard than planned,
-    is a stray."""
+    """Counts and findings so far. A row that is not planned, or is planned in another shard, is called a
+    stray."""
 
     folder: OutputFolder
     run: RunRecord | None = None
@@ -32,28 +33,28 @@ class Tally:
     damaged: int = 0
     unaccounted: int = 0
     findings: list[Finding] = field(default_factory=list)
-    trusted: set[str] = field(default_factory=set)  # shards that are readable
-    _strays: dict[Key, list[str]] = field(default_factory=dict)  # the shards they stand in
-    _repeated: dict[Key, str] = field(default_factory=dict)  # within one shard
-    _lacking: dict[str, list[Key]] = field(default_factory=dict)  # by shard, of the readable ones
-    _seen: Counter[Key] = field(default_factory=Counter)  # only if there is no plan to count against
+    trusted: set[str] = field(default_factory=set)  # the readable shards
+    _strays: dict[Key, list[str]] = field(default_factory=dict)  # stray -> the shards that contain it
+    _repeated: dict[Key, str] = field(default_factory=dict)  # row -> the shard that contains it twice
+    _lacking: dict[str, list[Key]] = field(default_factory=dict)  # readable shard -> its missing rows
+    _seen: Counter[Key] = field(default_factory=Counter)  # all rows; only used if there is no plan
 
     def note(
         self, kind: FindingKind, name: str, what: str, advice: str, shard_ids: Iterable[str] = ()
     ) -> None:
-        """Add a finding on a file."""
+        """Add a finding about a file."""
         path = self.folder.where(name)
         self.findings.append(
             Finding(kind=kind, path=path, what=what, advice=advice, name=name, shard_ids=tuple(shard_ids))
         )
 
     def damage(self, name: str, error: DamageError, shard_ids: Iterable[str] = ()) -> None:
-        """Count a file that cannot be trusted."""
+        """Count a file that cannot be trusted, and add a finding."""
         self.damaged += 1
         self.note(error.kind, name, error.what, error.advice, shard_ids)
 
     def count(self, manifest: Manifest, keys: list[Key], faults: Sequence[str]) -> None:
-        """Count the rows of a readable shard and what is wrong with them."""
+        """Count the rows of a readable shard, and add findings about them."""
         shard_id = manifest.shard_id
         self.trusted.add(shard_id)
         self.rows += len(keys)
@@ -76,14 +77,14 @@ class Tally:
         self._lacking[shard_id] = [key for key in planned if key not in here]
         if unknown:
             self.unaccounted += len(unknown)
-            what = f"holds {len(unknown)} row(s) that the plan does not know in this shard ({_some(unknown)})"
+            what = f"has {len(unknown)} row(s) that are not planned in this shard ({_some(unknown)})"
             self.note("unknown_rows", manifest.file, what, REPAIR_SHARD, [shard_id])
         elif len(keys) == len(planned) == len(here):
             self.unaccounted += 1
             self.note("unaccounted", manifest.file, "its rows are in another order", REPAIR_SHARD, [shard_id])
 
     def finish(self) -> None:
-        """Count what only all shards together tell: doubled and missing rows."""
+        """Count doubled and missing rows, after all shards were counted."""
         if self.run is None or self.plan is None:
             self._finish_without_plan()
             return
@@ -118,7 +119,7 @@ class Tally:
         if shard_id in self.trusted:
             self.note("incomplete_shard", name, f"shard {shard_id} {lacks}", REPAIR_SHARD, [shard_id])
         else:
-            what = f"shard {shard_id} is not committed, or damaged: it {lacks}"
+            what = f"shard {shard_id} is not committed or is damaged: it {lacks}"
             self.note("missing_rows", name, what, _AGAIN)
 
     def _finish_without_plan(self) -> None:
@@ -127,7 +128,7 @@ class Tally:
             self.doubled = len(doubled)
             what = f"{len(doubled)} row(s) are committed more than once ({_some(doubled)})"
             self.note(
-                "doubled_rows", DATA_FOLDER, what, "Put the plan in order first: then verify says where."
+                "doubled_rows", DATA_FOLDER, what, "Restore the plan first; then verify names the shards."
             )
         if self.run:
             self.missing = max(0, self.run.planned_rows - len(self._seen))

@@ -1,4 +1,4 @@
-"""Check an output folder against its plan: each planned row once, each byte as written."""
+"""Check an output folder against its plan: each planned row exists once, and no file was changed."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ from flexray.sink.row_table import account, accounting_faults, keys_of, row_faul
 from flexray.sink.start import load_run
 from flexray.sink.tally import Key, Tally
 
-_AT_ONCE = 256  # shards that are being read: what is read must not pile up before it is counted
+_AT_ONCE = 256  # shards that are read before they are counted, to limit the memory
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """What is kept of a data file once it is read; a run's rows need not fit into memory."""
+    """What is kept of a data file after it was read. A run's rows need not fit into memory."""
 
     keys: list[Key]
     faults: list[str]
 
 
 def verify(folder: OutputFolder) -> VerifyReport:
-    """Read everything that is committed and count what is missing, doubled, damaged, unaccounted.
+    """Read everything that is committed, and count missing, doubled, damaged and unaccounted rows.
 
-    Nothing is changed. An untrusted plan, or run record, is not used: then missing rows are counted
-    by number, not by id, and rows that no plan knows cannot be told.
+    Nothing is changed. A plan or run record that cannot be trusted is not used. Then only the number of
+    missing rows is known, not their ids, and rows that were not planned cannot be found.
 
     Raises:
-        OutputError: the folder holds no run, or cannot be listed.
+        OutputError: the folder contains no run, or cannot be listed.
     """
     return examine(folder)[0]
 
 
 def examine(folder: OutputFolder) -> tuple[VerifyReport, Found]:
-    """Verify, and give the manifests that were found too."""
+    """The report of `verify`, and the manifests that were found."""
     tally = Tally(folder)
     tally.run = run = _read_run(folder, tally)
     tally.plan = _read_plan(folder, run, tally)
@@ -90,7 +90,7 @@ def _read_run(folder: OutputFolder, tally: Tally) -> RunRecord | None:
 
 
 def _read_plan(folder: OutputFolder, run: RunRecord | None, tally: Tally) -> Plan | None:
-    if run is None:  # it alone vouches for the plan
+    if run is None:  # without the run record, the plan cannot be checked
         return None
     try:
         return Plan(load_plan(folder, run))
@@ -115,18 +115,19 @@ def _read_shard(folder: OutputFolder, manifest: Manifest) -> _Shard | DamageErro
     except DamageError as e:
         return e
     faults = row_faults(table, manifest.shard_id)
-    if not faults:  # the rules make the rows countable
+    if not faults:  # `account` is defined only for rows without faults
         said, counted = manifest.accounting, account(table)
         faults = accounting_faults(said)
         faults += [
-            f"the accounting of its manifest is not that of its rows ({line})"
+            f"the counts in its manifest are not those of its rows ({line})"
             for line in differences(said.model_dump(), counted.model_dump())
         ]
     return _Shard(keys=keys_of(table), faults=faults)
 
 
 def _unnamed(folder: OutputFolder, named: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Files of attempts that no manifest names; and files and folders that are not flexray's."""
+    """The files of failed attempts, which no manifest names; and files and folders that flexray did not
+    write."""
     orphans: list[str] = []
     foreign: list[str] = []
     try:
@@ -149,10 +150,10 @@ def _unnamed(folder: OutputFolder, named: set[str]) -> tuple[tuple[str, ...], tu
 
 def _note_unnamed(orphans: Sequence[str], foreign: Sequence[str], tally: Tally) -> None:
     if orphans:
-        what = f"{len(orphans)} file(s) of attempts that no manifest names ({first_few(orphans)})"
+        what = f"{len(orphans)} file(s) of failed attempts, which no manifest names ({first_few(orphans)})"
         advice = "Readers ignore them; `flexray repair` moves those older than an hour aside."
         tally.note("orphans", "", what, advice)
     if foreign:
-        what = f"{len(foreign)} name(s) that are not flexray's ({first_few(foreign)})"
+        what = f"{len(foreign)} file(s) or folder(s) that flexray did not write ({first_few(foreign)})"
         advice = "Readers ignore them; move them elsewhere if you need them."
         tally.note("foreign_files", "", what, advice)

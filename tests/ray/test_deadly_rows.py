@@ -14,7 +14,7 @@ def test_a_row_that_kills_its_actor_each_time_becomes_an_error_row(inject, tiny_
     assert_whole(tmp_path / "out", 6)
     rows = rows_of(tmp_path / "out")
     assert [row_id for row_id, row in rows.items() if row["error"]] == ["qa/test/q4"]
-    assert "died each time" in rows["qa/test/q4"]["error"]
+    assert "crashed each time" in rows["qa/test/q4"]["error"]
 
 
 def test_an_actor_whose_device_is_lost_ends_and_another_answers_its_shard(inject, tiny_model, tmp_path):

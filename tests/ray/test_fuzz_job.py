@@ -111,7 +111,12 @@ def job(server, tiny_model, tmp_path_factory):
     tree = make_tree(
         place / "out",
         tiny_model,
-        data={**file.settings, "files": [url, str(place / "odd.jsonl")], "fields": FIELDS},
+        data={
+            **file.settings,
+            "shard_rows": 8,
+            "files": [url, str(place / "odd.jsonl")],
+            "fields": FIELDS,
+        },
         prompt={"instruction": "Answer <|im_end|></s>."},
         generation={"max_new_tokens": 2},
     )

@@ -174,7 +174,7 @@ def test_the_drivers_log_tells_each_shard_and_the_end(watched):
     for manifest in watched.manifests:
         event, accounting = shards[manifest.shard_id], manifest.accounting
         assert (event["rows"], event["errors"]) == (accounting.rows, accounting.errors)
-        assert event["fallbacks"] == accounting.rows - accounting.fallback_reason.get("", 0)
+        assert event["fallbacks"] == accounting.fallbacks
     assert (log[-1]["rows"], log[-1]["errors"]) == (2 * ROWS, 2)
 
 

@@ -5,7 +5,7 @@ import json
 from flexray.config import parse_config
 from flexray.runs.run import run
 from flexray.sink import OutputFolder, repair, verify
-from tests.ray.jobs import assert_whole, manifests, rows_of
+from tests.ray.jobs import assert_whole, contents, manifests, rows_of
 
 ROWS = 7
 
@@ -17,7 +17,7 @@ def flip(path):
 
 
 def test_damaged_shards_plan_and_record_are_repaired_and_computed_again(again, output):
-    rows = rows_of(output)
+    rows, before = rows_of(output), contents(output)
     damaged = manifests(output)
     flip(output / json.loads(damaged["qa-test-000000"].read_text())["file"])
     flip(damaged["qa-test-000001"])
@@ -32,4 +32,7 @@ def test_damaged_shards_plan_and_record_are_repaired_and_computed_again(again, o
     assert [{**row, "source_file": ""} for row in rows_of(output).values()] == [
         {**row, "source_file": ""} for row in rows.values()
     ]
+    after = contents(output)
+    whole = [damaged["qa-test-000002"], output / json.loads(before[damaged["qa-test-000002"]])["file"]]
+    assert {p: after[p] for p in whole} == {p: before[p] for p in whole}
     assert repair(folder, log=lambda _: None).moved == ()

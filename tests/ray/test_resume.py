@@ -26,10 +26,6 @@ def start(tree, **options):
     return run(parse_config(tree, source="test"), log=lambda _: None, **options)
 
 
-def answers(output):
-    return {row_id: {**row, "source_file": ""} for row_id, row in rows_of(output).items()}  # it is a copy
-
-
 def test_a_second_start_has_nothing_to_do_and_asks_for_no_ray(again, output, tmp_path, monkeypatch):
     before = contents(output)
     monkeypatch.setattr("flexray.runs.run.connect_ray", lambda config: pytest.fail("no Ray is needed"))
@@ -37,18 +33,6 @@ def test_a_second_start_has_nothing_to_do_and_asks_for_no_ray(again, output, tmp
     assert code == 0, errors
     assert "everything is committed: nothing to do" in said
     assert contents(output) == before
-
-
-def test_only_a_shard_without_a_manifest_is_answered_again(again, output):
-    rows, before = answers(output), contents(output)
-    manifests(output)["qa-test-000001"].unlink()
-    result = start(again)
-    assert (result.rows_before, result.rows_now) == (4, 3)
-    assert_whole(output, ROWS)
-    assert answers(output) == rows
-    after = contents(output)
-    kept = [p for p in before if p.name != "qa-test-000001.json"]
-    assert {p: after[p] for p in kept} == {p: before[p] for p in kept}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +72,7 @@ def test_another_model_of_the_same_shape_is_refused(again, save_tiny_model, tmp_
 
 def test_other_shards_of_the_same_rows_are_refused(again):
     again["data"]["shard_rows"] = 2
-    with pytest.raises(OutputError, match="7 planned rows in 3 shards are not the 7 in 4 of now"):
+    with pytest.raises(OutputError, match="are not the 7 rows in 4 shards that are planned"):
         start(again)
 
 

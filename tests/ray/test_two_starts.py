@@ -1,12 +1,52 @@
 """Two starts of a run at once: one does all the work, the other says who is at it."""
 
+import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
-from tests.ray.jobs import assert_whole, flexray_command, make_tree, question, rows_of, write, write_config
+import pytest
+
+from flexray.runs.run import run
+from flexray.sink import HeldError
+from tests.ray.jobs import (
+    assert_whole,
+    flexray_command,
+    make_config,
+    make_tree,
+    question,
+    rows_of,
+    write,
+    write_config,
+)
 
 ROWS = 6
 
 
+def test_of_two_starts_in_one_process_one_answers_and_the_other_is_refused(inject, tiny_model, tmp_path):
+    data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
+    config = make_config(tmp_path / "out", tiny_model, data)
+    # longer than until the next heartbeat, by which the second start sees that the first one is alive
+    inject({"point": "pipeline.answer", "action": "sleep:6", "times": 1, "ledger": str(tmp_path / "ledger")})
+
+    def start(_):
+        try:
+            return run(config, log=lambda line: None)
+        except HeldError as e:
+            return e
+
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(start, range(2)))
+    (refused,) = [result for result in results if isinstance(result, HeldError)]
+    (done,) = [result for result in results if not isinstance(result, HeldError)]
+    assert done.rows_now == ROWS
+    assert f"{tmp_path / 'out'}: another run is at work there: host " in str(refused)
+    assert f", process {os.getpid()} of user " in str(refused)
+    assert_whole(tmp_path / "out", ROWS)
+    assert len(list((tmp_path / "out" / "data").iterdir())) == 2  # no shard was computed twice
+    assert not list((tmp_path / "out").glob("_lock*"))
+
+
+@pytest.mark.slow
 def test_of_two_runs_started_at_once_one_finishes_and_the_other_names_it(local_ray, tiny_model, tmp_path):
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
     config = write_config(tmp_path, make_tree(tmp_path / "out", tiny_model, data, ray={"address": local_ray}))

@@ -35,7 +35,7 @@ def test_a_source_file_that_changes_after_planning(tree, refused, tmp_path, monk
 
     monkeypatch.setattr("flexray.runs.run.connect_ray", change)
     message = refused()
-    assert f"{tmp_path}/questions.jsonl: changed since shard qa-test-00000" in message
+    assert f"{tmp_path}/questions.jsonl: was changed after shard qa-test-00000" in message
     assert "Restore it, or start a new run with a new output folder." in message
 
 
@@ -51,6 +51,6 @@ def test_a_device_that_no_worker_has(tree, refused):
     if torch.cuda.is_available():
         pytest.skip("there is one")
     tree["model"]["device"] = "cuda"
-    assert "model.device is cuda, and the only node has 2 CPUs. Set it to auto or cpu" in refused()
+    assert "model.device is cuda, but the only node has 2 CPUs. Set it to auto or cpu" in refused()
     tree["ray"]["num_gpus_per_actor"] = 0  # the engine itself says so
     assert "device is cuda, but torch finds no CUDA device" in refused()

@@ -30,7 +30,7 @@ def test_those_that_prepare_and_those_that_commit_tell_of_another_attempt(local_
         fail_once("s3://output/x")
         return {"rows": len(shard.questions)}
 
-    data = write(tmp_path / "questions.jsonl", [question(0)])
+    data = write(tmp_path / "questions.jsonl", [question(0, question="")])  # an error row: no model is loaded
     config = make_config(tmp_path / "out", tiny_model, data)
     assert list(answer_shards(scan(config.data).shards, config, commit, only)) == [{"rows": 1}]
 

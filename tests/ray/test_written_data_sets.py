@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from flexray.config import load_config
 from flexray.evaluation.answer_metrics import normalize_answer
+from flexray.sink import OutputFolder, read_committed
 from tests.ray.jobs import assert_whole, flexray_here, make_tree, question, rows_of, write, write_config
+from tests.runs import run_shards
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -77,13 +80,19 @@ def test_confidences_are_shares_of_the_samples_and_each_paraphrase_has_one(chain
         assert {round(3 * c, 6) for c in record["confidences"]} <= {0, 1, 2, 3}
 
 
-def test_a_repeated_job_computes_nothing_and_a_fresh_one_writes_the_same_bytes(chain):
+def test_a_repeated_job_computes_nothing_and_writes_the_same_bytes(chain):
     folder, _, first, _ = chain
     before = (folder / "paraphrases.jsonl").read_bytes()
     code, out, _ = flexray_here("paraphrase", "-c", first, "--to", folder / "again.jsonl", "--keep", 4)
     assert code == 0
     assert "nothing to do" in out
     assert (folder / "again.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow  # that draws depend on no size is tested without Ray, in unit/engine/test_determinism.py
+def test_a_fresh_job_of_other_sizes_writes_the_same_bytes(chain):
+    folder, _, first, _ = chain
+    before = (folder / "paraphrases.jsonl").read_bytes()
     sizes = [f"output={folder / 'other'}", "data.shard_rows=2", "engine.max_num_seqs=3"]
     other = [word for size in sizes for word in ("--set", size)]
     code, _, _ = flexray_here("paraphrase", "-c", first, "--to", folder / "fresh.jsonl", "--keep", 4, *other)
@@ -95,9 +104,10 @@ def test_the_data_sets_feed_the_weighted_methods(chain):
     folder, config, _, _ = chain
     kinds = ["weighted_avg", "weighted_max"]
     last = config("weighted", kinds, folder / "sure.parquet", fields={"confidences": "confidences"})
-    code, _, _ = flexray_here("run", "-c", last)
-    assert code == 0
+    run_shards(load_config([str(last)], []), range(2))  # without Ray: it is the files that matter
     assert_whole(folder / "weighted", 2 * NUMBER)
+    for table in read_committed(OutputFolder(str(folder / "weighted"))):
+        assert set(table["error"].to_pylist()) == {""}
 
 
 @pytest.mark.parametrize("command", ["paraphrase", "confidence"])

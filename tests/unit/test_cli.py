@@ -166,7 +166,7 @@ def test_verify_of_a_run_with_a_shard_missing_is_1_and_names_it(folder, tmp_path
     assert code == 1
     assert lines[-1] == "rows=8 missing=4 doubled=0 damaged=0 unaccounted=0"
     assert "_manifests/b.json: shard b is not committed" in lines[0]
-    assert "1 file(s) of attempts that no manifest names" in lines[1]
+    assert "1 file(s) of failed attempts, which no manifest names" in lines[1]
 
 
 def test_verify_as_json_has_the_counts_and_each_finding(folder, tmp_path):  # noqa: F811

@@ -21,7 +21,7 @@ from flexray.methods import make_methods
 from flexray.pipeline.answer import Answerer
 from flexray.pipeline.prepare import PreparedShard, prepare_shard
 from flexray.prompts import PromptBuilder
-from flexray.runs.run import Commit
+from flexray.runs.commit import Commit
 from flexray.sink import OutputFolder, read_committed, start_run, verify
 from tests.nasty_rows import FIELDS, NastyFile, good_record, json_files, parquet_files
 
@@ -32,9 +32,9 @@ PROMPT: dict[str, Any] = {
 METHODS = [{"layout": "shared_context"}, {"layout": "full_prompt", "positions": "continuous"}, "per_prompt"]
 WEIGHTED = ["avg", "weighted_avg", "weighted_max"]
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
-MANY = settings(max_examples=250, deadline=None, suppress_health_check=SLOW)
+MANY = settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
 # The same examples each time: a random model that cannot tell two tokens apart would fail a build by chance.
-FEW = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=SLOW)
+FEW = settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=SLOW)
 
 
 def run_config(model: Path, file: NastyFile, path: Path, output: str = "o", **sections: Any) -> RunConfig:

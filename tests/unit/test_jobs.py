@@ -1,4 +1,4 @@
-"""jobs/evaluate.py is `flexray evaluate`."""
+"""The scripts of jobs/ are commands of flexray."""
 
 import subprocess
 import sys
@@ -6,9 +6,9 @@ import sys
 from tests.unit.evaluation.builders import answered, commit_run
 
 
-def job(request, *arguments: str) -> subprocess.CompletedProcess[str]:
+def job(request, *arguments: str, name: str = "evaluate") -> subprocess.CompletedProcess[str]:
     root = request.config.rootpath
-    script = [sys.executable, str(root / "jobs" / "evaluate.py"), *arguments]
+    script = [sys.executable, str(root / "jobs" / f"{name}.py"), *arguments]
     return subprocess.run(script, capture_output=True, text=True, cwd=root, env={"PYTHONPATH": str(root)})
 
 
@@ -24,3 +24,11 @@ def test_a_users_fault_is_a_message_and_exit_code_2(request, tmp_path):
     done = job(request, str(tmp_path / "none"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {tmp_path}/none: holds no run")
+
+
+def test_generate_is_flexray_run(request, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"{{output: out, data: {{name: d, files: none.jsonl}}, model: {{path: {tmp_path}}}}}")
+    done = job(request, "--config", str(recipe), name="generate")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {tmp_path}: has no config.json")

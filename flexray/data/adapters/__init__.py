@@ -1,13 +1,13 @@
-"""Dataset adapters: each turns the records of a data set, as it is published, into rows.
+"""Dataset adapters: each converts the records of a data set, as it is published, to rows.
 
-To add one, write a subclass of `DatasetAdapter`. It says which fields its files must have (`required`) and
-turns a record into a row (`adapt`): the values, the `Fields` that say where they stand, and a `FieldFault`
-for each value that cannot be used. `questions.py` has examples. `register_adapter("newqa", NewQA)`, called in
-each process that reads data, lets `data.kind: newqa` read with it.
+To add one, write a subclass of `DatasetAdapter`. It declares which fields its files must have (`required`)
+and converts a record to a row (`adapt`): the values, their paths (`Fields`), and a `FieldFault` for each
+value that cannot be used. `questions.py` has examples. After `register_adapter("newqa", NewQA)`, called in
+each process that reads data, `data.kind: newqa` uses this adapter.
 
-Formats, shards, ids, checks and joined paraphrases are the same for all data sets. What `adapt` returns goes
-into the digests, so that a changed auxiliary file (templates, say) is noticed like a changed row; see
-`pararel.py`. An adapter whose rows are spread over several records sets `grouping`; see `myriadlama.py`.
+Formats, shards, ids, checks and joined paraphrases are the same for all data sets. The digests cover what
+`adapt` returns, so a changed auxiliary file (such as templates) is detected like a changed row; see
+`pararel.py`. If a row is spread over several records, the adapter sets `grouping`; see `myriadlama.py`.
 """
 
 from flexray.config.data import DataConfig
@@ -28,21 +28,21 @@ ADAPTERS: dict[str, type[DatasetAdapter]] = {
 
 
 def register_adapter(name: str, adapter_class: type[DatasetAdapter]) -> None:
-    """Make `data.kind: name` read a data set by this class, in this process.
+    """Use this class for `data.kind: name` in this process.
 
     Raises:
-        ValueError: the name belongs to another class.
+        ValueError: the name is already registered for another class.
     """
     if ADAPTERS.setdefault(name, adapter_class) is not adapter_class:
-        raise ValueError(f"the dataset adapter {name!r} is registered already, as {ADAPTERS[name]!r}")
+        raise ValueError(f"the dataset adapter {name!r} is already registered, as {ADAPTERS[name]!r}")
 
 
 def open_adapter(config: DataConfig) -> DatasetAdapter:
-    """The adapter that `data.kind` names.
+    """The adapter for `data.kind`.
 
     Raises:
-        ConfigError: there is none of this name.
-        DataError: an auxiliary file that cannot be used.
+        ConfigError: there is no adapter of this name.
+        DataError: an auxiliary file cannot be used.
     """
     if config.kind not in ADAPTERS:
         load_entry_points("adapters", register_adapter)

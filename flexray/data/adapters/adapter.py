@@ -1,4 +1,4 @@
-"""The interface of dataset adapters, and helpers to write one."""
+"""The interface of dataset adapters, and helper functions for them."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from flexray.data.record import FieldFault, Record, found, lookup
 from flexray.data.required_fields import RequiredFields
 
 PARTS = "(parts)"
-"""The field of a grouped record that lists the parts of all its records, as tuples."""
+"""The field of a grouped record with the parts of all its records, a list of tuples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
     """Which records make up one row."""
 
-    by: str  # the field that is the same in all of them
-    part: tuple[str, ...]  # the fields that differ; all others are taken from the first record
+    by: str  # the field that has the same value in all of them
+    part: tuple[str, ...]  # the fields that differ; all other fields are taken from the first record
 
 
 class DatasetAdapter(ABC):
-    """Turns the records of a data set into its rows, one by one.
+    """Converts the records of a data set to its rows, one by one.
 
     Raises:
-        DataError: on opening, for an auxiliary file that cannot be used.
+        DataError: from the constructor, if an auxiliary file cannot be used.
     """
 
     required: RequiredFields
-    """The fields that its files must have; of Parquet and Arrow no others are read."""
+    """The fields that its files must have. Other columns of Parquet and Arrow files are not read."""
     grouping: Grouping | None = None
-    """Set if a row is spread over several records; `adapt` then gets one grouped record, see PARTS."""
+    """Set if a row is spread over several records. Then `adapt` gets one grouped record; see PARTS."""
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
 
     @abstractmethod
     def adapt(self, record: Record, file: str) -> Record:
-        """The row of one record: its value, its fields and its faults. Never raises.
+        """The row of one record: its value, fields and faults. Must not raise.
 
-        The result must depend on the record, the file's name and the configuration alone: the scan and each
-        worker call it. A value of a wrong type stays as it is, under its name in the source, or becomes a
-        fault.
+        The result must depend only on the record, the file's name and the configuration, because both the
+        scan and a worker call this method. A value of a wrong type is kept, under its name in the source, or
+        becomes a fault.
 
         Args:
             record: `value` is not None.
@@ -53,7 +53,7 @@ class DatasetAdapter(ABC):
 
 
 class FieldReader:
-    """Reads the values of one record and collects what is wrong with them."""
+    """Reads the values of one record and collects their faults."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
@@ -63,7 +63,7 @@ class FieldReader:
         return lookup(self._record.value, path)
 
     def text(self, path: str) -> str:
-        """A usable string; "", with a fault, if there is none."""
+        """The string at a path; if it is not usable text, "" and a fault is recorded."""
         value = self.get(path)
         if not isinstance(value, str):
             self.fault(path, f"a string is needed, not {found(value)}", "Write it as a string.")
@@ -77,14 +77,14 @@ class FieldReader:
         self.faults.append(FieldFault(path, self.get(path), problem, advice))
 
     def row(self, fields: Fields, **values: Any) -> Record:
-        """The record with these values beside its own."""
+        """The record with these values in addition to its own."""
         assert self._record.value is not None
         value = self._record.value | values
         return replace(self._record, value=value, fields=fields, faults=tuple(self.faults))
 
 
 def distinct(texts: list[Any]) -> list[Any]:
-    """Each string once, in order. Other values are kept: the row's check reports them."""
+    """Each string once, in order. Other values are kept, so that the check of the row reports them."""
     seen: set[str] = set()
     kept = []
     for text in texts:

@@ -1,14 +1,14 @@
 """MyriadLAMA: facts of Wikidata, each with many manual and automatic templates.
 
-As published (no `template_files`): a row is a fact and one of its templates, {uuid, rel_uri, sub_ent,
-obj_aliases, template, is_manual}. The rows of a fact are grouped, wherever they stand; each process holds
+As published (no `template_files`), a record is a fact with one of its templates, {uuid, rel_uri, sub_ent,
+obj_aliases, template, is_manual}. The records of a fact are grouped, also across files; each process keeps
 all facts in memory.
 
-With `template_files` of {rel_uri, template, type} (manual or auto; or is_manual, a boolean), a row is a
-fact, {uuid, rel_uri, sub_ent, obj_aliases}, and is read when it is needed.
+With `template_files` of {rel_uri, template, type} (type is manual or auto; or is_manual, a boolean), a record
+is a fact {uuid, rel_uri, sub_ent, obj_aliases}, and each shard is read separately.
 
-Accepted answers are all of obj_ent, obj_ents, obj_exps and obj_aliases, as far as the rows have them.
-The subject is sub_ent, or else the first of sub_exps.
+Accepted answers are all of obj_ent, obj_ents, obj_exps and obj_aliases that a record has. The subject is
+sub_ent, or the first of sub_exps if there is no sub_ent.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _TYPES = {"manual": True, "auto": False, "automatic": False}
 
 
 class MyriadLAMA(DatasetAdapter):
-    """Facts; their templates are in the same rows, or in files of their own."""
+    """Facts, with templates in the same records or in separate files."""
 
     def __init__(self, config: DataConfig) -> None:
         super().__init__(config)
@@ -91,7 +91,7 @@ def _row(reader: FieldReader, templates: tuple[Template, ...], config: DataConfi
     if not reader.faults:
         asked = fill_all(templates, subject, str(reader.get("uuid")), config)
         if not asked:
-            reader.fault("rel_uri", "no template is left for it", "Raise data.max_manual or max_automatic.")
+            reader.fault("rel_uri", "it has no template left", "Raise data.max_manual or max_automatic.")
         values |= asked
     return reader.row(_FIELDS, **values)
 
@@ -107,7 +107,7 @@ def _subject(reader: FieldReader) -> str:
 
 
 def _answers(reader: FieldReader) -> list[Any]:
-    """All expressions of all objects; what is no string among them is kept, to be reported."""
+    """All expressions of all objects. Values that are not strings are kept, so that they are reported."""
     answers: list[Any] = []
     before = len(reader.faults)
     for path in _OBJECTS:

@@ -1,7 +1,7 @@
 """ParaRel: patterns/P19.jsonl {pattern} and facts/P19.jsonl {sub_label, obj_label, uuid}.
 
-The relation is the name of the file. All patterns are manual. A fact without a uuid gets an id from its
-relation, subject and object.
+The name of the file is the relation. All patterns are manual. A fact without a uuid gets an id that is made
+from its relation, subject and object.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Adapters of data sets whose records hold the question itself: any records, WebQuestions, TriviaQA."""
+"""Adapters for data sets whose records contain the question: configured records, WebQuestions, TriviaQA."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HIDDEN = "<unk>"
 
 
 class Records(DatasetAdapter):
-    """Any records: `data.fields` says where each value stands. A list may be JSON in a text."""
+    """Any records. `data.fields` has the path of each value. A list may also be a string with a JSON list."""
 
     def __init__(self, config: DataConfig) -> None:
         super().__init__(config)
@@ -36,7 +36,7 @@ class Records(DatasetAdapter):
 
 
 def _listed(value: Any) -> list[Any] | None:
-    """The list that a text holds as JSON, as PopQA has its answers; None: it holds none."""
+    """The list in a string with a JSON list, such as the answers of PopQA; None for other values."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return None
     try:
@@ -47,9 +47,10 @@ def _listed(value: Any) -> list[Any] | None:
 
 
 class WebQuestions(DatasetAdapter):
-    """{qId, qText, answers}, or {url, question, answers} as the hub has it.
+    """{qId, qText, answers}, or {url, question, answers} as on the hub.
 
-    The latter has no ids (the url is that of a topic): the id is the beginning of the sha256 of the question.
+    The hub's records have no ids (the url is that of a topic), so the id is the beginning of the question's
+    sha256.
     """
 
     required = RequiredFields((("qId", "qText", "answers"), ("question", "answers")), kind="webqa")
@@ -64,11 +65,11 @@ class WebQuestions(DatasetAdapter):
 
 
 class TriviaQA(DatasetAdapter):
-    """As the hub has it (rc.nocontext): {question_id, question, answer {value, aliases}}; or as its authors
-    publish it: one object whose Data are {QuestionId, Question, Answer {Value, Aliases}}.
+    """As on the hub (rc.nocontext), {question_id, question, answer {value, aliases}}; or as its authors
+    publish it, one object whose Data is a list of {QuestionId, Question, Answer {Value, Aliases}}.
 
-    The accepted answers are the value and its aliases. Test splits hide them ("<unk>") or have none: nothing
-    is scored.
+    The accepted answers are the value and its aliases. In test splits they are hidden ("<unk>") or missing;
+    then nothing is scored.
     """
 
     required = RequiredFields(

@@ -1,7 +1,7 @@
-"""Templates of relations, and the paraphrases that they make of a subject.
+"""Templates of relations, and the paraphrases that are made from them for a subject.
 
-A template has [X] where the subject goes and [Y] where the answer would go. Those of a relation are asked
-manual ones first.
+A template has [X] in the place of the subject and [Y] in the place of the answer. Of the templates of a
+relation, the manual ones come first.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ MASK = "[MASK]"
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template without [Y], still with [X]."""
+    """A template with [X]; [Y] is already removed or replaced."""
 
     text: str
     manual: bool
 
 
 class Templates:
-    """The templates of each relation, and the faults of those that cannot be used."""
+    """The usable templates of each relation, and the faults of the others."""
 
     def __init__(self, found: Iterable[tuple[str, Template | None, Sequence[FieldFault]]]) -> None:
-        """From relation, template and faults of each record that holds one."""
+        """`found`: relation, template and faults of each record of a template."""
         usable: dict[str, list[Template]] = {}
         self._faults: dict[str, list[FieldFault]] = {}
         for relation, template, faults in found:
@@ -44,17 +44,17 @@ class Templates:
     def for_relation(
         self, relation: str, field: str, config: DataConfig
     ) -> tuple[tuple[Template, ...], Sequence[FieldFault]]:
-        """The templates of a relation in order, and the faults that its rows get from them.
+        """The templates of a relation in order, and their faults, which become faults of the relation's rows.
 
         Args:
-            field: where the row has its relation.
+            field: the field of the row that has the relation.
         """
         templates = self._usable.get(relation, ())
         faults = self._faults.get(relation, ())
         if not templates and not faults:
             files = redact(", ".join(config.template_files))
             style = f" of style {config.pararel_style}" if config.kind == "pararel" else ""
-            problem = f"there is no template{style} for it in {files}"
+            problem = f"no template{style} for it in {files}"
             return (), [FieldFault(field, relation, problem, "Add one, or correct data.template_files.")]
         return templates, faults
 
@@ -65,21 +65,21 @@ def masked(pattern: str) -> str:
 
 
 def completion(pattern: str) -> str:
-    """The pattern up to the answer; "" if more than a full stop follows it."""
+    """The part of the pattern before the answer; "" if more than a full stop follows the answer."""
     begin = re.fullmatch(r"(.*)\[Y\]\s*\.?\s*", pattern, re.DOTALL)
     return begin[1].strip() if begin else ""
 
 
 def slots_problem(pattern: str) -> str:
-    """What keeps a string from being a pattern; "" if nothing does."""
+    """Why a string is not a pattern; "" if it is."""
     counts = pattern.count("[X]"), pattern.count("[Y]")
     if counts == (1, 1):
         return ""
-    return f"[X] and [Y] are needed, each once, but [X] is there {counts[0]} and [Y] {counts[1]} times"
+    return f"[X] and [Y] must each occur once, but [X] occurs {counts[0]} and [Y] {counts[1]} times"
 
 
 def in_order(templates: Iterable[Template]) -> tuple[Template, ...]:
-    """Manual ones first, else as they come, each text once."""
+    """Manual templates first, otherwise in the given order; each text once."""
     by_text: dict[str, Template] = {}
     for template in sorted(templates, key=lambda t: not t.manual):
         by_text.setdefault(template.text, template)
@@ -87,11 +87,11 @@ def in_order(templates: Iterable[Template]) -> tuple[Template, ...]:
 
 
 def fill_all(templates: Sequence[Template], subject: str, row: str, config: DataConfig) -> dict[str, Any]:
-    """Question, paraphrases and num_manual of one row; nothing if no template is left.
+    """Question, paraphrases and num_manual of one row; {} if no template is left.
 
     Args:
-        templates: in order.
-        row: names the row, so that each draws templates of its own.
+        templates: the templates in order.
+        row: identifies the row; each row draws its own templates.
     """
     manual = _drawn([t for t in templates if t.manual], config.max_manual, row, config.template_seed)
     auto = _drawn([t for t in templates if not t.manual], config.max_automatic, row, config.template_seed)
@@ -104,6 +104,6 @@ def _drawn(templates: list[Template], most: int | None, row: str, seed: int | No
         return templates
     if seed is None:
         return templates[:most]
-    # by digest, not by `random`: a template that is added changes few rows, and Python's version none
+    # by digest instead of `random`: a new template changes only few rows, and a new Python version none
     drawn = sorted(templates, key=lambda t: sha256(f"{seed}/{row}/{t.text}".encode()).digest())[:most]
     return [t for t in templates if t in drawn]

@@ -142,5 +142,5 @@ def check_locks(
             problems.warn(
                 "lock",
                 f"{folder}: another run may be at work there: {who}. A start watches it for up to "
-                f"{EXPIRY_SECONDS:.0f} s, and takes over if it gives no sign of life.",
+                f"{EXPIRY_SECONDS:.0f} s, and takes over if there is no heartbeat.",
             )

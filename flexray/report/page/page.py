@@ -13,7 +13,7 @@ import pyarrow as pa
 from markupsafe import Markup, escape
 
 from flexray import __version__
-from flexray.console.terminal import printable
+from flexray.console.terminal import duration, printable
 from flexray.evaluation import Bootstrap, ScoreCounts
 from flexray.evaluation.answer_metrics import PLAIN_TOKENS
 from flexray.evaluation.paired import Comparison, Difference, compare
@@ -29,7 +29,7 @@ from flexray.sink.start import utc_now
 from flexray.storage import redact
 
 NUMBER_FILTERS = ("count", "fixed", "p_value", "percent", "points", "rate", "share")
-TEXT_FILTERS = ("cut", "duration", "leaves", "moment")
+TEXT_FILTERS = ("cut", "leaves", "moment")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +100,12 @@ def render(data: PageData) -> str:
         "run",
         style="run.css",
         filters={name: getattr(formatting, name) for name in (*NUMBER_FILTERS, *TEXT_FILTERS)}
-        | {"redact": redact, "breakable": _breakable, "place": lambda share: f"{share:.2f}%"},
+        | {
+            "duration": duration,
+            "redact": redact,
+            "breakable": _breakable,
+            "place": lambda share: f"{share:.2f}%",
+        },
         page=data,
         percent_mark=formatting.percent_mark,
         points_mark=formatting.points_mark,

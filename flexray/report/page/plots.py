@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flexray.report.formatting import compact, count, duration, rate, share
+from flexray.console.terminal import duration
+from flexray.report.formatting import compact, count, rate, share
 from flexray.report.work import Shard
 
 _MAX_BARS = 40

@@ -54,7 +54,7 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     [
         ("webqa", "qId", None, "an id must be"),
         ("webqa", "qText", 5, "a string is needed, not a number"),
-        ("webqa", "answers", "[Paris]", "looks like a list, but is no JSON list"),
+        ("webqa", "answers", "[Paris]", "looks like a list, but is not a JSON list"),
         ("webqa", "answers", [], "Give the row an answer."),
         ("hub", "question", ["x"], "a string is needed, not a list"),
         ("hub", "answers", None, "a list of strings is needed, not null"),
@@ -69,7 +69,7 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
         ("pararel", "obj_label", "\ud800", "surrogate"),
         ("pararel", "uuid", ["x"], "an id must be"),
         ("facts", "rel_uri", 3, "a string is needed, not a number"),
-        ("facts", "rel_uri", "P9", "there is no template for it"),
+        ("facts", "rel_uri", "P9", "no template for it"),
         ("facts", "sub_ent", {}, "a string is needed, not an object"),
         ("facts", "obj_exps", [3], "element 1 of 1 is not a string, but a number"),
         ("facts", "obj_exps", 3, "a list of strings is needed, not a number"),

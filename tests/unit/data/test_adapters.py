@@ -59,7 +59,7 @@ def test_a_registered_adapter_reads_a_data_set_by_its_name(tmp_path: Path, monke
 
 
 def test_a_registered_name_cannot_be_taken_by_another_adapter() -> None:
-    with pytest.raises(ValueError, match="'webqa' is registered already"):
+    with pytest.raises(ValueError, match="'webqa' is already registered"):
         register_adapter("webqa", CountryQA)
 
 
@@ -116,7 +116,7 @@ def test_triviaqa_is_read_as_its_authors_publish_it(tmp_path: Path) -> None:
     assert [q.paraphrases for q in questions] == [(f"who is {i}?",) for i in range(5)]
     assert not any(q.error for q in questions)
     for other in ("webqa", "records"):
-        with pytest.raises(DataError, match=r"whose key 'Data' holds an array .*set data.kind: triviaqa"):
+        with pytest.raises(DataError, match=r"whose key 'Data' has an array .*set data.kind: triviaqa"):
             scan(data_config(tmp_path / "web-dev.json", kind=other))
 
 

@@ -71,7 +71,7 @@ def test_too_few_rows_are_told_with_their_number(tmp_path: Path) -> None:
 def test_the_file_that_is_asked_is_refused_unless_a_part_of_it_is_asked(tmp_path: Path) -> None:
     rows = [record(i) for i in range(9)]
     files = str(tmp_path / "test.jsonl")
-    with pytest.raises(ConfigError, match=r"test\.jsonl: also in data\.files"):
+    with pytest.raises(ConfigError, match=r"test\.jsonl: is also in data\.files"):
         choose_few_shots(config(tmp_path, [], asked=rows, files=files))
     drawn = choose_few_shots(config(tmp_path, [], asked=rows, files=files, data={"limit": 6}))
     assert {shot.question for shot in drawn} == {"What is 6?", "What is 7?", "What is 8?"}

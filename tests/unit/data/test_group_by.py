@@ -46,11 +46,11 @@ def test_a_changed_row_is_named_by_its_place(tmp_path: Path) -> None:
     assert [q.source_row for q in read_shard(shard, config)] == [1, 3, 5, 7]
     other = [row | {"uuid": "new"} if row["uuid"] == "m2" else row for row in HUB_MYRIAD]
     write(tmp_path / "a.jsonl", other)
-    with pytest.raises(DataError, match=r"row 5 was d/test/m2, now it is d/test/new"):
+    with pytest.raises(DataError, match=r"row 5 was d/test/m2 and is now d/test/new"):
         read_shard(shard, config)
     other = [row | {"sub_ent": "other"} if row["uuid"] == "m2" else row for row in HUB_MYRIAD]
     write(tmp_path / "a.jsonl", other)
-    with pytest.raises(DataError, match=r"other content in rows 1 to 7"):
+    with pytest.raises(DataError, match=r"the content differs in rows 1 to 7"):
         read_shard(shard, config)
 
 
@@ -68,5 +68,5 @@ def test_a_key_that_is_there_twice_in_a_later_record_is_the_rows_error(tmp_path:
     lines[1] = lines[1][:-1] + ', "template": "[X] is [Y]"}'
     path.write_text("\n".join(lines))
     first, *others = read_all(data_config(path, kind="myriadlama"))
-    assert f"field 'template of {path}, row 2': the key is there more than once" in first.error
+    assert f"field 'template of {path}, row 2': the key is repeated" in first.error
     assert not any(question.error for question in others)

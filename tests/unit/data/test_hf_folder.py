@@ -35,7 +35,7 @@ def test_the_split_is_that_of_the_configuration(tmp_path: Path) -> None:
     parts.save_to_disk(tmp_path / "saved")
     assert len(read_all(data_config(tmp_path / "saved", split="train"))) == 5
     assert len(read_all(data_config(tmp_path / "saved"))) == 20
-    with pytest.raises(DataError, match=r"no split 'dev' in this data set; found: 'train', 'test'"):
+    with pytest.raises(DataError, match=r"this data set has no split 'dev'; found: 'train', 'test'"):
         scan(data_config(tmp_path / "saved", split="dev"))
 
 
@@ -61,7 +61,7 @@ def test_a_split_that_no_parquet_file_is_named_after_is_told(tmp_path: Path) -> 
 @pytest.mark.parametrize("text", ["{", "[]", '{"_data_files": [{}]}', '{"_data_files": [{"filename": 3}]}'])
 def test_a_broken_index_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(DataError, match=r"state\.json: no index of a data set"):
+    with pytest.raises(DataError, match=r"state\.json: is not the index of a data set"):
         scan(data_config(tmp_path))
 
 
@@ -95,7 +95,7 @@ def test_an_arrow_file_that_is_damaged_changed_or_of_other_columns_is_named(tmp_
     config = data_config(tmp_path / "saved", shard_rows=4)
     spec = scan(config).shards[-1]
     Path(spec.file).unlink()
-    with pytest.raises(DataError, match="it is gone"):
+    with pytest.raises(DataError, match="it no longer exists"):
         read_shard(spec, config)
 
 

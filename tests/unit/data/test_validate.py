@@ -44,7 +44,7 @@ FAULTS = [
     ("answers", None, "set data.fields.answers to null"),
     ("answers", [], "set data.fields.answers to null"),
     ("answers", "", "element 1 of 1 is empty"),
-    ("answers", "['a', 'b']", "the text looks like a list, but is no JSON list"),
+    ("answers", "['a', 'b']", "the text looks like a list, but is not a JSON list"),
     ("answers", '["a", 7]', "element 2 of 2 is not a string, but a number"),
     ("answers", "[]", "set data.fields.answers to null"),
     ("answers", {"a": "b"}, "an object"),
@@ -194,6 +194,6 @@ def test_a_key_that_is_there_twice_is_the_rows_error(tmp_path: Path, extension: 
     text = "\n".join(rows) if extension == "jsonl" else f"[{', '.join(rows)}]"
     (tmp_path / f"a.{extension}").write_text(text)
     first, nested, good = read_all(data_config(tmp_path / f"a.{extension}", shard_rows=2))
-    assert "row 1, field 'question': the key is there more than once (value: 'R?'). Leave one." in first.error
-    assert "row 2, field 'k': the key is there more than once (value: 2). Leave one." in nested.error
+    assert "row 1, field 'question': the key is repeated (value: 'R?'). Keep only one of them." in first.error
+    assert "row 2, field 'k': the key is repeated (value: 2). Keep only one of them." in nested.error
     assert (first.source_id, nested.source_id, good.error) == ("a", "b", "")

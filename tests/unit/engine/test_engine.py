@@ -19,7 +19,7 @@ def test_the_number_of_rows_at_once_changes_no_answer(make_model, make_engine, m
 
 @pytest.mark.parametrize("positions", ["restart", "continuous"])
 def test_a_prompt_longer_than_a_prefill_pass_takes_several(make_model, make_engine, make_prompts, positions):
-    prompts = make_prompts(3, num_context=300, longest=150)
+    prompts = make_prompts(3, num_context=150, longest=90)
     engine = make_engine(make_model(), max_num_batched_tokens=128, layout="full_prompt", positions=positions)
     assert engine.fallback.sizes.max_num_batched_tokens < max(sum(map(len, p.segments)) for p in prompts)
     assert tokens(engine.generate(prompts)) == oracle_answers(make_model(), prompts, engine)

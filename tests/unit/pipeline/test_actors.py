@@ -50,7 +50,7 @@ def test_an_actor_has_its_gpus_on_one_node(config):
     pairs = config(ray={"num_gpus_per_actor": 2})
     assert pool(pairs, nodes(8, 8, 8, gpus=3)) == (1, 3, 3, 2)
     with pytest.raises(
-        ConfigError, match=r"an engine wants 1 CPU and 2 GPUs on one node, and of 2 nodes none"
+        ConfigError, match=r"an engine needs 1 CPU and 2 GPUs on one node, but none of the 2 nodes"
     ):
         pool(pairs, nodes(8, 8, gpus=1))
 
@@ -59,7 +59,7 @@ def test_gpus_that_come_only_when_they_are_asked_for_have_actors_as_they_come(co
     told = config(ray={"num_gpus_per_actor": 1, "max_actors": 4})
     assert pool(told, nodes(8), grows=True) == (1, 1, 4, 1)
     waiting = settle_actors(told, nodes(8), 100, grows=True)
-    assert "wants 1 CPU and 1 GPU on one node, and the only node has 8 CPUs: waiting" in waiting.note
+    assert "needs 1 CPU and 1 GPU on one node, but the only node has 8 CPUs: waiting" in waiting.note
     assert waiting.config.ray.num_cpus_per_actor == 1
 
 
@@ -77,7 +77,7 @@ def test_there_are_no_more_actors_than_shards(config):
 def test_there_are_no_more_actors_than_there_is_room_for_and_it_is_said(config):
     settled = settle_actors(config(ray={"min_actors": 8}), nodes(2), 100)
     assert (settled.config.ray.min_actors, settled.config.ray.max_actors, settled.first) == (2, 2, 2)
-    assert "ray.min_actors is 8, and there is room for 2 with 1 CPU each: 2 will answer" in settled.note
+    assert "ray.min_actors is 8, but there is room only for 2 with 1 CPU each: 2 will answer" in settled.note
     asked = config(ray={"min_actors": 1, "max_actors": 8})
     assert pool(asked, nodes(4)) == (1, 1, 4, 0)
     assert settle_actors(asked, nodes(4), 100).note == ""
@@ -101,12 +101,12 @@ def test_actors_leave_cpus_for_reading_and_committing_on_some_node(config, cpus,
 @pytest.mark.parametrize(
     ("asked", "cluster", "message"),
     [
-        ({"num_cpus_per_actor": 8}, nodes(2), r"wants 8 CPUs .* only node has 2 CPUs\. Set .* to 2 at most"),
+        ({"num_cpus_per_actor": 8}, nodes(2), r"needs 8 CPUs .* only node has 2 CPUs\. Set .* to at most 2"),
         ({"num_gpus_per_actor": 1}, nodes(2), r"num_gpus_per_actor: .* only node has 2 CPUs\. Use a cluster"),
         (
             {"num_gpus_per_actor": 2},
             nodes(2, 2, gpus=1),
-            r"of 2 nodes none has .* 1 GPU\. Set .* to 1 at most",
+            r"none of the 2 nodes has .* 1 GPU\. Set .* to at most 1",
         ),
         ({}, [], "there is no node yet"),
     ],
@@ -118,12 +118,12 @@ def test_what_no_node_has_is_refused_with_the_numbers(config, asked, cluster, me
 
 def test_a_model_that_is_to_be_on_a_gpu_is_not_loaded_on_a_cpu(config):
     assert pool(on("cuda", config()), nodes(8, gpus=2)) == (1, 2, 2, 1)
-    with pytest.raises(ConfigError, match=r"model\.device is cuda, and the only node has 2 CPUs\. Set it"):
+    with pytest.raises(ConfigError, match=r"model\.device is cuda, but the only node has 2 CPUs\. Set it"):
         pool(on("cuda", config()), nodes(2))
 
 
 def test_engines_that_leave_the_gpus_idle_are_told_of(config):
-    assert "GPUs are idle" in settle_actors(config(ray={"num_gpus_per_actor": 0}), nodes(8, gpus=1), 9).note
+    assert "GPUs stay idle" in settle_actors(config(ray={"num_gpus_per_actor": 0}), nodes(8, gpus=1), 9).note
 
 
 def test_the_engine_is_given_more_shards_at_once_as_long_as_it_is_quick(config):

@@ -78,7 +78,7 @@ def test_a_shard_that_crashed_a_process_is_answered_by_itself_in_row_ranges(shar
     assert notes == [whole, {}, {ids[1]: (0, 1)}, {}, {ids[1]: (2, 3)}, {}]
     assert [rows_of(a) for a in (together[0], together[2])] == [rows_of(a) for a in (alone[0], alone[2])]
     assert rows_of(together[1])[0] == rows_of(alone[1])[0]
-    assert "3 deaths in its shard" not in rows_of(together[1])[1][0][0]  # it was faulty before
+    assert "3 crashes in its shard" not in rows_of(together[1])[1][0][0]  # it was faulty before
     assert together[1].engine_stats["counted_in"] == ""
     assert together[1].engine_stats["generated_tokens"] > 0
 

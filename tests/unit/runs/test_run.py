@@ -6,13 +6,25 @@ import pytest
 
 from flexray.config import LimitsConfig
 from flexray.runs.run import over_limits
+from flexray.sink import ShardStats
 
 
 def manifests(rows, errors, fallbacks):
-    account = SimpleNamespace(
-        rows=rows, errors=errors, fallback_reason={"": rows - fallbacks, "x": fallbacks}
+    stats = ShardStats(
+        rows=rows,
+        answered=rows - errors,
+        errors=errors,
+        rows_by_method={"m": rows},
+        backend_requested={"sdpa": rows},
+        backend_used={"sdpa": rows},
+        fallback_reason={"": rows - fallbacks, "x": fallbacks},
+        finish_reason={"length": rows},
+        scored=0,
+        correct=0,
+        prompt_tokens=0,
+        generated_tokens=0,
     )
-    return [SimpleNamespace(accounting=account) for _ in range(2)]
+    return [SimpleNamespace(accounting=stats) for _ in range(2)]
 
 
 @pytest.mark.parametrize(

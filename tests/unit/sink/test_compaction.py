@@ -199,14 +199,14 @@ def test_a_changed_compact_file_is_an_error_not_fewer_shards(folder, change):
     compact(folder, run.fingerprint, max_singles=0)
     (name,) = list_manifests(folder).compacts
     folder.write_bytes(name, change(folder.read_bytes(name)))
-    with pytest.raises(DamageError, match="has other bytes than were written"):
+    with pytest.raises(DamageError, match="was changed after it was written"):
         committed_shards(folder, run.fingerprint)
 
 
 def test_a_compact_file_of_another_run_is_an_error(folder):
     run = finished(folder)
     compact(folder, run.fingerprint, max_singles=0)
-    with pytest.raises(DamageError, match=r"holds 3 of 3 records .* \(line 1 belongs to another run"):
+    with pytest.raises(DamageError, match=r"has 3 of 3 records .* \(line 1 belongs to another run"):
         committed_shards(folder, "0" * 64)
 
 
@@ -215,7 +215,7 @@ def test_a_changed_compact_file_is_damaged_whatever_run_its_records_are_of(folde
     compact(folder, run.fingerprint, max_singles=0)
     (name,) = list_manifests(folder).compacts
     folder.write_bytes(name, folder.read_bytes(name)[:-1])
-    with pytest.raises(DamageError, match=r"has other bytes than were written.*, and holds 3 of 3") as caught:
+    with pytest.raises(DamageError, match=r"was changed after it was written.*, and has 3 of 3") as caught:
         committed_shards(folder, "0" * 64)
     assert caught.value.kind == "manifest_damaged"
 

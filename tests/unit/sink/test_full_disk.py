@@ -71,7 +71,7 @@ def test_a_start_on_a_full_disk_leaves_no_lock_and_no_probe(disk):
     fill(disk)
     with pytest.raises(OutputError, match=rf"/out: the output folder cannot .*: No space .* {ADVICE}"):
         folder.prepare()
-    with pytest.raises(OutputError, match=rf"lock cannot be taken: .*_lock-1.json: No space .* {ADVICE}"):
+    with pytest.raises(OutputError, match=rf"lock cannot be acquired: .*_lock-1.json: No space .* {ADVICE}"):
         hold(folder, log=quiet).__enter__()
     assert folder.list() == []
 

@@ -125,7 +125,7 @@ def test_a_second_start_is_refused_and_told_who_is_at_work(any_folder, holder):
     assert message.startswith(f"{any_folder}: another run is at work there: host {owner.host}, ")
     assert f"process {holder.pid} of user {owner.user}, started {owner.started}, last heartbeat" in message
     assert f"command: -c {any_folder}" in message
-    assert any(line.startswith(f"{any_folder}: waits up to 3 s for a sign of life") for line in said)
+    assert any(line.startswith(f"{any_folder}: waiting up to 3 s for a heartbeat") for line in said)
     holder.stdin.write("\n")
     holder.stdin.flush()
     assert holder.stdout.readline() == "fine\n"
@@ -145,7 +145,7 @@ def test_the_lock_of_a_killed_process_of_this_machine_is_taken_over_at_once(any_
     said = []
     with hold(any_folder, log=said.append, **QUICK):
         assert locks(any_folder) == ["_lock-2.json"]
-    assert len(said) == 1  # it did not wait for a sign of life
+    assert len(said) == 1  # it did not wait for a heartbeat
     assert f"took over the lock of a dead run: host {os.uname().nodename}, process {holder.pid}" in said[0]
     assert locks(any_folder) == []
 
@@ -155,7 +155,7 @@ def test_a_pid_that_is_used_again_is_not_its_owner(folder):
     said = []
     with hold(folder, log=said.append, **QUICK):
         assert locks(folder) == ["_lock-2.json"]
-    assert len(said) == 1  # it did not wait for a sign of life
+    assert len(said) == 1  # it did not wait for a heartbeat
     assert "took over the lock of a dead run" in said[0]
 
 
@@ -175,7 +175,7 @@ def test_a_process_that_is_alive_and_gives_no_sign_of_life_is_waited_for(folder)
     said = []
     with hold(folder, log=said.append, **QUICK):
         pass
-    assert "waits up to 3 s for a sign of life" in said[0]
+    assert "waiting up to 3 s for a heartbeat" in said[0]
 
 
 def test_a_lock_of_another_machine_is_taken_over_after_it_was_silent(any_folder):
@@ -184,7 +184,7 @@ def test_a_lock_of_another_machine_is_taken_over_after_it_was_silent(any_folder)
     begin = time.monotonic()
     with hold(any_folder, log=said.append, **QUICK):
         assert time.monotonic() - begin >= QUICK["expiry_seconds"]
-    assert "waits up to 3 s for a sign of life of host node-7, process 4711 of user ann" in said[0]
+    assert "waiting up to 3 s for a heartbeat of host node-7, process 4711 of user ann" in said[0]
     assert "took over the lock of a dead run: host node-7" in said[1]
 
 
@@ -217,7 +217,7 @@ def test_who_lost_the_lock_does_not_remove_that_of_the_other(folder):
     with hold(folder, beat_seconds=0.2) as lock:
         leave(folder, **elsewhere())
         time.sleep(1)
-        with pytest.raises(LostError, match="was given to host node-7"):
+        with pytest.raises(LostError, match="is now held by host node-7"):
             lock.check()
     assert locks(folder) == ["_lock-1.json"]
     assert Owner.parse(folder.read_bytes("_lock-1.json")).host == "node-7"
@@ -233,10 +233,10 @@ def _write(name, data=None):
 @pytest.mark.parametrize(
     ("happen", "message", "left"),
     [
-        (_write("_lock-1.json"), "its lock was given to host node-7", ["_lock-1.json"]),
+        (_write("_lock-1.json"), "its lock is now held by host node-7", ["_lock-1.json"]),
         (_write("_lock-7.json"), "its lock was taken over by host node-7", ["_lock-7.json"]),
         (_write("_lock-7.json", b"half"), "was taken over by an unknown process", ["_lock-7.json"]),
-        (lambda folder: folder.remove("_lock-1.json"), "its lock file is gone", []),
+        (lambda folder: folder.remove("_lock-1.json"), "its lock file is missing", []),
     ],
     ids=["given", "taken over", "being taken over", "gone"],
 )
@@ -347,7 +347,7 @@ def test_a_locked_folder_can_be_started_verified_and_discarded(folder):
 
 def test_a_folder_that_takes_no_lock_is_the_users_fault():
     with (
-        pytest.raises(OutputError, match=r"/proc/self: the run's lock cannot be taken"),
+        pytest.raises(OutputError, match=r"/proc/self: the run's lock cannot be acquired"),
         hold(OutputFolder("/proc/self")),
     ):
         pass

@@ -20,7 +20,7 @@ def test_other_methods_are_refused_and_so_is_another_order_of_them(folder):
 
 @pytest.mark.parametrize("methods", [(), ("m", "m")])
 def test_methods_are_named_once_each(folder, methods):
-    with pytest.raises(ValueError, match="methods must be named once each"):
+    with pytest.raises(ValueError, match="at least one method is needed, and each only once"):
         start(folder, methods=methods)
 
 
@@ -28,7 +28,7 @@ def test_a_shard_has_the_rows_of_its_questions_for_each_method_in_order(folder):
     run = start(folder, methods=("n", "m"))
     both = table(A, methods=("n", "m"))
     for wrong in (table(A), table(A, methods=("m", "n")), pa.concat_tables([both, both])):
-        with pytest.raises(CommitError, match="not, in order, the 8 expected"):
+        with pytest.raises(CommitError, match="are not the 8 expected rows in the expected order"):
             commit(folder, run, A, table=wrong)
     manifest = commit(folder, run, A)
     assert manifest.accounting.rows_by_method == {"m": 4, "n": 4}

@@ -73,7 +73,7 @@ def test_compact_files_that_are_merged_while_they_are_read_are_followed(folder, 
 def test_a_manifest_that_vanishes_is_damage_not_an_uncommitted_shard(folder, after_the_next_listing):
     run = finished(folder)
     after_the_next_listing(lambda: folder.remove(manifest_name("b")))
-    with pytest.raises(DamageError, match=r"b\.json: vanished while it was read"):
+    with pytest.raises(DamageError, match=r"b\.json: was removed while it was read"):
         committed_shards(folder, run.fingerprint)
 
 

@@ -102,7 +102,7 @@ def test_a_good_row_stays_as_it_is(folder, run, old, key):
     }[key]
     changed = rows()
     changed[2] |= other
-    with pytest.raises(CommitError, match="rows that were good already differ"):
+    with pytest.raises(CommitError, match="rows without an error differ from the committed"):
         recommit(folder, old, changed)
     assert committed_shards(folder, run.fingerprint)["a"] == old
     assert len(folder.list(DATA_FOLDER)) == 3
@@ -110,7 +110,7 @@ def test_a_good_row_stays_as_it_is(folder, run, old, key):
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2, 3], [0, 1, 2, 3, 3]])
 def test_the_rows_are_the_same_in_the_same_order(folder, run, old, order):
-    with pytest.raises(CommitError, match="not, in order, the 4 expected"):
+    with pytest.raises(CommitError, match="are not the 4 expected rows in the expected order"):
         recommit(folder, old, [rows()[i] for i in order])
 
 
@@ -124,7 +124,7 @@ def test_a_row_that_breaks_the_rules_is_not_committed(folder, run, old):
 def test_another_revision_than_the_given_one_is_not_replaced(folder, run, old):
     first = recommit(folder, old, rows(3))
     recommit(folder, first, rows())
-    with pytest.raises(CommitError, match="is at revision 2, which does not replace the given one"):
+    with pytest.raises(CommitError, match="is at revision 2, which does not replace the given manifest"):
         recommit(folder, old, rows(1))
 
 

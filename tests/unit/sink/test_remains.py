@@ -44,7 +44,7 @@ def test_results_without_a_run_record_are_refused_by_another_run(folder, changes
     folder.remove(RUN_FILE)
     before = folder.list()
     with pytest.raises(
-        OutputError, match=r"_run.json is lost or damaged; 3 manifest files, 3 data"
+        OutputError, match=r"_run.json is lost or damaged, but 3 manifest files, 3 data"
     ) as caught:
         start(folder, **changes)
     assert "shard a " in str(caught.value)
@@ -59,7 +59,7 @@ def test_results_with_a_damaged_manifest_and_no_run_record_are_repaired_first(fo
         start(folder)
     said = []
     repair(folder, log=said.append)
-    assert "_run.json: is missing, though 3 manifest files, 3 data files and the plan are there" in said[-1]
+    assert "_run.json: is missing, although 3 manifest files, 3 data files and the plan are there" in said[-1]
     assert resume(folder) == {"b"}
     assert verify(folder).ok
 
@@ -103,7 +103,7 @@ def test_a_damaged_run_record_is_written_again_and_kept_aside(folder, content, c
 def test_a_damaged_run_record_of_another_run_stays(folder):
     finished(folder)
     folder.write_bytes(RUN_FILE, b"")
-    with pytest.raises(OutputError, match="shard a is of another configuration, model or data"):
+    with pytest.raises(OutputError, match="shard a belongs to another configuration, model, data set"):
         start(folder, parts=PARTS | {"method": "other"})
     assert folder.read_bytes(RUN_FILE) == b""
     assert QUARANTINE_FOLDER not in folder.list()
@@ -125,9 +125,9 @@ def test_manifests_whose_data_and_record_are_lost_are_results_of_a_run(folder):
     for manifest in committed_shards(folder, run.fingerprint).values():
         folder.remove(manifest.file)
     folder.remove(RUN_FILE)
-    with pytest.raises(DamageError, match="is missing, though 3 manifest files, 0 data files and the plan"):
+    with pytest.raises(DamageError, match="is missing, although 3 manifest files, 0 data files and the plan"):
         load_run(folder)
-    with pytest.raises(OutputError, match="3 of the 3 committed shards are not of the run that starts now"):
+    with pytest.raises(OutputError, match="3 of the 3 committed shards do not belong to the run that starts"):
         start(folder, parts=PARTS | {"method": "other"})
     assert start(folder).rebuilt
 

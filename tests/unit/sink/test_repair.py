@@ -150,7 +150,7 @@ def test_a_file_that_the_storage_does_not_give_stops_a_repair_before_it_moves_an
     run = finished(folder)
     flip("data")(folder, committed_shards(folder, run.fingerprint))
     s3.fail("GET", "*/data/a-*", answer(403, "AccessDenied", "Access Denied"), times=None)
-    with pytest.raises(OutputError, match=r"data/a-.* cannot be read .*Before that, nothing can be repaired"):
+    with pytest.raises(OutputError, match=r"data/a-.* cannot be read .*Until then, nothing can be repaired"):
         repair(folder, all_orphans=True, log=quiet)
     assert QUARANTINE_FOLDER not in folder.list()
 
@@ -190,7 +190,7 @@ def test_a_damaged_plan_is_kept_beside_the_one_that_is_written_again(folder):
     said = []
     result = repair(folder, log=said.append)
     assert folder.read_bytes(f"{result.quarantine}/{PLAN_FILE}") == damaged
-    assert "Run again with the same configuration: it is written again if the data are the same." in said[-1]
+    assert "with the same configuration: the plan is written again if the data are the same." in said[-1]
 
 
 def test_a_run_on_s3_is_repaired(s3, bucket):

@@ -67,7 +67,7 @@ def test_a_difference_late_in_a_long_text_is_shown(folder):
 
 def test_another_plan_of_the_same_configuration_is_refused(folder):
     start(folder)
-    with pytest.raises(OutputError, match="12 planned rows in 3 shards are not the 8 in 2"):
+    with pytest.raises(OutputError, match="12 planned rows in 3 shards are not the 8 rows in 2"):
         start(folder, shards=SHARDS[:2])
 
 
@@ -90,7 +90,7 @@ def test_a_crash_between_plan_and_run_only_means_to_start_again(folder):
     ("shards", "problem"),
     [
         ([shard("a"), shard("a")], "shard a is planned twice"),
-        ([shard("../a")], "cannot be part of a file name"),
+        ([shard("../a")], "cannot be used in a file name"),
         ([shard("a", 1), shard("b", 0), shard("a", 0)], "planned twice"),
     ],
 )
@@ -170,7 +170,8 @@ def test_a_damaged_plan_is_not_replaced_by_another_plan(folder):
     start(folder)
     folder.write_bytes(PLAN_FILE, b"")
     with pytest.raises(
-        OutputError, match=r"_plan.parquet: is not .* 12 planned rows .* not the 12 in 2 of now"
+        OutputError,
+        match=r"_plan.parquet: is not .* 12 planned rows .* not the 12 rows in 2 shards",
     ):
         start(folder, shards=[shard("a"), shard("b", 8)])
     assert folder.read_bytes(PLAN_FILE) == b""

@@ -174,7 +174,7 @@ def test_a_file_that_is_no_parquet_is_damage(folder, manifests):
     folder.write_bytes(manifests["b"].file, b"text")
     truth = {"bytes": 4, "sha256": hashlib.sha256(b"text").hexdigest()}
     folder.write_bytes(manifest_name("b"), manifests["b"].model_copy(update=truth).sealed().to_bytes())
-    assert "is no Parquet file" in found(check(folder, rows=8, missing=4, damaged=1), ".parquet")[0]
+    assert "is not a Parquet file" in found(check(folder, rows=8, missing=4, damaged=1), ".parquet")[0]
 
 
 def test_swapped_files_are_damage(folder, manifests):

@@ -225,9 +225,9 @@ def test_credentials_in_a_url_are_not_shown(config_of):
 def test_engines_that_find_no_cpus_here_are_told_of_before_a_run(config_of, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (error,) = problems_of(make_plan(config_of(ray={"num_cpus": 2, "num_cpus_per_actor": 4})), "fail")
-    assert "ray.num_cpus_per_actor: an engine wants 4 CPUs on one node, and the only node has 2" in error
+    assert "ray.num_cpus_per_actor: an engine needs 4 CPUs on one node, but the only node has 2" in error
     fewer = make_plan(config_of(ray={"num_cpus": 2, "min_actors": 3, "max_actors": 4}))
     (warning,) = problems_of(fewer, "warn")
-    assert "engines: ray.min_actors is 3, and there is room for 2 with 1 CPU each" in warning
+    assert "engines: ray.min_actors is 3, but there is room only for 2 with 1 CPU each" in warning
     assert fewer.ready
     assert make_plan(config_of(ray={"num_cpus": 1})).problems == ()

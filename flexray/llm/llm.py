@@ -1,79 +1,22 @@
-"""Answer rows in this process, without Ray."""
+"""The class `LLM`: answers rows in this process, without Ray."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 from rich.progress import Progress
 
 from flexray.config import RunConfig, parse_config
 from flexray.config.data import Fields
-from flexray.data.in_memory import fields_of, rows_of, to_questions
-from flexray.data.question import ShardSpec
-from flexray.engine.engine import Engine
-from flexray.evaluation import to_table
-from flexray.models.checkpoint import load_model
+from flexray.data.in_memory import fields_of, rows_of
+from flexray.llm.answers import Answers
+from flexray.llm.row_answerer import OnAnswered, RowAnswerer
 from flexray.models.hub import download_model, pin_model
-from flexray.pipeline.answer import decode_answers, unanswered
-from flexray.pipeline.prepare import build_prompts, make_prompt_builder
-from flexray.pipeline.shards import AnsweredShard
-from flexray.prompts import PromptBuilder
-
-if TYPE_CHECKING:
-    import pandas
-
-OnAnswered = Callable[[int], None]
-"""Called with the number of rows answered so far."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """The answer of one method to one row. The fields are columns of the output; see docs/output.md."""
-
-    row: int
-    """Index of the row among those that were asked."""
-    row_id: str
-    method: str
-    text: str
-    """The answer; "" for an error row."""
-    token_ids: tuple[int, ...]
-    correct: bool | None
-    """By exact match; None: nothing to score against, or an error row."""
-    paraphrase_predictions: tuple[str, ...]
-    samples: tuple[str, ...]
-    finish_reason: str
-    backend_used: str
-    fallback_reason: str
-    error: str
-    """ "" for a good row."""
-
-
-class Answers(list[Answer]):
-    """One answer for each row and method: those to the first row by all methods, then those to the second."""
-
-    def __init__(self, table: pa.Table, num_methods: int):
-        names = [field.name for field in dataclasses.fields(Answer) if field.name not in ("row", "text")]
-        for index, row in enumerate(table.select([*names, "prediction"]).to_pylist()):
-            text = row.pop("prediction")
-            values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
-            self.append(Answer(row=index // num_methods, text=text, **values))
-        self._table = table
-
-    def to_arrow(self) -> pa.Table:
-        """All columns of the output, a row an answer."""
-        return self._table
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """The same as a DataFrame. Raises ImportError if pandas is not installed."""
-        return self._table.to_pandas()
 
 
 class LLM:
@@ -213,57 +156,6 @@ class LLM:
 
     def _parse(self, tree: dict[str, Any]) -> RunConfig:
         return parse_config(self._tree | tree, source="LLM")
-
-
-class RowAnswerer:
-    """A loaded model, with an engine for the settings of the last call."""
-
-    def __init__(self, config: RunConfig):
-        model = config.model
-        self._model, self._tokenizer = load_model(
-            model.path, dtype=model.dtype, device=model.device, trust_remote_code=model.trust_remote_code
-        )
-        self._settings: object = None
-        self._engine: Engine
-        self._builder: PromptBuilder
-
-    def answer(
-        self, rows: Sequence[Mapping[str, Any]], config: RunConfig, on_answered: OnAnswered = lambda n: None
-    ) -> pa.Table:
-        """Rows of ROW_SCHEMA: for each row in turn one by every method."""
-        self._use(config)
-        n, m = len(rows), len(config.methods)
-        spec = ShardSpec(shard_id="", file="", format="jsonl", first_row=1, num_rows=n)
-        shard = build_prompts(spec, to_questions(rows, config.data), self._builder)
-        answers = [unanswered(config, question.error) for question in shard.questions]
-        prompts = {row: prompt for row, prompt in enumerate(shard.prompts) if prompt is not None}
-        rows_asked = list(prompts)
-        for done, (number, said) in enumerate(self._engine.stream(list(prompts.values())), start=1):
-            answers[rows_asked[number]] = said
-            on_answered(done + n - len(prompts))
-        texts = decode_answers(answers, self._tokenizer, config)
-        answered = AnsweredShard(spec, shard.questions, answers, texts, shard.prompt_tokens, {}, 0.0)
-        table = to_table(answered, tuple(method.name for method in config.methods))
-        # from method by method to row by row
-        return table.take([method * n + row for row in range(n) for method in range(m)])
-
-    def _use(self, config: RunConfig) -> None:
-        settings = (config.prompt, config.methods, config.generation, config.engine)
-        if settings == self._settings:
-            return
-        builder = make_prompt_builder(config, self._tokenizer)
-        if self._settings is not None:
-            self._engine.reset()  # frees its KV cache for the next engine
-        self._settings = None
-        self._engine = Engine(
-            self._model,
-            self._tokenizer,
-            config.methods,
-            config.generation,
-            config.engine,
-            config.model.quantization,
-        )
-        self._builder, self._settings = builder, settings
 
 
 @contextlib.contextmanager

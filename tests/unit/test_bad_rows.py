@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from flexray.runs.run import run
 from flexray.sink.row_table import ROW_SCHEMA
 from tests.ray.jobs import assert_whole, make_config, question, rows_of
+from tests.runs import run_shards
 
 RECORDS: list[Any] = [
     question(1),
@@ -28,13 +28,13 @@ GOOD = {1, 13}  # 1-based record numbers, as the messages have them
 
 
 @pytest.fixture(scope="module")
-def job(local_ray, save_tiny_model, tmp_path_factory):
-    """A finished job over RECORDS, with a model of 64 positions: (data file, rows by number in the file)."""
+def job(save_tiny_model, tmp_path_factory):
+    """RECORDS answered without Ray, with a model of 64 positions: (data file, rows by number in the file)."""
     folder = tmp_path_factory.mktemp("bad")
     model = save_tiny_model(folder / "model", max_positions=64)
     data = folder / "bad.jsonl"
     data.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in RECORDS))
-    run(make_config(folder / "out", model, data, data={"shard_rows": 20}), log=lambda _: None)
+    run_shards(make_config(folder / "out", model, data, data={"shard_rows": 20}), [0])
     assert_whole(folder / "out", len(RECORDS))
     return data, {row["source_row"]: row for row in rows_of(folder / "out").values()}
 
@@ -79,7 +79,7 @@ def test_an_error_row_has_no_answer_and_no_score(job):
         pytest.param(
             7, "paraphrases", "'a short one', 'long long", "positions are needed (answer included)", id="long"
         ),
-        pytest.param(8, "id", "'q1'", "the same id as", id="duplicate id"),
+        pytest.param(8, "id", "'q1'", "has the same id as", id="duplicate id"),
         pytest.param(9, "id", "None", "an id must be a string or a whole number, but is null", id="no id"),
         pytest.param(10, "(record)", "'{this is not JSON'", "the line is not JSON", id="no JSON"),
         pytest.param(11, "(record)", "neither an object", "must be a JSON object, not a list", id="list"),
@@ -102,6 +102,6 @@ def test_a_prompt_that_is_too_long_says_by_how_much(job):
 
 def test_a_duplicate_names_where_the_id_stood_first_and_gets_a_row_id_of_its_own(job):
     data, rows = job
-    assert f"the same id as {data}, row 1" in rows[8]["error"]
+    assert f"has the same id as {data}, row 1" in rows[8]["error"]
     assert rows[1]["row_id"] == "qa/test/q1"
     assert rows[8]["row_id"] == "qa/test/q1#2"

@@ -1,0 +1,73 @@
+"""Answers rows that are in memory with one loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from flexray.config import RunConfig
+from flexray.data.in_memory import to_questions
+from flexray.data.question import ShardSpec
+from flexray.engine.engine import Engine
+from flexray.evaluation import to_table
+from flexray.models.checkpoint import load_model
+from flexray.pipeline.answer import decode_answers, unanswered
+from flexray.pipeline.prepare import build_prompts, make_prompt_builder
+from flexray.pipeline.shards import AnsweredShard
+from flexray.prompts import PromptBuilder
+
+OnAnswered = Callable[[int], None]
+"""Called with the number of rows answered so far."""
+
+
+class RowAnswerer:
+    """A loaded model, with an engine for the settings of the last call."""
+
+    def __init__(self, config: RunConfig):
+        model = config.model
+        self._model, self._tokenizer = load_model(
+            model.path, dtype=model.dtype, device=model.device, trust_remote_code=model.trust_remote_code
+        )
+        self._settings: object = None
+        self._engine: Engine
+        self._builder: PromptBuilder
+
+    def answer(
+        self, rows: Sequence[Mapping[str, Any]], config: RunConfig, on_answered: OnAnswered = lambda n: None
+    ) -> pa.Table:
+        """Rows of ROW_SCHEMA: for each row in turn one by every method."""
+        self._use(config)
+        n, m = len(rows), len(config.methods)
+        spec = ShardSpec(shard_id="", file="", format="jsonl", first_row=1, num_rows=n)
+        shard = build_prompts(spec, to_questions(rows, config.data), self._builder)
+        answers = [unanswered(config, question.error) for question in shard.questions]
+        prompts = {row: prompt for row, prompt in enumerate(shard.prompts) if prompt is not None}
+        rows_asked = list(prompts)
+        for done, (number, said) in enumerate(self._engine.stream(list(prompts.values())), start=1):
+            answers[rows_asked[number]] = said
+            on_answered(done + n - len(prompts))
+        texts = decode_answers(answers, self._tokenizer, config)
+        answered = AnsweredShard(spec, shard.questions, answers, texts, shard.prompt_tokens, {}, 0.0)
+        table = to_table(answered, tuple(method.name for method in config.methods))
+        # from method by method to row by row
+        return table.take([method * n + row for row in range(n) for method in range(m)])
+
+    def _use(self, config: RunConfig) -> None:
+        settings = (config.prompt, config.methods, config.generation, config.engine)
+        if settings == self._settings:
+            return
+        builder = make_prompt_builder(config, self._tokenizer)
+        if self._settings is not None:
+            self._engine.reset()  # frees its KV cache for the next engine
+        self._settings = None
+        self._engine = Engine(
+            self._model,
+            self._tokenizer,
+            config.methods,
+            config.generation,
+            config.engine,
+            config.model.quantization,
+        )
+        self._builder, self._settings = builder, settings

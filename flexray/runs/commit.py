@@ -1,0 +1,46 @@
+"""The commit of a run: called in Ray's workers with each answered shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flexray.config.plugins import load_plugins
+from flexray.evaluation import to_table
+from flexray.pipeline.shards import AnsweredShard
+from flexray.runs.fingerprint import code_version
+from flexray.sink import CodeVersion, OutputFolder, commit_shard
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Scores and commits the answers of a shard; sent to Ray's workers."""
+
+    output: str
+    fingerprint: str
+    methods: tuple[str, ...]
+    plugins: tuple[str, ...] = ()
+    code: CodeVersion = field(default_factory=code_version)
+    """The version of the driver's code; the workers run a copy of it."""
+
+    def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
+        """Commit a shard; returns the fields of a CommittedShard."""
+        load_plugins(self.plugins)
+        manifest = commit_shard(
+            OutputFolder(self.output),
+            shard_id=shard.spec.shard_id,
+            table=to_table(shard, self.methods),
+            fingerprint=self.fingerprint,
+            methods=self.methods,
+            code=self.code,
+            engine_stats=shard.engine_stats,
+            seconds=round(shard.seconds, 3),
+            expected_row_ids=shard.spec.row_ids,
+        )
+        return {
+            "shard_id": manifest.shard_id,
+            "rows": manifest.rows,
+            "errors": manifest.accounting.errors,
+            "fallbacks": manifest.accounting.fallbacks,
+            "seconds": manifest.seconds,
+        }
