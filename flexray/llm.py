@@ -79,6 +79,7 @@ class LLM:
 
     Args:
         model: a model folder in the Hugging Face format.
+        lora: folders of LoRA adapters in PEFT's format, merged into the model in this order.
         dtype: "auto" (bfloat16 on a GPU, float32 on CPUs), "float32", "bfloat16" or "float16".
         device: "auto" (a GPU where torch finds one), "cpu" or "cuda".
         trust_remote_code: run Python code from the tokenizer's folder.
@@ -106,6 +107,7 @@ class LLM:
         self,
         model: str | Path,
         *,
+        lora: Sequence[str | Path] = (),
         dtype: str = "auto",
         device: str = "auto",
         trust_remote_code: bool = False,
@@ -122,6 +124,7 @@ class LLM:
             "output": "-",
             "model": {
                 "path": str(model),
+                "lora": [str(folder) for folder in lora],
                 "dtype": dtype,
                 "device": device,
                 "quantization": quantization,
@@ -212,7 +215,11 @@ class RowAnswerer:
     def __init__(self, config: RunConfig):
         model = config.model
         self._model, self._tokenizer = load_model(
-            model.path, dtype=model.dtype, device=model.device, trust_remote_code=model.trust_remote_code
+            model.path,
+            dtype=model.dtype,
+            device=model.device,
+            trust_remote_code=model.trust_remote_code,
+            lora=model.lora,
         )
         self._settings: object = None
         self._engine: Engine

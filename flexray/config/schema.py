@@ -22,6 +22,9 @@ NAME_BELOW = 350  # bytes of the longest path within an output folder
 class ModelConfig(Section):
     path: PathOrUrl
     """Folder of a LLaMA checkpoint with safetensors and a tokenizer."""
+    lora: tuple[PathOrUrl, ...] = ()
+    """Folders of LoRA adapters in PEFT's format (adapter_config.json, adapter_model.safetensors), merged into
+    the weights in this order when the model is loaded. Tokenizer and chat template stay the model's."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on GPU, float32 on CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

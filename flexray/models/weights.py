@@ -17,6 +17,7 @@ from flexray.models.compat import rope_parameters
 from flexray.models.families import COPY, FAMILIES, SIZES, check_rotary, read_json, reason
 
 if TYPE_CHECKING:  # they take seconds to import
+    from torch import Tensor
     from transformers import LlamaConfig, LlamaForCausalLM
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -42,29 +43,49 @@ def read_headers(folder: Path) -> dict[str, Header]:
         ModelError: there are no weights; a file is missing, cut short or of another format; or the index
             and the files disagree.
     """
-    from safetensors import SafetensorError, safe_open
-
     files, index = _weight_files(folder)
     headers: dict[str, Header] = {}
     for file in files:
-        try:  # compares the file's length with its header, too
-            with safe_open(folder / file, framework="numpy") as weights:
-                for name in weights.keys():  # noqa: SIM118  it is no dict
-                    tensor = weights.get_slice(name)
-                    if name in headers:
-                        raise ModelError(
-                            f"{folder}: {name} is in {headers[name].file} and in {file}. "
-                            "Copy the checkpoint again."
-                        )
-                    headers[name] = Header(file, tuple(tensor.get_shape()), str(tensor.get_dtype()))
-        except (SafetensorError, OSError) as e:
-            raise ModelError(
-                f"{folder / file}: not a whole safetensors file ({e}). "
-                "It may be cut short, or a Git LFS pointer: copy it again."
-            ) from e
+        for name, header in read_file_headers(folder / file).items():
+            if name in headers:
+                raise ModelError(
+                    f"{folder}: {name} is in {headers[name].file} and in {file}. Copy the checkpoint again."
+                )
+            headers[name] = header
     if index is not None:
         _check_index(index, headers, folder / INDEX)
     return headers
+
+
+def read_file_headers(file: Path) -> dict[str, Header]:
+    """Of each tensor of a safetensors file, by name; no tensor is loaded.
+
+    Raises:
+        ModelError: the file is missing, cut short or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:  # compares the file's length with its header, too
+        with safe_open(file, framework="numpy") as weights:
+            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118  it is no dict
+            return {
+                name: Header(file.name, tuple(tensor.get_shape()), str(tensor.get_dtype()))
+                for name, tensor in slices.items()
+            }
+    except (SafetensorError, OSError) as e:
+        raise ModelError(
+            f"{file}: not a whole safetensors file ({e}). "
+            "It may be cut short, or a Git LFS pointer: copy it again."
+        ) from e
+
+
+def load_tensor(file: Path, name: str) -> Tensor:
+    """A tensor of a safetensors file, on the CPU, as it is stored."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as weights:
+        tensor: Tensor = weights.get_tensor(name)
+        return tensor
 
 
 def check_fit(config: LlamaConfig, headers: dict[str, Header], file: Path) -> None:
@@ -136,7 +157,7 @@ def check_finite(model: LlamaForCausalLM, folder: Path) -> None:
     what = f"{name} has {count} of {weight.numel()} values that are not finite (NaN or infinity)"
     what += f", and {len(bad) - 1} other weight(s) have some" if len(bad) > 1 else ""
     header = read_headers(folder)[name]
-    if bool(_load(folder / header.file, name).isfinite().all()):
+    if bool(load_tensor(folder / header.file, name).isfinite().all()):
         dtype = str(weight.dtype).removeprefix("torch.")
         other = "bfloat16" if dtype == "float16" else "float32"
         raise ModelError(
@@ -224,10 +245,3 @@ def _without_memory(config: LlamaConfig, file: Path) -> LlamaForCausalLM:
             f"{file}: no {prefix} model can be made of it ({reason(e)}). Correct hidden_act "
             f"({config.hidden_act!r:.80}) or RoPE ({rope_parameters(config)!r:.200})."
         ) from e
-
-
-def _load(file: Path, name: str) -> Any:
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as weights:
-        return weights.get_tensor(name)

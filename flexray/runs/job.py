@@ -10,6 +10,7 @@ from flexray.config import RunConfig
 from flexray.data import Scan, scan, with_few_shots
 from flexray.methods import make_methods
 from flexray.models.checkpoint import load_tokenizer
+from flexray.models.lora import check_adapters
 from flexray.models.remarks import remark
 from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.software import check_software
@@ -51,6 +52,7 @@ def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
     folder.prepare()
     config = _at_absolute_path(config)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    check_adapters(config.model.path, config.model.lora)
     notes += tuple(f"note: {odd}" for odd in remark(config.model.path, tokenizer))
     config = with_few_shots(config)
     prompt_builder(config)  # raises if no prompt can be made
@@ -59,6 +61,7 @@ def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
 
 
 def _at_absolute_path(config: RunConfig) -> RunConfig:
-    """The configuration with an absolute model path: a worker may have another working directory."""
-    path = os.path.abspath(config.model.path)
-    return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
+    """The configuration with absolute model paths: a worker may have another working directory."""
+    lora = tuple(map(os.path.abspath, config.model.lora))
+    absolute = {"path": os.path.abspath(config.model.path), "lora": lora}
+    return config.model_copy(update={"model": config.model.model_copy(update=absolute)})

@@ -44,6 +44,7 @@ from flexray.data import list_files, scan, with_few_shots
 from flexray.data.adapters import open_adapter
 from flexray.errors import ConfigError, OutputError, UserError
 from flexray.models.checkpoint import check_checkpoint
+from flexray.models.lora import check_adapters
 from flexray.runs.fingerprint import fingerprint_parts
 from flexray.runs.retry_errors import retry_errors
 from flexray.runs.run import over_limits, run
@@ -215,6 +216,7 @@ def _open(recipe: str, overrides: Sequence[str]) -> list[tuple[str, RunConfig]]:
     """The batches of a recipe: name and configuration, which has the recipe's own output folder still."""
     config = load_config(recipe, overrides)
     check_checkpoint(config.model.path)
+    check_adapters(config.model.path, config.model.lora)
     output = OutputFolder(config.output)
     with contextlib.suppress(NoRunError):
         load_run(output)

@@ -217,7 +217,8 @@ def _inside(path: str, project: Path) -> str:
 def _refuse_relative(config: RunConfig, *, output_only: bool) -> None:
     places = [("output", config.output)]
     if not output_only:
-        places += [("model.path", config.model.path), *_data_places(config)]
+        places += [("model.path", config.model.path), *(("model.lora", path) for path in config.model.lora)]
+        places += _data_places(config)
     wrong = [f"{key}: {path}" for key, path in places if "://" not in path and not os.path.isabs(path)]
     if wrong:
         raise ConfigError(
