@@ -145,7 +145,8 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     try:
         return AdapterConfig.model_validate(tree)
     except ValidationError as e:
-        fault = e.errors(include_url=False, include_context=False)[0]
+        faults = e.errors(include_url=False, include_context=False)
+    fault = next((fault for fault in faults if fault["type"] == "value_error"), faults[0])
     raise ConfigError(f"model.lora: {folder / CONFIG}: {_describe(fault, tree)}")
 
 

@@ -103,7 +103,9 @@ def check_adapters(path: str | Path, adapters: Sequence[str | Path]) -> Updates:
     for folder in map(Path, adapters):
         for name, update in _updates(folder, shapes, is_tied=is_tied).items():
             earlier = updates.setdefault(name, [])
-            if update.whole and earlier:
+            if earlier and update.whole.endswith(".base_layer.weight"):
+                update = replace(update, whole="")  # not trained: a copy of what the adapter was added to
+            if earlier and update.whole:
                 raise ConfigError(
                     f"model.lora: {folder / TENSORS}: {update.whole} takes the place of {name}, which "
                     f"{earlier[-1].folder} has changed. Name {folder} before it; two adapters that replace "

@@ -147,6 +147,15 @@ def test_adapters_are_merged_one_after_the_other(model, tmp_path):
     assert_equal(other, merge_by_peft(model, second, first))
 
 
+def test_adapters_of_the_same_embeddings_add_up_though_each_has_a_copy_of_them(models, tmp_path):
+    targets = {"target_modules": ["embed_tokens"]}
+    folder, name = models["tied"], "model.embed_tokens.weight"
+    adapters = [save_adapter(tmp_path / f"{seed}", folder, seed=seed, **targets) for seed in (1, 2)]
+    plain = weights_of(folder)[name]
+    changes = [weights_of(folder, adapter)[name] - plain for adapter in adapters]
+    torch.testing.assert_close(weights_of(folder, *adapters)[name], plain + sum(changes), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_merge_is_in_float32_and_rounded_once(models, tmp_path, dtype, stored):
