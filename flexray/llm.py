@@ -79,7 +79,7 @@ class LLM:
 
     Args:
         model: a model folder in the Hugging Face format.
-        lora: folders of LoRA adapters in PEFT's format, merged into the model in this order.
+        lora: the folder of a LoRA adapter in PEFT's format, or several, merged into the model in this order.
         dtype: "auto" (bfloat16 on a GPU, float32 on CPUs), "float32", "bfloat16" or "float16".
         device: "auto" (a GPU where torch finds one), "cpu" or "cuda".
         trust_remote_code: run Python code from the tokenizer's folder.
@@ -107,7 +107,7 @@ class LLM:
         self,
         model: str | Path,
         *,
-        lora: Sequence[str | Path] = (),
+        lora: str | Path | Sequence[str | Path] = (),
         dtype: str = "auto",
         device: str = "auto",
         trust_remote_code: bool = False,
@@ -124,7 +124,7 @@ class LLM:
             "output": "-",
             "model": {
                 "path": str(model),
-                "lora": [str(folder) for folder in lora],
+                "lora": [str(folder) for folder in ([lora] if isinstance(lora, str | Path) else lora)],
                 "dtype": dtype,
                 "device": device,
                 "quantization": quantization,

@@ -93,11 +93,12 @@ def check_adapters(path: str | Path, adapters: Sequence[str | Path]) -> Updates:
         ConfigError: a folder or file is missing or broken, adapter_config.json asks for what is not merged
             here, a tensor is missing, belongs to nothing or has another shape, or the vocabulary is another.
     """
+    if not adapters:
+        return Updates(by_weight={}, more_parameters=0)
     model = Path(path)
-    headers = read_headers(model) if adapters else {}
-    shapes = {name: header.shape for name, header in headers.items() if is_part_of_model(name)}
+    shapes = {name: header.shape for name, header in read_headers(model).items() if is_part_of_model(name)}
     is_tied = HEAD_WEIGHT not in shapes
-    if adapters and is_tied:
+    if is_tied:
         shapes[HEAD_WEIGHT] = shapes[EMBEDDINGS_WEIGHT]
     updates: dict[str, list[Update]] = {}
     for folder in map(Path, adapters):
@@ -128,6 +129,8 @@ def merge_adapters(model: LlamaForCausalLM, path: str | Path, adapters: Sequence
     """
     import torch
 
+    if not adapters:
+        return
     updates = check_adapters(path, adapters)
     if updates.more_parameters:
         tied = model.lm_head.weight
