@@ -17,7 +17,6 @@ from flexray.models.compat import rope_parameters
 from flexray.models.families import COPY, FAMILIES, SIZES, check_rotary, read_json, reason
 
 if TYPE_CHECKING:  # they take seconds to import
-    from torch import Tensor
     from transformers import LlamaConfig, LlamaForCausalLM
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -77,15 +76,6 @@ def read_file_headers(file: Path) -> dict[str, Header]:
             f"{file}: not a whole safetensors file ({e}). "
             "It may be cut short, or a Git LFS pointer: copy it again."
         ) from e
-
-
-def load_tensor(file: Path, name: str) -> Tensor:
-    """A tensor of a safetensors file, on the CPU, as it is stored."""
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as weights:
-        tensor: Tensor = weights.get_tensor(name)
-        return tensor
 
 
 def check_fit(config: LlamaConfig, headers: dict[str, Header], file: Path) -> None:
@@ -157,7 +147,7 @@ def check_finite(model: LlamaForCausalLM, folder: Path) -> None:
     what = f"{name} has {count} of {weight.numel()} values that are not finite (NaN or infinity)"
     what += f", and {len(bad) - 1} other weight(s) have some" if len(bad) > 1 else ""
     header = read_headers(folder)[name]
-    if bool(load_tensor(folder / header.file, name).isfinite().all()):
+    if bool(_load(folder / header.file, name).isfinite().all()):
         dtype = str(weight.dtype).removeprefix("torch.")
         other = "bfloat16" if dtype == "float16" else "float32"
         raise ModelError(
@@ -245,3 +235,10 @@ def _without_memory(config: LlamaConfig, file: Path) -> LlamaForCausalLM:
             f"{file}: no {prefix} model can be made of it ({reason(e)}). Correct hidden_act "
             f"({config.hidden_act!r:.80}) or RoPE ({rope_parameters(config)!r:.200})."
         ) from e
+
+
+def _load(file: Path, name: str) -> Any:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as weights:
+        return weights.get_tensor(name)

@@ -10,7 +10,9 @@ weights as they are in the files, and rounded once, to the dtype of the loaded m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -19,13 +21,15 @@ from typing import TYPE_CHECKING, Any
 from flexray.errors import ConfigError, shown
 from flexray.models.lora.adapter_config import CONFIG, EMBEDDINGS, HEAD, AdapterConfig
 from flexray.models.lora.adapter_files import TENSORS, AdapterTensors, check_tokenizer, read_adapter
-from flexray.models.weights import is_part_of_model, load_tensor, read_headers
+from flexray.models.weights import is_part_of_model, read_headers
 
 if TYPE_CHECKING:  # they take seconds to import
     from torch import Tensor
     from transformers import LlamaForCausalLM
 
 EMBEDDINGS_WEIGHT, HEAD_WEIGHT = f"{EMBEDDINGS}.weight", f"{HEAD}.weight"
+Load = Callable[[Path, str], "Tensor"]
+"""From a safetensors file and a name to the tensor, in float32 on the CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,26 +47,26 @@ class Update:
     is_embedding: bool = False
     """The weight is [in, out], not [out, in]."""
 
-    def apply(self, weight: Tensor) -> Tensor:
+    def apply(self, weight: Tensor, load: Load) -> Tensor:
         """The updated weight, float32 as the one that is given. Raises ConfigError: a value is not finite."""
         import torch
 
         if self.whole:
-            weight = self._load(self.whole)
+            weight = self._load(self.whole, load)
         if self.matrices is None:
             return weight
-        a, b = map(self._load, self.matrices)
-        product = (b @ a).T if self.is_embedding else b @ a
-        weight = weight + product * self.scaling
+        a, b = (self._load(name, load) for name in self.matrices)
+        product = (b @ a).T.contiguous() if self.is_embedding else b @ a
+        weight = product.mul_(self.scaling).add_(weight)
         if not self.magnitude:
             return weight
         length = torch.linalg.norm(weight, dim=0 if self.is_embedding else 1)
-        factor = self._load(self.magnitude) / length
+        factor = self._load(self.magnitude, load) / length
         updated: Tensor = (factor if self.is_embedding else factor[:, None]) * weight
         return updated
 
-    def _load(self, name: str) -> Tensor:
-        tensor = load_tensor(self.folder / TENSORS, name).float()
+    def _load(self, name: str, load: Load) -> Tensor:
+        tensor = load(self.folder / TENSORS, name)
         if count := int((~tensor.isfinite()).sum()):
             raise ConfigError(
                 f"model.lora: {self.folder / TENSORS}: {name} has {count} of {tensor.numel()} values that "
@@ -128,6 +132,7 @@ def merge_adapters(model: LlamaForCausalLM, path: str | Path, adapters: Sequence
         ConfigError: as `check_adapters`; a tensor is not finite, or an outcome is not in the model's dtype.
     """
     import torch
+    from safetensors import safe_open
 
     if not adapters:
         return
@@ -137,20 +142,26 @@ def merge_adapters(model: LlamaForCausalLM, path: str | Path, adapters: Sequence
         model.lm_head.weight = torch.nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad)
         model.config.tie_word_embeddings = False
     headers = read_headers(Path(path))
-    for name, each in updates.by_weight.items():
-        stored = name if name in headers else EMBEDDINGS_WEIGHT
-        merged = load_tensor(Path(path) / headers[stored].file, stored).float()
-        for update in each:
-            merged = update.apply(merged)
-        loaded = model.get_parameter(name)
-        rounded = merged.to(loaded.dtype)
-        if not rounded.isfinite().all():
-            dtype = str(loaded.dtype).removeprefix("torch.")
-            advice = "Set model.dtype: bfloat16." if dtype == "float16" else "Leave that adapter out."
-            raise ConfigError(
-                f"model.lora: with {each[-1].folder} merged, {name} is not finite in {dtype}. {advice}"
-            )
-        with torch.no_grad():
+    with contextlib.ExitStack() as files, torch.no_grad():
+        opened = functools.cache(lambda file: files.enter_context(safe_open(file, framework="pt")))
+
+        def load(file: Path, name: str) -> Tensor:
+            tensor: Tensor = opened(file).get_tensor(name).float()
+            return tensor
+
+        for name, each in updates.by_weight.items():
+            stored = name if name in headers else EMBEDDINGS_WEIGHT
+            merged = load(Path(path) / headers[stored].file, stored)
+            for update in each:
+                merged = update.apply(merged, load)
+            loaded = model.get_parameter(name)
+            rounded = merged.to(loaded.dtype)
+            if not torch.stack(torch.aminmax(rounded)).isfinite().all():  # which pass on NaN
+                dtype = str(loaded.dtype).removeprefix("torch.")
+                advice = "Set model.dtype: bfloat16." if dtype == "float16" else "Leave that adapter out."
+                raise ConfigError(
+                    f"model.lora: with {each[-1].folder} merged, {name} is not finite in {dtype}. {advice}"
+                )
             loaded.copy_(rounded)
 
 
