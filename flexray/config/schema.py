@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from flexray.config.data import DataConfig, FewShotData, Section
+from flexray.config.data import DataConfig, FewShotData, Files, Section
 from flexray.config.plugins import load_plugins
 
 PathOrUrl = Annotated[str, AfterValidator(os.path.expanduser)]  # a leading ~ is the home folder
@@ -23,6 +23,9 @@ class ModelConfig(Section):
     path: PathOrUrl
     """Folder of a LLaMA checkpoint with safetensors and a tokenizer; or owner/name@revision, a model of the
     Hugging Face hub as this machine's cache has it. A folder that exists wins."""
+    lora: Annotated[Files, AfterValidator(lambda folders: tuple(map(os.path.expanduser, folders)))] = ()
+    """Folders of LoRA adapters in PEFT's format (adapter_config.json, adapter_model.safetensors), merged into
+    the weights in this order when the model is loaded. Tokenizer and chat template stay the model's."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on GPU, float32 on CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -6,9 +6,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedConfig
 
 from flexray.config import EngineConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
@@ -16,6 +16,9 @@ from flexray.errors import ConfigError
 from flexray.masks.block_masks import QUERY_TILE
 from flexray.models.families import kv_shape
 from flexray.models.llama import Llama
+
+if TYPE_CHECKING:  # older releases of transformers have another name for it
+    from transformers import PreTrainedConfig
 
 MIN_DECODE_BUCKET = 8
 MIN_PREFILL_BUCKET = 4 * QUERY_TILE

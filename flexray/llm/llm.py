@@ -25,6 +25,7 @@ class LLM:
     Args:
         model: a model folder in the Hugging Face format; or, as "owner/name@revision", a model of the Hugging
             Face hub that is in this machine's cache.
+        lora: the folder of a LoRA adapter in PEFT's format, or several, merged into the model in this order.
         dtype: "auto" (bfloat16 on a GPU, float32 on CPUs), "float32", "bfloat16" or "float16".
         device: "auto" (a GPU where torch finds one), "cpu" or "cuda".
         trust_remote_code: run Python code from the tokenizer's folder.
@@ -54,6 +55,7 @@ class LLM:
         self,
         model: str | Path,
         *,
+        lora: str | Path | Sequence[str | Path] = (),
         dtype: str = "auto",
         device: str = "auto",
         trust_remote_code: bool = False,
@@ -74,6 +76,7 @@ class LLM:
             "output": "-",
             "model": {
                 "path": pin_model(path),
+                "lora": [str(folder) for folder in ([lora] if isinstance(lora, str | Path) else lora)],
                 "dtype": dtype,
                 "device": device,
                 "quantization": quantization,

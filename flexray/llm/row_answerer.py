@@ -28,7 +28,11 @@ class RowAnswerer:
     def __init__(self, config: RunConfig):
         model = config.model
         self._model, self._tokenizer = load_model(
-            model.path, dtype=model.dtype, device=model.device, trust_remote_code=model.trust_remote_code
+            model.path,
+            dtype=model.dtype,
+            device=model.device,
+            trust_remote_code=model.trust_remote_code,
+            lora=model.lora,
         )
         self._settings: object = None
         self._engine: Engine

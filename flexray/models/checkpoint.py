@@ -8,7 +8,7 @@ user has set `trust_remote_code`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ from flexray.models.families import (
     reason,
 )
 from flexray.models.hub import model_folder, refuse_code
+from flexray.models.lora import merge_adapters
+from flexray.models.lora.adapter_config import CONFIG
 from flexray.models.weights import HEAD, INDEX, WEIGHTS, check_finite, check_fit, read_headers
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and a check may fail without them
@@ -130,6 +132,7 @@ def load_model(
     device: str | torch.device = "auto",
     trust_remote_code: bool = False,
     attn_implementation: str = "eager",
+    lora: Sequence[str | Path] = (),
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """Load the model, in eval mode on its device, and its tokenizer.
 
@@ -141,11 +144,12 @@ def load_model(
         device: "auto": CUDA if there is any, else CPU.
         trust_remote_code: run Python code from the folder to build the tokenizer, never the model.
         attn_implementation: a name that transformers knows, or one registered before.
+        lora: folders of adapters in PEFT's format, merged into the weights in this order.
 
     Raises:
         ModelError: as `check_checkpoint`; or a weight is not finite, the tokenizer cannot be built, or the
             device is not there.
-        ConfigError: as `load_tokenizer`.
+        ConfigError: as `load_tokenizer`; or an adapter cannot be merged.
     """
     import torch
     import transformers
@@ -176,6 +180,7 @@ def load_model(
         raise ModelError(f"{path}: transformers has not loaded {first_few(sorted(unloaded))}.")
     model = model.to(device).eval()
     check_finite(model, path)
+    merge_adapters(model, path, lora)
     return model, tokenizer
 
 
@@ -202,6 +207,15 @@ def no_progress_bars() -> Iterator[None]:
 
 def _check_config(folder: Path) -> LlamaConfig:
     file = folder / "config.json"
+    if (folder / CONFIG).is_file():
+        advice = "Name it in model.lora, and the folder of its base model in model.path."
+        if (
+            file.is_file()
+        ):  # transformers would add the adapter to the model, but only where PEFT is installed
+            advice = (
+                "Move it into a folder of its own and name that in model.lora, or remove it if it is merged."
+            )
+        raise ModelError(f"{folder}: holds a LoRA adapter ({CONFIG}). {advice}")
     if not file.is_file():
         raise ModelError(
             f"{folder}: has no config.json. Give the folder of a checkpoint in the Hugging Face format."

@@ -42,29 +42,40 @@ def read_headers(folder: Path) -> dict[str, Header]:
         ModelError: there are no weights; a file is missing, cut short or of another format; or the index
             and the files disagree.
     """
-    from safetensors import SafetensorError, safe_open
-
     files, index = _weight_files(folder)
     headers: dict[str, Header] = {}
     for file in files:
-        try:  # compares the file's length with its header, too
-            with safe_open(folder / file, framework="numpy") as weights:
-                for name in weights.keys():  # noqa: SIM118  it is no dict
-                    tensor = weights.get_slice(name)
-                    if name in headers:
-                        raise ModelError(
-                            f"{folder}: {name} is in {headers[name].file} and in {file}. "
-                            "Copy the checkpoint again."
-                        )
-                    headers[name] = Header(file, tuple(tensor.get_shape()), str(tensor.get_dtype()))
-        except (SafetensorError, OSError) as e:
-            raise ModelError(
-                f"{folder / file}: not a whole safetensors file ({e}). "
-                "It may be cut short, or a Git LFS pointer: copy it again."
-            ) from e
+        for name, header in read_file_headers(folder / file).items():
+            if name in headers:
+                raise ModelError(
+                    f"{folder}: {name} is in {headers[name].file} and in {file}. Copy the checkpoint again."
+                )
+            headers[name] = header
     if index is not None:
         _check_index(index, headers, folder / INDEX)
     return headers
+
+
+def read_file_headers(file: Path) -> dict[str, Header]:
+    """Of each tensor of a safetensors file, by name; no tensor is loaded.
+
+    Raises:
+        ModelError: the file is missing, cut short or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:  # compares the file's length with its header, too
+        with safe_open(file, framework="numpy") as weights:
+            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118  it is no dict
+            return {
+                name: Header(file.name, tuple(tensor.get_shape()), str(tensor.get_dtype()))
+                for name, tensor in slices.items()
+            }
+    except (SafetensorError, OSError) as e:
+        raise ModelError(
+            f"{file}: not a whole safetensors file ({e}). "
+            "It may be cut short, or a Git LFS pointer: copy it again."
+        ) from e
 
 
 def check_fit(config: LlamaConfig, headers: dict[str, Header], file: Path) -> None:

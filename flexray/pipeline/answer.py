@@ -73,6 +73,7 @@ class Answerer:
             dtype=config.model.dtype,
             device=config.model.device,
             trust_remote_code=config.model.trust_remote_code,
+            lora=config.model.lora,
         )
         if model.device.type == "cpu":
             # Ray sets OMP_NUM_THREADS to the actor's CPUs, a low number that leaves CPUs for prepare and

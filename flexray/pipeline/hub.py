@@ -38,7 +38,8 @@ def pin(config: RunConfig) -> RunConfig:
     """
     path = config.model.path
     path = os.path.abspath(path) if hub_model(path) is None else pin_model(path)
-    changes: dict[str, object] = {"model": config.model.model_copy(update={"path": path})}
+    lora = tuple(map(os.path.abspath, config.model.lora))
+    changes: dict[str, object] = {"model": config.model.model_copy(update={"path": path, "lora": lora})}
     if config.data.hub is not None:
         changes["data"] = config.data.model_copy(update={"hub": pin_data_set(config.data.hub)})
     drawn_from = config.prompt.few_shot_data

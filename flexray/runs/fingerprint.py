@@ -18,6 +18,8 @@ from flexray.config.plugins import plugin_digests
 from flexray.data import Scan
 from flexray.engine.values import VALUES_VERSION
 from flexray.models.hub import files_of, model_folder
+from flexray.models.lora.adapter_config import CONFIG
+from flexray.models.lora.adapter_files import TENSORS
 from flexray.sink.records import CodeVersion
 from flexray.sink.start import VALUES_KEY
 
@@ -45,6 +47,7 @@ def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
         },
         "model": {
             "digest": checkpoint_digest(model_folder(config.model.path), files_of(config.model.path)),
+            **({"lora": [*map(adapter_digest, config.model.lora)]} if config.model.lora else {}),
             "dtype": config.model.dtype,
             **({"quantization": config.model.quantization} if config.model.quantization else {}),
         },
@@ -80,6 +83,15 @@ def checkpoint_digest(folder: str | Path, only: Collection[str] | None = None) -
         else:
             continue
         total.update(path.relative_to(root).as_posix().encode() + b"\0" + part)
+    return total.hexdigest()
+
+
+def adapter_digest(folder: str | Path) -> str:
+    """Hex sha256 over the two files of a LoRA adapter, whole."""
+    total = hashlib.sha256()
+    for name in (CONFIG, TENSORS):
+        with (Path(folder) / name).open("rb") as stream:
+            total.update(name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
 
 

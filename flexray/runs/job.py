@@ -9,6 +9,7 @@ from flexray.config import RunConfig
 from flexray.data import Scan, scan, with_few_shots
 from flexray.methods import make_methods
 from flexray.models.checkpoint import load_tokenizer
+from flexray.models.lora import check_adapters
 from flexray.models.remarks import remark
 from flexray.pipeline.hub import notes_of, pin
 from flexray.pipeline.prepare import prompt_builder
@@ -53,6 +54,7 @@ def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
     config = pin(config)
     notes += notes_of(config)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    check_adapters(config.model.path, config.model.lora)
     notes += tuple(f"note: {odd}" for odd in remark(config.model.path, tokenizer))
     config = with_few_shots(config)
     prompt_builder(config)  # raises if no prompt can be made

@@ -45,6 +45,7 @@ from flexray.data import list_files, scan, with_few_shots
 from flexray.data.adapters import open_adapter
 from flexray.errors import ConfigError, OutputError, UserError
 from flexray.models.checkpoint import check_checkpoint
+from flexray.models.lora import check_adapters
 from flexray.pipeline.hub import download, pin
 from flexray.runs.fingerprint import fingerprint_parts
 from flexray.runs.retry_errors import retry_errors
@@ -222,6 +223,7 @@ def _open(recipe: str, overrides: Sequence[str], fetch: bool, log: LogLine) -> l
         download(config, log)
     config = pin(config)
     check_checkpoint(config.model.path)
+    check_adapters(config.model.path, config.model.lora)
     output = OutputFolder(config.output)
     with contextlib.suppress(NoRunError):
         load_run(output)

@@ -229,10 +229,12 @@ def _refuse_relative(config: RunConfig, *, output_only: bool) -> None:
 
 
 def _model_places(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """The model's folder; none if it is a name on the hub, which the job looks for in the cluster's cache."""
+    """The folders of the model and of its adapters; none of a model that is a name on the hub, which the job
+    looks for in the cluster's cache."""
     path = config.model.path
     if hub_model(path) is None or os.path.isdir(path.partition("/")[0]):  # a folder here, or meant as one
         yield "model.path", path
+    yield from (("model.lora", folder) for folder in config.model.lora)
 
 
 def _data_places(config: RunConfig) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,6 @@ from flexray.config import RunConfig
 from flexray.data import list_files, read_shard, scan
 from flexray.engine.scheduler_config import GIB
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer, resolve_dtype
-from flexray.models.hub import model_folder
 from flexray.models.remarks import remark
 from flexray.preflight.check_results import CheckResult, fail, passed, warn
 from flexray.preflight.host import existing_folder, ram_bytes
@@ -30,7 +29,7 @@ def check_model(config: RunConfig | None) -> Iterator[CheckResult]:
         return
     shape = check_checkpoint(config.model.path)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
-    parameters = count_parameters(model_folder(config.model.path))
+    parameters = count_parameters(config.model.path, config.model.lora)
     ids = tokenizer("What is the capital of Finland?", add_special_tokens=False)["input_ids"]
     for odd in remark(config.model.path, tokenizer):
         yield warn(odd)
@@ -38,6 +37,8 @@ def check_model(config: RunConfig | None) -> Iterator[CheckResult]:
         f"{config.model.path}: {parameters / 1e6:,.1f} million parameters, {shape.max_position_embeddings:,} "
         f"positions; the tokenizer knows {len(tokenizer):,} tokens"
     )
+    if config.model.lora:
+        what += f"; LoRA adapters to merge: {', '.join(config.model.lora)}"
     if not ids:
         yield fail(f"{what}, and makes none of a question", "Copy the tokenizer's files again.")
         return

@@ -19,6 +19,7 @@ from flexray.engine.scheduler_config import activation_bytes, scheduler_config_f
 from flexray.methods import Method
 from flexray.models.checkpoint import resolve_dtype
 from flexray.models.hub import model_folder
+from flexray.models.lora import check_adapters
 from flexray.models.weights import is_part_of_model, read_headers
 from flexray.preflight.plan.devices import Device
 from flexray.prompts.prompt import Prompt
@@ -68,10 +69,11 @@ class MemoryPlan:
         return self.weight_bytes + self.cuda_bytes + self.activation_bytes + self.cache_bytes
 
 
-def count_parameters(folder: str | Path) -> int:
-    """The parameters of a checked checkpoint, counted by the headers of its files."""
-    headers = read_headers(Path(folder))
-    return sum(prod(header.shape) for name, header in headers.items() if is_part_of_model(name))
+def count_parameters(path: str | Path, lora: Sequence[str] = ()) -> int:
+    """The parameters of a checked checkpoint with adapters merged, counted by the headers of its files."""
+    headers = read_headers(model_folder(path))
+    shapes = [header.shape for name, header in headers.items() if is_part_of_model(name)]
+    return sum(map(prod, shapes)) + check_adapters(path, lora).more_parameters
 
 
 def engine_rows(
@@ -99,7 +101,7 @@ def plan_memory(
     """
     dtype = resolve_dtype(config.model.dtype, on_gpu=device.is_gpu)
     itemsize = ITEM_BYTES[dtype]
-    parameters = count_parameters(model_folder(config.model.path))
+    parameters = count_parameters(config.model.path, config.model.lora)
     weights = parameters * itemsize
     cuda = CUDA_BYTES if device.is_gpu else 0
     free = None

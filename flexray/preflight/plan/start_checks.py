@@ -11,6 +11,7 @@ from flexray.config import RunConfig
 from flexray.data import Scan, scan, with_few_shots
 from flexray.methods import Method, make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
+from flexray.models.lora import check_adapters
 from flexray.models.remarks import remark
 from flexray.pipeline.hub import pin
 from flexray.pipeline.software import check_software
@@ -51,6 +52,7 @@ def check_start(config: RunConfig, problems: Problems, *, on_cpu: bool) -> RunIn
     tokenizer = shape and problems.attempt(
         "model", lambda: load_tokenizer(model.path, trust_remote_code=model.trust_remote_code)
     )
+    merged = tokenizer and problems.attempt("model", lambda: check_adapters(model.path, model.lora))
     for odd in remark(model.path, tokenizer) if tokenizer else ():
         problems.warn("model", odd)
     folder = problems.attempt("output", lambda: open_dry(config.output))
@@ -58,7 +60,7 @@ def check_start(config: RunConfig, problems: Problems, *, on_cpu: bool) -> RunIn
     found = problems.attempt("data", lambda: scan(config.data))
     drawn = found and problems.attempt("few-shots", lambda: with_few_shots(config))
     job = None
-    if methods and tokenizer and found and drawn:
+    if methods and merged and found and drawn:
         job = problems.attempt(
             "model",
             lambda: Job(config=pin(drawn), found=found, parts=fingerprint_parts(drawn, found), notes=notes),

@@ -58,6 +58,7 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
         dtype=config.model.dtype,
         device=config.model.device,
         trust_remote_code=config.model.trust_remote_code,
+        lora=config.model.lora,
     )
     engine = Engine(model, tokenizer, [asked], config.generation, config.engine, config.model.quantization)
     ((generations,),) = engine.generate([prompt])

@@ -72,8 +72,9 @@ def test_a_worker_that_started_elsewhere_finds_the_model(config_of, folder, monk
 def test_a_leading_tilde_is_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     data = {"name": "qa", "split": "test", "files": "qa.jsonl"}
-    tree = {"output": "~/out", "data": data, "model": {"path": "~/models/small"}}
+    tree = {"output": "~/out", "data": data, "model": {"path": "~/models/small", "lora": "~/adapter"}}
     config = parse_config(tree, source="test")
     assert (config.output, config.model.path) == ("/home/someone/out", "/home/someone/models/small")
+    assert config.model.lora == ("/home/someone/adapter",)
     config = parse_config({**tree, "output": "s3://bucket/~/out"}, source="test")
     assert config.output == "s3://bucket/~/out"

@@ -78,6 +78,7 @@ def test_each_job_gets_what_its_script_takes_and_an_id_of_the_day(project, job, 
     [
         ("output", "output=out/night"),
         ("model.path", "model.path=models/llama"),
+        ("model.lora", "model.lora=[/mnt/qa/first, adapters/second]"),
         ("data.files", "data.files=[/mnt/a.jsonl, b.jsonl]"),
         ("data.paraphrase_files", "data.paraphrase_files=more.jsonl"),
         ("prompt.few_shot_data.files", "prompt.few_shot_data={files: train.jsonl}"),

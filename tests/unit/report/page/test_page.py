@@ -54,6 +54,12 @@ def test_a_finished_run_is_added_up(folder, tmp_path):
     assert first[:3] == ["a", "2.0", "4"]
 
 
+def test_the_model_and_each_of_its_adapters_are_named(folder, tmp_path):
+    finished(folder, config={"model": {"path": "models/base", "lora": ["adapters/first", "adapters/second"]}})
+    words = page_of(folder, tmp_path).words
+    assert "Model models/base. LoRA adapter adapters/first. LoRA adapter adapters/second. Started" in words
+
+
 def test_methods_stand_in_the_order_of_the_run(folder, tmp_path):
     finished(folder, methods=("zeta", "alpha"))
     assert [method[0] for method in page_of(folder, tmp_path).by_id("accuracy").rows()] == ["zeta", "alpha"]
