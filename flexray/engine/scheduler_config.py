@@ -123,9 +123,7 @@ def scheduler_config_for(
     default = (8192 if on_gpu else 512) if config.deterministic else (32768 if on_gpu else 2048)
     tokens = _round_up(config.max_num_batched_tokens or default, MIN_PREFILL_BUCKET)
     if free is not None:
-        # a pass that is a CUDA graph has its memory for itself
-        passes = tokens + min(tokens, LARGEST_GRAPH)
-        room = free * config.gpu_memory_utilization - activation_bytes(shape, itemsize) * passes
+        room = free * config.gpu_memory_utilization - prefill_bytes(shape, itemsize, tokens, on_gpu=True)
         heads, head_dim = kv_shape(shape)
         slots = min(int(room // slot_bytes(shape, itemsize)), MOST_NUMBERS // (heads * head_dim))
         max_num_slots = max(0, slots // BLOCK_SIZE * BLOCK_SIZE)
@@ -157,8 +155,7 @@ def check_room(
     """
     if sizes.max_num_slots >= sizes.least_slots(0, 1):
         return
-    tokens = sizes.max_num_batched_tokens
-    passes = activation_bytes(shape, itemsize) * (tokens + min(tokens, LARGEST_GRAPH))
+    passes = prefill_bytes(shape, itemsize, sizes.max_num_batched_tokens, on_gpu=True)
     raise ConfigError(
         f"the GPU's memory holds no row: {free / GIB:.1f} GiB are free beside the weights, of which "
         f"engine.gpu_memory_utilization allows {free * config.gpu_memory_utilization / GIB:.1f}, and prefill "
@@ -172,6 +169,11 @@ def slot_bytes(shape: PreTrainedConfig, itemsize: int) -> int:
     """Bytes of one token's K and V in all layers."""
     heads, head_dim = kv_shape(shape)
     return int(2 * shape.num_hidden_layers * heads * head_dim * itemsize)
+
+
+def prefill_bytes(shape: PreTrainedConfig, itemsize: int, tokens: int, *, on_gpu: bool) -> int:
+    """Bytes that passes of so many tokens take; a CUDA graph of one has its memory for itself."""
+    return activation_bytes(shape, itemsize) * (tokens + (min(tokens, LARGEST_GRAPH) if on_gpu else 0))
 
 
 def activation_bytes(shape: PreTrainedConfig, itemsize: int) -> int:

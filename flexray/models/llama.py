@@ -24,6 +24,7 @@ from flexray.models.decoder_layer import (
 )
 from flexray.models.families import kv_shape
 from flexray.models.flex import static_compile
+from flexray.models.quantization import check_products
 
 LlamaLike = LlamaForCausalLM | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
 """The models whose layers are ours; see `flexray.models.families`."""
@@ -51,6 +52,8 @@ class Llama:
             activation=first.mlp.act_fn,
             is_silu=self.config.hidden_act in ("silu", "swish"),
         )
+        if quantization is not None:
+            check_products(self.device, self.dtype)
         self.layers = [layer_weights(layer, quantization) for layer in model.model.layers]
 
     @property
@@ -164,6 +167,7 @@ def patch(model: LlamaLike, quantization: Quantization | None = None) -> Llama:
 
     Raises:
         TypeError: a model of another family. It would be answered with, and wrongly.
+        ConfigError: the GPU cannot multiply what is quantised.
     """
     if not isinstance(model, LlamaLike):
         raise TypeError(f"{type(model).__name__}: the loop over the layers is not right for it")

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flexray.errors import ConfigError
+
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
 """The largest number of e4m3."""
@@ -41,6 +43,27 @@ class Rows(NamedTuple):
     values: Tensor  # [..., in]
     scale: Tensor | None  # float32 [rows, 1]: the numbers are `values * scale`; None: not quantised
     dtype: torch.dtype  # of the numbers
+
+
+def check_products(device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a GPU that cannot multiply what is quantised, before any row is answered.
+
+    Raises:
+        ConfigError: with its name.
+    """
+    if device.type != "cuda":
+        return
+    values = torch.zeros(16, 16, device=device).to(FP8)
+    scales = torch.ones(16, 1, device=device)
+    try:
+        torch._scaled_mm(values, values.t(), scale_a=scales, scale_b=scales.t(), out_dtype=dtype)
+    except (RuntimeError, ValueError) as e:
+        name, kind = torch.cuda.get_device_name(device), str(dtype).removeprefix("torch.")
+        raise ConfigError(
+            f"model.quantization: fp8: {name} with torch {torch.__version__} does not multiply FP8 to {kind} "
+            f"({str(e).splitlines()[0]}). Set model.dtype to bfloat16, take a GPU of compute capability 8.9 "
+            "or 9.0 (such as L40S or H100), or leave the quantization out."
+        ) from e
 
 
 def quantize(linear: Linear) -> Linear:

@@ -15,7 +15,7 @@ from transformers import LlamaConfig
 from flexray.config import RunConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
 from flexray.engine.request import Request, group_by_prefix
-from flexray.engine.scheduler_config import activation_bytes, scheduler_config_for, slot_bytes
+from flexray.engine.scheduler_config import prefill_bytes, scheduler_config_for, slot_bytes
 from flexray.methods import Method
 from flexray.models.checkpoint import resolve_dtype
 from flexray.models.hub import model_folder
@@ -46,9 +46,11 @@ class MemoryPlan:
     dtype: str
     parameters: int
     weight_bytes: int
+    loading_bytes: int
+    """Of the weights before they are quantised."""
     kv_bytes_per_token: int
     activation_bytes: int
-    """For the largest prefill pass."""
+    """For the largest prefill pass, on a GPU twice: a CUDA graph of it has its memory for itself."""
     cuda_bytes: int
     """For CUDA itself, about; 0 on a CPU."""
     least_slots: int
@@ -74,6 +76,13 @@ def count_parameters(path: str | Path, lora: Sequence[str] = ()) -> int:
     headers = read_headers(model_folder(path))
     shapes = [header.shape for name, header in headers.items() if is_part_of_model(name)]
     return sum(map(prod, shapes)) + check_adapters(path, lora).more_parameters
+
+
+def _count_linear(path: str | Path) -> int:
+    """The weights of the decoder layers' linear layers, which are quantised."""
+    headers = read_headers(model_folder(path))
+    layers = [header.shape for name, header in headers.items() if name.startswith("model.layers.")]
+    return sum(prod(shape) for shape in layers if len(shape) == 2)
 
 
 def engine_rows(
@@ -102,7 +111,9 @@ def plan_memory(
     dtype = resolve_dtype(config.model.dtype, on_gpu=device.is_gpu)
     itemsize = ITEM_BYTES[dtype]
     parameters = count_parameters(config.model.path, config.model.lora)
-    weights = parameters * itemsize
+    loading = weights = parameters * itemsize
+    if config.model.quantization is not None:  # a CPU holds the quantised numbers as float32
+        weights += _count_linear(config.model.path) * ((1 if device.is_gpu else 4) - itemsize)
     cuda = CUDA_BYTES if device.is_gpu else 0
     free = None
     if device.is_gpu:
@@ -119,8 +130,9 @@ def plan_memory(
         dtype=dtype,
         parameters=parameters,
         weight_bytes=weights,
+        loading_bytes=loading,
         kv_bytes_per_token=token_bytes,
-        activation_bytes=activation_bytes(shape, itemsize) * sizes.max_num_batched_tokens,
+        activation_bytes=prefill_bytes(shape, itemsize, sizes.max_num_batched_tokens, on_gpu=device.is_gpu),
         cuda_bytes=cuda,
         least_slots=sizes.least_slots(context, max(map(max, needs))),
         most_slots=sizes.max_num_slots,

@@ -75,6 +75,17 @@ def test_the_bytes_of_the_weights_are_those_of_the_loaded_model(config_of, smoll
     assert make_plan(config).memory.weight_bytes == loaded
 
 
+def test_quantised_weights_take_a_byte_on_a_gpu_but_first_they_must_be_loaded(config_of, save_shape):
+    shape = save_shape(**LLAMA_3B)
+    config = config_of(model={"path": str(shape), "quantization": "fp8"})
+    memory = make_plan(config, gpu="H100 80GB").memory
+    linear = 28 * (3072 * (3072 + 2 * 1024) + 3072 * 3072 + 3 * 3072 * 8192)
+    assert memory.weight_bytes == 2 * (memory.parameters - linear) + linear
+    assert memory.loading_bytes == 2 * memory.parameters
+    (error,) = [p.what for p in make_plan(config, gpu_memory=5).problems if p.status == "fail"]
+    assert error.startswith("6.0 GiB of weights (bfloat16, before they are quantised) do not fit")
+
+
 def test_weights_in_several_files_are_counted_once(tmp_path, tiny_model, tokenizer):
     model, _ = load_model(tiny_model, dtype="float32", device="cpu")
     model.save_pretrained(tmp_path / "split", max_shard_size="2MB")
