@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,22 +22,39 @@ MAX_FINDINGS = 100  # that are printed; a run that has just begun may miss a hun
 def verify(
     output: OutputArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+    recompute: Annotated[
+        int, typer.Option(min=0, help="Compute so many random rows again, and compare them.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of --recompute: another one chooses other rows.")] = 0,
 ) -> None:
-    """Check an output folder: exit code 1 if a row is missing, doubled, damaged or unaccounted."""
+    """Check an output folder: exit code 1 if a row is missing, doubled, damaged or unaccounted, or is
+    computed otherwise than it is stored."""
+    from flexray.runs.recompute import recompute as compute_again
     from flexray.sink import OutputFolder
     from flexray.sink import verify as verify_folder
 
     report = verify_folder(OutputFolder(output))
+    to_standard_error = partial(typer.echo, err=True)
+    again = compute_again(output, recompute, seed=seed, log=to_standard_error) if recompute else None
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        tree = report.to_dict() | ({"recomputed": again.to_dict()} if again else {})
+        typer.echo(json.dumps(tree, indent=2, ensure_ascii=False))
     else:
-        for finding in report.findings[:MAX_FINDINGS]:
-            typer.echo(printable(finding))
-        if len(report.findings) > MAX_FINDINGS:
-            typer.echo(f"... and {len(report.findings) - MAX_FINDINGS} more findings; --json has them all")
+        _print_findings([*report.findings, *(again.differences if again else ())])
+        for reason, rows in again.not_comparable.items() if again else ():
+            typer.echo(printable(f"{rows} rows need not come out as they are stored: {reason}"))
         typer.echo(report.summary_line())
-    if not report.ok:
+        if again:
+            typer.echo(again.summary_line())
+    if not report.ok or not (again is None or again.ok):
         raise typer.Exit(1)
+
+
+def _print_findings(findings: Sequence[object]) -> None:
+    for finding in findings[:MAX_FINDINGS]:
+        typer.echo(printable(finding))
+    if len(findings) > MAX_FINDINGS:
+        typer.echo(f"... and {len(findings) - MAX_FINDINGS} more findings; --json has them all")
 
 
 @command()

@@ -1,0 +1,164 @@
+"""Compute committed rows again, and compare them with what is stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flexray.config import RunConfig, parse_config
+from flexray.config.plugins import load_plugins
+from flexray.console.progress import LogLine
+from flexray.evaluation import to_table
+from flexray.pipeline.answer import Answerer
+from flexray.pipeline.prepare import prepare_shard
+from flexray.runs.fingerprint import code_version
+from flexray.runs.job import plan_job
+from flexray.sink import Manifest, OutputFolder, load_run, whole_shards
+from flexray.sink.committed import load_shard
+from flexray.sink.row_table import keys_of
+
+VALUES = ("prediction", "token_ids", "finish_reason", "paraphrase_predictions", "samples")
+"""The columns that are compared."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """A row that was computed otherwise than it is stored."""
+
+    method: str
+    row_id: str
+    column: str
+    stored: str
+    computed: str
+    why: str
+    """Why it need not be equal; "": it should be."""
+
+    def __str__(self) -> str:
+        where = f"{self.method}, row {self.row_id!r}: {self.column}"
+        note = f" ({self.why})" if self.why else ""
+        return f"{where} is stored as {self.stored}, and computed as {self.computed}{note}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recomputed:
+    """What came of computing rows again."""
+
+    equal: int
+    differences: tuple[Difference, ...]
+    not_comparable: Mapping[str, int]
+    """Of all that were computed again: reason -> rows that need not be equal for it."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether all rows are equal that should be."""
+        return not any(not difference.why for difference in self.differences)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {**dataclasses.asdict(self), "ok": self.ok}
+
+    def summary_line(self) -> str:
+        """One line for people and programs."""
+        wrong = sum(not difference.why for difference in self.differences)
+        return (
+            f"recomputed={self.equal + len(self.differences)} equal={self.equal} differ={wrong} "
+            f"not_comparable={sum(self.not_comparable.values())}"
+        )
+
+
+def recompute(output: str, count: int, *, seed: int = 0, log: LogLine = print) -> Recomputed:
+    """Compute random committed rows of a run again, in this process, by the configuration in its record.
+
+    A row's answer depends on the row alone (`engine.deterministic`), so it must come out as it is stored, bit
+    for bit; unless it was computed by other code, on another kind of device, at other sizes or by a fallback.
+    No row of the folder is changed.
+
+    Args:
+        count: rows of the output, each the answer of one method to one question, at most.
+        seed: another one chooses other rows.
+
+    Raises:
+        UserError: there is no run, its data, model or adapters are not those of its record, or they cannot
+            be used on this machine.
+    """
+    folder = OutputFolder(output)
+    record = load_run(folder)
+    config = parse_config(record.config, source=folder.where("_run.json"))
+    load_plugins(config.plugins)
+    job = plan_job(config, folder)
+    job.start(folder, allow_code_change=True)  # raises if it is another run
+    specs = {spec.shard_id: spec for spec in job.found.shards}
+    committed = whole_shards(folder, record.fingerprint)
+    chosen = _choose(committed, count, seed)
+    answerer, differences, reasons, equal = Answerer(job.config), [], Counter[str](), 0
+    for shard_id, places in chosen.items():
+        manifest = committed[shard_id]
+        stored = load_shard(folder, manifest).take(places)
+        stored = stored.filter(pc.equal(stored["error"], ""))
+        if not stored.num_rows:
+            continue
+        log(f"{shard_id}: {stored.num_rows} rows are computed again")
+        only = frozenset(stored["row_id"].to_pylist())
+        answered = answerer.answer(prepare_shard(specs[shard_id], job.config, only))
+        computed = to_table(answered, record.methods)
+        why = _not_comparable(manifest, answered.engine_stats, job.config)
+        for found in _compare(stored, computed, why, reasons):
+            if found is None:
+                equal += 1
+            else:
+                differences.append(found)
+    return Recomputed(equal=equal, differences=tuple(differences), not_comparable=dict(reasons))
+
+
+def _choose(committed: Mapping[str, Manifest], count: int, seed: int) -> dict[str, list[int]]:
+    """Places of rows in their shards, by shard."""
+    total = sum(manifest.rows for manifest in committed.values())
+    places = sorted(random.Random(seed).sample(range(total), min(count, total)))
+    found: dict[str, list[int]] = {}
+    start = 0
+    for shard_id, manifest in committed.items():
+        own = [place - start for place in places if start <= place < start + manifest.rows]
+        if own:
+            found[shard_id] = own
+        start += manifest.rows
+    return found
+
+
+def _not_comparable(manifest: Manifest, stats: Mapping[str, object], config: RunConfig) -> str:
+    """Why the rows of a shard need not come out as they are stored; "": they must."""
+    if not config.engine.deterministic:
+        return "engine.deterministic is off"
+    code = code_version()
+    if any(then.source_sha256 != code.source_sha256 for then in manifest.code) or not manifest.code:
+        return "computed by other code"
+    before, now = manifest.engine_stats.get("rounding") or {}, stats.get("rounding") or {}
+    assert isinstance(now, dict)
+    differ = [f"{key}: {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
+    return "; ".join(differ)
+
+
+def _compare(
+    stored: pa.Table, computed: pa.Table, why: str, reasons: Counter[str]
+) -> Iterator[Difference | None]:
+    """Each stored row with the one that was computed; None: they are equal."""
+    again = dict(zip(keys_of(computed), computed.to_pylist(), strict=True))
+    for key, row in zip(keys_of(stored), stored.to_pylist(), strict=True):
+        new = again[key]
+        reason = why or row["fallback_reason"] or new["fallback_reason"]
+        if not reason and row["backend_used"] != "flex":
+            reason = f"attention by {row['backend_used']} rounds otherwise beside other rows"
+        if reason:
+            reasons[reason] += 1
+        column = next((name for name in VALUES if row[name] != new[name]), None)
+        if column is None:
+            yield None
+        else:
+            values = {"stored": f"{row[column]!r:.200}", "computed": f"{new[column]!r:.200}"}
+            yield Difference(method=row["method"], row_id=row["row_id"], column=column, why=reason, **values)
