@@ -1,6 +1,7 @@
 """Write docs/benchmarks.md from result files: `python -m benchmarks.document RESULT.json...`.
 
-Every figure comes from a result file; what was tried and why is written by hand, in benchmarks/log.md.
+Every figure comes from a result file; where it stands, and what was tried and why, is
+written by hand, in benchmarks/headline.md and log.md.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def write_document(results: list[dict[str, Any]], docs: Path) -> Path:
         autoescape=False,  # Markdown, of our own results
     )
     text = environment.get_template("benchmarks.md.j2").render(
-        runs=runs, log=(HERE / "log.md").read_text(encoding="utf-8").strip()
+        runs=runs,
+        headline=(HERE / "headline.md").read_text(encoding="utf-8").strip(),
+        log=(HERE / "log.md").read_text(encoding="utf-8").strip(),
     )
     path = docs / "benchmarks.md"
     path.parent.mkdir(parents=True, exist_ok=True)
