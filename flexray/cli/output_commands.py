@@ -35,7 +35,11 @@ def verify(
 
     report = verify_folder(OutputFolder(output))
     to_standard_error = partial(typer.echo, err=True)
-    again = compute_again(output, recompute, seed=seed, log=to_standard_error) if recompute else None
+    again = None
+    if recompute and report.ok:
+        again = compute_again(output, recompute, seed=seed, log=to_standard_error)
+    elif recompute:
+        to_standard_error("nothing is computed again before the folder is in order")
     if as_json:
         tree = report.to_dict() | ({"recomputed": again.to_dict()} if again else {})
         typer.echo(json.dumps(tree, indent=2, ensure_ascii=False))

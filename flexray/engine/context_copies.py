@@ -17,13 +17,17 @@ from flexray.models.decoder_layer import rotate
 from flexray.models.llama import Llama, compiled
 
 COPIES_AT_ONCE = 256
-"""Copies written in one go, always so many on a GPU: one graph."""
+"""Copies written in one go, always so many by a compiled function: one graph."""
 
 
 @torch.no_grad()
-def copy_context(model: Llama, kv_cache: KVCache, requests: Sequence[Request]) -> None:
-    """Write requests' rotated copies of the context into their slots, in all layers."""
-    C, on_gpu = len(kv_cache.context_slots), kv_cache.device.type == "cuda"
+def copy_context(model: Llama, kv_cache: KVCache, requests: Sequence[Request], *, compiles: bool) -> None:
+    """Write requests' rotated copies of the context into their slots, in all layers.
+
+    Args:
+        compiles: by a compiled function.
+    """
+    C = len(kv_cache.context_slots)
     copies = [request.packed.layout.copy_slots for request in requests]
     if not C or not any(map(len, copies)):
         return
@@ -33,9 +37,9 @@ def copy_context(model: Llama, kv_cache: KVCache, requests: Sequence[Request]) -
         [t.slots[c[:, None] + np.arange(C)] for c, t in zip(copies, tables, strict=True)]
     )  # [M, C]
     source = to_device(kv_cache.context_slots, kv_cache.device)
-    write = compiled(_write_copies) if on_gpu else _write_copies
+    write = compiled(_write_copies) if compiles else _write_copies
     for start in range(0, len(offsets), COPIES_AT_ONCE):
-        count = COPIES_AT_ONCE if on_gpu else min(COPIES_AT_ONCE, len(offsets) - start)
+        count = COPIES_AT_ONCE if compiles else min(COPIES_AT_ONCE, len(offsets) - start)
         part = np.minimum(np.arange(start, start + count), len(offsets) - 1)  # the last one again and again
         rotation = model.offset_rotation(to_device(offsets[part], kv_cache.device))
         target = to_device(slots[part].reshape(-1), kv_cache.device)

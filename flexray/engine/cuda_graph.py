@@ -31,9 +31,9 @@ class CudaGraph(Generic[T]):
             self._is_warm = True
             return self._function()
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
                 self._result = self._function()
-            self.is_captured = True
+            self._graph, self.is_captured = graph, True
         self._graph.replay()
         return self._result

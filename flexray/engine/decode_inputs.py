@@ -49,7 +49,6 @@ class DecodeInputs:
         self.step: CudaGraph[Tensor] | None = None  # to the next logits, on a GPU by flex
         self.finish: CudaGraph[Tensor] | None = None  # from `hidden` to the first logits, likewise
         self.hidden: Tensor | None = None  # [size, 1, hidden], of prefilled tokens before the last layer
-        self.step_mask: BlockMask | None = None  # the mask that they read
 
     def load(self, rows: Tensor) -> None:
         """Decode the sequences of these rows of the table, int64 [B], from now on."""

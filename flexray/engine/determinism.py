@@ -32,13 +32,17 @@ def set_rounding(device: torch.device) -> None:
     inductor.deterministic = True  # the order of a sum is not chosen by what was faster on this node
 
 
-def describe_rounding(device: torch.device, sizes: SchedulerConfig) -> dict[str, str | int]:
+def describe_rounding(
+    device: torch.device, sizes: SchedulerConfig, *, share_prefixes: bool
+) -> dict[str, str | int]:
     """What the bits of a deterministic engine's answers rest on, beside the row, the model and the code."""
     on_gpu = device.type == "cuda"
+    library = torch.backends.cudnn.version() or 0 if on_gpu else torch.get_num_threads()
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
-        **({} if on_gpu else {"threads": torch.get_num_threads()}),
+        ("cudnn" if on_gpu else "threads"): library,
+        "share_prefixes": str(share_prefixes).lower(),
         "tokens_of_a_pass": sizes.max_num_batched_tokens,
         "sequences_of_a_step": sizes.max_num_seqs,
     }

@@ -89,7 +89,8 @@ class Engine:
         """What the bits of answers rest on beside row, model and code; {} if not deterministic."""
         if not self.config.deterministic:
             return {}
-        return describe_rounding(self.device, self.fallback.full_sizes)
+        sizes, shared = self.fallback.full_sizes, self.config.share_prefixes
+        return describe_rounding(self.device, sizes, share_prefixes=shared)
 
     def reset(self) -> None:
         """Free what lies on the device beside the weights; the next call makes it anew."""

@@ -111,10 +111,14 @@ class ModelRunner:
 
     def reset(self) -> None:
         """Forget everything on the device beside the weights, as after a fault: its state is unknown."""
-        self._context = self._kv_cache = self._table = None
         self._drop_inputs()
+        self._context = self._kv_cache = self._table = None
 
     def _drop_inputs(self) -> None:
+        for inputs in self._decodes.values():
+            inputs.step = inputs.finish = None  # they hold the inputs, which hold the KV cache
+        if self._table is not None:
+            self._table.forget_graphs()
         self._prefills.clear()
         self._decodes.clear()
         self._loaded = None
@@ -148,7 +152,7 @@ class ModelRunner:
             for request in requests:
                 ids = " ".join(map(str, request.packed.token_ids))
                 faults.reach("engine.prefill", backend=self._backend, ids=ids)
-        copy_context(self.model, kv_cache, requests)
+        copy_context(self.model, kv_cache, requests, compiles=self._is_graphed)
         sees_context = requests[0].packed.layout.sees_context
         stream = requests_stream(
             [request.packed for request in requests],
@@ -205,7 +209,7 @@ class ModelRunner:
             inputs.hidden.zero_()
             inputs.hidden[: len(rows), 0] = hidden_B[start : start + most]
             if self._is_graphed:
-                self._refresh_graphs(inputs, widest)
+                self._make_graphs(inputs, widest)
                 assert inputs.finish is not None
                 logits = inputs.finish()
             else:
@@ -232,7 +236,7 @@ class ModelRunner:
         self._stats.decode_steps += 1
         if not self._is_graphed:
             return self._decode(inputs, batch.num_blocks)
-        self._refresh_graphs(inputs, batch.num_blocks)
+        self._make_graphs(inputs, batch.num_blocks)
         assert inputs.step is not None
         logits = inputs.step()
         batch.is_replayed = inputs.step.is_captured
@@ -243,11 +247,11 @@ class ModelRunner:
         """Whether forward passes are CUDA graphs."""
         return self._backend == "flex" and self.device.type == "cuda"
 
-    def _refresh_graphs(self, inputs: DecodeInputs, widest: int) -> None:
-        """Make the graphs of a batch size that read its mask, unless there are some."""
-        mask = inputs.block_mask(self.masks)
-        if inputs.step_mask is not mask:
-            inputs.step_mask = mask
+    def _make_graphs(self, inputs: DecodeInputs, widest: int) -> None:
+        """Make the graphs of a batch size, unless there are some. A mask that the cache has made anew is a
+        view of the same tensors."""
+        inputs.block_mask(self.masks)  # counted, and kept in the cache
+        if inputs.step is None:
             inputs.step = CudaGraph(lambda: self._decode(inputs, widest))
             inputs.finish = CudaGraph(lambda: self._finish(inputs, widest))
 

@@ -45,7 +45,7 @@ class DecodeBatch:
 
 Batch = PrefillBatch | DecodeBatch
 FIRST_TOKENS = 8192
-"""Of the first batch."""
+"""Of a batch for a GPU that has nothing to do."""
 
 
 class Scheduler:
@@ -131,12 +131,13 @@ class Scheduler:
         room = self._sizes.max_num_requests - running
         if running and not self._filling and room < min(len(self.waiting), self._sizes.max_num_requests // 4):
             return []
+        is_idle = not running and self._sizes.lookahead > 0  # and it is not the host itself
         fit = sequences = tokens = 0
         most = min(room, 1 if self._alone else self._sizes.max_num_seqs)
         first = list(itertools.islice(self.waiting, most))
         for request in first:
-            if fit and not running and tokens > FIRST_TOKENS:
-                break  # the device is idle: it gets something to do before the others are laid out
+            if fit and is_idle and tokens >= FIRST_TOKENS:
+                break  # the device gets something to do before the others are laid out
             sequences += len(request.sequences)
             if fit and sequences > self._sizes.max_num_requests:
                 break
@@ -145,7 +146,7 @@ class Scheduler:
         if self._sizes.fixed and not self._alone and fit < min(room, len(self.waiting)):
             # the next batch follows at once, and can have what would be the first part of a pass
             whole = tokens // self._sizes.max_num_batched_tokens * self._sizes.max_num_batched_tokens
-            while tokens > whole > 0:
+            while tokens > whole > 0 and fit > 1:
                 fit -= 1
                 tokens -= first[fit].packed.num_tokens
         return [self.waiting.popleft() for _ in range(self._allocate(fit))]

@@ -172,8 +172,9 @@ def slot_bytes(shape: PreTrainedConfig, itemsize: int) -> int:
 
 
 def prefill_bytes(shape: PreTrainedConfig, itemsize: int, tokens: int, *, on_gpu: bool) -> int:
-    """Bytes that passes of so many tokens take; a CUDA graph of one has its memory for itself."""
-    return activation_bytes(shape, itemsize) * (tokens + (min(tokens, LARGEST_GRAPH) if on_gpu else 0))
+    """Bytes that passes of so many tokens take; on a GPU, with a CUDA graph of each size of pass, which has
+    its memory for itself."""
+    return activation_bytes(shape, itemsize) * (tokens + (2 * min(tokens, LARGEST_GRAPH) if on_gpu else 0))
 
 
 def activation_bytes(shape: PreTrainedConfig, itemsize: int) -> int:

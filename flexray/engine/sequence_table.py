@@ -147,6 +147,10 @@ class SequenceTable:
             self._appends[place] = CudaGraph(lambda: self._append(rows, sampled))
         return self._appends[place]()
 
+    def forget_graphs(self) -> None:
+        """Let go of what holds the table itself, and so the KV cache."""
+        self._appends.clear()
+
     def _append(self, rows: Tensor, sampled: SampledTokens) -> None:
         going = ~self.done[rows]
         token = torch.where(going, sampled.token_ids, self.token[rows])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flexray.models.attention import AttentionMetadata, attend, write
-from flexray.models.fused import add_rms_norm, as_rows, gated, rms_norm
+from flexray.models.fused import add_rms_norm, as_rows, gated, has_kernels, rms_norm
 from flexray.models.quantization import Linear, apply_linear, quantize
 
 if torch.cuda.is_available():
@@ -111,7 +111,7 @@ def _write_heads(
     """
     K, D = shape.num_kv_heads, shape.head_dim
     H = states.shape[-1] // D - 2 * K
-    if states.is_cuda and weights.query_norm is None:
+    if has_kernels(states) and weights.query_norm is None:
         cos, sin = (table.expand(*states.shape[:2], D).reshape(-1, D) for table in rotary)
         flat = states.reshape(-1, states.shape[-1])
         query = triton_kernels.rotate_and_write(flat, cos, sin, slot_mapping, key_cache, value_cache, H)

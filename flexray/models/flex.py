@@ -145,7 +145,8 @@ def _kernel_options(query: Tensor, block_mask: BlockMask) -> Any:
     fastest of those tried on an H100 (docs/benchmarks.md); torch's own are for long rows."""
     query_block, key_block = block_mask.BLOCK_SIZE
     decoding = query.shape[2] < query_block
-    options = {"BLOCK_N": key_block} | ({} if decoding else {"BLOCK_M": query_block})
+    # unsplit, as splits are of the cache's size: a row's sums would depend on the rows beside it
+    options = {"BLOCK_N": key_block} | ({"SPLIT_KV": 1} if decoding else {"BLOCK_M": query_block})
     if query.dtype.itemsize == 2:
         options |= {"num_stages": 3, "num_warps": 2 if decoding else 4}
     return options
@@ -164,5 +165,5 @@ def compiled_flex() -> Callable[..., tuple[Tensor, Tensor | None]]:
 def static_compile(function: Callable[..., T]) -> Callable[..., T]:
     """torch.compile with a graph for each shape, none of them ever given up silently."""
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
     return torch.compile(function, dynamic=False, fullgraph=True)

@@ -1,6 +1,6 @@
 """What stands between a layer's products: sums, norms, activations, and quantising what they give.
 
-On a GPU each is one kernel (flexray.models.triton_kernels); here is what they compute.
+In a compiled layer on a GPU each is one kernel (flexray.models.triton_kernels); here is what they compute.
 Shapes: [..., N], rows of N numbers.
 """
 
@@ -17,6 +17,11 @@ if torch.cuda.is_available():
     from flexray.models import triton_kernels
 
 
+def has_kernels(x: Tensor) -> bool:
+    """Whether the kernels are to be used: in compiled layers; other backends must run without a compiler."""
+    return x.is_cuda and torch.compiler.is_compiling()
+
+
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """In float32 (Zhang and Sennrich 2019, arXiv:1910.07467)."""
     wide = x.float()
@@ -28,7 +33,7 @@ def add_rms_norm(
     hidden: Tensor, update: Tensor, weight: Tensor, epsilon: float, *, quantized: bool
 ) -> tuple[Tensor, Rows]:
     """hidden + update, and the norm of that, quantised if so wanted."""
-    if not hidden.is_cuda:
+    if not has_kernels(hidden):
         hidden = hidden + update
         return hidden, as_rows(rms_norm(hidden, weight, epsilon), quantized=quantized)
     flat = hidden.reshape(-1, hidden.shape[-1])
@@ -40,7 +45,7 @@ def add_rms_norm(
 
 def gated(gate_up: Tensor, activation: Callable[[Tensor], Tensor], *, is_silu: bool, quantized: bool) -> Rows:
     """Of [..., 2 N], gates and what they let through: activation(gate) * up, quantised if so wanted."""
-    if quantized and is_silu and gate_up.is_cuda:
+    if quantized and is_silu and has_kernels(gate_up):
         out, scale = triton_kernels.silu_and_mul(gate_up.reshape(-1, gate_up.shape[-1]))
         return Rows(out.view(*gate_up.shape[:-1], -1), scale, gate_up.dtype)
     gate, up = gate_up.chunk(2, dim=-1)
@@ -52,5 +57,5 @@ def as_rows(x: Tensor, *, quantized: bool) -> Rows:
     if not quantized:
         return Rows(x, None, x.dtype)
     flat = x.reshape(-1, x.shape[-1])
-    values, scale = triton_kernels.quantize(flat) if x.is_cuda else quantize_rows(flat)
+    values, scale = triton_kernels.quantize(flat) if has_kernels(x) else quantize_rows(flat)
     return Rows(values.view(x.shape), scale, x.dtype)

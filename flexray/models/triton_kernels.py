@@ -23,6 +23,7 @@ LEAST: tl.constexpr = tl.constexpr(LEAST_SCALE)
 @triton.jit
 def _store_quantized(values, out_ptr, scale_ptr, row, place, inside):
     scale = tl.maximum(tl.max(tl.abs(values), axis=0) / MAX, LEAST)
+    scale += tl.sum(values * 0.0, axis=0)  # NaN if any value is NaN or infinite: max and clamp pass over that
     tl.store(scale_ptr + row, scale)
     scaled = tl.clamp(values / scale, -MAX, MAX)
     tl.store(out_ptr + place, scaled.to(tl.float8e4nv), mask=inside)

@@ -47,10 +47,15 @@ class Job:
         )
 
 
-def plan_job(config: RunConfig, folder: OutputFolder) -> Job:
-    """Check versions, storage and model, draw few-shots, scan the data. Raises UserError."""
+def plan_job(config: RunConfig, folder: OutputFolder | None) -> Job:
+    """Check versions, storage and model, draw few-shots, scan the data. Raises UserError.
+
+    Args:
+        folder: checked for writing; None: nothing is to be written.
+    """
     notes = check_software(config)
-    folder.prepare()
+    if folder is not None:
+        folder.prepare()
     config = pin(config)
     notes += notes_of(config)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,19 +12,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexray.config import RunConfig, parse_config
+from flexray.config import MethodConfig, RunConfig, parse_config
 from flexray.config.plugins import load_plugins
 from flexray.console.progress import LogLine
+from flexray.errors import OutputError
 from flexray.evaluation import to_table
 from flexray.pipeline.answer import Answerer
 from flexray.pipeline.prepare import prepare_shard
 from flexray.runs.fingerprint import code_version
 from flexray.runs.job import plan_job
-from flexray.sink import Manifest, OutputFolder, load_run, whole_shards
+from flexray.sink import Manifest, OutputFolder, RunRecord, load_run, whole_shards
 from flexray.sink.committed import load_shard
+from flexray.sink.records import RUN_FILE
 from flexray.sink.row_table import keys_of
+from flexray.sink.start import other_parts
 
-VALUES = ("prediction", "token_ids", "finish_reason", "paraphrase_predictions", "samples")
+VALUES = ("error", "prediction", "token_ids", "finish_reason", "paraphrase_predictions", "samples")
 """The columns that are compared."""
 
 
@@ -51,6 +54,8 @@ class Recomputed:
     """What came of computing rows again."""
 
     equal: int
+    error_rows: int
+    """Chosen rows that are stored as errors, and not computed."""
     differences: tuple[Difference, ...]
     not_comparable: Mapping[str, int]
     """Of all that were computed again: reason -> rows that need not be equal for it."""
@@ -69,7 +74,7 @@ class Recomputed:
         wrong = sum(not difference.why for difference in self.differences)
         return (
             f"recomputed={self.equal + len(self.differences)} equal={self.equal} differ={wrong} "
-            f"not_comparable={sum(self.not_comparable.values())}"
+            f"not_comparable={sum(self.not_comparable.values())} error_rows={self.error_rows}"
         )
 
 
@@ -78,7 +83,7 @@ def recompute(output: str, count: int, *, seed: int = 0, log: LogLine = print) -
 
     A row's answer depends on the row alone (`engine.deterministic`), so it must come out as it is stored, bit
     for bit; unless it was computed by other code, on another kind of device, at other sizes or by a fallback.
-    No row of the folder is changed.
+    Nothing is written into the folder.
 
     Args:
         count: rows of the output, each the answer of one method to one question, at most.
@@ -90,18 +95,24 @@ def recompute(output: str, count: int, *, seed: int = 0, log: LogLine = print) -
     """
     folder = OutputFolder(output)
     record = load_run(folder)
-    config = parse_config(record.config, source=folder.where("_run.json"))
+    config = _config_of(record, folder.where(RUN_FILE))
     load_plugins(config.plugins)
-    job = plan_job(config, folder)
-    job.start(folder, allow_code_change=True)  # raises if it is another run
+    job = plan_job(config, None)
+    if lines := other_parts(record, job.parts):
+        raise OutputError(
+            f"{folder}: its rows cannot be computed again, as this differs from the run's record: "
+            f"{'; '.join(lines)}. Restore what it was computed from."
+        )
     specs = {spec.shard_id: spec for spec in job.found.shards}
     committed = whole_shards(folder, record.fingerprint)
     chosen = _choose(committed, count, seed)
-    answerer, differences, reasons, equal = Answerer(job.config), [], Counter[str](), 0
+    answerer, differences, reasons = Answerer(job.config), [], Counter[str]()
+    equal = error_rows = 0
     for shard_id, places in chosen.items():
         manifest = committed[shard_id]
         stored = load_shard(folder, manifest).take(places)
         stored = stored.filter(pc.equal(stored["error"], ""))
+        error_rows += len(places) - stored.num_rows
         if not stored.num_rows:
             continue
         log(f"{shard_id}: {stored.num_rows} rows are computed again")
@@ -114,7 +125,19 @@ def recompute(output: str, count: int, *, seed: int = 0, log: LogLine = print) -
                 equal += 1
             else:
                 differences.append(found)
-    return Recomputed(equal=equal, differences=tuple(differences), not_comparable=dict(reasons))
+    return Recomputed(
+        equal=equal, error_rows=error_rows, differences=tuple(differences), not_comparable=dict(reasons)
+    )
+
+
+def _config_of(record: RunRecord, source: str) -> RunConfig:
+    """The configuration in a record, which has all fields: as in a recipe, a method may only set its own."""
+    defaults = {name: field.default for name, field in MethodConfig.model_fields.items()}
+    methods = [
+        {name: value for name, value in method.items() if name == "kind" or value != defaults.get(name)}
+        for method in record.config["methods"]
+    ]
+    return parse_config(record.config | {"methods": methods}, source=source)
 
 
 def _choose(committed: Mapping[str, Manifest], count: int, seed: int) -> dict[str, list[int]]:
@@ -122,11 +145,10 @@ def _choose(committed: Mapping[str, Manifest], count: int, seed: int) -> dict[st
     total = sum(manifest.rows for manifest in committed.values())
     places = sorted(random.Random(seed).sample(range(total), min(count, total)))
     found: dict[str, list[int]] = {}
-    start = 0
+    start, left = 0, deque(places)
     for shard_id, manifest in committed.items():
-        own = [place - start for place in places if start <= place < start + manifest.rows]
-        if own:
-            found[shard_id] = own
+        while left and left[0] < start + manifest.rows:
+            found.setdefault(shard_id, []).append(left.popleft() - start)
         start += manifest.rows
     return found
 
@@ -152,8 +174,9 @@ def _compare(
     for key, row in zip(keys_of(stored), stored.to_pylist(), strict=True):
         new = again[key]
         reason = why or row["fallback_reason"] or new["fallback_reason"]
-        if not reason and row["backend_used"] != "flex":
-            reason = f"attention by {row['backend_used']} rounds otherwise beside other rows"
+        dense = {row["backend_used"], new["backend_used"]} - {"flex", ""}
+        if not reason and dense:
+            reason = f"attention by {' and '.join(sorted(dense))} rounds otherwise beside other rows"
         if reason:
             reasons[reason] += 1
         column = next((name for name in VALUES if row[name] != new[name]), None)

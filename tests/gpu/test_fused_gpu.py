@@ -1,16 +1,20 @@
 """The kernels between a layer's products against what they are to compute."""
 
+import functools
+
 import pytest
 import torch
 
 from flexray.models import fused
 from flexray.models.attention import write
 from flexray.models.decoder_layer import rotate
+from flexray.models.flex import static_compile
 from flexray.models.quantization import FP8_MAX
 
 if torch.cuda.is_available():
     from flexray.models import triton_kernels
 
+compiled = functools.cache(static_compile)
 SHAPES = [(3, 5, 96), (1, 7, 3072), (300, 1, 8192)]
 
 
@@ -40,20 +44,32 @@ def same(found, expected, dtype):
 def test_norms_activations_and_quantising_are_those_of_the_cpu(shape, quantized, dtype):
     hidden, update = random(*shape, dtype=dtype), random(*shape, dtype=dtype).flip(0)
     weight = random(shape[-1], dtype=dtype)
-    added, normed = fused.add_rms_norm(hidden.cuda(), update.cuda(), weight.cuda(), 1e-5, quantized=quantized)
+    added, normed = compiled(fused.add_rms_norm)(
+        hidden.cuda(), update.cuda(), weight.cuda(), 1e-5, quantized=quantized
+    )
     added_cpu, normed_cpu = fused.add_rms_norm(hidden, update, weight, 1e-5, quantized=quantized)
     torch.testing.assert_close(added.cpu(), added_cpu, rtol=0, atol=0)
     same(normed, normed_cpu, dtype)
-    same(fused.as_rows(hidden.cuda(), quantized=quantized), fused.as_rows(hidden, quantized=quantized), dtype)
+    rows = compiled(fused.as_rows)(hidden.cuda(), quantized=quantized)
+    same(rows, fused.as_rows(hidden, quantized=quantized), dtype)
     how = {"is_silu": True, "quantized": quantized}
     silu, gate_up = torch.nn.SiLU(), torch.cat([hidden, update], dim=-1)
-    same(fused.gated(gate_up.cuda(), silu, **how), fused.gated(gate_up, silu, **how), dtype)
+    same(compiled(fused.gated)(gate_up.cuda(), silu, **how), fused.gated(gate_up, silu, **how), dtype)
 
 
 def test_rows_of_zeros_stay_zeros():
-    rows = fused.as_rows(torch.zeros(4, 96, device="cuda", dtype=torch.bfloat16), quantized=True)
+    x = torch.zeros(4, 96, device="cuda", dtype=torch.bfloat16)
+    rows = compiled(fused.as_rows)(x, quantized=True)
     assert not rows.values.float().any()
     assert rows.scale.isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_so(bad):
+    x = torch.ones(4, 96, device="cuda", dtype=torch.bfloat16)
+    x[2, 5] = bad
+    rows = compiled(fused.as_rows)(x, quantized=True)
+    assert (rows.values.float() * rows.scale).isfinite().all(-1).tolist() == [True, True, False, True]
 
 
 @pytest.mark.parametrize(

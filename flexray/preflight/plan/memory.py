@@ -50,7 +50,7 @@ class MemoryPlan:
     """Of the weights before they are quantised."""
     kv_bytes_per_token: int
     activation_bytes: int
-    """For the largest prefill pass, on a GPU twice: a CUDA graph of it has its memory for itself."""
+    """For the largest prefill pass, and on a GPU the CUDA graphs of passes."""
     cuda_bytes: int
     """For CUDA itself, about; 0 on a CPU."""
     least_slots: int

@@ -73,9 +73,10 @@ def check_model_fits(memory: MemoryPlan, device: Device, problems: Problems) -> 
         return
     has = f"{device.name} has {device.memory / GIB:.1f} GiB"
     weights = f"{memory.weight_bytes / GIB:.1f} GiB of weights ({memory.dtype})"
-    if memory.loading_bytes >= device.memory:
-        first = ", before they are quantised" if memory.weight_bytes < memory.loading_bytes else ""
-        weights = f"{memory.loading_bytes / GIB:.1f} GiB of weights ({memory.dtype}{first})"
+    if max(memory.loading_bytes, memory.weight_bytes) >= device.memory:
+        if memory.weight_bytes < memory.loading_bytes:
+            first = f"({memory.dtype}, before they are quantised)"
+            weights = f"{memory.loading_bytes / GIB:.1f} GiB of weights {first}"
         smaller = ", model.dtype: bfloat16" if memory.dtype == "float32" else ""
         problems.fail(
             "memory", f"{weights} do not fit: {has}. Take a larger GPU{smaller}, or a smaller model."

@@ -1,6 +1,7 @@
 """How many questions and sequences are worked on at once."""
 
 import dataclasses
+from collections import deque
 
 import pytest
 import torch
@@ -90,6 +91,17 @@ def test_a_stream_yields_each_prompt_as_soon_as_all_methods_have_answered(
     assert [found[i] for i in range(10)] == expected
     assert held[0] > 0, "others are still under way"
     assert len(found) == len(held) == 10
+
+
+def test_a_first_request_that_is_longer_than_a_pass_is_admitted_by_itself(make_model):
+    loop = Loop(make_model().config, 1, blocks=2048, lookahead=8, max_num_batched_tokens=8192)
+    (group,) = {request.group for request in loop.scheduler.waiting}
+    long = [Prompt((), ((3,) * length,), (9,)) for length in (10_000, 9_000, 8_000)]
+    loop.scheduler.waiting = deque(Request(i, prompt, group, 5) for i, prompt in enumerate(long))
+    assert loop.sizes.fixed
+    batch = loop.scheduler.schedule()
+    assert isinstance(batch, PrefillBatch)
+    assert [request.index for request in batch.requests] == [0]
 
 
 class Loop:

@@ -2,72 +2,68 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
 
 from flexray.cli import app
+from flexray.config import parse_config
 from flexray.pipeline.answer import Answerer
 from flexray.pipeline.prepare import prepare_shard
 from flexray.runs.commit import Commit
 from flexray.runs.job import plan_job
 from flexray.runs.recompute import recompute
 from flexray.sink import OutputFolder
-from tests.ray.jobs import make_config, question, write
+from tests.ray.jobs import make_tree, question, write
 
 FAULTY = question(4, paraphrases="no list")
 
 
 @pytest.fixture(scope="module", params=["flex", "sdpa"])
 def run(request, tmp_path_factory, tiny_model):
-    """A finished run in three shards, whose question q2 is stored with another answer than the model's."""
+    """A finished run in three shards, whose third question is stored with another answer than the model's."""
     place = tmp_path_factory.mktemp(request.param)
     data = write(
         place / "qa.jsonl", [question(0), question(1), question(2), question(3), FAULTY, question(5)]
     )
     methods = [{"kind": "attention"}, {"kind": "avg"}]
-    config = make_config(
-        place / "out",
-        tiny_model,
-        data,
-        data={"shard_rows": 2},
-        engine={"backend": request.param, "strict": True},
-        methods=methods,
-    )
+    engine = {"backend": request.param, "strict": True}
+    tree = make_tree(place / "out", tiny_model, data, data={"shard_rows": 2}, engine=engine)
+    config = parse_config(tree | {"methods": methods}, source="test")
     folder = OutputFolder(config.output)
     job = plan_job(config, folder)
     record = job.start(folder)
     answerer, commit = Answerer(job.config), Commit(folder.url, record.fingerprint, record.methods)
-    for spec in job.found.shards:
+    for number, spec in enumerate(job.found.shards):
         shard = answerer.answer(prepare_shard(spec, job.config))
-        for i, asked in enumerate(shard.questions):
-            if asked.row_id == "q2":
-                (attention,), avg = shard.answers[i]
-                wrong = dataclasses.replace(attention, token_ids=(65, 66))
-                shard.answers[i] = ((wrong,), avg)
+        if number == 1:
+            (attention,), avg = shard.answers[0]
+            shard.answers[0] = ((dataclasses.replace(attention, token_ids=(65, 66)),), avg)
+            changed = shard.questions[0].row_id
         commit(shard)
-    return request.param, folder
+    return request.param, folder, changed
 
 
 def test_all_rows_are_equal_but_the_one_that_was_changed(run):
-    backend, folder = run
+    backend, folder, changed = run
     done = recompute(folder.url, 100, log=lambda line: None)
     assert done.equal == 5 * 2 - 1  # without the error row
     (found,) = done.differences
-    assert (found.row_id, found.column, found.stored) == ("q2", "token_ids", "[65, 66]")
+    assert (found.row_id, found.column, found.stored) == (changed, "token_ids", "[65, 66]")
     assert found.method.startswith("attention/")
     if backend == "flex":
         assert not done.ok
         assert not found.why
-        assert done.summary_line() == "recomputed=10 equal=9 differ=1 not_comparable=0"
+        assert done.summary_line() == "recomputed=10 equal=9 differ=1 not_comparable=0 error_rows=2"
     else:
         assert done.ok
         assert "attention by sdpa" in found.why
-        assert done.summary_line() == "recomputed=10 equal=9 differ=0 not_comparable=10"
+        assert done.summary_line() == "recomputed=10 equal=9 differ=0 not_comparable=10 error_rows=2"
 
 
 def test_a_seed_chooses_rows_and_chooses_them_again(run):
-    _, folder = run
+    _, folder, _ = run
     said = [[], [], []]
     for lines, seed in zip(said, (0, 0, 1), strict=True):
         recompute(folder.url, 3, seed=seed, log=lines.append)
@@ -75,10 +71,10 @@ def test_a_seed_chooses_rows_and_chooses_them_again(run):
 
 
 def test_the_command_tells_of_each_difference_by_its_exit_code_and_as_json(run):
-    backend, folder = run
+    backend, folder, changed = run
     done = CliRunner().invoke(app, ["verify", folder.url, "--recompute", "100"])
     assert done.exit_code == (1 if backend == "flex" else 0), done.output
-    assert "row 'q2': token_ids is stored as [65, 66], and computed as [" in done.output
+    assert f"row {changed!r}: token_ids is stored as [65, 66], and computed as [" in done.output
     assert "missing=0 doubled=0 damaged=0 unaccounted=0" in done.output
     done = CliRunner().invoke(app, ["verify", folder.url, "--recompute", "100", "--json"])
     tree = json.loads(done.stdout)
@@ -87,7 +83,7 @@ def test_the_command_tells_of_each_difference_by_its_exit_code_and_as_json(run):
 
 
 def test_a_run_whose_data_have_changed_is_refused(run, tmp_path):
-    _, folder = run
+    _, folder, _ = run
     data = folder.url.removesuffix("/out") + "/qa.jsonl"
     with open(data, encoding="utf-8") as stream:
         before = stream.read()
@@ -98,5 +94,16 @@ def test_a_run_whose_data_have_changed_is_refused(run, tmp_path):
     finally:
         with open(data, "w", encoding="utf-8") as stream:
             stream.write(before)
-    assert done.exit_code != 0
-    assert "another" in done.output
+    assert done.exit_code == 2
+    assert "its rows cannot be computed again, as this differs from the run's record: data" in done.output
+
+
+def test_a_damaged_folder_is_reported_and_nothing_is_computed(run, tmp_path):
+    _, folder, _ = run
+    shutil.copytree(folder.url, tmp_path / "out")
+    data = min((tmp_path / "out" / "data").iterdir())
+    data.unlink()
+    done = CliRunner().invoke(app, ["verify", str(tmp_path / "out"), "--recompute", "5"])
+    assert done.exit_code == 1
+    assert "nothing is computed again" in done.output
+    assert "recomputed=" not in done.output
