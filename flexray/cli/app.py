@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -115,7 +116,9 @@ def _plain_warnings() -> Iterator[None]:
 
 def log(line: str) -> None:
     """Print a line of progress."""
-    print(printable(redact(line)), flush=True)
+    # in one piece: a signal between a line and its end would leave the last line behind it
+    sys.stdout.write(f"{printable(redact(line))}\n")
+    sys.stdout.flush()
 
 
 def complain(line: str) -> None:

@@ -231,7 +231,7 @@ def test_a_shard_is_read_again_after_the_arrow_files_are_gone_and_refused_if_a_r
     _arrow_files.cache_clear()  # as in another process
     assert [q.row_id for q in read_shard(spec, config)] == list(spec.row_ids)
     other = dataclasses.replace(spec, digest="0" * 64)
-    with pytest.raises(DataError, match="changed since shard"):
+    with pytest.raises(DataError, match="was changed after shard"):
         read_shard(other, config)
 
 
