@@ -123,7 +123,9 @@ def scheduler_config_for(
     default = (8192 if on_gpu else 512) if config.deterministic else (32768 if on_gpu else 2048)
     tokens = _round_up(config.max_num_batched_tokens or default, MIN_PREFILL_BUCKET)
     if free is not None:
-        room = free * config.gpu_memory_utilization - prefill_bytes(shape, itemsize, tokens, on_gpu=True)
+        room = free * config.gpu_memory_utilization - prefill_bytes(
+            shape, itemsize, tokens, config, on_gpu=True
+        )
         heads, head_dim = kv_shape(shape)
         slots = min(int(room // slot_bytes(shape, itemsize)), MOST_NUMBERS // (heads * head_dim))
         max_num_slots = max(0, slots // BLOCK_SIZE * BLOCK_SIZE)
@@ -155,7 +157,7 @@ def check_room(
     """
     if sizes.max_num_slots >= sizes.least_slots(0, 1):
         return
-    passes = prefill_bytes(shape, itemsize, sizes.max_num_batched_tokens, on_gpu=True)
+    passes = prefill_bytes(shape, itemsize, sizes.max_num_batched_tokens, config, on_gpu=True)
     raise ConfigError(
         f"the GPU's memory holds no row: {free / GIB:.1f} GiB are free beside the weights, of which "
         f"engine.gpu_memory_utilization allows {free * config.gpu_memory_utilization / GIB:.1f}, and prefill "
@@ -171,10 +173,13 @@ def slot_bytes(shape: PreTrainedConfig, itemsize: int) -> int:
     return int(2 * shape.num_hidden_layers * heads * head_dim * itemsize)
 
 
-def prefill_bytes(shape: PreTrainedConfig, itemsize: int, tokens: int, *, on_gpu: bool) -> int:
+def prefill_bytes(
+    shape: PreTrainedConfig, itemsize: int, tokens: int, config: EngineConfig, *, on_gpu: bool
+) -> int:
     """Bytes that passes of so many tokens take; on a GPU, with a CUDA graph of each size of pass, which has
-    its memory for itself."""
-    return activation_bytes(shape, itemsize) * (tokens + (2 * min(tokens, LARGEST_GRAPH) if on_gpu else 0))
+    its memory for itself: one size if deterministic, else halving ones."""
+    graphs = min(tokens, LARGEST_GRAPH) * (1 if config.deterministic else 2) if on_gpu else 0
+    return activation_bytes(shape, itemsize) * (tokens + graphs)
 
 
 def activation_bytes(shape: PreTrainedConfig, itemsize: int) -> int:

@@ -132,7 +132,9 @@ def plan_memory(
         weight_bytes=weights,
         loading_bytes=loading,
         kv_bytes_per_token=token_bytes,
-        activation_bytes=prefill_bytes(shape, itemsize, sizes.max_num_batched_tokens, on_gpu=device.is_gpu),
+        activation_bytes=prefill_bytes(
+            shape, itemsize, sizes.max_num_batched_tokens, config.engine, on_gpu=device.is_gpu
+        ),
         cuda_bytes=cuda,
         least_slots=sizes.least_slots(context, max(map(max, needs))),
         most_slots=sizes.max_num_slots,
