@@ -175,8 +175,7 @@ class PrefillInputs:
         assert self.bucket >= S
         columns = self.padding.copy()
         columns[:, :S] = stream.columns
-        self.columns.copy_(to_device(columns, device), non_blocking=True)
-        columns_S = self.columns
+        columns_S = self.columns.copy_(to_device(columns, device))
         ids, positions, slots = columns_S[ID], columns_S[POSITION], columns_S[SLOT]
         visible, own, causal_index = columns_S[VISIBLE_FIRST:OWN], columns_S[OWN], columns_S[CAUSAL_INDEX]
         biases = None

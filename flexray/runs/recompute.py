@@ -61,9 +61,14 @@ class Recomputed:
     """Of all that were computed again: reason -> rows that need not be equal for it."""
 
     @property
+    def wrong(self) -> int:
+        """Rows that differ and should be equal."""
+        return sum(not difference.why for difference in self.differences)
+
+    @property
     def ok(self) -> bool:
         """Whether all rows are equal that should be."""
-        return not any(not difference.why for difference in self.differences)
+        return not self.wrong
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
@@ -71,9 +76,8 @@ class Recomputed:
 
     def summary_line(self) -> str:
         """One line for people and programs."""
-        wrong = sum(not difference.why for difference in self.differences)
         return (
-            f"recomputed={self.equal + len(self.differences)} equal={self.equal} differ={wrong} "
+            f"recomputed={self.equal + len(self.differences)} equal={self.equal} differ={self.wrong} "
             f"not_comparable={sum(self.not_comparable.values())} error_rows={self.error_rows}"
         )
 
