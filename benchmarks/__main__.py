@@ -28,9 +28,10 @@ from benchmarks.machine import describe_commit, describe_machine
 from benchmarks.models import forget, free_memory, make_model
 from benchmarks.plot import draw_growth
 from benchmarks.script import GPU_ONLY, VARIANTS, measure_script
+from benchmarks.vllm import is_installed, measure_beside_vllm
 from benchmarks.work import MIXED, SHAPES, SMOLLM2, W1, Sizes, sizes_for
 
-PARTS = ("main", "growth")
+PARTS = ("main", "growth", "vllm")
 ENVIRONMENT = ("QUICK", "SHAPES", "PARTS", "AXES", "OUT")
 
 
@@ -128,7 +129,9 @@ def run(
     shapes: Annotated[
         str, typer.Option(envvar="SHAPES", help=f"Of {', '.join(SHAPES)}. GPU: 1b,3b,8b; CPU: smollm2.")
     ] = "",
-    parts: Annotated[str, typer.Option(envvar="PARTS", help="main,growth; with QUICK: main.")] = "",
+    parts: Annotated[
+        str, typer.Option(envvar="PARTS", help="Of main,growth,vllm: all; with QUICK: main.")
+    ] = "",
     axes: Annotated[str, typer.Option(envvar="AXES", help="What grows: all, or some of them.")] = "",
     out: Annotated[Path, typer.Option(envvar="OUT", help="Folder for the JSON and the plots.")] = Path(
         "out/bench"
@@ -141,7 +144,10 @@ def run(
     headline = "3b" if device == "cuda" else SMOLLM2
     default_shapes = ("3b" if quick else "1b,3b,8b") if device == "cuda" else SMOLLM2
     names = _chosen("shapes", shapes or default_shapes, tuple(SHAPES))
-    chosen_parts = _chosen("parts", parts or ("main" if quick else "main,growth"), PARTS)
+    chosen_parts = _chosen("parts", parts or ("main" if quick else ",".join(PARTS)), PARTS)
+    if "vllm" in chosen_parts and not (device == "cuda" and is_installed()):
+        print("part vllm: left out, as there is no GPU or no vLLM", file=sys.stderr)
+        chosen_parts.remove("vllm")
     chosen_axes = _chosen("axes", axes or ",".join(sizes.axes), tuple(sizes.axes))
 
     logging.set_verbosity_error()
@@ -151,19 +157,22 @@ def run(
     console.print(tables.heading(session.result), highlight=False, soft_wrap=True)
     for name in names:
         print(f"{SHAPES[name].title}", file=sys.stderr, flush=True)
-        model = make_model(name, device)
-        entry = session.result["shapes"][name] = {
-            "title": SHAPES[name].title,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "parameters": sum(p.numel() for p in model.parameters()),
-        }
-        if "main" in chosen_parts:
-            measure_main(model, sizes, session, entry)
-        if "growth" in chosen_parts:
-            measure_axes(model, sizes, session, entry, chosen_axes)
-            draw_growth(entry, session.path.with_name(f"{session.path.stem}-{name}.png"))
-        del model
-        forget()
+        entry = session.result["shapes"][name] = {"title": SHAPES[name].title}
+        if "vllm" in chosen_parts:  # before there is a model here: vLLM wants the GPU's memory
+            entry["vllm"] = session.take("vllm beside flexray", lambda n=name: measure_beside_vllm(n))
+        if "main" in chosen_parts or "growth" in chosen_parts:
+            model = make_model(name, device)
+            entry |= {
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "parameters": sum(p.numel() for p in model.parameters()),
+            }
+            if "main" in chosen_parts:
+                measure_main(model, sizes, session, entry)
+            if "growth" in chosen_parts:
+                measure_axes(model, sizes, session, entry, chosen_axes)
+                draw_growth(entry, session.path.with_name(f"{session.path.stem}-{name}.png"))
+            del model
+            forget()
         for table in tables.tables_of(entry, device):
             console.print(table.for_terminal())
     session.save()

@@ -112,9 +112,9 @@ def main(
     for shape in shapes.split(","):
         for mode in modes.split(";"):
             names = [name for name in works.split(",") if name != LIMIT]
-            before = _in_process(old, shape, mode, ",".join(names)) if old else {}
-            found = _in_process(HERE, shape, mode, LIMIT) if LIMIT in works.split(",") else {}
-            for name, now in (found | _in_process(HERE, shape, mode, ",".join(names))).items():
+            before = in_process(old, shape, mode, ",".join(names)) if old else {}
+            found = in_process(HERE, shape, mode, LIMIT) if LIMIT in works.split(",") else {}
+            for name, now in (found | in_process(HERE, shape, mode, ",".join(names))).items():
                 rate, then = now["rate"], before.get(name, {})
                 cells = [
                     shape,
@@ -132,7 +132,8 @@ def main(
                 print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def _in_process(tree: Path, shape: str, mode: str, works: str) -> dict[str, dict[str, Any]]:
+def in_process(tree: Path, shape: str, mode: str, works: str) -> dict[str, dict[str, Any]]:
+    """What `measure` finds in a process of its own, which imports from `tree`."""
     if not works:
         return {}
     # the older checkout need not have this module: it is read from here, and imports from there

@@ -13,30 +13,33 @@ from typing import Annotated, Any
 import jinja2
 import typer
 
-from benchmarks.plot import draw_growth
+from benchmarks.plot import draw_beside_vllm, draw_growth
 from benchmarks.tables import heading, last_line, tables_of
 
 HERE = Path(__file__).resolve().parent
 
 
 def write_document(results: list[dict[str, Any]], docs: Path) -> Path:
-    """docs/benchmarks.md, and docs/pictures/growth-*.png where growth was measured."""
+    """docs/benchmarks.md, and its pictures in docs/pictures."""
     runs = []
     for number, result in enumerate(results, start=1):
         shapes = []
         for name, entry in result["shapes"].items():
-            picture = None
+            pictures = []
+            if entry.get("vllm"):
+                pictures.append(("beside vLLM", f"pictures/vllm-{number}-{name}.png"))
+                draw_beside_vllm(entry, docs / pictures[-1][1])
             if any(entry.get("growth", {}).values()):
-                picture = f"pictures/growth-{number}-{name}.png"
-                draw_growth(entry, docs / picture)
+                pictures.append(("over what grows", f"pictures/growth-{number}-{name}.png"))
+                draw_growth(entry, docs / pictures[-1][1])
             shapes.append(
                 {
-                    "title": f"{entry['title']}, {entry['dtype']}",
+                    "title": f"{entry['title']}, {entry.get('dtype', 'bfloat16 and FP8')}",
                     "tables": [
                         table.for_markdown() for table in tables_of(entry, result["machine"]["device"])
                     ],
                     "ratios": last_line(entry) if entry.get("flexray") else None,
-                    "picture": picture,
+                    "pictures": pictures,
                 }
             )
         runs.append({**result, "heading": heading(result), "shapes": shapes})

@@ -1,4 +1,4 @@
-"""The growth figure: four panels, samples per second over what grows."""
+"""The figures: samples per second beside vLLM, and over what grows."""
 
 from __future__ import annotations
 
@@ -29,6 +29,32 @@ def draw_growth(entry: dict[str, Any], path: Path) -> Path:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("samples/s")
     figure.suptitle(f"{entry['title']}, {entry['dtype']}: flexray, shared_context/restart")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return path
+
+
+def draw_beside_vllm(entry: dict[str, Any], path: Path) -> Path:
+    """Draw the vllm part of one shape into a PNG: two bars for each work and precision."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = entry["vllm"]["rows"]
+    figure, panel = pyplot.subplots(figsize=(8, 3.4), layout="constrained")
+    for offset, (engine, color) in enumerate((("flexray", "#1f5fa8"), ("vllm", "#b0b7c3"))):
+        label = engine if engine == "flexray" else f"vLLM {entry['vllm']['version']}"
+        places = [number + offset * 0.4 for number in range(len(rows))]
+        bars = panel.bar(places, [row[engine] for row in rows], 0.38, color=color, label=label)
+        panel.bar_label(bars, fmt="%.0f", fontsize=8)
+    panel.set_xticks(
+        [number + 0.2 for number in range(len(rows))], [f"{row['work']}\n{row['precision']}" for row in rows]
+    )
+    panel.set_ylabel("samples/s")
+    panel.legend(frameon=False)
+    panel.set_title(entry["title"], fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -57,6 +57,8 @@ def heading(result: dict[str, Any]) -> str:
 
 def tables_of(entry: dict[str, Any], device: str) -> Iterator[Table]:
     """All tables of one shape."""
+    if entry.get("vllm"):
+        yield _vllm(entry)
     if "flexray" in entry:
         yield _speed(entry)
         yield _engine(entry, device)
@@ -116,6 +118,28 @@ def _speed(entry: dict[str, Any]) -> Table:
         columns=("what", "samples/s", "vs script", "vs generate", "of limit"),
         rows=rows,
         notes=tuple(notes),
+    )
+
+
+def _vllm(entry: dict[str, Any]) -> Table:
+    found = entry["vllm"]
+    return Table(
+        title=f"{entry['title']}: flexray beside vLLM {found['version']}, samples/s",
+        columns=("work", "flexray", "vLLM", "flexray / vLLM"),
+        rows=[
+            [
+                f"{row['work']}, {row['precision']}",
+                f"{row['flexray']:.1f}",
+                f"{row['vllm']:.1f}",
+                f"{row['flexray'] / row['vllm']:.2f}",
+            ]
+            for row in found["rows"]
+        ],
+        notes=(
+            "one prompt: the same tokens in both; flexray isolates the paraphrases from each other, vLLM "
+            "attends causally to those before. per_prompt: an answer to each of the 5 paraphrases. flexray's "
+            "answers depend on the row alone (deterministic), vLLM's do not.",
+        ),
     )
 
 

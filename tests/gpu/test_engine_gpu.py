@@ -1,6 +1,7 @@
 """The engine on a GPU: compiled layers and CUDA graphs against the oracle, in float32 and bfloat16."""
 
 import dataclasses
+import gc
 
 import pytest
 import torch
@@ -129,6 +130,7 @@ def test_memory_is_flat_over_many_rows(make_model, make_engine, make_prompts):
     for _ in range(3):  # compiles, captures a step, captures what follows it
         engine.generate(prompts)
     torch.cuda.synchronize()
+    gc.collect()  # what earlier tests have left
     before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     for _ in range(10):
         engine.generate(prompts)
