@@ -65,7 +65,7 @@ METHODS = [
     ),
     MethodConfig(layout="myriadlama", cross_attention=True),
     MethodConfig(layout="full_prompt", positions="continuous", paraphrase_scale="-log N"),
-    *(MethodConfig(kind=kind) for kind in ("origin", "per_prompt", "avg", "max")),
+    *(MethodConfig(kind=kind) for kind in ("per_prompt", "avg", "max")),
 ]
 FP8_METHODS = [METHODS[0], METHODS[3]]
 
@@ -82,17 +82,17 @@ def prompts(make_rated_prompts):  # noqa: F811
     """Whose paraphrases begin alike."""
     return [
         dataclasses.replace(p, segments=tuple((40, 41, *segment) for segment in p.segments))
-        for p in make_rated_prompts(3, num_context=20, longest=12)
+        for p in make_rated_prompts(2, num_context=20, longest=12)
     ]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_all_methods_say_what_the_oracle_of_transformers_says(make_engine, prompts, name):
-    engine = make_engine(make_model(name), methods=METHODS, max_new_tokens=4, backend="sdpa")
+    engine = make_engine(make_model(name), methods=METHODS, max_new_tokens=3, backend="sdpa")
     found, plain = tokens(engine.generate(prompts)), make_model(name)
     stops = engine.stopping.stop_ids()
     for number, method in enumerate(METHODS):
-        expected = [oracle_says(plain, p, method, stop_ids=stops, max_new_tokens=4) for p in prompts]
+        expected = [oracle_says(plain, p, method, stop_ids=stops, max_new_tokens=3) for p in prompts]
         assert [said[number] for said in found] == expected, method.name
     assert engine.stats.shared_tokens
     assert len({said[0] for said in found}) > 1, "the answers depend on the prompt"
@@ -101,25 +101,28 @@ def test_all_methods_say_what_the_oracle_of_transformers_says(make_engine, promp
 @pytest.mark.parametrize("name", CONFIGS)
 def test_in_fp8_the_quantised_oracle_says_the_same(make_engine, prompts, name):
     engine = make_engine(
-        make_model(name), methods=FP8_METHODS, max_new_tokens=4, backend="sdpa", quantization="fp8"
+        make_model(name), methods=FP8_METHODS, max_new_tokens=3, backend="sdpa", quantization="fp8"
     )
     found, plain = tokens(engine.generate(prompts)), quantize_by_hand(make_model(name))
     stops = engine.stopping.stop_ids()
     for number, method in enumerate(FP8_METHODS):
-        expected = [oracle_says(plain, p, method, stop_ids=stops, max_new_tokens=4) for p in prompts]
+        expected = [oracle_says(plain, p, method, stop_ids=stops, max_new_tokens=3) for p in prompts]
         assert [said[number] for said in found] == expected, method.name
 
 
-def logits_by(model: Any, ids: list[int]) -> tuple[torch.Tensor, KVCache]:
+def logits_by(
+    model: Any, ids: list[int], *, quantization: Any = None, backend: Any = "sdpa"
+) -> tuple[torch.Tensor, KVCache]:
     """The logits of a context by our loop, [T, V], and the cache behind it."""
-    patched = llama.patch(model)
+    patched = llama.patch(model, quantization)
     cache = KVCache(
         num_layers=3, num_kv_heads=2, head_dim=16, num_slots=256, max_requests=1, dtype=patched.dtype,
-        device=torch.device("cpu"),
+        device=patched.device,
     )  # fmt: skip
     cache.allocate_context(len(ids))
+    calls = torch.zeros(1, dtype=torch.int64, device=patched.device)
     token_ids, positions, metadata = PrefillInputs(128, cache, bias=None).load(
-        context_stream(ids, cache), "sdpa", BlockMaskCache(2**20), torch.zeros(1, dtype=torch.int64)
+        context_stream(ids, cache), backend, BlockMaskCache(2**20), calls
     )
     with torch.no_grad():
         hidden = patched.forward(token_ids[None], positions[None], metadata, cache.keys, cache.values)

@@ -104,7 +104,6 @@ PUBLISHED = {
     "SmolLM3-3B": shape(SmolLM3Config, heads(16, 4, 128), num_hidden_layers=4, **TIED),
     "Granite-3.3-2B": shape(GraniteConfig, heads(32, 8, 64), **GRANITE, **TIED),
     "OLMo-2-1B": shape(Olmo2Config, heads(16, 16, 128)),
-    "OLMo-2-32B": shape(Olmo2Config, heads(40, 8, 128)),
     "Phi-4": shape(Phi3Config, heads(40, 10, 128)),
 }
 MODES = [("shared_context", "restart"), ("full_prompt", "continuous")]
@@ -157,15 +156,7 @@ def test_a_model_of_each_family_generates_what_the_oracle_does(make_prompts, sav
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "Llama-3.1-8B",
-        "Mistral-7B-v0.3",
-        "Qwen2.5-7B",
-        "Qwen3-8B",
-        "SmolLM3-3B",
-        "Granite-3.3-2B",
-        "OLMo-2-1B",
-    ],
+    ["Llama-3.1-8B", "Mistral-7B-v0.3", "Qwen2.5-7B", "Qwen3-8B", "SmolLM3-3B", "OLMo-2-1B"],
 )
 def test_the_oracle_on_one_paraphrase_is_what_transformers_generates(make_prompts, saved, name):
     plain = plain_model(saved(name))
@@ -247,7 +238,7 @@ def folder_of(saved, tmp_path: Path, config: Any) -> Path:
         ),
         (
             GemmaConfig(),
-            r"'gemma' \(it scales its embeddings.*llama, mistral, qwen2, qwen3, phi3, smollm3, granite, olmo2\.",
+            r"'gemma' \(it scales its embeddings.*llama, mistral, .* granite, olmo2\.",
         ),
         (MixtralConfig(), r"'mixtral' \(its layers are mixtures of experts\)"),
     ],
