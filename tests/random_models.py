@@ -29,18 +29,22 @@ class ByteTokenizer:
         return [bytes(i).decode("latin-1") for i in ids]
 
 
-def save_model(folder: Path, config: Any, *, seed: int = 0, shard_size: str = "50GB") -> Path:
-    """Save a model in bfloat16, as models are published, with a tokenizer whose 256 tokens are bytes.
+def randomize(model: Any) -> Any:
+    """The model with random biases and norms: transformers starts them so that they do nothing."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:
+                weight.normal_(0.0 if name.endswith("bias") else 1.0, 0.2)
+    return model
 
-    Every weight is random: transformers starts biases and norms so that they do nothing.
-    """
+
+def save_model(folder: Path, config: Any, *, seed: int = 0, shard_size: str = "50GB") -> Path:
+    """Save a model in bfloat16, as models are published, with a tokenizer whose 256 tokens are bytes. Every
+    weight is random."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # which it would change
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                if weight.ndim == 1:
-                    weight.normal_(0.0 if name.endswith("bias") else 1.0, 0.2)
+        randomize(model)
     model.bfloat16().save_pretrained(folder, max_shard_size=shard_size)
     shown = [b for b in range(256) if chr(b).isprintable() and chr(b) not in " \xad"]
     hidden = [

@@ -41,9 +41,9 @@ def copy_context(model: Llama, kv_cache: KVCache, requests: Sequence[Request], *
     for start in range(0, len(offsets), COPIES_AT_ONCE):
         count = COPIES_AT_ONCE if compiles else min(COPIES_AT_ONCE, len(offsets) - start)
         part = np.minimum(np.arange(start, start + count), len(offsets) - 1)  # the last one again and again
-        rotation = model.offset_rotation(to_device(offsets[part], kv_cache.device))
+        rotations = model.offset_rotations(to_device(offsets[part], kv_cache.device))
         target = to_device(slots[part].reshape(-1), kv_cache.device)
-        for keys, values in zip(kv_cache.keys, kv_cache.values, strict=True):
+        for keys, values, rotation in zip(kv_cache.keys, kv_cache.values, rotations, strict=True):
             write(keys, values, source, target, *rotation)
 
 

@@ -44,7 +44,9 @@ def rope_parameters(config: PreTrainedConfig) -> dict[str, Any]:
     """A configuration's RoPE as one dictionary, as transformers 5 has it; transformers 4 has `rope_theta` and
     `rope_scaling`."""
     if transformers_before("5.0.0rc0"):
-        return {"rope_theta": config.rope_theta, **(getattr(config, "rope_scaling", None) or {})}
+        scaling = getattr(config, "rope_scaling", None) or {}
+        kind = {"rope_type": scaling["type"]} if "type" in scaling else {}  # its old name, as in Phi-3
+        return {"rope_theta": config.rope_theta, **kind, **scaling}
     return config.rope_parameters or {}
 
 
@@ -63,6 +65,8 @@ def adopt_rope(config: PreTrainedConfig, tree: dict[str, Any]) -> None:
     if transformers_before("5.0.0rc0") and (rope := tree.get("rope_parameters")):
         for name, value in rope_arguments(rope).items():
             setattr(config, name, value)
+        if "partial_rotary_factor" in rope:  # of Phi-3, a key of its own before
+            config.partial_rotary_factor = rope["partial_rotary_factor"]
 
 
 def tokenizer_class(tree: dict[str, Any], tokenizer_json: Path) -> type[PreTrainedTokenizerBase] | None:

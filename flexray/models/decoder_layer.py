@@ -1,5 +1,5 @@
-"""One decoder layer, as the engine runs it: of LLaMA, and of the families that differ from it by biases or by
-norms of queries and keys.
+"""One decoder layer, as the engine runs it: of LLaMA, and of the families that differ from it by biases, by
+norms of queries and keys, by where its norms stand, or by a factor.
 
 It is written out here, since it must do what transformers' own does not: write K/V into the paged cache,
 multiply by merged or quantised weights, and compute only keys and values in the last layer.
@@ -28,14 +28,16 @@ Quantization = Literal["fp8"]
 class LayerWeights(NamedTuple):
     """The weights of one decoder layer; a compiled layer takes them as inputs."""
 
-    input_norm: Tensor  # [hidden]
+    input_norm: Tensor | None  # [hidden]
     qkv: Linear  # [(H + 2 K) D, hidden]
-    query_norm: Tensor | None  # [D], of each head
-    key_norm: Tensor | None  # [D]
+    query_norm: Tensor | None  # [D], of each head; or [H D], of all together
+    key_norm: Tensor | None  # [D] or [K D]
     out: Linear  # [hidden, H D]
-    mlp_norm: Tensor  # [hidden]
+    post_attention_norm: Tensor | None  # [hidden], of what attention adds
+    mlp_norm: Tensor | None  # [hidden]
     gate_up: Linear  # [2 intermediate, hidden]
     down: Linear  # [hidden, intermediate]
+    post_mlp_norm: Tensor | None  # [hidden], of what the MLP adds
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class LayerShape:
     epsilon: float  # of the norms
     activation: Callable[[Tensor], Tensor]
     is_silu: bool  # what the activation is
+    residual_multiplier: float = 1.0  # of what attention and MLP add
 
 
 def decoder_layer(
@@ -69,10 +72,18 @@ def decoder_layer(
     query = _write_heads(weights, states, rotary, metadata.slot_mapping, key_cache, value_cache, shape)
     out = attend(query.transpose(1, 2), key_cache, value_cache, shape.scale, metadata)
     attended = apply_linear(as_rows(out.transpose(1, 2).flatten(2), quantized=quantized), weights.out)
+    attended = _update(attended, weights.post_attention_norm, shape)
     hidden, normed = add_rms_norm(hidden, attended, weights.mlp_norm, shape.epsilon, quantized=quantized)
     gate_up = apply_linear(normed, weights.gate_up)
     product = gated(gate_up, shape.activation, is_silu=shape.is_silu, quantized=quantized)
-    return hidden, apply_linear(product, weights.down)
+    return hidden, _update(apply_linear(product, weights.down), weights.post_mlp_norm, shape)
+
+
+def _update(added: Tensor, norm: Tensor | None, shape: LayerShape) -> Tensor:
+    """What attention or MLP add to the hidden states, from what their last products give."""
+    if norm is not None:
+        added = rms_norm(added, norm, shape.epsilon)
+    return added if shape.residual_multiplier == 1 else added * shape.residual_multiplier
 
 
 def write_keys_and_values(
@@ -124,24 +135,26 @@ def _write_heads(
 
 def _heads(states: Tensor, norm: Tensor | None, shape: LayerShape) -> Tensor:
     """[B, T, heads * D] -> [B, T, heads, D]."""
-    states = states.unflatten(-1, (-1, shape.head_dim))
-    return states if norm is None else rms_norm(states, norm, shape.epsilon)
+    if norm is not None:
+        states = rms_norm(states.unflatten(-1, (-1, len(norm))), norm, shape.epsilon).flatten(-2)
+    heads: Tensor = states.unflatten(-1, (-1, shape.head_dim))
+    return heads
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """RoPE (Su et al. 2021, arXiv:2104.09864) of x [B, T, heads, D] by cosines and sines [B, T, D]."""
     half = x.shape[-1] // 2
     turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos[:, :, None] + turned * sin[:, :, None]
+    return (x * cos[:, :, None] + turned * sin[:, :, None]).to(x.dtype)  # OLMo 2 has them in float32
 
 
 def layer_weights(layer: Any, quantization: Quantization | None) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
     linears = [
-        _merge([attention.q_proj, attention.k_proj, attention.v_proj]),
-        _merge([attention.o_proj]),
-        _merge([mlp.gate_proj, mlp.up_proj]),
-        _merge([mlp.down_proj]),
+        _merge(attention, "qkv_proj", "q_proj", "k_proj", "v_proj"),
+        _merge(attention, "o_proj"),
+        _merge(mlp, "gate_up_proj", "gate_proj", "up_proj"),
+        _merge(mlp, "down_proj"),
     ]
     if quantization == "fp8":
         linears = [quantize(linear) for linear in linears]
@@ -149,24 +162,34 @@ def layer_weights(layer: Any, quantization: Quantization | None) -> LayerWeights
             if isinstance(module, nn.Linear):
                 module.weight.data = module.weight.data.new_empty(0)
     qkv, out, gate_up, down = linears
-    query_norm, key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+    # OLMo 2 has its norms behind attention and MLP, the others before
+    is_before = hasattr(layer, "input_layernorm")
     return LayerWeights(
-        input_norm=layer.input_layernorm.weight.detach(),
+        input_norm=_norm(layer, "input_layernorm"),
         qkv=qkv,
-        query_norm=None if query_norm is None else query_norm.weight.detach(),
-        key_norm=None if key_norm is None else key_norm.weight.detach(),
+        query_norm=_norm(attention, "q_norm"),
+        key_norm=_norm(attention, "k_norm"),
         out=out,
-        mlp_norm=layer.post_attention_layernorm.weight.detach(),
+        post_attention_norm=None if is_before else _norm(layer, "post_attention_layernorm"),
+        mlp_norm=_norm(layer, "post_attention_layernorm") if is_before else None,
         gate_up=gate_up,
         down=down,
+        post_mlp_norm=_norm(layer, "post_feedforward_layernorm"),
     )
 
 
-def _merge(modules: list[nn.Linear]) -> Linear:
-    """One linear layer for several with the same input. The modules' tensors become views of its own."""
-    if len(modules) == 1:
-        (only,) = modules
-        return Linear(only.weight.detach(), None if only.bias is None else only.bias.detach())
+def _norm(parent: nn.Module, name: str) -> Tensor | None:
+    """The weight of a norm; None: there is none."""
+    norm = getattr(parent, name, None)
+    return None if norm is None else norm.weight.detach()
+
+
+def _merge(parent: nn.Module, name: str, *parts: str) -> Linear:
+    """The linear layer of a name; if it is in parts, one for them all, whose tensors become views of it."""
+    if hasattr(parent, name):
+        whole = getattr(parent, name)
+        return Linear(whole.weight.detach(), None if whole.bias is None else whole.bias.detach())
+    modules = [getattr(parent, part) for part in parts]
     weight = _merge_rows([module.weight for module in modules])
     biases = [module.bias for module in modules]
     if all(bias is None for bias in biases):

@@ -1,9 +1,8 @@
-"""Which models flexray runs: LLaMA, and models that differ from it only inside a layer.
+"""Which models flexray runs: LLaMA, and models that differ from it only inside a layer, or by a factor.
 
 The engine has its own loop over the layers and its own mask. They fit a model of equal decoder layers which
-all rotate queries and keys and attend to everything before them, with nothing between the embedding and the
-first layer, or between the last norm and the head. Mistral without its window, Qwen2 and Qwen3 are such
-models: their biases and the norms of queries and keys are in separate modules.
+all attend to everything before them, with nothing but a factor between the embedding and the first layer, or
+behind the head. `flexray.models.differences` says what tells the families apart.
 """
 
 from __future__ import annotations
@@ -15,11 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from flexray.errors import ModelError
 from flexray.models.compat import rope_parameters
+from flexray.models.differences import MULTIPLIERS, window
 
 if TYPE_CHECKING:  # it takes seconds to import
     from transformers import LlamaForCausalLM, PreTrainedConfig
 
-FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+FAMILIES = {
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "phi3": "Phi3",
+    "smollm3": "SmolLM3",
+    "granite": "Granite",
+    "olmo2": "Olmo2",
+}
 """By `model_type`, the prefix of transformers' class names."""
 
 FIXED_ROPES = ("default", "linear", "llama3", "yarn")
@@ -43,6 +52,7 @@ COPY = "Copy config.json and weights from the same checkpoint."
 _OTHERS = {
     "gemma": "it scales its embeddings and caps its scores",
     "mllama": "it attends to pictures",
+    "olmo3": "most of its layers attend to a window only",
     **dict.fromkeys(
         ("moe", "mixtral", "deepseek", "llama4", "gpt_oss"), "its layers are mixtures of experts"
     ),
@@ -85,7 +95,8 @@ def check_numbers(tree: dict[str, Any], file: Path) -> None:
 
     Raises:
         ModelError: a size is no whole number above 0, key/value heads do not divide the heads, RoPE is no
-            object, or epsilon is not between 0 and 1.
+            object, epsilon is not between 0 and 1, a factor of Granite is no number above 0, or SmolLM3's
+            layers without RoPE are not said layer by layer.
     """
     given = {key: tree[key] for key in SIZES if key in tree}
     sizes = {key: value for key, value in given.items() if value is not None or key not in OPTIONAL}
@@ -104,6 +115,33 @@ def check_numbers(tree: dict[str, Any], file: Path) -> None:
     epsilon = tree.get("rms_norm_eps", 1e-6)
     if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
         raise ModelError(f"{file}: rms_norm_eps is {epsilon!r:.40}; it has to be above 0 and below 1. {COPY}")
+    for key in MULTIPLIERS if tree.get("model_type") == "granite" else ():
+        factor = tree.get(key, 1.0)
+        if type(factor) not in (int, float) or not 0 < factor < 1e9:
+            raise ModelError(f"{file}: {key} is {factor!r:.40}; it has to be a number above 0. {COPY}")
+    if tree.get("model_type") == "smollm3":
+        _check_rope_layers(tree, file)
+
+
+def _check_rope_layers(tree: dict[str, Any], file: Path) -> None:
+    """Check which layers of SmolLM3 have no RoPE; if it is not said, every `no_rope_layer_interval`-th."""
+    given, every = tree.get("no_rope_layers"), tree.get("no_rope_layer_interval", 4)
+    layers = tree.get("num_hidden_layers")
+    if given is None and (type(every) is not int or every < 1):
+        raise ModelError(
+            f"{file}: no_rope_layer_interval is {every!r:.40}; it has to be a whole number above 0. {COPY}"
+        )
+    if given is None:
+        return
+    if not isinstance(given, list) or not all(type(each) is int and each in (0, 1) for each in given):
+        raise ModelError(
+            f"{file}: no_rope_layers is {given!r:.80}; it has to be a list with a 1 for each layer with RoPE "
+            f"and a 0 for each without, or null. {COPY}"
+        )
+    if layers is not None and len(given) != layers:
+        raise ModelError(
+            f"{file}: no_rope_layers is of {len(given)} layers, and num_hidden_layers is {layers}. {COPY}"
+        )
 
 
 def check_layers(config: PreTrainedConfig, file: Path) -> None:
@@ -112,17 +150,17 @@ def check_layers(config: PreTrainedConfig, file: Path) -> None:
     Raises:
         ModelError: sliding windows, or a RoPE that changes with the length of the sequence.
     """
-    window = getattr(config, "sliding_window", None)
+    tokens = window(config)
     others = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
-    if window is not None or others:
+    if tokens is not None or others:
         found = f"layers of type {', '.join(others)}" if others else "sliding-window attention"
         message = f"{file}: has {found}; here each answer looks at all that is before it."
-        if window is not None:
-            off = "use_sliding_window to false without layer_types"  # as Qwen has it
-            off = "sliding_window to null" if config.model_type == "mistral" else off
+        if tokens is not None:
+            off = "use_sliding_window to false without layer_types"  # as Qwen and SmolLM3 have it
+            off = "sliding_window to null" if config.model_type in ("mistral", "phi3") else off
             message += (
                 f" In prompts no longer than the window it makes no difference: for those alone, set {off} "
-                f"and max_position_embeddings to {window}."
+                f"and max_position_embeddings to {tokens}."
             )
         raise ModelError(message)
     rope = rope_parameters(config).get("rope_type", "default")
@@ -165,6 +203,13 @@ def kv_shape(config: PreTrainedConfig) -> tuple[int, int]:
     heads: int = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return config.num_key_value_heads or heads, width
+
+
+def splits(config: PreTrainedConfig) -> bool:
+    """Whether a part of the heads can be computed without the others, from a part of the rows of each weight.
+    Not so with OLMo 2's norms, which are over all heads, and Phi-3's weights, which are of queries, keys and
+    values together."""
+    return config.model_type not in ("olmo2", "phi3")
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -30,12 +30,13 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def add_rms_norm(
-    hidden: Tensor, update: Tensor, weight: Tensor, epsilon: float, *, quantized: bool
+    hidden: Tensor, update: Tensor, weight: Tensor | None, epsilon: float, *, quantized: bool
 ) -> tuple[Tensor, Rows]:
-    """hidden + update, and the norm of that, quantised if so wanted."""
-    if not has_kernels(hidden):
+    """hidden + update, and the norm of that (itself without a weight), quantised if so wanted."""
+    if weight is None or not has_kernels(hidden):
         hidden = hidden + update
-        return hidden, as_rows(rms_norm(hidden, weight, epsilon), quantized=quantized)
+        normed = hidden if weight is None else rms_norm(hidden, weight, epsilon)
+        return hidden, as_rows(normed, quantized=quantized)
     flat = hidden.reshape(-1, hidden.shape[-1])
     added, out, scale = triton_kernels.add_rms_norm(
         flat, update.reshape(flat.shape), weight, epsilon, quantized=quantized

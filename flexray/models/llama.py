@@ -12,7 +12,17 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
+from transformers import (
+    GraniteForCausalLM,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    Olmo2ForCausalLM,
+    Phi3ForCausalLM,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+    SmolLM3ForCausalLM,
+)
+from transformers.activations import ACT2FN
 
 from flexray.models.attention import AttentionMetadata
 from flexray.models.decoder_layer import (
@@ -22,15 +32,27 @@ from flexray.models.decoder_layer import (
     layer_weights,
     write_keys_and_values,
 )
+from flexray.models.differences import multipliers, rotated_layers, window
 from flexray.models.families import kv_shape
 from flexray.models.flex import static_compile
 from flexray.models.quantization import check_products
 
-LlamaLike = LlamaForCausalLM | MistralForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
+LlamaLike = (
+    LlamaForCausalLM
+    | GraniteForCausalLM
+    | MistralForCausalLM
+    | Olmo2ForCausalLM
+    | Phi3ForCausalLM
+    | Qwen2ForCausalLM
+    | Qwen3ForCausalLM
+    | SmolLM3ForCausalLM
+)
 """The models whose layers are ours; see `flexray.models.families`."""
 
 HiddenStates = tuple[Tensor, Tensor]
 """[B, T, hidden], and an update that is still to be added to them: see `decoder_layer`."""
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines, [B, T, D]."""
 T = TypeVar("T")
 
 
@@ -41,16 +63,17 @@ class Llama:
         self.model, self.config, self.dtype = model, model.config, model.dtype
         self.quantization = quantization
         self.device = next(model.parameters()).device
-        first = model.model.layers[0]
+        self.multipliers, self.rotated = multipliers(self.config), rotated_layers(self.config)
         num_kv_heads, head_dim = kv_shape(self.config)
         self.shape = LayerShape(
             num_heads=self.config.num_attention_heads,
             num_kv_heads=num_kv_heads,
             head_dim=head_dim,
-            scale=first.self_attn.scaling,
+            scale=model.model.layers[0].self_attn.scaling,
             epsilon=self.config.rms_norm_eps,
-            activation=first.mlp.act_fn,
+            activation=ACT2FN[self.config.hidden_act],
             is_silu=self.config.hidden_act in ("silu", "swish"),
+            residual_multiplier=self.multipliers.residual,
         )
         if quantization is not None:
             check_products(self.device, self.dtype)
@@ -90,10 +113,11 @@ class Llama:
     ) -> HiddenStates:
         """As `forward`, but of the last layer only keys and values: hidden states before it. `finish` takes
         on those of the tokens that something is sampled from."""
-        before = self._before_last_layer(ids_BT, positions_BT, metadata, keys, values)
+        hidden, update, rotations = self._before_last_layer(ids_BT, positions_BT, metadata, keys, values)
         run = compiled(write_keys_and_values) if _compiles(metadata) else write_keys_and_values
-        run(self.layers[-1], *before, metadata.slot_mapping, keys[-1], values[-1], self.shape)
-        return before[:2]
+        weights, slots = self.layers[-1], metadata.slot_mapping
+        run(weights, hidden, update, rotations[-1], slots, keys[-1], values[-1], self.shape)
+        return hidden, update
 
     def finish(
         self,
@@ -104,21 +128,24 @@ class Llama:
         values: list[Tensor],
     ) -> Tensor:
         """The last layer for hidden states of `prefill`, [B, T, hidden]."""
-        rotary, update = self._rotary(hidden_BT, positions_BT), torch.zeros_like(hidden_BT)
-        hidden, update = self._layer(self.num_layers - 1, hidden_BT, update, rotary, metadata, keys, values)
+        rotations, update = self._rotations(hidden_BT, positions_BT), torch.zeros_like(hidden_BT)
+        hidden, update = self._layer(
+            self.num_layers - 1, hidden_BT, update, rotations, metadata, keys, values
+        )
         return hidden + update
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states of `forward` or `finish`, [..., hidden], to logits [..., V]."""
         found: Tensor = self.model.lm_head(self.model.model.norm(hidden))
-        return found
+        scaling = self.multipliers.logits_scaling
+        return found if scaling == 1 else found / scaling
 
-    def offset_rotation(self, offsets_M: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, [M, 1, D], that rotate keys on as if their tokens had started at each of M
-        offsets: RoPE rotations compose, R(p + o) = R(o) R(p)."""
-        cos, sin = self._rotary(self.layers[0].input_norm, offsets_M[:, None])
+    def offset_rotations(self, offsets_M: Tensor) -> list[Rotation]:
+        """Of each layer the cosines and sines, [M, 1, D], that rotate keys on as if their tokens had started
+        at each of M offsets: RoPE rotations compose, R(p + o) = R(o) R(p)."""
+        cos, sin = self.model.model.rotary_emb(self.model.model.norm.weight, offsets_M[:, None])
         scaling = getattr(self.model.model.rotary_emb, "attention_scaling", 1.0)  # in the keys already
-        return cos / scaling, sin / scaling
+        return self._of_each_layer((cos / scaling, sin / scaling))
 
     def _before_last_layer(
         self,
@@ -127,34 +154,41 @@ class Llama:
         metadata: AttentionMetadata,
         keys: list[Tensor],
         values: list[Tensor],
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    ) -> tuple[Tensor, Tensor, list[Rotation]]:
         """Hidden states that go into the last layer and what it adds to them (see `decoder_layer`), and the
-        rotation."""
+        rotations."""
         hidden: Tensor = self.model.model.embed_tokens(ids_BT)
-        update, rotary = torch.zeros_like(hidden), self._rotary(hidden, positions_BT)
+        if self.multipliers.embedding != 1:
+            hidden = hidden * self.multipliers.embedding
+        update, rotations = torch.zeros_like(hidden), self._rotations(hidden, positions_BT)
         for number in range(self.num_layers - 1):
-            hidden, update = self._layer(number, hidden, update, rotary, metadata, keys, values)
-        return hidden, update, rotary
+            hidden, update = self._layer(number, hidden, update, rotations, metadata, keys, values)
+        return hidden, update, rotations
 
-    def _rotary(self, like: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [B, T, D], by the model's own rotary embedding."""
-        cos, sin = self.model.model.rotary_emb(like, position_ids=positions_BT)
-        return cos, sin
+    def _rotations(self, like: Tensor, positions_BT: Tensor) -> list[Rotation]:
+        """Of each layer the cosines and sines, by the model's own rotary embedding."""
+        return self._of_each_layer(self.model.model.rotary_emb(like, position_ids=positions_BT))
+
+    def _of_each_layer(self, rotation: Rotation) -> list[Rotation]:
+        """A layer without RoPE rotates by angles of 0: so all layers are one graph."""
+        if all(self.rotated):
+            return [rotation] * self.num_layers
+        still = torch.ones_like(rotation[0]), torch.zeros_like(rotation[1])
+        return [rotation if is_rotated else still for is_rotated in self.rotated]
 
     def _layer(
         self,
         number: int,
         hidden: Tensor,
         update: Tensor,
-        rotary: tuple[Tensor, Tensor],
+        rotations: list[Rotation],
         metadata: AttentionMetadata,
         keys: list[Tensor],
         values: list[Tensor],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> HiddenStates:
         run = compiled(decoder_layer) if _compiles(metadata) else decoder_layer
-        return run(
-            self.layers[number], hidden, update, rotary, metadata, keys[number], values[number], self.shape
-        )
+        weights, rotation = self.layers[number], rotations[number]
+        return run(weights, hidden, update, rotation, metadata, keys[number], values[number], self.shape)
 
 
 def patch(model: LlamaLike, quantization: Quantization | None = None) -> Llama:
@@ -171,7 +205,7 @@ def patch(model: LlamaLike, quantization: Quantization | None = None) -> Llama:
     """
     if not isinstance(model, LlamaLike):
         raise TypeError(f"{type(model).__name__}: the loop over the layers is not right for it")
-    assert getattr(model.config, "sliding_window", None) is None, "the mask has no windows"
+    assert window(model.config) is None, "the mask has no windows"
     known: Llama | None = getattr(model, "_flexray", None)
     if known is None:
         known = Llama(model, quantization)

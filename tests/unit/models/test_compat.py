@@ -1,9 +1,12 @@
 """Differences between releases of torch and transformers."""
 
+from types import SimpleNamespace
+
 import pytest
 from transformers import LlamaConfig
 
 from flexray.errors import ConfigError
+from flexray.models import compat
 from flexray.models.compat import adopt_rope, check_flex, rope_arguments, rope_parameters, transformers_before
 
 LLAMA3 = {
@@ -35,3 +38,12 @@ def test_a_configuration_has_the_rope_it_is_given_and_that_of_a_file_of_transfor
         found = LlamaConfig(rope_parameters=rope)
     for config in (given, found):
         assert {"rope_type": "default", **rope_parameters(config)} == rope
+
+
+def test_what_phi3_has_of_rope_is_found_with_transformers_4_too(monkeypatch):
+    monkeypatch.setattr(compat, "transformers_before", lambda version: True)
+    old = SimpleNamespace(rope_theta=1e4, rope_scaling={"type": "longrope", "long_factor": [1.0]})
+    assert rope_parameters(old)["rope_type"] == "longrope"
+    written_by_5 = {"rope_type": "default", "rope_theta": 5e4, "partial_rotary_factor": 0.75}
+    adopt_rope(old, {"rope_parameters": written_by_5})
+    assert (old.rope_theta, old.rope_scaling, old.partial_rotary_factor) == (5e4, None, 0.75)

@@ -12,11 +12,15 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     GemmaConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    Olmo2Config,
+    Phi3Config,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 from flexray.config import EngineConfig, GenerationConfig, MethodConfig
@@ -57,6 +61,7 @@ def shape(config: type, heads: dict[str, int], **kwargs: Any) -> Any:
         "max_position_embeddings": 131072,
         "rms_norm_eps": 1e-5,
         "bos_token_id": None,
+        "pad_token_id": None,
         "eos_token_id": 2,
         "tie_word_embeddings": False,
     }
@@ -64,6 +69,12 @@ def shape(config: type, heads: dict[str, int], **kwargs: Any) -> Any:
 
 
 TIED = {"tie_word_embeddings": True}
+GRANITE = {
+    "embedding_multiplier": 12.0,
+    "attention_multiplier": 0.015625,
+    "residual_multiplier": 0.22,
+    "logits_scaling": 8.0,
+}
 PUBLISHED = {
     "Llama-3.2-1B": shape(LlamaConfig, heads(32, 8, 64), **rope_arguments(llama3_rope(32.0)), **TIED),
     "Llama-3.2-3B": shape(LlamaConfig, heads(24, 8, 128), **rope_arguments(llama3_rope(32.0)), **TIED),
@@ -90,6 +101,10 @@ PUBLISHED = {
     ),
     "Qwen3-0.6B": shape(Qwen3Config, heads(16, 8, 128), **rope_arguments({"rope_theta": 1e6}), **TIED),
     "Qwen3-8B": shape(Qwen3Config, heads(32, 8, 128), **rope_arguments({"rope_theta": 1e6})),
+    "SmolLM3-3B": shape(SmolLM3Config, heads(16, 4, 128), num_hidden_layers=4, **TIED),
+    "Granite-3.3-2B": shape(GraniteConfig, heads(32, 8, 64), **GRANITE, **TIED),
+    "OLMo-2-1B": shape(Olmo2Config, heads(16, 16, 128)),
+    "Phi-4": shape(Phi3Config, heads(40, 10, 128)),
 }
 MODES = [("shared_context", "restart"), ("full_prompt", "continuous")]
 
@@ -139,7 +154,10 @@ def test_a_model_of_each_family_generates_what_the_oracle_does(make_prompts, sav
     assert len(set(tokens(generations))) > 1, "the answers depend on the prompt"
 
 
-@pytest.mark.parametrize("name", ["Llama-3.1-8B", "Mistral-7B-v0.3", "Qwen2.5-7B", "Qwen3-8B"])
+@pytest.mark.parametrize(
+    "name",
+    ["Llama-3.1-8B", "Mistral-7B-v0.3", "Qwen2.5-7B", "Qwen3-8B", "SmolLM3-3B", "OLMo-2-1B"],
+)
 def test_the_oracle_on_one_paraphrase_is_what_transformers_generates(make_prompts, saved, name):
     plain = plain_model(saved(name))
     for prompt in make_prompts(2):
@@ -159,6 +177,9 @@ def test_what_tells_the_families_apart_is_in_the_models(saved):
     assert "o_proj.bias" not in weights("Qwen2.5-0.5B")
     assert "o_proj.bias" in weights("biases")
     assert "gate_proj.bias" in weights("biases")
+    assert "gate_up_proj.weight" in weights("Phi-4")
+    assert "input_layernorm" not in weights("OLMo-2-1B")
+    assert llama.patch(plain_model(saved("SmolLM3-3B"))).rotated == [True, True, True, False]
     for name in ("Llama-3.2-1B", "Llama-3.1-8B"):
         with safe_open(saved(name) / "model.safetensors", framework="pt") as file:
             assert ("lm_head.weight" in file.keys()) == (name == "Llama-3.1-8B")  # noqa: SIM118
@@ -215,7 +236,10 @@ def folder_of(saved, tmp_path: Path, config: Any) -> Path:
             LlamaConfig(**rope_arguments({"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})),
             "'dynamic'",
         ),
-        (GemmaConfig(), r"'gemma' \(it scales its embeddings.*llama, mistral, qwen2, qwen3"),
+        (
+            GemmaConfig(),
+            r"'gemma' \(it scales its embeddings.*llama, mistral, .* granite, olmo2\.",
+        ),
         (MixtralConfig(), r"'mixtral' \(its layers are mixtures of experts\)"),
     ],
     ids=["mistral", "qwen2", "qwen3", "dynamic rope", "gemma", "mixtral"],
@@ -231,6 +255,8 @@ def test_a_model_that_the_loop_is_not_right_for_is_refused_with_the_reason(saved
         ("gemma3_text", "scales its embeddings"),
         ("qwen2_moe", "mixtures of experts"),
         ("qwen3_moe", "mixtures of experts"),
+        ("granitemoe", "mixtures of experts"),
+        ("olmo3", "attend to a window only"),
         ("llama4", "mixtures of experts"),
         ("mllama", "attends to pictures"),
         ("gpt2", "LLaMA and models with its layers"),

@@ -63,6 +63,7 @@ def test_keys_are_rotated_by_the_installed_transformers_standalone_function(make
 
     torch.testing.assert_close(keys_KCD, rotated(0), rtol=1e-5, atol=1e-5)
     # a copy of the context that starts at another position: rotated on, not computed again
-    moved_MKCD = rotate(keys_KCD[None], *llama.patch(model).offset_rotation(torch.tensor([7, 300])))
+    rotation, _ = llama.patch(model).offset_rotations(torch.tensor([7, 300]))
+    moved_MKCD = rotate(keys_KCD[None], *rotation)
     torch.testing.assert_close(moved_MKCD[0], rotated(7), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(moved_MKCD[1], rotated(300), rtol=1e-4, atol=1e-4)

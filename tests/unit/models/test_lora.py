@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, Qwen2Config
+from transformers import GraniteConfig, LlamaConfig, Olmo2Config, Phi3Config, Qwen2Config, SmolLM3Config
 
 from flexray.models.checkpoint import load_model
 from flexray.models.lora import check_adapters
@@ -32,6 +32,13 @@ MODELS = {
     "biases": LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True, tie_word_embeddings=False),
     "tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
 }
+OTHERS = {
+    "smollm3": SmolLM3Config(**SIZES, pad_token_id=None, no_rope_layers=[1, 0, 1], tie_word_embeddings=False),
+    "granite": GraniteConfig(**SIZES, residual_multiplier=0.4, logits_scaling=4.0, tie_word_embeddings=False),
+    "olmo2": Olmo2Config(**SIZES, pad_token_id=None),
+    "phi3": Phi3Config(**SIZES, pad_token_id=None),
+}
+"""Families with other modules than LLaMA, or other factors."""
 ADAPTERS: dict[str, dict[str, Any]] = {
     "plain": {},
     "rslora": {"use_rslora": True},
@@ -105,6 +112,21 @@ def test_merged_weights_are_pefts_bit_for_bit_and_answer_as_the_adapter_does(mod
     adapter = save_adapter(tmp_path / "adapter", model, **ADAPTERS[name])
     assert_equal(weights_of(model, adapter), merge_by_peft(model, adapter))
     assert_same_logits(model, adapter)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_adapters_of_every_family_are_merged_as_peft_merges_them(tmp_path, name):
+    model = save_model(tmp_path / "model", OTHERS[name])
+    attention = "qkv_proj" if name == "phi3" else "q_proj"
+    for number, config in enumerate(
+        [
+            {"target_modules": "all-linear", "modules_to_save": ["post_attention_layernorm"]},
+            {"target_modules": [attention, "down_proj"], "use_dora": True},
+        ]
+    ):
+        adapter = save_adapter(tmp_path / f"{number}", model, **config)
+        assert_equal(weights_of(model, adapter), merge_by_peft(model, adapter))
+        assert_same_logits(model, adapter)
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
