@@ -76,8 +76,8 @@ def _vllm_in_process(shape: str, precision: str) -> dict[str, Any]:
     return found
 
 
-def _measure(shape: str, precision: str) -> dict[str, Any]:
-    """Samples per second of both works by vLLM, in this process."""
+def _measure(shape: str, precision: str) -> None:
+    """Print samples per second by vLLM, in this process: a line of JSON after each work, with all so far."""
     import vllm
 
     from benchmarks.clock import seconds
@@ -113,7 +113,7 @@ def _measure(shape: str, precision: str) -> dict[str, Any]:
         calls = [_prompts(W1, work, SHAPES[shape].vocab, seed) for seed in range(WARM_UPS + REPEATS)]
         taken = [seconds(lambda prompts=prompts: answer(prompts)) for prompts in calls]  # type: ignore[misc]
         found[work] = SAMPLES / statistics.median(taken[WARM_UPS:])
-    return found
+        print(json.dumps(found), flush=True)
 
 
 def _prompts(work: Work, kind: str, vocab_size: int, seed: int) -> list[dict[str, list[int]]]:
@@ -155,4 +155,4 @@ if __name__ == "__main__":
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("precision", choices=PRECISIONS)
     arguments = parser.parse_args()
-    print(json.dumps(_measure(arguments.shape, arguments.precision)))
+    _measure(arguments.shape, arguments.precision)
