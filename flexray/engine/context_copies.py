@@ -27,7 +27,7 @@ def copy_context(model: Llama, kv_cache: KVCache, requests: Sequence[Request], *
     Args:
         compiles: by a compiled function.
     """
-    C = len(kv_cache.context_slots)
+    C = kv_cache.num_plain
     copies = [request.packed.layout.copy_slots for request in requests]
     if not C or not any(map(len, copies)):
         return
@@ -36,7 +36,7 @@ def copy_context(model: Llama, kv_cache: KVCache, requests: Sequence[Request], *
     slots = np.concatenate(
         [t.slots[c[:, None] + np.arange(C)] for c, t in zip(copies, tables, strict=True)]
     )  # [M, C]
-    source = to_device(kv_cache.context_slots, kv_cache.device)
+    source = to_device(kv_cache.context_slots[:C], kv_cache.device)
     write = compiled(_write_copies) if compiles else _write_copies
     for start in range(0, len(offsets), COPIES_AT_ONCE):
         count = COPIES_AT_ONCE if compiles else min(COPIES_AT_ONCE, len(offsets) - start)

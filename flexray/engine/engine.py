@@ -11,6 +11,7 @@ from flexray.config import Backend, EngineConfig, GenerationConfig, MethodConfig
 from flexray.engine.determinism import describe_rounding, set_rounding
 from flexray.engine.fallback import BackendFallback
 from flexray.engine.generation import Generation
+from flexray.engine.kv_cache import context_size
 from flexray.engine.model_runner import ModelRunner
 from flexray.engine.request import Request, group_by_prefix
 from flexray.engine.sampler import Sampler
@@ -112,7 +113,8 @@ class Engine:
         self.fallback.start_call()
         by_context: dict[SharedContext, list[int]] = {}
         for index, prompt in enumerate(prompts):  # all groups have the same context
-            by_context.setdefault(shared_context(prompt, self.groups[0].prefix), []).append(index)
+            context = shared_context(prompt, with_head=self.groups[0].with_head)
+            by_context.setdefault(context, []).append(index)
         missing = Counter({index: len(self.groups) for index in range(len(prompts))})
         answers: dict[int, dict[int, Answers]] = {index: {} for index in range(len(prompts))}
         new = self.generation.max_new_tokens
@@ -133,9 +135,9 @@ class Engine:
         """Run the requests that can be run; yields all of them, each when its outcome is known."""
         sizes, good = self.fallback.sizes, []
         for request in requests:
-            needed = sizes.least_slots(len(context), request.most_slots)
+            needed = sizes.least_slots(context_size(context), request.most_slots)
             if needed > sizes.max_num_slots:
-                needed = sizes.least_slots(len(context), request.num_slots)
+                needed = sizes.least_slots(context_size(context), request.num_slots)
             if not request.sequences:
                 request.error = NO_CONFIDENCES
             elif needed > sizes.max_num_slots:

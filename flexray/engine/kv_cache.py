@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from flexray.masks.block_masks import BlockLists
-from flexray.masks.layout import CONTEXT_ID, HEAD_ID, MAX_REQUESTS, SEGMENT_BITS, PackedPrompt
+from flexray.masks.layout import CONTEXT_ID, HEAD_ID, MAX_REQUESTS, SEGMENT_BITS, PackedPrompt, SharedContext
 from flexray.masks.runs import FIRST, LAST, LENGTH, count_each, tabulate
 from flexray.masks.visibility import KeyTables
 
@@ -40,6 +40,11 @@ class BlockTable:
 def blocks_for(num_tokens: int) -> int:
     """Blocks that hold `num_tokens` slots."""
     return -(-num_tokens // BLOCK_SIZE)
+
+
+def context_size(context: SharedContext) -> int:
+    """The slots that a context takes: its head begins a block, so that requests can leave it out."""
+    return (blocks_for(len(context) - context.num_head) + blocks_for(context.num_head)) * BLOCK_SIZE
 
 
 def first_ids(block_tables: Sequence[BlockTable]) -> np.ndarray:
@@ -113,35 +118,47 @@ class KVCache:
         """Requests that hold blocks."""
         return self.max_requests - len(self._free_requests)
 
-    def allocate_context(self, num_tokens: int, num_head: int = 0) -> None:
-        """Reserve the slots of the context that all requests share, the last `num_head` for the head of their
-        paraphrases. Called once."""
+    def allocate_context(self, context: SharedContext) -> None:
+        """Reserve the slots of the context that requests share. Called once."""
         assert len(self.context_blocks) == 0, "the context has its blocks already"
-        self.context_blocks, slots = self._take(blocks_for(num_tokens))
-        self.context_slots, self.num_head = slots[:num_tokens], num_head
+        C, head = len(context) - context.num_head, context.num_head
+        self.context_blocks, slots = self._take(context_size(context) // BLOCK_SIZE)
+        place = np.arange(len(context))
+        place[C:] += blocks_for(C) * BLOCK_SIZE - C
+        self.context_slots, self.num_head = slots[place], head
         columns = _free_columns(len(slots))
-        columns[:2, :num_tokens] = CONTEXT_ID
-        columns[:2, num_tokens - num_head : num_tokens] = HEAD_ID
-        columns[2, :num_tokens] = np.arange(num_tokens)
+        columns[:2, place[:C]] = CONTEXT_ID
+        columns[:2, place[C:]] = HEAD_ID
+        columns[2, place] = np.arange(len(context))
         self._write(slots, columns)
 
     @property
-    def plain_context(self) -> tuple[int, int]:
-        """The slots of the context's blocks that are full and hold nothing of the head: first, and behind
-        the last. All that is added to a query's scores against them is its bias against the context."""
-        blocks = (len(self.context_slots) - self.num_head) // BLOCK_SIZE
-        first = BLOCK_SIZE  # behind the scratch block
-        return first, first + blocks * BLOCK_SIZE
+    def num_plain(self) -> int:
+        """Tokens of the context without the head."""
+        return len(self.context_slots) - self.num_head
 
-    def context_lists(self, apart: tuple[int, int] | None = None) -> BlockLists:
-        """The context's blocks: full ones are seen whole, the last one may have room left.
+    @property
+    def plain_context(self) -> tuple[int, int]:
+        """The slots of the context's full blocks, without the head's: first, and behind the last. All that is
+        added to a query's scores against them is its bias against the context."""
+        first = BLOCK_SIZE  # behind the scratch block
+        return first, first + self.num_plain // BLOCK_SIZE * BLOCK_SIZE
+
+    def context_lists(self, *, head: bool, apart: tuple[int, int] | None = None) -> BlockLists:
+        """The context's blocks: full ones are seen whole, others have room left.
 
         Args:
+            head: with those of the head.
             apart: slots that are left out, `plain_context`.
         """
-        whole = len(self.context_slots) // BLOCK_SIZE
         first = 0 if apart is None else (apart[1] - apart[0]) // BLOCK_SIZE
-        return BlockLists(self.context_blocks[first:whole], self.context_blocks[whole:])
+        parts = [(first, self.num_plain // BLOCK_SIZE, blocks_for(self.num_plain))]
+        if head:
+            begin = blocks_for(self.num_plain)
+            parts.append((begin, begin + self.num_head // BLOCK_SIZE, len(self.context_blocks)))
+        full = [self.context_blocks[begin:whole] for begin, whole, _ in parts]
+        partial = [self.context_blocks[whole:end] for _, whole, end in parts]
+        return BlockLists(np.concatenate(full), np.concatenate(partial))
 
     def allocate(self, prompts: Sequence[PackedPrompt]) -> list[BlockTable]:
         """Give requests their blocks, as many of `prompts`, from the first on, as there is room for, and

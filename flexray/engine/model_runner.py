@@ -16,7 +16,7 @@ from flexray.config import fault_injection as faults
 from flexray.engine.context_copies import copy_context
 from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.decode_inputs import DecodeInputs
-from flexray.engine.kv_cache import KVCache, blocks_for, to_device
+from flexray.engine.kv_cache import BLOCK_SIZE, KVCache, blocks_for, context_size, to_device
 from flexray.engine.prefill_inputs import PrefillInputs, TokenStream, context_stream, requests_stream
 from flexray.engine.request import Request, sequences_at_once
 from flexray.engine.scheduler import Batch, DecodeBatch, PrefillBatch
@@ -82,9 +82,11 @@ class ModelRunner:
         enough, and the context in the cache. Backend and sizes hold until the next call."""
         self._backend, self._sizes, self._loaded = backend, sizes, None
         self._expected_calls, self._calls_before = 0, int(self._stats.calls[backend])
-        num_slots = sizes.cache_slots(len(context), [request.most_slots for request in requests])
+        num_slots = sizes.cache_slots(context_size(context), [request.most_slots for request in requests])
         num_sequences = sequences_at_once(requests, sizes.max_num_requests)
-        width = blocks_for(len(context)) + max(blocks_for(request.most_slots) for request in requests)
+        width = context_size(context) // BLOCK_SIZE + max(
+            blocks_for(request.most_slots) for request in requests
+        )
         if (
             self._context != context
             or self.kv_cache.num_slots < num_slots
@@ -100,7 +102,7 @@ class ModelRunner:
                 self.kv_cache, at_least, min(_round_up(width), most), self._max_new_tokens, self._stop
             )
         if context and not len(self.kv_cache.context_blocks):
-            self.kv_cache.allocate_context(len(context), context.num_head)
+            self.kv_cache.allocate_context(context)
             self._apart_in_prefill = None
             self._prefill(context_stream(context.token_ids, self.kv_cache), once=True)
             self._stats.context_tokens += len(context)
@@ -154,14 +156,17 @@ class ModelRunner:
                 faults.reach("engine.prefill", backend=self._backend, ids=ids)
         copy_context(self.model, kv_cache, requests, compiles=self._is_graphed)
         sees_context = requests[0].packed.layout.sees_context
+        head = requests[0].group.prefix.head_in_context
         stream = requests_stream(
             [request.packed for request in requests],
             [request.block_table for request in requests if request.block_table is not None],
-            kv_cache.context_lists(self._apart_in_prefill) if sees_context else NO_BLOCKS,
+            kv_cache.context_lists(head=head, apart=self._apart_in_prefill) if sees_context else NO_BLOCKS,
         )
         hidden = self._prefill(stream)
         # the host's work from here on is done while the device prefills
-        batch.rows = self.table.admit(requests, kv_cache.context_lists(self._apart_in_decode))
+        batch.rows = self.table.admit(
+            requests, kv_cache.context_lists(head=head, apart=self._apart_in_decode)
+        )
         self._stats.prefill_tokens += len(stream)
         self._stats.shared_tokens += sum(request.packed.num_shared for request in requests)
         return self._finish_prefill(batch, hidden)

@@ -81,7 +81,7 @@ class TokenStream:
 
 
 def context_stream(token_ids: Sequence[int], kv_cache: KVCache) -> TokenStream:
-    """The context that all requests share, at positions 0..C-1."""
+    """The context that requests share, at positions 0..C-1, the head of paraphrases behind it included."""
     C = len(token_ids)
     index = np.arange(C)
     ids = np.full(C, CONTEXT_ID)
@@ -90,7 +90,7 @@ def context_stream(token_ids: Sequence[int], kv_cache: KVCache) -> TokenStream:
         columns,
         np.zeros((3, C), dtype=np.float32),
         np.zeros(C, dtype=np.int64),
-        index // BLOCK_SIZE + 1,
+        kv_cache.context_slots // BLOCK_SIZE,  # its blocks are the first ones behind the scratch block
         np.array([C - 1]),
         [kv_cache.context_blocks],
         NO_BLOCKS,

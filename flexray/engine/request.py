@@ -31,6 +31,9 @@ class PrefixGroup:
 
     prefix: SharedPrefix
     methods: tuple[tuple[int, Method], ...]
+    with_head: bool = False
+    """Whether the context in the cache has the head of the paraphrases behind it: for this group or another
+    one."""
 
     @property
     def bias(self) -> Bias | None:
@@ -48,14 +51,14 @@ def group_by_prefix(methods: Listed[Method], *, share_prefixes: bool) -> tuple[P
         share_prefixes: compute equal beginnings of paraphrases once, where they are equal.
     """
     by_prefix: dict[SharedPrefix, list[tuple[int, Method]]] = {}
-    # one context for all methods: another one would take the place of the first in the cache, time and again
-    head_in_context = all(method.prefix.can_merge for method in methods)
     for number, method in enumerate(methods):
         prefix = method.prefix
         if share_prefixes and prefix.can_merge:
-            prefix = replace(prefix, merged=True, head_in_context=head_in_context)
+            prefix = replace(prefix, merged=True, head_in_context=True)
         by_prefix.setdefault(prefix, []).append((number, method))
-    return tuple(PrefixGroup(prefix, tuple(found)) for prefix, found in by_prefix.items())
+    # one context for all: another one would take the place of the first in the cache, time and again
+    with_head = any(prefix.head_in_context for prefix in by_prefix)
+    return tuple(PrefixGroup(prefix, tuple(found), with_head) for prefix, found in by_prefix.items())
 
 
 @dataclass(eq=False, slots=True)
@@ -126,7 +129,7 @@ class Request:
     @property
     def context(self) -> SharedContext:
         """What it has in common with other requests."""
-        return shared_context(self.prompt, self.group.prefix)
+        return shared_context(self.prompt, with_head=self.group.with_head)
 
     @functools.cached_property
     def most_slots(self) -> int:

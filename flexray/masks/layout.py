@@ -80,9 +80,9 @@ class SharedContext:
         return len(self.token_ids)
 
 
-def shared_context(prompt: Prompt, prefix: SharedPrefix) -> SharedContext:
+def shared_context(prompt: Prompt, *, with_head: bool) -> SharedContext:
     """The context of a prompt, and behind it the head of its paraphrases if that is part of it."""
-    head = prompt.num_head if prefix.head_in_context else 0
+    head = prompt.num_head if with_head else 0
     return SharedContext(prompt.context + prompt.segments[0][:head], head)
 
 
@@ -159,7 +159,8 @@ def lay_out(
     >>> lay_out(p, SharedPrefix(merged=True), (AttentionScope(),), 1).token_ids.tolist()
     [1, 2, 3, 4, 9]
     """
-    count, num_context = len(prompt.segments), len(shared_context(prompt, prefix))
+    count = len(prompt.segments)
+    num_context = len(shared_context(prompt, with_head=prefix.head_in_context))
     paraphrases = prompt.segments
     if head := num_context - len(prompt.context):
         paraphrases = tuple([text[head:] for text in paraphrases])

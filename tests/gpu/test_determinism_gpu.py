@@ -1,31 +1,31 @@
 """On a GPU: a row's answer depends on the row alone, in bfloat16 and FP8, whatever is computed beside it."""
 
-import dataclasses
 import random
 
 import pytest
 
-from tests.unit.engine.test_determinism import METHODS, answers_of
+from tests.unit.engine.test_determinism import METHODS, answers_of, with_head
 
 
 @pytest.mark.parametrize(
     ("quantization", "num_context"), [(None, 70), ("fp8", 70), (None, 700)], ids=["bfloat16", "fp8", "apart"]
 )
-def test_no_row_of_4096_differs_with_its_neighbours_their_order_or_the_size_of_the_call(
+def test_no_row_of_4096_differs_with_its_neighbours_their_order_the_call_or_the_methods(
     make_model, make_engine, make_prompts, quantization, num_context
 ):
     count = 4096
-    prompts = [
-        dataclasses.replace(p, row_id=str(i))
-        for i, p in enumerate(make_prompts(count, num_context=num_context))
-    ]
-    engine = make_engine(
-        make_model(heads=24, kv_heads=8, head_dim=128).bfloat16().cuda(),
-        methods=METHODS,
-        quantization=quantization,
-        max_num_seqs=512,
-        gpu_memory_utilization=0.5,
-    )
+    prompts = with_head(make_prompts(count, num_context=num_context))
+
+    def engine_of(methods):
+        return make_engine(
+            make_model(heads=24, kv_heads=8, head_dim=128).bfloat16().cuda(),
+            methods=methods,
+            quantization=quantization,
+            max_num_seqs=512,
+            gpu_memory_utilization=0.5,
+        )
+
+    engine = engine_of(METHODS)
     together = answers_of(engine, prompts)
     shuffled = list(range(count))
     random.Random(1).shuffle(shuffled)
@@ -37,3 +37,7 @@ def test_no_row_of_4096_differs_with_its_neighbours_their_order_or_the_size_of_t
             answers = answers_of(engine, [prompts[i] for i in call])
             differ[size] += sum(answer != together[i] for i, answer in zip(call, answers, strict=True))
     assert differ == {count: 0, 512: 0, 7: 0, 1: 0}
+    engine.reset()
+    for number in (0, 1):
+        alone = answers_of(engine_of(METHODS[number : number + 1]), prompts)
+        assert sum(row[0] != said[number] for row, said in zip(alone, together, strict=True)) == 0

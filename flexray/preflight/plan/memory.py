@@ -13,7 +13,7 @@ from pathlib import Path
 from transformers import LlamaConfig
 
 from flexray.config import RunConfig
-from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
+from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for, context_size
 from flexray.engine.request import Request, group_by_prefix
 from flexray.engine.scheduler_config import prefill_bytes, scheduler_config_for, slot_bytes
 from flexray.methods import Method
@@ -119,7 +119,7 @@ def plan_memory(
     if device.is_gpu:
         free = UNBOUNDED if device.memory is None else device.memory - weights - cuda
     sizes = scheduler_config_for(shape, itemsize, free, config.engine)
-    context = len(rows[0][0].context)
+    context = context_size(rows[0][0].context)
     room = (sizes.max_num_slots - sizes.least_slots(context, 0)) / BLOCK_SIZE
     needs = [[row.num_slots for row in part] for part in rows]
     cache_slots = max(sizes.cache_slots(context, _stretched(part, shard_rows)) for part in needs)

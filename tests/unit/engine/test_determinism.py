@@ -18,22 +18,30 @@ METHODS = [
 ]
 
 
+HEAD = (90, 91, 92)
+
+
+def with_head(prompts):
+    """Prompts whose paraphrases all begin with the same tokens of the template; numbered."""
+    return [
+        dataclasses.replace(
+            p, segments=tuple((*HEAD, *s) for s in p.segments), num_head=len(HEAD), row_id=str(i)
+        )
+        for i, p in enumerate(prompts)
+    ]
+
+
 def answers_of(engine, prompts):
     return [[[g.token_ids for g in said] for said in row] for row in engine.generate(prompts)]
 
 
 @pytest.mark.parametrize("quantization", [None, "fp8"])
-def test_no_row_differs_with_its_neighbours_their_order_or_the_size_of_the_call(
+def test_no_row_differs_with_its_neighbours_their_order_the_size_of_the_call_or_the_methods_beside_it(
     make_model, make_engine, make_prompts, quantization
 ):
-    prompts = [dataclasses.replace(p, row_id=str(i)) for i, p in enumerate(make_prompts(9, longest=12))]
-    engine = make_engine(
-        make_model().bfloat16(),
-        methods=METHODS,
-        quantization=quantization,
-        max_num_batched_tokens=256,
-        max_new_tokens=3,
-    )
+    prompts = with_head(make_prompts(9, longest=12))
+    settings = {"quantization": quantization, "max_num_batched_tokens": 256, "max_new_tokens": 3}
+    engine = make_engine(make_model().bfloat16(), methods=METHODS, **settings)
     together = answers_of(engine, prompts)
     shuffled = list(range(9))
     random.Random(1).shuffle(shuffled)
@@ -42,6 +50,8 @@ def test_no_row_differs_with_its_neighbours_their_order_or_the_size_of_the_call(
         for start in range(0, len(order), size):
             call = order[start : start + size]
             assert answers_of(engine, [prompts[i] for i in call]) == [together[i] for i in call]
+    alone = make_engine(make_model().bfloat16(), methods=METHODS[:1], **settings)
+    assert answers_of(alone, prompts) == [row[:1] for row in together]
 
 
 def test_a_deterministic_engine_has_one_size_of_pass_and_one_of_step(make_model, make_engine, make_prompts):

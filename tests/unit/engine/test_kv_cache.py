@@ -9,7 +9,16 @@ import torch
 from flexray.engine.block_lists import prompt_blocks, sequence_blocks
 from flexray.engine.kv_cache import BLOCK_SIZE, FREE_ID, PADDING_ID, BlockTable, KVCache, blocks_for
 from flexray.masks.block_masks import NO_BLOCKS, BlockLists
-from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, SEGMENT_BITS, AttentionScope, SharedPrefix, lay_out
+from flexray.masks.layout import (
+    CONTEXT_ID,
+    FIRST_ANSWER,
+    HEAD_ID,
+    SEGMENT_BITS,
+    AttentionScope,
+    SharedContext,
+    SharedPrefix,
+    lay_out,
+)
 from flexray.masks.runs import FIRST, LAST, VISIBLE_FIRST, VISIBLE_LAST, expand
 from flexray.prompts.prompt import Prompt
 
@@ -17,10 +26,8 @@ BLOCKS = 24
 ALL_OF_IT, SHARED, MERGED = (AttentionScope(),), SharedPrefix(), SharedPrefix(merged=True)
 
 
-@pytest.fixture
-def cache():
-    """With a context of two blocks, the second one half full."""
-    cache = KVCache(
+def empty_cache():
+    return KVCache(
         num_layers=2,
         num_kv_heads=1,
         head_dim=8,
@@ -29,7 +36,13 @@ def cache():
         dtype=torch.float32,
         device=torch.device("cpu"),
     )
-    cache.allocate_context(BLOCK_SIZE + BLOCK_SIZE // 2)
+
+
+@pytest.fixture
+def cache():
+    """With a context of two blocks, the second one half full."""
+    cache = empty_cache()
+    cache.allocate_context(SharedContext((1,) * (BLOCK_SIZE + BLOCK_SIZE // 2)))
     return cache
 
 
@@ -49,7 +62,7 @@ def test_a_new_cache_has_scratch_the_context_and_free_blocks(cache):
     assert found[1] == {CONTEXT_ID}
     assert found[2] == {CONTEXT_ID, FREE_ID}
     assert set().union(*found[3:]) == {FREE_ID}
-    lists = cache.context_lists()
+    lists = cache.context_lists(head=True)
     assert (lists.full.tolist(), lists.partial.tolist()) == ([1], [2])
     assert cache.tables.causal_index[cache.context_slots].tolist() == list(range(48))
 
@@ -109,9 +122,22 @@ def test_zeroing_a_request_overwrites_its_blocks_in_all_layers_and_no_others(cac
         assert blocks[~mine].isnan().all()
 
 
+def test_the_head_begins_a_block_so_that_requests_can_leave_it_out():
+    cache = empty_cache()
+    cache.allocate_context(SharedContext((1,) * (2 * BLOCK_SIZE + 8), num_head=BLOCK_SIZE + 3))
+    found = owners(cache)
+    assert found[1:5] == [{CONTEXT_ID}, {CONTEXT_ID, FREE_ID}, {HEAD_ID}, {HEAD_ID, FREE_ID}]
+    assert cache.tables.causal_index[cache.context_slots].tolist() == list(range(2 * BLOCK_SIZE + 8))
+    without, whole = cache.context_lists(head=False), cache.context_lists(head=True)
+    assert (without.full.tolist(), without.partial.tolist()) == ([1], [2])
+    assert (whole.full.tolist(), whole.partial.tolist()) == ([1, 3], [2, 4])
+    apart = cache.context_lists(head=True, apart=cache.plain_context)
+    assert (apart.full.tolist(), apart.partial.tolist()) == ([3], [2, 4])
+
+
 def test_a_context_has_one_place(cache):
     with pytest.raises(AssertionError, match="has its blocks already"):
-        cache.allocate_context(3)
+        cache.allocate_context(SharedContext((1,) * 3))
 
 
 def test_slots_say_which_paraphrases_share_them(cache):

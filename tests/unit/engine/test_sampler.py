@@ -139,7 +139,7 @@ def prefilled():
             request.block_table = blocks
         sequences = sum(len(request.sequences) for request in requests)
         table = SequenceTable(cache, sequences, 2, NEW, torch.zeros(8, dtype=torch.bool))
-        return Sampler(table), PrefillBatch(requests, table.admit(requests, cache.context_lists()))
+        return Sampler(table), PrefillBatch(requests, table.admit(requests, cache.context_lists(head=False)))
 
     return prefilled
 

@@ -134,7 +134,7 @@ class Loop:
         `ending` say the token that stops them."""
         batch = self.scheduler.schedule()
         if isinstance(batch, PrefillBatch):
-            batch.rows = self.table.admit(batch.requests, self.cache.context_lists())
+            batch.rows = self.table.admit(batch.requests, self.cache.context_lists(head=False))
         else:
             batch.rows = torch.tensor([sequence.row for sequence in batch.sequences])
         ids = torch.tensor([2 if sequence.request.index in ending else 7 for sequence in batch.sequences])

@@ -8,6 +8,7 @@ from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
 from flexray.engine.request import PrefixGroup, Request
 from flexray.engine.sampler import SampledTokens
 from flexray.engine.sequence_table import SequenceTable
+from flexray.masks.layout import SharedContext
 from flexray.methods import make_methods
 from flexray.prompts.prompt import Prompt
 
@@ -28,7 +29,7 @@ def cache():
         dtype=torch.float32,
         device=torch.device("cpu"),
     )
-    cache.allocate_context(CONTEXT)
+    cache.allocate_context(SharedContext((1,) * CONTEXT))
     return cache
 
 
@@ -55,7 +56,7 @@ def append(table, rows, *token_ids, finite=True):
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_each_token_goes_to_the_next_slot_and_position_of_its_sequence(cache, table, method):
     requests = [place(cache, 20, 30, method=method), place(cache, 5, 29, method=method)]
-    rows = table.admit(requests, cache.context_lists())
+    rows = table.admit(requests, cache.context_lists(head=False))
     for number in range(NEW):
         append(table, rows, *[OTHER] * len(rows))
         i = 0
@@ -75,7 +76,7 @@ def test_a_sequence_looks_at_the_blocks_of_all_it_sees_and_of_its_answer_up_to_t
     cache, table, answer_prefix_ends_at
 ):
     request = place(cache, 10, answer_prefix_ends_at - 12)
-    rows = table.admit([request], cache.context_lists())
+    rows = table.admit([request], cache.context_lists(head=False))
     for number in range(NEW):
         append(table, rows, OTHER)
         seen = request.block_table.slots[: answer_prefix_ends_at + number + 1] // BLOCK_SIZE
@@ -91,7 +92,7 @@ def test_a_sequence_looks_at_the_blocks_of_all_it_sees_and_of_its_answer_up_to_t
 def test_a_sequence_ends_with_a_stop_token_a_number_that_is_not_finite_or_its_last_token(cache, table):
     requests = [place(cache, 5) for _ in range(3)]
     stopped, broken, whole = (request.sequences[0] for request in requests)
-    rows = table.admit(requests, cache.context_lists())
+    rows = table.admit(requests, cache.context_lists(head=False))
     assert table.num_free == 3
     append(table, rows, OTHER, OTHER, OTHER)
     assert table.finished([stopped, broken, whole]) == []
@@ -112,13 +113,13 @@ def test_a_sequence_ends_with_a_stop_token_a_number_that_is_not_finite_or_its_la
 
 def test_a_row_of_a_sequence_that_has_finished_serves_the_next_one_from_its_start(cache, table):
     first = place(cache, 25)
-    rows = table.admit([first], cache.context_lists())
+    rows = table.admit([first], cache.context_lists(head=False))
     append(table, rows, OTHER)
     append(table, rows, STOP, finite=False)
     table.finished(list(first.sequences))
     cache.free([first.block_table])
     second = place(cache, 4)
-    rows = table.admit([second], cache.context_lists())
+    rows = table.admit([second], cache.context_lists(head=False))
     append(table, rows, STOP)
     assert table.finished(list(second.sequences)) == list(second.sequences)
     assert second.sequences[0].token_ids == (STOP,)
