@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flexray.models.all_reduce import RankGroup, all_reduce
 from flexray.models.attention import AttentionMetadata, attend, write
 from flexray.models.fused import add_rms_norm, as_rows, gated, has_kernels, rms_norm
 from flexray.models.quantization import Linear, apply_linear, quantize
@@ -49,6 +50,7 @@ class LayerShape:
     epsilon: float  # of the norms
     activation: Callable[[Tensor], Tensor]
     is_silu: bool  # what the activation is
+    group: RankGroup | None = None  # of tensor parallelism: `out` and `down` give this rank's part of a sum
 
 
 def decoder_layer(
@@ -69,10 +71,11 @@ def decoder_layer(
     query = _write_heads(weights, states, rotary, metadata.slot_mapping, key_cache, value_cache, shape)
     out = attend(query.transpose(1, 2), key_cache, value_cache, shape.scale, metadata)
     attended = apply_linear(as_rows(out.transpose(1, 2).flatten(2), quantized=quantized), weights.out)
+    attended = all_reduce(attended, shape.group)
     hidden, normed = add_rms_norm(hidden, attended, weights.mlp_norm, shape.epsilon, quantized=quantized)
     gate_up = apply_linear(normed, weights.gate_up)
     product = gated(gate_up, shape.activation, is_silu=shape.is_silu, quantized=quantized)
-    return hidden, apply_linear(product, weights.down)
+    return hidden, all_reduce(apply_linear(product, weights.down), shape.group)
 
 
 def write_keys_and_values(
