@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import contextlib
 import hashlib
 import socket
 import weakref
@@ -19,7 +19,7 @@ from flexray.config import fault_injection as faults
 from flexray.engine.engine import Answers, Engine
 from flexray.engine.ranks import RankError, Ranks, talk_on_loopback
 from flexray.errors import ConfigError
-from flexray.models.all_reduce import TIMEOUT, RankGroup, join_ranks
+from flexray.models.all_reduce import TIMEOUT, RankGroup, abandon_ranks, join_ranks, leave_ranks
 from flexray.models.checkpoint import check_checkpoint, load_model
 from flexray.models.tensor_parallel import local_config
 from flexray.prompts.prompt import Prompt
@@ -56,8 +56,8 @@ class ParallelModel:
         local_config(check_checkpoint(config.path), ranks)  # before any process is started
         talk_on_loopback()
         self.others = others = Ranks(ranks)
-        weakref.finalize(self, others.close)
-        with others.ending_on_error():
+        weakref.finalize(self, _end, others).atexit = False  # they end with this process
+        with _ending(others):
             others.ask("load", config, plugins, together=False)
             self.model, self.tokenizer, device = load_part(config, 0, ranks)
             self.group = _join(others, device, self.model.device)
@@ -71,7 +71,7 @@ class ParallelModel:
         quantization = self.config.quantization
         if self.others is None:
             return Engine(self.model, self.tokenizer, methods, generation, config, quantization)
-        with self.others.ending_on_error():
+        with _ending(self.others):
             self.others.ask("make_engine", methods, generation, config)
             engine = ParallelEngine(self, self.others, methods, generation, config)
             self.others.replies()
@@ -82,7 +82,9 @@ class ParallelModel:
         """End the other ranks, in good order. The model and its engines cannot be used any more."""
         if self.others is not None and not self.others.is_closed:
             self.others.ask("leave")
-            leave_group(self._engine())
+            if (engine := self._engine()) is not None:
+                engine.reset()
+            leave_ranks()
             self.others.replies()
             self.others.close()
 
@@ -115,7 +117,7 @@ class ParallelEngine(Engine):
             RankError: another rank has answered otherwise, or has failed.
         """
         digest = Digest()
-        with self._others.ending_on_error():  # they may be waiting for this one
+        with _ending(self._others):
             self._others.ask("answer", prompts, torch.get_num_threads())
             faults.reach("engine.rank", rank=0)
             for index, answers in super().stream(prompts):
@@ -125,12 +127,20 @@ class ParallelEngine(Engine):
                 raise RankError("the ranks have given different answers: their sums were not equal")
 
 
-def leave_group(engine: Engine | None) -> None:
-    """Leave the ranks' group. NCCL waits until the graphs are gone that it is part of."""
-    if engine is not None:
-        engine.reset()
-    gc.collect()
-    dist.destroy_process_group()
+def _end(others: Ranks) -> None:
+    """End the other ranks, whatever they are doing."""
+    others.close()
+    abandon_ranks()
+
+
+@contextlib.contextmanager
+def _ending(others: Ranks) -> Iterator[None]:
+    """End the other ranks if anything is raised: they may be waiting for this one."""
+    try:
+        yield
+    except BaseException:
+        _end(others)
+        raise
 
 
 class Digest:

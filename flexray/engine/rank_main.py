@@ -20,10 +20,10 @@ from flexray.config import fault_injection as faults
 from flexray.config.plugins import load_plugins
 from flexray.engine.engine import Engine
 from flexray.engine.fallback import is_out_of_memory, is_poisoned
-from flexray.engine.parallel_engine import Digest, connect, leave_group, load_part
+from flexray.engine.parallel_engine import Digest, connect, load_part
 from flexray.engine.ranks import RankError, portable
 from flexray.errors import UserError
-from flexray.models.all_reduce import RankGroup, join_ranks
+from flexray.models.all_reduce import RankGroup, join_ranks, leave_ranks
 from flexray.prompts.prompt import Prompt
 
 PR_SET_PDEATHSIG = 1  # of Linux
@@ -78,7 +78,9 @@ class Rank:
 
     def leave(self) -> None:
         """Leave the group, as rank 0 does."""
-        leave_group(self._engine)
+        if self._engine is not None:
+            self._engine.reset()
+        leave_ranks()
 
 
 def main() -> None:

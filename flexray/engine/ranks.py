@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import queue
@@ -11,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
@@ -68,15 +66,6 @@ class Ranks:
             if isinstance(reply, BaseException):
                 raise reply
         return found
-
-    @contextlib.contextmanager
-    def ending_on_error(self) -> Iterator[None]:
-        """End the other ranks if anything is raised: they may be waiting for this one."""
-        try:
-            yield
-        except BaseException:
-            self.close()
-            raise
 
     def close(self) -> None:
         """End the other ranks, whatever they are doing."""

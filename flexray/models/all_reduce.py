@@ -7,11 +7,13 @@ CUDA graph captures what NCCL launches for it.
 from __future__ import annotations
 
 import datetime
+import gc
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import distributed_c10d
 from torch.distributed.distributed_c10d import Store
 
 all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # before torch 2.13
@@ -46,6 +48,21 @@ def join_ranks(rank: int, ranks: int, store: Store, device: torch.device) -> Ran
         device_id=device if on_gpu else None,  # connects at once: nothing may be connected within a graph
     )
     return RankGroup(rank, ranks)
+
+
+def leave_ranks() -> None:
+    """Leave the group, if there is one, together with the other ranks. NCCL waits until the graphs are gone
+    that it is part of."""
+    gc.collect()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def abandon_ranks() -> None:
+    """The same after the other ranks have died: what still waits for them is ended."""
+    gc.collect()
+    if dist.is_initialized():
+        distributed_c10d._abort_process_group()
 
 
 def all_reduce(x: Tensor, group: RankGroup | None) -> Tensor:

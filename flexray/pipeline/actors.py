@@ -97,9 +97,9 @@ def _no_room(config: RunConfig, cpus: float, gpus: float, nodes: Sequence[Node])
     most_gpus = max((node.gpus for node in nodes), default=0.0)
     if gpus > most_gpus and (ranks := config.engine.tensor_parallel) > 1 and most_gpus:
         return (
-            f"engine.tensor_parallel: {ranks}: an engine needs {ranks} GPUs on one node, but {has}. Set it to "
-            f"at most {most_gpus:g}, if the model fits into so many (`flexray plan` says), or use a cluster "
-            "with larger nodes."
+            f"engine.tensor_parallel: {ranks}: an engine needs {ranks} GPUs on one node, but {has}. Set it "
+            f"to at most {most_gpus:g}, if the model fits into so many (`flexray plan` says), or use a "
+            "cluster with larger nodes."
         )
     if gpus > most_gpus and config.ray.num_gpus_per_actor is None:
         return f"model.device is cuda, but {has}. Set it to auto or cpu, or use a cluster with GPUs."

@@ -46,10 +46,12 @@ def load(folder, ranks, dtype="bfloat16", quantization=None):
     return ParallelModel(ModelConfig(path=str(folder), dtype=dtype, quantization=quantization), ranks)
 
 
-def engine_of(model, methods=(MethodConfig(),), new=6, **engine):
+def engine_of(model, methods=None, **engine):
     sizes = {"max_num_seqs": 16, "max_num_batched_tokens": 512, "gpu_memory_utilization": 0.2}
     return model.make_engine(
-        methods, GenerationConfig(max_new_tokens=new), EngineConfig(strict=True, **{**sizes, **engine})
+        methods or [MethodConfig()],
+        GenerationConfig(max_new_tokens=6),
+        EngineConfig(strict=True, **{**sizes, **engine}),
     )
 
 

@@ -19,8 +19,8 @@ def split_model(save_tiny_model, tmp_path_factory):
 def test_a_run_outlives_each_of_its_ranks_and_no_row_is_lost_or_doubled(inject, split_model, tmp_path):
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(6)])
     ledger = {"point": "engine.rank", "action": "kill", "ledger": str(tmp_path / "ledger")}
-    # rank 1 dies in the first call, while rank 0 waits for its sums; rank 0 in the one after; then rank 1 lacks
-    # memory, and rank 0 waits again
+    # rank 1 dies in the first call, while rank 0 waits for its sums; rank 0 in the one after; then rank 1
+    # lacks memory, and rank 0 waits again
     inject(
         {**ledger, "match": {"rank": "1"}},
         {**ledger, "match": {"rank": "0"}, "skip": 1},

@@ -1,4 +1,4 @@
-"""Tensor parallelism: processes that hold a model together answer as one that holds it whole, and end together."""
+"""Tensor parallelism: processes that hold a model together answer as one that holds it all, and end as one."""
 
 import contextlib
 import json
@@ -113,7 +113,7 @@ SCRIPT = """
 import sys, time
 from flexray.engine.ranks import Ranks
 ranks = Ranks(2)
-ranks.ask("leave", together=False)  # nothing has been joined: each of them says so, so each of them listens
+ranks.ask("join", together=False)  # without an argument: each of them says so, so each of them listens
 print(*(process.pid for process in ranks._processes), flush=True)
 errors = [replies.get() for replies in ranks._replies]
 print(*map(type, errors), flush=True)

@@ -163,8 +163,8 @@ def test_a_model_on_several_gpus_has_them_on_one_node_or_is_refused(config):
     assert pool(split, nodes(64)) == (1, 1, 1, 0)  # on CPUs
     with pytest.raises(
         ConfigError,
-        match=r"tensor_parallel: 4: an engine needs 4 GPUs on one node, but none of the 2 nodes has more than "
-        r"8 CPUs and 2 GPUs\. Set it to at most 2",
+        match=r"tensor_parallel: 4: an engine needs 4 GPUs on one node, but none of the 2 nodes has more "
+        r"than 8 CPUs and 2 GPUs\. Set it to at most 2",
     ):
         pool(split, nodes(8, 8, gpus=2))
     with pytest.raises(ConfigError, match=r"num_gpus_per_actor is 2, but engine\.tensor_parallel 4 takes"):
