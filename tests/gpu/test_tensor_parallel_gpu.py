@@ -19,8 +19,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two
 
 
 @pytest.fixture(autouse=True)
-def _full_float32(monkeypatch):
-    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")  # in the other rank, too
+def _full_float32():
     torch.backends.cuda.matmul.allow_tf32 = False
 
 

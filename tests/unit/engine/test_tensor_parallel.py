@@ -1,4 +1,4 @@
-"""Tensor parallelism: processes that hold a model together answer as one that holds it all, and end as one."""
+"""Tensor parallelism: processes that hold a model together answer as one that holds it all, and end so."""
 
 import contextlib
 import json
@@ -160,11 +160,12 @@ def group():
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_sum_is_one_call_in_a_compiled_layer(group, ranks):
-    def layer(x, weight):
-        return torch.relu(all_reduce(x @ weight, RankGroup(0, ranks)) + 1)
+    def layer(x, weight, group):
+        return torch.relu(all_reduce(x @ weight, group) + 1)
 
     x, weight = torch.randn(5, 7), torch.randn(7, 3)
-    torch.testing.assert_close(static_compile(layer)(x, weight), torch.relu(x @ weight + 1))
+    for group in (RankGroup(0, ranks), None):
+        torch.testing.assert_close(static_compile(layer)(x, weight, group), torch.relu(x @ weight + 1))
 
 
 def test_a_process_that_is_in_a_group_is_refused(group, folder):
