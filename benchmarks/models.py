@@ -33,8 +33,9 @@ def make_model(name: str, device: str) -> LlamaForCausalLM:
     return model
 
 
-def _random_model(shape: Shape, device: str) -> LlamaForCausalLM:
-    config = LlamaConfig(
+def shape_config(shape: Shape) -> LlamaConfig:
+    """Of a LLaMA of this shape without EOS."""
+    return LlamaConfig(
         vocab_size=shape.vocab,
         hidden_size=shape.hidden,
         intermediate_size=shape.inter,
@@ -49,6 +50,10 @@ def _random_model(shape: Shape, device: str) -> LlamaForCausalLM:
         eos_token_id=None,
         pad_token_id=None,
     )
+
+
+def _random_model(shape: Shape, device: str) -> LlamaForCausalLM:
+    config = shape_config(shape)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16 if device == "cuda" else torch.float32)
     try:

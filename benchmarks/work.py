@@ -88,6 +88,14 @@ SHAPES = {
         title="Llama-3.1-8B shape, random weights",
         hidden=4096, inter=14336, layers=32, heads=32, kv_heads=8, head_dim=128, vocab=128256, tied=False,
     ),
+    "70b": Shape(
+        title="Llama-3.1-70B shape, random weights",
+        hidden=8192, inter=28672, layers=80, heads=64, kv_heads=8, head_dim=128, vocab=128256, tied=False,
+    ),
+    "tiny": Shape(
+        title="a tiny shape, random weights: only for trying",
+        hidden=128, inter=256, layers=2, heads=4, kv_heads=2, head_dim=32, vocab=512, tied=False,
+    ),
 }  # fmt: skip
 
 

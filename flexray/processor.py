@@ -56,7 +56,8 @@ def build_processor(
         postprocess: from a row with answers to the row that comes out.
         batch_size: rows that an actor answers in one call.
         concurrency: the number of actors, or the least and the most.
-        num_gpus: for each actor. None: 0 if the cluster has none or model.device is cpu, else 1.
+        num_gpus: for each actor. None: 0 if the cluster has none or model.device is cpu, else
+            engine.tensor_parallel.
 
     Returns:
         A function whose result has a row for each row and method, with all columns of the row and
@@ -77,7 +78,8 @@ def build_processor(
 
         gpus = num_gpus
         if gpus is None:
-            gpus = 1.0 if settings.model.device != "cpu" and ray.cluster_resources().get("GPU") else 0.0
+            some = settings.model.device != "cpu" and ray.cluster_resources().get("GPU")
+            gpus = float(settings.engine.tensor_parallel) if some else 0.0
         least, most = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
         if preprocess is not None:
             rows = rows.map(preprocess)

@@ -7,16 +7,22 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 
 def save_tiny_model(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0, max_positions: int = 2048
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int = 0,
+    max_positions: int = 2048,
+    heads: int = 3,
+    kv_heads: int = 1,
 ) -> Path:
-    """Save a model of the given seed and context length, with its tokenizer."""
+    """Save a model of the given seed, context length and heads, with its tokenizer."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=48,  # a multiple of the heads, as transformers insists
+        hidden_size=16 * heads,  # a multiple of the heads, as transformers insists
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=3,
-        num_key_value_heads=1,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
         head_dim=64,
         max_position_embeddings=max_positions,
         initializer_range=0.2,

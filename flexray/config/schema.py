@@ -173,6 +173,9 @@ class EngineConfig(Section):
     and 2048."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU memory free after loading the weights that KV cache and activations may take."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs of one node that hold a model together, each a part of every layer: as many must divide its heads,
+    its key/value heads and its intermediate size. On CPUs as many processes."""
     share_prefixes: bool = True
     """Compute once what the paraphrases of a question begin with alike: the same answers with less work."""
 
@@ -190,7 +193,7 @@ class RayConfig(Section):
     """The most engines, if the cluster has room and there are shards for them. null: one for each GPU that
     the cluster has when the run starts; without GPUs min_actors."""
     num_gpus_per_actor: float | None = Field(default=None, ge=0)
-    """null: 1 if the cluster has a GPU when the run starts, else 0."""
+    """null: engine.tensor_parallel if the cluster has a GPU when the run starts, else 0."""
     num_cpus_per_actor: float = Field(default=1, gt=0)
     """CPUs that Ray reserves for an engine; half as many if none would be left for reading and committing."""
 
@@ -237,6 +240,16 @@ class RunConfig(Section):
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
         load_plugins(self.plugins)  # also in Ray's workers
+
+    @model_validator(mode="after")
+    def _a_gpu_a_rank(self) -> RunConfig:
+        gpus, ranks = self.ray.num_gpus_per_actor, self.engine.tensor_parallel
+        if ranks > 1 and gpus not in (None, 0, ranks):
+            raise ValueError(
+                f"ray.num_gpus_per_actor is {gpus:g}, but engine.tensor_parallel {ranks} takes as many GPUs. "
+                "Leave ray.num_gpus_per_actor out"
+            )
+        return self
 
     @field_validator("output")
     @classmethod

@@ -3,7 +3,8 @@
 Kernels add up in different orders, and they are chosen by the sizes of a product. So a deterministic engine
 has one size of pass and one of decode batch (`SchedulerConfig.fixed`), and nothing else in it may add up
 over several rows. What is left is cuBLAS, which splits a product over its workspace where it has some, and
-the compiler, which tries several kernels and takes the fastest.
+the compiler, which tries several kernels and takes the fastest. The ranks of tensor parallelism add up in
+their order (`flexray.models.all_reduce`); another number of them rounds otherwise.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def set_rounding(device: torch.device) -> None:
 
 
 def describe_rounding(
-    device: torch.device, sizes: SchedulerConfig, *, share_prefixes: bool
+    device: torch.device, sizes: SchedulerConfig, *, share_prefixes: bool, ranks: int
 ) -> dict[str, str | int]:
     """What the bits of a deterministic engine's answers rest on, beside the row, the model and the code."""
     on_gpu = device.type == "cuda"
@@ -45,4 +46,5 @@ def describe_rounding(
         "share_prefixes": str(share_prefixes).lower(),
         "tokens_of_a_pass": sizes.max_num_batched_tokens,
         "sequences_of_a_step": sizes.max_num_seqs,
+        **({"tensor_parallel": ranks} if ranks > 1 else {}),
     }

@@ -24,6 +24,7 @@ from flexray.masks.layout import SharedContext, shared_context
 from flexray.masks.visibility import Bias
 from flexray.methods import Method, make_methods
 from flexray.models import llama
+from flexray.models.all_reduce import RankGroup
 from flexray.models.compat import check_flex
 from flexray.models.decoder_layer import Quantization
 from flexray.prompts.prompt import Prompt
@@ -41,6 +42,8 @@ class Engine:
         model: a LlamaForCausalLM in eval mode, on its device; see `flexray.models.llama.patch`.
         tokenizer: tells which tokens end an answer.
         quantization: "fp8": linear layers in FP8.
+        group: the ranks that hold the model together, each with an engine that is asked the same; None: one.
+            A fault on one rank cannot be told from a slow rank, so each one is raised, as with `strict`.
 
     The model's device and dtype are the engine's. Nothing here knows of Ray.
 
@@ -56,11 +59,12 @@ class Engine:
         generation: GenerationConfig,
         config: EngineConfig,
         quantization: Quantization | None = None,
+        group: RankGroup | None = None,
     ):
         if config.backend == "flex":
             check_flex(model.device.type)
         set_rounding(model.device)
-        self.model, self.config, self.generation = llama.patch(model, quantization), config, generation
+        self.model, self.config, self.generation = llama.patch(model, quantization, group), config, generation
         self.device = self.model.device
         self.methods = make_methods(methods)
         self.groups = group_by_prefix(self.methods, share_prefixes=config.share_prefixes)
@@ -76,9 +80,8 @@ class Engine:
             bias=_together(group.bias for group in self.groups),
         )
         self._sampler: Sampler | None = None
-        self.fallback = BackendFallback(
-            config.backend, plan_scheduler(self.model, config), strict=config.strict
-        )
+        strict = config.strict or group is not None
+        self.fallback = BackendFallback(config.backend, plan_scheduler(self.model, config), strict=strict)
 
     @property
     def mask_cache(self) -> BlockMaskCache:
@@ -90,8 +93,9 @@ class Engine:
         """What the bits of answers rest on beside row, model and code; {} if not deterministic."""
         if not self.config.deterministic:
             return {}
-        sizes, shared = self.fallback.full_sizes, self.config.share_prefixes
-        return describe_rounding(self.device, sizes, share_prefixes=shared)
+        sizes, shared, group = self.fallback.full_sizes, self.config.share_prefixes, self.model.shape.group
+        ranks = group.ranks if group is not None else 1
+        return describe_rounding(self.device, sizes, share_prefixes=shared, ranks=ranks)
 
     def reset(self) -> None:
         """Free what lies on the device beside the weights; the next call makes it anew."""

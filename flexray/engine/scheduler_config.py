@@ -14,6 +14,7 @@ from flexray.config import EngineConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for
 from flexray.errors import ConfigError
 from flexray.masks.block_masks import QUERY_TILE
+from flexray.models.all_reduce import least
 from flexray.models.families import kv_shape
 from flexray.models.llama import Llama
 
@@ -97,11 +98,11 @@ class SchedulerConfig:
 
 
 def plan_scheduler(model: Llama, config: EngineConfig) -> SchedulerConfig:
-    """Sizes for a model on its device. Raises ConfigError as `check_room`."""
+    """Sizes for a model on its device, the same on all its ranks. Raises ConfigError as `check_room`."""
     free = None
     if model.device.type == "cuda":
         torch.cuda.empty_cache()  # what merging and quantising the weights has freed is free for the KV cache
-        free = torch.cuda.mem_get_info(model.device)[0]
+        free = least(torch.cuda.mem_get_info(model.device)[0], model.shape.group, model.device)
     sizes = scheduler_config_for(model.config, model.dtype.itemsize, free, config)
     if free is not None:
         check_room(sizes, model.config, model.dtype.itemsize, free, config)

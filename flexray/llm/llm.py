@@ -40,6 +40,8 @@ class LLM:
             deterministic, 8,192 and 512.
         gpu_memory_utilization: share of the GPU's memory free after loading the weights that the KV cache
             may take.
+        tensor_parallel: GPUs of this machine that hold the model together; on CPUs, processes. If one of
+            their processes dies, this one ends, too.
         share_prefixes: compute once what the paraphrases of a question begin with alike.
         download: first bring a model that is named into the cache.
 
@@ -66,6 +68,7 @@ class LLM:
         max_num_seqs: int | None = None,
         max_num_batched_tokens: int | None = None,
         gpu_memory_utilization: float = 0.9,
+        tensor_parallel: int = 1,
         share_prefixes: bool = True,
         download: bool = False,
     ):
@@ -89,6 +92,7 @@ class LLM:
                 "max_num_seqs": max_num_seqs,
                 "max_num_batched_tokens": max_num_batched_tokens,
                 "gpu_memory_utilization": gpu_memory_utilization,
+                "tensor_parallel": tensor_parallel,
                 "share_prefixes": share_prefixes,
             },
         }
@@ -156,6 +160,11 @@ class LLM:
         with _progress_bar(len(given), progress) as on_answered:
             table = self._answerer.answer(given, config, on_answered)
         return Answers(table, len(config.methods))
+
+    def close(self) -> None:
+        """End the other processes of `tensor_parallel`: a process can have one such LLM at a time. They end
+        with this process, too."""
+        self._answerer.close()
 
     def _parse(self, tree: dict[str, Any]) -> RunConfig:
         return parse_config(self._tree | tree, source="LLM")

@@ -11,8 +11,8 @@ from flexray.config import RunConfig
 from flexray.data.in_memory import to_questions
 from flexray.data.question import ShardSpec
 from flexray.engine.engine import Engine
+from flexray.engine.parallel_engine import ParallelModel
 from flexray.evaluation import to_table
-from flexray.models.checkpoint import load_model
 from flexray.pipeline.answer import decode_answers, unanswered
 from flexray.pipeline.prepare import build_prompts, make_prompt_builder
 from flexray.pipeline.shards import AnsweredShard
@@ -26,14 +26,8 @@ class RowAnswerer:
     """A loaded model, with an engine for the settings of the last call."""
 
     def __init__(self, config: RunConfig):
-        model = config.model
-        self._model, self._tokenizer = load_model(
-            model.path,
-            dtype=model.dtype,
-            device=model.device,
-            trust_remote_code=model.trust_remote_code,
-            lora=model.lora,
-        )
+        self._loaded = ParallelModel(config.model, config.engine.tensor_parallel, config.plugins)
+        self._tokenizer = self._loaded.tokenizer
         self._settings: object = None
         self._engine: Engine
         self._builder: PromptBuilder
@@ -58,6 +52,10 @@ class RowAnswerer:
         # from method by method to row by row
         return table.take([method * n + row for row in range(n) for method in range(m)])
 
+    def close(self) -> None:
+        """End the other ranks' processes, if there are any."""
+        self._loaded.close()
+
     def _use(self, config: RunConfig) -> None:
         settings = (config.prompt, config.methods, config.generation, config.engine)
         if settings == self._settings:
@@ -66,12 +64,5 @@ class RowAnswerer:
         if self._settings is not None:
             self._engine.reset()  # frees its KV cache for the next engine
         self._settings = None
-        self._engine = Engine(
-            self._model,
-            self._tokenizer,
-            config.methods,
-            config.generation,
-            config.engine,
-            config.model.quantization,
-        )
+        self._engine = self._loaded.make_engine(config.methods, config.generation, config.engine)
         self._builder, self._settings = builder, settings

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flexray.errors import ModelError, first_few
-from flexray.models.compat import adopt_rope, dtype_argument, tokenizer_class
+from flexray.errors import ModelError
+from flexray.models.compat import adopt_rope, tokenizer_class
 from flexray.models.families import (
-    FAMILIES,
     check_architecture,
     check_layers,
     check_numbers,
@@ -133,6 +132,8 @@ def load_model(
     trust_remote_code: bool = False,
     attn_implementation: str = "eager",
     lora: Sequence[str | Path] = (),
+    rank: int = 0,
+    ranks: int = 1,
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """Load the model, in eval mode on its device, and its tokenizer.
 
@@ -145,14 +146,18 @@ def load_model(
         trust_remote_code: run Python code from the folder to build the tokenizer, never the model.
         attn_implementation: a name that transformers knows, or one registered before.
         lora: folders of adapters in PEFT's format, merged into the weights in this order.
+        rank, ranks: of a model that is split over several GPUs, which of how many parts; then the model is
+            that rank's (`flexray.models.tensor_parallel`).
 
     Raises:
         ModelError: as `check_checkpoint`; or a weight is not finite, the tokenizer cannot be built, or the
             device is not there.
-        ConfigError: as `load_tokenizer`; or an adapter cannot be merged.
+        ConfigError: as `load_tokenizer`; or an adapter cannot be merged, or the model not be split so.
     """
     import torch
     import transformers
+
+    from flexray.models.loader import load_weights
 
     config = check_checkpoint(path)
     device = _resolve_device(device)
@@ -162,25 +167,19 @@ def load_model(
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     path = model_folder(path)
     eos = read_eos(path)[GENERATION]
-    with no_progress_bars():
-        model, info = getattr(transformers, f"{FAMILIES[config.model_type]}ForCausalLM").from_pretrained(
-            path,
-            config=config,
-            # all that is asked of it; transformers passes over a broken file, and refuses other ones
-            generation_config=transformers.GenerationConfig(eos_token_id=eos or None),
-            **dtype_argument(kind),
-            attn_implementation=attn_implementation,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    # It fills what it does not load with random numbers and only warns. Cannot be after the check above.
-    if unloaded := {*info["missing_keys"], *map(str, info["mismatched_keys"])}:
-        raise ModelError(f"{path}: transformers has not loaded {first_few(sorted(unloaded))}.")
-    model = model.to(device).eval()
+    model = load_weights(
+        path,
+        config,
+        dtype=kind,
+        device=device,
+        attn_implementation=attn_implementation,
+        rank=rank,
+        ranks=ranks,
+    )
+    # all that is asked of it; transformers passes over a broken file, and refuses other ones
+    model.generation_config = transformers.GenerationConfig(eos_token_id=eos or None)
     check_finite(model, path)
-    merge_adapters(model, path, lora)
+    merge_adapters(model, path, lora, rank=rank)
     return model, tokenizer
 
 

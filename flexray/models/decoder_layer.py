@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flexray.models.all_reduce import RankGroup, all_reduce
 from flexray.models.attention import AttentionMetadata, attend, write
 from flexray.models.fused import add_rms_norm, as_rows, gated, has_kernels, rms_norm
 from flexray.models.quantization import Linear, apply_linear, quantize
@@ -52,6 +53,7 @@ class LayerShape:
     activation: Callable[[Tensor], Tensor]
     is_silu: bool  # what the activation is
     residual_multiplier: float = 1.0  # of what attention and MLP add
+    group: RankGroup | None = None  # of tensor parallelism: `out` and `down` give this rank's part of a sum
 
 
 def decoder_layer(
@@ -79,8 +81,9 @@ def decoder_layer(
     return hidden, _update(apply_linear(product, weights.down), weights.post_mlp_norm, shape)
 
 
-def _update(added: Tensor, norm: Tensor | None, shape: LayerShape) -> Tensor:
+def _update(product: Tensor, norm: Tensor | None, shape: LayerShape) -> Tensor:
     """What attention or MLP add to the hidden states, from what their last products give."""
+    added = all_reduce(product, shape.group)
     if norm is not None:
         added = rms_norm(added, norm, shape.epsilon)
     return added if shape.residual_multiplier == 1 else added * shape.residual_multiplier

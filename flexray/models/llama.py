@@ -24,6 +24,7 @@ from transformers import (
 )
 from transformers.activations import ACT2FN
 
+from flexray.models.all_reduce import RankGroup
 from flexray.models.attention import AttentionMetadata
 from flexray.models.decoder_layer import (
     LayerShape,
@@ -59,7 +60,7 @@ T = TypeVar("T")
 class Llama:
     """A transformers model as the engine runs it; made by `patch`."""
 
-    def __init__(self, model: LlamaLike, quantization: Quantization | None):
+    def __init__(self, model: LlamaLike, quantization: Quantization | None, group: RankGroup | None = None):
         self.model, self.config, self.dtype = model, model.config, model.dtype
         self.quantization = quantization
         self.device = next(model.parameters()).device
@@ -74,6 +75,7 @@ class Llama:
             activation=ACT2FN[self.config.hidden_act],
             is_silu=self.config.hidden_act in ("silu", "swish"),
             residual_multiplier=self.multipliers.residual,
+            group=group,
         )
         if quantization is not None:
             check_products(self.device, self.dtype)
@@ -191,13 +193,16 @@ class Llama:
         return run(weights, hidden, update, rotation, metadata, keys[number], values[number], self.shape)
 
 
-def patch(model: LlamaLike, quantization: Quantization | None = None) -> Llama:
+def patch(
+    model: LlamaLike, quantization: Quantization | None = None, group: RankGroup | None = None
+) -> Llama:
     """The model as the engine runs it; the same object at a later call.
 
     Args:
         model: in eval mode, on its device. Its weights of queries, keys and values become views of one
             tensor, those of gate and up, too; it computes what it did before, unless they are quantised.
         quantization: "fp8": linear layers in FP8; those of `model` are emptied, so it cannot run any more.
+        group: the ranks that hold the model together; `model` is this rank's part. None: it is whole.
 
     Raises:
         TypeError: a model of another family. It would be answered with, and wrongly.
@@ -208,9 +213,10 @@ def patch(model: LlamaLike, quantization: Quantization | None = None) -> Llama:
     assert window(model.config) is None, "the mask has no windows"
     known: Llama | None = getattr(model, "_flexray", None)
     if known is None:
-        known = Llama(model, quantization)
+        known = Llama(model, quantization, group)
         model._flexray = known  # type: ignore[assignment]
     assert known.quantization == quantization, "the model has been patched with another quantisation"
+    assert known.shape.group == group, "the model has been patched with other ranks"
     return known
 
 

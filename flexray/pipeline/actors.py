@@ -55,7 +55,7 @@ def settle_actors(config: RunConfig, nodes: Sequence[Node], shards: int, *, grow
     gpus = asked.num_gpus_per_actor
     if gpus is None:
         some = any(node.gpus for node in nodes) and config.model.device != "cpu"
-        gpus = 1.0 if some or config.model.device == "cuda" else 0.0
+        gpus = float(config.engine.tensor_parallel) if some or config.model.device == "cuda" else 0.0
     cpus = asked.num_cpus_per_actor
     room = sum(node.room(cpus, gpus) for node in nodes)
     if not room and not grows:
@@ -95,6 +95,12 @@ def _left(nodes: Sequence[Node], cpus: float, gpus: float, actors: int) -> float
 def _no_room(config: RunConfig, cpus: float, gpus: float, nodes: Sequence[Node]) -> str:
     has = f"{describe_nodes(nodes)}"
     most_gpus = max((node.gpus for node in nodes), default=0.0)
+    if gpus > most_gpus and (ranks := config.engine.tensor_parallel) > 1 and most_gpus:
+        return (
+            f"engine.tensor_parallel: {ranks}: an engine needs {ranks} GPUs on one node, but {has}. Set it "
+            f"to at most {most_gpus:g}, if the model fits into so many (`flexray plan` says), or use a "
+            "cluster with larger nodes."
+        )
     if gpus > most_gpus and config.ray.num_gpus_per_actor is None:
         return f"model.device is cuda, but {has}. Set it to auto or cpu, or use a cluster with GPUs."
     key, most = "num_gpus_per_actor", most_gpus

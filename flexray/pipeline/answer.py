@@ -18,11 +18,11 @@ from flexray.config import RunConfig
 from flexray.config import fault_injection as faults
 from flexray.data.question import Question
 from flexray.engine.engine import Answers, Engine
-from flexray.engine.fallback import is_poisoned
+from flexray.engine.fallback import is_out_of_memory, is_poisoned
 from flexray.engine.generation import Generation
+from flexray.engine.parallel_engine import ParallelModel
 from flexray.engine.stats import EngineStats
 from flexray.engine.stopping_criteria import answer_text
-from flexray.models.checkpoint import load_model
 from flexray.pipeline.counters import add, difference
 from flexray.pipeline.crash_tracker import Attempt, RowRange
 from flexray.pipeline.prepare import no_confidences
@@ -68,22 +68,17 @@ class Answerer:
             return self._load(self._config)
 
     def _load(self, config: RunConfig) -> Engine:
-        model, tokenizer = load_model(
-            config.model.path,
-            dtype=config.model.dtype,
-            device=config.model.device,
-            trust_remote_code=config.model.trust_remote_code,
-            lora=config.model.lora,
-        )
+        ranks = config.engine.tensor_parallel
+        loaded = ParallelModel(config.model, ranks, config.plugins)
+        model = loaded.model
         if model.device.type == "cpu":
             # Ray sets OMP_NUM_THREADS to the actor's CPUs, a low number that leaves CPUs for prepare and
             # commit tasks. The engine may use more threads; the actors share the machine.
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // (config.ray.max_actors or 1)))
-        engine = Engine(
-            model, tokenizer, config.methods, config.generation, config.engine, config.model.quantization
-        )
+            processes = ranks * (config.ray.max_actors or 1)
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+        engine = loaded.make_engine(config.methods, config.generation, config.engine)
         self._device, self._dtype = model.device, str(model.dtype).removeprefix("torch.")
-        self._tokenizer = tokenizer
+        self._tokenizer = loaded.tokenizer
         return engine
 
     @property
@@ -183,8 +178,10 @@ class Answerer:
         try:
             return self._engine.generate(prompts)
         except Exception as error:
-            if is_poisoned(error):
-                # the device no longer works in this process, and Ray keeps an actor that only raises
+            ranks = self._config.engine.tensor_parallel
+            if is_poisoned(error) or (ranks > 1 and is_out_of_memory(error)):
+                # the device no longer works in this process, and Ray keeps an actor that only raises; ranks
+                # cannot agree to halve their sizes, but after a crash the shard comes again in smaller parts
                 print(f"the device has failed, this actor exits: {error}", file=sys.stderr, flush=True)
                 os._exit(1)
             raise

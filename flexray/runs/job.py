@@ -8,9 +8,10 @@ from typing import Any
 from flexray.config import RunConfig
 from flexray.data import Scan, scan, with_few_shots
 from flexray.methods import make_methods
-from flexray.models.checkpoint import load_tokenizer
+from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.lora import check_adapters
 from flexray.models.remarks import remark
+from flexray.models.tensor_parallel import local_config
 from flexray.pipeline.hub import notes_of, pin
 from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.software import check_software
@@ -59,6 +60,7 @@ def plan_job(config: RunConfig, folder: OutputFolder | None) -> Job:
     config = pin(config)
     notes += notes_of(config)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    local_config(check_checkpoint(config.model.path), config.engine.tensor_parallel)  # raises
     check_adapters(config.model.path, config.model.lora)
     notes += tuple(f"note: {odd}" for odd in remark(config.model.path, tokenizer))
     config = with_few_shots(config)

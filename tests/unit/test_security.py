@@ -30,6 +30,7 @@ RUNS_CODE = {
     *("yaml.unsafe_load", "yaml.full_load_all", "yaml.unsafe_load_all"),
 }
 PICKLES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "_pickle", "subprocess"}
+PICKLES.add("multiprocessing")  # its connections unpickle what they receive
 ALLOWED = {
     # through Ray's object store, which pickles as well, between processes of one run
     ("pipeline/ray_data.py", "pickle.dumps"): 1,
@@ -39,6 +40,19 @@ ALLOWED = {
     # whether an error can travel so
     ("pipeline/shards.py", "pickle.dumps"): 1,
     ("pipeline/shards.py", "pickle.loads"): 1,
+    # over a socket pair between a process and those that it starts, this Python with a module of flexray's
+    **{("engine/ranks.py", f"subprocess.{name}"): n for name, n in (("Popen", 3), ("DEVNULL", 1))},
+    **{
+        ("engine/ranks.py", f"multiprocessing.connection.{name}"): n
+        for name, n in (("Connection", 2), ("Pipe", 1), ("wait", 1))
+    },
+    ("engine/rank_main.py", "multiprocessing.connection.Connection"): 2,
+    # a pipe to a process that renders chat templates
+    ("prompts/rendering.py", "multiprocessing.connection.Connection"): 1,
+    ("prompts/rendering.py", "multiprocessing.get_context"): 1,
+    # whether an error can travel so, too
+    ("engine/ranks.py", "pickle.dumps"): 1,
+    ("engine/ranks.py", "pickle.loads"): 1,
     # the error that a test wants, by its name in an environment variable
     ("config/fault_injection.py", "pydoc.locate"): 1,
     # programs that the doctor starts: nvidia-smi, the compiler, this Python with a module of flexray's

@@ -22,6 +22,7 @@ from flexray.errors import ConfigError, shown
 from flexray.models.hub import model_folder
 from flexray.models.lora.adapter_config import CONFIG, EMBEDDINGS, HEAD, AdapterConfig
 from flexray.models.lora.adapter_files import TENSORS, AdapterTensors, check_tokenizer, read_adapter
+from flexray.models.tensor_parallel import rank_region
 from flexray.models.weights import is_part_of_model, read_headers
 
 if TYPE_CHECKING:  # they take seconds to import
@@ -123,8 +124,13 @@ def check_adapters(path: str | Path, adapters: Sequence[str | Path]) -> Updates:
     return Updates(by_weight=updates, more_parameters=prod(shapes[HEAD_WEIGHT]) if unties else 0)
 
 
-def merge_adapters(model: LlamaForCausalLM, path: str | Path, adapters: Sequence[str | Path]) -> None:
+def merge_adapters(
+    model: LlamaForCausalLM, path: str | Path, adapters: Sequence[str | Path], *, rank: int = 0
+) -> None:
     """Merge adapters into the weights of a model that was loaded from `path`.
+
+    Whole weights are read again and merged, as DoRA needs the length of whole rows; a model that is a rank's
+    part of the whole one takes its part of the outcome.
 
     Where embeddings and head are one weight and an adapter changes one of them, the model gets a head of its
     own: in training, too, the other one was as it is in the checkpoint.
@@ -135,6 +141,8 @@ def merge_adapters(model: LlamaForCausalLM, path: str | Path, adapters: Sequence
     import torch
     from safetensors import safe_open
 
+    from flexray.models.loader import WeightReader, copy_part
+
     if not adapters:
         return
     updates = check_adapters(path, adapters)
@@ -142,8 +150,9 @@ def merge_adapters(model: LlamaForCausalLM, path: str | Path, adapters: Sequence
         tied = model.lm_head.weight
         model.lm_head.weight = torch.nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad)
         model.config.tie_word_embeddings = False
-    headers = read_headers(model_folder(path))
-    with contextlib.ExitStack() as files, torch.no_grad():
+    folder = model_folder(path)
+    headers = read_headers(folder)
+    with WeightReader(folder, headers) as reader, contextlib.ExitStack() as files, torch.no_grad():
         opened = functools.cache(lambda file: files.enter_context(safe_open(file, framework="pt")))
 
         def load(file: Path, name: str) -> Tensor:
@@ -151,8 +160,7 @@ def merge_adapters(model: LlamaForCausalLM, path: str | Path, adapters: Sequence
             return tensor
 
         for name, each in updates.by_weight.items():
-            stored = name if name in headers else EMBEDDINGS_WEIGHT
-            merged = load(model_folder(path) / headers[stored].file, stored)
+            merged = reader.read_whole(name if name in headers else EMBEDDINGS_WEIGHT).float()
             for update in each:
                 merged = update.apply(merged, load)
             loaded = model.get_parameter(name)
@@ -163,7 +171,7 @@ def merge_adapters(model: LlamaForCausalLM, path: str | Path, adapters: Sequence
                 raise ConfigError(
                     f"model.lora: with {each[-1].folder} merged, {name} is not finite in {dtype}. {advice}"
                 )
-            loaded.copy_(rounded)
+            copy_part(loaded, rounded[rank_region(rounded.shape, loaded.shape, rank)], name, rank)
 
 
 def _updates(folder: Path, shapes: dict[str, tuple[int, ...]], *, is_tied: bool) -> dict[str, Update]:

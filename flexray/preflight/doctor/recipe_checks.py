@@ -14,6 +14,7 @@ from flexray.data import list_files, read_shard, scan
 from flexray.engine.scheduler_config import GIB
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer, resolve_dtype
 from flexray.models.remarks import remark
+from flexray.models.tensor_parallel import local_config
 from flexray.preflight.check_results import CheckResult, fail, passed, warn
 from flexray.preflight.host import existing_folder, ram_bytes
 from flexray.preflight.plan.devices import find_device
@@ -28,6 +29,7 @@ def check_model(config: RunConfig | None) -> Iterator[CheckResult]:
     if config is None:
         return
     shape = check_checkpoint(config.model.path)
+    local_config(shape, config.engine.tensor_parallel)  # raises if it cannot be split
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     parameters = count_parameters(config.model.path, config.model.lora)
     ids = tokenizer("What is the capital of Finland?", add_special_tokens=False)["input_ids"]

@@ -10,6 +10,7 @@ from flexray.config import RunConfig
 from flexray.data import Scan
 from flexray.pipeline.prepare import prompt_builder
 from flexray.preflight.check_results import CheckResult, Problems
+from flexray.preflight.plan.cards import CardPlan, least_cards, plan_cards
 from flexray.preflight.plan.devices import Device, find_device
 from flexray.preflight.plan.dry_folder import read_locks
 from flexray.preflight.plan.estimates import (
@@ -69,6 +70,8 @@ class DryRun:
     work: Work | None
     device: Device
     memory: MemoryPlan | None
+    cards: tuple[CardPlan, ...]
+    """Of GPUs: the memory of each at every `engine.tensor_parallel` that divides the model."""
     room: Room | None
     estimates: tuple[TimeEstimate, ...]
     problems: tuple[CheckResult, ...]
@@ -111,6 +114,7 @@ def make_plan(
     outputs += [read_output(like, job.parts if job else None)] if like else []
     data = _data_figures(config, found, inputs) if found and inputs.methods else None
     sample = builder = memory = work = room = None
+    cards: tuple[CardPlan, ...] = ()
     estimates: list[TimeEstimate] = []
     if job is not None:
         builder = problems.attempt("prompt", lambda: prompt_builder(job.config))
@@ -125,8 +129,9 @@ def make_plan(
     if job and inputs.shape and sample and (rows := engine_rows(job.config, inputs.methods, sample.prompts)):
         largest = max(shard.num_rows for shard in job.found.shards)
         memory = plan_memory(job.config, inputs.shape, device, rows, largest)
+        cards = plan_cards(job.config, inputs.shape, device, rows, largest)
         work = plan_work(job.config, rows)
-        check_model_fits(memory, device, problems)
+        check_model_fits(memory, device, problems, least_cards(cards, config.model.quantization))
     if found and not gpu and not gpu_memory:
         config = check_actors(config, device, len(found.shards), problems)
     if data and data.left_rows:
@@ -154,6 +159,7 @@ def make_plan(
         work=work,
         device=device,
         memory=memory,
+        cards=cards,
         room=room,
         estimates=tuple(estimates),
         problems=tuple(problems.found),

@@ -106,11 +106,12 @@ def from_peak(
     if peak is None:
         return None
     tokens = work.prefill_tokens + work.answer_tokens
-    seconds = 2 * memory.parameters * tokens / (PEAK_SHARE * peak)  # of a question, by all methods
+    cards = config.engine.tensor_parallel
+    seconds = 2 * memory.parameters * tokens / (PEAK_SHARE * peak * cards)  # of a question, by all methods
     basis = (
         f"rough, not measured: 2 x {memory.parameters / 1e6:,.0f} million parameters x {tokens:,.0f} tokens "
         f"for a question (answers as long as they may be), at {PEAK_SHARE:.0%} of the {peak / 1e12:.0f} "
-        f"TFLOP/s of {device.name}"
+        f"TFLOP/s of {device.name}" + (f", of which a model takes {cards}" if cards > 1 else "")
     )
     rate = len(config.methods) / seconds
     return _estimate(basis, config, rows, shards, rate=rate, rough=True, on_gpu=True)
@@ -121,7 +122,8 @@ def _estimate(
 ) -> TimeEstimate:
     actors = min(config.ray.max_actors or config.ray.min_actors, shards)
     seconds = rows / (rate * actors)
-    gpus = 1.0 if config.ray.num_gpus_per_actor is None else config.ray.num_gpus_per_actor
+    asked = config.ray.num_gpus_per_actor
+    gpus = config.engine.tensor_parallel if asked is None else asked
     return TimeEstimate(
         basis=basis,
         rough=rough,

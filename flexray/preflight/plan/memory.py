@@ -5,6 +5,7 @@ The engine's own functions compute it from sizes; nothing is loaded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -20,6 +21,7 @@ from flexray.methods import Method
 from flexray.models.checkpoint import resolve_dtype
 from flexray.models.hub import model_folder
 from flexray.models.lora import check_adapters
+from flexray.models.tensor_parallel import local_config
 from flexray.models.weights import is_part_of_model, read_headers
 from flexray.preflight.plan.devices import Device
 from flexray.prompts.prompt import Prompt
@@ -45,6 +47,9 @@ class MemoryPlan:
 
     dtype: str
     parameters: int
+    """Of the whole model."""
+    ranks: int
+    """That hold the model together, `engine.tensor_parallel`: all bytes are those of each."""
     weight_bytes: int
     loading_bytes: int
     """Of the weights before they are quantised."""
@@ -85,6 +90,15 @@ def _count_linear(path: str | Path) -> int:
     return sum(prod(shape) for shape in layers if len(shape) == 2)
 
 
+def _count_split(path: str | Path) -> int:
+    """The weights that the ranks of tensor parallelism share out; each has all others."""
+    headers = read_headers(model_folder(path))
+    return sum(prod(header.shape) for name, header in headers.items() if _SPLIT.search(name))
+
+
+_SPLIT = re.compile(r"[.](?:(?:q|k|v|gate|up)_proj[.](?:weight|bias)|(?:o|down)_proj[.]weight)$")
+
+
 def engine_rows(
     config: RunConfig, methods: Sequence[Method], prompts: Sequence[Prompt]
 ) -> list[list[Request]]:
@@ -110,10 +124,13 @@ def plan_memory(
     """
     dtype = resolve_dtype(config.model.dtype, on_gpu=device.is_gpu)
     itemsize = ITEM_BYTES[dtype]
+    ranks = config.engine.tensor_parallel
+    shape = local_config(shape, ranks)
     parameters = count_parameters(config.model.path, config.model.lora)
-    loading = weights = parameters * itemsize
+    split = _count_split(config.model.path)
+    loading = weights = (parameters - split + split // ranks) * itemsize
     if config.model.quantization is not None:  # a CPU holds the quantised numbers as float32
-        weights += _count_linear(config.model.path) * ((1 if device.is_gpu else 4) - itemsize)
+        weights += _count_linear(config.model.path) // ranks * ((1 if device.is_gpu else 4) - itemsize)
     cuda = CUDA_BYTES if device.is_gpu else 0
     free = None
     if device.is_gpu:
@@ -129,6 +146,7 @@ def plan_memory(
     return MemoryPlan(
         dtype=dtype,
         parameters=parameters,
+        ranks=ranks,
         weight_bytes=weights,
         loading_bytes=loading,
         kv_bytes_per_token=token_bytes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -12,6 +12,7 @@ from rich.text import Text
 from flexray.console.terminal import duration, printable
 from flexray.engine.scheduler_config import GIB
 from flexray.preflight.check_results import standard_output
+from flexray.preflight.plan.cards import CardPlan, least_cards
 from flexray.preflight.plan.dry_run import LEVELS, DataFigures, DryRun
 from flexray.preflight.plan.estimates import TimeEstimate
 from flexray.preflight.plan.memory import MemoryPlan
@@ -62,6 +63,7 @@ def _lines(plan: DryRun) -> Iterator[tuple[str, str]]:
         )
     if plan.memory:
         yield from _memory_lines(plan, plan.memory)
+        yield from _card_lines(plan.cards)
     if plan.room:
         yield "disk", f"{decimal(plan.room.bytes)} ({plan.room.basis})"
     for estimate in plan.estimates:
@@ -112,7 +114,7 @@ def _memory_lines(plan: DryRun, memory: MemoryPlan) -> Iterator[tuple[str, str]]
     yield (
         "weights",
         f"{memory.parameters / 1e6:,.1f} million parameters in {memory.dtype}: "
-        f"{memory.weight_bytes / GIB:.2f} GiB",
+        f"{memory.weight_bytes / GIB:.2f} GiB" + (f" on each of {memory.ranks}" if memory.ranks > 1 else ""),
     )
     yield (
         "KV cache",
@@ -129,6 +131,19 @@ def _memory_lines(plan: DryRun, memory: MemoryPlan) -> Iterator[tuple[str, str]]
         "prefill pass"
         + (f" and about {memory.cuda_bytes / GIB:.1f} GiB for CUDA" if memory.cuda_bytes else ""),
     )
+
+
+def _card_lines(cards: Sequence[CardPlan]) -> Iterator[tuple[str, str]]:
+    """A line for each quantisation: the least tensor_parallel that fits, and what each takes."""
+    name = "cards"
+    for quantization in dict.fromkeys(card.quantization for card in cards):
+        own = [card for card in cards if card.quantization == quantization]
+        weights = ", ".join(f"{c.tensor_parallel}: {c.weight_bytes / GIB:.2f}" for c in own)
+        least = least_cards(own, quantization)
+        fits = f"fits with engine.tensor_parallel {least}" if least else "fits with none"
+        fits = "" if own[0].fits is None else f"{fits}; "
+        yield name, f"{own[0].numbers}: {fits}GiB of weights on each card by tensor_parallel: {weights}"
+        name = ""
 
 
 def _time(estimate: TimeEstimate) -> str:

@@ -67,24 +67,29 @@ def check_actors(config: RunConfig, device: Device, shards: int, problems: Probl
     return settled.config
 
 
-def check_model_fits(memory: MemoryPlan, device: Device, problems: Problems) -> None:
-    """Whether weights and KV cache fit."""
+def check_model_fits(memory: MemoryPlan, device: Device, problems: Problems, cards: int | None) -> None:
+    """Whether weights and KV cache fit.
+
+    Args:
+        cards: the least `engine.tensor_parallel` at which they do; None: not known.
+    """
     if device.memory is None:
         return
+    sharing = 1 if device.is_gpu else memory.ranks  # the processes that share the memory
+    more = "" if cards is None else f"Set engine.tensor_parallel to {cards}, or more. Or take"
+    larger = f"{more or 'Take'} a larger GPU"
     has = f"{device.name} has {device.memory / GIB:.1f} GiB"
     weights = f"{memory.weight_bytes / GIB:.1f} GiB of weights ({memory.dtype})"
-    if max(memory.loading_bytes, memory.weight_bytes) >= device.memory:
+    if max(memory.loading_bytes, memory.weight_bytes) * sharing >= device.memory:
         if memory.weight_bytes < memory.loading_bytes:
             first = f"({memory.dtype}, before they are quantised)"
             weights = f"{memory.loading_bytes / GIB:.1f} GiB of weights {first}"
         smaller = ", model.dtype: bfloat16" if memory.dtype == "float32" else ""
-        problems.fail(
-            "memory", f"{weights} do not fit: {has}. Take a larger GPU{smaller}, or a smaller model."
-        )
+        problems.fail("memory", f"{weights} do not fit: {has}. {larger}{smaller}, or a smaller model.")
     elif device.is_gpu and not memory.questions_at_once:
         problems.fail(
             "memory",
-            f"{has}: beside {weights} there is no room for a KV cache of one row. Take a larger GPU, raise "
+            f"{has}: beside {weights} there is no room for a KV cache of one row. {larger}, raise "
             "engine.gpu_memory_utilization, or lower engine.max_num_batched_tokens.",
         )
     elif memory.least_slots > memory.most_slots:
@@ -94,10 +99,10 @@ def check_model_fits(memory: MemoryPlan, device: Device, problems: Problems) -> 
             f"{memory.most_slots}: such rows will be error rows. Lower data.max_paraphrases, or take a "
             "larger GPU.",
         )
-    elif not device.is_gpu and memory.needed > device.memory:
+    elif not device.is_gpu and memory.needed * sharing > device.memory:
         problems.warn(
             "memory",
-            f"{memory.needed / GIB:.1f} GiB for weights and KV cache, and {has}. Lower "
+            f"{memory.needed * sharing / GIB:.1f} GiB for weights and KV cache, and {has}. Lower "
             "engine.max_num_seqs or data.shard_rows.",
         )
 

@@ -13,6 +13,7 @@ from flexray.methods import Method, make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.lora import check_adapters
 from flexray.models.remarks import remark
+from flexray.models.tensor_parallel import local_config
 from flexray.pipeline.hub import pin
 from flexray.pipeline.software import check_software
 from flexray.preflight.check_results import Problems
@@ -52,7 +53,8 @@ def check_start(config: RunConfig, problems: Problems, *, on_cpu: bool) -> RunIn
     tokenizer = shape and problems.attempt(
         "model", lambda: load_tokenizer(model.path, trust_remote_code=model.trust_remote_code)
     )
-    merged = tokenizer and problems.attempt("model", lambda: check_adapters(model.path, model.lora))
+    split = shape and problems.attempt("model", lambda: local_config(shape, config.engine.tensor_parallel))
+    merged = split and tokenizer and problems.attempt("model", lambda: check_adapters(model.path, model.lora))
     for odd in remark(model.path, tokenizer) if tokenizer else ():
         problems.warn("model", odd)
     folder = problems.attempt("output", lambda: open_dry(config.output))

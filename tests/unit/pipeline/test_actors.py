@@ -155,3 +155,17 @@ def test_a_pool_can_reach_the_load_at_which_it_grows():
     settings = ray.data.DataContext()
     let_pools_grow(settings)
     assert settings.autoscaling_config.actor_pool_util_upscaling_threshold <= 1
+
+
+def test_a_model_on_several_gpus_has_them_on_one_node_or_is_refused(config):
+    split = config(engine={"tensor_parallel": 4})
+    assert pool(split, nodes(64, 64, gpus=8)) == (1, 4, 4, 4)
+    assert pool(split, nodes(64)) == (1, 1, 1, 0)  # on CPUs
+    with pytest.raises(
+        ConfigError,
+        match=r"tensor_parallel: 4: an engine needs 4 GPUs on one node, but none of the 2 nodes has more "
+        r"than 8 CPUs and 2 GPUs\. Set it to at most 2",
+    ):
+        pool(split, nodes(8, 8, gpus=2))
+    with pytest.raises(ConfigError, match=r"num_gpus_per_actor is 2, but engine\.tensor_parallel 4 takes"):
+        config(engine={"tensor_parallel": 4}, ray={"num_gpus_per_actor": 2})

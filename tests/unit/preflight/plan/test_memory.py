@@ -15,6 +15,7 @@ from flexray.methods import make_methods
 from flexray.models.checkpoint import check_checkpoint, load_model
 from flexray.pipeline.prepare import prepare_shard
 from flexray.preflight.plan import make_plan
+from flexray.preflight.plan.cards import least_cards
 from flexray.preflight.plan.devices import GPUS, Device
 from flexray.preflight.plan.memory import count_parameters, engine_rows, plan_memory
 from tests.ray.jobs import question
@@ -25,6 +26,13 @@ LLAMA_8B = {
     "intermediate_size": 14336,
     "num_hidden_layers": 32,
     "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
+LLAMA_70B = {
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
     "num_key_value_heads": 8,
 }
 LLAMA_3B = {
@@ -164,6 +172,28 @@ def test_a_large_model_on_gpus_that_are_not_here(config_of, save_shape):
     (error,) = [problem.what for problem in small.problems if problem.status == "fail"]
     assert error.startswith("15.0 GiB of weights (bfloat16) do not fit: T4-16GB has 14.6 GiB")
     assert "no room for a KV cache" in make_plan(config, gpu_memory=16).problems[-1].what
+
+
+def test_the_plan_says_what_each_card_has_to_hold_and_how_many_are_needed(config_of, save_shape):
+    model = {"path": str(save_shape(**LLAMA_70B))}
+    plan = make_plan(config_of(model=model), gpu="H100 80GB")
+    whole = 2 * 128256 * 8192 + (2 * 80 + 1) * 8192  # embeddings, head and norms, which each card has
+    assert {(c.numbers, c.tensor_parallel) for c in plan.cards} == {
+        (numbers, n) for numbers in ("bfloat16", "fp8") for n in (1, 2, 4, 8)
+    }
+    for card in plan.cards:
+        layers = (plan.memory.parameters - whole) // card.tensor_parallel
+        assert card.weight_bytes == 2 * whole + layers * (1 if card.quantization else 2)
+    assert least_cards(plan.cards, None) == 2
+    assert least_cards(plan.cards, "fp8") in (1, 2)  # one, if they are quantised as they are loaded
+    assert least_cards(make_plan(config_of(model=model), gpu="A100 40GB").cards, None) == 4
+    (error,) = [p.what for p in plan.problems if p.status == "fail"]
+    assert "Set engine.tensor_parallel to 2, or more. Or take a larger GPU" in error
+    split = make_plan(config_of(model=model, engine={"tensor_parallel": 2}), gpu="H100 80GB")
+    assert split.ready
+    assert split.memory.kv_bytes_per_token == plan.memory.kv_bytes_per_token // 2
+    assert split.memory.weight_bytes == plan.cards[1].weight_bytes
+    assert split.to_dict()["cards"][1]["fits"] is True
 
 
 def test_a_gpu_of_unknown_memory_is_told_what_it_would_need(config_of, save_shape):
