@@ -117,7 +117,7 @@ def test_ranks_take_their_slices_of_the_merged_whole(models, tmp_path, adapter):
 def test_a_model_that_cannot_be_split_so_is_refused_with_the_numbers_and_what_can_be(models):
     message = (
         r"cannot be split over 4 GPUs.*\(num_attention_heads 12, num_key_value_heads 6, "
-        r"intermediate_size 60\)\. Possible are 1, 2, 3, 6\."
+        r"intermediate_size 60\)\. Set it to one of 1, 2, 3, 6\."
     )
     config = check_checkpoint(models["llama"])
     with pytest.raises(ConfigError, match=message):
