@@ -43,8 +43,8 @@ def local_config(config: LlamaConfig, ranks: int) -> LlamaConfig:
         possible = ", ".join(str(n) for n in range(1, most + 1) if most % n == 0)
         numbers = ", ".join(f"{key} {number}" for key, number in shared.items())
         raise ConfigError(
-            f"engine.tensor_parallel: {ranks}: the model cannot be split over {ranks} GPUs: each takes an equal "
-            f"share of its heads and of its MLP ({numbers}). Set it to one of {possible}."
+            f"engine.tensor_parallel: {ranks}: the model cannot be split over {ranks} GPUs: each takes an "
+            f"equal share of its heads and of its MLP ({numbers}). Set it to one of {possible}."
         )
     local = copy.deepcopy(config)
     local.head_dim = head_dim
