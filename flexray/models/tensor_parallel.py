@@ -46,8 +46,8 @@ def local_config(config: LlamaConfig, ranks: int) -> LlamaConfig:
         if not splits(config):
             why = f"models of type {config.model_type} have norms or weights of all heads together"
         raise ConfigError(
-            f"The model cannot be split over {ranks} GPUs: {why}. Possible are "
-            f"{', '.join(map(str, possible))}."
+            f"engine.tensor_parallel: {ranks}: the model cannot be split over {ranks} GPUs: {why}. "
+            f"Set it to one of {', '.join(map(str, possible))}."
         )
     local = copy.deepcopy(config)
     local.head_dim = kv_shape(config)[1]

@@ -47,6 +47,7 @@ ALLOWED = {
         for name, n in (("Connection", 2), ("Pipe", 1), ("wait", 1))
     },
     ("engine/rank_main.py", "multiprocessing.connection.Connection"): 2,
+    ("engine/rank_main.py", "pickle.loads"): 1,
     # a pipe to a process that renders chat templates
     ("prompts/rendering.py", "multiprocessing.connection.Connection"): 1,
     ("prompts/rendering.py", "multiprocessing.get_context"): 1,

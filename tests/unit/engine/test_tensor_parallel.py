@@ -110,13 +110,10 @@ def test_three_ranks_answer_as_one_and_two_do_not_divide_the_heads(smollm2, make
 
 
 SCRIPT = """
-import sys, time
+import time
 from flexray.engine.ranks import Ranks
 ranks = Ranks(2)
-ranks.ask("join", together=False)  # without an argument: each of them says so, so each of them listens
-print(*(process.pid for process in ranks._processes), flush=True)
-errors = [replies.get() for replies in ranks._replies]
-print(*map(type, errors), flush=True)
+print(ranks._processes[0].pid, flush=True)
 time.sleep(300)
 """
 
@@ -138,15 +135,14 @@ def wait_until_gone(pids, seconds=60):
 
 def test_ranks_end_with_rank_0_and_rank_0_with_any_of_them():
     parent, other = start(), start()
-    pids = {process: list(map(int, process.stdout.readline().split())) for process in (parent, other)}
-    for process in (parent, other):
-        assert process.stdout.readline().count("RankError") == 1, process.stderr.read()
+    orphan, killed = (int(process.stdout.readline()) for process in (parent, other))
+    time.sleep(1)  # it is importing torch, or has not begun: it is to end in either case
     parent.kill()
-    os.kill(pids[other][0], signal.SIGKILL)
+    os.kill(killed, signal.SIGKILL)
     _, said = other.communicate(timeout=60)
     assert other.returncode == 1
-    assert f"rank 1 of 2 (process {pids[other][0]}) has ended by SIGKILL" in said
-    wait_until_gone(pids[parent] + pids[other])
+    assert f"rank 1 of 2 (process {killed}) has ended by SIGKILL" in said
+    wait_until_gone([orphan, killed])
     parent.communicate()
 
 

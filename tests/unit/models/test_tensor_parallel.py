@@ -117,7 +117,7 @@ def test_ranks_take_their_slices_of_the_merged_whole(models, tmp_path, adapter):
 def test_a_model_that_cannot_be_split_so_is_refused_with_the_numbers_and_what_can_be(models):
     message = (
         r"cannot be split over 4 GPUs.*\(num_attention_heads 12, num_key_value_heads 6, "
-        r"intermediate_size 60\)\. Possible are 1, 2, 3, 6\."
+        r"intermediate_size 60\)\. Set it to one of 1, 2, 3, 6\."
     )
     config = check_checkpoint(models["llama"])
     with pytest.raises(ConfigError, match=message):
@@ -131,5 +131,5 @@ def test_a_model_that_cannot_be_split_so_is_refused_with_the_numbers_and_what_ca
 def test_a_family_that_is_not_split_is_refused_by_name(make_config: Any) -> None:
     config = make_config(**SIZES, pad_token_id=None)
     assert local_config(config, 1).num_attention_heads == 12
-    with pytest.raises(ConfigError, match=rf"over 2 GPUs: models of type {config.model_type} .* are 1\.$"):
+    with pytest.raises(ConfigError, match=rf"over 2 GPUs: models of type {config.model_type} .* one of 1\.$"):
         local_config(config, 2)
