@@ -83,7 +83,7 @@ def test_the_slices_of_all_ranks_are_the_whole(models, name, ranks):
         assert tied == whole.config.tie_word_embeddings
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["llama biases", "qwen3"])
 def test_attention_and_mlp_of_the_ranks_add_up_to_those_of_the_whole(models, name):
     whole, _ = load_model(models[name], device="cpu")
     parts = load_ranks(models[name], 3)
@@ -101,17 +101,22 @@ def test_attention_and_mlp_of_the_ranks_add_up_to_those_of_the_whole(models, nam
         torch.testing.assert_close(sum(found), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("adapter", [{"bias": "all"}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}])
-def test_ranks_take_their_slices_of_the_merged_whole(models, tmp_path, adapter):
+@pytest.mark.parametrize(
+    ("name", "adapter"),
+    [
+        ("llama biases", {"bias": "all"}),
+        ("llama biases", {"use_dora": True}),
+        ("llama", {"modules_to_save": ["lm_head"]}),  # tied to the embeddings, and then not any more
+    ],
+)
+def test_ranks_take_their_slices_of_the_merged_whole(models, tmp_path, name, adapter):
     targets = ["q_proj", "o_proj", "down_proj", "up_proj"]
-    for name in ("llama", "llama biases"):
-        lora = [save_adapter(tmp_path / name, models[name], target_modules=targets, **adapter)]
-        whole, _ = load_model(models[name], device="cpu", lora=lora)
-        parts = load_ranks(models[name], 2, lora=lora)
-        assert_whole(whole, parts)
-        plain, _ = load_model(models[name], device="cpu")
-        changed = whole.model.layers[0].self_attn.o_proj.weight
-        assert not torch.equal(changed, plain.model.layers[0].self_attn.o_proj.weight)
+    lora = [save_adapter(tmp_path, models[name], target_modules=targets, **adapter)]
+    whole, _ = load_model(models[name], device="cpu", lora=lora)
+    assert_whole(whole, load_ranks(models[name], 2, lora=lora))
+    plain, _ = load_model(models[name], device="cpu")
+    changed = whole.model.layers[0].self_attn.o_proj.weight
+    assert not torch.equal(changed, plain.model.layers[0].self_attn.o_proj.weight)
 
 
 def test_a_model_that_cannot_be_split_so_is_refused_with_the_numbers_and_what_can_be(models):
