@@ -13,10 +13,14 @@ from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 from flexray.models import loader
@@ -51,6 +55,10 @@ CONFIGS = {
     "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=False, **rope_arguments(YARN)),
     "qwen2 tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
     "qwen3 tied": Qwen3Config(**SIZES, tie_word_embeddings=True),
+    "smollm3": SmolLM3Config(**SIZES, no_rope_layers=[1, 0, 1], pad_token_id=None, bos_token_id=None),
+    "granite": GraniteConfig(**SIZES, tie_word_embeddings=False, embedding_multiplier=3.0),
+    "olmo2": Olmo2Config(**SIZES, pad_token_id=None),
+    "phi3": Phi3Config(**SIZES, pad_token_id=None),
 }
 
 
