@@ -21,10 +21,11 @@ from flexray.models.families import (
     read_json,
     reason,
 )
+from flexray.models.formats import find_format
 from flexray.models.hub import model_folder, refuse_code
 from flexray.models.lora import merge_adapters
 from flexray.models.lora.adapter_config import CONFIG
-from flexray.models.weights import HEAD, INDEX, WEIGHTS, check_finite, check_fit, read_headers
+from flexray.models.weights import HEAD, INDEX, WEIGHTS, check_fit, read_weights
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, and a check may fail without them
     import torch
@@ -43,7 +44,8 @@ def check_checkpoint(path: str | Path) -> LlamaConfig:
     Returns:
         The model's configuration, a new object on every call. Its head is tied to its embeddings if
         config.json says so and the files hold no head: releases of transformers differ where they do. It
-        names no padding token: nothing is padded, and a model cannot be made with one that it does not have.
+        names no padding token: nothing is padded, and a model cannot be made with one that it does not have;
+        nor how weights are quantised, as those that are loaded are not.
 
     Raises:
         ModelError: the folder, its config.json, weights or tokenizer files are missing, broken or
@@ -57,10 +59,10 @@ def check_checkpoint(path: str | Path) -> LlamaConfig:
             "of the Hugging Face hub: owner/name@revision."
         )
     config = _check_config(folder)
-    headers = read_headers(folder)
-    config.tie_word_embeddings = config.tie_word_embeddings and HEAD not in headers
+    weights = read_weights(folder)
+    config.tie_word_embeddings = config.tie_word_embeddings and HEAD not in weights
     config.pad_token_id = None
-    check_fit(config, headers, folder / "config.json")
+    check_fit(config, weights, folder / "config.json")
     read_eos(folder)
     if not any(all((folder / name).is_file() for name in files) for files in TOKENIZER_FILES):
         choices = ", ".join(" + ".join(files) for files in TOKENIZER_FILES)
@@ -157,10 +159,10 @@ def load_model(
     import torch
     import transformers
 
-    from flexray.models.loader import load_weights
+    from flexray.models.loader import check_finite, load_weights, resolve_device
 
     config = check_checkpoint(path)
-    device = _resolve_device(device)
+    device = resolve_device(device)
     on_gpu = device.type == "cuda"
     kind = getattr(torch, resolve_dtype(dtype, on_gpu=on_gpu)) if isinstance(dtype, str) else dtype
 
@@ -222,6 +224,7 @@ def _check_config(folder: Path) -> LlamaConfig:
     tree = read_json(file)
     prefix = check_architecture(tree, file)
     check_numbers(tree, file)
+    find_format(tree, file)
     # transformers would load what is named here in place of the weights that are checked, pickles too
     named, checked = tree.get("transformers_weights"), WEIGHTS if (folder / WEIGHTS).is_file() else INDEX
     if named not in (None, checked):
@@ -237,20 +240,10 @@ def _check_config(folder: Path) -> LlamaConfig:
             folder, local_files_only=True
         )
         adopt_rope(config, tree)
+        vars(config).pop("quantization_config", None)
     except Exception as e:  # the types differ between transformers' versions
         raise ModelError(
             f"{file}: no valid {prefix} configuration: {reason(e)}. Correct it, or copy it again."
         ) from e
     check_layers(config, file)
     return config
-
-
-def _resolve_device(device: str | torch.device) -> torch.device:
-    import torch
-
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resolved = torch.device(device)
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError("device is cuda, but torch finds no CUDA device. Use auto or cpu, or a CUDA torch.")
-    return resolved

@@ -54,7 +54,7 @@ def check_architecture(tree: dict[str, Any], file: Path) -> str:
     """Check the architecture in `config.json`; returns the prefix of its class names.
 
     Raises:
-        ModelError: another architecture, a model without a language-model head, or quantised weights.
+        ModelError: another architecture, or a model without a language-model head.
     """
     found = tree.get("model_type")
     prefix = FAMILIES.get(found) if isinstance(found, str) else None
@@ -70,12 +70,6 @@ def check_architecture(tree: dict[str, Any], file: Path) -> str:
         raise ModelError(
             f"{file}: architectures {names!r:.200}. Only {prefix}ForCausalLM has the language-model head "
             "that generates an answer."
-        )
-    if quantization := tree.get("quantization_config"):
-        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
-        raise ModelError(
-            f"{file}: the weights are quantised (quant_method {method!r}). "
-            "Give the unquantised checkpoint, or dequantise it first."
         )
     return prefix
 

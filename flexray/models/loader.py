@@ -1,11 +1,13 @@
 """From a checkpoint's files to a model on its device, one weight at a time.
 
 The model is made without memory; each weight gets its memory on the device, in the dtype of the model, and is
-filled from the files by a few threads. So the host holds one weight a thread, never the checkpoint.
+filled from the files by a few threads. So the host holds one weight a thread, never the checkpoint. Quantised
+weights are dequantised on the device, in float32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,32 +18,37 @@ import transformers
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from flexray.errors import ModelError
 from flexray.models.compat import dtype_argument
-from flexray.models.families import FAMILIES
+from flexray.models.families import COPY, FAMILIES
+from flexray.models.formats import Region, StoredWeight, extra_biases
 from flexray.models.tensor_parallel import ADDED_ONCE, local_config, rank_region
-from flexray.models.weights import Header, read_headers
+from flexray.models.weights import HEAD, read_weights
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, LlamaForCausalLM
 
 THREADS = 4
 """Weights that are read at once: enough to keep a disk busy, and few to hold."""
-Region = tuple[slice, ...]
 
 
 class WeightReader:
     """A checkpoint's weights by name, whole or a part; its files are open until it is closed.
 
-    Threads may read at once. What is read is a view of a file that is mapped into memory: the operating
-    system drops its pages when memory is short.
+    Threads may read at once. What is not quantised is a view of a file that is mapped into memory: the
+    operating system drops its pages when memory is short.
+
+    Args:
+        device: where quantised weights are dequantised.
     """
 
-    def __init__(self, folder: Path, headers: dict[str, Header]):
-        self._headers = headers
+    def __init__(self, folder: Path, weights: Mapping[str, StoredWeight], device: torch.device | str = "cpu"):
+        self._folder, self._weights, self._device = folder, weights, device
         self._opened = ExitStack()
-        files = sorted({header.file for header in headers.values()})
+        files = {header.file for weight in weights.values() for header in weight.tensors.values()}
         self._files: dict[str, Any] = {
-            file: self._opened.enter_context(safe_open(folder / file, framework="pt")) for file in files
+            file: self._opened.enter_context(safe_open(folder / file, framework="pt"))
+            for file in sorted(files)
         }
 
     def __enter__(self) -> WeightReader:
@@ -52,20 +59,47 @@ class WeightReader:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of the whole weight."""
-        return self._headers[name].shape
+        return self._weights[name].shape
 
-    def read(self, name: str, region: Region) -> Tensor:
-        """A weight or a part of it, on the CPU in the dtype of the file; to be copied, not changed.
+    def read(self, name: str, region: Region | None = None) -> Tensor:
+        """A weight or a part of it, to be copied, not changed: in the dtype of the file and on the CPU; if it
+        is quantised, in float32 and on the device.
 
         Args:
-            region: a slice for each of the weight's dimensions.
-        """
-        part: Tensor = self._files[self._headers[name].file].get_slice(name)[region]
-        return part
+            region: a slice for each of the weight's dimensions; None: all of it.
 
-    def read_whole(self, name: str) -> Tensor:
-        """All of a weight, as `read`."""
-        return self.read(name, tuple(slice(0, size) for size in self.shape(name)))
+        Raises:
+            ModelError: the numbers of a quantised weight cannot be.
+        """
+        weight = self._weights[name]
+        if weight.format is None:
+            (part,) = weight.tensors
+            return self._read(weight, part, region)
+
+        def read(part: str, region: Region | None = None) -> Tensor:
+            return self._read(weight, part, region).to(self._device)
+
+        whole = tuple(slice(0, size) for size in weight.shape)
+        try:
+            return weight.format.dequantize(weight, read, region or whole)
+        except ValueError as e:
+            file = self._folder / weight.header.file
+            raise ModelError(f"{file}: {weight.module}: {e}. Copy the checkpoint again.") from e
+
+    def _read(self, weight: StoredWeight, part: str, region: Region | None) -> Tensor:
+        file, name = self._files[weight.tensors[part].file], weight.tensor_name(part)
+        tensor: Tensor = file.get_tensor(name) if region is None else file.get_slice(name)[region]
+        return tensor
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device that `model.device` stands for. Raises ModelError: it is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    resolved = torch.device(device)
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError("device is cuda, but torch finds no CUDA device. Use auto or cpu, or a CUDA torch.")
+    return resolved
 
 
 def load_weights(
@@ -86,23 +120,33 @@ def load_weights(
 
     Raises:
         ConfigError: the model cannot be split over so many ranks.
+        ModelError: the numbers of a quantised weight cannot be.
     """
     assert 0 <= rank < ranks
     model = _without_memory(local_config(config, ranks) if ranks > 1 else config, dtype, attn_implementation)
-    weights = {name: _allocate(model, name, dtype, device) for name, _ in list(model.named_parameters())}
-    if model.config.tie_word_embeddings:
+    is_tied = model.config.tie_word_embeddings
+    names = [name for name, _ in model.named_parameters() if not (is_tied and name == HEAD)]
+    weights = {name: _allocate(model, name, dtype, device) for name in names}
+    if is_tied:
         model.lm_head.weight = model.model.embed_tokens.weight
     # not of the files: computed, in float32, as the model's own class does
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config).to(device)
-    headers = {name: header for name, header in read_headers(folder).items() if name in weights}
-    with WeightReader(folder, headers) as reader, ThreadPoolExecutor(THREADS) as threads:
-        tasks = [threads.submit(fill, weights[name], reader, name, rank) for name in headers]
+    stored = read_weights(folder)
+    order = [name for name in stored if name in weights]  # as in the files
+    with WeightReader(folder, stored, device) as reader, ThreadPoolExecutor(THREADS) as threads:
+        tasks = [threads.submit(fill, weights[name], reader, name, rank) for name in order]
         try:
             for task in tasks:
                 task.result()
         finally:
             threads.shutdown(cancel_futures=True)
-    assert headers.keys() == weights.keys()
+        for name in extra_biases(stored, {HEAD, *weights}):
+            if reader.read(name).any():
+                file = folder / stored[name].header.file
+                raise ModelError(
+                    f"{file}: {name} is not zero, and config.json's model has no such bias. {COPY}"
+                )
+    assert len(order) == len(weights)
     assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
     model.eval()
     return model
@@ -121,6 +165,39 @@ def copy_part(weight: Tensor, part: Tensor, name: str, rank: int) -> None:
             weight.zero_()
         else:
             weight.copy_(part)
+
+
+def check_finite(model: LlamaForCausalLM, folder: Path) -> None:
+    """Check the numbers of a loaded model: one pass on its device, and one look at the outcome.
+
+    Raises:
+        ModelError: NaN or infinity in a weight, in the file or since it was cast to the model's dtype.
+    """
+    names, weights = zip(*model.named_parameters(), strict=True)
+    # A minimum passes on NaN, and unlike isfinite() makes no copy of the weight.
+    ends = torch.stack([torch.stack(torch.aminmax(weight.detach())) for weight in weights])
+    bad = (~ends.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if not bad:
+        return
+    name, weight = names[bad[0]], weights[bad[0]].detach()
+    count = int((~weight.isfinite()).sum())
+    what = f"{name} has {count} of {weight.numel()} values that are not finite (NaN or infinity)"
+    what += f", and {len(bad) - 1} other weight(s) have some" if len(bad) > 1 else ""
+    stored = read_weights(folder)
+    file = folder / stored[name].header.file
+    with WeightReader(folder, {name: stored[name]}) as reader:
+        is_finite = bool(reader.read(name).isfinite().all())
+    if is_finite:
+        dtype = str(weight.dtype).removeprefix("torch.")
+        other = "bfloat16" if dtype == "float16" else "float32"
+        raise ModelError(
+            f"{file}: in {dtype}, {what}. In the file they are finite, but too large for "
+            f"{dtype} (at most {torch.finfo(weight.dtype).max:g}). Set model.dtype: {other}."
+        )
+    raise ModelError(
+        f"{file}: {what}. No answer could be computed. Copy the checkpoint again; if it was "
+        "merged or trained here, that went wrong."
+    )
 
 
 def _without_memory(config: LlamaConfig, dtype: torch.dtype, attn_implementation: str) -> LlamaForCausalLM:

@@ -1,6 +1,7 @@
 """A checkpoint's weights: the files that hold them, and whether they are those of its configuration.
 
-Of files only headers are read, in milliseconds. That the numbers are numbers is seen once they are loaded.
+Of files only headers are read, in milliseconds. That the numbers are numbers is seen once they are loaded
+(`flexray.models.loader`).
 """
 
 from __future__ import annotations
@@ -8,31 +9,37 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flexray.errors import ModelError, first_few
 from flexray.models.compat import rope_parameters
 from flexray.models.families import COPY, FAMILIES, SIZES, check_rotary, read_json, reason
+from flexray.models.formats import (
+    FLOATS,
+    Header,
+    StoredWeight,
+    check_parts,
+    extra_biases,
+    find_format,
+    stored_weights,
+)
 
 if TYPE_CHECKING:  # they take seconds to import
     from transformers import LlamaConfig, LlamaForCausalLM
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD = "lm_head.weight"
-DTYPES = ("BF16", "F16", "F32", "F64")
-"""By safetensors' names. Others are quantised, and mean nothing without their scales."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a file says of one of its tensors."""
+def read_weights(folder: Path) -> dict[str, StoredWeight]:
+    """A checkpoint's weights by their names in the model, and which tensors hold them; none is loaded.
 
-    file: str
-    shape: tuple[int, ...]
-    dtype: str
-    """By safetensors' name."""
+    Raises:
+        ModelError: as `read_headers`; or config.json is broken, or names a way to quantise that is not read.
+    """
+    file = folder / "config.json"
+    return stored_weights(read_headers(folder), find_format(read_json(file), file))
 
 
 def read_headers(folder: Path) -> dict[str, Header]:
@@ -78,23 +85,25 @@ def read_file_headers(file: Path) -> dict[str, Header]:
         ) from e
 
 
-def check_fit(config: LlamaConfig, headers: dict[str, Header], file: Path) -> None:
+def check_fit(config: LlamaConfig, weights: dict[str, StoredWeight], file: Path) -> None:
     """Check that the weights are those of a configuration's model: all of them, of their shapes, no others.
 
     Args:
         file: the config.json, for the message.
 
     Raises:
-        ModelError: they are not; or a weight is quantised.
+        ModelError: they are not; or a weight is quantised otherwise than config.json says.
     """
-    quantised = {name: header.dtype for name, header in headers.items() if header.dtype not in DTYPES}
+    plain = {name: weight.header.dtype for name, weight in weights.items() if weight.format is None}
+    quantised = {name: dtype for name, dtype in plain.items() if dtype not in FLOATS}
     if quantised:
+        otherwise = " otherwise than config.json says" if len(plain) < len(weights) else ""
         raise ModelError(
-            f"{file.parent}: {len(quantised)} weight(s) are quantised: "
+            f"{file.parent}: {len(quantised)} weight(s) are quantised{otherwise}: "
             f"{first_few(sorted(f'{name} ({dtype})' for name, dtype in quantised.items()))}. "
             "Give the unquantised checkpoint, or dequantise it first."
         )
-    layers = 1 + max((int(m[1]) for m in map(_LAYER.match, headers) if m), default=-1)
+    layers = 1 + max((int(m[1]) for m in map(_LAYER.match, weights) if m), default=-1)
     if layers != config.num_hidden_layers:  # said here as nobody could wait for a model of 10**9 layers
         raise ModelError(
             f"{file}: num_hidden_layers is {config.num_hidden_layers}, and the files hold {layers} layers. "
@@ -103,16 +112,17 @@ def check_fit(config: LlamaConfig, headers: dict[str, Header], file: Path) -> No
     model = _without_memory(config, file)
     tied = {HEAD} if config.tie_word_embeddings else set()
     expected = {name: tuple(w.shape) for name, w in model.state_dict().items() if name not in tied}
-    if missing := expected.keys() - headers.keys():
+    if missing := expected.keys() - weights.keys():
         tie = " If the embeddings are the head, set tie_word_embeddings to true." if HEAD in missing else ""
         raise ModelError(
             f"{file.parent}: {len(missing)} weight(s) are missing from the files: "
             f"{first_few(sorted(missing))}. {COPY}{tie}"
         )
+    check_parts(weights, expected, file.parent)
     unfit = [
-        f"{name} is {list(headers[name].shape)}, not {list(shape)}"
+        f"{name} is {list(weights[name].shape)}, not {list(shape)}"
         for name, shape in expected.items()
-        if headers[name].shape != shape
+        if weights[name].shape != shape
     ]
     if unfit:
         sizes = ", ".join(f"{key} {getattr(config, key, None)}" for key in SIZES)
@@ -120,44 +130,13 @@ def check_fit(config: LlamaConfig, headers: dict[str, Header], file: Path) -> No
             f"{file}: the weights do not fit config.json ({sizes}): {len(unfit)} have another shape: "
             f"{first_few(sorted(unfit))}. {COPY}"
         )
-    if unknown := [name for name in headers.keys() - expected.keys() if is_part_of_model(name)]:
+    known = expected.keys() | set(extra_biases(weights, expected))  # whose zeros are looked at when loading
+    if unknown := [name for name in weights.keys() - known if is_part_of_model(name)]:
         raise ModelError(
             f"{file.parent}: {len(unknown)} weight(s) of the files have no place in config.json's model: "
             f"{first_few(sorted(unknown))}. {COPY}"
         )
     check_rotary(model, config, file)
-
-
-def check_finite(model: LlamaForCausalLM, folder: Path) -> None:
-    """Check the numbers of a loaded model: one pass on its device, and one look at the outcome.
-
-    Raises:
-        ModelError: NaN or infinity in a weight, in the file or since it was cast to the model's dtype.
-    """
-    import torch
-
-    names, weights = zip(*model.named_parameters(), strict=True)
-    # A minimum passes on NaN, and unlike isfinite() makes no copy of the weight.
-    ends = torch.stack([torch.stack(torch.aminmax(weight.detach())) for weight in weights])
-    bad = (~ends.isfinite().all(dim=1)).nonzero().flatten().tolist()
-    if not bad:
-        return
-    name, weight = names[bad[0]], weights[bad[0]].detach()
-    count = int((~weight.isfinite()).sum())
-    what = f"{name} has {count} of {weight.numel()} values that are not finite (NaN or infinity)"
-    what += f", and {len(bad) - 1} other weight(s) have some" if len(bad) > 1 else ""
-    header = read_headers(folder)[name]
-    if bool(_load(folder / header.file, name).isfinite().all()):
-        dtype = str(weight.dtype).removeprefix("torch.")
-        other = "bfloat16" if dtype == "float16" else "float32"
-        raise ModelError(
-            f"{folder / header.file}: in {dtype}, {what}. In the file they are finite, but too large for "
-            f"{dtype} (at most {torch.finfo(weight.dtype).max:g}). Set model.dtype: {other}."
-        )
-    raise ModelError(
-        f"{folder / header.file}: {what}. No answer could be computed. Copy the checkpoint again; if it was "
-        "merged or trained here, that went wrong."
-    )
 
 
 def is_part_of_model(name: str) -> bool:
@@ -235,10 +214,3 @@ def _without_memory(config: LlamaConfig, file: Path) -> LlamaForCausalLM:
             f"{file}: no {prefix} model can be made of it ({reason(e)}). Correct hidden_act "
             f"({config.hidden_act!r:.80}) or RoPE ({rope_parameters(config)!r:.200})."
         ) from e
-
-
-def _load(file: Path, name: str) -> Any:
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as weights:
-        return weights.get_tensor(name)

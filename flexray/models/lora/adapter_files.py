@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from flexray.errors import ConfigError, ModelError, first_few
+from flexray.models.formats import FLOATS, Header
 from flexray.models.lora.adapter_config import CONFIG, MERGE, AdapterConfig, read_adapter_config
-from flexray.models.weights import DTYPES, Header, read_file_headers
+from flexray.models.weights import read_file_headers
 
 TENSORS, PICKLED, TOKENIZER = "adapter_model.safetensors", "adapter_model.bin", "tokenizer.json"
 PREFIX = "base_model.model."
@@ -88,10 +89,10 @@ def read_adapter(folder: Path) -> tuple[AdapterConfig, dict[str, Header]]:
         config, headers = read_adapter_config(folder), read_file_headers(folder / TENSORS)
     except ModelError as e:
         raise ConfigError(f"model.lora: {e}") from e
-    if quantised := sorted(f"{name} ({h.dtype})" for name, h in headers.items() if h.dtype not in DTYPES):
+    if quantised := sorted(f"{name} ({h.dtype})" for name, h in headers.items() if h.dtype not in FLOATS):
         raise ConfigError(
             f"model.lora: {folder / TENSORS}: {len(quantised)} tensor(s) are quantised: "
-            f"{first_few(quantised)}. Save the adapter in {', '.join(DTYPES)}."
+            f"{first_few(quantised)}. Save the adapter in {', '.join(FLOATS)}."
         )
     return config, headers
 

@@ -23,7 +23,7 @@ from flexray.models.hub import model_folder
 from flexray.models.lora.adapter_config import CONFIG, EMBEDDINGS, HEAD, AdapterConfig
 from flexray.models.lora.adapter_files import TENSORS, AdapterTensors, check_tokenizer, read_adapter
 from flexray.models.tensor_parallel import rank_region
-from flexray.models.weights import is_part_of_model, read_headers
+from flexray.models.weights import is_part_of_model, read_weights
 
 if TYPE_CHECKING:  # they take seconds to import
     from torch import Tensor
@@ -102,7 +102,7 @@ def check_adapters(path: str | Path, adapters: Sequence[str | Path]) -> Updates:
     if not adapters:
         return Updates(by_weight={}, more_parameters=0)
     model = model_folder(path)
-    shapes = {name: header.shape for name, header in read_headers(model).items() if is_part_of_model(name)}
+    shapes = {name: weight.shape for name, weight in read_weights(model).items() if is_part_of_model(name)}
     is_tied = HEAD_WEIGHT not in shapes
     if is_tied:
         shapes[HEAD_WEIGHT] = shapes[EMBEDDINGS_WEIGHT]
@@ -151,8 +151,8 @@ def merge_adapters(
         model.lm_head.weight = torch.nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad)
         model.config.tie_word_embeddings = False
     folder = model_folder(path)
-    headers = read_headers(folder)
-    with WeightReader(folder, headers) as reader, contextlib.ExitStack() as files, torch.no_grad():
+    stored = read_weights(folder)
+    with WeightReader(folder, stored) as reader, contextlib.ExitStack() as files, torch.no_grad():
         opened = functools.cache(lambda file: files.enter_context(safe_open(file, framework="pt")))
 
         def load(file: Path, name: str) -> Tensor:
@@ -160,7 +160,7 @@ def merge_adapters(
             return tensor
 
         for name, each in updates.by_weight.items():
-            merged = reader.read_whole(name if name in headers else EMBEDDINGS_WEIGHT).float()
+            merged = reader.read(name if name in stored else EMBEDDINGS_WEIGHT).float()
             for update in each:
                 merged = update.apply(merged, load)
             loaded = model.get_parameter(name)

@@ -22,7 +22,7 @@ from flexray.models.checkpoint import resolve_dtype
 from flexray.models.hub import model_folder
 from flexray.models.lora import check_adapters
 from flexray.models.tensor_parallel import local_config
-from flexray.models.weights import is_part_of_model, read_headers
+from flexray.models.weights import is_part_of_model, read_weights
 from flexray.preflight.plan.devices import Device
 from flexray.prompts.prompt import Prompt
 
@@ -77,26 +77,28 @@ class MemoryPlan:
 
 
 def count_parameters(path: str | Path, lora: Sequence[str] = ()) -> int:
-    """The parameters of a checked checkpoint with adapters merged, counted by the headers of its files."""
-    headers = read_headers(model_folder(path))
-    shapes = [header.shape for name, header in headers.items() if is_part_of_model(name)]
+    """The parameters of a checked checkpoint with adapters merged, counted by the headers of its files:
+    those of quantised weights, too, which are dequantised when they are loaded."""
+    shapes = [shape for name, shape in _shapes(path).items() if is_part_of_model(name)]
     return sum(map(prod, shapes)) + check_adapters(path, lora).more_parameters
 
 
 def _count_linear(path: str | Path) -> int:
     """The weights of the decoder layers' linear layers, which are quantised."""
-    headers = read_headers(model_folder(path))
-    layers = [header.shape for name, header in headers.items() if name.startswith("model.layers.")]
+    layers = [shape for name, shape in _shapes(path).items() if name.startswith("model.layers.")]
     return sum(prod(shape) for shape in layers if len(shape) == 2)
 
 
 def _count_split(path: str | Path) -> int:
     """The weights that the ranks of tensor parallelism share out; each has all others."""
-    headers = read_headers(model_folder(path))
-    return sum(prod(header.shape) for name, header in headers.items() if _SPLIT.search(name))
+    return sum(prod(shape) for name, shape in _shapes(path).items() if _SPLIT.search(name))
 
 
 _SPLIT = re.compile(r"[.](?:(?:q|k|v|gate|up)_proj[.](?:weight|bias)|(?:o|down)_proj[.]weight)$")
+
+
+def _shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    return {name: weight.shape for name, weight in read_weights(model_folder(path)).items()}
 
 
 def engine_rows(

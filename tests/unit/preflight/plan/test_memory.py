@@ -18,6 +18,8 @@ from flexray.preflight.plan import make_plan
 from flexray.preflight.plan.cards import least_cards
 from flexray.preflight.plan.devices import GPUS, Device
 from flexray.preflight.plan.memory import count_parameters, engine_rows, plan_memory
+from tests.quantised_models import write_quantised
+from tests.random_models import save_model
 from tests.ray.jobs import question
 
 CPU = Device(name="CPU", is_gpu=False, memory=None)
@@ -92,6 +94,22 @@ def test_quantised_weights_take_a_byte_on_a_gpu_but_first_they_must_be_loaded(co
     assert memory.loading_bytes == 2 * memory.parameters
     (error,) = [p.what for p in make_plan(config, gpu_memory=5).problems if p.status == "fail"]
     assert error.startswith("6.0 GiB of weights (bfloat16, before they are quantised) do not fit")
+
+
+@pytest.mark.parametrize("kind", ["fp8, a block", "gptq"])
+def test_weights_that_are_quantised_in_the_files_are_planned_as_they_are_held(config_of, tmp_path, kind):
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_hidden_layers": 2}
+    plain = save_model(tmp_path / "plain", LlamaConfig(vocab_size=256, **shape))
+    memories = []
+    for path in write_quantised(plain, tmp_path, kind):
+        model = {"path": str(path), "dtype": "bfloat16"}
+        loaded, _ = load_model(path, dtype="bfloat16", device="cpu")
+        memory = make_plan(config_of(model=model)).memory
+        assert memory.weight_bytes == sum(p.numel() * p.element_size() for p in loaded.parameters())
+        fp8 = make_plan(config_of(model=model | {"quantization": "fp8"}), gpu="H100 80GB").memory
+        memories.append((memory.weight_bytes, fp8.weight_bytes, fp8.loading_bytes))
+    assert memories[0] == memories[1]
+    assert memories[0][1] < memories[0][2]
 
 
 def test_weights_in_several_files_are_counted_once(tmp_path, tiny_model, tokenizer):
