@@ -55,7 +55,9 @@ CONFIGS = {
     "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=False, **rope_arguments(YARN)),
     "qwen2 tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
     "qwen3 tied": Qwen3Config(**SIZES, tie_word_embeddings=True),
-    "smollm3": SmolLM3Config(**SIZES, no_rope_layers=[1, 0, 1], pad_token_id=None, bos_token_id=None),
+    "smollm3 tied": SmolLM3Config(
+        **SIZES, tie_word_embeddings=True, no_rope_layers=[1, 0, 1], pad_token_id=None, bos_token_id=None
+    ),
     "granite": GraniteConfig(**SIZES, tie_word_embeddings=False, embedding_multiplier=3.0),
     "olmo2": Olmo2Config(**SIZES, pad_token_id=None),
     "phi3": Phi3Config(**SIZES, pad_token_id=None),
