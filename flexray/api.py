@@ -12,11 +12,14 @@ from flexray.config import RunConfig, load_config
 from flexray.config.plugins import load_plugins
 from flexray.evaluation import Evaluation
 from flexray.evaluation import evaluate as evaluate_folders
-from flexray.sink import OutputFolder, read_committed
+from flexray.sink import OutputFolder, load_run, read_committed, whole_shards
 from flexray.sink.row_table import ROW_SCHEMA
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow.dataset
+    import pyarrow.fs
+    import ray.data
 
     from flexray.runs.run import RunResult
 
@@ -69,6 +72,27 @@ class RunTable:
     def to_pandas(self) -> pandas.DataFrame:
         """The same as a DataFrame. Raises ImportError if pandas is not installed."""
         return self.to_arrow().to_pandas()
+
+    def to_dataset(self) -> pyarrow.dataset.Dataset:
+        """All rows as an Arrow data set, of which only what is asked for is read. Name and size of each file
+        are compared with its manifest, not its bytes. Raises errors as `to_arrow`."""
+        import pyarrow.dataset
+
+        filesystem, files = self._files()
+        return pyarrow.dataset.dataset(files, ROW_SCHEMA, format="parquet", filesystem=filesystem)
+
+    def to_ray(self) -> ray.data.Dataset:
+        """The same as a Ray data set, in the Ray that this process is connected to, or a new one."""
+        import ray.data
+
+        filesystem, files = self._files()
+        if not files:
+            return ray.data.from_arrow(ROW_SCHEMA.empty_table())
+        return ray.data.read_parquet(files, filesystem=filesystem)
+
+    def _files(self) -> tuple[pyarrow.fs.FileSystem, list[str]]:
+        shards = whole_shards(self._folder, load_run(self._folder).fingerprint)
+        return self._folder.arrow_files(manifest.file for manifest in shards.values())
 
 
 def read(output: str | Path) -> RunTable:

@@ -80,7 +80,7 @@ def paraphrase(
     download: DownloadOption = False,
 ) -> None:
     """Sample paraphrases of each question and write them as a data set; resumes as `run` does."""
-    from flexray.runs.export import check_export, write_paraphrases
+    from flexray.runs.data_sets import check_export, write_paraphrases
     from flexray.sink import OutputFolder
 
     checked = load_config(config, set_)
@@ -98,7 +98,7 @@ def confidence(
     download: DownloadOption = False,
 ) -> None:
     """Write a data set with the model's confidence for each paraphrase; resumes as `run` does."""
-    from flexray.runs.export import check_export, write_confidences
+    from flexray.runs.data_sets import check_export, write_confidences
     from flexray.sink import OutputFolder
 
     checked = load_config(config, set_)

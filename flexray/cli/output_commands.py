@@ -101,6 +101,26 @@ def evaluate(
 
 
 @command()
+def export(
+    output: OutputArgument,
+    to: Annotated[str, typer.Option(help="File or URL that ends in .parquet, .csv, .jsonl or .feather.")],
+    wide: Annotated[
+        bool, typer.Option("--wide", help="A row a question and a column a method, with its prediction.")
+    ] = False,
+    methods: Annotated[str, typer.Option(help="Only these, separated by commas; by default all.")] = "",
+    rows_per_file: Annotated[
+        int, typer.Option(min=0, help="Several files, NAME-00000 and so on, of so many rows. 0: one file.")
+    ] = 0,
+) -> None:
+    """Write the committed rows into one file, or several, for other programs."""
+    from flexray.runs.export import export as write_rows
+
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    done = write_rows(output, to, wide=wide, methods=names, rows_per_file=rows_per_file)
+    typer.echo(done.summary_line())
+
+
+@command()
 def report(
     output: OutputArgument,
     compare: Annotated[str | None, typer.Option(help="Output folder or URL of an earlier run.")] = None,

@@ -1,160 +1,198 @@
-"""Data sets made from a run's committed rows: paraphrases that a model wrote, or its confidences.
-
-Both are records {id, question, paraphrases, answers, relation, num_manual}, and confidences where they are
-known, which `data.fields` and `data.paraphrase_files` read. The same rows always give the same bytes.
-"""
+"""Write a run's committed rows into one file or several, for other programs."""
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
-from flexray.config import RunConfig
-from flexray.errors import ConfigError, OutputError
-from flexray.evaluation.answer_metrics import normalize_answer
-from flexray.sink import OutputFolder, read_committed
+from flexray.errors import OutputError
+from flexray.sink import OutputFolder, load_run, read_committed
+from flexray.sink.row_table import ROW_SCHEMA
+from flexray.storage import describe
 
-RECORD_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string()),
-        pa.field("question", pa.string()),
-        pa.field("paraphrases", pa.list_(pa.string())),
-        pa.field("confidences", pa.list_(pa.float64())),  # null: unknown
-        pa.field("answers", pa.list_(pa.string())),  # null: nothing to score against
-        pa.field("relation", pa.string()),  # null: none
-        pa.field("num_manual", pa.int32()),
-    ]
-)
-_COLUMNS = [
-    "row_id", "source_id", "question", "paraphrases", "confidences", "answers", "relation", "num_manual",
-    "samples", "error",
-]  # fmt: skip
+OF_METHOD = ("correct", "error")
+"""The columns of a wide row beside each method's prediction, named METHOD.correct and METHOD.error."""
+OF_QUESTION = (
+    "row_id", "dataset", "split", "source_file", "source_row", "source_id", "question", "paraphrases",
+    "answers", "relation", "num_manual", "confidences",
+)  # fmt: skip
+"""The columns of a wide row that are the same for all methods."""
+
+Write = Callable[[pa.Table], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """The data set that was written."""
+    """What was written."""
 
-    path: str
-    records: int
-    errors: int
-    """Error rows, which are left out."""
-    paraphrases: int
+    files: tuple[str, ...]
+    rows: int
 
     def summary_line(self) -> str:
-        """One line for people and scripts."""
-        counts = f"records={self.records} paraphrases={self.paraphrases} left_out_errors={self.errors}"
-        return f"{self.path}: {counts}"
+        """One line for people and programs."""
+        return f"files={len(self.files)} rows={self.rows}"
 
 
-def check_export(config: RunConfig, kind: Literal["sampled", "confidence"], path: str) -> None:
-    """Check before anything is computed that the run has this one method and that the file can be written.
-
-    Raises:
-        ConfigError: the run has other methods.
-        OutputError: the path names no such file, or its folder cannot be written.
-    """
-    if [method.kind for method in config.methods] != [kind]:
-        found = ", ".join(method.kind for method in config.methods)
-        raise ConfigError(
-            f"methods: this job needs {kind} and no other, found {found}. "
-            f"Write `methods: [{{kind: {kind}, samples: 8, temperature: 1.0}}]`."
-        )
-    if not path.endswith((".jsonl", ".parquet")):
-        raise OutputError(f"{path}: name a file that ends in .jsonl or .parquet.")
-    _split(path)[0].prepare()
-
-
-def write_paraphrases(folder: OutputFolder, path: str, *, keep: int) -> Exported:
-    """Write the samples of each question (method sampled) as its paraphrases.
-
-    A sample is dropped if it is empty or, once case, punctuation and articles are normalised, equal to the
-    question, to one of its paraphrases or to an earlier sample.
+def export(
+    output: str,
+    path: str,
+    *,
+    wide: bool = False,
+    methods: Sequence[str] = (),
+    rows_per_file: int = 0,
+) -> Exported:
+    """Write the committed rows of a run, shard by shard, each checked against its manifest as it is read.
 
     Args:
-        path: path or URL of a .jsonl or .parquet file; an earlier one is replaced.
-        keep: the most paraphrases of a question.
+        output: path or URL of the output folder.
+        path: path or URL of a file that ends in .parquet, .csv, .jsonl or .feather; an earlier one is
+            replaced. Lists are JSON in a CSV file.
+        wide: a row a question, and a column a method with its prediction. Else a row a question and method.
+        methods: only these, in this order. (): all, in the run's order.
+        rows_per_file: at most, of files named NAME-00000 and so on; 0: all in one file.
 
     Raises:
-        OutputError: the folder holds no run or damage, or the file cannot be written.
+        OutputError: there is no run or no such method, or the file cannot be written.
+        DamageError: a manifest or data file cannot be trusted.
     """
-
-    def change(row: dict[str, Any]) -> dict[str, Any]:
-        known = [row["question"], *row["paraphrases"]]
-        return row | {"paraphrases": new_texts(known, row["samples"])[:keep], "confidences": None}
-
-    return _write(folder, path, change)
-
-
-def write_confidences(folder: OutputFolder, path: str) -> Exported:
-    """Write each question with its paraphrases and their confidences (method confidence).
-
-    Args and errors are those of `write_paraphrases`.
-    """
-    return _write(folder, path, lambda row: row)
-
-
-def new_texts(known: Sequence[str], texts: Iterable[str]) -> list[str]:
-    """The texts in order, without empty ones and without copies of each other or of the known ones.
-
-    >>> new_texts(["Who wrote Emma?"], ["who wrote Emma", "", "Emma is by whom?", "Emma is by whom"])
-    ['Emma is by whom?']
-    """
-    seen = {"", *map(normalize_answer, known)}
-    found = []
-    for text in texts:
-        if (normal := normalize_answer(text)) not in seen:
-            seen.add(normal)
-            found.append(" ".join(text.split()))
-    return found
+    folder = OutputFolder(output)
+    known = load_run(folder).methods
+    if unknown := [method for method in methods if method not in known]:
+        raise OutputError(f"{folder}: has no method {unknown[0]!r}. It has {', '.join(known)}.")
+    chosen = tuple(methods) or known
+    suffix = next((suffix for suffix in _WRITERS if path.endswith(suffix)), None)
+    if suffix is None:
+        raise OutputError(f"{path}: the name of the file has to end in one of {', '.join(_WRITERS)}.")
+    schema = _wide_schema(chosen) if wide else ROW_SCHEMA
+    tables = (_widen(table, chosen) if wide else _only(table, chosen) for table in read_committed(folder))
+    names = [path]
+    if rows_per_file:
+        stem = path.removesuffix(suffix)
+        names = (f"{stem}-{number:05d}{suffix}" for number in range(10**5))  # type: ignore[assignment]
+    files: list[str] = []
+    rows = 0
+    parts = _parts(tables, rows_per_file)
+    for name, part in zip(names, parts, strict=False):
+        with _replacing(name) as local, _WRITERS[suffix](local, schema) as write:
+            for table in part:
+                write(table)
+                rows += table.num_rows
+        files.append(name)
+    return Exported(files=tuple(files), rows=rows)
 
 
-def _write(folder: OutputFolder, path: str, change: Any) -> Exported:
-    where, name = _split(path)
-    errors = paraphrases = records = 0
-
-    def rows() -> Iterator[list[dict[str, Any]]]:
-        nonlocal errors, paraphrases, records
-        for table in read_committed(folder):
-            found = table.select(_COLUMNS).to_pylist()
-            good = [change(row) for row in found if not row["error"]]
-            errors += len(found) - len(good)
-            records += len(good)
-            paraphrases += sum(len(row["paraphrases"]) for row in good)
-            yield [
-                {field.name: row.get(field.name) for field in RECORD_SCHEMA}
-                | {"id": row["source_id"] or row["row_id"], "relation": row["relation"] or None}
-                for row in good
-            ]
-
-    data = _to_parquet(rows()) if name.endswith(".parquet") else _to_jsonl(rows())
-    try:
-        where.write_bytes(name, data)
-    except OSError as e:
-        raise OutputError(f"{where.where(name)}: cannot be written: {e}. Name another file.") from e
-    return Exported(path=where.where(name), records=records, errors=errors, paraphrases=paraphrases)
+def _only(table: pa.Table, methods: Sequence[str]) -> pa.Table:
+    """The rows of some methods, method by method in their order."""
+    return pa.concat_tables([table.filter(pc.equal(table["method"], method)) for method in methods])
 
 
-def _split(path: str) -> tuple[OutputFolder, str]:
-    """The folder of a file, and the file's name in it."""
-    parent, slash, name = path.rpartition("/")
-    return OutputFolder(parent + slash or "."), name
+def _wide_schema(methods: Sequence[str]) -> pa.Schema:
+    fields = [ROW_SCHEMA.field(name) for name in OF_QUESTION]
+    for method in methods:
+        fields.append(ROW_SCHEMA.field("prediction").with_name(method))
+        fields += [ROW_SCHEMA.field(name).with_name(f"{method}.{name}") for name in OF_METHOD]
+    return pa.schema(fields)
 
 
-def _to_parquet(parts: Iterable[list[dict[str, Any]]]) -> bytes:
-    file = io.BytesIO()
-    with pq.ParquetWriter(file, RECORD_SCHEMA, compression="zstd") as writer:
-        for part in parts:
-            writer.write_table(pa.Table.from_pylist(part, schema=RECORD_SCHEMA))
-    return file.getvalue()
+def _widen(table: pa.Table, methods: Sequence[str]) -> pa.Table:
+    """A shard has, for each method in order, all its questions in order."""
+    parts = [table.filter(pc.equal(table["method"], method)) for method in methods]
+    columns = [parts[0][name] for name in OF_QUESTION]
+    for part in parts:
+        assert part["row_id"].equals(parts[0]["row_id"]), "a shard's methods have the same rows"
+        columns += [part["prediction"], *(part[name] for name in OF_METHOD)]
+    return pa.table(columns, schema=_wide_schema(methods))
 
 
-def _to_jsonl(parts: Iterable[list[dict[str, Any]]]) -> bytes:
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for part in parts for row in part)
-    return "".join(lines).encode()
+def _parts(tables: Iterable[pa.Table], rows: int) -> Iterator[Iterator[pa.Table]]:
+    """The tables as runs of `rows` rows each, the last one shorter; 0: one run. There is always one."""
+    left = iter(tables)
+    rest: pa.Table | None = next(left, None)
+
+    def part() -> Iterator[pa.Table]:
+        nonlocal rest
+        room = rows
+        while rest is not None and (room > 0 or not rows):
+            taken = rest.slice(0, room) if rows else rest
+            room -= taken.num_rows
+            rest = rest.slice(taken.num_rows) if taken.num_rows < rest.num_rows else next(left, None)
+            yield taken
+
+    yield part()
+    while rest is not None:
+        yield part()
+
+
+@contextlib.contextmanager
+def _replacing(path: str) -> Iterator[Path]:
+    """A local file to write; it takes the place of `path` once it is whole, and is gone after an error."""
+    folder = OutputFolder(path.rpartition("/")[0] or ".")
+    name = path.rpartition("/")[2]
+    folder.prepare()
+    with tempfile.TemporaryDirectory(dir=folder.local_path, prefix=".export-") as scratch:
+        local = Path(scratch) / name
+        try:
+            yield local
+            folder.put_file(local, name)
+        except (OSError, pa.ArrowException) as e:
+            raise OutputError(
+                f"{folder.where(name)}: cannot be written: {describe(e)}. Name another file."
+            ) from e
+
+
+@contextlib.contextmanager
+def _parquet(file: Path, schema: pa.Schema) -> Iterator[Write]:
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        yield writer.write_table
+
+
+@contextlib.contextmanager
+def _feather(file: Path, schema: pa.Schema) -> Iterator[Write]:
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with (
+        pa.OSFile(os.fspath(file), "wb") as stream,
+        pa.ipc.new_file(stream, schema, options=options) as writer,
+    ):
+        yield writer.write_table
+
+
+@contextlib.contextmanager
+def _csv(file: Path, schema: pa.Schema) -> Iterator[Write]:
+    lists = [field.name for field in schema if pa.types.is_list(field.type)]
+    flat = pa.schema([pa.field(f.name, pa.string()) if f.name in lists else f for f in schema])
+
+    def write(table: pa.Table) -> None:
+        for name in lists:
+            texts = [None if value is None else _json(value) for value in table[name].to_pylist()]
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(texts, pa.string()))
+        writer.write_table(table.cast(flat))
+
+    with pa.csv.CSVWriter(file, flat) as writer:
+        yield write
+
+
+@contextlib.contextmanager
+def _jsonl(file: Path, schema: pa.Schema) -> Iterator[Write]:
+    def write(table: pa.Table) -> None:
+        stream.writelines(f"{_json(row)}\n" for row in table.to_pylist())
+
+    with file.open("w", encoding="utf-8") as stream:
+        yield write
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+_WRITERS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl, ".feather": _feather}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pyarrow.fs
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.config.fault_injection import reach
@@ -112,6 +115,29 @@ class OutputFolder:
         reach("sink.write.before", name=name)
         self._write(name, data)
         reach("sink.write.after", name=name)
+
+    @property
+    def local_path(self) -> str | None:
+        """The folder's path, if it is on this machine."""
+        return self._root if self._local else None
+
+    def put_file(self, local: Path, name: str) -> None:
+        """Move a whole file here, however large. Raises OSError as `write_bytes`.
+
+        Args:
+            local: a file on this machine, on the same file system as a local folder.
+        """
+        path = self._path(name)
+        self._make_folder(path.rpartition("/")[0])
+        if self._local:
+            os.replace(local, path)
+        else:
+            retry(self._url(name), lambda: self._fs.put_file(str(local), path))
+
+    def arrow_files(self, names: Iterable[str]) -> tuple[pyarrow.fs.FileSystem, list[str]]:
+        """Files as pyarrow's readers take them: a file system, and their paths in it."""
+        handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self._fs))
+        return handler, [self._path(name) for name in names]
 
     def remove(self, name: str) -> None:
         """Delete one file. Raises OSError if it cannot be deleted."""

@@ -1,0 +1,160 @@
+"""Data sets made from a run's committed rows: paraphrases that a model wrote, or its confidences.
+
+Both are records {id, question, paraphrases, answers, relation, num_manual}, and confidences where they are
+known, which `data.fields` and `data.paraphrase_files` read. The same rows always give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flexray.config import RunConfig
+from flexray.errors import ConfigError, OutputError
+from flexray.evaluation.answer_metrics import normalize_answer
+from flexray.sink import OutputFolder, read_committed
+
+RECORD_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("question", pa.string()),
+        pa.field("paraphrases", pa.list_(pa.string())),
+        pa.field("confidences", pa.list_(pa.float64())),  # null: unknown
+        pa.field("answers", pa.list_(pa.string())),  # null: nothing to score against
+        pa.field("relation", pa.string()),  # null: none
+        pa.field("num_manual", pa.int32()),
+    ]
+)
+_COLUMNS = [
+    "row_id", "source_id", "question", "paraphrases", "confidences", "answers", "relation", "num_manual",
+    "samples", "error",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """The data set that was written."""
+
+    path: str
+    records: int
+    errors: int
+    """Error rows, which are left out."""
+    paraphrases: int
+
+    def summary_line(self) -> str:
+        """One line for people and scripts."""
+        counts = f"records={self.records} paraphrases={self.paraphrases} left_out_errors={self.errors}"
+        return f"{self.path}: {counts}"
+
+
+def check_export(config: RunConfig, kind: Literal["sampled", "confidence"], path: str) -> None:
+    """Check before anything is computed that the run has this one method and that the file can be written.
+
+    Raises:
+        ConfigError: the run has other methods.
+        OutputError: the path names no such file, or its folder cannot be written.
+    """
+    if [method.kind for method in config.methods] != [kind]:
+        found = ", ".join(method.kind for method in config.methods)
+        raise ConfigError(
+            f"methods: this job needs {kind} and no other, found {found}. "
+            f"Write `methods: [{{kind: {kind}, samples: 8, temperature: 1.0}}]`."
+        )
+    if not path.endswith((".jsonl", ".parquet")):
+        raise OutputError(f"{path}: name a file that ends in .jsonl or .parquet.")
+    _split(path)[0].prepare()
+
+
+def write_paraphrases(folder: OutputFolder, path: str, *, keep: int) -> Exported:
+    """Write the samples of each question (method sampled) as its paraphrases.
+
+    A sample is dropped if it is empty or, once case, punctuation and articles are normalised, equal to the
+    question, to one of its paraphrases or to an earlier sample.
+
+    Args:
+        path: path or URL of a .jsonl or .parquet file; an earlier one is replaced.
+        keep: the most paraphrases of a question.
+
+    Raises:
+        OutputError: the folder holds no run or damage, or the file cannot be written.
+    """
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        known = [row["question"], *row["paraphrases"]]
+        return row | {"paraphrases": new_texts(known, row["samples"])[:keep], "confidences": None}
+
+    return _write(folder, path, change)
+
+
+def write_confidences(folder: OutputFolder, path: str) -> Exported:
+    """Write each question with its paraphrases and their confidences (method confidence).
+
+    Args and errors are those of `write_paraphrases`.
+    """
+    return _write(folder, path, lambda row: row)
+
+
+def new_texts(known: Sequence[str], texts: Iterable[str]) -> list[str]:
+    """The texts in order, without empty ones and without copies of each other or of the known ones.
+
+    >>> new_texts(["Who wrote Emma?"], ["who wrote Emma", "", "Emma is by whom?", "Emma is by whom"])
+    ['Emma is by whom?']
+    """
+    seen = {"", *map(normalize_answer, known)}
+    found = []
+    for text in texts:
+        if (normal := normalize_answer(text)) not in seen:
+            seen.add(normal)
+            found.append(" ".join(text.split()))
+    return found
+
+
+def _write(folder: OutputFolder, path: str, change: Any) -> Exported:
+    where, name = _split(path)
+    errors = paraphrases = records = 0
+
+    def rows() -> Iterator[list[dict[str, Any]]]:
+        nonlocal errors, paraphrases, records
+        for table in read_committed(folder):
+            found = table.select(_COLUMNS).to_pylist()
+            good = [change(row) for row in found if not row["error"]]
+            errors += len(found) - len(good)
+            records += len(good)
+            paraphrases += sum(len(row["paraphrases"]) for row in good)
+            yield [
+                {field.name: row.get(field.name) for field in RECORD_SCHEMA}
+                | {"id": row["source_id"] or row["row_id"], "relation": row["relation"] or None}
+                for row in good
+            ]
+
+    data = _to_parquet(rows()) if name.endswith(".parquet") else _to_jsonl(rows())
+    try:
+        where.write_bytes(name, data)
+    except OSError as e:
+        raise OutputError(f"{where.where(name)}: cannot be written: {e}. Name another file.") from e
+    return Exported(path=where.where(name), records=records, errors=errors, paraphrases=paraphrases)
+
+
+def _split(path: str) -> tuple[OutputFolder, str]:
+    """The folder of a file, and the file's name in it."""
+    parent, slash, name = path.rpartition("/")
+    return OutputFolder(parent + slash or "."), name
+
+
+def _to_parquet(parts: Iterable[list[dict[str, Any]]]) -> bytes:
+    file = io.BytesIO()
+    with pq.ParquetWriter(file, RECORD_SCHEMA, compression="zstd") as writer:
+        for part in parts:
+            writer.write_table(pa.Table.from_pylist(part, schema=RECORD_SCHEMA))
+    return file.getvalue()
+
+
+def _to_jsonl(parts: Iterable[list[dict[str, Any]]]) -> bytes:
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for part in parts for row in part)
+    return "".join(lines).encode()
