@@ -41,12 +41,20 @@ def tokenizer(smollm2):
 
 
 @pytest.fixture(scope="session")
-def save_tiny_model(tokenizer):
+def small_tokenizer(tokenizer):
+    """That of the tiny model: the first tokens of the default model's."""
+    from tests.tiny_model import cut_tokenizer
+
+    return cut_tokenizer(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def save_tiny_model(small_tokenizer):
     """Saves a tiny model of the given seed and context length into a folder."""
     from tests.tiny_model import save_tiny_model  # torch: not for tests that need none
 
     def save(folder: Path, **changes: int) -> Path:
-        return save_tiny_model(folder, tokenizer, **changes)
+        return save_tiny_model(folder, small_tokenizer, **changes)
 
     return save
 

@@ -108,6 +108,8 @@ def make_engine():
         **engine,
     ):
         engine = {"backend": "flex", "strict": True, "max_num_seqs": 8, **engine}
+        if model.device.type == "cpu":  # the sizes of all tests, so that FlexAttention is compiled but once
+            engine = {"max_num_batched_tokens": 256, **engine}
         if methods is None:
             methods = [MethodConfig(layout=layout, positions=positions)]
         generation = GenerationConfig(max_new_tokens=max_new_tokens)

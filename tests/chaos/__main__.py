@@ -27,7 +27,7 @@ from tests.chaos.cluster import LossyCluster
 from tests.chaos.kills import KINDS, Kill, draw
 from tests.chaos.trial import SHARDS, Outcome, Trial, answer_undisturbed
 from tests.conftest import SMOLLM2
-from tests.tiny_model import save_tiny_model
+from tests.tiny_model import cut_tokenizer, save_tiny_model
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="flexray-chaos-"))
     outcomes: list[Outcome] = []
     try:
-        model = save_tiny_model(folder / "model", load_tokenizer(SMOLLM2))
+        model = save_tiny_model(folder / "model", cut_tokenizer(load_tokenizer(SMOLLM2)))
         expected = answer_undisturbed(model, folder / "undisturbed")
         with LossyCluster() as cluster:
             queue: list[str] = []

@@ -12,12 +12,12 @@ from huggingface_hub import constants
 
 from flexray.models.hub import download_model
 from flexray.pipeline.hub import download
-from flexray.runs.run import run
 from flexray.sink import OutputFolder, load_run
 from tests.hub import FakeHub, use_hub
 from tests.ray.jobs import (
     assert_whole,
     flexray_command,
+    flexray_here,
     make_config,
     make_tree,
     manifests,
@@ -72,25 +72,21 @@ def pushed(hub: FakeHub, tiny_model: Path, tmp_path: Path) -> FakeHub:
 
 
 def test_a_run_by_names_downloads_if_told_and_answers_as_one_by_folders(
-    pushed: FakeHub, tiny_model: Path, tmp_path: Path, local_ray
+    pushed: FakeHub, tiny_model: Path, tmp_path: Path
 ) -> None:
     recipe = write_config(tmp_path, make_tree(tmp_path / "out", Path(MODEL), data={"hub": DATA}))
-
-    def start(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [*flexray_command(recipe), *options]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-    done = start()
-    assert done.returncode == 2
-    assert f"hf download {MODEL} --revision main" in done.stderr
+    code, _, errors = flexray_here("run", "--config", recipe)
+    assert code == 2
+    assert f"hf download {MODEL} --revision main" in errors
     assert pushed.asked == []
-    done = start("--download")
+    command = [*flexray_command(recipe), "--download"]  # Ray's workers find the cache by its environment
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     commit = pushed.branches[f"models/{MODEL}", "main"]
     assert f"model.path: {MODEL}@{commit}" in done.stdout
     assert_whole(tmp_path / "out", len(ROWS))
     assert load_run(OutputFolder(str(tmp_path / "out"))).config["model"]["path"] == f"{MODEL}@{commit}"
-    run(make_config(tmp_path / "folder", tiny_model, tmp_path / "data" / "test.jsonl"), log=lambda _: None)
+    run_shards(make_config(tmp_path / "folder", tiny_model, tmp_path / "data" / "test.jsonl"), range(3))
     assert tokens_of(tmp_path / "out") == tokens_of(tmp_path / "folder")
     assert {row["error"] for row in rows_of(tmp_path / "out").values()} == {""}
     fingerprints = {load_run(OutputFolder(str(tmp_path / out))).fingerprint for out in ("out", "folder")}

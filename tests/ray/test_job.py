@@ -80,7 +80,8 @@ def test_answers_depend_neither_on_backend_nor_shards_nor_order_of_rows(job, tin
     shuffled = random.Random(1).sample(QUESTIONS, len(QUESTIONS))
     data = write(tmp_path / "one.jsonl", shuffled)
     output = tmp_path / "out"
-    flex = {"backend": "flex", "strict": True}
+    # of the sizes that other tests compile for, too
+    flex = {"backend": "flex", "strict": True, "max_num_seqs": 8, "max_num_batched_tokens": 256}
     run(make_config(output, tiny_model, data, data={"shard_rows": 1}, engine=flex), log=lambda _: None)
     assert_whole(output, 10)
     there, here = rows_of(job[0]), rows_of(output)

@@ -1,15 +1,32 @@
 """The scripts of jobs/ are commands of flexray."""
 
+import runpy
 import subprocess
 import sys
+
+import pytest
 
 from tests.unit.evaluation.builders import answered, commit_run
 
 
-def job(request, *arguments: str, name: str = "evaluate") -> subprocess.CompletedProcess[str]:
+def job(request, *arguments: str) -> subprocess.CompletedProcess[str]:
     root = request.config.rootpath
-    script = [sys.executable, str(root / "jobs" / f"{name}.py"), *arguments]
+    script = [sys.executable, str(root / "jobs" / "evaluate.py"), *arguments]
     return subprocess.run(script, capture_output=True, text=True, cwd=root, env={"PYTHONPATH": str(root)})
+
+
+@pytest.fixture
+def job_here(request, monkeypatch, capsys):
+    """Runs a script in this process: exit code, output, errors."""
+
+    def run(*arguments: str, name: str = "evaluate") -> tuple[object, str, str]:
+        script = str(request.config.rootpath / "jobs" / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(script, run_name="__main__")
+        return ended.value.code, *capsys.readouterr()
+
+    return run
 
 
 def test_it_prints_and_writes_what_the_command_does(request, tmp_path):
@@ -20,15 +37,15 @@ def test_it_prints_and_writes_what_the_command_does(request, tmp_path):
     assert '"exact_match"' in (tmp_path / "found.json").read_text()
 
 
-def test_a_users_fault_is_a_message_and_exit_code_2(request, tmp_path):
-    done = job(request, str(tmp_path / "none"))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: {tmp_path}/none: holds no run")
+def test_a_users_fault_is_a_message_and_exit_code_2(job_here, tmp_path):
+    code, said, told = job_here(str(tmp_path / "none"))
+    assert (code, said) == (2, "")
+    assert told.startswith(f"error: {tmp_path}/none: holds no run")
 
 
-def test_generate_is_flexray_run(request, tmp_path):
+def test_generate_is_flexray_run(job_here, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"{{output: out, data: {{name: d, files: none.jsonl}}, model: {{path: {tmp_path}}}}}")
-    done = job(request, "--config", str(recipe), name="generate")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: {tmp_path}: has no config.json")
+    code, said, told = job_here("--config", str(recipe), name="generate")
+    assert (code, said) == (2, "")
+    assert told.startswith(f"error: {tmp_path}: has no config.json")

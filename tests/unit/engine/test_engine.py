@@ -10,10 +10,12 @@ from tests import oracles
 from tests.expected import oracle_answers, tokens
 
 
-@pytest.mark.parametrize("max_num_seqs", [1, 3, 8])
-def test_the_number_of_rows_at_once_changes_no_answer(make_model, make_engine, make_prompts, max_num_seqs):
+@pytest.mark.parametrize(("max_num_seqs", "backend"), [(1, "sdpa"), (3, "sdpa"), (8, "flex")])
+def test_the_number_of_rows_at_once_changes_no_answer(
+    make_model, make_engine, make_prompts, max_num_seqs, backend
+):
     prompts = make_prompts(10)
-    engine = make_engine(make_model(), max_num_seqs=max_num_seqs)
+    engine = make_engine(make_model(), max_num_seqs=max_num_seqs, backend=backend)
     assert tokens(engine.generate(prompts)) == oracle_answers(make_model(), prompts, engine)
 
 
@@ -92,8 +94,8 @@ def test_all_blocks_of_the_kv_cache_are_free_again_after_a_call(make_model, make
 def test_graphs_stay_the_same_after_warm_up_whatever_the_rows_and_lengths(
     make_model, make_engine, make_prompts
 ):
-    engine = make_engine(make_model(), max_num_seqs=16, max_num_batched_tokens=512)
-    for count in (1, 9, 16):  # the decode buckets
+    engine = make_engine(make_model())
+    for count in (1, 9, 16):
         engine.generate(make_prompts(count))
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     for seed in range(1, 6):
@@ -104,7 +106,7 @@ def test_graphs_stay_the_same_after_warm_up_whatever_the_rows_and_lengths(
 def test_after_warm_up_every_block_mask_is_in_the_cache_whatever_the_lengths(
     make_model, make_engine, make_prompts
 ):
-    engine = make_engine(make_model(), max_num_seqs=16, max_num_batched_tokens=512, max_new_tokens=10)
+    engine = make_engine(make_model(), max_new_tokens=10)
     for count in (1, 9, 16):
         engine.generate(make_prompts(count))
     context = make_prompts(1)[0].context
@@ -133,7 +135,7 @@ def test_a_row_that_no_kv_cache_can_hold_is_an_error_and_the_others_are_answered
 ):
     prompts = make_prompts(3)
     huge = dataclasses.replace(prompts[1], segments=(tuple([40] * 2000),))
-    engine = make_engine(make_model())
+    engine = make_engine(make_model(), backend="sdpa")
     engine.fallback.full_sizes = dataclasses.replace(engine.fallback.full_sizes, max_num_slots=1024)
     generations = engine.generate([prompts[0], huge, prompts[2]])
     ((failed,),) = generations[1]

@@ -74,20 +74,20 @@ def test_out_of_memory_halves_the_rows_at_once_and_the_next_call_has_the_full_si
     make_model, make_engine, make_prompts, inject
 ):
     prompts = make_prompts(12)
-    engine = make_engine(make_model(), strict=False, max_num_seqs=8)
+    engine = make_engine(make_model(), backend="sdpa", strict=False, max_num_seqs=8)
     inject(OUT_OF_MEMORY)
     generations = engine.generate(prompts)
     assert engine.fallback.sizes.max_num_seqs == 4
     assert tokens(generations) == oracle_answers(make_model(), prompts, engine)
     for g in only(generations):
-        assert g.fallback_reason.startswith("flex: OutOfMemoryError: injected at engine.prefill")
+        assert g.fallback_reason.startswith("sdpa: OutOfMemoryError: injected at engine.prefill")
         assert g.fallback_reason.endswith("(rows at once halved to 4)")
-        assert (g.backend_used, g.attempts, g.error) == ("flex", 2, "")
+        assert (g.backend_used, g.attempts, g.error) == ("sdpa", 2, "")
 
     again = engine.generate(prompts)
     assert engine.fallback.sizes == engine.fallback.full_sizes
     assert tokens(again) == tokens(generations)
-    assert {(g.backend_used, g.attempts, g.fallback_reason) for g in only(again)} == {("flex", 1, "")}
+    assert {(g.backend_used, g.attempts, g.fallback_reason) for g in only(again)} == {("sdpa", 1, "")}
 
 
 def test_after_so_many_calls_in_which_the_full_size_failed_the_rows_at_once_stay_halved(

@@ -54,7 +54,7 @@ def test_drawn_answers_are_those_of_the_oracle_with_the_same_numbers(
         MethodConfig(kind="per_prompt"),
     ]
     engine = make_engine(
-        make_brief_model(), methods=methods, max_new_tokens=NEW, backend=backend, max_num_seqs=5
+        make_brief_model(), methods=methods, max_new_tokens=NEW, backend=backend, max_num_seqs=8
     )
     plain, stops = make_brief_model(), engine.stopping.stop_ids()
     for prompt, (drawn, fused, sure, alone) in zip(prompts, answers_of(engine, prompts), strict=True):

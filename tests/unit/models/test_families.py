@@ -143,7 +143,7 @@ def plain_model(folder: Path) -> Any:
 def test_a_model_of_each_family_generates_what_the_oracle_does(make_prompts, saved, name, backend):
     prompts = make_prompts(3)
     plain = plain_model(saved(name))
-    for layout, positions in MODES:
+    for layout, positions in MODES[:1] if backend == "flex" else MODES:  # each is compiled for itself
         engine = engine_of(saved(name), layout, positions, backend)
         generations = engine.generate(prompts)
         for prompt, found in zip(prompts, tokens(generations), strict=True):

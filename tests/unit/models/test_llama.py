@@ -23,7 +23,7 @@ SCALED = {
 def prefill_context(model, ids, backend="sdpa"):
     patched = llama.patch(model)
     cache = KVCache(
-        num_layers=2, num_kv_heads=1, head_dim=64, num_slots=1024, max_requests=1, dtype=torch.float32,
+        num_layers=2, num_kv_heads=1, head_dim=64, num_slots=8192, max_requests=8, dtype=torch.float32,
         device=torch.device("cpu"),
     )  # fmt: skip
     cache.allocate_context(SharedContext((1,) * len(ids)))

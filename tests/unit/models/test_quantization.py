@@ -79,7 +79,7 @@ def test_a_quantised_engine_generates_what_the_quantised_oracle_does(
         ByteTokenizer(),
         methods,
         GenerationConfig(max_new_tokens=6),
-        EngineConfig(backend=backend, strict=True, max_num_seqs=8),
+        EngineConfig(backend=backend, strict=True, max_num_seqs=8, max_num_batched_tokens=256),
         "fp8",
     )
     found = tokens(engine.generate(prompts))

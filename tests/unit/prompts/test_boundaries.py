@@ -142,7 +142,7 @@ def test_any_question_has_the_ids_of_the_whole_text(any_tokenizer: Any, text: st
 @pytest.mark.parametrize("template", [CHATML, INST, PLAIN], ids=["chatml", "inst", "plain"])
 def test_turns_have_the_ids_of_the_whole_conversation(tmp_path: Path, template: str) -> None:
     tokenizers = {kind: save_tokenizer(tmp_path / kind, kind) for kind in TOKENIZERS}
-    for (kind, tokenizer), shots in product(tokenizers.items(), ([], SHOTS)):
+    for (kind, tokenizer), (half, shots) in product(tokenizers.items(), enumerate(([], SHOTS))):
         tokenizer.chat_template = template
         builder = make_builder(tokenizer, PromptConfig(chat=True, few_shots=shots).model_dump_json())
         messages = [
@@ -150,7 +150,7 @@ def test_turns_have_the_ids_of_the_whole_conversation(tmp_path: Path, template: 
             for shot in shots
             for role, text in (("user", shot["question"]), ("assistant", shot["answer"]))
         ]
-        for text in QUESTIONS:
+        for text in QUESTIONS[half::2]:  # each is a process
             turns = [*messages, {"role": "user", "content": text}]
             conversation = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
             expected = tokenizer(conversation, add_special_tokens=False).input_ids

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flexray.errors import ConfigError
+from flexray.prompts import rendering
 from flexray.prompts.rendering import RenderingError, render_apart
 from tests.unit.prompts.test_chat import TURNS, build, with_template
 
@@ -28,6 +29,13 @@ def children() -> list[str]:
     ]
 
 
+@pytest.fixture
+def brief(monkeypatch):
+    """Half the time that a template has."""
+    monkeypatch.setattr(rendering, "SECONDS", 1)
+
+
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("bomb", [NESTED, POWER])
 def test_a_template_that_computes_for_ever_is_refused_and_its_process_ended(tokenizer, bomb):
     before = children()
@@ -36,6 +44,7 @@ def test_a_template_that_computes_for_ever_is_refused_and_its_process_ended(toke
     assert children() == before
 
 
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("bomb", [WRITES, DOUBLES, GIANT])
 def test_a_template_that_fills_the_memory_is_refused(tokenizer, bomb):
     with pytest.raises(ConfigError, match=r"chat template fails \(.*(too much|writes more than|Error)"):

@@ -27,6 +27,7 @@ from flexray.sink import OutputFolder
 from tests.lora_adapters import plain_model, save_adapter
 from tests.ray.jobs import make_tree, question, rows_of, write
 from tests.runs import run_shards
+from tests.tiny_model import VOCAB
 
 ROWS = [question(i) for i in range(6)]
 METHODS = ["attention", "avg"]
@@ -168,7 +169,7 @@ def test_what_is_wrong_with_an_adapter_is_told_by_plan_doctor_night_and_run_alik
 
 def test_plan_and_doctor_count_a_head_that_the_adapters_make(config_of, tiny_model, adapters):
     config = config_of(*adapters)
-    plain, more = count_parameters(tiny_model), 49152 * 48
+    plain, more = count_parameters(tiny_model), VOCAB * 48
     plan = make_plan(config)
     assert plan.ready, plan.problems
     assert plan.memory.parameters == plain + more

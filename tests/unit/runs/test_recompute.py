@@ -28,7 +28,8 @@ def run(request, tmp_path_factory, tiny_model):
         place / "qa.jsonl", [question(0), question(1), question(2), question(3), FAULTY, question(5)]
     )
     methods = [{"kind": "attention"}, {"kind": "avg"}]
-    engine = {"backend": request.param, "strict": True}
+    sizes = {"max_num_seqs": 8, "max_num_batched_tokens": 256}  # those that other tests compile for, too
+    engine = {"backend": request.param, "strict": True, **sizes}
     tree = make_tree(place / "out", tiny_model, data, data={"shard_rows": 2}, engine=engine)
     config = parse_config(tree | {"methods": methods}, source="test")
     folder = OutputFolder(config.output)

@@ -114,7 +114,7 @@ def test_weights_that_are_quantised_in_the_files_are_planned_as_they_are_held(co
 
 def test_weights_in_several_files_are_counted_once(tmp_path, tiny_model, tokenizer):
     model, _ = load_model(tiny_model, dtype="float32", device="cpu")
-    model.save_pretrained(tmp_path / "split", max_shard_size="2MB")
+    model.save_pretrained(tmp_path / "split", max_shard_size="200KB")
     tokenizer.save_pretrained(tmp_path / "split")
     (tmp_path / "split" / "consolidated.safetensors").write_bytes(b"of another format")
     assert (tmp_path / "split" / "model.safetensors.index.json").is_file()
@@ -157,7 +157,7 @@ def test_the_sizes_without_a_model_are_those_of_the_loaded_one(tiny_model):
 
 
 def test_a_shard_is_as_large_as_its_rows_not_as_the_sample(config_of):
-    records = [question(i, paraphrases=[f"{p} " + "word " * 50 for p in range(5)]) for i in range(512)]
+    records = [question(i, paraphrases=[f"{p} " + "a " * 50 for p in range(5)]) for i in range(512)]
     config = config_of(records, data={"shard_rows": 512})
     whole, part = (
         make_plan(config, sample_rows=512, gpu="H100"),
