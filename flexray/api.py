@@ -88,7 +88,8 @@ class RunTable:
         filesystem, files = self._files()
         if not files:
             return ray.data.from_arrow(ROW_SCHEMA.empty_table())
-        return ray.data.read_parquet(files, filesystem=filesystem)
+        # partitioning: `key=value` in the path of the output folder is not a column
+        return ray.data.read_parquet(files, filesystem=filesystem, partitioning=None)
 
     def _files(self) -> tuple[pyarrow.fs.FileSystem, list[str]]:
         shards = whole_shards(self._folder, load_run(self._folder).fingerprint)

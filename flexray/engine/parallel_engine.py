@@ -18,7 +18,7 @@ from flexray.config import EngineConfig, GenerationConfig, MethodConfig, ModelCo
 from flexray.config import fault_injection as faults
 from flexray.engine.engine import Answers, Engine
 from flexray.engine.ranks import RankError, Ranks, talk_on_loopback
-from flexray.errors import ConfigError
+from flexray.errors import ConfigError, UserError
 from flexray.models.all_reduce import TIMEOUT, RankGroup, abandon_ranks, join_ranks, leave_ranks
 from flexray.models.checkpoint import check_checkpoint, load_model
 from flexray.models.tensor_parallel import local_config
@@ -81,12 +81,14 @@ class ParallelModel:
     def close(self) -> None:
         """End the other ranks, in good order. The model and its engines cannot be used any more."""
         if self.others is not None and not self.others.is_closed:
-            self.others.ask("leave")
-            if (engine := self._engine()) is not None:
-                engine.reset()
-            leave_ranks()
-            self.others.replies()
-            self.others.close()
+            try:
+                self.others.ask("leave")
+                if (engine := self._engine()) is not None:
+                    engine.reset()
+                leave_ranks()
+                self.others.replies()
+            finally:
+                self.others.close()
 
 
 class ParallelEngine(Engine):
@@ -135,10 +137,15 @@ def _end(others: Ranks) -> None:
 
 @contextlib.contextmanager
 def _ending(others: Ranks) -> Iterator[None]:
-    """End the other ranks if anything is raised: they may be waiting for this one."""
+    """End the other ranks if anything is raised: they may be waiting for this one. What a sum raises since a
+    rank has died is not raised here: that rank's end ends this process."""
     try:
         yield
+    except (UserError, GeneratorExit, KeyboardInterrupt):
+        _end(others)
+        raise
     except BaseException:
+        others.wait_for_death()
         _end(others)
         raise
 

@@ -16,6 +16,9 @@ from typing import Any
 GRACE_SECONDS = 60.0
 """How long rank 0 may go on after another rank's error: one that all ranks meet alike it raises itself."""
 
+DEATH_SECONDS = 2.0
+"""How long after a failed sum a rank's death is waited for."""
+
 
 class RankError(RuntimeError):
     """What another rank has raised, if it is not the user's to put right."""
@@ -66,6 +69,11 @@ class Ranks:
             if isinstance(reply, BaseException):
                 raise reply
         return found
+
+    def wait_for_death(self) -> None:
+        """Let the thread that watches them end this process, if one of them has died: the sum that it was
+        part of may have failed before the thread has seen it."""
+        self._thread.join(DEATH_SECONDS)
 
     def close(self) -> None:
         """End the other ranks, whatever they are doing."""

@@ -19,6 +19,7 @@ from flexray.config import RunConfig
 from flexray.errors import ConfigError, OutputError
 from flexray.evaluation.answer_metrics import normalize_answer
 from flexray.sink import OutputFolder, read_committed
+from flexray.sink.folder import split_path
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -68,7 +69,7 @@ def check_export(config: RunConfig, kind: Literal["sampled", "confidence"], path
         )
     if not path.endswith((".jsonl", ".parquet")):
         raise OutputError(f"{path}: name a file that ends in .jsonl or .parquet.")
-    _split(path)[0].prepare()
+    split_path(path)[0].prepare()
 
 
 def write_paraphrases(folder: OutputFolder, path: str, *, keep: int) -> Exported:
@@ -116,7 +117,7 @@ def new_texts(known: Sequence[str], texts: Iterable[str]) -> list[str]:
 
 
 def _write(folder: OutputFolder, path: str, change: Any) -> Exported:
-    where, name = _split(path)
+    where, name = split_path(path)
     errors = paraphrases = records = 0
 
     def rows() -> Iterator[list[dict[str, Any]]]:
@@ -139,12 +140,6 @@ def _write(folder: OutputFolder, path: str, change: Any) -> Exported:
     except OSError as e:
         raise OutputError(f"{where.where(name)}: cannot be written: {e}. Name another file.") from e
     return Exported(path=where.where(name), records=records, errors=errors, paraphrases=paraphrases)
-
-
-def _split(path: str) -> tuple[OutputFolder, str]:
-    """The folder of a file, and the file's name in it."""
-    parent, slash, name = path.rpartition("/")
-    return OutputFolder(parent + slash or "."), name
 
 
 def _to_parquet(parts: Iterable[list[dict[str, Any]]]) -> bytes:

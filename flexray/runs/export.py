@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ import pyarrow.parquet as pq
 
 from flexray.errors import OutputError
 from flexray.sink import OutputFolder, load_run, read_committed
+from flexray.sink.folder import split_path
 from flexray.sink.row_table import ROW_SCHEMA
-from flexray.storage import describe
+from flexray.storage import describe, redact
 
 OF_METHOD = ("correct", "error")
 """The columns of a wide row beside each method's prediction, named METHOD.correct and METHOD.error."""
@@ -67,29 +69,52 @@ def export(
         DamageError: a manifest or data file cannot be trusted.
     """
     folder = OutputFolder(output)
-    known = load_run(folder).methods
-    if unknown := [method for method in methods if method not in known]:
-        raise OutputError(f"{folder}: has no method {unknown[0]!r}. It has {', '.join(known)}.")
-    chosen = tuple(methods) or known
+    chosen = _chosen(folder, methods)
     suffix = next((suffix for suffix in _WRITERS if path.endswith(suffix)), None)
     if suffix is None:
         raise OutputError(f"{path}: the name of the file has to end in one of {', '.join(_WRITERS)}.")
+    to, name = split_path(path)
+    if f"{to.url}/".startswith(f"{folder.url.rstrip('/')}/"):
+        raise OutputError(f"{path}: is within the run's own folder. Name a file elsewhere.")
     schema = _wide_schema(chosen) if wide else ROW_SCHEMA
+    if len(set(schema.names)) < len(schema):
+        raise OutputError(f"{path}: a method has the name of another column. Export without --wide.")
     tables = (_widen(table, chosen) if wide else _only(table, chosen) for table in read_committed(folder))
-    names = [path]
-    if rows_per_file:
-        stem = path.removesuffix(suffix)
-        names = (f"{stem}-{number:05d}{suffix}" for number in range(10**5))  # type: ignore[assignment]
-    files: list[str] = []
+    to.prepare()
+    names: list[str] = []
     rows = 0
-    parts = _parts(tables, rows_per_file)
-    for name, part in zip(names, parts, strict=False):
-        with _replacing(name) as local, _WRITERS[suffix](local, schema) as write:
-            for table in part:
-                write(table)
-                rows += table.num_rows
-        files.append(name)
-    return Exported(files=tuple(files), rows=rows)
+    stem = name.removesuffix(suffix)
+    # all are written before the first takes its place
+    with tempfile.TemporaryDirectory(dir=to.local_path, prefix=".export-") as scratch, _writing(path):
+        for part in _parts(tables, rows_per_file):
+            names.append(f"{stem}-{len(names):05d}{suffix}" if rows_per_file else name)
+            with _WRITERS[suffix](Path(scratch) / names[-1], schema) as write:
+                for table in part:
+                    write(table)
+                    rows += table.num_rows
+        for written in names:
+            to.put_file(Path(scratch) / written, written)
+        for old in to.list() if rows_per_file else ():
+            if re.fullmatch(rf"{re.escape(stem)}-\d{{5,}}{re.escape(suffix)}", old) and old not in names:
+                to.remove(old)  # of an earlier export in more files
+    return Exported(files=tuple(map(to.where, names)), rows=rows)
+
+
+def _chosen(folder: OutputFolder, methods: Sequence[str]) -> tuple[str, ...]:
+    known = load_run(folder).methods
+    if unknown := [method for method in methods if method not in known]:
+        raise OutputError(f"{folder}: has no method {unknown[0]!r}. It has {', '.join(known)}.")
+    if len(set(methods)) < len(methods):
+        raise OutputError(f"{folder}: a method is named twice: {', '.join(methods)}. Name it once.")
+    return tuple(methods) or known
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as e:
+        raise OutputError(f"{redact(path)}: cannot be written: {describe(e)}. Name another file.") from e
 
 
 def _only(table: pa.Table, methods: Sequence[str]) -> pa.Table:
@@ -132,23 +157,6 @@ def _parts(tables: Iterable[pa.Table], rows: int) -> Iterator[Iterator[pa.Table]
     yield part()
     while rest is not None:
         yield part()
-
-
-@contextlib.contextmanager
-def _replacing(path: str) -> Iterator[Path]:
-    """A local file to write; it takes the place of `path` once it is whole, and is gone after an error."""
-    folder = OutputFolder(path.rpartition("/")[0] or ".")
-    name = path.rpartition("/")[2]
-    folder.prepare()
-    with tempfile.TemporaryDirectory(dir=folder.local_path, prefix=".export-") as scratch:
-        local = Path(scratch) / name
-        try:
-            yield local
-            folder.put_file(local, name)
-        except (OSError, pa.ArrowException) as e:
-            raise OutputError(
-                f"{folder.where(name)}: cannot be written: {describe(e)}. Name another file."
-            ) from e
 
 
 @contextlib.contextmanager

@@ -130,7 +130,10 @@ class OutputFolder:
         path = self._path(name)
         self._make_folder(path.rpartition("/")[0])
         if self._local:
+            with local.open("rb") as stream:
+                os.fsync(stream.fileno())
             os.replace(local, path)
+            _sync_folder(path.rpartition("/")[0] or "/")
         else:
             retry(self._url(name), lambda: self._fs.put_file(str(local), path))
 
@@ -204,6 +207,12 @@ class OutputFolder:
             retry(self.url, lambda: self._fs.makedirs(path, exist_ok=True))
 
 
+def split_path(path: str) -> tuple[OutputFolder, str]:
+    """The folder of a file, and the file's name in it. Raises OutputError as `OutputFolder`."""
+    parent, slash, name = path.rpartition("/")
+    return OutputFolder(parent + slash or "."), name
+
+
 def _write_local(path: str, data: bytes, label: str) -> None:
     parent, _, name = path.rpartition("/")
     parent = parent or "/"
@@ -222,9 +231,14 @@ def _write_local(path: str, data: bytes, label: str) -> None:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
-    folder = os.open(parent, os.O_RDONLY)
+    _sync_folder(parent)
+
+
+def _sync_folder(path: str) -> None:
+    """Otherwise a power failure may lose a file's new name."""
+    folder = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)  # otherwise a power failure may lose the new name
+        os.fsync(folder)
     finally:
         os.close(folder)
 

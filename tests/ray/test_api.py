@@ -1,5 +1,7 @@
 """The public API on a Ray: a recipe with a plug-in, and a processor in a Ray Data pipeline."""
 
+import shutil
+
 import pytest
 import yaml
 
@@ -33,8 +35,12 @@ def test_a_recipe_with_a_plug_in_is_run_read_and_evaluated(tree, tmp_path):
     result = flexray.run(recipe, log=lambda line: None)
     assert result.rows_now == 6
     rows = flexray.read(tmp_path / "out").to_arrow().to_pylist()
-    in_ray = flexray.read(tmp_path / "out").to_ray().take_all()
-    assert sorted(row["row_id"] for row in in_ray) == sorted(row["row_id"] for row in rows)
+    shutil.copytree(tmp_path / "out", tmp_path / "dataset=z" / "out")  # no partition
+    in_ray = flexray.read(tmp_path / "dataset=z" / "out").to_ray().take_all()
+    keys = ("row_id", "method", "dataset", "prediction")
+    assert sorted([row[key] for key in keys] for row in in_ray) == sorted(
+        [row[key] for key in keys] for row in rows
+    )
     assert sorted((row["row_id"], row["method"]) for row in rows) == [
         (f"qa/test/q{i}", method) for i in range(3) for method in ("last_one", "origin")
     ]

@@ -52,6 +52,8 @@ def find_format(tree: dict[str, Any], file: Path) -> Format | None:
 def _compressed_tensors(config: dict[str, Any]) -> Format:
     if (sparsity := config.get("sparsity_config")) and _of(sparsity, "format", "dense") != "dense":
         raise Refused(f"sparsity_config is {shown(sparsity, 80)}")
+    if transform := config.get("transform_config"):  # activations would have to be rotated, too
+        raise Refused(f"transform_config is {shown(transform, 80)}")
     groups = config.get("config_groups")
     if not isinstance(groups, dict) or not groups:
         raise Refused(f"config_groups is {shown(groups, 80)}")

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config
+from transformers import (
+    GraniteConfig,
+    LlamaConfig,
+    Olmo2Config,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
 
 from flexray.errors import ConfigError
 from flexray.models.checkpoint import check_checkpoint, load_model
@@ -28,6 +36,8 @@ CONFIGS = {
     "llama": LlamaConfig(**SIZES, head_dim=16, tie_word_embeddings=True),
     "llama biases": LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True, tie_word_embeddings=False),
     "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=False),
+    "granite": GraniteConfig(**SIZES, attention_bias=True, mlp_bias=True, residual_multiplier=0.4),
+    "smollm3": SmolLM3Config(**SIZES, no_rope_layers=[1, 0], pad_token_id=None, bos_token_id=None),
     "qwen3": Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True),
 }
 ROWS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")

@@ -81,6 +81,9 @@ def test_many_files_hold_so_many_rows_each_and_together_all(output, tmp_path):
     parts = [pq.read_table(tmp_path / f"part-0000{number}.parquet") for number in (0, 1)]
     assert [part.num_rows for part in parts] == [4, 1]
     assert set(pa.concat_tables(parts)["method"].to_pylist()) == {METHODS[0]}
+    again = export(output, str(tmp_path / "part.parquet"), rows_per_file=20)
+    assert again.files == (str(tmp_path / "part-00000.parquet"),)
+    assert sorted(file.name for file in tmp_path.glob("part*")) == ["part-00000.parquet"]
 
 
 def test_what_cannot_be_written_is_refused_and_an_earlier_file_stays(output, tmp_path):
@@ -90,6 +93,10 @@ def test_what_cannot_be_written_is_refused_and_an_earlier_file_stays(output, tmp
         export(output, str(path), methods=["other"])
     with pytest.raises(OutputError, match=r"answers.xlsx: the name of the file has to end in one of"):
         export(output, str(tmp_path / "answers.xlsx"))
+    with pytest.raises(OutputError, match="a method is named twice"):
+        export(output, str(path), methods=["one", "one"])
+    with pytest.raises(OutputError, match="is within the run's own folder"):
+        export(output, f"{output}/_plan.parquet")
     next((tmp_path / "out" / "data").iterdir()).write_bytes(b"damaged")
     with pytest.raises(flexray.UserError):
         export(output, str(path))
