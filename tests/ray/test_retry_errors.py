@@ -19,11 +19,11 @@ FAILED = ("attention/full_prompt/continuous", INDIA)
 
 
 @pytest.fixture(scope="module")
-def fault(tokenizer):
+def fault(small_tokenizer):
     """The fault that no backend can prefill what holds a word; a change to it is merged in."""
 
     def fault(word, **changes):
-        ids = " ".join(map(str, tokenizer.encode(f" {word}", add_special_tokens=False)))
+        ids = " ".join(map(str, small_tokenizer.encode(f" {word}", add_special_tokens=False)))
         always = {"point": "engine.prefill", "action": "raise:NotImplementedError", "times": None}
         return {**always, "match": {"ids": f"* {ids} *"}, **changes}
 
