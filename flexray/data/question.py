@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,14 +26,10 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardSpec:
-    """Consecutive rows of one source file that are planned, answered and committed together."""
+    """Questions that are planned, answered and committed together: a row group of a plan file."""
 
     shard_id: str
-    file: str
-    format: Literal["jsonl", "json", "parquet", "arrow", "hub"]
-    first_row: int  # 1-based record number of the first row
+    file: str  # path or URL of the plan file
+    row_group: int
     num_rows: int
-    byte_range: tuple[int, int] | None = None  # jsonl only: [start, end) in the file
-    row_ids: tuple[str, ...] = field(default=())  # one per row, in order
-    duplicate_of: tuple[tuple[int, str, int], ...] = ()  # index in row_ids; file and row of the first one
-    digest: str = ""  # sha256 of the rows' content when the shard was planned; "": not checked on reading
+    methods: tuple[str, ...]  # names of the methods that answer them
