@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from flexray.data.question import Question, ShardSpec
 from flexray.data.record import canonical
-from flexray.storage import open_file
+from flexray.errors import DataError
+from flexray.storage import open_file, redact
 
 VALUES = ("question", "paraphrases", "answers", "relation", "num_manual", "confidences")
 """The columns that say what is asked, and what is scored."""
@@ -61,7 +62,24 @@ def _questions(table: pa.Table, dataset: str, split: str) -> Iterator[Question]:
         yield Question(dataset=dataset, split=split, **row)
 
 
-def read_planned(spec: ShardSpec) -> pa.Table:
-    """The rows (PLAN_SCHEMA) of one shard. Raises OSError or pyarrow.ArrowException."""
-    with open_file(spec.file) as stream:
-        return pq.ParquetFile(stream).read_row_group(spec.row_group)
+def read_planned(spec: ShardSpec, columns: Sequence[str] = PLAN_SCHEMA.names) -> pa.Table:
+    """The rows (PLAN_SCHEMA) of one shard.
+
+    Raises:
+        DataError: the plan file is gone, or no longer the one that was planned.
+        OSError: the storage failed; another attempt may succeed.
+    """
+    again = "Run again: it is written again, and no row is computed twice."
+    try:
+        with open_file(spec.file) as stream:
+            table = pq.ParquetFile(stream).read_row_group(spec.row_group, columns=list(columns))
+    except FileNotFoundError as e:
+        raise DataError(f"{redact(spec.file)}: the plan file is missing. {again}") from e
+    except (pa.ArrowException, IndexError) as e:
+        raise DataError(f"{redact(spec.file)}: the plan file cannot be read ({e}). {again}") from e
+    if table.num_rows != spec.num_rows:
+        raise DataError(
+            f"{redact(spec.file)}: row group {spec.row_group} has {table.num_rows} rows, but {spec.num_rows} "
+            f"were planned. {again}"
+        )
+    return table

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from flexray.config import RunConfig
-from flexray.data import read_shard
+from flexray.data.plan_rows import read_planned, to_questions
 from flexray.data.question import Question, ShardSpec
 from flexray.errors import RowFault
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
@@ -22,12 +22,12 @@ if TYPE_CHECKING:  # takes seconds to import
 
 
 def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | None = None) -> PreparedShard:
-    """Read, check and tokenise a shard. A faulty row becomes an error row; the other rows are answered.
+    """Read and tokenise a shard. A faulty row becomes an error row; the other rows are answered.
 
     Args:
-        only: the row ids that are prepared; the whole shard is read and checked in any case. None: all.
+        only: the row ids that are prepared. None: all.
     """
-    questions = read_shard(spec, config.data)
+    questions = to_questions(read_planned(spec), dataset=config.data.name, split=config.data.split)
     wanted = (question for question in questions if only is None or question.row_id in only)
     return build_prompts(spec, wanted, prompt_builder(config))
 

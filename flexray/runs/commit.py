@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flexray.config.plugins import load_plugins
+from flexray.data.plan_rows import read_planned
 from flexray.evaluation import to_table
 from flexray.pipeline.shards import AnsweredShard
 from flexray.runs.fingerprint import code_version
@@ -18,7 +19,6 @@ class Commit:
 
     output: str
     fingerprint: str
-    methods: tuple[str, ...]
     plugins: tuple[str, ...] = ()
     code: CodeVersion = field(default_factory=code_version)
     """The version of the driver's code; the workers run a copy of it."""
@@ -29,13 +29,13 @@ class Commit:
         manifest = commit_shard(
             OutputFolder(self.output),
             shard_id=shard.spec.shard_id,
-            table=to_table(shard, self.methods),
+            table=to_table(shard, shard.spec.methods),
             fingerprint=self.fingerprint,
-            methods=self.methods,
+            methods=shard.spec.methods,
             code=self.code,
             engine_stats=shard.engine_stats,
             seconds=round(shard.seconds, 3),
-            expected_row_ids=shard.spec.row_ids,
+            expected_row_ids=read_planned(shard.spec, ["row_id"])["row_id"].to_pylist(),
         )
         return {
             "shard_id": manifest.shard_id,

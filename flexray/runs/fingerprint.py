@@ -15,7 +15,7 @@ from typing import Any
 import flexray
 from flexray.config import RunConfig
 from flexray.config.plugins import plugin_digests
-from flexray.data import Scan
+from flexray.config.data import FewShotData
 from flexray.engine.values import VALUES_VERSION
 from flexray.models.hub import files_of, model_folder
 from flexray.models.lora.adapter_config import CONFIG
@@ -34,14 +34,19 @@ TEMPLATES = "additional_chat_templates"
 """Where transformers looks for more templates than chat_template.jinja."""
 
 
-def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
-    """The parts of a run's fingerprint: what determines its rows. Paths, batch sizes and backends do not."""
+def fingerprint_parts(config: RunConfig, drawn_from: FewShotData | None = None) -> dict[str, Any]:
+    """The parts of a run's fingerprint: what determines a row's answers, beside the row and the method. Paths,
+    batch sizes and backends do not.
+
+    Args:
+        config: with its few-shots drawn.
+        drawn_from: what they were drawn from.
+    """
+    few_shot_data = drawn_from.model_dump(mode="json") if drawn_from else None
     return {
         "data": {
             "name": config.data.name,
             "split": config.data.split,
-            "digest": found.data_digest,
-            "rows": found.num_rows,
             "include_question": config.data.include_question,
             "max_paraphrases": config.data.max_paraphrases,
         },
@@ -51,8 +56,7 @@ def fingerprint_parts(config: RunConfig, found: Scan) -> dict[str, Any]:
             "dtype": config.model.dtype,
             **({"quantization": config.model.quantization} if config.model.quantization else {}),
         },
-        "prompt": config.prompt.model_dump(mode="json"),
-        "methods": [method.model_dump(mode="json") for method in config.methods],
+        "prompt": config.prompt.model_dump(mode="json") | {"few_shot_data": few_shot_data},
         "generation": config.generation.model_dump(mode="json"),
         VALUES_KEY: VALUES_VERSION,
         **({"plugins": plugin_digests(config.plugins)} if config.plugins else {}),

@@ -1,12 +1,12 @@
-"""A job: a configuration that was checked against software, storage, model and data."""
+"""A job: a configuration that was checked against software, storage and model; and its plan in a folder."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from flexray.config import RunConfig
-from flexray.data import Scan, scan, with_few_shots
+from flexray.config import FewShot, RunConfig
+from flexray.data import refuse_asked_few_shots, scan, source_versions, with_few_shots
 from flexray.methods import make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.lora import check_adapters
@@ -16,40 +16,44 @@ from flexray.pipeline.hub import notes_of, pin
 from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.software import check_software
 from flexray.runs.fingerprint import code_version, fingerprint_parts, provenance
-from flexray.sink import OutputFolder, RunRecord, start_run
+from flexray.sink import (
+    DamageError,
+    Manifest,
+    NoRunError,
+    OutputFolder,
+    RunRecord,
+    discard_run,
+    load_run,
+    open_run,
+    plan_run,
+    whole_shards,
+)
+from flexray.storage import redact
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What a run is to do, checked as far as possible without holding the output folder."""
+    """What a run is to do, checked as far as possible without its data and without holding its folder."""
 
     config: RunConfig
-    """With its few-shots drawn, so that all rows of a run have the same context, and with what it names of
-    the hub pinned to commits."""
-    found: Scan
-    parts: dict[str, Any]
+    """With what it names of the hub pinned to commits. Its few-shots are drawn when the data are known."""
     notes: tuple[str, ...] = ()
     """Lines to log at the start."""
 
-    def start(
-        self, folder: OutputFolder, *, known: bool = False, allow_code_change: bool = False
-    ) -> RunRecord:
-        """The record of this run in its folder (see `start_run`)."""
-        return start_run(
-            folder,
-            known=known,
-            allow_code_change=allow_code_change,
-            code=code_version(),
-            parts=self.parts,
-            config=self.config.model_dump(mode="json"),
-            provenance=provenance(),
-            shards=self.found.shards,
-            methods=tuple(method.name for method in make_methods(self.config.methods)),
-        )
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """A job whose plan is in its folder."""
+
+    config: RunConfig
+    """With its few-shots drawn, so that all rows of a run have the same context."""
+    record: RunRecord
+    committed: dict[str, Manifest]
+    """Of the planned shards, by shard id."""
 
 
-def plan_job(config: RunConfig, folder: OutputFolder | None) -> Job:
-    """Check versions, storage and model, draw few-shots, scan the data. Raises UserError.
+def check_job(config: RunConfig, folder: OutputFolder | None) -> Job:
+    """Check versions, storage and model. Raises UserError.
 
     Args:
         folder: checked for writing; None: nothing is to be written.
@@ -63,7 +67,98 @@ def plan_job(config: RunConfig, folder: OutputFolder | None) -> Job:
     local_config(check_checkpoint(config.model.path), config.engine.tensor_parallel)  # raises
     check_adapters(config.model.path, config.model.lora)
     notes += tuple(f"note: {odd}" for odd in remark(config.model.path, tokenizer))
-    config = with_few_shots(config)
     prompt_builder(config)  # raises if no prompt can be made
-    found = scan(config.data)
-    return Job(config=config, found=found, parts=fingerprint_parts(config, found), notes=notes)
+    return Job(config=config, notes=notes)
+
+
+def plan(
+    job: Job,
+    folder: OutputFolder,
+    *,
+    fresh: bool = False,
+    allow_code_change: bool = False,
+    replace_changed: bool = False,
+    note: Callable[[str], None] = lambda line: None,
+) -> Planned:
+    """Plan in the folder what the job has to do there: nothing new if neither data nor methods have changed
+    since the last start. Needs the folder's lock.
+
+    Args:
+        fresh: discard an earlier run, once the data are known to be good.
+        note: called with a line about what was planned.
+
+    Raises:
+        UserError: see `open_run` and `plan_run`; or the data cannot be used.
+    """
+    config, found = job.config, None
+    drawn = None if fresh else _recorded_few_shots(folder, config)
+    if config.prompt.few_shot_data is not None and drawn is None:
+        found = scan(config.data)
+        config = with_few_shots(config, [found])
+    elif drawn is not None:
+        config = _with(config, drawn)
+    if fresh:
+        found = scan(config.data) if found is None else found
+        discard_run(folder)
+    parts = fingerprint_parts(config, job.config.prompt.few_shot_data)
+    tree, code = config.model_dump(mode="json"), code_version()
+    run = open_run(folder, parts=parts, config=tree, code=code, allow_code_change=allow_code_change)
+    if run and not run.selection.sources and run.rebuilt:
+        note(f"{folder}: its run record was lost, and is written again")
+    committed = whole_shards(folder, run) if run else {}
+    sources = source_versions(config.data)
+    methods = tuple(method.name for method in make_methods(config.methods))
+    if run is None or (run.selection.sources, run.selection.methods) != (sources, methods):
+        found = scan(config.data) if found is None else found
+        if drawn:
+            refuse_asked_few_shots(drawn, [found])
+        run = plan_run(
+            folder,
+            run,
+            found,
+            parts=parts,
+            methods=methods,
+            config=tree,
+            provenance=provenance(),
+            sources=sources,
+            committed=committed,
+            code=code,
+            replace_changed=replace_changed,
+        )
+    return Planned(config=config, record=run, committed=committed)
+
+
+def resume(job: Job, folder: OutputFolder, *, allow_code_change: bool = False) -> Planned:
+    """The plan as the last start left it; the data are not looked at. Raises UserError as `open_run`, or if
+    there is no run."""
+    drawn = _recorded_few_shots(folder, job.config)
+    config = job.config if drawn is None else _with(job.config, drawn)
+    run = open_run(
+        folder,
+        parts=fingerprint_parts(config, job.config.prompt.few_shot_data),
+        config=config.model_dump(mode="json"),
+        code=code_version(),
+        allow_code_change=allow_code_change,
+    )
+    if run is None:
+        raise NoRunError(f"{folder}: holds no run. Start it with `flexray run`.")
+    return Planned(config=config, record=run, committed=whole_shards(folder, run))
+
+
+def _recorded_few_shots(folder: OutputFolder, config: RunConfig) -> tuple[FewShot, ...] | None:
+    """Those that an earlier start drew; () if it drew from something else, which `open_run` refuses. None:
+    none were to be drawn, or no start is recorded."""
+    if config.prompt.few_shot_data is None:
+        return None
+    try:
+        prompt = load_run(folder).parts["prompt"]
+    except (NoRunError, DamageError):
+        return None
+    if prompt.get("few_shot_data") != redact(config.prompt.few_shot_data.model_dump(mode="json")):
+        return ()
+    return tuple(FewShot(**few_shot) for few_shot in prompt["few_shots"])
+
+
+def _with(config: RunConfig, few_shots: tuple[FewShot, ...]) -> RunConfig:
+    prompt = config.prompt.model_copy(update={"few_shots": few_shots, "few_shot_data": None})
+    return config.model_copy(update={"prompt": prompt})

@@ -13,10 +13,11 @@ from flexray.config.plugins import load_plugins
 from flexray.console.progress import Lines, LogLine, Progress
 from flexray.data.question import ShardSpec
 from flexray.evaluation import to_table
+from flexray.methods import make_methods
 from flexray.pipeline.shards import AnsweredShard
 from flexray.runs.fingerprint import code_version
-from flexray.runs.job import plan_job
-from flexray.runs.run import answer
+from flexray.runs.job import check_job, resume
+from flexray.runs.run import answer, by_methods
 from flexray.sink import (
     CodeVersion,
     Manifest,
@@ -25,7 +26,7 @@ from flexray.sink import (
     hold,
     load_run,
     recommit_shard,
-    whole_shards,
+    specs_of,
 )
 from flexray.sink.committed import load_shard
 from flexray.sink.row_table import keys_of
@@ -65,32 +66,39 @@ def retry_errors(
     progress = progress or Lines(log)
     folder = OutputFolder(config.output)
     load_run(folder)  # raises if there is no run: none is to be started
-    job = plan_job(config, folder)
+    job = check_job(config, folder)
     for line in job.notes:
         progress.note(line)
-    config, found = job.config, job.found
-    still_errors = 0
+    still_errors = rows = 0
     with hold(folder, log=progress.note) as lock:
-        record = job.start(folder, allow_code_change=allow_code_change)
-        committed = whole_shards(folder, record.fingerprint)
-        faulty = {name: manifest for name, manifest in committed.items() if manifest.accounting.errors}
+        planned = resume(job, folder, allow_code_change=allow_code_change)
+        config, record = planned.config, planned.record
+        known = {method.name for method in make_methods(config.methods)}
+        faulty = {
+            name: manifest
+            for name, manifest in planned.committed.items()
+            if manifest.accounting.errors and set(manifest.accounting.rows_by_method) <= known
+        }
+        specs = [spec for shard_id, spec in specs_of(folder, record).items() if shard_id in faulty]
         rows = sum(manifest.accounting.errors for manifest in faulty.values())
         if faulty:
             progress.note(f"{folder}: {rows} error rows in {len(faulty)} shards are tried again")
-            recommit = Recommit(folder.url, record.methods, faulty, config.plugins)
-            still_errors = answer(
-                [spec for spec in found.shards if spec.shard_id in faulty],
-                config,
+        recommit = Recommit(folder.url, faulty, config.plugins)
+        for methods in dict.fromkeys(spec.methods for spec in specs):
+            some = [spec for spec in specs if spec.methods == methods]
+            still_errors += answer(
+                some,
+                by_methods(config, methods),
                 recommit,
                 lambda done: f"{done} of {rows} error rows have been tried again",
-                rows=rows,
+                rows=sum(faulty[spec.shard_id].accounting.errors for spec in some),
                 record=record,
                 lock=lock,
                 progress=progress,
                 only=recommit.failed_row_ids,
             )
             lock.check()
-            compact(folder, record.fingerprint)
+        compact(folder, record.fingerprint)
     return RetryResult(retried=rows, answered=rows - still_errors)
 
 
@@ -99,7 +107,6 @@ class Recommit:
     """Replaces error rows by new answers; sent to Ray's workers."""
 
     output: str
-    methods: tuple[str, ...]
     before: dict[str, Manifest]  # of the shards with errors, by shard id
     plugins: tuple[str, ...] = ()
     code: CodeVersion = field(default_factory=code_version)
@@ -115,7 +122,7 @@ class Recommit:
         load_plugins(self.plugins)
         folder, old = OutputFolder(self.output), self.before[shard.spec.shard_id]
         retries = [*old.engine_stats.get("retries", ()), shard.engine_stats]
-        before, after = load_shard(folder, old), to_table(shard, self.methods)
+        before, after = load_shard(folder, old), to_table(shard, shard.spec.methods)
         new = recommit_shard(
             folder,
             old,

@@ -17,20 +17,21 @@ from flexray.console.progress import CommittedShard, Lines, LogLine, Progress
 from flexray.console.signals import Stopped, ending_by
 from flexray.data.question import ShardSpec
 from flexray.errors import OutputError, first_few
+from flexray.methods import make_methods
 from flexray.pipeline.ray_connection import connect_ray
 from flexray.pipeline.ray_data import answer_shards
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.telemetry import report_remaining
 from flexray.runs.commit import Commit
-from flexray.runs.job import plan_job
+from flexray.runs.job import check_job, plan
 from flexray.sink import (
     Lock,
     Manifest,
     OutputFolder,
     RunRecord,
     compact,
-    discard_run,
     hold,
+    specs_of,
     whole_shards,
 )
 
@@ -65,14 +66,16 @@ def run(
     *,
     fresh: bool = False,
     allow_code_change: bool = False,
+    replace_changed: bool = False,
     log: LogLine = print,
     progress: Progress | None = None,
 ) -> RunResult:
-    """Run, or resume, a job.
+    """Answer what a recipe names and its output folder does not have yet.
 
     Args:
         fresh: discard what the output folder holds of an earlier run.
         allow_code_change: go on with a run of another values version.
+        replace_changed: compute committed rows again whose question has changed since; else they are refused.
         log: called with each line about the progress.
         progress: receives the progress in place of `log`. None: `Lines(log)`.
 
@@ -82,41 +85,55 @@ def run(
     start = time.perf_counter()
     progress = progress or Lines(log)
     folder = OutputFolder(config.output)
-    job = plan_job(config, folder)
+    job = check_job(config, folder)
     for line in job.notes:
         progress.note(line)
-    config, found = job.config, job.found
     with hold(folder, log=progress.note) as lock:
-        discarded = fresh and discard_run(folder)  # only once all checks have passed
-        record = job.start(folder, known=discarded, allow_code_change=allow_code_change)
-        if record.rebuilt:
-            progress.note(f"{folder}: its run record was lost, and was written again on {record.rebuilt}")
+        planned = plan(
+            job,
+            folder,
+            fresh=fresh,
+            allow_code_change=allow_code_change,
+            replace_changed=replace_changed,
+            note=progress.note,
+        )
+        config, record, before = planned.config, planned.record, planned.committed
         compact(folder, record.fingerprint)  # no worker commits here, nor below
-        before = whole_shards(folder, record.fingerprint)
         rows_before = sum(m.rows for m in before.values())
-        todo = [s for s in found.shards if s.shard_id not in before]
+        todo = [spec for shard_id, spec in specs_of(folder, record).items() if shard_id not in before]
         progress.note(
-            f"{config.data.name}/{config.data.split}: {record.planned_rows} rows in {len(found.shards)} "
+            f"{config.data.name}/{config.data.split}: {record.planned_rows} rows in {record.planned_shards} "
             f"shards, {rows_before} rows in {len(before)} shards committed already -> {folder}"
         )
-        if todo:
-            commit = Commit(folder.url, record.fingerprint, record.methods, config.plugins)
-            rows = sum(s.num_rows for s in todo) * len(record.methods)
+        rows_now = 0
+        for methods in dict.fromkeys(spec.methods for spec in todo):
 
-            def so_far(done: int) -> str:
-                return f"{rows_before + done} of {record.planned_rows} rows are committed"
+            def so_far(done: int, before: int = rows_before + rows_now) -> str:
+                return f"{before + done} of {record.planned_rows} rows are committed"
 
-            answer(todo, config, commit, so_far, rows=rows, record=record, lock=lock, progress=progress)
+            shards = [spec for spec in todo if spec.methods == methods]
+            rows = sum(spec.num_rows for spec in shards) * len(methods)
+            answer(
+                shards,
+                by_methods(config, methods),
+                Commit(folder.url, record.fingerprint, config.plugins),
+                so_far,
+                rows=rows,
+                record=record,
+                lock=lock,
+                progress=progress,
+            )
             lock.check()
-            try:
-                compact(folder, record.fingerprint)
-            except Stopped as e:
-                e.add_note(so_far(rows))
-                raise
-        else:
+            rows_now += rows
+        try:
+            compact(folder, record.fingerprint)
+        except Stopped as e:
+            e.add_note(f"{rows_before + rows_now} of {record.planned_rows} rows are committed")
+            raise
+        if not todo:
             progress.note("everything is committed: nothing to do")
-        after = whole_shards(folder, record.fingerprint)
-    if lost := [s.shard_id for s in found.shards if s.shard_id not in after]:
+        after = whole_shards(folder, record)
+    if lost := [shard_id for shard_id in record.shards() if shard_id not in after]:
         raise RuntimeError(
             f"{folder}: {len(lost)} shards are not committed ({first_few(lost)}); run again to redo them"
         )
@@ -126,6 +143,12 @@ def run(
     return RunResult(
         manifests=after, rows_before=rows_before, rows_now=rows_now, seconds=time.perf_counter() - start
     )
+
+
+def by_methods(config: RunConfig, names: Sequence[str]) -> RunConfig:
+    """The configuration with only these of its methods, in their order."""
+    known = {method.name: settings for method, settings in zip(make_methods(config.methods), config.methods, strict=True)}
+    return config.model_copy(update={"methods": tuple(known[name] for name in names)})
 
 
 def _roundings(manifests: Iterable[Manifest]) -> str:

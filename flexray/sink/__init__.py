@@ -1,7 +1,7 @@
 """Exactly-once output on any fsspec file system. Readers see only rows that a shard manifest names.
 
-OUT/_run.json                            the run record: the run whose output the folder holds
-OUT/_plan.parquet                        each planned row: (shard_id, row_id)
+OUT/_run.json                            the run record: which table of rows x methods the folder holds
+OUT/plan/<n>.parquet                     the questions of a part of it; each row group is a shard
 OUT/data/<shard_id>-<uuid>.parquet       rows
 OUT/_manifests/<shard_id>.json           the commit of a shard, written last
 OUT/_manifests/compact-<sha256>.jsonl    many manifests merged into one file
@@ -10,17 +10,20 @@ OUT/_lock-<n>.json                       the process that is working in the fold
 """
 
 from flexray.sink.commit import commit_shard, recommit_shard
-from flexray.sink.committed import committed_shards, read_committed, whole_shards
+from flexray.sink.committed import committed_shards, whole_shards
 from flexray.sink.compaction import compact
 from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.lock import HeldError, Lock, hold
-from flexray.sink.records import CodeVersion, Manifest, RunRecord, ShardStats, fingerprint
+from flexray.sink.plan import specs_of
+from flexray.sink.records import AnyRecord, CodeVersion, Manifest, RunRecord, ShardStats, fingerprint
 from flexray.sink.repair import repair
-from flexray.sink.start import NoRunError, discard_run, load_run, other_parts, start_run
+from flexray.sink.start import NoRunError, discard_run, load_run, open_run, other_parts, plan_run
 from flexray.sink.verify import verify
+from flexray.sink.visible import read_committed
 
 __all__ = [
+    "AnyRecord",
     "CodeVersion",
     "DamageError",
     "HeldError",
@@ -37,11 +40,13 @@ __all__ = [
     "fingerprint",
     "hold",
     "load_run",
+    "open_run",
     "other_parts",
+    "plan_run",
     "read_committed",
     "recommit_shard",
     "repair",
-    "start_run",
+    "specs_of",
     "verify",
     "whole_shards",
 ]

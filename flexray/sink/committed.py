@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterator
 
 import pyarrow as pa
 
@@ -12,25 +11,37 @@ from flexray.errors import OutputError, first_few
 from flexray.sink.damage import REPAIR_SHARD, DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.manifests import find_manifests
-from flexray.sink.records import DATA_FOLDER, Manifest, keys_digest
+from flexray.sink.records import DATA_FOLDER, AnyRecord, Manifest, OldRunRecord, keys_digest
 from flexray.sink.row_table import from_parquet, keys_of, schema_fault
-from flexray.sink.start import load_run
 
 
-def committed_shards(folder: OutputFolder, fingerprint: str) -> dict[str, Manifest]:
+def planned_manifests(folder: OutputFolder, run: AnyRecord) -> dict[str, Manifest]:
+    """As `committed_shards`, but leaves out what cannot be trusted."""
+    return only_planned(find_manifests(folder, run.fingerprint).visible(), run)
+
+
+def only_planned(manifests: dict[str, Manifest], run: AnyRecord) -> dict[str, Manifest]:
+    """Without the shards that were withdrawn from the plan; a straggler may have committed one."""
+    if isinstance(run, OldRunRecord):
+        return manifests
+    planned = run.shards()
+    return {shard_id: manifest for shard_id, manifest in manifests.items() if shard_id in planned}
+
+
+def committed_shards(folder: OutputFolder, run: AnyRecord) -> dict[str, Manifest]:
     """The manifest of each committed shard, by shard id, in order of shard ids.
 
     Raises:
         DamageError: a manifest cannot be trusted, or belongs to another run.
         OutputError: the manifests cannot be listed.
     """
-    found = find_manifests(folder, fingerprint)
+    found = find_manifests(folder, run.fingerprint)
     for damage in found.damage.values():
         raise damage
-    return found.visible()
+    return only_planned(found.visible(), run)
 
 
-def whole_shards(folder: OutputFolder, fingerprint: str) -> dict[str, Manifest]:
+def whole_shards(folder: OutputFolder, run: AnyRecord) -> dict[str, Manifest]:
     """As `committed_shards`, but also checks that each data file exists and has the size that its manifest
     says. This takes one listing; no data file is read.
 
@@ -39,7 +50,7 @@ def whole_shards(folder: OutputFolder, fingerprint: str) -> dict[str, Manifest]:
         OutputError: the manifests or the data files cannot be listed.
     """
     for _ in range(2):  # a repair or --fresh may have removed a manifest and its data file in between
-        manifests = committed_shards(folder, fingerprint)
+        manifests = committed_shards(folder, run)
         lost = _lost_files(folder, manifests)
         if not lost:
             return manifests
@@ -66,17 +77,6 @@ def _lost_files(folder: OutputFolder, manifests: dict[str, Manifest]) -> list[st
             size = there[manifest.file]
             lost.append(f"{manifest.file} has {size:,} bytes, but {manifest.bytes:,} were written")
     return lost
-
-
-def read_committed(folder: OutputFolder) -> Iterator[pa.Table]:
-    """The committed rows, one table (ROW_SCHEMA) per shard, in order of shard ids. Each file is checked.
-
-    Raises:
-        OutputError: the folder holds no run.
-        DamageError: a manifest or data file cannot be trusted.
-    """
-    for manifest in committed_shards(folder, load_run(folder).fingerprint).values():
-        yield load_shard(folder, manifest)
 
 
 def load_shard(folder: OutputFolder, manifest: Manifest) -> pa.Table:

@@ -70,7 +70,7 @@ class OutputFolder:
 
     def where(self, name: str) -> str:
         """The file's full path or URL, for messages."""
-        return str(redact(self._url(name)))
+        return str(redact(self.url_of(name)))
 
     def prepare(self) -> None:
         """Create the folder, and check that a file in it can be written, read and deleted.
@@ -96,7 +96,7 @@ class OutputFolder:
     def read_bytes(self, name: str) -> bytes:
         """The whole file. Raises FileNotFoundError, or another OSError if it cannot be read."""
         path = self._path(name)
-        return retry(self._url(name), lambda: bytes(self._fs.cat_file(path)))
+        return retry(self.url_of(name), lambda: bytes(self._fs.cat_file(path)))
 
     def read_if_there(self, name: str) -> bytes | None:
         """The whole file, or None if it does not exist. Raises OSError if it cannot be read."""
@@ -135,7 +135,7 @@ class OutputFolder:
             os.replace(local, path)
             _sync_folder(path.rpartition("/")[0] or "/")
         else:
-            retry(self._url(name), lambda: self._fs.put_file(str(local), path))
+            retry(self.url_of(name), lambda: self._fs.put_file(str(local), path))
 
     def arrow_files(self, names: Iterable[str]) -> tuple[pyarrow.fs.FileSystem, list[str]]:
         """Files as pyarrow's readers take them: a file system, and their paths in it."""
@@ -145,7 +145,7 @@ class OutputFolder:
     def remove(self, name: str) -> None:
         """Delete one file. Raises OSError if it cannot be deleted."""
         path = self._path(name)
-        retry(self._url(name), lambda: self._fs.rm_file(path))
+        retry(self.url_of(name), lambda: self._fs.rm_file(path))
 
     def list(self, name: str = "") -> list[str]:
         """The sorted names of the files and folders in a folder; empty if the folder does not exist.
@@ -169,7 +169,7 @@ class OutputFolder:
         path = self._path(name)
         self._fs.invalidate_cache()  # other processes write here too
         try:
-            entries = retry(self._url(name), lambda: self._fs.ls(path, detail=True))
+            entries = retry(self.url_of(name), lambda: self._fs.ls(path, detail=True))
         except FileNotFoundError:
             return {}
         for entry in entries:
@@ -189,13 +189,13 @@ class OutputFolder:
             try:
                 _write_local(path, data, name)
             except OSError as e:  # the error of a failed write does not name the file
-                raise translate(e, self._url(name)) from e
+                raise translate(e, self.url_of(name)) from e
         else:
             # On object stores a put is atomic, while a rename is a copy and a delete. A put can be repeated
             # if its response is lost: it writes the same bytes under the same name.
-            retry(self._url(name), lambda: write_file(self._fs, path, data), patience=patience)
+            retry(self.url_of(name), lambda: write_file(self._fs, path, data), patience=patience)
 
-    def _url(self, name: str) -> str:
+    def url_of(self, name: str) -> str:
         return f"{self.url.rstrip('/')}/{name}" if name else self.url
 
     def _path(self, name: str) -> str:

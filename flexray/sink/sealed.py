@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flexray.sink.damage import DamageError, DamageKind
 
-SCHEMA_VERSION = 4
-READABLE_VERSIONS = (3, 4)
-"""Version 3 is that of flexray 0.1, whose records do not name the version of the code."""
+SCHEMA_VERSION = 5
+OLD_VERSIONS = (3, 4)
+"""Of folders whose run cannot grow. Version 3 is that of flexray 0.1, whose records do not name the version of
+the code."""
+READABLE_VERSIONS = (*OLD_VERSIONS, SCHEMA_VERSION)
 
 
 class Frozen(BaseModel):
@@ -72,6 +74,15 @@ class Sealed(Frozen):
         except ValidationError as e:
             faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in e.errors())
             raise DamageError(path, f"is not a valid record ({faults})", cls.advice, cls.damage) from e
+
+
+def is_old(data: bytes) -> bool:
+    """Whether a record says that it is of OLD_VERSIONS. It may be damaged."""
+    try:
+        tree = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(tree, dict) and tree.get("schema_version") in OLD_VERSIONS
 
 
 def canonical_json(value: Any) -> bytes:

@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
 from flexray.config.load import rename_keys
-from flexray.data.question import ShardSpec
 from flexray.errors import OutputError, first_few
 from flexray.sink.damage import DamageError
 from flexray.sink.differences import differences
 from flexray.sink.folder import OutputFolder, is_leftover, is_systems
+from flexray.sink.growth import Growth, grow
 from flexray.sink.hub_commits import moved_commits
 from flexray.sink.lock import is_lock
 from flexray.sink.manifests import is_manifest_file
-from flexray.sink.plan import load_plan, plan_digest, plan_table, write_plan
+from flexray.sink.plan import is_plan_file, plan_files
+from flexray.sink.rebuild import ELSE, Rebuilt, Remains, keep_damaged_record, rebuild, with_whole_plan
 from flexray.sink.records import (
     CODE_OF_0_1,
     DATA_FOLDER,
     MANIFEST_FOLDER,
-    PLAN_FILE,
+    OLD_PLAN_FILE,
+    PLAN_FOLDER,
     QUARANTINE_FOLDER,
     RUN_FILE,
+    AnyRecord,
     CodeVersion,
+    OldRunRecord,
     RunRecord,
+    Selection,
     fingerprint,
+    parse_run,
     shard_of_data_file,
 )
-from flexray.sink.remains import ELSE, Remains, are_of_this_run, keep_damaged_record
 from flexray.sink.row_table import ROW_SCHEMA, columns_of
 from flexray.sink.sealed import canonical_json
 from flexray.storage import redact
 
+_OLD = (
+    "holds a run of a flexray whose runs could not grow. `flexray adopt` brings its rows into another output "
+    "folder, and computes nothing again; or discard it with --fresh (make: FRESH=1)."
+)
 VALUES_KEY = "values_version"
 """The key of `parts` that may differ with --allow-code-change. Records of flexray 0.1 do not have it."""
 
@@ -44,76 +53,166 @@ class NoRunError(OutputError):
     """The folder contains neither a run nor rows of one."""
 
 
-def start_run(
+def open_run(
     folder: OutputFolder,
     *,
     parts: dict[str, Any],
-    methods: Sequence[str],
     config: dict[str, Any],
-    provenance: dict[str, Any],
-    shards: Sequence[ShardSpec],
     code: CodeVersion | None = None,
-    known: bool = False,
     allow_code_change: bool = False,
-) -> RunRecord:
-    """Write the plan and then the run record, or return the record of the run that is resumed.
-
-    A lost or damaged plan is written again if the planned rows are the same. A lost run record is written
-    again if all commits belong to the run that starts now; a damaged one is copied into the quarantine first.
-    The plan is written before `_run.json`, so a run can be started again after a crash in between.
+) -> RunRecord | None:
+    """The run that a start goes on with; None: the folder is empty. A lost or damaged record is made again
+    from the plan files and the commits, a damaged one is copied into the quarantine first. A lost plan file
+    is made again from the committed rows. Needs the folder's lock.
 
     Args:
         parts: what determines the rows. Two starts are the same run if its fingerprint is the same.
-        methods: the methods that answer each question, in the order of the output rows.
-        code: the code that computes the rows.
-        known: the folder contained a run that was just discarded, so other files in it are accepted.
-        allow_code_change: resume a run of another values version; its record stays as it is.
+        config: of this start.
+        code: the code that computes rows now.
+        allow_code_change: go on with a run of another values version; its record stays as it is.
 
     Raises:
         OutputError: the folder contains another run (the message names each difference), the same run with
-            another values version or other planned rows, or files of something else; or it cannot be used.
+            another values version, one of flexray 0.1, or files of something else; or it cannot be used.
         DamageError: the run record belongs to another version of flexray; or both it and a manifest are lost
             or damaged.
-        ValueError: a shard, row or method is given twice, a shard lacks its row ids, or there is no method.
     """
-    if not methods or len(set(methods)) != len(methods):
-        raise ValueError(f"at least one method is needed, and each only once: {list(methods)}")
-    plan = plan_table(shards)
     try:
         found = folder.read_if_there(RUN_FILE)
         damage = None
         if found is not None:
             try:
-                run = RunRecord.parse(found, folder.where(RUN_FILE))
-                _refuse_other_run(folder, run, parts, methods, config)
-                if run.parts.get(VALUES_KEY) != parts.get(VALUES_KEY) and not allow_code_change:
-                    raise OutputError(f"{folder}: {_other_code(run, code)}")
-                return _with_whole_plan(folder, run, plan, len(shards))
+                run = parse_run(found, folder.where(RUN_FILE))
             except DamageError as e:
                 if e.kind != "run_record_damaged":
                     raise
                 damage = e
-        lost = not known and are_of_this_run(folder, plan, fingerprint(parts), methods)
+            else:
+                if isinstance(run, OldRunRecord):
+                    raise OutputError(f"{folder}: {_OLD}")
+                _refuse_other_run(folder, run, parts, config)
+                if run.parts.get(VALUES_KEY) != parts.get(VALUES_KEY) and not allow_code_change:
+                    raise OutputError(f"{folder}: {_other_code(run, code)}")
+                return with_whole_plan(folder, run)
+        rebuilt = rebuild(folder, fingerprint(parts))
+        if rebuilt is None:
+            if found is None:
+                _refuse_foreign_files(folder)
+                return None
+            rebuilt = Rebuilt((), 0)
         if found is not None and damage is not None:
             keep_damaged_record(folder, found, damage)
-        elif not known and not lost:
-            _refuse_foreign_files(folder)
-        run = RunRecord(
+        return RunRecord(
             created=utc_now(),
             fingerprint=fingerprint(parts),
             parts=redact(parts),
-            methods=tuple(methods),
             config=redact(config),
-            provenance=redact(provenance),
+            provenance={},
             code=code,
             row_schema=columns_of(ROW_SCHEMA),
-            plan=write_plan(folder, plan, len(shards)),
-            rebuilt=utc_now() if lost or damage else "",
-        ).sealed()
-        folder.write_bytes(RUN_FILE, run.to_bytes())
-        return run
+            plan=rebuilt.plan,
+            next_shard=rebuilt.next_shard,
+            selection=Selection(methods=(), sources=""),
+            rebuilt=utc_now(),
+        )
     except OSError as e:
         raise OutputError(f"{folder}: the run cannot be started: {e}") from e
+
+
+def plan_run(
+    folder: OutputFolder,
+    run: RunRecord | None,
+    found: pa.Table,
+    *,
+    parts: dict[str, Any],
+    methods: Sequence[str],
+    config: dict[str, Any],
+    provenance: dict[str, Any],
+    sources: str,
+    committed: Collection[str] = (),
+    code: CodeVersion | None = None,
+    replace_changed: bool = False,
+) -> RunRecord:
+    """Plan what the recipe names and no commit has (see `grow`), and write the record.
+
+    The plan's files are written before the record, so a crash in between leaves the run as it was.
+
+    Args:
+        run: the result of `open_run`.
+        found: the data set (PLAN_SCHEMA); each row id once.
+        methods: the names of the recipe's methods, in order.
+        sources: see Selection.
+        committed: ids of the committed shards.
+
+    Raises:
+        DataError, OutputError, DamageError: as `grow`.
+        ValueError: a method is given twice, or there is none.
+    """
+    if not methods or len(set(methods)) != len(methods):
+        raise ValueError(f"at least one method is needed, and each only once: {list(methods)}")
+    try:
+        growth = grow(
+            folder,
+            run,
+            found,
+            methods=methods,
+            sources=sources,
+            committed=committed,
+            shard_rows=config["data"]["shard_rows"],
+            fingerprint=fingerprint(parts),
+            replace_changed=replace_changed,
+        )
+        return write_run(
+            folder,
+            run,
+            growth,
+            parts=parts,
+            config=config,
+            provenance=provenance,
+            code=code,
+        )
+    except OSError as e:
+        raise OutputError(f"{folder}: the run cannot be planned: {e}") from e
+
+
+def write_run(
+    folder: OutputFolder,
+    run: RunRecord | None,
+    growth: Growth,
+    *,
+    parts: dict[str, Any],
+    config: dict[str, Any],
+    provenance: dict[str, Any],
+    code: CodeVersion | None,
+) -> RunRecord:
+    """Write the record of a table that has grown, then remove plan files that it no longer names. Raises
+    OSError."""
+    changed = {
+        "config": redact(config),
+        "provenance": redact(provenance),
+        "plan": growth.plan,
+        "next_shard": growth.next_shard,
+        "selection": growth.selection,
+    }
+    if run is None:
+        new = RunRecord(
+            created=utc_now(),
+            fingerprint=fingerprint(parts),
+            parts=redact(parts),
+            code=code,
+            row_schema=columns_of(ROW_SCHEMA),
+            **changed,
+        )
+    else:
+        new = run.model_copy(update=changed)
+    new = new.sealed()
+    if new != run:
+        folder.write_bytes(RUN_FILE, new.to_bytes())
+        named = set(plan_files(new))
+        for name in folder.sizes(PLAN_FOLDER):
+            if is_plan_file(name) and f"{PLAN_FOLDER}/{name}" not in named:
+                folder.remove(f"{PLAN_FOLDER}/{name}")
+    return new
 
 
 def discard_run(folder: OutputFolder) -> bool:
@@ -137,7 +236,10 @@ def discard_run(folder: OutputFolder) -> bool:
         for name in folder.sizes(DATA_FOLDER):
             if shard_of_data_file(name) or is_leftover(name):
                 folder.remove(f"{DATA_FOLDER}/{name}")
-        for name in (PLAN_FILE, RUN_FILE):
+        for name in folder.sizes(PLAN_FOLDER):
+            if is_plan_file(name) or is_leftover(name):
+                folder.remove(f"{PLAN_FOLDER}/{name}")
+        for name in (OLD_PLAN_FILE, RUN_FILE):
             if name in names:
                 folder.remove(name)
         return True
@@ -145,7 +247,7 @@ def discard_run(folder: OutputFolder) -> bool:
         raise OutputError(f"{folder}: the earlier run cannot be discarded: {e}") from e
 
 
-def load_run(folder: OutputFolder) -> RunRecord:
+def load_run(folder: OutputFolder) -> AnyRecord:
     """The run record of an output folder.
 
     Raises:
@@ -160,13 +262,13 @@ def load_run(folder: OutputFolder) -> RunRecord:
     except OSError as e:
         raise OutputError(f"{path}: cannot be read: {e}") from e
     if found is not None:
-        return RunRecord.parse(found, path)
+        return parse_run(found, path)
     if remains and remains.hold_rows:
         raise DamageError(path, f"is missing, although {remains}", RunRecord.advice, "run_record_missing")
     raise NoRunError(f"{folder}: holds no run (there is no {RUN_FILE}). Give the output folder of a run.")
 
 
-def other_parts(run: RunRecord, parts: dict[str, Any]) -> list[str]:
+def other_parts(run: AnyRecord, parts: dict[str, Any]) -> list[str]:
     """The differences between a run and a start with these `parts` (see `start_run`), one line each; [] if at
     most the values version differs."""
     if run.fingerprint == fingerprint(parts):
@@ -185,38 +287,15 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _with_whole_plan(folder: OutputFolder, run: RunRecord, plan: pa.Table, shards: int) -> RunRecord:
-    """The run's record, after a lost or damaged plan was written again."""
-    another = (
-        f"whose {run.plan.rows} planned rows in {run.plan.shards} shards are not the {plan.num_rows} rows in "
-        f"{shards} shards that are planned now. {ELSE}"
-    )
-    try:
-        if not load_plan(folder, run).equals(plan):
-            raise OutputError(f"{folder}: holds a run of the same configuration {another}")
-        return run
-    except DamageError as e:
-        if e.kind not in ("plan_missing", "plan_damaged"):
-            raise
-        if plan_digest(plan) != run.plan.pairs_sha256:
-            raise OutputError(f"{e.path}: {e.what}; it belongs to a run {another}") from e
-    # another version of pyarrow may write the same plan as other bytes; then the record needs their digest
-    whole = run.model_copy(update={"plan": write_plan(folder, plan, shards)}).sealed()
-    if whole != run:
-        folder.write_bytes(RUN_FILE, whole.to_bytes())
-    return whole
-
-
 def _refuse_other_run(
-    folder: OutputFolder,
-    run: RunRecord,
-    parts: dict[str, Any],
-    methods: Sequence[str],
-    config: dict[str, Any],
+    folder: OutputFolder, run: RunRecord, parts: dict[str, Any], config: dict[str, Any]
 ) -> None:
     lines = other_parts(run, parts)
+    if any(line.startswith("model.digest") for line in lines):
+        then, now = run.config["model"]["path"], config["model"]["path"]
+        moved = differences(then, redact(now), "model.path") or [f"model: the files of {then} have changed"]
+        lines = [*moved, *lines]
     lines += moved_commits(run.config, config)
-    lines += differences(list(run.methods), list(methods), "methods")
     lines += differences(run.row_schema, columns_of(ROW_SCHEMA), "row schema")
     if lines:
         raise OutputError(
@@ -226,7 +305,7 @@ def _refuse_other_run(
         )
 
 
-def _other_code(run: RunRecord, code: CodeVersion | None) -> str:
+def _other_code(run: AnyRecord, code: CodeVersion | None) -> str:
     then, now = (
         f"values version {known.values_version} (flexray {known.flexray}"
         f"{known.commit and f', commit {known.commit}'})"
@@ -241,14 +320,14 @@ def _other_code(run: RunRecord, code: CodeVersion | None) -> str:
 
 
 def _refuse_foreign_files(folder: OutputFolder) -> None:
-    own = (PLAN_FILE, QUARANTINE_FOLDER)
+    own = (QUARANTINE_FOLDER,)
     names = [name for name in folder.list() if not (name in own or is_systems(name) or is_lock(name))]
     # a discarded run leaves its folders empty
     names = [
         name
         for name in names
-        if name not in (MANIFEST_FOLDER, DATA_FOLDER)
-        or not all(is_systems(inner) for inner in folder.list(name))
+        if name not in (MANIFEST_FOLDER, DATA_FOLDER, PLAN_FOLDER)
+        or not all(is_systems(inner) or is_plan_file(inner) for inner in folder.list(name))
     ]
     if names:
         raise OutputError(

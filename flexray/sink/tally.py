@@ -11,8 +11,7 @@ from flexray.errors import first_few
 from flexray.sink.damage import REPAIR_SHARD, DamageError, Finding, FindingKind
 from flexray.sink.folder import OutputFolder
 from flexray.sink.plan import Plan
-from flexray.sink.records import DATA_FOLDER, Manifest, RunRecord, manifest_name
-from flexray.sink.row_table import expected_keys
+from flexray.sink.records import DATA_FOLDER, AnyRecord, Manifest, manifest_name
 
 Key = tuple[str, str]  # method, row id
 
@@ -25,7 +24,7 @@ class Tally:
     stray."""
 
     folder: OutputFolder
-    run: RunRecord | None = None
+    run: AnyRecord | None = None
     plan: Plan | None = None
     rows: int = 0
     doubled: int = 0
@@ -64,9 +63,7 @@ class Tally:
         if self.run is None or self.plan is None:
             self._seen.update(keys)
             return
-        planned = expected_keys(
-            self.run.methods, self.plan.row_ids(shard_id) if shard_id in self.plan else ()
-        )
+        planned = self.plan.keys(shard_id)
         if keys == planned:
             return
         here, known = Counter(keys), set(planned)
@@ -88,13 +85,12 @@ class Tally:
         if self.run is None or self.plan is None:
             self._finish_without_plan()
             return
-        homes = self.plan.shards_of([row_id for _, row_id in self._strays])
+        homes = self.plan.shards_of(list(self._strays))
         doubled = dict.fromkeys(self._repeated)
         shards = dict.fromkeys(self._repeated.values())
         for key, places in self._strays.items():
-            home = homes.get(key[1])
-            at_home = (
-                home in self.trusted and key[0] in self.run.methods and key not in self._lacking.get(home, ())
+            at_home = any(
+                home in self.trusted and key not in self._lacking.get(home, ()) for home in homes.get(key, ())
             )
             if len(places) + at_home > 1:
                 doubled[key] = None
@@ -105,7 +101,7 @@ class Tally:
             self.note("doubled_rows", DATA_FOLDER, what, REPAIR_SHARD, shards)
         for shard_id in self.plan:
             if shard_id not in self.trusted:
-                self._miss(shard_id, expected_keys(self.run.methods, self.plan.row_ids(shard_id)))
+                self._miss(shard_id, self.plan.keys(shard_id))
             elif shard_id in self._lacking:
                 self._miss(shard_id, self._lacking[shard_id])
 

@@ -7,21 +7,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from flexray.errors import OutputError, first_few
-from flexray.sink.committed import load_shard
+from flexray.sink.committed import load_shard, only_planned
 from flexray.sink.damage import DamageError, VerifyReport
 from flexray.sink.differences import differences
 from flexray.sink.folder import OutputFolder, is_leftover
 from flexray.sink.lock import is_lock
 from flexray.sink.manifests import READERS, Found, find_manifests, is_manifest_file
-from flexray.sink.plan import Plan, load_plan
+from flexray.sink.plan import Plan, is_plan_file, load_plan, plan_files
 from flexray.sink.records import (
     DATA_FOLDER,
     MANIFEST_FOLDER,
     OWN_NAMES,
-    PLAN_FILE,
+    OLD_PLAN_FILE,
+    PLAN_FOLDER,
     RUN_FILE,
+    AnyRecord,
     Manifest,
-    RunRecord,
+    OldRunRecord,
     shard_of_data_file,
 )
 from flexray.sink.row_table import account, accounting_faults, keys_of, row_faults
@@ -59,15 +61,16 @@ def examine(folder: OutputFolder) -> tuple[VerifyReport, Found]:
     found = find_manifests(folder, run.fingerprint if run else None)
     for name, damage in found.damage.items():
         tally.damage(name, damage)
-    manifests = list(found.visible().values())
+    visible = found.visible()
+    manifests = list((only_planned(visible, run) if run else visible).values())
     for start in range(0, len(manifests), _AT_ONCE):
         _count_shards(folder, manifests[start : start + _AT_ONCE], tally)
     tally.finish()
-    orphans, foreign = _unnamed(folder, {manifest.file for manifest in manifests})
+    orphans, foreign = _unnamed(folder, {manifest.file for manifest in manifests}, run)
     _note_unnamed(orphans, foreign, tally)
     report = VerifyReport(
         planned_rows=run.planned_rows if run else 0,
-        planned_shards=run.plan.shards if run else 0,
+        planned_shards=run.planned_shards if run else 0,
         committed_shards=len(tally.trusted),
         rows=tally.rows,
         missing=tally.missing,
@@ -81,7 +84,7 @@ def examine(folder: OutputFolder) -> tuple[VerifyReport, Found]:
     return report, found
 
 
-def _read_run(folder: OutputFolder, tally: Tally) -> RunRecord | None:
+def _read_run(folder: OutputFolder, tally: Tally) -> AnyRecord | None:
     try:
         return load_run(folder)
     except DamageError as e:
@@ -89,13 +92,14 @@ def _read_run(folder: OutputFolder, tally: Tally) -> RunRecord | None:
         return None
 
 
-def _read_plan(folder: OutputFolder, run: RunRecord | None, tally: Tally) -> Plan | None:
+def _read_plan(folder: OutputFolder, run: AnyRecord | None, tally: Tally) -> Plan | None:
     if run is None:  # without the run record, the plan cannot be checked
         return None
+    names = [OLD_PLAN_FILE] if isinstance(run, OldRunRecord) else list(plan_files(run))
     try:
-        return Plan(load_plan(folder, run))
+        return load_plan(folder, run)
     except DamageError as e:
-        tally.damage(PLAN_FILE, e)
+        tally.damage(next(name for name in names if folder.where(name) == e.path), e)
         return None
 
 
@@ -125,7 +129,9 @@ def _read_shard(folder: OutputFolder, manifest: Manifest) -> _Shard | DamageErro
     return _Shard(keys=keys_of(table), faults=faults)
 
 
-def _unnamed(folder: OutputFolder, named: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _unnamed(
+    folder: OutputFolder, named: set[str], run: AnyRecord | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The files of failed attempts, which no manifest names; and files and folders that flexray did not
     write."""
     orphans: list[str] = []
@@ -140,6 +146,11 @@ def _unnamed(folder: OutputFolder, named: set[str]) -> tuple[tuple[str, ...], tu
                     continue
                 ours = is_file and (is_leftover(name) or (is_data and shard_of_data_file(name)))
                 (orphans if ours else foreign).append(full)
+        planned = set(plan_files(run)) if run and not isinstance(run, OldRunRecord) else set()
+        for name in folder.list(PLAN_FOLDER):
+            full = f"{PLAN_FOLDER}/{name}"
+            if full not in planned and run:
+                (orphans if is_plan_file(name) or is_leftover(name) else foreign).append(full)
         for name in folder.list():
             if not (name in OWN_NAMES or is_lock(name) or is_leftover(name)):
                 foreign.append(name)
