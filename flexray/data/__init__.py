@@ -1,12 +1,39 @@
-"""From source files to Questions: `scan` makes the plan on the driver, `read_shard` reads a shard in a
-worker.
+"""From source files to plan rows, which are all that the rest of a run reads.
 
-Before both, `with_few_shots` draws the few-shots.
+`scan` reads a data set in one process, and `with_few_shots` draws the few-shots, of rows that are not asked.
 """
 
-from flexray.data.few_shots import with_few_shots
+from flexray.data.few_shots import refuse_asked_few_shots, with_few_shots
 from flexray.data.files import list_files
-from flexray.data.scan import Scan, scan
-from flexray.data.shard import read_shard
+from flexray.data.plan_rows import PLAN_SCHEMA, to_questions
+from flexray.data.ranges import Range, list_ranges
+from flexray.data.repeats import Repeat, find_repeats, mark_repeats
+from flexray.data.scan import (
+    RangeReader,
+    Summary,
+    check_files,
+    check_summaries,
+    read_range,
+    scan,
+    source_versions,
+)
 
-__all__ = ["Scan", "list_files", "read_shard", "scan", "with_few_shots"]
+__all__ = [
+    "PLAN_SCHEMA",
+    "Range",
+    "RangeReader",
+    "Repeat",
+    "Summary",
+    "check_files",
+    "check_summaries",
+    "find_repeats",
+    "list_files",
+    "list_ranges",
+    "mark_repeats",
+    "read_range",
+    "refuse_asked_few_shots",
+    "scan",
+    "source_versions",
+    "to_questions",
+    "with_few_shots",
+]

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
-from flexray.data.record import Record
+from flexray.data.block import Block
+from flexray.data.columns import Unreadable, check_schema, of_batch, pick_columns
 from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
 from flexray.storage import connect, open_file, redact, retry
@@ -19,42 +19,45 @@ _FILE_MAGIC = b"ARROW1"
 
 
 def read(
-    path: str, required: RequiredFields, first_row: int = 1, last_row: int | None = None
-) -> Iterator[Record]:
-    """Records first_row .. last_row (1-based, inclusive), with only the required columns.
+    path: str, required: RequiredFields, start: int = 0, stop: int | None = None, first_row: int = 1
+) -> Iterator[Block]:
+    """The records in batches [start, stop), with only the required columns. None: to the last.
 
-    In a local file, batches before first_row are not read.
+    Of a local file, other batches are not read.
+
+    Args:
+        first_row: number of the first of these records in the file.
 
     Raises:
         DataError: the file is not Arrow IPC, or lacks a required column.
     """
-    row = 1
+    row = first_row
+
+    def unreadable(error: Exception) -> DataError:
+        return DataError(f"{redact(path)}: cannot be read as Arrow near row {row}: {error}")
+
     try:
         with _open(path) as (schema, batches):
             columns = pick_columns(path, schema, required)
-            for batch in batches:
-                if row == 1 and batch.num_rows:
-                    check_schema(path, schema, required)
-                start, row = row, row + batch.num_rows
-                if row <= first_row:
-                    continue
-                skipped = max(0, first_row - start)
-                left = None if last_row is None else last_row - start - skipped + 1
-                rows = to_rows(batch.select(columns).slice(skipped, left))
-                for number, value in enumerate(rows, start=start + skipped):
-                    yield Record(number, value)
-                if last_row is not None and row > last_row:
+            for number, batch in enumerate(batches):
+                if stop is not None and number >= stop:
                     return
+                if number < start or not batch.num_rows:
+                    continue
+                if row == first_row:
+                    check_schema(path, schema, required)
+                yield of_batch(batch.select(columns), row, unreadable)
+                row += batch.num_rows
     except DataError:
         raise
     except Unreadable as e:
-        raise DataError(f"{redact(path)}: cannot be read as Arrow near row {row}: {e}") from e
+        raise unreadable(e) from e
 
 
-def count_rows(path: str) -> int:
-    """Rows of a file. Of a local one no more is read than the heads of its batches."""
+def count_rows(path: str) -> list[int]:
+    """The rows of each batch of a file. Of a local one no more is read than the heads of its batches."""
     with _open(path) as (_, batches):
-        return sum(batch.num_rows for batch in batches)
+        return [batch.num_rows for batch in batches]
 
 
 @contextmanager

@@ -1,11 +1,14 @@
-"""Convert the required columns of Arrow record batches to records."""
+"""The required columns of Arrow record batches, and the records in them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from flexray.data.block import Block
+from flexray.data.record import Record
 from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
 from flexray.storage import redact
@@ -53,7 +56,27 @@ def _extension(type_: pa.DataType) -> str:
     return next(filter(None, map(_extension, inner)), "")
 
 
-def to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def of_batch(batch: pa.RecordBatch, first_row: int, unreadable: Callable[[Exception], DataError]) -> Block:
+    """The block of a batch.
+
+    Args:
+        batch: the columns that `pick_columns` names.
+        unreadable: the error for values that Python cannot represent.
+    """
+
+    def records(indices: Sequence[int]) -> list[Record]:
+        try:
+            if len(indices) > batch.num_rows // 8:  # a slice for each costs more than all rows together
+                rows = _to_rows(batch)
+                return [Record(first_row + i, rows[i]) for i in indices]
+            return [Record(first_row + i, _to_rows(batch.slice(i, 1))[0]) for i in indices]
+        except Unreadable as e:
+            raise unreadable(e) from e
+
+    return Block(first_row=first_row, num_rows=batch.num_rows, records=records, batch=batch)
+
+
+def _to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """The batch's rows as dicts. Text that is not UTF-8 is kept as bytes, which the check of the row
     reports."""
     try:

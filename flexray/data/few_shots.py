@@ -6,42 +6,49 @@ driver, and replace `prompt.few_shots`. Workers and the fingerprint use only the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from flexray.config import FewShot, RunConfig
 from flexray.config.data import DataConfig, FewShotData, Fields, SourceConfig
 from flexray.data.files import list_files
-from flexray.data.identity import identify
+from flexray.data.plan_rows import to_questions
 from flexray.data.question import Question
-from flexray.data.source import Source
-from flexray.data.validate import to_question
+from flexray.data.ranges import list_ranges
+from flexray.data.scan import Summary, check_summaries, read_range
 from flexray.errors import ConfigError, DataError, UserError
-from flexray.storage import describe, redact, starting
+from flexray.storage import redact, starting
 
 
-def with_few_shots(config: RunConfig) -> RunConfig:
+def with_few_shots(config: RunConfig, asked: Iterable[pa.Table]) -> RunConfig:
     """The configuration with `prompt.few_shot_data` replaced by the few-shots that are drawn from it.
+
+    Args:
+        asked: as `choose_few_shots`. Not touched if there is nothing to draw.
 
     Raises:
         ConfigError: as `choose_few_shots`.
-        DataError: a file of the few-shots or of the data set cannot be read.
+        DataError: a file of the few-shots cannot be read.
     """
     if config.prompt.few_shot_data is None:
         return config
-    few_shots = choose_few_shots(config)
+    few_shots = choose_few_shots(config, asked)
     prompt = config.prompt.model_copy(update={"few_shots": few_shots, "few_shot_data": None})
     return config.model_copy(update={"prompt": prompt})
 
 
-def choose_few_shots(config: RunConfig) -> tuple[FewShot, ...]:
+def choose_few_shots(config: RunConfig, asked: Iterable[pa.Table]) -> tuple[FewShot, ...]:
     """Draw the few-shots. The result depends on the seed and the rows, not on the order or files of the rows.
 
     A row is not used if its question or one of its paraphrases is also a question or paraphrase of the data
     set (ignoring case and white space), if it has a fault, or if it has no answer. The rows to draw from are
-    held in memory; the data set is read once, as a stream.
+    held in memory; those of the data set are looked at once, as a stream.
+
+    Args:
+        asked: the rows of the data set, with the columns `question` and `paraphrases` of PLAN_SCHEMA.
 
     Raises:
         ConfigError: fewer usable rows than `count`; or a file is also a file of the data set, all of whose
@@ -63,10 +70,11 @@ def choose_few_shots(config: RunConfig) -> tuple[FewShot, ...]:
         for wording in {_normal(text) for text in (question.question, *question.paraphrases)}:
             places.setdefault(wording, []).append(name)
     found = len(candidates)
-    for asked in _questions(config.data):
-        for text in (asked.question, *asked.paraphrases):
-            for name in places.get(_normal(text), ()):
-                candidates.pop(name, None)
+    for table in asked:
+        for texts in (table["question"], pc.list_flatten(table["paraphrases"])):
+            for wording in places.keys() & set(map(_normal, texts.to_pylist())):
+                for name in places[wording]:
+                    candidates.pop(name, None)
     if len(candidates) < drawn_from.count:
         files = redact(", ".join(drawn_from.sources))
         raise ConfigError(
@@ -80,12 +88,34 @@ def choose_few_shots(config: RunConfig) -> tuple[FewShot, ...]:
     return tuple(FewShot(question=q.question, answer=(q.answers or ("",))[0]) for q in chosen)
 
 
+def refuse_asked_few_shots(drawn: Sequence[FewShot], asked: Iterable[pa.Table]) -> None:
+    """Raises ConfigError if a row asks the question of a few-shot that was drawn before the row was there.
+
+    Args:
+        asked: as `choose_few_shots`.
+    """
+    wordings = {_normal(few_shot.question) for few_shot in drawn}
+    for table in asked:
+        for texts in (table["question"], pc.list_flatten(table["paraphrases"])):
+            if again := wordings.intersection(map(_normal, texts.to_pylist())):
+                raise ConfigError(
+                    f"prompt.few_shot_data: {min(again)!r} was drawn as a few-shot when the run began, and a row "
+                    "asks it now. Take the row out, or use another output folder, where few-shots are drawn anew."
+                )
+
+
 def _candidates(source: DataConfig) -> dict[str, Question]:
     """The usable rows by normalised question; the first one if a question is repeated."""
     candidates: dict[str, Question] = {}
-    for question in _questions(source):
-        if not question.error and question.answers:
-            candidates.setdefault(_normal(question.question), question)
+    summaries: list[Summary] = []
+    for part in list_ranges(source):
+        reader = read_range(source, part)
+        for table in reader:
+            for question in to_questions(table, dataset=source.name, split=source.split):
+                if not question.error and question.answers:
+                    candidates.setdefault(_normal(question.question), question)
+        summaries.append(reader.summary)
+    check_summaries(source, summaries)
     return candidates
 
 
@@ -116,22 +146,6 @@ def _check_files(source: DataConfig, data: DataConfig) -> None:
             f"prompt.few_shot_data: {names}: is also in data.files, and all its questions are asked. "
             "Name another file or split, or limit the data set with data.limit."
         )
-
-
-def _questions(config: DataConfig) -> Iterator[Question]:
-    """All rows of a data set, including faulty ones. Their ids need not be distinct."""
-    try:
-        source = Source(config)
-        left = config.limit
-        for file in source.files:
-            if left == 0:
-                break
-            for record in source.read(file, left):
-                left = None if left is None else left - 1
-                identity = identify(record, config)
-                yield to_question(record, identity, config, file.path, identity.row_id, None)
-    except (OSError, pa.ArrowException) as e:
-        raise DataError(f"{redact(', '.join(config.sources))}: cannot be read: {describe(e)}") from e
 
 
 def _of_few_shots(error: UserError) -> UserError:

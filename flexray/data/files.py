@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import has_magic
 from pathlib import PurePosixPath
 from typing import Literal, cast
 
+import pyarrow as pa
 from fsspec.core import split_protocol
 from fsspec.implementations.local import LocalFileSystem
 
@@ -84,6 +86,15 @@ def with_version(file: SourceFile) -> tuple[SourceFile, str]:
         return file, ""  # a commit does not change
     fs, name = retry(file.path, lambda: connect(file.path))
     return file, str(retry(file.path, lambda: fs.ukey(name)))
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Errors of the storage and of Arrow become a DataError that names the file."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as e:
+        raise DataError(f"{redact(path)}: cannot be read: {describe(e)}") from e
 
 
 def _expand(pattern: str, key: str, split: str) -> list[str]:

@@ -12,10 +12,11 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from flexray.config.data import HubDataSet
 from flexray.data import arrow
+from flexray.data.block import Block
 from flexray.data.hub_builder import FILES, find, open_builder, quiet, reason_of, refuse_script
 from flexray.data.record import Record
 from flexray.data.required_fields import RequiredFields
@@ -84,32 +85,34 @@ def download_data_set(source: HubDataSet) -> None:
     download(name, choose)
 
 
-def read(
-    path: str, required: RequiredFields, first_row: int = 1, last_row: int | None = None
-) -> Iterator[Record]:
-    """Records first_row .. last_row of a split, holding their required columns only; batch by batch.
+def read(path: str, required: RequiredFields) -> Iterator[Block]:
+    """The records of a split, holding their required columns only; batch by batch.
 
     Raises:
         DataError: there is no such split, or its rows cannot be read or lack a required column.
         ConfigError: as `path_of`, of this machine's cache.
     """
-    before = 0
-    for file, rows in _arrow_files(path):
-        first = max(1, first_row - before)
-        last = rows if last_row is None else min(rows, last_row - before)
-        if first <= last:
-            try:
-                for record in arrow.read(file, required, first, last):
-                    yield replace(record, row=record.row + before)
-            except DataError as e:
-                raise DataError(f"{path}: {e}") from e
-        before += rows
+    row = 1
+    for file in _arrow_files(path):
+        try:
+            for block in arrow.read(file, required, first_row=row):
+                yield replace(block, records=partial(_records, block, path))
+                row += block.num_rows
+        except DataError as e:
+            raise DataError(f"{path}: {e}") from e
+
+
+def _records(block: Block, path: str, indices: Sequence[int]) -> list[Record]:
+    try:
+        return block.records(indices)
+    except DataError as e:
+        raise DataError(f"{path}: {e}") from e
 
 
 @lru_cache(maxsize=4)  # a data set, few-shots
-def _arrow_files(path: str) -> tuple[tuple[str, int], ...]:
-    """The Arrow files of a source file in their order, and the number of rows in each. They are made now if
-    this machine does not have them yet."""
+def _arrow_files(path: str) -> tuple[str, ...]:
+    """The Arrow files of a source file in their order. They are made now if this machine does not have them
+    yet."""
     parts = _PATH.fullmatch(path)
     name = parts and HubName.parse(parts["name"], "dataset")
     assert parts is not None, path
@@ -131,7 +134,7 @@ def _arrow_files(path: str) -> tuple[tuple[str, int], ...]:
             raise DataError(
                 f"{path}: datasets cannot make Arrow files of it in {builder.cache_dir}: {reason_of(e)}"
             ) from e
-    return tuple((file, arrow.count_rows(file)) for file in files)
+    return tuple(files)
 
 
 def _named(source: HubDataSet) -> HubName:

@@ -1,41 +1,46 @@
-"""Row ids, made from data set, split and source id, so that the order of rows and shards does not matter."""
+"""Row ids, made from data set, split and source id, so that the order of rows and files does not matter."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 from flexray.config.data import DataConfig
-from flexray.data.record import Record, canonical, json_type, mapped
+from flexray.data.record import MISSING, Record, canonical, json_type, lookup, mapped
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The ids of a record; the same in the scan and in each worker."""
+    """The ids of a record."""
 
     source_id: str  # "" if the record has no usable id
-    row_id: str  # duplicates still have the same row id
-    digest: bytes  # digest of row id and mapped content
+    row_id: str  # repeated rows still have the same row id
 
 
 def identify(record: Record, config: DataConfig) -> Identity:
     """The record's ids. Never raises: the row id of a record without a usable id is made from its content."""
     source_id = ""
     if record.value is None:
-        content: Any = record.raw.hex()
         name = f"!{short_digest(record.raw)}"
+    elif record.fields.id is None:
+        source_id = name = _of_content(record.value, record)
     else:
-        content = mapped(record.value, record.fields)
-        if record.fields.id is None:
-            source_id = name = short_digest(canonical(content).encode())
-        elif "id" not in content or id_problem(content["id"]):
-            name = f"!{short_digest(canonical(content).encode())}"
+        value = lookup(record.value, record.fields.id)
+        if value is MISSING or id_problem(value):
+            name = f"!{_of_content(record.value, record)}"
         else:
-            source_id = name = str(content["id"])
-    row_id = f"{config.name}/{config.split}/{name}"
-    return Identity(source_id, row_id, sha256(canonical([row_id, content]).encode()).digest())
+            source_id = name = str(value)
+    return Identity(source_id, row_id_prefix(config) + name)
+
+
+def row_id_prefix(config: DataConfig) -> str:
+    """What the row ids of a data set begin with."""
+    return f"{config.name}/{config.split}/"
+
+
+def _of_content(value: dict[str, Any], record: Record) -> str:
+    return short_digest(canonical(mapped(value, record.fields)).encode())
 
 
 def id_problem(value: Any) -> str:
@@ -56,31 +61,6 @@ def text_problem(value: str, what: str) -> str:
     except UnicodeEncodeError as e:
         return f"{what} has half of a surrogate pair at character {e.start + 1}, which is not valid text"
     return ""
-
-
-def make_distinct(row_ids: Sequence[str]) -> tuple[list[str], dict[int, int]]:
-    """Rename each repeated id to `id#2`, `id#3`, ..., but never to an id that is already used.
-
-    Returns:
-        The distinct ids in order, and for the index of each renamed id the index of its first occurrence.
-    """
-    taken = set(row_ids)
-    first: dict[str, int] = {}
-    count: dict[str, int] = {}
-    distinct: list[str] = []
-    duplicate_of: dict[int, int] = {}
-    for index, row_id in enumerate(row_ids):
-        if first.setdefault(row_id, index) == index:
-            distinct.append(row_id)
-            continue
-        number = count.get(row_id, 1) + 1
-        while f"{row_id}#{number}" in taken:
-            number += 1
-        count[row_id] = number
-        taken.add(f"{row_id}#{number}")
-        distinct.append(f"{row_id}#{number}")
-        duplicate_of[index] = first[row_id]
-    return distinct, duplicate_of
 
 
 def short_digest(content: bytes) -> str:

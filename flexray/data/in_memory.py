@@ -60,8 +60,7 @@ def to_questions(rows: Sequence[Mapping[str, Any]], config: DataConfig) -> list[
     questions = []
     for number, row in enumerate(rows, start=1):
         record = dataclasses.replace(to_record(number, dict(row)), fields=config.fields)
-        identity = identify(record, config)
-        questions.append(to_question(record, identity, config, SOURCE, identity.row_id, None))
+        questions.append(to_question(record, identify(record, config), config, SOURCE))
     return questions
 
 

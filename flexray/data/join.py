@@ -3,11 +3,12 @@
 A record is {id, paraphrases} or {id, paraphrases, confidences}. Its paraphrases are added after the row's own
 ones (and after the question, if it is included), without those that the row already has. If the record has
 confidences, each of the row's own paraphrases gets its confidence from the record, or 1 if it is not in it.
-Each process reads the files completely and keeps them in memory.
+Each process that reads rows reads these files completely, and keeps them in memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import compress
@@ -18,9 +19,11 @@ from flexray.data.identity import id_problem
 from flexray.data.readers import FileVersions, find_versions, read_whole, record_error
 from flexray.data.record import MISSING, FieldFault, Record, lookup
 from flexray.data.required_fields import RequiredFields
+from flexray.errors import DataError
 from flexray.storage import redact
 
 _KEY = "data.paraphrase_files"
+_SHOWN = 3
 _REQUIRED = RequiredFields((("id", "paraphrases"),), also=("confidences",), named=_KEY)
 
 
@@ -47,6 +50,27 @@ class _Entry:
         return list(compress(texts, new)), numbers, theirs
 
 
+@dataclass(frozen=True, slots=True)
+class JoinCount:
+    """How many rows of a part of the data set have an id in the files."""
+
+    hits: int
+    misses: tuple[str, ...]  # the first few ids that the files do not have
+    known: tuple[str, ...]  # the first few ids of the files
+
+
+def check_joined(counts: Sequence[JoinCount], config: DataConfig) -> None:
+    """Raises DataError if the files had paraphrases for none of the rows of all parts."""
+    misses = [source_id for count in counts for source_id in count.misses][:_SHOWN]
+    if not misses or any(count.hits for count in counts):
+        return
+    theirs = ", ".join(map(repr, counts[0].known)) or "(none)"
+    raise DataError(
+        f"{redact(', '.join(config.paraphrase_files))}: has none of the rows' ids. The rows have "
+        f"{', '.join(map(repr, misses))}; the file has {theirs}. Correct {_KEY}."
+    )
+
+
 class Join:
     """The paraphrases of all ids. Counts the rows that have an id in the files."""
 
@@ -61,7 +85,7 @@ class Join:
         assert record.value is not None
         entry = self._entries.get(source_id)
         if entry is None:
-            self.misses += [source_id] if len(self.misses) < 3 else []
+            self.misses += [source_id] if len(self.misses) < _SHOWN else []
             return record if self._can_do_without(record) else self._lacking(record, source_id)
         self.hits += 1
         if entry.again:
@@ -100,15 +124,9 @@ class Join:
         )
         return replace(record, faults=(*record.faults, fault))
 
-    def mismatch(self) -> str:
-        """A message if the files had paraphrases for none of the rows; "" otherwise."""
-        if self.hits or not self.misses:
-            return ""
-        theirs = ", ".join(map(repr, list(self._entries)[:3])) or "(none)"
-        return (
-            f"{redact(', '.join(self._config.paraphrase_files))}: has none of the rows' ids. The rows have "
-            f"{', '.join(map(repr, self.misses))}; the file has {theirs}. Correct {_KEY}."
-        )
+    def count(self) -> JoinCount:
+        """What was counted so far."""
+        return JoinCount(self.hits, tuple(self.misses), tuple(list(self._entries)[:_SHOWN]))
 
 
 @lru_cache(maxsize=2)

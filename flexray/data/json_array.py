@@ -6,34 +6,22 @@ The whole file is parsed at once, so large data sets should be JSON lines or Par
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
-from flexray.data.record import Record, json_type, parse_json, to_record
+from flexray.data.block import BLOCK_ROWS, Block, of_records
+from flexray.data.record import json_type, parse_json, to_record
 from flexray.errors import DataError, shown
-from flexray.storage import connect, open_file, retry
+from flexray.storage import open_file
 
 _TRIVIAQA = "Data"
 
 
-def read_records(path: str, under: str = "") -> Iterator[Record]:
+def read(path: str, under: str = "") -> Iterator[Block]:
     """All records. `under` is the key that may have the array. Raises DataError if there is no JSON array."""
-    for row, value in enumerate(_load(path, under), start=1):
-        yield to_record(row, value)
-
-
-def read_slice(path: str, first_row: int, num_rows: int, under: str = "") -> list[Record]:
-    """Records first_row .. first_row + num_rows - 1. Raises DataError if there is no JSON array."""
-    fs, name = retry(path, lambda: connect(path))
-    version = retry(path, lambda: fs.ukey(name))
-    values = _load_cached(path, version, under)[first_row - 1 : first_row - 1 + num_rows]
-    return [to_record(first_row + i, value) for i, value in enumerate(values)]
-
-
-@lru_cache(maxsize=2)  # a worker reads many shards of one file
-def _load_cached(path: str, version: str, under: str) -> list[Any]:
-    del version  # size, time or ETag: only part of the cache key, so that a changed file is read again
-    return _load(path, under)
+    values = _load(path, under)
+    for start in range(0, len(values), BLOCK_ROWS):
+        chunk = enumerate(values[start : start + BLOCK_ROWS], start=start + 1)
+        yield of_records([to_record(row, value) for row, value in chunk], start + 1)
 
 
 def _load(path: str, under: str) -> list[Any]:

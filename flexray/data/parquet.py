@@ -7,20 +7,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from flexray.data.columns import Unreadable, check_schema, pick_columns, to_rows
-from flexray.data.record import Record
+from flexray.data.block import BLOCK_ROWS, Block
+from flexray.data.columns import Unreadable, check_schema, of_batch, pick_columns
 from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
 from flexray.storage import open_file
 
-BATCH_ROWS = 1024
-
 
 def read(
-    path: str, required: RequiredFields, first_row: int = 1, last_row: int | None = None
-) -> Iterator[Record]:
-    """Records first_row .. last_row (1-based, inclusive), with only the required columns. Other row groups
-    are not read.
+    path: str, required: RequiredFields, start: int = 0, stop: int | None = None, first_row: int = 1
+) -> Iterator[Block]:
+    """The records in row groups [start, stop), with only the required columns. None: to the last.
+
+    Args:
+        first_row: number of the first of these records in the file.
 
     Raises:
         DataError: the file is not Parquet, or lacks a required column.
@@ -30,19 +30,28 @@ def read(
         if not file.metadata.num_rows:
             return
         check_schema(path, file.schema_arrow, required)
-        last_row = file.metadata.num_rows if last_row is None else last_row
-        groups: list[int] = []
-        start = next_row = 1
-        for group in range(file.num_row_groups):
-            row, next_row = next_row, next_row + file.metadata.row_group(group).num_rows
-            if next_row > first_row and row <= last_row:
-                start = start if groups else row
-                groups.append(group)
-        for record in _records(path, file, groups, start, required):
-            if record.row > last_row:
-                return
-            if record.row >= first_row:
-                yield record
+        groups = list(range(file.num_row_groups))[start:stop]
+        columns = pick_columns(path, file.schema_arrow, required)
+        row = first_row
+
+        def unreadable(error: Exception) -> DataError:  # the exact row is not known
+            return DataError(f"{path}: columns {', '.join(columns)} cannot be read near row {row}: {error}")
+
+        try:
+            for batch in file.iter_batches(BLOCK_ROWS, row_groups=groups, columns=columns):
+                yield of_batch(batch, row, unreadable)
+                row += batch.num_rows
+        except DataError:
+            raise
+        except Unreadable as e:
+            raise unreadable(e) from e
+
+
+def count_rows(path: str) -> list[int]:
+    """The rows of each row group. Raises DataError if the file is not Parquet."""
+    with open_file(path) as stream:
+        metadata = _open(path, stream).metadata
+        return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
 
 def _open(path: str, stream: Any) -> pq.ParquetFile:
@@ -50,16 +59,3 @@ def _open(path: str, stream: Any) -> pq.ParquetFile:
         return pq.ParquetFile(stream)
     except Unreadable as e:
         raise DataError(f"{path}: cannot be read as Parquet: {e}") from e
-
-
-def _records(
-    path: str, file: pq.ParquetFile, groups: list[int], row: int, required: RequiredFields
-) -> Iterator[Record]:
-    columns = pick_columns(path, file.schema_arrow, required)
-    try:
-        for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns):
-            for value in to_rows(batch):
-                yield Record(row, value)
-                row += 1
-    except Unreadable as e:  # the exact row is not known
-        raise DataError(f"{path}: columns {', '.join(columns)} cannot be read near row {row}: {e}") from e

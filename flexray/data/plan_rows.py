@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flexray.data.question import Question, ShardSpec
-from flexray.data.record import canonical
 from flexray.errors import DataError
 from flexray.storage import open_file, redact
 
@@ -32,21 +35,89 @@ PLAN_SCHEMA = pa.schema(
         pa.field("content", pa.binary(16), nullable=False),  # digest of VALUES
     ]
 )
+_DIGEST_BYTES = 16
+_END = "\0"
 
 
 def digest_of(values: Sequence[Any]) -> bytes:
-    """The digest (16 bytes) of a question's VALUES. Questions of the same digest ask the same."""
-    return blake2b(canonical(values).encode(), digest_size=16).digest()
+    """The digest (16 bytes) of a question's VALUES. Questions of the same digest ask the same.
+
+    It is the BLAKE2b of a text (UTF-8) that no other values have:
+
+    - a head, `num_manual paraphrases answers confidences`: the number of manual paraphrases, of paraphrases
+      and of answers ("-" for null), and the confidences with commas between ("-" for null);
+    - then the question, the relation, each paraphrase and each answer, each with a NUL before it; where there
+      are no paraphrases or no answers, an empty text stands for them.
+
+    If one of the texts has a NUL, the text is instead a NUL and the JSON list of head, question, relation,
+    paraphrases and answers.
+
+    Args:
+        values: str, strings, strings or None, str, int, floats or None; lists or tuples.
+    """
+    question, paraphrases, answers, relation, num_manual, confidences = values
+    numbers = "-" if confidences is None else ",".join(map(repr, map(float, confidences)))
+    head = f"{num_manual} {len(paraphrases)} {'-' if answers is None else len(answers)} {numbers}"
+    answers = answers or ()
+    texts = (question, relation, *paraphrases, *answers)
+    if any(_END in text for text in texts):
+        text = _END + json.dumps([head, question, relation, list(paraphrases), list(answers)])
+    else:
+        text = _END.join((head, question, relation, _END.join(paraphrases), _END.join(answers)))
+    return blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+
+
+def with_digests(columns: dict[str, pa.Array]) -> pa.Table:
+    """PLAN_SCHEMA, with the column `content` from the others: `digest_of` of each row."""
+    paraphrases, answers, confidences = (columns[n] for n in ("paraphrases", "answers", "confidences"))
+    num_answers = pc.list_value_length(answers)
+    heads = pc.binary_join_element_wise(
+        pc.cast(columns["num_manual"], pa.string()),
+        pc.cast(pc.list_value_length(paraphrases), pa.string()),
+        pc.fill_null(pc.cast(num_answers, pa.string()), "-"),
+        pa.array(["-" if c is None else ",".join(map(repr, c)) for c in confidences.to_pylist()])
+        if confidences.null_count < len(confidences)
+        else "-",
+        " ",
+    )
+    texts = pc.binary_join_element_wise(
+        heads,
+        columns["question"],
+        columns["relation"],
+        pc.binary_join(paraphrases, _END),
+        pc.fill_null(pc.binary_join(answers, _END), ""),
+        _END,
+    )
+    offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    data = memoryview(texts.buffers()[2] or b"")
+    ends = 4 * len(texts) + _gaps(pc.list_value_length(paraphrases)) + _gaps(num_answers)
+    if len(texts) and np.count_nonzero(np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] == 0) != ends:
+        rows = zip(*(columns[name].to_pylist() for name in VALUES), strict=True)  # a text has a NUL
+        digests = b"".join(map(digest_of, rows))
+    else:
+        places = offsets.tolist()
+        digests = b"".join(
+            [blake2b(data[a:b], digest_size=_DIGEST_BYTES).digest() for a, b in pairwise(places)]
+        )
+    content = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(_DIGEST_BYTES), len(texts), [None, pa.py_buffer(digests)]
+    )
+    return pa.table(columns | {"content": content}, schema=PLAN_SCHEMA)
+
+
+def _gaps(lengths: pa.Array) -> int:
+    """How many separators lists of these lengths have."""
+    return int(pc.sum(pc.max_element_wise(pc.subtract(lengths, 1), 0)).as_py() or 0)
 
 
 def to_table(questions: Sequence[Question]) -> pa.Table:
     """PLAN_SCHEMA: a row for each question, in order."""
-    columns: dict[str, list[Any]] = {name: [] for name in PLAN_SCHEMA.names}
-    for question in questions:
-        for name in PLAN_SCHEMA.names[:-1]:
-            columns[name].append(getattr(question, name))
-        columns["content"].append(digest_of([getattr(question, name) for name in VALUES]))
-    return pa.table(columns, schema=PLAN_SCHEMA)
+    return with_digests(
+        {
+            name: pa.array([getattr(q, name) for q in questions], PLAN_SCHEMA.field(name).type)
+            for name in PLAN_SCHEMA.names[:-1]
+        }
+    )
 
 
 def to_questions(table: pa.Table, *, dataset: str, split: str) -> list[Question]:

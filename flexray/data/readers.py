@@ -1,13 +1,13 @@
-"""Read source files as a stream or one shard at a time, and auxiliary files completely."""
+"""Read source files block by block, and auxiliary files completely."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from flexray.data import arrow, hub, json_array, json_lines, parquet
+from flexray.data.block import Block
 from flexray.data.files import SourceFile, find_files, with_version
-from flexray.data.question import ShardSpec
 from flexray.data.record import FieldFault, Record
 from flexray.data.required_fields import FieldCheck, RequiredFields
 from flexray.errors import DataError, RowFault
@@ -15,44 +15,41 @@ from flexray.storage import redact
 
 FileVersions = tuple[tuple[SourceFile, str], ...]
 """Files and their versions, used as the key of a cache of their content."""
-COLUMNAR: dict[str, Callable[..., Iterator[Record]]] = {
-    "parquet": parquet.read,
-    "arrow": arrow.read,
-    "hub": hub.read,
-}
-"""The readers of formats with columns, whose files say which they have."""
+COLUMNAR = ("parquet", "arrow", "hub")
+"""The formats with columns, whose files say which they have."""
 
 
-def read_records(file: SourceFile, required: RequiredFields) -> Iterator[Record]:
-    """All records in order. One record or batch is in memory at a time (the whole file for format json).
+def read_blocks(
+    file: SourceFile, required: RequiredFields, start: int = 0, stop: int | None = None, first_row: int = 1
+) -> Iterator[Block]:
+    """The records of a file, or of a part of it, in order. One block is in memory at a time (the whole file
+    for format json).
+
+    Args:
+        start: where the part begins: of jsonl the first byte, of Parquet the first row group, of Arrow the
+            first record batch. Other formats are read whole.
+        stop: where it ends; None: at the end of the file.
+        first_row: number of its first record in the file.
 
     Raises:
         DataError: while iterating, if the file has another format or lacks a required column.
     """
     if file.format == "jsonl":
-        return json_lines.read_records(file.path)
+        return json_lines.read(file.path, start, stop, first_row)
+    if file.format == "parquet":
+        return parquet.read(file.path, required, start, stop, first_row)
+    if file.format == "arrow":
+        return arrow.read(file.path, required, start, stop, first_row)
+    assert (start, stop) == (0, None), file
     if file.format == "json":
-        return json_array.read_records(file.path, required.under)
-    read = COLUMNAR[file.format]
-    return read(file.path, required)
+        return json_array.read(file.path, required.under)
+    return hub.read(file.path, required)
 
 
-def read_slice(spec: ShardSpec, required: RequiredFields) -> list[Record]:
-    """The shard's records. Only as much of the file is read as its format requires.
-
-    The number of records differs from `spec.num_rows` if the file has changed.
-
-    Raises:
-        DataError: the file no longer has this format.
-        OSError: the file cannot be read.
-    """
-    if spec.format == "jsonl":
-        assert spec.byte_range is not None, "a jsonl shard is planned with its byte range"
-        return json_lines.read_slice(spec.file, spec.byte_range, spec.first_row)
-    if spec.format == "json":
-        return json_array.read_slice(spec.file, spec.first_row, spec.num_rows, required.under)
-    last_row = spec.first_row + spec.num_rows - 1
-    return list(COLUMNAR[spec.format](spec.file, required, spec.first_row, last_row))
+def read_records(file: SourceFile, required: RequiredFields) -> Iterator[Record]:
+    """All records of a file in order. Raises as `read_blocks`."""
+    for block in read_blocks(file, required):
+        yield from block.records(range(block.num_rows))
 
 
 def find_versions(patterns: tuple[str, ...], key: str) -> FileVersions:

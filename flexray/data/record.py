@@ -10,7 +10,7 @@ from typing import Any
 from flexray.config.data import Fields
 
 _BY_NAME = Fields()
-MAX_DEPTH = 100  # Python's limit depends on the depth of the call stack, which differs in scan and worker
+MAX_DEPTH = 100  # Python's own limit depends on the depth of the call stack
 
 
 class Missing:
@@ -44,7 +44,6 @@ class Record:
     value: dict[str, Any] | None  # None if there is a problem
     problem: str = ""
     raw: bytes = b""  # what was found instead of an object
-    span: tuple[int, int] = (0, 0)  # jsonl only: bytes [start, end) of its line
     fields: Fields = _BY_NAME  # the path of each field in `value`
     faults: tuple[FieldFault, ...] = ()
 
@@ -78,19 +77,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)  # made once; json.loads would make one for each text
 
 
-def to_record(row: int, value: Any, span: tuple[int, int] = (0, 0)) -> Record:
+def to_record(row: int, value: Any) -> Record:
     """The record of a parsed JSON value. If it is not an object, or is nested too deeply, the record has a
     problem."""
     again: list[tuple[str, Any]] = []
     if _deeper_than(value, MAX_DEPTH, again):
         problem = f"the record is nested more than {MAX_DEPTH} levels deep"
-        return Record(row, None, problem, b"(nested too deeply)", span)
+        return Record(row, None, problem, b"(nested too deeply)")
     if not isinstance(value, dict):
         problem = f"a record must be a JSON object, not {json_type(value)}"
-        return Record(row, None, problem, canonical(value).encode(), span)
+        return Record(row, None, problem, canonical(value).encode())
     problem = "the key is repeated"
     faults = tuple(FieldFault(key, last, problem, "Keep only one of them.") for key, last in again)
-    return Record(row, value, span=span, faults=faults)
+    return Record(row, value, faults=faults)
 
 
 def json_type(value: Any) -> str:

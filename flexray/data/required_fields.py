@@ -62,10 +62,11 @@ def of_fields(fields: Fields) -> RequiredFields:
 
 
 class FieldCheck:
-    """Checks that each required field of a file is in at least one of its records."""
+    """Checks that each required field of a file is in at least one of its records. Parts of a file are looked
+    at by themselves, and then merged."""
 
     def __init__(self, path: str, required: RequiredFields) -> None:
-        self._path = path
+        self.path = path
         self._required = required
         self._unseen = list(dict.fromkeys(p for form in required.forms for p in form))
         self._known: dict[str, None] = {}  # used as an ordered set
@@ -85,16 +86,33 @@ class FieldCheck:
             if self._unseen and len(self._known) <= SHOWN:
                 self._known.update(dict.fromkeys(_paths(value)))
 
+    def add_complete(self, count: int) -> None:
+        """So many records that have all required fields."""
+        self._rows += count
+        self._objects += count
+        if count:
+            self._unseen = []
+
+    def merged(self, later: FieldCheck) -> FieldCheck:
+        """What was found in this and in a later part of the same file."""
+        both = FieldCheck(self.path, self._required)
+        both._first_problem = self._first_problem or later._first_problem
+        both._rows = self._rows + later._rows
+        both._objects = self._objects + later._objects
+        both._unseen = [path for path in self._unseen if path in later._unseen]
+        both._known = self._known | later._known
+        return both
+
     def check(self) -> None:
         """Raises DataError if there are rows but none is an object, or none has a required field."""
         if self._rows and not self._objects:
             raise DataError(
-                f"{redact(self._path)}: none of the {self._rows} row(s) is a JSON object; row 1: "
+                f"{redact(self.path)}: none of the {self._rows} row(s) is a JSON object; row 1: "
                 f"{self._first_problem}. Check {self._required.named} and data.format."
             )
         if self._rows:
             has = set(self._required.paths()).difference(self._unseen)
-            self._required.check(self._path, has, self._known)
+            self._required.check(self.path, has, self._known)
 
 
 def _paths(value: dict[str, Any], prefix: str = "") -> Iterator[str]:

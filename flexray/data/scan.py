@@ -1,122 +1,161 @@
-"""Plan a run: find the id and the shard of each row in one pass over the files."""
+"""Read a data set, once: each record becomes a checked row of PLAN_SCHEMA.
+
+In one process, `scan` does all of it. In several, `list_ranges` cuts the data set, `read_range` reads a part
+in any process, and where all parts are read, `check_summaries` judges what no part can by itself, and
+`find_repeats` and `mark_repeats` make the row ids distinct.
+"""
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
+from itertools import groupby
 
 import pyarrow as pa
 
 from flexray.config.data import DataConfig
-from flexray.data.files import SourceFile
-from flexray.data.identity import identify, make_distinct
-from flexray.data.question import ShardSpec
-from flexray.data.record import Record
+from flexray.data.files import list_files, reading, with_version
+from flexray.data.join import JoinCount, check_joined
+from flexray.data.plan_rows import PLAN_SCHEMA
+from flexray.data.ranges import Range, list_ranges
+from flexray.data.readers import find_versions
+from flexray.data.repeats import find_repeats, mark_repeats
+from flexray.data.required_fields import FieldCheck
 from flexray.data.source import Source
 from flexray.errors import DataError
-from flexray.storage import describe, redact, starting
+from flexray.storage import redact, starting
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scan:
-    """The result of a scan."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a part of the data set contributes to the judgement of whole files and of the whole data set."""
 
-    shards: tuple[ShardSpec, ...]  # in order of file and row; each row is in exactly one shard
     num_rows: int
-    data_digest: str  # sha256 of row ids and mapped content in order, independent of file names
-    files: tuple[str, ...]  # the files that have rows of the run
+    checks: tuple[FieldCheck, ...]  # of each file
+    joined: JoinCount | None  # None: nothing is joined
+    id_field: str | None  # the field of the ids; None: they are made from the content
 
 
-def scan(config: DataConfig) -> Scan:
-    """Read the whole data set once, give each row an id and split the rows into shards.
+class RangeReader:
+    """The rows of a part of a data set, as tables of PLAN_SCHEMA of some thousand rows. Iterate once; after
+    the last table there is a summary.
 
-    Runs on the driver. All row ids are in memory, and the records of one shard (of one file for format json).
-    A row's digest covers what templates and joined paraphrases contribute to it. Faulty rows are planned like
-    other rows; `read_shard` reports them.
+    Row ids are not yet distinct; see `find_repeats`.
+    """
+
+    def __init__(self, config: DataConfig, part: Range) -> None:
+        self._config = config
+        self._part = part
+        self._summary: Summary | None = None
+
+    @property
+    def summary(self) -> Summary:
+        assert self._summary is not None, "it is made once all rows are read"
+        return self._summary
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Raises DataError as `scan`, except for what `check_summaries` finds."""
+        part = self._part
+        source = Source(self._config)
+        rows = 0
+        for table in source.read(part):
+            rows += len(table)
+            yield table
+        if part.most is None and part.num_rows not in (None, rows):
+            raise DataError(
+                f"{redact(part.files[0].path)}: was changed while it was read: it had {part.num_rows} rows "
+                f"from row {part.first_row}, and now {rows}. Start again."
+            )
+        joined = None if source.joined is None else source.joined.count()
+        self._summary = Summary(
+            num_rows=rows, checks=tuple(source.checks.values()), joined=joined, id_field=source.id_field
+        )
+
+
+def read_range(config: DataConfig, part: Range) -> RangeReader:
+    """Read and check the rows of a part of a data set, which `list_ranges` made of the same configuration."""
+    return RangeReader(config, part)
+
+
+def check_files(summaries: Sequence[Summary]) -> None:
+    """Judge whole files.
+
+    Args:
+        summaries: of all parts of some files, in order.
+
+    Raises:
+        DataError: no record of a file is an object, or none has a required field.
+    """
+    checks: dict[str, FieldCheck] = {}
+    for summary in summaries:
+        for check in summary.checks:
+            if check.path in checks:
+                checks[check.path] = checks[check.path].merged(check)
+            else:
+                checks[check.path] = check
+    for check in checks.values():
+        check.check()
+
+
+def check_summaries(config: DataConfig, summaries: Sequence[Summary]) -> None:
+    """Judge the whole data set.
+
+    Args:
+        summaries: of all of its parts, in order.
+
+    Raises:
+        DataError: as `check_files`; or there are no rows, or joined files have none of their ids.
+    """
+    check_files(summaries)
+    if not any(summary.num_rows for summary in summaries):
+        raise DataError(f"{', '.join(config.sources)}: no rows in any file. Correct data.files.")
+    check_joined([summary.joined for summary in summaries if summary.joined is not None], config)
+
+
+def scan(config: DataConfig) -> pa.Table:
+    """Read the whole data set in this process. All of it is in memory.
+
+    Returns:
+        PLAN_SCHEMA: the rows in order of file and row, with distinct row ids. A faulty row has its faults in
+        `error`, and what could be read in the other columns.
 
     Raises:
         DataError: a file cannot be read, no record of a file has a required field, or there are no rows.
     """
-    shards: list[ShardSpec] = []
-    row_ids: list[str] = []
-    rows = array("q")  # row numbers in the files; those of grouped records are not consecutive
-    total = sha256()
-    with starting():
-        source = _open(config)
-        files = source.files
-    for file in files:
-        if config.limit is not None and len(row_ids) >= config.limit:
-            break
-        ranged = file.format == "jsonl" and source.has_spans
-        room = None if config.limit is None else config.limit - len(row_ids)
-        for records in _grouped(_read(source, file, room), config.shard_rows):
-            identities = [identify(record, config) for record in records]
-            digest = sha256()
-            for identity in identities:
-                total.update(identity.digest)
-                digest.update(identity.digest)
-            row_ids += [identity.row_id for identity in identities]
-            rows.extend(record.row for record in records)
-            shards.append(
-                ShardSpec(
-                    shard_id=f"{config.name}-{config.split}-{len(shards):06d}",
-                    file=file.path,
-                    format=file.format,
-                    first_row=records[0].row,
-                    num_rows=len(records),
-                    byte_range=(records[0].span[0], records[-1].span[1]) if ranged else None,
-                    digest=digest.hexdigest(),
-                )
-            )
-    if not shards:
-        raise DataError(f"{', '.join(config.sources)}: no rows in any file. Correct data.files.")
-    source.check_joined()
-    return Scan(
-        shards=_named(shards, row_ids, rows),
-        num_rows=len(row_ids),
-        data_digest=total.hexdigest(),
-        files=tuple(dict.fromkeys(shard.file for shard in shards)),
-    )
+    tables: list[pa.Table] = []
+    summaries: list[Summary] = []
+    for _, parts in groupby(list_ranges(config), key=lambda part: part.files):
+        before = len(summaries)
+        for part in parts:
+            reader = read_range(config, part)
+            tables += reader
+            summaries.append(reader.summary)
+        check_files(summaries[before:])
+    check_summaries(config, summaries)
+    table = pa.concat_tables(tables) if tables else PLAN_SCHEMA.empty_table()
+    repeats = find_repeats(table["row_id"])
+    first = pa.array([repeat.first for repeat in repeats], pa.int64())
+    files, rows = (table[name].take(first).to_pylist() for name in ("source_file", "source_row"))
+    places = list(zip(files, rows, strict=True))
+    return mark_repeats(table, repeats, places, summaries[0].id_field)
 
 
-def _open(config: DataConfig) -> Source:
-    try:
-        return Source(config)
-    except (OSError, pa.ArrowException) as e:
-        files = ", ".join((*config.template_files, *config.paraphrase_files))
-        raise DataError(f"{redact(files)}: cannot be read: {describe(e)}") from e
+def source_versions(config: DataConfig) -> str:
+    """A digest (64 hex digits) of the configuration of the data and of the versions of all its files, without
+    reading any. If it is equal, reading the data set would give the same rows.
 
-
-def _read(source: Source, file: SourceFile, room: int | None) -> Iterator[Record]:
-    try:
-        yield from source.read(file, room)
-    except (OSError, pa.ArrowException) as e:
-        raise DataError(f"{redact(file.path)}: cannot be read: {describe(e)}") from e
-
-
-def _grouped(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
-    while group := list(islice(records, size)):
-        yield group
-
-
-def _named(shards: list[ShardSpec], row_ids: list[str], rows: Sequence[int]) -> tuple[ShardSpec, ...]:
-    """The shards with distinct row ids. All ids must be known first, because `x#2` may itself be an id."""
-    distinct, duplicate_of = make_distinct(row_ids)
-    starts, start = [], 0
-    for shard in shards:
-        starts.append(start)
-        start += shard.num_rows
-    duplicates: list[list[tuple[int, str, int]]] = [[] for _ in shards]
-    for index, first in duplicate_of.items():
-        here, there = bisect_right(starts, index) - 1, bisect_right(starts, first) - 1
-        duplicates[here].append((index - starts[here], shards[there].file, rows[first]))
-    return tuple(
-        replace(
-            shard, row_ids=tuple(distinct[start : start + shard.num_rows]), duplicate_of=tuple(duplicates[i])
-        )
-        for i, (shard, start) in enumerate(zip(shards, starts, strict=True))
-    )
+    Raises:
+        DataError: as `list_files`, or the storage does not tell the version of a file.
+        ConfigError: as `list_files`.
+    """
+    with starting(), reading(", ".join(config.sources)):
+        versions = [
+            *map(with_version, list_files(config)),
+            *find_versions(config.template_files, "data.template_files"),
+            *find_versions(config.paraphrase_files, "data.paraphrase_files"),
+        ]
+    files = [[file.path, file.format, version] for file, version in versions]
+    text = json.dumps([config.model_dump(mode="json"), files], sort_keys=True)
+    return sha256(text.encode()).hexdigest()

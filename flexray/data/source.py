@@ -1,110 +1,146 @@
-"""The rows of a data set: the records of its files, adapted, grouped and joined with other paraphrases."""
+"""The rows of a data set: records of its files, grouped, adapted, joined with other paraphrases, checked."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
-from itertools import islice
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from flexray.config.data import DataConfig
 from flexray.data.adapters import open_adapter
 from flexray.data.adapters.adapter import PARTS, Grouping
-from flexray.data.files import SourceFile, list_files, with_version
+from flexray.data.adapters.questions import Records
+from flexray.data.block import BLOCK_ROWS, Block, of_records
+from flexray.data.check_columns import Mask, check_columns
+from flexray.data.field_columns import FieldColumns, of_batch, of_values
+from flexray.data.files import SourceFile, reading
 from flexray.data.identity import id_problem, identify
 from flexray.data.join import Join
-from flexray.data.question import ShardSpec
-from flexray.data.readers import COLUMNAR, FileVersions, in_auxiliary_file, read_records, read_slice
+from flexray.data.plan_rows import to_table
+from flexray.data.question import Question
+from flexray.data.ranges import Range
+from flexray.data.readers import COLUMNAR, in_auxiliary_file, read_blocks, read_records
 from flexray.data.record import MISSING, Record, lookup
-from flexray.data.required_fields import FieldCheck, RequiredFields
-from flexray.errors import DataError
+from flexray.data.required_fields import FieldCheck
+from flexray.data.validate import to_question
+from flexray.storage import redact
 
 
 class Source:
-    """Reads the rows of a data set's files, or of one shard. The files are listed once.
+    """Makes plan rows of the records of a data set's files.
 
     Raises:
         DataError: an auxiliary file (templates, joined paraphrases) cannot be used.
         ConfigError: there is no adapter of the name `data.kind`.
-        OSError: the storage failed.
     """
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config
-        self._adapter = open_adapter(config)
-        self._joined = Join(config) if config.paraphrase_files else None
+        with reading(", ".join((*config.template_files, *config.paraphrase_files))):
+            self._adapter = open_adapter(config)
+            self.joined = Join(config) if config.paraphrase_files else None
+        # its fields are where the configuration says, and nothing is added to them
+        self._by_columns = type(self._adapter) is Records and self.joined is None and bool(config.fields.id)
+        self.checks: dict[str, FieldCheck] = {}  # of each file
+        self.id_field = config.fields.id  # of the first record; others may have another
+        self._knows_id_field = config.kind == "records"
 
-    @cached_property
-    def files(self) -> list[SourceFile]:
-        """The files of the data set. Raises DataError as `list_files` does."""
-        return list_files(self._config)
-
-    @property
-    def has_spans(self) -> bool:
-        """Whether the rows of a shard are consecutive records of its file."""
-        return self._adapter.grouping is None
-
-    def read(self, file: SourceFile, most: int | None) -> Iterator[Record]:
-        """The first `most` rows of a file; None: all.
+    def read(self, part: Range) -> Iterator[pa.Table]:
+        """The rows of a part of the data set, as tables of PLAN_SCHEMA.
 
         Raises:
-            DataError: while iterating, if the file lacks a required field or has another format.
+            DataError: while iterating, if a file cannot be read or has another format.
         """
-        if self._adapter.grouping is None:
-            records = _checked(file, self._adapter.required, most)
-        else:
-            records = islice(self._grouped.get(file.path, ()), most)
-        for record in records:
-            yield self._adapt(record, file.path)
+        left = part.most
+        for file, block in self._blocks(part):
+            if left is not None:
+                block = block.head(left)
+                left -= block.num_rows
+            yield self._to_table(block, file)
+            if left == 0:
+                return
 
-    def read_slice(self, spec: ShardSpec) -> list[Record]:
-        """The rows of a shard; their number differs from the planned one if a file has changed."""
-        if self._adapter.grouping is None:
-            records = read_slice(spec, self._adapter.required)
-        else:
-            rows = self._grouped.get(spec.file, [])
-            first = bisect_left(rows, spec.first_row, key=lambda record: record.row)
-            records = rows[first : first + spec.num_rows]
-        return [self._adapt(record, spec.file) for record in records]
+    def _blocks(self, part: Range) -> Iterator[tuple[SourceFile, Block]]:
+        required, grouping = self._adapter.required, self._adapter.grouping
+        for file in part.files:
+            self.checks[file.path] = FieldCheck(file.path, required)
+        if grouping is None:
+            (file,) = part.files
+            with reading(file.path):
+                for block in read_blocks(file, required, part.start, part.stop, part.first_row):
+                    yield file, block
+            return
+        rows = group_by(self._all_records(part), grouping)
+        for file in part.files:
+            found = rows.get(file.path, [])
+            for start in range(0, len(found), BLOCK_ROWS):
+                records = found[start : start + BLOCK_ROWS]
+                yield file, of_records(records, records[0].row)
 
-    def check_joined(self) -> None:
-        """Raises DataError if no row that was read has joined paraphrases."""
-        if self._joined is not None and (problem := self._joined.mismatch()):
-            raise DataError(problem)
+    def _all_records(self, part: Range) -> Iterator[tuple[str, Record]]:
+        for file in part.files:
+            with reading(file.path):
+                for record in read_records(file, self._adapter.required):
+                    self._look_at(record, file)
+                    yield file.path, record
+
+    def _look_at(self, record: Record, file: SourceFile) -> None:
+        if file.format not in COLUMNAR:  # these are checked by their schema
+            self.checks[file.path].add(record)
+
+    def _to_table(self, block: Block, file: SourceFile) -> pa.Table:
+        shown = redact(file.path)
+        found = self._columns(block)
+        if found is None:
+            return to_table(self._questions(block, range(block.num_rows), file, shown))
+        table, good = check_columns(found, self._config, shown, block.first_row)
+        if file.format not in COLUMNAR:
+            self.checks[file.path].add_complete(len(table))
+        rest = np.flatnonzero(~good).tolist()
+        if not rest:
+            return table
+        return _merged(table, to_table(self._questions(block, rest, file, shown)), good)
+
+    def _columns(self, block: Block) -> FieldColumns | None:
+        if not self._by_columns:
+            return None
+        if block.values is not None:
+            return of_values(block.values, self._config.fields)
+        assert block.batch is not None, block
+        return of_batch(block.batch, self._config.fields)
+
+    def _questions(
+        self, block: Block, indices: Sequence[int], file: SourceFile, shown: str
+    ) -> list[Question]:
+        """The questions of records that have to be looked at one by one."""
+        questions = []
+        for record in block.records(indices):
+            if self._adapter.grouping is None:
+                self._look_at(record, file)
+            row = self._adapt(record, file.path)
+            questions.append(to_question(row, identify(row, self._config), self._config, shown))
+        return questions
 
     def _adapt(self, record: Record, file: str) -> Record:
         if record.value is None:
             return record
         record = self._adapter.adapt(record, file)
-        if self._joined is None:
+        if not self._knows_id_field:
+            self.id_field, self._knows_id_field = record.fields.id, True
+        if self.joined is None:
             return record
-        return self._joined.join(record, identify(record, self._config).source_id)
-
-    @cached_property
-    def _grouped(self) -> dict[str, list[Record]]:
-        assert self._adapter.grouping is not None
-        versions = tuple(with_version(file) for file in self.files)
-        return _group_by(versions, self._adapter.required, self._adapter.grouping)
+        return self.joined.join(record, identify(record, self._config).source_id)
 
 
-@lru_cache(maxsize=1)  # it may be large
-def _group_by(
-    versions: FileVersions, required: RequiredFields, grouping: Grouping
-) -> dict[str, list[Record]]:
-    records = ((file.path, record) for file, _ in versions for record in _checked(file, required, None))
-    return group_by(records, grouping)
-
-
-def _checked(file: SourceFile, required: RequiredFields, most: int | None) -> Iterator[Record]:
-    """The records of a file. At its end, the required fields are checked."""
-    check = FieldCheck(file.path, required)
-    for record in islice(read_records(file, required), most):
-        if file.format not in COLUMNAR:  # these are checked by their schema
-            check.add(record)
-        yield record
-    check.check()
+def _merged(good: pa.Table, others: pa.Table, is_good: Mask) -> pa.Table:
+    """The rows of both tables in order."""
+    places = np.empty(len(is_good), np.int64)
+    places[is_good] = np.arange(len(good))
+    places[~is_good] = len(good) + np.arange(len(others))
+    return pa.concat_tables([good, others]).take(pa.array(places))
 
 
 def group_by(records: Iterable[tuple[str, Record]], grouping: Grouping) -> dict[str, list[Record]]:

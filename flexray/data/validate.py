@@ -14,19 +14,13 @@ _SHOWN_BYTES = 200
 _SHOWN_FAULTS = 20  # a record may have very many, such as one for each element of a list
 
 
-def to_question(
-    record: Record,
-    identity: Identity,
-    config: DataConfig,
-    file: str,
-    row_id: str,
-    duplicate_of: tuple[str, int] | None,
-) -> Question:
+def to_question(record: Record, identity: Identity, config: DataConfig, file: str) -> Question:
     """Check one record. The Question's `error` lists all faults; its other fields have what could be read.
 
+    Whether its row id is distinct in the data set is not known here; see `repeats`.
+
     Args:
-        row_id: the planned row id, distinct in the data set.
-        duplicate_of: file and row of the first record with the same id, if this record is a duplicate.
+        file: the file as messages name it.
     """
     check = _RowChecker(record, file, config)
     fields = record.fields
@@ -34,8 +28,6 @@ def to_question(
     paraphrases: tuple[str, ...] = ()
     answers: tuple[str, ...] | None = None
     relation, num_manual, confidences = "", 0, None
-    if duplicate_of is not None:
-        check.duplicate(identity, duplicate_of)
     if record.value is None:
         check.unreadable()
     else:
@@ -48,7 +40,7 @@ def to_question(
         confidences = _confidences(check, config, len(paraphrases))
         check.add_record_faults()
     return Question(
-        row_id=row_id,
+        row_id=identity.row_id,
         dataset=config.name,
         split=config.split,
         source_file=file,
@@ -120,15 +112,6 @@ class _RowChecker:
         self._configured = config.kind == "records"  # if False, messages do not mention data.fields
         self.fields = record.fields
         self.faults: list[RowFault] = []
-
-    def duplicate(self, identity: Identity, first: tuple[str, int]) -> None:
-        what = "id" if identity.source_id and self.fields.id is not None else "content"
-        self._fault(
-            self.fields.id or "(record)",
-            identity.source_id or identity.row_id,
-            f"has the same {what} as {first[0]}, row {first[1]}",
-            "Remove the repeated row, or give it another id.",
-        )
 
     def unreadable(self) -> None:
         shown = self._record.raw[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")

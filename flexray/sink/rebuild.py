@@ -14,7 +14,7 @@ from itertools import groupby
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexray.data.plan_rows import PLAN_SCHEMA, VALUES, digest_of
+from flexray.data.plan_rows import PLAN_SCHEMA, with_digests
 from flexray.errors import OutputError
 from flexray.sink.committed import load_shard, planned_manifests
 from flexray.sink.damage import DamageError, Finding
@@ -214,9 +214,7 @@ def _restore(
 def _questions(rows: pa.Table) -> pa.Table:
     """PLAN_SCHEMA: the questions of a shard, from its output rows by the first of its methods."""
     rows = rows.filter(pc.equal(rows["method"], rows["method"][0]))
-    values = rows.select(VALUES).to_pylist()
-    content = pa.array([digest_of([row[name] for name in VALUES]) for row in values], pa.binary(16))
-    return rows.select(PLAN_SCHEMA.names[:-1]).append_column("content", content).cast(PLAN_SCHEMA)
+    return with_digests({name: rows[name].combine_chunks() for name in PLAN_SCHEMA.names[:-1]})
 
 
 def _methods_of(folder: OutputFolder, manifest: Manifest) -> list[str]:

@@ -5,9 +5,9 @@ and converts a record to a row (`adapt`): the values, their paths (`Fields`), an
 value that cannot be used. `questions.py` has examples. After `register_adapter("newqa", NewQA)`, called in
 each process that reads data, `data.kind: newqa` uses this adapter.
 
-Formats, shards, ids, checks and joined paraphrases are the same for all data sets. The digests cover what
-`adapt` returns, so a changed auxiliary file (such as templates) is detected like a changed row; see
-`pararel.py`. If a row is spread over several records, the adapter sets `grouping`; see `myriadlama.py`.
+Formats, ids, checks and joined paraphrases are the same for all data sets. For auxiliary files (such as
+templates), see `pararel.py`. If a row is spread over several records, the adapter sets `grouping`; see
+`myriadlama.py`.
 """
 
 from flexray.config.data import DataConfig

@@ -42,9 +42,9 @@ class DatasetAdapter(ABC):
     def adapt(self, record: Record, file: str) -> Record:
         """The row of one record: its value, fields and faults. Must not raise.
 
-        The result must depend only on the record, the file's name and the configuration, because both the
-        scan and a worker call this method. A value of a wrong type is kept, under its name in the source, or
-        becomes a fault.
+        The result must depend only on the record, the file's name and the configuration: the parts of a data
+        set are read in any order and in any process. A value of a wrong type is kept, under its name in the
+        source, or becomes a fault.
 
         Args:
             record: `value` is not None.

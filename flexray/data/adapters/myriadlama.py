@@ -1,11 +1,11 @@
 """MyriadLAMA: facts of Wikidata, each with many manual and automatic templates.
 
 As published (no `template_files`), a record is a fact with one of its templates, {uuid, rel_uri, sub_ent,
-obj_aliases, template, is_manual}. The records of a fact are grouped, also across files; each process keeps
-all facts in memory.
+obj_aliases, template, is_manual}. The records of a fact are grouped, also across files; so one process reads
+the whole data set and has it in memory.
 
 With `template_files` of {rel_uri, template, type} (type is manual or auto; or is_manual, a boolean), a record
-is a fact {uuid, rel_uri, sub_ent, obj_aliases}, and each shard is read separately.
+is a fact {uuid, rel_uri, sub_ent, obj_aliases}, and each part of a file is read by itself.
 
 Accepted answers are all of obj_ent, obj_ents, obj_exps and obj_aliases that a record has. The subject is
 sub_ent, or the first of sub_exps if there is no sub_ent.

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flexray.config import DataConfig, parse_config
-from flexray.data import read_shard, scan
+from flexray.data import scan, to_questions
 from flexray.data.question import Question
 
 
@@ -47,14 +47,8 @@ def data_config(files: Any, **settings: Any) -> DataConfig:
 
 
 def read_all(config: DataConfig) -> list[Question]:
-    """Scan, then read every shard, checking that each holds what was planned."""
-    questions = []
-    for spec in scan(config).shards:
-        rows = read_shard(spec, config)
-        assert [q.row_id for q in rows] == list(spec.row_ids)
-        assert len(rows) == spec.num_rows <= config.shard_rows
-        questions += rows
-    return questions
+    """The questions of all rows, after one scan."""
+    return to_questions(scan(config), dataset=config.name, split=config.split)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.config import DataConfig
-from flexray.data import read_shard, scan
+from flexray.data import scan
 from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, write
 from tests.unit.data.published import HUB_MYRIAD

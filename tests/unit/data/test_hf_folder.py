@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from flexray.data import list_files, read_shard, scan
+from flexray.data import list_files, scan
 from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from flexray.config import DataConfig, parse_config
 from flexray.config.data import HubDataSet
-from flexray.data import list_files, read_shard, scan
+from flexray.data import list_files, scan
 from flexray.data.hub import _arrow_files, download_data_set
 from flexray.errors import ConfigError, DataError
 from tests.hub import FakeHub

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flexray.data import read_shard, scan
+from flexray.data import scan
 from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from s3fs import S3FileSystem
 
-from flexray.data import read_shard, scan
+from flexray.data import scan
 from flexray.errors import DataError
 from tests.faulty_s3 import FaultyS3
 from tests.unit.data.conftest import data_config, read_all, record, write

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from s3fs import S3FileSystem
 
-from flexray.data import read_shard, scan
+from flexray.data import scan
 from flexray.errors import DataError
 from tests.faulty_s3 import FaultyS3, answer, cut_response
 from tests.s3 import SECRET

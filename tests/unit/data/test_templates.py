@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flexray.data import read_shard, scan
+from flexray.data import scan
 from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, write
 from tests.unit.data.published import (

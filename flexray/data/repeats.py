@@ -1,0 +1,102 @@
+"""Rows that repeat the id of an earlier row: each gets an id of its own, and a fault that names the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flexray.errors import RowFault
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A row whose id an earlier row has."""
+
+    index: int  # of the row, in the data set
+    first: int  # index of the first row with this id
+    row_id: str  # its new id, distinct in the data set
+
+
+def find_repeats(row_ids: pa.Array | pa.ChunkedArray) -> list[Repeat]:
+    """The rows that repeat an id, in order. Each is renamed to `id#2`, `id#3`, ..., but never to an id that
+    is already used.
+
+    Args:
+        row_ids: of the whole data set, in order (string).
+    """
+    row_ids = pa.chunked_array([row_ids]) if isinstance(row_ids, pa.Array) else row_ids
+    if pc.count_distinct(row_ids).as_py() == len(row_ids):
+        return []
+    # a dictionary has the values in the order in which they first occur, so the first row of each raises the
+    # highest index so far
+    codes = pc.cast(row_ids, pa.large_string()).dictionary_encode().combine_chunks()
+    indices = np.concatenate([chunk.indices.to_numpy() for chunk in _chunks(codes)])
+    highest = np.maximum.accumulate(indices)
+    is_first = np.ones(len(indices), bool)
+    is_first[1:] = highest[1:] > highest[:-1]
+    first = np.flatnonzero(is_first)
+    again = np.flatnonzero(~is_first)
+    # new names end in #NUMBER, so only ids with a # can be in their way
+    taken = set(pc.filter(row_ids, pc.match_substring(row_ids, "#")).to_pylist())
+    count: dict[str, int] = {}
+    repeats = []
+    for index, row_id in zip(again.tolist(), row_ids.take(pa.array(again)).to_pylist(), strict=True):
+        number = count.get(row_id, 1) + 1
+        while f"{row_id}#{number}" in taken:
+            number += 1
+        count[row_id] = number
+        taken.add(f"{row_id}#{number}")
+        repeats.append(Repeat(index, int(first[indices[index]]), f"{row_id}#{number}"))
+    return repeats
+
+
+def _chunks(array: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    return array.chunks if isinstance(array, pa.ChunkedArray) else [array]
+
+
+def mark_repeats(
+    table: pa.Table,
+    repeats: Sequence[Repeat],
+    places: Sequence[tuple[str, int]],
+    id_field: str | None,
+    *,
+    offset: int = 0,
+) -> pa.Table:
+    """The rows with the new ids of the repeats among them, and with the fault of each in its `error`.
+
+    Args:
+        table: rows of PLAN_SCHEMA.
+        repeats: those within the table, in order.
+        places: `source_file` and `source_row` of the first row of each repeat.
+        id_field: `Summary.id_field`.
+        offset: index in the data set of the table's first row.
+    """
+    if not repeats:
+        return table
+    rows = [repeat.index - offset for repeat in repeats]
+    columns = ["row_id", "source_id", "source_file", "source_row", "error"]
+    found = table.select(columns).take(pa.array(rows, pa.int64())).to_pylist()
+    row_ids, errors = table["row_id"].to_pylist(), table["error"].to_pylist()
+    for at, row, repeat, place in zip(rows, found, repeats, places, strict=True):
+        row_ids[at] = repeat.row_id
+        errors[at] = f"{_fault(row, place, id_field)} {row['error']}".rstrip(" ")
+    for name, values in (("row_id", row_ids), ("error", errors)):
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(at), pa.array(values, pa.string()))
+    return table
+
+
+def _fault(row: dict[str, str], first: tuple[str, int], id_field: str | None) -> RowFault:
+    what = "id" if row["source_id"] and id_field is not None else "content"
+    return RowFault(
+        row["source_file"],
+        int(row["source_row"]),
+        id_field or "(record)",
+        row["source_id"] or row["row_id"],
+        f"has the same {what} as {first[0]}, row {first[1]}",
+        "Remove the repeated row, or give it another id.",
+    )
