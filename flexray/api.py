@@ -14,6 +14,7 @@ from flexray.evaluation import Evaluation
 from flexray.evaluation import evaluate as evaluate_folders
 from flexray.sink import OutputFolder, load_run, read_committed, whole_shards
 from flexray.sink.row_table import ROW_SCHEMA
+from flexray.sink.visible import view
 
 if TYPE_CHECKING:
     import pandas
@@ -30,16 +31,18 @@ def run(
     overrides: Sequence[str] = (),
     fresh: bool = False,
     allow_code_change: bool = False,
+    replace_changed: bool = False,
     download: bool = False,
     log: Callable[[str], None] = print,
 ) -> RunResult:
-    """Answer a data set, or resume it, as `flexray run` does.
+    """Answer what a recipe names and its output folder does not have yet, as `flexray run` does.
 
     Args:
         recipe: a path or URL, several of them (a later one wins), or a checked configuration.
         overrides: `section.key=value`, as with `--set`.
         fresh: discard what the output folder holds of an earlier run.
         allow_code_change: go on with a run of another values version.
+        replace_changed: compute rows again whose question has changed since they were answered.
         download: first bring what the recipe names of the Hugging Face hub into this machine's cache.
         log: called with each line about the progress.
 
@@ -55,18 +58,21 @@ def run(
         from flexray.pipeline.hub import download as fetch
 
         fetch(recipe, log)
-    return run_job(recipe, fresh=fresh, allow_code_change=allow_code_change, log=log)
+    return run_job(
+        recipe, fresh=fresh, allow_code_change=allow_code_change, replace_changed=replace_changed, log=log
+    )
 
 
 class RunTable:
     """The committed rows of an output folder, checked against their manifests as they are read."""
 
-    def __init__(self, output: str | Path):
+    def __init__(self, output: str | Path, *, everything: bool = False):
         self._folder = OutputFolder(str(output))
+        self._everything = everything
 
     def to_arrow(self) -> pa.Table:
         """All rows. Raises OutputError if there is no run, DamageError if it is damaged."""
-        tables = list(read_committed(self._folder))
+        tables = list(read_committed(self._folder, everything=self._everything))
         return pa.concat_tables(tables) if tables else ROW_SCHEMA.empty_table()
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -78,35 +84,48 @@ class RunTable:
         are compared with its manifest, not its bytes. Raises errors as `to_arrow`."""
         import pyarrow.dataset
 
-        filesystem, files = self._files()
-        return pyarrow.dataset.dataset(files, ROW_SCHEMA, format="parquet", filesystem=filesystem)
+        filesystem, files, seen = self._files()
+        found = pyarrow.dataset.dataset(files, ROW_SCHEMA, format="parquet", filesystem=filesystem)
+        return found if seen is None else found.filter(seen)
 
     def to_ray(self) -> ray.data.Dataset:
         """The same as a Ray data set, in the Ray that this process is connected to, or a new one."""
         import ray.data
 
-        filesystem, files = self._files()
+        filesystem, files, seen = self._files()
         if not files:
             return ray.data.from_arrow(ROW_SCHEMA.empty_table())
         # partitioning: `key=value` in the path of the output folder is not a column
-        return ray.data.read_parquet(files, filesystem=filesystem, partitioning=None)
+        return ray.data.read_parquet(files, filesystem=filesystem, partitioning=None, filter=seen)
 
-    def _files(self) -> tuple[pyarrow.fs.FileSystem, list[str]]:
-        shards = whole_shards(self._folder, load_run(self._folder).fingerprint)
-        return self._folder.arrow_files(manifest.file for manifest in shards.values())
+    def _files(self) -> tuple[pyarrow.fs.FileSystem, list[str], pyarrow.dataset.Expression | None]:
+        """The data files, and which of their rows are seen; None: all."""
+        run = load_run(self._folder)
+        seen = view(self._folder, run, everything=self._everything)
+        shards = [m for m in whole_shards(self._folder, run).values() if seen.has(m)]
+        return *self._folder.arrow_files(manifest.file for manifest in shards), seen.expression(shards)
 
 
-def read(output: str | Path) -> RunTable:
-    """The answers of a run, finished or not."""
-    return RunTable(output)
+def read(output: str | Path, *, everything: bool = False) -> RunTable:
+    """The answers of a run, finished or not: the methods and rows that its last recipe names.
+
+    Args:
+        everything: all that the folder holds, also of earlier recipes.
+    """
+    return RunTable(output, everything=everything)
 
 
 def evaluate(
-    outputs: str | Path | Sequence[str | Path], *, baseline: str | None = None, plugins: Sequence[str] = ()
+    outputs: str | Path | Sequence[str | Path],
+    *,
+    baseline: str | None = None,
+    everything: bool = False,
+    plugins: Sequence[str] = (),
 ) -> Evaluation:
     """Score every method of one or more output folders and compare them, as `flexray evaluate` does.
 
     Args:
+        everything: also methods and rows that the last recipe of a folder does not name.
         baseline: the method that all others are compared with. None: each pair is compared.
         plugins: modules or Python files that register metrics.
 
@@ -115,4 +134,4 @@ def evaluate(
     """
     load_plugins(plugins)
     folders = [outputs] if isinstance(outputs, str | Path) else outputs
-    return evaluate_folders([str(folder) for folder in folders], baseline=baseline)
+    return evaluate_folders([str(folder) for folder in folders], baseline=baseline, everything=everything)

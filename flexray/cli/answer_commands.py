@@ -23,6 +23,13 @@ from flexray.storage import redact
 ToOption = Annotated[
     str, typer.Option("--to", help="Data set to write: FILE.jsonl or FILE.parquet, or a URL.")
 ]
+ReplaceChangedOption = Annotated[
+    bool,
+    typer.Option(
+        "--replace-changed",
+        help="Compute rows again whose question has changed since they were answered. Else they are refused.",
+    ),
+]
 FreshOption = Annotated[bool, typer.Option(help="Discard the output folder's earlier run first.")]
 
 
@@ -32,9 +39,10 @@ def run(
     set_: SetOption = [],
     fresh: FreshOption = False,
     allow_code_change: AllowCodeChangeOption = False,
+    replace_changed: ReplaceChangedOption = False,
     download: DownloadOption = False,
 ) -> None:
-    """Answer a data set; resumes where an earlier start of the same run ended."""
+    """Answer what the recipe names and its output folder does not have yet."""
     checked = load_recipe(config, set_, download)
     from flexray.report import Shard, print_summary
     from flexray.report.progress_bar import show_progress
@@ -42,7 +50,13 @@ def run(
     from flexray.runs.run import run as run_job
 
     with show_progress(log) as progress:
-        result = run_job(checked, fresh=fresh, allow_code_change=allow_code_change, progress=progress)
+        result = run_job(
+            checked,
+            fresh=fresh,
+            allow_code_change=allow_code_change,
+            replace_changed=replace_changed,
+            progress=progress,
+        )
     shards = [Shard.of(manifest) for manifest in result.manifests.values()]
     # the wall time is that of this start's rows only
     seconds = None if result.rows_before else result.seconds

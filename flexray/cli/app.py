@@ -29,6 +29,10 @@ ConfigOption = Annotated[
     list[str], typer.Option("--config", "-c", help="YAML file, path or URL; repeatable, a later one wins.")
 ]
 OutputArgument = Annotated[str, typer.Argument(help="Output folder or URL of a run.")]
+AllOption = Annotated[
+    bool,
+    typer.Option("--all", help="Also methods and rows that the last recipe of the folder does not name."),
+]
 SetOption = Annotated[
     list[str], typer.Option("--set", help="section.key=value, overrides the file; repeatable.")
 ]

@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import ConfigOption, DownloadOption, OutputArgument, SetOption, command, load_recipe, log
+from flexray.cli.app import (
+    AllOption,
+    ConfigOption,
+    DownloadOption,
+    OutputArgument,
+    SetOption,
+    command,
+    load_recipe,
+    log,
+)
 from flexray.console.terminal import printable
 
 RowOption = Annotated[str, typer.Option(help="A row of the data set: its number, or its row_id.")]
@@ -83,6 +92,7 @@ def evaluate(
     baseline: Annotated[str | None, typer.Option(help="Compare with this method only.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there.")] = None,
     by_relation: Annotated[bool, typer.Option("--by-relation", help="Print each relation too.")] = False,
+    everything: AllOption = False,
     plugin: Annotated[
         list[str], typer.Option(help="Module or Python file that registers metrics; repeatable.")
     ] = [],
@@ -94,7 +104,7 @@ def evaluate(
     from flexray.report.output_files import write_file
 
     load_plugins(plugin)
-    evaluation = evaluate_runs(outputs, baseline=baseline)
+    evaluation = evaluate_runs(outputs, baseline=baseline, everything=everything)
     print_evaluation(evaluation, by_relation=by_relation)
     if json_file is not None:
         write_file(json_file, evaluation.to_json(), "--json", "the evaluation")
@@ -111,12 +121,15 @@ def export(
     rows_per_file: Annotated[
         int, typer.Option(min=0, help="Several files, NAME-00000 and so on, of so many rows. 0: one file.")
     ] = 0,
+    everything: AllOption = False,
 ) -> None:
     """Write the committed rows into one file, or several, for other programs."""
     from flexray.runs.export import export as write_rows
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    done = write_rows(output, to, wide=wide, methods=names, rows_per_file=rows_per_file)
+    done = write_rows(
+        output, to, wide=wide, methods=names, everything=everything, rows_per_file=rows_per_file
+    )
     typer.echo(done.summary_line())
 
 
@@ -127,12 +140,13 @@ def report(
     html: Annotated[
         Path | None, typer.Option(help="Where the page goes; by default OUT-report.html, beside OUT.")
     ] = None,
+    everything: AllOption = False,
 ) -> None:
     """Write one HTML file about a run, finished or not: accuracy, speed, fallbacks, error rows."""
     from flexray.report.page import default_page, write_page
 
     page = html or default_page(output)
-    write_page(output, page, earlier=compare)
+    write_page(output, page, earlier=compare, everything=everything)
     log(f"report: {page}")
 
 

@@ -99,8 +99,9 @@ def refuse_asked_few_shots(drawn: Sequence[FewShot], asked: Iterable[pa.Table]) 
         for texts in (table["question"], pc.list_flatten(table["paraphrases"])):
             if again := wordings.intersection(map(_normal, texts.to_pylist())):
                 raise ConfigError(
-                    f"prompt.few_shot_data: {min(again)!r} was drawn as a few-shot when the run began, and a row "
-                    "asks it now. Take the row out, or use another output folder, where few-shots are drawn anew."
+                    f"prompt.few_shot_data: {min(again)!r} was drawn as a few-shot when the run began, and a "
+                    "row asks it now. Take the row out, or use another output folder, where few-shots are "
+                    "drawn anew."
                 )
 
 

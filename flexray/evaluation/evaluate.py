@@ -66,6 +66,7 @@ def evaluate(
     outputs: Sequence[str],
     *,
     baseline: str | None = None,
+    everything: bool = False,
     bootstrap: Bootstrap = Bootstrap(),  # noqa: B008  frozen
     lemmatizer: Lemmatizer | None = None,
 ) -> Evaluation:
@@ -75,6 +76,7 @@ def evaluate(
 
     Args:
         outputs: output folders or URLs.
+        everything: also methods and rows that the last recipe of a folder does not name.
         baseline: the label of the method that every other one is compared with. None: each pair.
         lemmatizer: None: the best that is installed.
 
@@ -87,7 +89,7 @@ def evaluate(
     lemmatizer = lemmatizer or find_lemmatizer()
     folders = [OutputFolder(output) for output in outputs]
     names = _folder_names(folders)
-    read = [_read(folder, lemmatizer) for folder in folders]
+    read = [_read(folder, lemmatizer, everything) for folder in folders]
     shared = Counter(method for _, methods in read for method in methods)
     found = {
         method if shared[method] == 1 else f"{name}:{method}": (str(folder), method, scores)
@@ -106,9 +108,11 @@ def evaluate(
     )
 
 
-def _read(folder: OutputFolder, lemmatizer: Lemmatizer) -> tuple[FolderSummary, dict[str, MethodScores]]:
+def _read(
+    folder: OutputFolder, lemmatizer: Lemmatizer, everything: bool
+) -> tuple[FolderSummary, dict[str, MethodScores]]:
     run = load_run(folder)
-    methods = collect_scores(read_committed(folder), lemmatizer, where=str(folder))
+    methods = collect_scores(read_committed(folder, everything=everything), lemmatizer, where=str(folder))
     rows = sum(scores.rows for scores in methods.values())
     if not rows:
         raise OutputError(f"{folder}: holds a run of which nothing is committed yet. Run it first.")

@@ -38,7 +38,7 @@ class RowAnswerer:
         """Rows of ROW_SCHEMA: for each row in turn one by every method."""
         self._use(config)
         n, m = len(rows), len(config.methods)
-        spec = ShardSpec(shard_id="", file="", format="jsonl", first_row=1, num_rows=n)
+        spec = ShardSpec(shard_id="", file="", row_group=0, num_rows=n, methods=())
         shard = build_prompts(spec, to_questions(rows, config.data), self._builder)
         answers = [unanswered(config, question.error) for question in shard.questions]
         prompts = {row: prompt for row, prompt in enumerate(shard.prompts) if prompt is not None}

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from flexray.config import MethodConfig, RunConfig
 from flexray.console.terminal import printable
-from flexray.data import with_few_shots
+from flexray.data import scan, with_few_shots
 from flexray.engine.stopping_criteria import token_text
 from flexray.masks.stream import Stream, make_stream
 from flexray.methods import make_methods
@@ -47,8 +47,8 @@ def show_mask(
     console = Console()
     first = next((i for i, m in enumerate(config.methods) if m.kind == "attention"), 0)
     chosen = config.methods[choose_method(config.methods, method, default=first)]
-    config = with_few_shots(config)
-    _, question, prompt = find_row(config, row)
+    config = with_few_shots(config, map(scan, [config.data]))
+    question, prompt = find_row(config, row)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     picture = MaskPicture.of(
         stream_of(prompt, chosen, generated), lambda i: token_text(tokenizer, i) if i >= 0 else "..."

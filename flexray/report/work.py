@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from flexray.evaluation import ScoreCounts
-from flexray.sink import Manifest, RunRecord
+from flexray.sink import AnyRecord, Manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +106,7 @@ class RunTotals:
     timed: tuple[Shard, ...]  # those that were committed once; the others are revised
 
     @classmethod
-    def of(cls, record: RunRecord, manifests: Iterable[Manifest]) -> RunTotals:
+    def of(cls, record: AnyRecord, manifests: Iterable[Manifest]) -> RunTotals:
         """Add up the shards of these manifests."""
         shards = tuple(map(Shard.of, manifests))
         timed = tuple(shard for shard in shards if not shard.revised)

@@ -31,6 +31,7 @@ OF_QUESTION = (
 )  # fmt: skip
 """The columns of a wide row that are the same for all methods."""
 
+_WIDE = pa.schema([ROW_SCHEMA.field(name) for name in ("row_id", "prediction", *OF_METHOD)])
 Write = Callable[[pa.Table], None]
 
 
@@ -52,6 +53,7 @@ def export(
     *,
     wide: bool = False,
     methods: Sequence[str] = (),
+    everything: bool = False,
     rows_per_file: int = 0,
 ) -> Exported:
     """Write the committed rows of a run, shard by shard, each checked against its manifest as it is read.
@@ -61,7 +63,8 @@ def export(
         path: path or URL of a file that ends in .parquet, .csv, .jsonl or .feather; an earlier one is
             replaced. Lists are JSON in a CSV file.
         wide: a row a question, and a column a method with its prediction. Else a row a question and method.
-        methods: only these, in this order. (): all, in the run's order.
+        methods: only these, in this order. (): those that the last recipe names.
+        everything: also rows, and without `methods` methods, that the last recipe does not name.
         rows_per_file: at most, of files named NAME-00000 and so on; 0: all in one file.
 
     Raises:
@@ -69,7 +72,7 @@ def export(
         DamageError: a manifest or data file cannot be trusted.
     """
     folder = OutputFolder(output)
-    chosen = _chosen(folder, methods)
+    chosen = _chosen(folder, methods, everything)
     suffix = next((suffix for suffix in _WRITERS if path.endswith(suffix)), None)
     if suffix is None:
         raise OutputError(f"{path}: the name of the file has to end in one of {', '.join(_WRITERS)}.")
@@ -79,7 +82,11 @@ def export(
     schema = _wide_schema(chosen) if wide else ROW_SCHEMA
     if len(set(schema.names)) < len(schema):
         raise OutputError(f"{path}: a method has the name of another column. Export without --wide.")
-    tables = (_widen(table, chosen) if wide else _only(table, chosen) for table in read_committed(folder))
+
+    def read() -> Iterator[pa.Table]:
+        return read_committed(folder, everything=everything, methods=chosen)
+
+    tables = _widened(read, chosen) if wide else (_only(table, chosen) for table in read())
     to.prepare()
     names: list[str] = []
     rows = 0
@@ -100,13 +107,14 @@ def export(
     return Exported(files=tuple(map(to.where, names)), rows=rows)
 
 
-def _chosen(folder: OutputFolder, methods: Sequence[str]) -> tuple[str, ...]:
-    known = load_run(folder).methods
+def _chosen(folder: OutputFolder, methods: Sequence[str], everything: bool) -> tuple[str, ...]:
+    run = load_run(folder)
+    known = run.methods
     if unknown := [method for method in methods if method not in known]:
         raise OutputError(f"{folder}: has no method {unknown[0]!r}. It has {', '.join(known)}.")
     if len(set(methods)) < len(methods):
         raise OutputError(f"{folder}: a method is named twice: {', '.join(methods)}. Name it once.")
-    return tuple(methods) or known
+    return tuple(methods) or (known if everything else run.selection.methods)
 
 
 @contextlib.contextmanager
@@ -125,19 +133,32 @@ def _only(table: pa.Table, methods: Sequence[str]) -> pa.Table:
 def _wide_schema(methods: Sequence[str]) -> pa.Schema:
     fields = [ROW_SCHEMA.field(name) for name in OF_QUESTION]
     for method in methods:
-        fields.append(ROW_SCHEMA.field("prediction").with_name(method))
-        fields += [ROW_SCHEMA.field(name).with_name(f"{method}.{name}") for name in OF_METHOD]
+        fields.append(pa.field(method, pa.string()))  # null: the method has not answered this question
+        fields += [
+            ROW_SCHEMA.field(name).with_name(f"{method}.{name}").with_nullable(True) for name in OF_METHOD
+        ]
     return pa.schema(fields)
 
 
-def _widen(table: pa.Table, methods: Sequence[str]) -> pa.Table:
-    """A shard has, for each method in order, all its questions in order."""
-    parts = [table.filter(pc.equal(table["method"], method)) for method in methods]
-    columns = [parts[0][name] for name in OF_QUESTION]
-    for part in parts:
-        assert part["row_id"].equals(parts[0]["row_id"]), "a shard's methods have the same rows"
-        columns += [part["prediction"], *(part[name] for name in OF_METHOD)]
-    return pa.table(columns, schema=_wide_schema(methods))
+def _widened(read: Callable[[], Iterable[pa.Table]], methods: Sequence[str]) -> Iterator[pa.Table]:
+    """A row for each question, where the first of the methods that has it does. What a method says of a
+    question may stand in another shard, so all predictions are held in memory, and nothing else."""
+    said = {method: [_WIDE.empty_table()] for method in methods}
+    for table in read():
+        for method in table["method"].unique().to_pylist():
+            said[method].append(table.filter(pc.equal(table["method"], method)).select(_WIDE.names))
+    by_method = {method: pa.concat_tables(tables).combine_chunks() for method, tables in said.items()}
+    ids = {method: table["row_id"].combine_chunks() for method, table in by_method.items()}
+    for table in read():
+        for number, method in enumerate(methods):
+            rows = table.filter(pc.equal(table["method"], method))
+            for before in methods[:number]:
+                rows = rows.filter(pc.invert(pc.is_in(rows["row_id"], ids[before])))
+            columns = [rows[name] for name in OF_QUESTION]
+            for other in methods:
+                found = by_method[other].take(pc.index_in(rows["row_id"], ids[other]))
+                columns += [found["prediction"], *(found[name] for name in OF_METHOD)]
+            yield pa.table(columns, schema=_wide_schema(methods))
 
 
 def _parts(tables: Iterable[pa.Table], rows: int) -> Iterator[Iterator[pa.Table]]:

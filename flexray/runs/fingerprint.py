@@ -14,8 +14,8 @@ from typing import Any
 
 import flexray
 from flexray.config import RunConfig
-from flexray.config.plugins import plugin_digests
 from flexray.config.data import FewShotData
+from flexray.config.plugins import plugin_digests
 from flexray.engine.values import VALUES_VERSION
 from flexray.models.hub import files_of, model_folder
 from flexray.models.lora.adapter_config import CONFIG
@@ -35,8 +35,8 @@ TEMPLATES = "additional_chat_templates"
 
 
 def fingerprint_parts(config: RunConfig, drawn_from: FewShotData | None = None) -> dict[str, Any]:
-    """The parts of a run's fingerprint: what determines a row's answers, beside the row and the method. Paths,
-    batch sizes and backends do not.
+    """The parts of a run's fingerprint: what determines a row's answers, beside the row and the method.
+    Paths, batch sizes and backends do not.
 
     Args:
         config: with its few-shots drawn.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from flexray.config import FewShot, RunConfig
 from flexray.data import refuse_asked_few_shots, scan, source_versions, with_few_shots
 from flexray.methods import make_methods
@@ -78,6 +80,7 @@ def plan(
     fresh: bool = False,
     allow_code_change: bool = False,
     replace_changed: bool = False,
+    found: pa.Table | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Planned:
     """Plan in the folder what the job has to do there: nothing new if neither data nor methods have changed
@@ -85,15 +88,16 @@ def plan(
 
     Args:
         fresh: discard an earlier run, once the data are known to be good.
+        found: the data set (PLAN_SCHEMA). None: it is read if that is needed.
         note: called with a line about what was planned.
 
     Raises:
         UserError: see `open_run` and `plan_run`; or the data cannot be used.
     """
-    config, found = job.config, None
+    config = job.config
     drawn = None if fresh else _recorded_few_shots(folder, config)
     if config.prompt.few_shot_data is not None and drawn is None:
-        found = scan(config.data)
+        found = scan(config.data) if found is None else found
         config = with_few_shots(config, [found])
     elif drawn is not None:
         config = _with(config, drawn)

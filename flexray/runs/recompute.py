@@ -19,9 +19,9 @@ from flexray.errors import OutputError
 from flexray.evaluation import to_table
 from flexray.pipeline.answer import Answerer
 from flexray.pipeline.prepare import prepare_shard
-from flexray.runs.fingerprint import code_version
-from flexray.runs.job import plan_job
-from flexray.sink import Manifest, OutputFolder, RunRecord, load_run, whole_shards
+from flexray.runs.fingerprint import code_version, fingerprint_parts
+from flexray.runs.job import check_job
+from flexray.sink import Manifest, OutputFolder, RunRecord, load_run, specs_of, whole_shards
 from flexray.sink.committed import load_shard
 from flexray.sink.records import RUN_FILE
 from flexray.sink.row_table import keys_of
@@ -99,16 +99,27 @@ def recompute(output: str, count: int, *, seed: int = 0, log: LogLine = print) -
     """
     folder = OutputFolder(output)
     record = load_run(folder)
+    if not isinstance(record, RunRecord):
+        raise OutputError(
+            f"{folder}: holds a run of a flexray whose runs could not grow. Bring its rows into a table with "
+            "`flexray adopt` first."
+        )
     config = _config_of(record, folder.where(RUN_FILE))
     load_plugins(config.plugins)
-    job = plan_job(config, None)
-    if lines := other_parts(record, job.parts):
+    job = check_job(config, None)
+    parts = fingerprint_parts(job.config)
+    parts["prompt"]["few_shot_data"] = record.parts["prompt"]["few_shot_data"]
+    if lines := other_parts(record, parts):
         raise OutputError(
             f"{folder}: its rows cannot be computed again, as this differs from the run's record: "
             f"{'; '.join(lines)}. Restore what it was computed from."
         )
-    specs = {spec.shard_id: spec for spec in job.found.shards}
-    committed = whole_shards(folder, record.fingerprint)
+    specs, names = specs_of(folder, record), record.selection.methods
+    committed = {
+        shard_id: manifest
+        for shard_id, manifest in whole_shards(folder, record).items()
+        if set(specs[shard_id].methods) <= set(names)
+    }
     chosen = _choose(committed, count, seed)
     answerer, differences, reasons = Answerer(job.config), [], Counter[str]()
     equal = error_rows = 0
@@ -122,7 +133,7 @@ def recompute(output: str, count: int, *, seed: int = 0, log: LogLine = print) -
         log(f"{shard_id}: {stored.num_rows} rows are computed again")
         only = frozenset(stored["row_id"].to_pylist())
         answered = answerer.answer(prepare_shard(specs[shard_id], job.config, only))
-        computed = to_table(answered, record.methods)
+        computed = to_table(answered, names)
         why = _not_comparable(manifest, answered.engine_stats, job.config)
         for found in _compare(stored, computed, why, reasons):
             if found is None:

@@ -17,7 +17,7 @@ from flexray.methods import make_methods
 from flexray.pipeline.shards import AnsweredShard
 from flexray.runs.fingerprint import code_version
 from flexray.runs.job import check_job, resume
-from flexray.runs.run import answer, by_methods
+from flexray.runs.run import answer
 from flexray.sink import (
     CodeVersion,
     Manifest,
@@ -69,7 +69,7 @@ def retry_errors(
     job = check_job(config, folder)
     for line in job.notes:
         progress.note(line)
-    still_errors = rows = 0
+    still_errors = 0
     with hold(folder, log=progress.note) as lock:
         planned = resume(job, folder, allow_code_change=allow_code_change)
         config, record = planned.config, planned.record
@@ -83,22 +83,20 @@ def retry_errors(
         rows = sum(manifest.accounting.errors for manifest in faulty.values())
         if faulty:
             progress.note(f"{folder}: {rows} error rows in {len(faulty)} shards are tried again")
-        recommit = Recommit(folder.url, faulty, config.plugins)
-        for methods in dict.fromkeys(spec.methods for spec in specs):
-            some = [spec for spec in specs if spec.methods == methods]
-            still_errors += answer(
-                some,
-                by_methods(config, methods),
+            recommit = Recommit(folder.url, faulty, config.plugins)
+            still_errors = answer(
+                specs,
+                config,
                 recommit,
                 lambda done: f"{done} of {rows} error rows have been tried again",
-                rows=sum(faulty[spec.shard_id].accounting.errors for spec in some),
+                rows=rows,
                 record=record,
                 lock=lock,
                 progress=progress,
                 only=recommit.failed_row_ids,
             )
             lock.check()
-        compact(folder, record.fingerprint)
+            compact(folder, record.fingerprint)
     return RetryResult(retried=rows, answered=rows - still_errors)
 
 

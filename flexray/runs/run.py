@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 from flexray.config import LimitsConfig, RunConfig
@@ -105,32 +106,21 @@ def run(
             f"{config.data.name}/{config.data.split}: {record.planned_rows} rows in {record.planned_shards} "
             f"shards, {rows_before} rows in {len(before)} shards committed already -> {folder}"
         )
-        rows_now = 0
-        for methods in dict.fromkeys(spec.methods for spec in todo):
+        if todo:
+            commit = Commit(folder.url, record.fingerprint, config.plugins)
+            rows = sum(spec.num_rows * len(spec.methods) for spec in todo)
 
-            def so_far(done: int, before: int = rows_before + rows_now) -> str:
-                return f"{before + done} of {record.planned_rows} rows are committed"
+            def so_far(done: int) -> str:
+                return f"{rows_before + done} of {record.planned_rows} rows are committed"
 
-            shards = [spec for spec in todo if spec.methods == methods]
-            rows = sum(spec.num_rows for spec in shards) * len(methods)
-            answer(
-                shards,
-                by_methods(config, methods),
-                Commit(folder.url, record.fingerprint, config.plugins),
-                so_far,
-                rows=rows,
-                record=record,
-                lock=lock,
-                progress=progress,
-            )
+            answer(todo, config, commit, so_far, rows=rows, record=record, lock=lock, progress=progress)
             lock.check()
-            rows_now += rows
-        try:
-            compact(folder, record.fingerprint)
-        except Stopped as e:
-            e.add_note(f"{rows_before + rows_now} of {record.planned_rows} rows are committed")
-            raise
-        if not todo:
+            try:
+                compact(folder, record.fingerprint)
+            except Stopped as e:
+                e.add_note(so_far(rows))
+                raise
+        else:
             progress.note("everything is committed: nothing to do")
         after = whole_shards(folder, record)
     if lost := [shard_id for shard_id in record.shards() if shard_id not in after]:
@@ -145,9 +135,12 @@ def run(
     )
 
 
-def by_methods(config: RunConfig, names: Sequence[str]) -> RunConfig:
-    """The configuration with only these of its methods, in their order."""
-    known = {method.name: settings for method, settings in zip(make_methods(config.methods), config.methods, strict=True)}
+def _by_methods(config: RunConfig, names: Sequence[str]) -> RunConfig:
+    """The configuration with only these of its methods, in this order."""
+    known = {
+        method.name: settings
+        for method, settings in zip(make_methods(config.methods), config.methods, strict=True)
+    }
     return config.model_copy(update={"methods": tuple(known[name] for name in names)})
 
 
@@ -176,6 +169,7 @@ def answer(
     only: Callable[[ShardSpec], frozenset[str]] | None = None,
 ) -> int:
     """Answer shards and commit them while this process holds the lock; reports progress, events and metrics.
+    Shards that other methods answer have a pipeline of their own, one after the other.
 
     Args:
         commit: returns the fields of a CommittedShard (see `answer_shards`).
@@ -209,7 +203,17 @@ def answer(
     events.info("run.started", rows=rows, shards=len(shards), output=config.output)
     progress.planned(rows=rows, shards=len(shards))
     report_remaining(label, rows)
-    stream = answer_shards(shards, config, commit, only, label, progress.note)
+    stream = chain.from_iterable(
+        answer_shards(
+            [spec for spec in shards if spec.methods == methods],
+            _by_methods(config, methods),
+            commit,
+            only,
+            label,
+            progress.note,
+        )
+        for methods in dict.fromkeys(spec.methods for spec in shards)
+    )
 
     def next_shard() -> dict[str, Any] | None:
         with ending_by(end):

@@ -126,7 +126,11 @@ def grow(
                 replaces=pa.array(replaced[missing == mask]),
             )
         )
-        number, next_shard, new_rows = number + 1, next_shard + len(sizes), new_rows + rows.num_rows * len(of_part)
+        number, next_shard, new_rows = (
+            number + 1,
+            next_shard + len(sizes),
+            new_rows + rows.num_rows * len(of_part),
+        )
     others = pa.concat_arrays(left_out).unique() if left_out else pa.array([], pa.string())
     return Growth(
         plan=(*kept, *parts),

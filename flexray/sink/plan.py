@@ -154,9 +154,7 @@ def write_left_out(folder: OutputFolder, number: int, row_ids: pa.Array) -> IdsF
     pq.write_table(pa.table({"row_id": row_ids}, schema=IDS_SCHEMA), stream, compression="zstd")
     name, data = f"{PLAN_FOLDER}/{number:04d}-left-out.parquet", stream.getvalue()
     folder.write_bytes(name, data)
-    return IdsFile(
-        file=name, rows=len(row_ids), bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
-    )
+    return IdsFile(file=name, rows=len(row_ids), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def next_number(run: RunRecord | None) -> int:

@@ -1,8 +1,8 @@
 """What is left of a run whose record or plan is lost, and how both are made again.
 
-A plan file says which part it is, and a commit which rows it has. So the record follows from the plan files of
-a fingerprint and the commits of their shards; and a lost plan file from the committed rows, which have the
-questions too. What was not committed is planned anew.
+A plan file says which part it is, and a commit which rows it has. So the record follows from the plan files
+of a fingerprint and the commits of their shards; and a lost plan file from the committed rows, which have
+the questions too. What was not committed is planned anew.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def rebuild(folder: OutputFolder, fingerprint: str) -> Rebuilt | None:
     if strangers:
         there = sorted({method for m in manifests.values() for method in m.accounting.rows_by_method})
         raise OutputError(
-            f"{lost}. {len(strangers)} of the {len(manifests)} committed shards do not belong to the run that "
-            f"starts now: shard {strangers[0].shard_id} belongs to another configuration, model, data set or "
+            f"{lost}. {len(strangers)} of the {len(manifests)} committed shards do not belong to the run "
+            f"that starts now: shard {strangers[0].shard_id} belongs to another configuration, model or "
             f"values version (its fingerprint differs). The {sum(m.rows for m in manifests.values()):,} "
             f"committed rows are answers of {', '.join(there)}. Run the recipe that they belong to, with the "
             f"same model: it writes {RUN_FILE} again. {ELSE}"
@@ -123,13 +123,15 @@ def rebuild(folder: OutputFolder, fingerprint: str) -> Rebuilt | None:
         if kept := committed_part(part, whole):
             parts.append(kept)
             numbered = {n: m for n, m in numbered.items() if n not in whole}
-    taken = max((part_number(part.file.file) + 1 for part in planned), default=0)
+    taken = max(
+        (number + 1 for part in planned if (number := part_number(part.file.file)) is not None), default=0
+    )
     return Rebuilt((*parts, *_restore(folder, numbered, taken, parts)), next_shard)
 
 
 def with_whole_plan(folder: OutputFolder, run: RunRecord) -> RunRecord:
-    """The run's record, after lost plan files were written again from the committed rows. Only names and sizes
-    are compared.
+    """The run's record, after lost plan files were written again from the committed rows. Only names and
+    sizes are compared.
 
     Raises:
         DamageError: a committed row that is needed cannot be trusted.
@@ -191,7 +193,7 @@ def _restore(
         before |= zip(table["row_id"].to_pylist(), table["content"].to_pylist(), strict=True)
     tables = {n: _questions(load_shard(folder, manifests[n])) for n in sorted(manifests)}
     methods = {n: tuple(manifests[n].accounting.rows_by_method) for n in tables}
-    parts = []
+    parts: list[PlanPart] = []
     for _, run in groupby(enumerate(tables), lambda pair: (pair[1] - pair[0], methods[pair[1]])):
         shards = [n for _, n in run]
         table = pa.concat_tables(tables[n] for n in shards)

@@ -19,7 +19,14 @@ OLD_PLAN_FILE = "_plan.parquet"
 DATA_FOLDER = "data"
 MANIFEST_FOLDER = "_manifests"
 QUARANTINE_FOLDER = "_quarantine"
-OWN_NAMES = (RUN_FILE, PLAN_FOLDER, OLD_PLAN_FILE, DATA_FOLDER, MANIFEST_FOLDER, QUARANTINE_FOLDER)  # and lock files
+OWN_NAMES = (
+    RUN_FILE,
+    PLAN_FOLDER,
+    OLD_PLAN_FILE,
+    DATA_FOLDER,
+    MANIFEST_FOLDER,
+    QUARANTINE_FOLDER,
+)  # and lock files
 
 SHARD_ID = r"[A-Za-z0-9_][A-Za-z0-9._-]*"  # a shard id is part of file names
 _DATA_FILE = re.compile(rf"({SHARD_ID})-[0-9a-f]{{32}}\.parquet")

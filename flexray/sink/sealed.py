@@ -12,8 +12,8 @@ from flexray.sink.damage import DamageError, DamageKind
 
 SCHEMA_VERSION = 5
 OLD_VERSIONS = (3, 4)
-"""Of folders whose run cannot grow. Version 3 is that of flexray 0.1, whose records do not name the version of
-the code."""
+"""Of folders whose run cannot grow. Version 3 is that of flexray 0.1, whose records do not name the version
+of the code."""
 READABLE_VERSIONS = (*OLD_VERSIONS, SCHEMA_VERSION)
 
 

@@ -17,8 +17,8 @@ from flexray.sink.plan import Plan, is_plan_file, load_plan, plan_files
 from flexray.sink.records import (
     DATA_FOLDER,
     MANIFEST_FOLDER,
-    OWN_NAMES,
     OLD_PLAN_FILE,
+    OWN_NAMES,
     PLAN_FOLDER,
     RUN_FILE,
     AnyRecord,

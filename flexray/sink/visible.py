@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -34,20 +36,38 @@ class View:
                 table = table.filter(pc.invert(pc.is_in(table["row_id"], gone)))
         return table
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether no row of a shard is hidden, except by its method."""
-        return not self.replaced and not len(self.left_out)
+    def has(self, manifest: Manifest) -> bool:
+        """Whether a shard has rows of a seen method."""
+        return bool(set(manifest.accounting.rows_by_method) & set(self.methods))
+
+    def expression(self, manifests: Sequence[Manifest]) -> pc.Expression | None:
+        """The seen rows of these shards, as a filter of Arrow data sets; None: all are seen."""
+        row_id, terms = pc.field("row_id"), []
+        if any(set(m.accounting.rows_by_method) - set(self.methods) for m in manifests):
+            terms.append(pc.field("method").isin(self.methods))
+        if len(self.left_out):
+            terms.append(~row_id.isin(self.left_out))
+        by_ids: dict[int, tuple[pa.Array, list[str]]] = {}
+        for shard_id, ids in self.replaced.items():
+            by_ids.setdefault(id(ids), (ids, []))[1].append(shard_id)
+        terms += [~(pc.field("shard_id").isin(shards) & row_id.isin(ids)) for ids, shards in by_ids.values()]
+        return functools.reduce(operator.and_, terms) if terms else None
 
 
-def view(folder: OutputFolder, run: AnyRecord, *, everything: bool = False) -> View:
-    """What the last recipe names; `everything`: all methods and rows. Replaced rows are never seen.
+def view(
+    folder: OutputFolder, run: AnyRecord, *, everything: bool = False, methods: Sequence[str] = ()
+) -> View:
+    """What the last recipe names. Replaced rows are never seen.
+
+    Args:
+        everything: all methods and rows.
+        methods: these, whether the recipe names them or not. (): those that it names.
 
     Raises:
         DamageError: a plan file that is needed cannot be trusted.
     """
     if isinstance(run, OldRunRecord):
-        return View(run.methods, {}, pa.array([], pa.string()))
+        return View(tuple(methods) or run.methods, {}, pa.array([], pa.string()))
     replaced: dict[str, pa.Array] = {}
     gone = pa.array([], pa.string())
     for part in reversed(run.plan):
@@ -55,33 +75,28 @@ def view(folder: OutputFolder, run: AnyRecord, *, everything: bool = False) -> V
             replaced |= {run.shard_id(number): gone for number in part.shards}
         gone = pa.concat_arrays([gone, replaced_ids(folder, part)])
     if everything:
-        return View(run.methods, replaced, pa.array([], pa.string()))
-    return View(run.selection.methods, replaced, left_out_ids(folder, run.selection))
+        return View(tuple(methods) or run.methods, replaced, pa.array([], pa.string()))
+    return View(tuple(methods) or run.selection.methods, replaced, left_out_ids(folder, run.selection))
 
 
-def read_committed(folder: OutputFolder, *, everything: bool = False) -> Iterator[pa.Table]:
+def read_committed(
+    folder: OutputFolder, *, everything: bool = False, methods: Sequence[str] = ()
+) -> Iterator[pa.Table]:
     """The committed rows, one table (ROW_SCHEMA) per shard that has any, in order of shard ids. Each file is
     checked.
 
     Args:
-        everything: also methods and rows that the last recipe does not name.
+        everything, methods: as `view`.
 
     Raises:
         OutputError: the folder holds no run.
         DamageError: a manifest, a data file or a plan file that is needed cannot be trusted.
     """
     run = load_run(folder)
-    seen = view(folder, run, everything=everything)
-    for shard_id, manifest in seen_shards(folder, run, seen).items():
+    seen = view(folder, run, everything=everything, methods=methods)
+    for shard_id, manifest in committed_shards(folder, run).items():
+        if not seen.has(manifest):
+            continue
         table = seen.of_shard(shard_id, load_shard(folder, manifest))
         if table.num_rows:
             yield table
-
-
-def seen_shards(folder: OutputFolder, run: AnyRecord, seen: View) -> dict[str, Manifest]:
-    """The committed shards that have rows of a seen method."""
-    return {
-        shard_id: manifest
-        for shard_id, manifest in committed_shards(folder, run).items()
-        if set(manifest.accounting.rows_by_method) & set(seen.methods)
-    }

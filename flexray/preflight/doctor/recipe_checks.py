@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from rich.filesize import decimal
 
 from flexray.config import RunConfig
-from flexray.data import list_files, read_shard, scan
+from flexray.data import list_files, scan
 from flexray.engine.scheduler_config import GIB
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer, resolve_dtype
 from flexray.models.remarks import remark
@@ -63,10 +63,10 @@ def check_data(config: RunConfig | None) -> Iterator[CheckResult]:
         return
     with starting():
         files = list_files(config.data)
-    shard = scan(config.data.model_copy(update={"limit": config.data.shard_rows})).shards[0]
-    questions = read_shard(shard, config.data)
-    faults = [question.error for question in questions if question.error]
-    what = f"files: {len(files)}; {len(questions)} rows read of {shard.file}"
+    rows = min(config.data.shard_rows, config.data.limit or config.data.shard_rows)
+    found = scan(config.data.model_copy(update={"limit": rows}))
+    faults = [error for error in found["error"].to_pylist() if error]
+    what = f"files: {len(files)}; {found.num_rows} rows read, the first of {found['source_file'][0]}"
     if faults:
         yield warn(f"{what}, {len(faults)} of them faulty: {faults[0]}", "`flexray plan` says more.")
     else:

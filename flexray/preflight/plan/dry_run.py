@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from flexray.config import RunConfig
-from flexray.data import Scan
 from flexray.pipeline.prepare import prompt_builder
 from flexray.preflight.check_results import CheckResult, Problems
 from flexray.preflight.plan.cards import CardPlan, least_cards, plan_cards
@@ -111,29 +112,35 @@ def make_plan(
     inputs = check_start(config, problems, on_cpu=not device.is_gpu)
     job, found = inputs.job, inputs.found
     outputs = [CommittedOutput(output=str(inputs.folder), manifests=inputs.committed.values())]
-    outputs += [read_output(like, job.parts if job else None)] if like else []
-    data = _data_figures(config, found, inputs) if found and inputs.methods else None
+    outputs += [read_output(like, inputs.parts)] if like else []
+    data = _data_figures(config, found, inputs) if found is not None and inputs.methods else None
     sample = builder = memory = work = room = None
     cards: tuple[CardPlan, ...] = ()
     estimates: list[TimeEstimate] = []
     if job is not None:
         builder = problems.attempt("prompt", lambda: prompt_builder(job.config))
-    if job and builder:
-        sample = problems.attempt("rows", lambda: take_sample(job.found.shards, job.config, sample_rows))
-    if found:
+    if job and builder and found is not None:
+        sample = problems.attempt("rows", lambda: take_sample(found, job.config, sample_rows))
+    if found is not None:
         check_duplicates(found, problems)
     if sample:
         check_sample(sample, inputs.methods, config.limits, problems)
     if builder and sample:
         check_tokens(builder, sample, config, problems)
-    if job and inputs.shape and sample and (rows := engine_rows(job.config, inputs.methods, sample.prompts)):
-        largest = max(shard.num_rows for shard in job.found.shards)
+    if (
+        job
+        and inputs.shape
+        and sample
+        and data
+        and (rows := engine_rows(job.config, inputs.methods, sample.prompts))
+    ):
+        largest = min(config.data.shard_rows, data.rows)
         memory = plan_memory(job.config, inputs.shape, device, rows, largest)
         cards = plan_cards(job.config, inputs.shape, device, rows, largest)
         work = plan_work(job.config, rows)
         check_model_fits(memory, device, problems, least_cards(cards, config.model.quantization))
-    if found and not gpu and not gpu_memory:
-        config = check_actors(config, device, len(found.shards), problems)
+    if data and not gpu and not gpu_memory:
+        config = check_actors(config, device, data.shards, problems)
     if data and data.left_rows:
         left = (config, data.left_rows, data.left_shards)
         measured = [both for output in outputs if (both := from_committed(output, *left))]
@@ -166,17 +173,20 @@ def make_plan(
     )
 
 
-def _data_figures(config: RunConfig, found: Scan, inputs: RunInputs) -> DataFigures:
+def _data_figures(config: RunConfig, found: pa.Table, inputs: RunInputs) -> DataFigures:
     committed = sum(manifest.rows for manifest in inputs.committed.values())
-    output_rows = found.num_rows * len(inputs.methods)
+    record = inputs.record
+    rows, shards = found.num_rows, -(-found.num_rows // config.data.shard_rows)
+    output_rows = record.planned_rows if record else rows * len(inputs.methods)
+    shards = record.planned_shards if record else shards
     return DataFigures(
         name=f"{config.data.name}/{config.data.split}",
-        files=len(found.files),
-        rows=found.num_rows,
-        shards=len(found.shards),
+        files=len(found["source_file"].unique()),
+        rows=rows,
+        shards=shards,
         output_rows=output_rows,
         committed_rows=committed,
         committed_shards=len(inputs.committed),
         left_rows=output_rows - committed,
-        left_shards=len(found.shards) - len(inputs.committed),
+        left_shards=shards - len(inputs.committed),
     )

@@ -72,7 +72,7 @@ def read_output(output: str, parts: dict[str, Any] | None) -> CommittedOutput:
     run = load_run(folder)
     lines = [] if parts is None else differences(run.parts, json.loads(json.dumps(redact(parts))))
     sections = dict.fromkeys(line.partition(":")[0].partition(".")[0] for line in lines)
-    manifests = committed_shards(folder, run.fingerprint).values()
+    manifests = committed_shards(folder, run).values()
     return CommittedOutput(output=str(folder), manifests=manifests, differs_in=tuple(sections))
 
 

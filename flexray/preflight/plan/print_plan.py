@@ -90,7 +90,7 @@ def _data_lines(data: DataFigures) -> Iterator[tuple[str, str]]:
 
 
 def _sample_lines(sample: SampleFigures) -> Iterator[tuple[str, str]]:
-    yield "sample", f"{sample.rows:,} rows of {sample.shards:,} shards, {sample.faulty:,} faulty"
+    yield "sample", f"{sample.rows:,} rows, {sample.faulty:,} faulty"
     for fault in sample.faults:
         yield "", fault
     if sample.prompt_tokens and sample.paraphrases:

@@ -5,32 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from flexray.config import LimitsConfig, RunConfig
-from flexray.data import Scan
 from flexray.errors import first_few
 from flexray.methods import Method
 from flexray.preflight.check_results import Problems
 from flexray.preflight.plan.sample import Sample
 from flexray.prompts import PromptBuilder
 
+SAME = "has the same id as"
+"""What the error of a repeated row says (flexray.data.repeats)."""
 BEFORE = 4
 """Tokens shown before the first one that differs."""
 SHOWN = 24
 """The most tokens shown of each list."""
 
 
-def check_duplicates(found: Scan, problems: Problems) -> None:
-    """Report rows that have the id of an earlier row of the data set."""
-    twice = [
-        f"{shard.row_ids[index]} as {file}, row {row}"
-        for shard in found.shards
-        for index, file, row in shard.duplicate_of
-    ]
+def check_duplicates(found: pa.Table, problems: Problems) -> None:
+    """Report rows (PLAN_SCHEMA) that have the id of an earlier row of the data set."""
+    faulty = found.filter(pc.match_substring(found["error"], SAME))
+    twice = [error.partition(f"{SAME} ")[2] for error in faulty["error"].to_pylist()]
     if twice:
         problems.warn(
             "rows",
             f"{len(twice)} of {found.num_rows} rows have the id of another row and will be error rows "
-            f"({first_few(twice)}). Remove them, or give them ids of their own.",
+            f"(the first ones: {first_few(twice)}). Remove them, or give them ids of their own.",
         )
 
 

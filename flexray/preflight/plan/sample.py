@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from flexray.config import RunConfig
+from flexray.data import to_questions
 from flexray.data.question import Question, ShardSpec
-from flexray.pipeline.prepare import prepare_shard
+from flexray.pipeline.prepare import build_prompts, prompt_builder
 from flexray.prompts.prompt import Prompt
 
 SEED = 0
-SHARDS_READ = 32
-"""At most: each shard is read as a whole, which is a request to an object store."""
 BINS = 8
 SHOWN_FAULTS = 5
 
@@ -27,7 +26,6 @@ class Sample:
 
     questions: list[Question]
     prompts: list[Prompt]
-    shards: int  # that were read
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,6 @@ class SampleFigures:
     """A sample in numbers; lengths are those of its good rows, in tokens."""
 
     rows: int
-    shards: int
     faulty: int
     faults: tuple[str, ...]
     """The first error messages."""
@@ -58,25 +55,14 @@ class SampleFigures:
     """Of prompt_tokens: (from, to, rows), both ends included."""
 
 
-def take_sample(shards: Sequence[ShardSpec], config: RunConfig, rows: int) -> Sample:
-    """Read, check and tokenise about `rows` rows; the same data gives the same sample.
-
-    Raises:
-        UserError: the tokenizer cannot be used, or the data changed meanwhile. OSError: the storage failed.
-    """
-    rnd = random.Random(SEED)
-    read = [shards[i] for i in _spread(len(shards), min(len(shards), SHARDS_READ, rows), rnd)]
-    places = [(shard, row_id) for shard in read for row_id in shard.row_ids]
-    wanted: dict[int, set[str]] = {}
-    for place in _spread(len(places), min(len(places), rows), rnd):
-        shard, row_id = places[place]
-        wanted.setdefault(read.index(shard), set()).add(row_id)
-    prepared = [prepare_shard(read[i], config, frozenset(ids)) for i, ids in wanted.items()]
-    return Sample(
-        [question for part in prepared for question in part.questions],
-        [prompt for part in prepared for prompt in part.prompts if prompt is not None],
-        len(wanted),
-    )
+def take_sample(found: pa.Table, config: RunConfig, rows: int) -> Sample:
+    """Tokenise about `rows` rows of a data set (PLAN_SCHEMA); the same data gives the same sample. Raises
+    UserError if the tokenizer cannot be used."""
+    places = _spread(found.num_rows, min(found.num_rows, rows), random.Random(SEED))
+    asked = to_questions(found.take(places), dataset=config.data.name, split=config.data.split)
+    spec = ShardSpec(shard_id="", file="", row_group=0, num_rows=len(asked), methods=())
+    prepared = build_prompts(spec, asked, prompt_builder(config))
+    return Sample(prepared.questions, [prompt for prompt in prepared.prompts if prompt is not None])
 
 
 def figures(sample: Sample) -> SampleFigures:
@@ -86,7 +72,6 @@ def figures(sample: Sample) -> SampleFigures:
     first = sample.prompts[0] if sample.prompts else None
     return SampleFigures(
         rows=len(sample.questions),
-        shards=sample.shards,
         faulty=len(faults),
         faults=tuple(faults[:SHOWN_FAULTS]),
         context_tokens=len(first.context) if first else 0,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import pyarrow as pa
 from transformers import LlamaConfig
 
 from flexray.config import RunConfig
-from flexray.data import Scan, scan, with_few_shots
+from flexray.data import scan, with_few_shots
 from flexray.methods import Method, make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.lora import check_adapters
@@ -19,8 +21,8 @@ from flexray.pipeline.software import check_software
 from flexray.preflight.check_results import Problems
 from flexray.preflight.plan.dry_folder import DryFolder, open_dry, read_locks
 from flexray.runs.fingerprint import fingerprint_parts
-from flexray.runs.job import Job
-from flexray.sink import Manifest, whole_shards
+from flexray.runs.job import Job, plan
+from flexray.sink import Manifest, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,11 +32,16 @@ class RunInputs:
     methods: tuple[Method, ...]
     shape: LlamaConfig | None
     """The model's configuration."""
-    found: Scan | None
+    found: pa.Table | None
+    """The data set, PLAN_SCHEMA."""
     folder: DryFolder | None
     locks: Mapping[str, bytes]
     job: Job | None
-    """None: methods, model or data cannot be used."""
+    """With its few-shots drawn. None: methods, model or data cannot be used."""
+    parts: dict[str, Any] | None = None
+    """Of the run's fingerprint."""
+    record: RunRecord | None = None
+    """The run as it would be planned; None: it cannot be."""
     committed: Mapping[str, Manifest] = field(default_factory=dict)
 
 
@@ -60,17 +67,19 @@ def check_start(config: RunConfig, problems: Problems, *, on_cpu: bool) -> RunIn
     folder = problems.attempt("output", lambda: open_dry(config.output))
     locks = (folder and problems.attempt("lock", lambda: read_locks(folder))) or {}
     found = problems.attempt("data", lambda: scan(config.data))
-    drawn = found and problems.attempt("few-shots", lambda: with_few_shots(config))
-    job = None
-    if methods and merged and found and drawn:
-        job = problems.attempt(
-            "model",
-            lambda: Job(config=pin(drawn), found=found, parts=fingerprint_parts(drawn, found), notes=notes),
-        )
-    inputs = RunInputs(methods=methods, shape=shape, found=found, folder=folder, locks=locks, job=job)
-    if job is None or folder is None:
+    drawn = None
+    if found is not None:
+        drawn = problems.attempt("few-shots", lambda: with_few_shots(config, [found]))
+    job = parts = pinned = None
+    if methods and merged and drawn:
+        pinned = problems.attempt("model", lambda: pin(config))
+        job = Job(config=pin(drawn), notes=notes) if pinned else None
+        parts = problems.attempt("model", lambda: fingerprint_parts(drawn, config.prompt.few_shot_data))
+    inputs = RunInputs(
+        methods=methods, shape=shape, found=found, folder=folder, locks=locks, job=job, parts=parts
+    )
+    if pinned is None or folder is None:
         return inputs
-    # starts the run in a folder that only pretends to write
-    record = problems.attempt("output", lambda: job.start(folder))
-    committed = record and problems.attempt("output", lambda: whole_shards(folder, record.fingerprint))
-    return replace(inputs, committed=committed or {})
+    # plans the run in a folder that only pretends to write
+    planned = problems.attempt("output", lambda: plan(Job(config=pinned), folder, found=found))
+    return replace(inputs, record=planned.record, committed=planned.committed) if planned else inputs

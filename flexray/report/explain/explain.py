@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from flexray import __version__
 from flexray.config import RunConfig
-from flexray.data import with_few_shots
+from flexray.data import scan, with_few_shots
+from flexray.data.question import ShardSpec
 from flexray.engine.engine import Engine
 from flexray.engine.stopping_criteria import answer_text, token_text
 from flexray.errors import UserError
@@ -24,7 +25,7 @@ from flexray.report.explain.trace import trace
 from flexray.sink import OutputFolder, committed_shards, load_run
 from flexray.sink.committed import load_shard
 from flexray.sink.differences import differences
-from flexray.sink.plan import Plan, load_plan
+from flexray.sink.plan import load_plan
 from flexray.sink.records import RUN_FILE
 from flexray.storage import redact
 
@@ -48,8 +49,10 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
         the backend's own error, with `engine.strict`.
     """
     number = choose_method(config.methods, method)
-    config = with_few_shots(pin(config))  # compared with a record, which has commits
-    spec, question, prompt = find_row(config, row)
+    config = with_few_shots(
+        pin(config), map(scan, [config.data])
+    )  # compared with a record, which has commits
+    question, prompt = find_row(config, row)
     asked = config.methods[number]
     committed = find_committed(config, question.row_id, asked.name)
 
@@ -74,6 +77,7 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
         engine.model, planned, prompt, generations, top=top, text_of=text_of, answer_text=answer_of
     )
     texts = tuple(answer.text for answer in answers)
+    spec = ShardSpec(shard_id="", file="", row_group=0, num_rows=1, methods=(asked.name,))
     answered = AnsweredShard(spec, [question], [(generations,)], [(texts,)], [0], {}, 0.0)
     (output,) = to_table(answered, (asked.name,)).to_pylist()  # the row as a run would write it
     said = [(text, list(generation.token_ids)) for text, generation in zip(texts, generations, strict=True)]
@@ -109,10 +113,12 @@ def find_committed(config: RunConfig, row_id: str, method: str) -> Committed | s
         run = load_run(folder)
         if method not in run.methods:
             return f"{folder}: the run there has no method {method}"
-        shard_id = Plan(load_plan(folder, run)).shards_of([row_id]).get(row_id)
-        if shard_id is None:
+        key = method, row_id
+        shard_ids = load_plan(folder, run).shards_of([key]).get(key)
+        if shard_ids is None:
             return f"{folder}: the run there has no row {row_id}"
-        manifest = committed_shards(folder, run.fingerprint).get(shard_id)
+        shard_id = shard_ids[-1]  # an earlier one has what was asked under this id before
+        manifest = committed_shards(folder, run).get(shard_id)
         if manifest is None:
             return f"{folder}: shard {shard_id} is not committed yet"
         table = load_shard(folder, manifest)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from flexray.config import MethodConfig, RunConfig
-from flexray.data import scan
+from flexray.config.data import DataConfig
+from flexray.data import scan, to_questions
 from flexray.data.question import Question, ShardSpec
 from flexray.errors import ConfigError, DataError
 from flexray.methods import make_methods
-from flexray.pipeline.prepare import prepare_shard
+from flexray.pipeline.prepare import build_prompts, prompt_builder
 from flexray.prompts.prompt import Prompt
 
 
@@ -33,7 +37,7 @@ def choose_method(methods: Sequence[MethodConfig], wanted: str | None, default: 
     )
 
 
-def find_row(config: RunConfig, row: str) -> tuple[ShardSpec, Question, Prompt]:
+def find_row(config: RunConfig, row: str) -> tuple[Question, Prompt]:
     """A row of the data set, read and tokenised as the run does it.
 
     Args:
@@ -44,32 +48,31 @@ def find_row(config: RunConfig, row: str) -> tuple[ShardSpec, Question, Prompt]:
         DataError: there is no such row, or the run makes an error row of it.
         ModelError: the model folder's tokenizer cannot be used.
     """
-    spec, row_id = _find(config, row)
-    prepared = prepare_shard(spec, config, only=frozenset({row_id}))
+    found = to_questions(_find(config.data, row), dataset=config.data.name, split=config.data.split)
+    spec = ShardSpec(shard_id="", file="", row_group=0, num_rows=1, methods=())
+    prepared = build_prompts(spec, found, prompt_builder(config))
     (question,), (prompt,) = prepared.questions, prepared.prompts
     if prompt is None:
-        raise DataError(f"{row_id} is an error row: {question.error}")
-    return spec, question, prompt
+        raise DataError(f"{question.row_id} is an error row: {question.error}")
+    return question, prompt
 
 
-def _find(config: RunConfig, row: str) -> tuple[ShardSpec, str]:
-    data, number = config.data, _number(row)
+def _find(data: DataConfig, row: str) -> pa.Table:
+    number = _number(row)
     if number is not None and number > 0:  # later rows need not be read
         limit = number if data.limit is None else min(number, data.limit)
         data = data.model_copy(update={"limit": limit})
-    shards = scan(data).shards
+    found = scan(data)
     if number is None:
-        for spec in shards:
-            if row in spec.row_ids:
-                return spec, row
+        if (rows := found.filter(pc.equal(found["row_id"], row))).num_rows:
+            return rows
         raise DataError(
-            f"--row {row}: no row of the data set has this id. Ids are made like {shards[0].row_ids[0]}; "
+            f"--row {row}: no row of the data set has this id. Ids are made like {found['row_id'][0]}; "
             "or give the row's number."
         )
-    num_rows = sum(spec.num_rows for spec in shards)
-    if not 1 <= number <= num_rows:
-        raise DataError(f"--row {number}: the data set has {num_rows} rows, counted from 1.")
-    return shards[-1], shards[-1].row_ids[-1]
+    if not 1 <= number <= found.num_rows:
+        raise DataError(f"--row {number}: the data set has {found.num_rows} rows, counted from 1.")
+    return found.slice(number - 1, 1)
 
 
 def _number(text: str) -> int | None:

@@ -81,17 +81,18 @@ def default_page(output: str) -> Path:
     return Path("out" if "://" in place else parent) / f"{name}-report.html"
 
 
-def write_page(output: str, html: Path, *, earlier: str | None = None) -> None:
+def write_page(output: str, html: Path, *, earlier: str | None = None, everything: bool = False) -> None:
     """Write the page about a run, finished or not.
 
     Args:
         earlier: the output folder of a run to compare it with.
+        everything: also methods and rows that the last recipe does not name.
 
     Raises:
         OutputError: a folder holds no run or cannot be read, the two cannot be compared, or the page
             cannot be written.
     """
-    write_file(html, render(gather(output, earlier)), "--html")
+    write_file(html, render(gather(output, earlier, everything=everything)), "--html")
 
 
 def render(data: PageData) -> str:
@@ -114,24 +115,24 @@ def render(data: PageData) -> str:
     )
 
 
-def gather(output: str, earlier: str | None = None) -> PageData:
+def gather(output: str, earlier: str | None = None, *, everything: bool = False) -> PageData:
     """Read a run, and an earlier one to compare it with. One shard's rows are in memory at a time.
 
     Raises:
         OutputError: a folder holds no run or cannot be read, or the two cannot be compared.
     """
-    run, notes = RunFolder.open(output), RowNotes()
+    run, notes = RunFolder.open(output, everything=everything), RowNotes()
     tables, change = notes.watch(run.tables()), None
     if earlier is None:
         collections.deque(tables, maxlen=0)  # reads them
     else:
-        before = RunFolder.open(earlier)
+        before = RunFolder.open(earlier, everything=everything)
         change = _compare(run, _scores(run, tables), before, _scores(before, before.tables()))
     totals = RunTotals.of(run.record, run.manifests.values())
     fallbacks = [
         (s.shard_id, reason, n) for s in totals.shards for reason, n in s.work.fallback_reason.items()
     ]
-    accuracy = {method: notes.accuracy.get(method, ScoreCounts()) for method in run.record.methods}
+    accuracy = {method: notes.accuracy.get(method, ScoreCounts()) for method in run.seen.methods}
     changed = change.methods if change else ()
     return PageData(
         run=run,
@@ -159,7 +160,7 @@ def _compare(
 ) -> RunChange:
     """Compare methods of the same name, and the records."""
     changes = []
-    for method in dict.fromkeys((*run.record.methods, *earlier.record.methods)):
+    for method in dict.fromkeys((*run.seen.methods, *earlier.seen.methods)):
         now, then = scores.get(method), scores_then.get(method)
         paired = None
         if now is not None and then is not None:

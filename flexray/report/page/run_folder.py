@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 
 from flexray.errors import OutputError
 from flexray.evaluation import ScoreCounts, accuracy_by_method
-from flexray.sink import DamageError, Manifest, OutputFolder, RunRecord, load_run
-from flexray.sink.committed import load_shard
+from flexray.sink import AnyRecord, DamageError, Manifest, OutputFolder, load_run
+from flexray.sink.committed import load_shard, only_planned
 from flexray.sink.lock import is_lock
 from flexray.sink.lock_file import Owner
 from flexray.sink.manifests import find_manifests
+from flexray.sink.visible import View, view
 
 MAX_ERRORS = 500  # on the page
 _ERROR_KEYS = ["row_id", "error", "source_file", "source_row"]
@@ -27,7 +28,8 @@ class RunFolder:
     """A run, in progress or finished."""
 
     folder: OutputFolder
-    record: RunRecord
+    record: AnyRecord
+    seen: View
     manifests: dict[str, Manifest]
     """Of the committed shards, by shard id; a shard whose data turn out to be damaged leaves it."""
     damage: list[DamageError]
@@ -35,8 +37,11 @@ class RunFolder:
     """Who holds the folder; a process that has certainly ended is left out."""
 
     @classmethod
-    def open(cls, url: str) -> RunFolder:
+    def open(cls, url: str, *, everything: bool = False) -> RunFolder:
         """Read the run record and all manifests.
+
+        Args:
+            everything: also methods and rows that the last recipe does not name.
 
         Raises:
             OutputError: the folder holds no run, or cannot be listed.
@@ -45,7 +50,10 @@ class RunFolder:
         folder = OutputFolder(url)
         record = load_run(folder)
         found = find_manifests(folder, record.fingerprint)
-        return cls(folder, record, found.visible(), list(found.damage.values()), _owners(folder))
+        seen = view(folder, record, everything=everything)
+        manifests = only_planned(found.visible(), record)
+        shown = {shard_id: manifest for shard_id, manifest in manifests.items() if seen.has(manifest)}
+        return cls(folder, record, seen, shown, list(found.damage.values()), _owners(folder))
 
     def tables(self) -> Iterator[pa.Table]:
         """The committed rows, a table (ROW_SCHEMA) a shard; each file is checked, one is held at a time."""
@@ -56,7 +64,8 @@ class RunFolder:
                 self.damage.append(e)
                 del self.manifests[shard_id]
                 continue
-            yield table
+            if (seen := self.seen.of_shard(shard_id, table)).num_rows:
+                yield seen
 
 
 def _owners(folder: OutputFolder) -> list[Owner]:
