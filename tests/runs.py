@@ -6,17 +6,23 @@ from flexray.config import RunConfig
 from flexray.pipeline.answer import Answerer
 from flexray.pipeline.prepare import prepare_shard
 from flexray.runs.commit import Commit
-from flexray.runs.job import plan_job
-from flexray.sink import Manifest, OutputFolder, committed_shards
+from flexray.runs.job import Planned, check_job, plan
+from flexray.sink import Manifest, OutputFolder, committed_shards, specs_of
+
+
+def planned(config: RunConfig) -> Planned:
+    """What a start of this run plans in its folder."""
+    folder = OutputFolder(config.output)
+    return plan(check_job(config, folder), folder)
 
 
 def run_shards(config: RunConfig, which: Sequence[int]) -> list[Manifest]:
     """Start a run, or go on with it: answer and commit some shards; the manifests that are there then."""
     folder = OutputFolder(config.output)
-    job = plan_job(config, folder)
-    record = job.start(folder)
+    job = planned(config)
+    specs = list(specs_of(folder, job.record).values())
     answerer = Answerer(job.config)
-    commit = Commit(folder.url, record.fingerprint, record.methods)
+    commit = Commit(folder.url, job.record.fingerprint)
     for i in which:
-        commit(answerer.answer(prepare_shard(job.found.shards[i], job.config)))
-    return list(committed_shards(folder, record.fingerprint).values())
+        commit(answerer.answer(prepare_shard(specs[i], job.config)))
+    return list(committed_shards(folder, job.record).values())
