@@ -30,7 +30,7 @@ from benchmarks.machine import describe_commit, describe_machine
 from benchmarks.models import SMOLLM2_FOLDER, free_memory, make_model
 from benchmarks.work import SHAPES, SMOLLM2
 from flexray.config import RunConfig, parse_config
-from flexray.data import read_shard, scan
+from flexray.data import scan, to_questions
 from flexray.engine.engine import Engine
 from flexray.models.checkpoint import load_model
 from flexray.pipeline.actors import CALL_BATCHES
@@ -38,8 +38,8 @@ from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.ray_connection import connect_ray
 from flexray.pipeline.ray_data import answer_shards
 from flexray.runs.commit import Commit
-from flexray.runs.job import plan_job
-from flexray.sink import OutputFolder, committed_shards, verify
+from flexray.runs.job import check_job, plan
+from flexray.sink import OutputFolder, committed_shards, specs_of, verify
 
 SHARDS_A_CALL = CALL_BATCHES  # as shards are as large as a batch
 WORDS = [
@@ -92,18 +92,18 @@ class Rate:
 def measure_job(config: RunConfig, actors: int) -> Rate:
     """Run the job, check its output, and take its rate."""
     folder = OutputFolder(config.output)
-    job = plan_job(config, folder)
-    record = job.start(folder)
+    job = plan(check_job(config, folder), folder)
+    record = job.record
     connect_ray(config.ray)
-    commit = Commit(folder.url, record.fingerprint, record.methods)
-    for shard in answer_shards(job.found.shards, job.config, commit):
+    commit = Commit(folder.url, record.fingerprint)
+    for shard in answer_shards(list(specs_of(folder, record).values()), job.config, commit):
         print(f"  {shard['shard_id']}: {shard['rows']} rows, {shard['seconds']:.2f} s", flush=True)
     committed = time.time()
     ray.shutdown()
     report = verify(folder)
     assert report.ok, report.summary_line()
     answered = defaultdict(list)
-    for manifest in committed_shards(folder, record.fingerprint).values():
+    for manifest in committed_shards(folder, record).values():
         stats = manifest.engine_stats
         answered[stats["process"]].append((stats["answered_at"], manifest.rows, stats["seconds"]))
     assert len(answered) == actors, f"only {len(answered)} actors had anything to do"
@@ -122,7 +122,8 @@ def measure_bare(config: RunConfig, at_once: int) -> float:
     model, tokenizer = load_model(config.model.path)
     engine = Engine(model, tokenizer, config.methods, config.generation, config.engine)
     builder = prompt_builder(config)
-    prompts = [builder.build(q) for spec in scan(config.data).shards for q in read_shard(spec, config.data)]
+    data = config.data
+    prompts = [builder.build(q) for q in to_questions(scan(data), dataset=data.name, split=data.split)]
     parts = [prompts[i : i + at_once] for i in range(0, len(prompts), at_once)]
     engine.generate(parts[0])  # compiles
     engine.generate(parts[0])

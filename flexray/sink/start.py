@@ -15,7 +15,7 @@ from flexray.sink.damage import DamageError
 from flexray.sink.differences import differences
 from flexray.sink.folder import OutputFolder, is_leftover, is_systems
 from flexray.sink.growth import Growth, grow
-from flexray.sink.hub_commits import moved_commits
+from flexray.sink.hub_commits import moved_commit
 from flexray.sink.lock import is_lock
 from flexray.sink.manifests import is_manifest_file
 from flexray.sink.plan import is_plan_file, plan_files
@@ -295,7 +295,7 @@ def _refuse_other_run(
         then, now = run.config["model"]["path"], config["model"]["path"]
         moved = differences(then, redact(now), "model.path") or [f"model: the files of {then} have changed"]
         lines = [*moved, *lines]
-    lines += moved_commits(run.config, config)
+    lines += filter(None, [moved_commit(run.config, config)])
     lines += differences(run.row_schema, columns_of(ROW_SCHEMA), "row schema")
     if lines:
         raise OutputError(

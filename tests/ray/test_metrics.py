@@ -108,8 +108,8 @@ def watched(local_ray, faults_file, tiny_model, tmp_path_factory):
     faults_file.write_text("[]")
     assert code == 0, said + told
     output = OutputFolder(str(folder / "out"))
-    fingerprint = load_run(output).fingerprint
-    manifests = list(committed_shards(output, fingerprint).values())
+    run = load_run(output)
+    fingerprint, manifests = run.fingerprint, list(committed_shards(output, run).values())
     scraper.end(
         lambda: (
             scraper.value("flexray_rows_total") == 2 * ROWS

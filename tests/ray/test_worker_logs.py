@@ -5,9 +5,11 @@ from pathlib import Path
 
 import ray
 
-from flexray.data import scan
+from flexray.data.plan_rows import read_planned
 from flexray.pipeline.ray_data import answer_shards
+from flexray.sink import OutputFolder, specs_of
 from tests.ray.jobs import make_config, question, write
+from tests.runs import planned
 
 
 def test_those_that_prepare_and_those_that_commit_tell_of_another_attempt(local_ray, tiny_model, tmp_path):
@@ -24,7 +26,7 @@ def test_those_that_prepare_and_those_that_commit_tell_of_another_attempt(local_
 
     def only(spec):
         fail_once("s3://source/x")
-        return frozenset(spec.row_ids)
+        return frozenset(read_planned(spec, ["row_id"])["row_id"].to_pylist())
 
     def commit(shard):
         fail_once("s3://output/x")
@@ -32,7 +34,8 @@ def test_those_that_prepare_and_those_that_commit_tell_of_another_attempt(local_
 
     data = write(tmp_path / "questions.jsonl", [question(0, question="")])  # an error row: no model is loaded
     config = make_config(tmp_path / "out", tiny_model, data)
-    assert list(answer_shards(scan(config.data).shards, config, commit, only)) == [{"rows": 1}]
+    specs = list(specs_of(OutputFolder(config.output), planned(config).record).values())
+    assert list(answer_shards(specs, config, commit, only)) == [{"rows": 1}]
 
     logs = Path(ray._private.worker._global_node.get_session_dir_path(), "logs")
     wanted = {"s3://source/x", "s3://output/x"}

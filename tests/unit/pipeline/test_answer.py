@@ -8,11 +8,12 @@ import sys
 
 import pytest
 
-from flexray.data import scan
 from flexray.pipeline.answer import Answerer, untried
 from flexray.pipeline.crash_tracker import Attempt
 from flexray.pipeline.prepare import prepare_shard
+from flexray.sink import OutputFolder, specs_of
 from tests.ray.jobs import make_config, question, write
+from tests.runs import planned
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,8 @@ def shards(tiny_model, tmp_path_factory):
     rows[4] = question(4, question="")
     data = write(folder / "questions.jsonl", rows)
     config = make_config(folder / "out", tiny_model, data)
-    return config, [prepare_shard(spec, config) for spec in scan(config.data).shards]
+    specs = specs_of(OutputFolder(config.output), planned(config).record)
+    return config, [prepare_shard(spec, config) for spec in specs.values()]
 
 
 def rows_of(answered):

@@ -10,14 +10,15 @@ from typing import Any, get_args
 
 import pytest
 
-from flexray.data import scan
 from flexray.engine.fallback import BACKENDS, describe_fault, handled_errors
 from flexray.evaluation import to_table
 from flexray.pipeline.answer import Answerer
 from flexray.pipeline.metrics import METRICS, RUN_LABELS, Reason, RowCounts, classify, engine_counts
 from flexray.pipeline.prepare import prepare_shard
+from flexray.sink import OutputFolder, specs_of
 from flexray.sink.row_table import account
 from tests.ray.jobs import make_config, question, write
+from tests.runs import planned
 
 PROJECT = Path(__file__).resolve().parents[3]
 DASHBOARD = json.loads((PROJECT / "cluster" / "grafana" / "flexray.json").read_text())
@@ -33,7 +34,7 @@ def answered(tiny_model, tmp_path_factory):
     config = config.model_copy(
         update={"methods": (*config.methods, config.methods[0].model_copy(update={"kind": "per_prompt"}))}
     )
-    (spec,) = scan(config.data).shards
+    (spec,) = specs_of(OutputFolder(config.output), planned(config).record).values()
     shard = Answerer(config).answer(prepare_shard(spec, config))
     reason = "sdpa: NotImplementedError: no kernel"
     shard.answers[2] = tuple(

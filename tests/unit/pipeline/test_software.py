@@ -7,7 +7,7 @@ import torch
 
 from flexray.errors import ConfigError
 from flexray.pipeline.software import check_software, is_on_cpu
-from flexray.runs.job import plan_job
+from flexray.runs.job import check_job
 from flexray.sink import OutputFolder
 
 
@@ -32,7 +32,7 @@ def torch_211(monkeypatch):
 def test_a_run_on_a_cpu_is_refused_with_a_flexattention_that_is_broken_there(config_for, torch_211):
     config = config_for("cpu")
     with pytest.raises(ConfigError, match=r"torch 2\.11\.0 cannot be trusted"):
-        plan_job(config, OutputFolder(config.output))
+        check_job(config, OutputFolder(config.output))
 
 
 def test_what_may_be_on_a_gpu_or_does_without_flex_is_not_refused(config_for, torch_211):

@@ -7,15 +7,15 @@ import pytest
 from typer.testing import CliRunner
 
 from flexray.cli import app
-from flexray.errors import ConfigError, OutputError
+from flexray.errors import ConfigError, DataError, OutputError
 from flexray.pipeline.hub import download
 from flexray.preflight.plan import make_plan
-from flexray.runs.job import plan_job
+from flexray.runs.job import check_job
 from flexray.runs.nightly import _open
 from flexray.sink import OutputFolder, load_run
 from tests.hub import FakeHub
 from tests.ray.jobs import assert_whole, make_config, make_tree, question, rows_of, write, write_config
-from tests.runs import run_shards
+from tests.runs import planned, run_shards
 
 MODEL, DATA = "someone/tiny-llama", "someone/questions"
 ROWS = [question(i) for i in range(7)]
@@ -61,7 +61,7 @@ def test_the_record_has_the_commits_and_all_rows_are_answered(hub: FakeHub, name
     assert {row["source_file"] for row in rows.values()} == {f"hf://datasets/{DATA}@{data}/default/test"}
     assert {row["error"] for row in rows.values()} == {""}
     assert hub.asked == []
-    notes = plan_job(config, OutputFolder(config.output)).notes
+    notes = check_job(config, OutputFolder(config.output)).notes
     assert notes[-2:] == (f"model.path: {MODEL}@{model}", f"data.hub: {DATA}@{data}")
 
 
@@ -75,7 +75,7 @@ def test_by_name_and_by_folder_it_is_the_same_run(named, tiny_model: Path, tmp_p
 
 
 def refusal(config) -> str:
-    with pytest.raises(OutputError, match="holds another run") as e:
+    with pytest.raises((OutputError, DataError)) as e:
         run_shards(config, [1])
     planned = [p.what for p in make_plan(config).problems if p.status == "fail"]
     assert planned == [str(e.value)]
@@ -111,18 +111,20 @@ def test_another_commit_of_the_same_weights_is_refused_too(
     assert "digest" not in message
 
 
-def test_a_run_is_not_gone_on_with_at_another_commit_of_the_data(hub: FakeHub, named, tmp_path: Path) -> None:
+def test_a_row_that_another_commit_of_the_data_has_changed_is_refused(
+    hub: FakeHub, named, tmp_path: Path
+) -> None:
     download(named())
     repo = f"datasets/{DATA}"
     old = hub.branches[repo, "main"]
-    run_shards(named(), [0])
+    run_shards(named(), [0, 1, 2])
     write(tmp_path / "data" / "test.jsonl", [*ROWS[:-1], question(6, answers=["Lima"])])
     new = hub.push(repo, tmp_path / "data")
     download(named())
     message = refusal(named())
-    assert f"data.hub: {DATA}@{old} -> {DATA}@{new}" in message
-    assert "data.digest: " in message
-    run_shards(named(data={"name": DATA, "revision": old}), [1, 2])
+    assert f"hf://datasets/{DATA}@{new}/default/test, row {len(ROWS)}, field 'answers'" in message
+    assert "-> ['Lima']" in message
+    run_shards(named(data={"name": DATA, "revision": old}), [])
     assert_whole(tmp_path / "out", len(ROWS))
 
 
@@ -133,10 +135,10 @@ def test_few_shots_are_drawn_from_a_data_set_of_the_hub(hub: FakeHub, named, tmp
     few = {"few_shots": [], "few_shot_data": {"hub": "someone/more", "count": 2}}
     config = named(prompt=few)
     with pytest.raises(ConfigError, match="hf download someone/tiny-llama"):
-        plan_job(config, OutputFolder(config.output))
+        check_job(config, OutputFolder(config.output))
     download(config)
-    job = plan_job(config, OutputFolder(config.output))
-    assert len(job.config.prompt.few_shots) == 2
+    job = check_job(config, OutputFolder(config.output))
+    assert len(planned(config).config.prompt.few_shots) == 2
     commit = hub.branches["datasets/someone/more", "main"]
     assert job.notes[-1] == f"prompt.few_shot_data.hub: someone/more@{commit}"
 

@@ -11,7 +11,8 @@ from flexray.config import parse_config
 from flexray.errors import ModelError
 from flexray.preflight.doctor.recipe_checks import check_model
 from flexray.preflight.plan import make_plan
-from flexray.runs.job import plan_job
+from flexray.runs.fingerprint import fingerprint_parts
+from flexray.runs.job import check_job
 from flexray.sink import OutputFolder
 from tests.unit.preflight.doctor.conftest import config_of  # noqa: F401  a fixture
 
@@ -25,8 +26,8 @@ def edit(file, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def planned(config):
-    return plan_job(config, OutputFolder(config.output))
+def checked(config):
+    return check_job(config, OutputFolder(config.output))
 
 
 BROKEN = {
@@ -42,7 +43,7 @@ def test_what_is_wrong_with_a_model_is_told_by_plan_doctor_and_run_alike(config_
     BROKEN[broken](folder)
     config = config_of(model={"path": str(folder)})
     with pytest.raises(ModelError) as told:
-        planned(config)
+        checked(config)
     (problem,) = make_plan(config).problems
     assert (problem.status, problem.check, problem.what) == ("fail", "model", str(told.value))
     with pytest.raises(ModelError) as by_doctor:
@@ -58,15 +59,15 @@ def test_what_is_odd_about_a_model_is_told_by_plan_doctor_and_run_alike(config_o
     assert "the EOS 1000000 (generation_config.json)" in problem.what
     warning, _ = check_model(config)
     assert (warning.status, warning.what) == ("warn", problem.what)
-    assert f"note: {problem.what}" in planned(config).notes
+    assert f"note: {problem.what}" in checked(config).notes
 
 
 def test_a_worker_that_started_elsewhere_finds_the_model(config_of, folder, monkeypatch):  # noqa: F811
-    absolute = planned(config_of(model={"path": str(folder)}))
+    absolute = checked(config_of(model={"path": str(folder)}))
     monkeypatch.chdir(folder.parent)
-    relative = planned(config_of(model={"path": "model"}))
+    relative = checked(config_of(model={"path": "model"}))
     assert relative.config.model.path == str(folder)
-    assert relative.parts == absolute.parts  # the same run
+    assert fingerprint_parts(relative.config) == fingerprint_parts(absolute.config)  # the same run
 
 
 def test_a_leading_tilde_is_the_home_folder(monkeypatch):

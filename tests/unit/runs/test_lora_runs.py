@@ -21,8 +21,8 @@ from flexray.preflight.doctor.recipe_checks import check_model
 from flexray.preflight.plan import make_plan
 from flexray.preflight.plan.memory import count_parameters
 from flexray.report.explain import explain
-from flexray.runs.fingerprint import adapter_digest
-from flexray.runs.job import plan_job
+from flexray.runs.fingerprint import adapter_digest, fingerprint_parts
+from flexray.runs.job import check_job
 from flexray.sink import OutputFolder
 from tests.lora_adapters import plain_model, save_adapter
 from tests.ray.jobs import make_tree, question, rows_of, write
@@ -108,7 +108,7 @@ def test_a_run_answers_with_its_adapters_in_their_order_and_its_record_says_whic
 
 def test_a_run_without_adapters_has_the_parts_that_it_had(config_of):
     config = config_of()
-    assert "lora" not in plan_job(config, OutputFolder(config.output)).parts["model"]
+    assert "lora" not in fingerprint_parts(check_job(config, OutputFolder(config.output)).config)["model"]
 
 
 def test_a_resume_with_another_adapter_is_refused_with_both_digests(config_of, adapters):
@@ -136,7 +136,7 @@ def test_the_same_adapter_elsewhere_is_the_same_run_and_each_byte_of_its_files_c
     copy = Path(shutil.copytree(adapters[0], tmp_path / "copy"))
     (copy / "README.md").write_text("no part of it")
     monkeypatch.chdir(tmp_path)
-    relative = plan_job(config_of("copy"), OutputFolder(str(tmp_path / "out")))
+    relative = check_job(config_of("copy"), OutputFolder(str(tmp_path / "out")))
     assert relative.config.model.lora == (str(copy),)  # as a worker that started elsewhere finds it
     assert len(run_shards(config_of("copy"), [1])) == 2
     for name in ("adapter_config.json", "adapter_model.safetensors"):
@@ -154,7 +154,7 @@ def test_what_is_wrong_with_an_adapter_is_told_by_plan_doctor_night_and_run_alik
     file.write_text(json.dumps(json.loads(file.read_text()) | {"peft_type": "VERA"}))
     config = config_of(broken)
     with pytest.raises(ConfigError) as told:
-        plan_job(config, OutputFolder(config.output))
+        check_job(config, OutputFolder(config.output))
     assert f"model.lora: {file}: peft_type is 'VERA'" in str(told.value)
     (problem,) = make_plan(config).problems
     assert (problem.status, problem.check, problem.what) == ("fail", "model", str(told.value))

@@ -13,11 +13,11 @@ from flexray.engine.engine import Engine
 from flexray.engine.scheduler_config import GIB, plan_scheduler, scheduler_config_for
 from flexray.methods import make_methods
 from flexray.models.checkpoint import check_checkpoint, load_model
-from flexray.pipeline.prepare import prepare_shard
 from flexray.preflight.plan import make_plan
 from flexray.preflight.plan.cards import least_cards
 from flexray.preflight.plan.devices import GPUS, Device
 from flexray.preflight.plan.memory import count_parameters, engine_rows, plan_memory
+from flexray.preflight.plan.sample import take_sample
 from tests.quantised_models import write_quantised
 from tests.random_models import save_model
 from tests.ray.jobs import question
@@ -135,8 +135,7 @@ def test_the_planned_cache_is_the_engines(config_of, methods):
     config = config_of(
         records, methods=methods, data={"shard_rows": 36}, prompt={"instruction": "word " * 80}
     )
-    (shard,) = scan(config.data).shards
-    prompts = prepare_shard(shard, config).prompts
+    prompts = take_sample(scan(config.data), config, 36).prompts
     model, tokenizer = load_model(config.model.path, dtype="float32", device="cpu")
     engine = Engine(model, tokenizer, config.methods, config.generation, config.engine)
     engine.generate(prompts)
@@ -229,7 +228,7 @@ def test_the_batch_shrinks_with_the_memory_and_what_does_not_fit_is_said(config_
     config = config_of(
         records, model={"path": str(save_shape(**LLAMA_3B))}, data={"shard_rows": 512}, methods=["attention"]
     )
-    prompts = [p for s in scan(config.data).shards for p in prepare_shard(s, config).prompts]
+    prompts = take_sample(scan(config.data), config, len(records)).prompts
     rows = engine_rows(config, make_methods(config.methods), prompts)
     shape = check_checkpoint(config.model.path)
     sizes = {}
