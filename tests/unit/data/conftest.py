@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from flexray.config import DataConfig, parse_config
-from flexray.data import scan, to_questions
+from flexray.data import (
+    PLAN_SCHEMA,
+    check_summaries,
+    find_repeats,
+    list_ranges,
+    mark_repeats,
+    read_range,
+    scan,
+    to_questions,
+)
 from flexray.data.question import Question
 
 
@@ -47,8 +57,30 @@ def data_config(files: Any, **settings: Any) -> DataConfig:
 
 
 def read_all(config: DataConfig) -> list[Question]:
-    """The questions of all rows, after one scan."""
-    return to_questions(scan(config), dataset=config.name, split=config.split)
+    """The questions of all rows. They are read in one piece and in small ones, which give the same."""
+    table = scan(config)
+    assert read_in_parts(config, 100).equals(table)
+    return to_questions(table, dataset=config.name, split=config.split)
+
+
+def read_in_parts(config: DataConfig, target_bytes: int) -> pa.Table:
+    """What `scan` makes, as several processes would make it."""
+    tables, summaries = [], []
+    for part in pickle.loads(pickle.dumps(list_ranges(config, target_bytes))):
+        reader = read_range(config, part)
+        tables.append(pa.concat_tables([PLAN_SCHEMA.empty_table(), *reader]))
+        summaries.append(pickle.loads(pickle.dumps(reader.summary)))
+    check_summaries(config, summaries)
+    whole = pa.concat_tables(tables)
+    repeats = find_repeats(whole["row_id"])
+    marked, offset = [], 0
+    for table in tables:
+        mine = [repeat for repeat in repeats if offset <= repeat.index < offset + len(table)]
+        firsts = [whole.slice(repeat.first, 1).to_pylist()[0] for repeat in mine]
+        places = [(row["source_file"], row["source_row"]) for row in firsts]
+        marked.append(mark_repeats(table, mine, places, summaries[0].id_field, offset=offset))
+        offset += len(table)
+    return pa.concat_tables(marked)
 
 
 @pytest.fixture

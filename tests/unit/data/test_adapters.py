@@ -65,7 +65,7 @@ def test_a_registered_name_cannot_be_taken_by_another_adapter() -> None:
 
 @pytest.mark.parametrize("extension", FORMATS)
 def test_webquestions_need_only_a_path(tmp_path: Path, extension: str) -> None:
-    config = data_config(write(tmp_path / f"a.{extension}", WEBQA), kind="webqa", shard_rows=2)
+    config = data_config(write(tmp_path / f"a.{extension}", WEBQA), kind="webqa")
     questions = read_all(config)
     assert [q.source_id for q in questions] == ["w0", "w1", "w2", "w3", "w4"]
     assert questions[1].paraphrases == (questions[1].question,) == ("who is 1?",)
@@ -75,7 +75,7 @@ def test_webquestions_need_only_a_path(tmp_path: Path, extension: str) -> None:
 
 @pytest.mark.parametrize("extension", FORMATS)
 def test_webquestions_of_the_hub_have_ids_made_from_the_question(tmp_path: Path, extension: str) -> None:
-    config = data_config(write(tmp_path / f"a.{extension}", HUB_WEBQA), kind="webqa", shard_rows=2)
+    config = data_config(write(tmp_path / f"a.{extension}", HUB_WEBQA), kind="webqa")
     questions = read_all(config)
     assert len({q.source_id for q in questions}) == 5
     assert all(len(q.source_id) == 16 for q in questions)
@@ -87,7 +87,7 @@ def test_webquestions_of_the_hub_have_ids_made_from_the_question(tmp_path: Path,
 
 @pytest.mark.parametrize("extension", FORMATS)
 def test_triviaqa_accepts_the_value_and_each_alias_once(tmp_path: Path, extension: str) -> None:
-    config = data_config(write(tmp_path / f"a.{extension}", TRIVIAQA), kind="triviaqa", shard_rows=2)
+    config = data_config(write(tmp_path / f"a.{extension}", TRIVIAQA), kind="triviaqa")
     questions = read_all(config)
     assert [q.answers for q in questions] == [(f"A{i}", "Aha") for i in range(5)]
     assert [q.source_id for q in questions] == [f"tc_{i}" for i in range(5)]
@@ -109,7 +109,7 @@ def by_the_authors(number: int, **changes: Any) -> dict[str, Any]:
 def test_triviaqa_is_read_as_its_authors_publish_it(tmp_path: Path) -> None:
     whole = {"Domain": "Web", "Version": 1.0, "Data": [by_the_authors(i) for i in range(5)]}
     (tmp_path / "web-dev.json").write_text(json.dumps(whole))
-    config = data_config(tmp_path / "web-dev.json", kind="triviaqa", shard_rows=2)
+    config = data_config(tmp_path / "web-dev.json", kind="triviaqa")
     questions = read_all(config)
     assert [q.answers for q in questions] == [(f"A{i}", "Aha") for i in range(5)]
     assert [q.source_id for q in questions] == [f"tc_{i}" for i in range(5)]

@@ -123,7 +123,7 @@ def test_members_of_archives_are_read_by_name_and_by_glob(
     monkeypatch.chdir(tmp_path)
     for kind, archive in (("zip", "a.zip"), ("tar", "a.tar.gz")):
         for name in ("a.jsonl", "b.parquet", "c.json", "*.jsonl"):
-            config = data_config(f"{kind}://q/{name}::{archive}", shard_rows=3)
+            config = data_config(f"{kind}://q/{name}::{archive}")
             path = list_files(config)[0].path
             assert (
                 path == f"{kind}://q/{name.replace('*', 'a')}::{tmp_path / archive}"

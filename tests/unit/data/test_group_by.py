@@ -7,8 +7,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.config import DataConfig
-from flexray.data import scan
-from flexray.errors import DataError
+from flexray.data import scan, source_versions
 from tests.unit.data.conftest import data_config, read_all, write
 from tests.unit.data.published import HUB_MYRIAD
 
@@ -18,7 +17,7 @@ FILES = 6
 def spread(folder: Path, rows: list[dict[str, object]] = HUB_MYRIAD) -> DataConfig:
     for number in range(FILES):
         write(folder / f"{number}.jsonl", rows[number::FILES])
-    return data_config(folder / "*.jsonl", kind="myriadlama", shard_rows=2)
+    return data_config(folder / "*.jsonl", kind="myriadlama")
 
 
 def test_the_files_are_listed_once_and_each_is_asked_once_for_its_version(
@@ -34,30 +33,16 @@ def test_the_files_are_listed_once_and_each_is_asked_once_for_its_version(
 
         monkeypatch.setattr(LocalFileSystem, name, counted)
     config = spread(tmp_path)
-    shards = scan(config).shards
-    assert asked == {"ls": 1, "ukey": FILES}
-    read_shard(shards[-1], config)
-    assert asked == {"ls": 2, "ukey": 2 * FILES}
-
-
-def test_a_changed_row_is_named_by_its_place(tmp_path: Path) -> None:
-    config = data_config(write(tmp_path / "a.jsonl", HUB_MYRIAD), kind="myriadlama")
-    [shard] = scan(config).shards
-    assert [q.source_row for q in read_shard(shard, config)] == [1, 3, 5, 7]
-    other = [row | {"uuid": "new"} if row["uuid"] == "m2" else row for row in HUB_MYRIAD]
-    write(tmp_path / "a.jsonl", other)
-    with pytest.raises(DataError, match=r"row 5 was d/test/m2 and is now d/test/new"):
-        read_shard(shard, config)
-    other = [row | {"sub_ent": "other"} if row["uuid"] == "m2" else row for row in HUB_MYRIAD]
-    write(tmp_path / "a.jsonl", other)
-    with pytest.raises(DataError, match=r"the content differs in rows 1 to 7"):
-        read_shard(shard, config)
+    assert len(scan(config)) == 4
+    assert asked == {"ls": 1}
+    source_versions(config)
+    assert asked == {"ls": 2, "ukey": FILES}
 
 
 def test_a_repeated_row_names_the_place_of_the_first(tmp_path: Path) -> None:
     without_id = HUB_MYRIAD[4] | {"uuid": None}
     rows = [*HUB_MYRIAD[:4], without_id, without_id]
-    questions = read_all(data_config(write(tmp_path / "a.jsonl", rows), kind="myriadlama", shard_rows=3))
+    questions = read_all(data_config(write(tmp_path / "a.jsonl", rows), kind="myriadlama"))
     assert [q.source_row for q in questions] == [1, 3, 5, 6]
     assert "a.jsonl, row 5" in questions[3].error
 

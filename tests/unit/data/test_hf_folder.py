@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from flexray.data import list_files, scan
+from flexray.data import list_files, list_ranges, read_range, scan
 from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 
@@ -22,7 +22,7 @@ ROWS = [record(i) for i in range(25)]
 def test_a_saved_data_set_is_read_as_datasets_reads_it(tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     Dataset.from_list(ROWS).select(range(24, -1, -2)).save_to_disk(folder, num_shards=3)
-    questions = read_all(data_config(folder, shard_rows=4))
+    questions = read_all(data_config(folder))
     theirs = load_from_disk(str(folder)).to_list()
     assert [(q.source_id, q.question, list(q.paraphrases), list(q.answers or ())) for q in questions] == [
         (r["id"], r["question"], r["paraphrases"], r["answers"]) for r in theirs
@@ -66,22 +66,23 @@ def test_a_broken_index_is_named(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("shard_rows", [1, 4, 100])
-def test_arrow_files_are_read_by_shard(tmp_path: Path, stream: bool, shard_rows: int) -> None:
+def test_arrow_files_are_read_in_parts(tmp_path: Path, stream: bool) -> None:
     path = tmp_path / "a.arrow"
     table = pa.Table.from_pylist([r | {"other": 1} for r in ROWS])
     writer = (pa.ipc.new_stream if stream else pa.ipc.new_file)(path, table.schema)
     with writer:
         writer.write_table(table, max_chunksize=3)
-    config = data_config(path, shard_rows=shard_rows)
+    config = data_config(path)
     questions = read_all(config)
     assert [(q.source_row, q.source_id, q.error) for q in questions] == [
         (i + 1, f"q{i}", "") for i in range(25)
     ]
-    assert scan(config).data_digest == scan(data_config(write(tmp_path / "b.jsonl", ROWS))).data_digest
+    assert len(list_ranges(config, 100)) == 9
+    same = scan(data_config(write(tmp_path / "b.jsonl", ROWS)))
+    assert scan(config).drop_columns("source_file").equals(same.drop_columns("source_file"))
 
 
-def test_an_arrow_file_that_is_damaged_changed_or_of_other_columns_is_named(tmp_path: Path) -> None:
+def test_an_arrow_file_that_is_damaged_gone_or_of_other_columns_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.arrow"
     with pa.OSFile(str(path), "wb") as out, pa.ipc.new_stream(out, pa.schema({"x": pa.int64()})) as writer:
         writer.write_table(pa.table({"x": [1]}))
@@ -92,11 +93,11 @@ def test_an_arrow_file_that_is_damaged_changed_or_of_other_columns_is_named(tmp_
         with pytest.raises(DataError, match=r"a\.arrow: cannot be read"):
             scan(data_config(path))
     Dataset.from_list(ROWS[:9]).save_to_disk(tmp_path / "saved")
-    config = data_config(tmp_path / "saved", shard_rows=4)
-    spec = scan(config).shards[-1]
-    Path(spec.file).unlink()
-    with pytest.raises(DataError, match="it no longer exists"):
-        read_shard(spec, config)
+    config = data_config(tmp_path / "saved")
+    [part] = list_ranges(config)
+    Path(part.files[0].path).unlink()
+    with pytest.raises(DataError, match=r"\.arrow: cannot be read: .*No such file"):
+        list(read_range(config, part))
 
 
 def test_the_hub_is_not_asked_when_it_is_offline() -> None:

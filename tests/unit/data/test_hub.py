@@ -1,19 +1,19 @@
 """Data sets by their name on the hub (one on loopback), read through the Arrow files of `datasets`."""
 
-import dataclasses
 import json
 import shutil
 import sys
 from pathlib import Path
 
 import datasets.config
+import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, load_dataset
 from huggingface_hub import constants
 
 from flexray.config import DataConfig, parse_config
 from flexray.config.data import HubDataSet
-from flexray.data import list_files, scan
+from flexray.data import list_files, list_ranges, read_range, scan
 from flexray.data.hub import _arrow_files, download_data_set
 from flexray.errors import ConfigError, DataError
 from tests.hub import FakeHub
@@ -47,15 +47,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("shard_rows", [4, 100])
 def test_rows_are_those_that_datasets_loads_and_are_known_by_commit_split_and_row(
-    hub: FakeHub, folder: Path, shard_rows: int
+    hub: FakeHub, folder: Path
 ) -> None:
     commit = hub.push(REPO, folder)
     brought(NAME)
     hub.asked.clear()
     hub.served.clear()
-    questions = read_all(hub_config(NAME, shard_rows=shard_rows))
+    questions = read_all(hub_config(NAME))
     theirs = load_dataset(str(folder), split="test").to_list()
     assert [(q.source_id, q.question, list(q.paraphrases)) for q in questions] == [
         (row["id"], row["question"], row["paraphrases"]) for row in theirs
@@ -64,7 +63,7 @@ def test_rows_are_those_that_datasets_loads_and_are_known_by_commit_split_and_ro
     assert [q.source_row for q in questions] == list(range(1, 26))
     assert (hub.asked, hub.served) == ([], [])
     same = scan(data_config(write(folder / "b.jsonl", ROWS)))
-    assert scan(hub_config(NAME)).data_digest == same.data_digest
+    assert scan(hub_config(NAME)).drop_columns("source_file").equals(same.drop_columns("source_file"))
 
 
 def test_rows_are_numbered_through_all_arrow_files_of_a_split(
@@ -74,7 +73,7 @@ def test_rows_are_numbered_through_all_arrow_files_of_a_split(
     monkeypatch.setattr(datasets.config, "DEFAULT_MAX_BATCH_SIZE", 4)
     hub.push(REPO, folder)
     brought(NAME)
-    config = hub_config(NAME, shard_rows=7)
+    config = hub_config(NAME)
     questions = read_all(config)
     assert [(q.source_row, q.source_id) for q in questions] == [(i + 1, f"q{i}") for i in range(25)]
     arrow = list(Path(datasets.config.HF_DATASETS_CACHE).rglob("*-test*.arrow"))
@@ -220,19 +219,14 @@ def test_a_folder_of_that_name_wins(hub: FakeHub, tmp_path: Path, monkeypatch: p
             scan(hub_config({"name": NAME, key: "main"}))
 
 
-def test_a_shard_is_read_again_after_the_arrow_files_are_gone_and_refused_if_a_row_has_changed(
-    hub: FakeHub, folder: Path
-) -> None:
+def test_rows_are_read_where_the_arrow_files_are_not_yet_made(hub: FakeHub, folder: Path) -> None:
     hub.push(REPO, folder)
     brought(NAME)
-    config = hub_config(NAME, shard_rows=10)
-    spec = scan(config).shards[1]
+    config = hub_config(NAME)
+    [part] = list_ranges(config)
     shutil.rmtree(datasets.config.HF_DATASETS_CACHE)
     _arrow_files.cache_clear()  # as in another process
-    assert [q.row_id for q in read_shard(spec, config)] == list(spec.row_ids)
-    other = dataclasses.replace(spec, digest="0" * 64)
-    with pytest.raises(DataError, match="was changed after shard"):
-        read_shard(other, config)
+    assert pa.concat_tables(read_range(config, part)).equals(scan(config))
 
 
 def test_without_the_package_it_says_what_to_install(

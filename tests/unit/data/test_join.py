@@ -17,7 +17,7 @@ WEBQA = [{"qId": f"w{i}", "qText": f"who is {i}?", "answers": [f"a{i}"]} for i i
 
 def webqa(tmp_path: Path, joined: list[Any], **keys: Any) -> DataConfig:
     files = {"paraphrase_files": str(write(tmp_path / "more.jsonl", joined))}
-    return data_config(write(tmp_path / "in.json", WEBQA), kind="webqa", shard_rows=3, **files | keys)
+    return data_config(write(tmp_path / "in.json", WEBQA), kind="webqa", **files | keys)
 
 
 def more(i: int, **changes: Any) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def test_an_id_without_paraphrases_is_asked_alone_or_an_error_naming_both_files(
 
 
 def test_paraphrases_of_other_rows_do_no_harm_but_a_file_of_none_of_them_does(tmp_path: Path) -> None:
-    assert len(scan(webqa(tmp_path, [*ALL, more(99)])).shards) == 2
+    assert len(read_all(webqa(tmp_path, [*ALL, more(99)]))) == 4
     with pytest.raises(DataError, match=r"none of the rows' ids.* 'w0', 'w1', 'w2'; the file has 'w99'"):
         scan(webqa(tmp_path, [more(99)]))
 
@@ -135,18 +135,6 @@ def test_a_repeated_id_is_the_error_of_its_row(tmp_path: Path) -> None:
 def test_a_record_that_is_no_rows_ends_the_scan(tmp_path: Path, bad: Any, problem: str) -> None:
     with pytest.raises(DataError, match=rf"more\.jsonl, {problem}"):
         scan(webqa(tmp_path, [*ALL, bad]))
-
-
-def test_a_changed_file_is_noticed_by_the_digest_and_by_the_shard(tmp_path: Path) -> None:
-    config = webqa(tmp_path, ALL)
-    before = scan(config)
-    webqa(tmp_path, [*ALL, more(99)])  # of no row
-    assert scan(config).data_digest == before.data_digest
-    webqa(tmp_path, [*ALL[:3], more(3, paraphrases=["other"])])
-    assert scan(config).data_digest != before.data_digest
-    assert read_shard(before.shards[0], config)
-    with pytest.raises(DataError, match=r"the content differs in rows 4 to 4 or in .*more\.jsonl"):
-        read_shard(before.shards[1], config)
 
 
 _json = st.recursive(

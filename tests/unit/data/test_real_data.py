@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from flexray.config import FewShot, parse_config
+from flexray.data import scan
 from flexray.data.few_shots import choose_few_shots
 from flexray.data.question import Question
 from tests.conftest import DATA
@@ -46,7 +47,8 @@ def test_few_shots_of_webquestions_are_of_the_other_part() -> None:
         "data": {"name": "d", "kind": "webqa", "files": str(DATA / "webqa" / "devtest.json")},
         "prompt": {"few_shot_data": {"kind": "webqa", "files": str(val), "count": 8}},
     }
-    drawn = choose_few_shots(parse_config(tree, source="test"))
+    config = parse_config(tree, source="test")
+    drawn = choose_few_shots(config, [scan(config.data)])
     assert len(drawn) == 8
     assert all(isinstance(shot, FewShot) for shot in drawn)
     assert not {shot.question for shot in drawn} & {q.question for q in devtest}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from s3fs import S3FileSystem
 
-from flexray.data import scan
+from flexray.data import list_ranges, read_range, scan
 from flexray.errors import DataError
 from tests.faulty_s3 import FaultyS3, answer, cut_response
 from tests.s3 import SECRET
@@ -32,31 +32,31 @@ def data(behind: S3FileSystem, bucket: str, tmp_path: Path, request: pytest.Fixt
 def test_a_passing_fault_is_sat_out_and_no_row_is_missing(
     s3: FaultyS3, data: str, store: str, fault: str
 ) -> None:
-    config = data_config(f"s3://{data}" if store == "s3" else f"{s3.url}/{data}", shard_rows=8)
+    config = data_config(f"s3://{data}" if store == "s3" else f"{s3.url}/{data}")
     s3.fail("GET", f"/{data}*", FAULTS[fault], times=2)
     if fault != "cut":
         s3.fail("HEAD", f"/{data}*", FAULTS[fault])
-    plan = scan(config)
-    assert [len(shard.row_ids) for shard in plan.shards] == [8, 8, 4]
-    for shard in plan.shards:
+    assert len(scan(config)) == 20
+    rows = 0
+    for part in list_ranges(config, 800):
         s3.fail("GET", f"/{data}*", FAULTS[fault])
-        assert [q.row_id for q in read_shard(shard, config)] == list(shard.row_ids)
+        rows += sum(map(len, read_range(config, part)))
+    assert rows == 20
 
 
 @pytest.mark.parametrize("data", FORMATS, indirect=True)
 def test_a_file_that_goes_on_breaking_off_is_an_error_and_never_fewer_rows(
     s3: FaultyS3, impatient: None, data: str
 ) -> None:
-    config = data_config(f"s3://{data}", shard_rows=8)
-    shards = scan(config).shards
+    config = data_config(f"s3://{data}")
+    last = list_ranges(config, 800)[-1]
     s3.fail("GET", f"/{data}*", cut_response, times=None)
     with pytest.raises(
         DataError, match=rf"^s3://{data}: cannot be read: .*Not enough data .*tried \d+ times"
     ):
         scan(config)
-    if not data.endswith(".json"):  # which is parsed once for all shards
-        with pytest.raises(OSError, match=rf"^s3://{data}: .*Not enough data .*tried \d+ times"):
-            read_shard(shards[1], config)
+    with pytest.raises(DataError, match=rf"^s3://{data}: .*Not enough data .*tried \d+ times"):
+        list(read_range(config, last))
 
 
 @pytest.mark.parametrize("fault", [answer(403, "AccessDenied"), answer(500, "InternalError")])
@@ -74,12 +74,12 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_not_left_out(
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId"])
 def test_bad_credentials_are_told_at_once(s3: FaultyS3, data: str, code: str) -> None:
-    config = data_config(f"s3://{data}", shard_rows=8)
-    shard = scan(config).shards[0]
+    config = data_config(f"s3://{data}")
+    [part] = list_ranges(config)
     s3.heal()
     s3.fail("GET", f"/{data}*", answer(403, code, "The provided token has expired."), times=None)
-    with pytest.raises(OSError, match=rf"^s3://{data}: .*\(403 {code}\).*renew AWS_ACCESS_KEY_ID") as e:
-        read_shard(shard, config)
+    with pytest.raises(DataError, match=rf"^s3://{data}: .*\(403 {code}\).*renew AWS_ACCESS_KEY_ID") as e:
+        list(read_range(config, part))
     assert s3.count("GET") == 1
     assert SECRET not in str(e.value)
     # S3 says no more than 403 to a HEAD, which is how a start looks for a file.
@@ -109,8 +109,7 @@ def test_a_store_whose_package_is_missing_is_named_with_the_command() -> None:
 
 def test_rows_and_messages_do_not_show_the_credentials_of_a_url(s3: FaultyS3, data: str) -> None:
     config = data_config(f"{s3.url}/{data}?sig=hunter2", format="jsonl")
-    plan = scan(config)
-    assert [q.source_file for q in read_shard(plan.shards[0], config)] == [f"{s3.url}/{data}?sig=***"] * 20
+    assert scan(config)["source_file"].to_pylist() == [f"{s3.url}/{data}?sig=***"] * 20
     with pytest.raises(DataError) as e:
         scan(data_config(f"{s3.url}/nothing.jsonl?sig=hunter2", format="jsonl"))
     assert "hunter2" not in str(e.value)

@@ -1,68 +1,46 @@
-import pickle
 from pathlib import Path
 
 import pytest
 
-from flexray.data import scan
+from flexray.data import PLAN_SCHEMA, list_ranges, scan
 from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 
 
-def test_shards_hold_every_row_once_and_never_two_files(tmp_path: Path) -> None:
-    write(tmp_path / "a.jsonl", [record(i) for i in range(5)])
+def test_every_row_is_there_once_in_order_of_file_and_row(tmp_path: Path) -> None:
     write(tmp_path / "b.parquet", [record(i) for i in range(5, 8)])
-    result = scan(data_config(tmp_path / "*", shard_rows=2, split="dev"))
-    assert [(Path(s.file).name, s.first_row, s.num_rows) for s in result.shards] == [
-        ("a.jsonl", 1, 2),
-        ("a.jsonl", 3, 2),
-        ("a.jsonl", 5, 1),
-        ("b.parquet", 1, 2),
-        ("b.parquet", 3, 1),
-    ]
-    assert [s.shard_id for s in result.shards] == [f"d-dev-{i:06d}" for i in range(5)]
-    assert [i for s in result.shards for i in s.row_ids] == [f"d/dev/q{i}" for i in range(8)]
-    assert result.num_rows == 8
-    assert [Path(f).name for f in result.files] == ["a.jsonl", "b.parquet"]
-    assert pickle.loads(pickle.dumps(result)) == result
+    write(tmp_path / "a.jsonl", [record(i) for i in range(5)])
+    table = scan(data_config(tmp_path / "*", split="dev"))
+    assert table.schema == PLAN_SCHEMA
+    table.validate(full=True)
+    assert table["row_id"].to_pylist() == [f"d/dev/q{i}" for i in range(8)]
+    assert [Path(file).name for file in table["source_file"].to_pylist()] == ["a.jsonl"] * 5 + [
+        "b.parquet"
+    ] * 3
+    assert table["source_row"].to_pylist() == [1, 2, 3, 4, 5, 1, 2, 3]
 
 
-def test_row_ids_do_not_depend_on_order_files_or_shards(tmp_path: Path) -> None:
+def test_row_ids_do_not_depend_on_order_or_files(tmp_path: Path) -> None:
     records = [record(i) for i in range(9)] + [record(9, id=None), record(10, id=True)]
 
-    def ids(*files: list[dict], shard_rows: int) -> dict[str, str]:
+    def ids(*files: list[dict]) -> dict[str, str]:
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         paths = [write(folder / f"{i}.jsonl", rows) for i, rows in enumerate(files)]
-        return {q.question: q.row_id for q in read_all(data_config(paths, shard_rows=shard_rows))}
+        return {q.question: q.row_id for q in read_all(data_config(paths))}
 
-    expected = ids(records, shard_rows=512)
+    expected = ids(records)
     assert len(expected) == 11
-    assert ids(records[::-1], shard_rows=3) == expected
-    assert ids(records[6:], records[:6], shard_rows=2) == expected
-
-
-def test_the_digest_tells_data_apart_but_not_places(tmp_path: Path) -> None:
-    records = [record(i) for i in range(6)]
-
-    def digest(name: str, rows: list[dict], **settings: object) -> str:
-        return scan(data_config(write(tmp_path / name, rows), **settings)).data_digest
-
-    expected = digest("a.jsonl", records)
-    assert digest("else/where.jsonl", records, shard_rows=2) == expected
-    assert digest("a.jsonl", [r | {"unmapped": 1} for r in records]) == expected
-    assert digest("a.jsonl", records[::-1]) != expected
-    assert digest("a.jsonl", records, limit=5) != expected
-    assert digest("a.jsonl", records, split="dev") != expected
-    assert digest("a.jsonl", [*records[:5], record(5, answers=["five"])]) != expected
-    assert digest("a.jsonl", records, fields={"answers": None}) != expected
+    assert ids(records[::-1]) == expected
+    assert ids(records[6:], records[:6]) == expected
 
 
 @pytest.mark.parametrize("limit", [1, 4, 5, 6, 8, 100])
 def test_limit_takes_the_first_rows_of_the_data_set(tmp_path: Path, limit: int) -> None:
     write(tmp_path / "a.jsonl", [record(i) for i in range(5)])
     write(tmp_path / "b.json", [record(i) for i in range(5, 8)])
-    config = data_config(tmp_path / "*", limit=limit, shard_rows=3)
+    config = data_config(tmp_path / "*", limit=limit)
     assert [q.source_id for q in read_all(config)] == [f"q{i}" for i in range(min(limit, 8))]
-    assert len(scan(config).files) == (1 if limit <= 5 else 2)
+    assert len(list_ranges(config)) == (1 if limit <= 5 else 2)
 
 
 @pytest.mark.parametrize("extension", ["jsonl", "json", "parquet"])
@@ -71,7 +49,7 @@ def test_every_further_row_with_an_id_is_an_error_that_names_the_first(
 ) -> None:
     write(tmp_path / f"a.{extension}", [record(1), record(2), record(3, id="q1")])
     write(tmp_path / f"b.{extension}", [record(4, id="q1"), record(5, id="q2"), record(6)])
-    questions = read_all(data_config(tmp_path / "*", shard_rows=2))
+    questions = read_all(data_config(tmp_path / "*"))
     assert [q.row_id.removeprefix("d/test/") for q in questions] == ["q1", "q2", "q1#2", "q1#3", "q2#2", "q6"]
     assert [bool(q.error) for q in questions] == [False, False, True, True, True, False]
     assert f"a.{extension}, row 3, field 'id'" in questions[2].error
@@ -89,7 +67,7 @@ def test_a_number_and_its_digits_are_the_same_id(tmp_path: Path) -> None:
 def test_a_duplicate_never_takes_the_id_of_a_real_row(tmp_path: Path) -> None:
     ids = ["x", "x", "x#2", "x#2", "x", "x#2#2"]
     path = write(tmp_path / "a.jsonl", [record(i, id=name) for i, name in enumerate(ids)])
-    questions = read_all(data_config(path, shard_rows=2))
+    questions = read_all(data_config(path))
     assert [q.row_id.removeprefix("d/test/") for q in questions] == [
         "x",
         "x#3",

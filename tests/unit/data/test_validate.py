@@ -97,7 +97,7 @@ def test_a_line_that_is_no_object_is_one_faulty_row(tmp_path: Path, line: bytes,
     path = tmp_path / "a.jsonl"
     good = [json.dumps(record(i)).encode() for i in range(2)]
     path.write_bytes(b"\n".join([good[0], line, good[1], line]))
-    questions = read_all(data_config(path, shard_rows=2))
+    questions = read_all(data_config(path))
     assert [bool(q.error) for q in questions] == [False, True, False, True]
     bad = questions[1]
     assert problem in bad.error
@@ -147,17 +147,14 @@ _good = st.fixed_dictionaries({"id": _text, "question": _text, "paraphrases": st
 @settings(max_examples=80, deadline=None)
 @given(
     records=st.lists(_json | st.dictionaries(_names, _json) | _good, max_size=6),
-    shard_rows=st.integers(1, 4),
     extension=st.sampled_from(["jsonl", "json"]),
     content_ids=st.booleans(),
 )
-def test_any_json_value_is_one_question(
-    records: list[Any], shard_rows: int, extension: str, content_ids: bool
-) -> None:
+def test_any_json_value_is_one_question(records: list[Any], extension: str, content_ids: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = write(Path(folder) / f"a.{extension}", [record(0), *records])
         fields = {"id": None} if content_ids else {}
-        questions = read_all(data_config(path, shard_rows=shard_rows, fields=fields))
+        questions = read_all(data_config(path, fields=fields))
     assert len(questions) == len(records) + 1
     assert len({q.row_id for q in questions}) == len(questions)
     for q in questions:
@@ -193,7 +190,7 @@ def test_a_key_that_is_there_twice_is_the_rows_error(tmp_path: Path, extension: 
     ]
     text = "\n".join(rows) if extension == "jsonl" else f"[{', '.join(rows)}]"
     (tmp_path / f"a.{extension}").write_text(text)
-    first, nested, good = read_all(data_config(tmp_path / f"a.{extension}", shard_rows=2))
+    first, nested, good = read_all(data_config(tmp_path / f"a.{extension}"))
     assert "row 1, field 'question': the key is repeated (value: 'R?'). Keep only one of them." in first.error
     assert "row 2, field 'k': the key is repeated (value: 2). Keep only one of them." in nested.error
     assert (first.source_id, nested.source_id, good.error) == ("a", "b", "")
