@@ -125,7 +125,7 @@ def write_part(
     schema = FILE_SCHEMA.with_metadata({_KEY: json.dumps(about).encode()})
     table = table.append_column(FILE_SCHEMA.field("replaces"), replaces)
     stream = io.BytesIO()
-    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True) as writer:
         start = 0
         for rows in shards:
             writer.write_table(table.slice(start, rows).replace_schema_metadata(schema.metadata))
@@ -234,12 +234,12 @@ def shard_tables(part: PlanPart, table: pa.Table) -> dict[int, pa.Table]:
 def part_in(name: str, data: bytes, fingerprint: str) -> PlanPart | None:
     """The part that a plan file says it is; None: it is none, or of another fingerprint."""
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         about = json.loads((file.schema_arrow.metadata or {})[_KEY])
         if about["fingerprint"] != fingerprint:
             return None
         groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        replaced = pc.sum(file.read(["replaces"])["replaces"]).as_py() or 0
+        replaced = pc.sum(file.read()["replaces"]).as_py() or 0  # reads, and so checks, all of it
     except (pa.ArrowException, OSError, KeyError, ValueError):
         return None
     return PlanPart(

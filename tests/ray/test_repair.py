@@ -21,7 +21,7 @@ def test_damaged_shards_plan_and_record_are_repaired_and_computed_again(again, o
     damaged = manifests(output)
     flip(output / json.loads(damaged["qa-test-000000"].read_text())["file"])
     flip(damaged["qa-test-000001"])
-    flip(output / "_plan.parquet")
+    flip(output / "plan" / "0000.parquet")
     flip(output / "_run.json")
     folder = OutputFolder(str(output))
     assert verify(folder).damaged == 3  # without the record there is no plan to judge
