@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from flexray.data.block import Block
+from flexray.data.block import Block, without_collector
 from flexray.data.record import MAX_DEPTH, Record, parse_json, to_record
 from flexray.errors import DataError
 from flexray.storage import open_file, read_range
@@ -77,7 +77,9 @@ def _block(lines: list[bytes], first_row: int) -> Block:
     def records(indices: Sequence[int]) -> list[Record]:
         return [_parse_line(first_row + i, lines[i]) for i in indices]
 
-    return Block(first_row=first_row, num_rows=len(lines), records=records, values=_parse(lines))
+    with without_collector():
+        values = _parse(lines)
+    return Block(first_row=first_row, num_rows=len(lines), records=records, values=values)
 
 
 def _parse(lines: list[bytes]) -> list[dict[str, Any] | None]:
