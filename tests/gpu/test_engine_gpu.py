@@ -14,7 +14,7 @@ from flexray.config import (
     MethodConfig,
     PromptConfig,
 )
-from flexray.data import read_shard, scan
+from flexray.data import scan, to_questions
 from flexray.engine.engine import Engine
 from flexray.engine.scheduler_config import APART_IN_PREFILL
 from flexray.methods import SamplingParams
@@ -162,8 +162,8 @@ def test_bfloat16_rows_are_the_bfloat16_oracles_but_for_near_ties(smollm2, layou
     plain, _ = load_model(smollm2, dtype="bfloat16", device="cuda", attn_implementation="sdpa")
     coarse, _ = load_model(smollm2, dtype="bfloat16", device="cuda", attn_implementation="eager")
     exact, _ = load_model(smollm2, dtype="float32", device="cuda", attn_implementation="eager")
-    config = DataConfig(name="demo", files=[str(PROJECT / "jobs" / "data" / "demo.jsonl")], shard_rows=100)
-    questions = [q for shard in scan(config).shards for q in read_shard(shard, config)]
+    config = DataConfig(name="demo", files=[str(PROJECT / "jobs" / "data" / "demo.jsonl")])
+    questions = to_questions(scan(config), dataset="demo", split="test")
     prompt = PromptConfig(
         instruction="Answer each question with a short phrase.",
         few_shots=(FewShot(question="What is the capital of Finland?", answer="Helsinki"),),
