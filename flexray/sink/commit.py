@@ -61,7 +61,7 @@ def commit_shard(
 ) -> Manifest:
     """Make a shard's rows visible, exactly once. A shard that is already committed stays as it is.
 
-    `table` has ROW_SCHEMA and holds, for each of the run's methods in order, the rows of `expected_row_ids`
+    `table` has ROW_SCHEMA and holds, for each of the shard's methods in order, the rows of `expected_row_ids`
     in order. Two writers may commit the same shard at the same time. Then each writes its own data file, the
     later manifest is the valid one, and the other data file becomes an orphan.
 

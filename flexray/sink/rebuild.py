@@ -7,15 +7,17 @@ the questions too. What was not committed is planned anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.data.plan_rows import PLAN_SCHEMA, with_digests
-from flexray.errors import OutputError
+from flexray.errors import ConfigError, OutputError
+from flexray.methods import answers_of
 from flexray.sink.committed import load_shard, planned_manifests
 from flexray.sink.damage import DamageError, Finding
 from flexray.sink.folder import OutputFolder
@@ -25,6 +27,7 @@ from flexray.sink.plan import (
     next_number,
     part_in,
     part_number,
+    part_rows,
     plan_files,
     read_part,
     shard_tables,
@@ -41,6 +44,7 @@ from flexray.sink.records import (
     PlanPart,
     RunRecord,
     keys_digest,
+    number_in,
     shard_of_data_file,
 )
 from flexray.sink.row_table import expected_keys
@@ -83,8 +87,11 @@ class Rebuilt:
     next_shard: int
 
 
-def rebuild(folder: OutputFolder, fingerprint: str) -> Rebuilt | None:
+def rebuild(folder: OutputFolder, parts: dict[str, Any], fingerprint: str) -> Rebuilt | None:
     """The plan of a run whose record is lost; None: it has computed nothing.
+
+    Args:
+        parts, fingerprint: of the run that starts.
 
     Raises:
         DamageError: a manifest or a data file that is needed cannot be trusted.
@@ -109,24 +116,23 @@ def rebuild(folder: OutputFolder, fingerprint: str) -> Rebuilt | None:
             f"committed rows are answers of {', '.join(there)}. Run the recipe that they belong to, with the "
             f"same model: it writes {RUN_FILE} again. {ELSE}"
         )
-    planned = _planned_parts(folder, fingerprint)
-    if not manifests and not planned:
+    files = _plan_files(folder)
+    ours = {name: part_in(name, folder.read_bytes(name), fingerprint) for name in files}
+    if not manifests and not any(ours.values()):
         raise OutputError(
             f"{lost}. Rows without manifests cannot be used: restore {MANIFEST_FOLDER} from a copy. {ELSE}"
         )
-    numbered = {_number(shard_id): manifest for shard_id, manifest in manifests.items()}
-    parts, next_shard = [], max((n + 1 for n in numbered), default=0)
-    for part in planned:
-        shards = shard_tables(part, read_part(folder, part, ["row_id"]))
-        whole = {n for n, rows in shards.items() if n in numbered and _has(numbered[n], part, rows)}
-        next_shard = max([next_shard, *(n + 1 for n in shards)])
-        if kept := committed_part(part, whole):
-            parts.append(kept)
-            numbered = {n: m for n, m in numbered.items() if n not in whole}
-    taken = max(
-        (number + 1 for part in planned if (number := part_number(part.file.file)) is not None), default=0
-    )
-    return Rebuilt((*parts, *_restore(folder, numbered, taken, parts)), next_shard)
+    numbered = {n: m for name, m in manifests.items() if (n := number_in(name, parts)) is not None}
+    used, plan = {*numbered, *_written(folder, parts)}, []
+    for part, table in filter(None, ours.values()):
+        rows = shard_tables(part, table)
+        used |= rows.keys()
+        mine = {n for n in rows.keys() & numbered.keys() if _has(numbered[n], part, rows[n])}
+        if kept := committed_part(part, mine):
+            plan.append(kept)
+            numbered = {n: m for n, m in numbered.items() if n not in mine}
+    plan = _restore(folder, numbered, max(files.values(), default=-1) + 1, plan)
+    return Rebuilt(tuple(_without_stragglers(folder, plan)), max(used, default=-1) + 1)
 
 
 def with_whole_plan(folder: OutputFolder, run: RunRecord) -> RunRecord:
@@ -141,19 +147,15 @@ def with_whole_plan(folder: OutputFolder, run: RunRecord) -> RunRecord:
     lost = {name for name, size in plan_files(run).items() if sizes.get(name, -1) not in (size, None)}
     if not lost:
         return run
-    manifests = {run.shards()[name][1]: m for name, m in planned_manifests(folder, run).items()}
-    parts: list[PlanPart] = []
-    free = next_number(run)
-    for part in run.plan:
-        if part.file.file not in lost:
-            parts.append(part)
-            continue
-        mine = {n: m for n, m in manifests.items() if n in part.shards}
-        new = _restore(folder, mine, free, parts)
-        parts += new
-        free += len(new)
+    shards, mine = run.shards(), {}
+    for shard_id, manifest in planned_manifests(folder, run).items():
+        part, number = shards[shard_id]
+        if part.file.file in lost:
+            mine[number] = manifest
+    there = [part for part in run.plan if part.file.file not in lost]
+    plan = _restore(folder, mine, next_number(run), there)
     selection = run.selection.model_copy(update={"sources": "", "left_out": None})
-    whole = run.model_copy(update={"plan": tuple(parts), "selection": selection}).sealed()
+    whole = run.model_copy(update={"plan": tuple(plan), "selection": selection}).sealed()
     folder.write_bytes(RUN_FILE, whole.to_bytes())
     return whole
 
@@ -166,68 +168,129 @@ def keep_damaged_record(folder: OutputFolder, data: bytes, damage: DamageError) 
     Quarantine(folder, [finding]).keep(RUN_FILE, data)
 
 
-def _planned_parts(folder: OutputFolder, fingerprint: str) -> list[PlanPart]:
-    found: dict[int, PlanPart] = {}
-    for name in folder.sizes(PLAN_FOLDER):
-        full = f"{PLAN_FOLDER}/{name}"
-        number = part_number(full)
-        if number is not None and (part := part_in(full, folder.read_bytes(full), fingerprint)):
-            found[number] = part
-    return [found[number] for number in sorted(found)]
+def _plan_files(folder: OutputFolder) -> dict[str, int]:
+    """The numbers of the files of parts, by name relative to the output folder."""
+    names = (f"{PLAN_FOLDER}/{name}" for name in folder.sizes(PLAN_FOLDER))
+    return {name: number for name in names if (number := part_number(name)) is not None}
+
+
+def _written(folder: OutputFolder, parts: dict[str, Any]) -> Iterator[int]:
+    """The numbers of shards that have data files, committed or not."""
+    for name in folder.sizes(DATA_FOLDER):
+        shard_id = shard_of_data_file(name)
+        if shard_id and (number := number_in(shard_id, parts)) is not None:
+            yield number
 
 
 def _restore(
-    folder: OutputFolder, manifests: Mapping[int, Manifest], number: int, earlier: Sequence[PlanPart]
+    folder: OutputFolder, manifests: Mapping[int, Manifest], free: int, parts: Sequence[PlanPart]
 ) -> list[PlanPart]:
-    """Write plan files for committed shards from their rows: a part for shards of the same methods whose
-    numbers follow each other.
+    """Write plan files for committed shards from their rows.
 
     Args:
         manifests: of the shards, by number.
-        number: of the first new plan file.
-        earlier: parts whose rows they may replace.
+        free: the number of the first new plan file.
+        parts: those that are there.
+
+    Returns:
+        All parts, in order: shards are numbered as they are planned, so a later part has higher numbers.
     """
-    before: dict[str, bytes] = {}
-    for part in earlier if manifests else ():
-        table = read_part(folder, part, ["row_id", "content"])
-        before |= zip(table["row_id"].to_pylist(), table["content"].to_pylist(), strict=True)
-    tables = {n: _questions(load_shard(folder, manifests[n])) for n in sorted(manifests)}
-    methods = {n: tuple(manifests[n].accounting.rows_by_method) for n in tables}
-    parts: list[PlanPart] = []
-    for _, run in groupby(enumerate(tables), lambda pair: (pair[1] - pair[0], methods[pair[1]])):
-        shards = [n for _, n in run]
-        table = pa.concat_tables(tables[n] for n in shards)
-        pairs = zip(table["row_id"].to_pylist(), table["content"].to_pylist(), strict=True)
-        parts.append(
-            write_part(
-                folder,
-                number + len(parts),
-                table,
-                shards=[tables[n].num_rows for n in shards],
-                first_shard=shards[0],
-                methods=_methods_of(folder, manifests[shards[0]]),
-                fingerprint=manifests[shards[0]].fingerprint,
-                replaces=pa.array([before.get(row_id, content) != content for row_id, content in pairs]),
-            )
+    plan = list(parts)
+    found = {n: _questions(load_shard(folder, manifests[n])) for n in sorted(manifests)}
+    for number, shards in enumerate(_groups(found), free):
+        table = pa.concat_tables(found[n][1] for n in shards).combine_chunks()
+        before = [part for part in plan if part.file.first_shard < shards[0]]
+        part = write_part(
+            folder,
+            number,
+            table,
+            shards=[found[n][1].num_rows for n in shards],
+            first_shard=shards[0],
+            methods=found[shards[0]][0],
+            fingerprint=manifests[shards[0]].fingerprint,
+            replaces=_replaces(folder, before, table),
         )
-    return parts
+        plan = sorted([*plan, part], key=_first_shard)
+    return sorted(plan, key=_first_shard)
 
 
-def _questions(rows: pa.Table) -> pa.Table:
-    """PLAN_SCHEMA: the questions of a shard, from its output rows by the first of its methods."""
-    rows = rows.filter(pc.equal(rows["method"], rows["method"][0]))
-    return with_digests({name: rows[name].combine_chunks() for name in PLAN_SCHEMA.names[:-1]})
+def _first_shard(part: PlanPart) -> int:
+    return part.file.first_shard
 
 
-def _methods_of(folder: OutputFolder, manifest: Manifest) -> list[str]:
-    """In order, which accounting does not have."""
-    return list(dict.fromkeys(load_shard(folder, manifest)["method"].to_pylist()))
+def _groups(found: Mapping[int, tuple[tuple[str, ...], pa.Table]]) -> Iterator[list[int]]:
+    """Shards that can be one part: numbers in a row, the same methods, and no row twice."""
+    group: list[int] = []
+    ids: set[str] = set()
+    for number, (methods, table) in found.items():
+        mine = set(table["row_id"].to_pylist())
+        if group and (group[-1] + 1 != number or found[group[0]][0] != methods or ids & mine):
+            yield group
+            group, ids = [], set()
+        group.append(number)
+        ids |= mine
+    if group:
+        yield group
+
+
+def _replaces(folder: OutputFolder, before: Sequence[PlanPart], table: pa.Table) -> pa.Array:
+    """For each row of a part, whether earlier parts ask something else under its id."""
+    columns = ["row_id", "content", "error"]
+    live = [found.live().select(columns) for found in part_rows(folder, before, columns)]
+    known = pa.concat_tables([table.select(columns).slice(0, 0), *live]).combine_chunks()
+    at = pc.index_in(table["row_id"].combine_chunks(), known["row_id"].combine_chunks())
+    old = known.take(at)
+    changed = pc.not_equal(table["content"], old["content"])
+    mended = pc.and_(pc.not_equal(old["error"], ""), pc.equal(table["error"], ""))
+    return pc.fill_null(pc.or_(changed, mended), False).combine_chunks()
+
+
+def _without_stragglers(folder: OutputFolder, plan: Sequence[PlanPart]) -> list[PlanPart]:
+    """Without shards of which a row is in a later shard that does not replace it: they had been withdrawn
+    when that one was planned, and were committed all the same."""
+    kept: list[PlanPart] = []
+    nothing = pa.array([], pa.string())
+    taken: dict[str, pa.Array] = {}  # by method
+    gone = nothing
+    for part in reversed(plan):
+        shards = shard_tables(part, read_part(folder, part, ["row_id", "replaces"]))
+        rows = pa.concat_tables(shards.values()).combine_chunks()
+        ids = rows["row_id"].combine_chunks()
+        live = pc.invert(pc.is_in(ids, gone))
+        twice = pa.array(np.zeros(len(ids), bool))
+        for method in part.methods:
+            twice = pc.or_(twice, pc.is_in(ids, taken.get(method, nothing)))
+        numbers = np.repeat(list(shards), [table.num_rows for table in shards.values()])
+        withdrawn = set(numbers[pc.and_(live, twice).to_numpy(zero_copy_only=False)].tolist())
+        if (stays := committed_part(part, shards.keys() - withdrawn)) is None:
+            continue
+        kept.append(stays)
+        here = pa.array(~np.isin(numbers, list(withdrawn)))
+        for method in part.methods:
+            taken[method] = pa.concat_arrays([taken.get(method, nothing), ids.filter(pc.and_(here, live))])
+        gone = pa.concat_arrays([gone, ids.filter(pc.and_(here, rows["replaces"].combine_chunks()))])
+    return kept[::-1]
+
+
+def _questions(rows: pa.Table) -> tuple[tuple[str, ...], pa.Table]:
+    """The methods of a shard, in order, and its questions (PLAN_SCHEMA), from its output rows."""
+    methods = tuple(rows["method"].unique().to_pylist())
+    plain = [method for method in methods if not _rates(method)]
+    rows = rows.filter(pc.equal(rows["method"], (plain or methods)[0]))
+    columns = {name: rows[name].combine_chunks() for name in PLAN_SCHEMA.names[:-1]}
+    if not plain:  # the confidences are answers
+        columns["confidences"] = pa.nulls(len(rows), PLAN_SCHEMA.field("confidences").type)
+    return methods, with_digests(columns)
+
+
+def _rates(method: str) -> bool:
+    """Whether the rows of a method have confidences of its own, not those of the question."""
+    try:
+        return answers_of(method) == "rated"
+    except ConfigError:  # of a plug-in that is not loaded
+        return False
 
 
 def _has(manifest: Manifest, part: PlanPart, rows: pa.Table) -> bool:
     expected = expected_keys(part.methods, rows["row_id"].to_pylist())
     return manifest.keys_sha256 == keys_digest(expected)
-
-
-def _number(shard_id: str) -> int:
-    return int(shard_id.rpartition("-")[2])

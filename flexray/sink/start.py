@@ -94,7 +94,7 @@ def open_run(
                 if run.parts.get(VALUES_KEY) != parts.get(VALUES_KEY) and not allow_code_change:
                     raise OutputError(f"{folder}: {_other_code(run, code)}")
                 return with_whole_plan(folder, run)
-        rebuilt = rebuild(folder, fingerprint(parts))
+        rebuilt = rebuild(folder, parts, fingerprint(parts))
         if rebuilt is None:
             if found is None:
                 _refuse_foreign_files(folder)
@@ -159,7 +159,7 @@ def plan_run(
             sources=sources,
             committed=committed,
             shard_rows=config["data"]["shard_rows"],
-            fingerprint=fingerprint(parts),
+            fingerprint=run.fingerprint if run else fingerprint(parts),
             replace_changed=replace_changed,
         )
         return write_run(
@@ -269,7 +269,7 @@ def load_run(folder: OutputFolder) -> AnyRecord:
 
 
 def other_parts(run: AnyRecord, parts: dict[str, Any]) -> list[str]:
-    """The differences between a run and a start with these `parts` (see `start_run`), one line each; [] if at
+    """The differences between a run and a start with these `parts` (see `open_run`), one line each; [] if at
     most the values version differs."""
     if run.fingerprint == fingerprint(parts):
         return []
