@@ -1,25 +1,29 @@
 import hashlib
 
+import pyarrow as pa
 import pytest
 
 from flexray.errors import OutputError
-from flexray.sink import OutputFolder, committed_shards, verify
+from flexray.sink import OutputFolder, committed_shards, repair, verify
+from flexray.sink.plan import write_part
 from flexray.sink.records import RUN_FILE, manifest_name
 from flexray.sink.row_table import to_parquet
 from tests.unit.sink.builders import (
     PLAN_FILE,
+    ROWS,
     A,
     B,
     C,
     commit,
+    commit_all,
     edit_json,
     finished,
     forge,
     row,
-    shard_id,
     start,
     table,
 )
+from tests.unit.sink.builders import found as found_rows
 from tests.unit.sink.damages import ORPHAN
 
 
@@ -160,7 +164,7 @@ def test_a_manifest_of_another_run_is_damage(folder, manifests):
 
 
 def test_a_copied_manifest_is_damage(folder, manifests):
-    folder.write_bytes(manifest_name(shard_id(3)), folder.read_bytes(manifest_name(B.shard_id)))
+    folder.write_bytes(manifest_name("qa-test-000003"), folder.read_bytes(manifest_name(B.shard_id)))
     assert f"is the manifest of shard {B.shard_id}" in found(check(folder, rows=12, damaged=1), "3.json")[0]
 
 
@@ -249,3 +253,36 @@ def test_a_row_in_two_wrong_shards_is_doubled_but_not_missing(folder, manifests)
         forge(folder, manifests[spec.shard_id], table(spec, rows=rows))
     forge(folder, manifests[A.shard_id], table(A, rows=table(A).to_pylist()[1:]))
     check(folder, rows=13, doubled=1, unaccounted=2)
+
+
+def test_a_row_that_is_planned_in_two_shards_is_doubled(folder):
+    run = finished(folder)
+    twin = {"methods": ("m",), "fingerprint": run.fingerprint, "shards": [4], "first_shard": 3}
+    part = write_part(folder, 1, found_rows([*B.row_ids[1:], "x"]), replaces=pa.array([False] * 4), **twin)
+    run = run.model_copy(update={"plan": (*run.plan, part), "next_shard": 4}).sealed()
+    folder.write_bytes(RUN_FILE, run.to_bytes())
+    report = check(folder, rows=12, missing=4, doubled=3)
+    assert "3 row(s) are planned in two shards (qa/test/5 by m" in found(report, "/plan")[0]
+    assert "a fault of flexray" in found(report, "/plan")[0]
+    commit_all(folder, run)
+    check(folder, rows=16, doubled=3)
+    part = write_part(
+        folder, 1, found_rows([*B.row_ids[1:], "x"]), replaces=pa.array([True] * 3 + [False]), **twin
+    )
+    run = run.model_copy(update={"plan": (*run.plan[:1], part)}).sealed()
+    folder.write_bytes(RUN_FILE, run.to_bytes())
+    check(folder, rows=16)
+
+
+def test_each_plan_file_that_is_damaged_is_found(folder):
+    finished(folder)
+    finished(folder, [*ROWS[:6], "x", "y"])
+    names = folder.list("plan")
+    assert names == ["0000.parquet", "0001.parquet", "0002-left-out.parquet"]
+    for name in names:
+        folder.write_bytes(f"plan/{name}", folder.read_bytes(f"plan/{name}")[:-1])
+    report = check(folder, rows=14, damaged=3)
+    assert [finding.name for finding in report.findings] == [f"plan/{name}" for name in names]
+    repair(folder, log=lambda line: None)
+    assert finished(folder).selection.left_out.rows == 2
+    check(folder, rows=14)
