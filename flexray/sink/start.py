@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +25,7 @@ from flexray.sink.records import (
     CODE_OF_0_1,
     DATA_FOLDER,
     MANIFEST_FOLDER,
+    OLD_NIGHT,
     OLD_PLAN_FILE,
     PLAN_FOLDER,
     QUARANTINE_FOLDER,
@@ -322,6 +324,7 @@ def _other_code(run: AnyRecord, code: CodeVersion | None) -> str:
 def _refuse_foreign_files(folder: OutputFolder) -> None:
     own = (QUARANTINE_FOLDER,)
     names = [name for name in folder.list() if not (name in own or is_systems(name) or is_lock(name))]
+    names = [name for name in names if not (re.fullmatch(OLD_NIGHT, name) and RUN_FILE in folder.list(name))]
     # a discarded run leaves its folders empty
     names = [
         name
