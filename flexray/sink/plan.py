@@ -175,7 +175,7 @@ def write_part(
     schema = FILE_SCHEMA.with_metadata({_KEY: json.dumps(about).encode()})
     table = table.append_column(FILE_SCHEMA.field("replaces"), replaces)
     stream = io.BytesIO()
-    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True) as writer:
         start = 0
         for rows in shards:
             shard = table.slice(start, rows).replace_schema_metadata(schema.metadata)
@@ -307,7 +307,7 @@ def part_in(name: str, data: bytes, fingerprint: str) -> tuple[PlanPart, pa.Tabl
     """The part that a plan file says it is, and its rows (FILE_SCHEMA); None: it is none, was changed, or is
     of another fingerprint."""
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         about = json.loads((file.schema_arrow.metadata or {})[_KEY])
         if about["fingerprint"] != fingerprint:
             return None

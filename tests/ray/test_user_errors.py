@@ -1,6 +1,7 @@
 """What a user can put right is one message and exit code 2, also where a worker comes upon it."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -29,14 +30,12 @@ def refused(tree, tmp_path):
     return refused
 
 
-def test_a_source_file_that_changes_after_planning(tree, refused, tmp_path, monkeypatch):
-    def change(config):
-        write(tmp_path / "questions.jsonl", [question(i, answers=["Rome"]) for i in range(6)])
-
-    monkeypatch.setattr("flexray.runs.run.connect_ray", change)
+def test_a_plan_file_that_is_lost_under_way(tree, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "flexray.runs.run.connect_ray", lambda config: shutil.rmtree(tmp_path / "out" / "plan")
+    )
     message = refused()
-    assert f"{tmp_path}/questions.jsonl: was changed after shard qa-test-00000" in message
-    assert "Restore it, or start a new run with a new output folder." in message
+    assert f"{tmp_path}/out/plan/0000.parquet: the plan file is missing. Run again" in message
 
 
 def test_a_storage_that_fails_a_commit(inject, refused, tmp_path):
