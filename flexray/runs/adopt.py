@@ -41,8 +41,8 @@ from flexray.sink.committed import load_shard
 from flexray.sink.differences import differences
 from flexray.sink.growth import Growth, committed_parts
 from flexray.sink.plan import next_number, part_rows, write_part
-from flexray.sink.rebuild import questions_of
 from flexray.sink.records import CODE_OF_0_1, OLD_NIGHT, RUN_FILE, PlanPart, Selection, fingerprint
+from flexray.sink.restore import questions_of
 from flexray.sink.start import write_run
 from flexray.storage import redact
 

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from flexray.data.plan_rows import VALUES
 from flexray.errors import DataError, OutputError, shown
 from flexray.sink.folder import OutputFolder
-from flexray.sink.plan import next_number, part_rows, read_part, write_left_out, write_part
+from flexray.sink.plan import part_rows
+from flexray.sink.plan_files import next_number, read_part, write_left_out, write_part
 from flexray.sink.records import PlanPart, RunRecord, Selection
 
 MAX_METHODS = 62

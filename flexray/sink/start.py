@@ -19,7 +19,7 @@ from flexray.sink.growth import Growth, grow
 from flexray.sink.hub_commits import moved_commit
 from flexray.sink.lock import is_lock
 from flexray.sink.manifests import is_manifest_file
-from flexray.sink.plan import is_plan_file, plan_files
+from flexray.sink.plan_files import is_plan_file, plan_files
 from flexray.sink.rebuild import ELSE, Rebuilt, Remains, keep_damaged_record, rebuild, with_whole_plan
 from flexray.sink.records import (
     CODE_OF_0_1,

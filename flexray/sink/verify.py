@@ -13,7 +13,8 @@ from flexray.sink.differences import differences
 from flexray.sink.folder import OutputFolder, is_leftover
 from flexray.sink.lock import is_lock
 from flexray.sink.manifests import READERS, Found, find_manifests, is_manifest_file, shard_of_manifest
-from flexray.sink.plan import Plan, is_plan_file, load_plan, plan_damage, plan_files
+from flexray.sink.plan import Plan, load_plan
+from flexray.sink.plan_files import is_plan_file, plan_damage, plan_files
 from flexray.sink.records import (
     DATA_FOLDER,
     MANIFEST_FOLDER,

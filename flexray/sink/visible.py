@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from flexray.sink.committed import committed_shards, load_shard
 from flexray.sink.folder import OutputFolder
-from flexray.sink.plan import left_out_ids, part_rows
+from flexray.sink.plan import part_rows
+from flexray.sink.plan_files import left_out_ids
 from flexray.sink.records import AnyRecord, Manifest, OldRunRecord
 from flexray.sink.start import load_run
 

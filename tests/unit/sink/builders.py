@@ -127,7 +127,8 @@ def start(
     """What a start does in a folder before it answers anything."""
     known = {"parts": PARTS, "config": {}, "code": CODE}
     opening = known | {k: v for k, v in changes.items() if k in (*known, "allow_code_change")}
-    config = {"model": {"path": "m"}, "data": {"shard_rows": shard_rows}} | opening["config"]
+    config = {"model": {"path": "m"}} | opening["config"]
+    config["data"] = {"shard_rows": shard_rows} | config.get("data", {})
     run = open_run(folder, **(opening | {"config": config}))
     table = found(rows)
     planning = {

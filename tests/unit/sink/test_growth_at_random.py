@@ -1,6 +1,5 @@
 """Starts at random, with commits and losses between them, against a plain model of the table."""
 
-import os
 import random
 
 import pyarrow as pa
@@ -89,7 +88,7 @@ def lose(folder, run, luck):
 
 
 @pytest.mark.parametrize("losses", [False, True], ids=["whole", "with losses"])
-@pytest.mark.parametrize("seed", range(int(os.environ.get("SEEDS", 4))))
+@pytest.mark.parametrize("seed", range(4))
 def test_each_wanted_row_is_planned_once_and_never_computed_twice(folder, seed, losses):
     luck = random.Random(seed)
     model, run = Model(), None
