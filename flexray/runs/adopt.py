@@ -40,7 +40,8 @@ from flexray.sink import (
 from flexray.sink.committed import load_shard
 from flexray.sink.differences import differences
 from flexray.sink.growth import Growth, committed_parts
-from flexray.sink.plan import next_number, part_rows, write_part
+from flexray.sink.plan import part_rows
+from flexray.sink.plan_files import next_number, write_part
 from flexray.sink.records import CODE_OF_0_1, OLD_NIGHT, RUN_FILE, PlanPart, Selection, fingerprint
 from flexray.sink.restore import questions_of
 from flexray.sink.start import write_run
