@@ -7,6 +7,7 @@ from flexray.pipeline.answer import Answerer
 from flexray.pipeline.prepare import prepare_shard
 from flexray.runs.commit import Commit
 from flexray.runs.job import Planned, check_job, plan
+from flexray.runs.run import by_methods
 from flexray.sink import Manifest, OutputFolder, committed_shards, specs_of
 
 
@@ -21,8 +22,12 @@ def run_shards(config: RunConfig, which: Sequence[int]) -> list[Manifest]:
     folder = OutputFolder(config.output)
     job = planned(config)
     specs = list(specs_of(folder, job.record).values())
-    answerer = Answerer(job.config)
     commit = Commit(folder.url, job.record.fingerprint)
-    for i in which:
-        commit(answerer.answer(prepare_shard(specs[i], job.config)))
+    answerers: dict[tuple[str, ...], tuple[RunConfig, Answerer]] = {}
+    for spec in (specs[i] for i in which):
+        if spec.methods not in answerers:
+            narrowed = by_methods(job.config, spec.methods)
+            answerers[spec.methods] = narrowed, Answerer(narrowed)
+        narrowed, answerer = answerers[spec.methods]
+        commit(answerer.answer(prepare_shard(spec, narrowed)))
     return list(committed_shards(folder, job.record).values())

@@ -165,7 +165,7 @@ def nightly(
     recipes: Annotated[list[str], typer.Argument(help="YAML files, paths or URLs, and folders of them.")],
     set_: SetOption = [],
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Compute error rows again where nothing else is to do.")
+        bool, typer.Option("--retry-errors", help="Then compute the error rows again that are there.")
     ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read back all rows, also where there was nothing to do.")
@@ -198,9 +198,10 @@ def adopt(
     ],
     config: ConfigOption,
     set_: SetOption = [],
+    download: DownloadOption = False,
 ) -> None:
     """Bring the answers of earlier runs into the recipe's output folder; nothing is computed."""
-    checked = load_config(config, set_)
+    checked = load_recipe(config, set_, download)
     from flexray.runs.adopt import adopt as adopt_runs
 
     typer.echo(adopt_runs(checked, folders, log=log).summary_line())

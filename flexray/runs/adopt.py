@@ -10,42 +10,42 @@ command that was killed is started again: what it had not committed is planned a
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexray.config import FewShot, GenerationConfig, PromptConfig, RunConfig
-from flexray.config.load import rename_keys
+from flexray.config import RunConfig
 from flexray.console.progress import LogLine
-from flexray.errors import OutputError
 from flexray.methods import make_methods
+from flexray.runs.earlier_runs import refuse_other_settings, runs_in, with_few_shots_of
 from flexray.runs.fingerprint import code_version, fingerprint_parts, provenance
 from flexray.runs.job import check_job
 from flexray.sink import (
-    AnyRecord,
+    CodeVersion,
+    Lock,
     Manifest,
     OutputFolder,
     RunRecord,
     commit_shard,
+    fingerprint,
     hold,
-    load_run,
     open_run,
     whole_shards,
 )
 from flexray.sink.committed import load_shard
-from flexray.sink.differences import differences
 from flexray.sink.growth import Growth, committed_parts
 from flexray.sink.plan import part_rows
 from flexray.sink.plan_files import next_number, write_part
-from flexray.sink.records import CODE_OF_0_1, OLD_NIGHT, RUN_FILE, PlanPart, Selection, fingerprint
-from flexray.sink.restore import questions_of
+from flexray.sink.records import CODE_OF_0_1, PlanPart, Selection
+from flexray.sink.restore import questions_of, rates
 from flexray.sink.start import write_run
-from flexray.storage import redact
+
+_NOT_COUNTERS = ("process", "device", "dtype", "rounding")
+"""Of a manifest's engine_stats: how rows were computed, not how much was done for them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,7 +60,10 @@ class Adopted:
     errors_left: int = 0
     """Error rows; the next run computes them."""
     by_code: Counter[str] = field(default_factory=Counter)
-    """Adopted rows by the values version of the code that computed them."""
+    """Adopted rows by the code that computed them, as it is called in messages."""
+    without_confidences: int = 0
+    """Adopted questions whose own confidences are not known: only `confidence` has answered them, whose rows
+    have those that it gave."""
 
     def summary_line(self) -> str:
         """One line for people and programs."""
@@ -104,15 +107,10 @@ def adopt(config: RunConfig, folders: Sequence[str], *, log: LogLine = print) ->
     """
     to = OutputFolder(config.output)
     job = check_job(config, to)
-    old = [(folder, load_run(folder)) for path in folders for folder in _runs_in(path, to)]
-    config = _with_few_shots(job.config, old)
+    old = [run for path in folders for run in runs_in(path, to)]
+    config = with_few_shots_of(old, job.config)
     parts = fingerprint_parts(config, job.config.prompt.few_shot_data)
-    for folder, record in old:
-        if lines := differences(_settings(record.parts, parts), _settings(parts, parts)):
-            raise OutputError(
-                f"{folder}: its answers are not those of this recipe. Differences (there -> here):\n  "
-                + "\n  ".join(lines)
-            )
+    refuse_other_settings(old, parts)
     done, tree = Adopted(), config.model_dump(mode="json")
     with hold(to, log=log) as lock:
         run = open_run(to, parts=parts, config=tree, code=code_version(), allow_code_change=True)
@@ -124,84 +122,58 @@ def adopt(config: RunConfig, folders: Sequence[str], *, log: LogLine = print) ->
             for manifest in whole_shards(folder, record).values():
                 _take(folder, manifest, known, new, done)
             log(f"{folder}: {done.adopted - before} rows to adopt")
-        number, next_shard = next_number(run), run.next_shard if run else 0
-        written: list[tuple[PlanPart, _Part]] = []
-        for methods, part in new.items():
-            rows = pa.concat_tables(part.questions)
-            sizes = [table.num_rows for table in part.questions]
-            plan = write_part(
+        if new:
+            written = _write_parts(to, run, new, run.fingerprint if run else fingerprint(parts))
+            ends = (plan.file.first_shard + len(plan.file.sizes) for plan, _ in written)
+            run = write_run(
                 to,
-                number + len(written),
-                rows,
-                shards=sizes,
-                first_shard=next_shard,
-                methods=methods,
-                fingerprint=fingerprint(parts),
-                replaces=pa.array([False] * rows.num_rows),
+                run,
+                Growth(
+                    plan=(*kept, *(plan for plan, _ in written)),
+                    # no sources, so that the next run looks into the data
+                    selection=Selection(
+                        methods=tuple(m.name for m in make_methods(config.methods)), sources=""
+                    ),
+                    next_shard=max(ends),
+                ),
+                parts=parts,
+                config=tree,
+                provenance=provenance(),
+                code=code_version(),
             )
-            written.append((plan, part))
-            next_shard += len(sizes)
-        names = tuple(method.name for method in make_methods(config.methods))
-        run = write_run(
-            to,
-            run,
-            Growth(
-                plan=(*kept, *(plan for plan, _ in written)),
-                selection=Selection(methods=names, sources=""),  # so the next run looks into the data
-                next_shard=next_shard,
-            ),
-            parts=parts,
-            config=tree,
-            provenance=provenance(),
-            code=code_version(),
+            _commit(to, run, written, lock)
+    for code, rows in sorted(done.by_code.items()):
+        log(f"{rows} rows were computed by {code}; their manifests say so")
+    if done.without_confidences:
+        log(
+            f"note: {done.without_confidences} questions have answers by the method confidence only, whose "
+            "rows do not tell the question's own confidences. If the data have any, the next run refuses "
+            "these questions as changed; --replace-changed computes them again."
         )
-        lock.check()
-        _commit(to, run, written)
-    for version, rows in sorted(done.by_code.items()):
-        log(f"{rows} rows were computed by code of values version {version}; their manifests say so")
     return done
 
 
-def _runs_in(path: str, to: OutputFolder) -> Iterator[OutputFolder]:
-    """The runs of a folder: itself, or the nights that it holds. Raises OutputError if there is none."""
-    folder = OutputFolder(path)
-    try:
-        names = folder.list()
-        nights = [name for name in names if re.fullmatch(OLD_NIGHT, name) and RUN_FILE in folder.list(name)]
-    except OSError as e:
-        raise OutputError(f"{folder}: cannot be listed: {e}") from e
-    if RUN_FILE in names and folder.url != to.url:
-        yield folder
-    elif not nights:
-        load_run(folder)  # raises if there is no run
-        raise OutputError(f"{folder}: is the recipe's own output folder, and holds no nights to adopt.")
-    yield from (OutputFolder(folder.url_of(name)) for name in nights)
-
-
-def _with_few_shots(config: RunConfig, old: Sequence[tuple[OutputFolder, AnyRecord]]) -> RunConfig:
-    """With those few-shots that the old runs had, if the recipe draws them."""
-    if config.prompt.few_shot_data is None:
-        return config
-    few_shots = tuple(FewShot(**few_shot) for few_shot in old[0][1].parts["prompt"]["few_shots"])
-    prompt = config.prompt.model_copy(update={"few_shots": few_shots, "few_shot_data": None})
-    return config.model_copy(update={"prompt": prompt})
-
-
-def _settings(parts: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal, of the parts of a fingerprint of any release, as today's classes spell it.
-
-    Args:
-        like: today's parts: of `data` the keys that they have count.
-    """
-    tree = rename_keys(redact(dict(parts)))[0]
-    prompt = {key: value for key, value in tree["prompt"].items() if key != "few_shot_data"}
-    return {
-        "data": {key: tree["data"].get(key) for key in like["data"]},
-        "model": tree["model"],
-        "prompt": PromptConfig.model_validate(prompt).model_dump(mode="json"),
-        "generation": GenerationConfig.model_validate(tree["generation"]).model_dump(mode="json"),
-        "plugins": tree.get("plugins"),
-    }
+def _write_parts(
+    to: OutputFolder, run: RunRecord | None, new: Mapping[tuple[str, ...], _Part], fingerprint: str
+) -> list[tuple[PlanPart, _Part]]:
+    """Write the plan files of the new parts; `new`: by the methods that have answered them."""
+    number, next_shard = next_number(run), run.next_shard if run else 0
+    written: list[tuple[PlanPart, _Part]] = []
+    for methods, part in new.items():
+        rows = pa.concat_tables(part.questions)
+        plan = write_part(
+            to,
+            number + len(written),
+            rows,
+            shards=[table.num_rows for table in part.questions],
+            first_shard=next_shard,
+            methods=methods,
+            fingerprint=fingerprint,
+            replaces=pa.array([False] * rows.num_rows),
+        )
+        written.append((plan, part))
+        next_shard += len(part.questions)
+    return written
 
 
 def _known(folder: OutputFolder, kept: Sequence[PlanPart]) -> dict[str, tuple[bytes, set[str]]]:
@@ -247,11 +219,17 @@ def _take(
         part.questions.append(rows)
         part.sources.append(_Source(folder, manifest, rows["row_id"].combine_chunks(), number == 0))
         done.adopted += len(by) * len(places)
-        for code in manifest.code or (CODE_OF_0_1,):
-            done.by_code[str(code.values_version)] += len(by) * len(places)
+        done.by_code[_called(manifest.code or (CODE_OF_0_1,))] += len(by) * len(places)
+        done.without_confidences += len(places) * all(map(rates, methods))
 
 
-def _commit(to: OutputFolder, run: RunRecord, written: Sequence[tuple[PlanPart, _Part]]) -> None:
+def _called(codes: Sequence[CodeVersion]) -> str:
+    """The code of a shard, for a message."""
+    names = (f"flexray {code.flexray} (values version {code.values_version})" for code in codes)
+    return " and ".join(dict.fromkeys(names))
+
+
+def _commit(to: OutputFolder, run: RunRecord, written: Sequence[tuple[PlanPart, _Part]], lock: Lock) -> None:
     placed = [
         (plan, source, run.shard_id(plan.file.first_shard + number))
         for plan, part in written
@@ -259,7 +237,7 @@ def _commit(to: OutputFolder, run: RunRecord, written: Sequence[tuple[PlanPart, 
     ]
     renamed = {(s.folder.url, s.manifest.shard_id): shard_id for _, s, shard_id in placed if s.is_first}
     for plan, source, shard_id in placed:
-        old = source.manifest
+        old, url = source.manifest, source.folder.url
         table = load_shard(source.folder, old)
         rows = table.filter(
             pc.and_(
@@ -268,11 +246,13 @@ def _commit(to: OutputFolder, run: RunRecord, written: Sequence[tuple[PlanPart, 
         )
         at = rows.schema.get_field_index("shard_id")
         rows = rows.set_column(at, rows.schema.field(at), pa.array([shard_id] * rows.num_rows, pa.string()))
-        stats: dict[str, Any] = {}
-        if source.is_first:
-            stats = dict(old.engine_stats)
-            if stats.get("counted_in"):
-                stats["counted_in"] = renamed.get((source.folder.url, stats["counted_in"]), "")
+        stats: dict[str, Any] = dict(old.engine_stats)
+        if not source.is_first:
+            stats = {key: stats[key] for key in _NOT_COUNTERS if key in stats}
+            stats["counted_in"] = renamed[url, old.shard_id]
+        elif stats.get("counted_in"):
+            stats["counted_in"] = renamed.get((url, stats["counted_in"]), "")
+        lock.check()
         commit_shard(
             to,
             shard_id=shard_id,

@@ -103,10 +103,11 @@ class Night:
             log=indented,
         )
         committed, worked = done.manifests, done.rows_now > 0  # none: another start has done them
-        if self.retry and not worked and _errors(committed):
+        if self.retry and _errors(committed):
             retried = retry_errors(config, allow_code_change=self.allow_code_change, log=indented)
             indented(retried.summary_line())
-            committed, worked = whole_shards(folder, load_run(folder)), True
+            committed = whole_shards(folder, load_run(folder))
+            worked |= retried.retried > 0
         if (worked or self.verify_all) and not (report := verify(folder)).ok:
             findings = [f"\n  {finding}" for finding in report.findings if not finding.harmless]
             raise _NotInOrder(f"{folder}: {report.summary_line()}{''.join(findings[:MAX_FINDINGS])}")
@@ -133,7 +134,7 @@ def nightly(
     Args:
         recipes: paths or URLs of YAML files, and folders of them.
         overrides: `a.b=value`, for each recipe.
-        retry: compute the error rows of recipes with nothing else to do again.
+        retry: then compute the error rows again that are there.
         verify_all: read back the rows of all recipes, not only of those that had work to do.
         allow_code_change: go on with runs of another values version.
         replace_changed: compute rows again whose question has changed since they were answered.

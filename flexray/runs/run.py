@@ -135,7 +135,7 @@ def run(
     )
 
 
-def _by_methods(config: RunConfig, names: Sequence[str]) -> RunConfig:
+def by_methods(config: RunConfig, names: Sequence[str]) -> RunConfig:
     """The configuration with only these of its methods, in this order."""
     known = {
         method.name: settings
@@ -206,7 +206,7 @@ def answer(
     stream = chain.from_iterable(
         answer_shards(
             [spec for spec in shards if spec.methods == methods],
-            _by_methods(config, methods),
+            by_methods(config, methods),
             commit,
             only,
             label,

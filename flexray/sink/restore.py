@@ -83,7 +83,7 @@ def _replaces(folder: OutputFolder, before: Sequence[PlanPart], table: pa.Table)
 def questions_of(rows: pa.Table) -> tuple[tuple[str, ...], pa.Table]:
     """The methods of a shard, in order, and its questions (PLAN_SCHEMA), from its output rows."""
     methods = tuple(rows["method"].unique().to_pylist())
-    plain = [method for method in methods if not _rates(method)]
+    plain = [method for method in methods if not rates(method)]
     rows = rows.filter(pc.equal(rows["method"], (plain or methods)[0]))
     columns = {name: rows[name].combine_chunks() for name in PLAN_SCHEMA.names[:-1]}
     if not plain:  # the confidences are answers
@@ -91,7 +91,7 @@ def questions_of(rows: pa.Table) -> tuple[tuple[str, ...], pa.Table]:
     return methods, with_digests(columns)
 
 
-def _rates(method: str) -> bool:
+def rates(method: str) -> bool:
     """Whether the rows of a method have confidences of its own, not those of the question."""
     try:
         return answers_of(method) == "rated"
