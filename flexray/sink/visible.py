@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.sink.committed import committed_shards, load_shard
+from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.plan import part_rows
 from flexray.sink.plan_files import left_out_ids
@@ -90,6 +91,26 @@ def view(
     return View(chosen, tuple(unseen))
 
 
+def look(
+    folder: OutputFolder, *, everything: bool = False, methods: Sequence[str] = ()
+) -> tuple[AnyRecord, View]:
+    """The run's record, and what it says is seen (see `view`). A start that grows the table meanwhile may
+    remove plan files; then the new record is read.
+
+    Raises:
+        OutputError: the folder holds no run.
+        DamageError: the record, or a plan file that is needed, cannot be trusted.
+    """
+    run = load_run(folder)
+    while True:
+        try:
+            return run, view(folder, run, everything=everything, methods=methods)
+        except DamageError:
+            before, run = run, load_run(folder)
+            if run == before:
+                raise
+
+
 def read_committed(
     folder: OutputFolder, *, everything: bool = False, methods: Sequence[str] = ()
 ) -> Iterator[pa.Table]:
@@ -103,8 +124,7 @@ def read_committed(
         OutputError: the folder holds no run.
         DamageError: a manifest, a data file or a plan file that is needed cannot be trusted.
     """
-    run = load_run(folder)
-    seen = view(folder, run, everything=everything, methods=methods)
+    run, seen = look(folder, everything=everything, methods=methods)
     for shard_id, manifest in committed_shards(folder, run).items():
         if not seen.has(manifest):
             continue
