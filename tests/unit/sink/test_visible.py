@@ -76,6 +76,8 @@ def test_a_table_of_which_all_is_seen_needs_neither_a_filter_nor_the_plan(folder
 
 def test_rows_and_methods_that_are_not_named_are_not_read_or_evaluated_unasked(grown):
     assert flexray.read(grown.url).to_arrow().num_rows == 8
+    (summary,) = flexray.evaluate(grown.url).folders
+    assert (summary.committed_rows, summary.planned_rows) == (8, 8)
     everything = flexray.read(grown.url, everything=True)
     assert everything.to_arrow().num_rows == 23
     table = everything.to_dataset().to_table()
