@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from flexray.data.question import Question
-from flexray.engine.generation import Generation
 from flexray.evaluation.answer_metrics import exact_match, normalize_answer
 from flexray.methods import Answers, answers_of
 from flexray.sink.row_table import ROW_SCHEMA
@@ -17,52 +16,68 @@ from flexray.sink.row_table import ROW_SCHEMA
 if TYPE_CHECKING:  # the pipeline brings Ray and torch, which evaluating output does not need
     from flexray.pipeline.shards import AnsweredShard
 
+_CHOSEN = (
+    *("token_ids", "finish_reason", "backend_requested", "backend_used", "fallback_reason", "attempts"),
+    "error",
+)
+"""The columns that an output row has from the answer that counts."""
+_SCORED = ("confidences", "prediction", "paraphrase_predictions", "samples", "correct")
+
 
 def to_table(shard: AnsweredShard, methods: tuple[str, ...]) -> pa.Table:
     """ROW_SCHEMA: for each method in turn, a row for each question in order."""
-    rows = []
-    for number, method in enumerate(methods):
-        kind = answers_of(method)
-        columns = (shard.questions, shard.answers, shard.texts, shard.prompt_tokens)
-        for question, answers, texts, prompt_tokens in zip(*columns, strict=True):
-            row = _row(question, kind, answers[number], texts[number])
-            row |= {"method": method, "shard_id": shard.spec.shard_id, "prompt_tokens": prompt_tokens}
-            rows.append(row)
-    return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
+    asked = pa.concat_tables([shard.questions] * len(methods))
+    num_questions = shard.questions.num_rows
+    kinds = [kind for kind in map(answers_of, methods) for _ in range(num_questions)]
+    said = shard.answers.flatten()
+    texts, errors = (said.field(name).to_pylist() for name in ("text", "error"))
+    edges = list(accumulate(shard.answers.value_lengths().to_pylist(), initial=0))
+    rows, places = [], []
+    scored = shard.questions.select(["paraphrases", "answers", "confidences"]).to_pylist() * len(methods)
+    for question, kind, (start, end) in zip(scored, kinds, pairwise(edges), strict=True):
+        chosen, row = _score(question, kind, texts[start:end], failed=bool(errors[start]))
+        places.append(start + chosen)
+        rows.append(row)
+    counted = said.take(pa.array(places, pa.int64()))
+    columns = (
+        {name: asked[name] for name in asked.column_names}
+        | {name: counted.field(name) for name in _CHOSEN}
+        | {name: pa.array([row[name] for row in rows], ROW_SCHEMA.field(name).type) for name in _SCORED}
+        | {
+            "shard_id": pa.repeat(shard.spec.shard_id, len(rows)),
+            "method": pa.array([name for name in methods for _ in range(num_questions)], pa.string()),
+            "prompt_tokens": pa.array(shard.prompt_tokens * len(methods), pa.int32()),
+        }
+    )
+    return pa.table(columns, schema=ROW_SCHEMA)
 
 
-def _row(
-    question: Question, kind: Answers, generations: tuple[Generation, ...], texts: tuple[str, ...]
-) -> dict[str, Any]:
-    """One row. Of several answers, one for each paraphrase or sample, the most frequent counts."""
-    confidences = question.confidences
-    several: dict[str, tuple[str, ...]] = {"paraphrase_predictions": (), "samples": ()}
-    if generations[0].error:
+def _score(
+    question: dict[str, Any], kind: Answers, texts: list[str], *, failed: bool
+) -> tuple[int, dict[str, Any]]:
+    """Which of the answers to a question counts, and the columns _SCORED. Of several answers, one for each
+    paraphrase or sample, the most frequent counts."""
+    confidences, answers = question["confidences"], question["answers"]
+    several: dict[str, list[str]] = {"paraphrase_predictions": [], "samples": []}
+    group = 1
+    if failed:
         pass
     elif kind == "paraphrases":
         several["paraphrase_predictions"] = texts
     elif kind == "samples":
         several["samples"] = texts
     elif kind == "rated":
-        group = len(texts) // len(question.paraphrases)  # the greedy answer, and those drawn
-        confidences = tuple(share_of_equals(texts[i : i + group]) for i in range(0, len(texts), group))
-        generations, texts = generations[::group], texts[::group]
-        several["paraphrase_predictions"] = texts
+        group = len(texts) // len(question["paraphrases"])  # the greedy answer, and those drawn
+        confidences = [share_of_equals(texts[i : i + group]) for i in range(0, len(texts), group)]
+        texts = several["paraphrase_predictions"] = texts[::group]
     chosen = most_frequent(texts)
-    generation, text = generations[chosen], texts[chosen]
-    scored = not generation.error and question.answers is not None
-    return {
-        **dataclasses.asdict(question),
-        **dataclasses.asdict(generation),
-        **several,
-        "confidences": confidences,
-        "prediction": text,
-        "correct": exact_match(text, question.answers or ()) if scored else None,
-        "error": generation.error,
-    }
+    prediction = texts[chosen]
+    correct = None if failed or answers is None else exact_match(prediction, answers)
+    columns = {"confidences": confidences, "prediction": prediction, "correct": correct, **several}
+    return chosen * group, columns
 
 
-def share_of_equals(texts: tuple[str, ...]) -> float:
+def share_of_equals(texts: Sequence[str]) -> float:
     """The share of the later texts that equal the first one, normalised; in [0, 1].
 
     >>> share_of_equals(("Paris", "the Paris", "Rome"))
@@ -72,7 +87,7 @@ def share_of_equals(texts: tuple[str, ...]) -> float:
     return others.count(first) / len(others)
 
 
-def most_frequent(texts: tuple[str, ...]) -> int:
+def most_frequent(texts: Sequence[str]) -> int:
     """Index of the most frequent text, normalised; of several the first.
 
     >>> most_frequent(("Rome", "the Paris", "paris"))

@@ -15,7 +15,7 @@ from flexray.engine.parallel_engine import ParallelModel
 from flexray.evaluation import to_table
 from flexray.pipeline.answer import decode_answers, unanswered
 from flexray.pipeline.prepare import build_prompts, make_prompt_builder
-from flexray.pipeline.shards import AnsweredShard
+from flexray.pipeline.shards import AnsweredShard, PreparedShard, answer_lists, question_table
 from flexray.prompts import PromptBuilder
 
 OnAnswered = Callable[[int], None]
@@ -39,15 +39,17 @@ class RowAnswerer:
         self._use(config)
         n, m = len(rows), len(config.methods)
         spec = ShardSpec(shard_id="", file="", row_group=0, num_rows=n, methods=())
-        shard = build_prompts(spec, to_questions(rows, config.data), self._builder)
-        answers = [unanswered(config, question.error) for question in shard.questions]
-        prompts = {row: prompt for row, prompt in enumerate(shard.prompts) if prompt is not None}
+        questions, built = build_prompts(to_questions(rows, config.data), self._builder)
+        shard = PreparedShard(spec, question_table(questions), built)
+        answers = [unanswered(config, question.error) for question in questions]
+        prompts = {row: prompt for row, prompt in enumerate(built) if prompt is not None}
         rows_asked = list(prompts)
         for done, (number, said) in enumerate(self._engine.stream(list(prompts.values())), start=1):
             answers[rows_asked[number]] = said
             on_answered(done + n - len(prompts))
         texts = decode_answers(answers, self._tokenizer, config)
-        answered = AnsweredShard(spec, shard.questions, answers, texts, shard.prompt_tokens, {}, 0.0)
+        said = answer_lists(answers, texts)
+        answered = AnsweredShard(spec, shard.questions, shard.prompt_tokens, said, {}, 0.0)
         table = to_table(answered, tuple(method.name for method in config.methods))
         # from method by method to row by row
         return table.take([method * n + row for row in range(n) for method in range(m)])

@@ -11,22 +11,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from flexray.config import RunConfig
 from flexray.config import fault_injection as faults
-from flexray.data.question import Question
 from flexray.engine.engine import Answers, Engine
 from flexray.engine.fallback import is_out_of_memory, is_poisoned
 from flexray.engine.generation import Generation
 from flexray.engine.parallel_engine import ParallelModel
 from flexray.engine.stats import EngineStats
 from flexray.engine.stopping_criteria import answer_text
+from flexray.errors import RowFault
 from flexray.pipeline.counters import add, difference
 from flexray.pipeline.crash_tracker import Attempt, RowRange
-from flexray.pipeline.prepare import no_confidences
-from flexray.pipeline.shards import AnsweredShard, PreparedShard
+from flexray.pipeline.shards import AnsweredShard, PreparedShard, answer_lists
 from flexray.prompts.prompt import Prompt
 
 Note = Callable[[Mapping[str, RowRange]], None]
@@ -37,7 +37,7 @@ class _Draft:
 
     def __init__(self, shard: PreparedShard, config: RunConfig):
         self.shard = shard
-        self.answers = [unanswered(config, question.error) for question in shard.questions]
+        self.answers = [unanswered(config, error) for error in shard.questions["error"].to_pylist()]
         self.counters: dict[str, Any] = {}
         self.counted_in = ""
         self.seconds = 0.0
@@ -130,15 +130,17 @@ class Answerer:
         for draft, rows in call:
             found = [(draft, row, prompt) for row in range(*rows) if (prompt := draft.shard.prompts[row])]
             if faults.expected():
-                ids = " ".join(draft.shard.questions[row].row_id for _, row, _ in found)
+                ids = " ".join(prompt.row_id for _, _, prompt in found)
                 faults.reach("pipeline.answer", shard_id=draft.shard.spec.shard_id, row_ids=ids)
             todo += found
         if todo:
             _ = self._engine  # so that the time to load the model is not counted for these rows
         start, before = time.perf_counter(), self._counters()
         generated = self._generate([prompt for _, _, prompt in todo]) if todo else []
-        for (draft, row, _), answers in zip(todo, generated, strict=True):
-            draft.answers[row] = self._without_unweighted(draft.shard.questions[row], answers)
+        for (draft, row, prompt), answers in zip(todo, generated, strict=True):
+            if prompt.confidences is None:
+                answers = self._unweighted(draft.shard, row, answers)
+            draft.answers[row] = answers
         seconds = time.perf_counter() - start
         counted = difference(self._counters(), before)
         first = call[0][0]
@@ -164,9 +166,8 @@ class Answerer:
             "seconds": round(seconds, 3),
             "answered_at": round(time.time(), 3),
         }
-        return AnsweredShard(
-            shard.spec, shard.questions, draft.answers, texts, shard.prompt_tokens, stats, seconds
-        )
+        answers = answer_lists(draft.answers, texts)
+        return AnsweredShard(shard.spec, shard.questions, shard.prompt_tokens, answers, stats, seconds)
 
     def _counters(self) -> dict[str, Any]:
         """All counters since the engine was made."""
@@ -186,12 +187,11 @@ class Answerer:
                 os._exit(1)
             raise
 
-    def _without_unweighted(self, question: Question, found: tuple[Answers, ...]) -> tuple[Answers, ...]:
-        """The answers; for a row without confidences, the weighted methods' answers are replaced by
-        errors."""
-        if question.confidences is not None or not any(m.needs_confidences for m in self._engine.methods):
+    def _unweighted(self, shard: PreparedShard, row: int, found: tuple[Answers, ...]) -> tuple[Answers, ...]:
+        """The answers to a row without confidences: those of the weighted methods are replaced by errors."""
+        if not any(method.needs_confidences for method in self._engine.methods):
             return found
-        fault = unanswered(self._config, str(no_confidences(question)))
+        fault = unanswered(self._config, str(_no_confidences(shard.questions, row)))
         pairs = zip(self._engine.methods, found, fault, strict=True)
         return tuple(none if method.needs_confidences else some for method, some, none in pairs)
 
@@ -228,6 +228,19 @@ def _crashed(crashes: int) -> str:
     return (
         f"the process that answered this row crashed each time ({crashes} crashes in its shard), so the row "
         "is not tried again in this run. `flexray retry-errors` tries it again."
+    )
+
+
+def _no_confidences(questions: pa.Table, row: int) -> RowFault:
+    """The fault of a row that the weighted methods cannot answer, because it has no confidences."""
+    return RowFault(
+        questions["source_file"][row].as_py(),
+        questions["source_row"][row].as_py(),
+        "confidences",
+        None,
+        "the weighted methods need the confidence of each paraphrase",
+        "Give each row a number from 0 to 1 for each paraphrase and map data.fields.confidences, or leave "
+        "those methods out.",
     )
 
 

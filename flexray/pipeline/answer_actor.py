@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import pickle
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import pyarrow as pa
 import ray
 
 from flexray.config import RunConfig
 from flexray.console.log import RunLabel
 from flexray.pipeline.actors import Pace
+from flexray.pipeline.columns import ANSWERED_SCHEMA, answered_row, failure_row, read_prepared
 from flexray.pipeline.crash_tracker import Attempt, RowRange
+from flexray.pipeline.failures import Failure, or_failure
 from flexray.pipeline.job_tracker import EngineStatus
-from flexray.pipeline.shards import AnsweredShard, Failure, PreparedShard, or_failure
+from flexray.pipeline.shards import AnsweredShard, PreparedShard
 from flexray.pipeline.telemetry import ActorTelemetry
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ REPORT_SECONDS = 5.0
 
 
 class AnswerActor:
-    """While the engine's thread answers some shards, the next ones are unpacked and the previous ones packed.
-    The actor reports to the job tracker what the engine is doing. If the engine cannot be made, the actor
-    returns a Failure instead of shards, because Ray would restart an actor whose constructor fails."""
+    """While the engine's thread answers some shards, the next ones are read from their columns, and the
+    previous ones written. The actor reports to the job tracker what the engine is doing. If the engine cannot
+    be made, the actor returns a failure instead of shards, because Ray would restart an actor whose
+    constructor fails."""
 
     def __init__(self, config: RunConfig, tracker: Any, label: RunLabel):
         self._telemetry = ActorTelemetry(label, [method.name for method in config.methods])
@@ -48,22 +50,22 @@ class AnswerActor:
         self._engine_id = ray.get_runtime_context().get_actor_id()
         threading.Thread(target=self._report, name="report", daemon=True).start()
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, list[bytes]]]:
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """The answered shards of a batch, in order, also if Ray repeats the batch. If the batch contains
-        failures, only these are returned, as they end the run."""
-        given: list[PreparedShard | Failure] = [pickle.loads(shard) for shard in batch["shard"]]
-        if failures := [shard for shard in given if isinstance(shard, Failure)]:
-            yield _packed(failures)
-            return
-        left = [shard for shard in given if not isinstance(shard, Failure)]
+        failures, only one is returned, as it ends the run."""
+        left: list[PreparedShard] = []
+        for given in read_prepared(batch):
+            if isinstance(given, Failure):
+                yield failure_row(given, ANSWERED_SCHEMA)
+                return
+            left.append(given)
         while left:
             now, left = left[: self._pace.shards], left[self._pace.shards :]
             answered = or_failure(self._thread.submit(self._answer, self._answerer, now).result)
             if isinstance(answered, Failure):
-                yield _packed([answered])
+                yield failure_row(answered, ANSWERED_SCHEMA)
                 return
-            for shard in answered:
-                yield _packed([shard])
+            yield from map(answered_row, answered)
 
     def _answer(self, answerer: Answerer, shards: list[PreparedShard]) -> list[AnsweredShard]:
         """Answer shards; runs in the engine's thread."""
@@ -102,7 +104,3 @@ class AnswerActor:
             tokens = self._answerer.tokens - self._tokens_before
             self._tracker.report.remote(self._engine_id, dataclasses.replace(self._status, tokens=tokens))
             time.sleep(REPORT_SECONDS)
-
-
-def _packed(shards: Sequence[AnsweredShard | Failure]) -> dict[str, list[bytes]]:
-    return {"shard": [pickle.dumps(shard) for shard in shards]}

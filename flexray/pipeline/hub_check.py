@@ -16,7 +16,7 @@ from flexray.data import list_files
 from flexray.data.hub import folder_of
 from flexray.errors import UserError
 from flexray.models.hub import hub_model, model_folder
-from flexray.pipeline.shards import Failure, or_failure
+from flexray.pipeline.failures import Failure, or_failure
 
 
 def check_nodes(config: RunConfig) -> None:
@@ -39,7 +39,7 @@ def check_nodes(config: RunConfig) -> None:
         except RayError:  # the node is gone meanwhile, or its process was killed: the run will see
             continue
         if isinstance(failure, Failure):
-            error = failure.error
+            error = failure.error()
             raise type(error)(f"node {host}: {error}") if isinstance(error, UserError) else error
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pyarrow.compute as pc
 from ray.util import metrics as ray_metrics
 
 from flexray.console.log import RunLabel
@@ -79,11 +80,13 @@ class RowCounts:
     def of(cls, shard: AnsweredShard, methods: Sequence[str]) -> RowCounts:
         """Count the rows of a shard. All answers of a row have the same error and the same fallback."""
         counts = cls(Counter(), Counter())
-        for answers in shard.answers:
-            for method, (first, *_) in zip(methods, answers, strict=True):
-                counts.outcomes[method, "error" if first.error else "answered"] += 1
-                if first.fallback_reason:
-                    counts.fallbacks[classify(first.fallback_reason)] += 1
+        first = pc.list_element(shard.answers, 0)
+        errors, reasons = (pc.struct_field(first, name).to_pylist() for name in ("error", "fallback_reason"))
+        of_row = [method for method in methods for _ in range(shard.questions.num_rows)]
+        for method, error, reason in zip(of_row, errors, reasons, strict=True):
+            counts.outcomes[method, "error" if error else "answered"] += 1
+            if reason:
+                counts.fallbacks[classify(reason)] += 1
         return counts
 
 

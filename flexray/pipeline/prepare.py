@@ -7,13 +7,16 @@ import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from flexray.config import RunConfig
 from flexray.data.plan_rows import read_planned, to_questions
 from flexray.data.question import Question, ShardSpec
 from flexray.errors import RowFault
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.hub import model_folder
-from flexray.pipeline.shards import PreparedShard
+from flexray.pipeline.shards import QUESTION_SCHEMA, PreparedShard
 from flexray.prompts import PromptBuilder
 from flexray.prompts.prompt import Prompt
 
@@ -27,13 +30,25 @@ def prepare_shard(spec: ShardSpec, config: RunConfig, only: frozenset[str] | Non
     Args:
         only: the row ids that are prepared. None: all.
     """
-    questions = to_questions(read_planned(spec), dataset=config.data.name, split=config.data.split)
-    wanted = (question for question in questions if only is None or question.row_id in only)
-    return build_prompts(spec, wanted, prompt_builder(config))
+    table, data = read_planned(spec), config.data
+    if only is not None:
+        table = table.filter(pc.is_in(table["row_id"], pa.array(sorted(only), pa.string())))
+    questions, prompts = build_prompts(
+        to_questions(table, dataset=data.name, split=data.split), prompt_builder(config)
+    )
+    columns = {name: table[name] for name in table.column_names if name in QUESTION_SCHEMA.names} | {
+        "dataset": pa.repeat(data.name, table.num_rows),
+        "split": pa.repeat(data.split, table.num_rows),
+        "error": pa.array([question.error for question in questions], pa.string()),
+    }
+    return PreparedShard(spec, pa.table(columns, schema=QUESTION_SCHEMA), prompts)
 
 
-def build_prompts(spec: ShardSpec, asked: Iterable[Question], builder: PromptBuilder) -> PreparedShard:
-    """A prompt for each question without an error. A question whose prompt cannot be built gets an error."""
+def build_prompts(
+    asked: Iterable[Question], builder: PromptBuilder
+) -> tuple[list[Question], list[Prompt | None]]:
+    """The questions, and a prompt for each one without an error. A question whose prompt cannot be built gets
+    an error."""
     questions: list[Question] = []
     prompts: list[Prompt | None] = []
     for question in asked:
@@ -45,20 +60,7 @@ def build_prompts(spec: ShardSpec, asked: Iterable[Question], builder: PromptBui
                 question = dataclasses.replace(question, error=str(fault))
         questions.append(question)
         prompts.append(prompt)
-    return PreparedShard(spec, questions, prompts)
-
-
-def no_confidences(question: Question) -> RowFault:
-    """The fault of a row that the weighted methods cannot answer, because it has no confidences."""
-    return RowFault(
-        question.source_file,
-        question.source_row,
-        "confidences",
-        None,
-        "the weighted methods need the confidence of each paraphrase",
-        "Give each row a number from 0 to 1 for each paraphrase and map data.fields.confidences, or leave "
-        "those methods out.",
-    )
+    return questions, prompts
 
 
 def prompt_builder(config: RunConfig) -> PromptBuilder:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -22,11 +22,23 @@ from flexray.pipeline.actors import (
     shards_a_call,
 )
 from flexray.pipeline.answer_actor import AnswerActor
+from flexray.pipeline.columns import (
+    COMMITTED_SCHEMA,
+    PREPARED_SCHEMA,
+    committed_row,
+    failure_row,
+    prepared_row,
+    read_answered,
+    read_committed,
+    read_specs,
+    spec_row,
+)
+from flexray.pipeline.failures import Failure, or_failure
 from flexray.pipeline.hub_check import check_nodes
 from flexray.pipeline.job_tracker import JobTracker, StatusPrinter
 from flexray.pipeline.nodes import can_grow, find_nodes
 from flexray.pipeline.prepare import prepare_shard
-from flexray.pipeline.shards import AnsweredShard, Failure, or_failure
+from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.telemetry import TelemetryCommit
 
 COMPILE_SECONDS = 1800
@@ -68,40 +80,51 @@ def answer_shards(
     _adjust_ray_data()
     tracker = _start_tracker()
 
-    def prepare(row: dict[str, bytes]) -> dict[str, bytes]:
+    def prepare(batch: pa.Table) -> pa.Table:
         start_logging(label.log)
-        spec = _unpack(row)
-        return _pack(or_failure(lambda: prepare_shard(spec, config, only(spec) if only else None)))
+        (spec,) = read_specs(batch)
+        return _row_or_failure(
+            lambda: prepared_row(prepare_shard(spec, config, only(spec) if only else None)), PREPARED_SCHEMA
+        )
 
-    def commit_one(row: dict[str, bytes]) -> dict[str, bytes]:
-        shard = _unpack(row)
-        return row if isinstance(shard, Failure) else _pack(or_failure(lambda: measured_commit(shard)))
+    def commit_one(batch: pa.Table) -> pa.Table:
+        (shard,) = read_answered(batch)
+        if isinstance(shard, Failure):
+            return failure_row(shard, COMMITTED_SCHEMA)
+        return _row_or_failure(lambda: committed_row(measured_commit(shard)), COMMITTED_SCHEMA)
 
     stream = (
-        ray.data.from_items([_pack(s) for s in shards], override_num_blocks=len(shards))
-        .map(prepare, num_cpus=PREPARE_CPUS * settled.task_cpus)
+        ray.data.from_items(list(map(spec_row, shards)), override_num_blocks=len(shards))
+        .map_batches(prepare, batch_size=1, batch_format="pyarrow", num_cpus=PREPARE_CPUS * settled.task_cpus)
         .map_batches(
             AnswerActor,
             fn_constructor_args=(config, tracker, label),
             batch_size=shards_a_call(shards, config),
+            batch_format="pyarrow",
             **actor_arguments(settled),
         )
-        .map(commit_one, num_cpus=COMMIT_CPUS * settled.task_cpus)
+        .map_batches(
+            commit_one, batch_size=1, batch_format="pyarrow", num_cpus=COMMIT_CPUS * settled.task_cpus
+        )
     )
     status = StatusPrinter(tracker, config.ray.num_cpus_per_actor, config.ray.num_gpus_per_actor or 0.0, note)
     try:
         with status.running():
             # with the default prefetch of one batch, a shard would be reported only when the next one is done
-            for batch in stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
-                for packed in batch["shard"]:
-                    result = pickle.loads(packed)
+            for batch in stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for result in read_committed(batch):
                     if isinstance(result, Failure):
-                        raise result.error
+                        raise result.error()
                     status.reset()
                     yield result
     finally:
         if ray.is_initialized():
             ray.kill(tracker)  # `flexray nightly` has many runs in one process
+
+
+def _row_or_failure(call: Callable[[], pa.Table], schema: pa.Schema) -> pa.Table:
+    result = or_failure(call)
+    return failure_row(result, schema) if isinstance(result, Failure) else result
 
 
 def _adjust_ray_data() -> None:
@@ -121,13 +144,3 @@ def _start_tracker() -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     lives = {"max_restarts": -1, "max_task_retries": -1}
     return ray.remote(JobTracker).options(num_cpus=0, scheduling_strategy=here, **lives).remote()
-
-
-# A shard is one pickled value. It only passes through Ray's object store, which uses pickle too. As columns,
-# it would be split and converted.
-def _pack(shard: Any) -> dict[str, bytes]:
-    return {"shard": pickle.dumps(shard)}
-
-
-def _unpack(row: dict[str, bytes]) -> Any:
-    return pickle.loads(row["shard"])

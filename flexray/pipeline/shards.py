@@ -1,33 +1,52 @@
-"""What one stage passes to the next: a shard, or instead of it the failure that ends the run.
+"""A shard on its way through the pipeline: prepared, then answered.
 
-Ray Data wraps an error that a worker raises into another error, as text with one or two tracebacks. So an
-error that the user can correct is returned instead of raised, and the driver raises it. This module does not
-import torch, because not every worker process needs it.
+The questions and the answers are Arrow columns from the plan file to the commit. This module does not import
+torch, because not every worker process needs it.
 """
 
 from __future__ import annotations
 
-import pickle
-import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from itertools import accumulate, chain
+from typing import Any
 
+import pyarrow as pa
+
+from flexray.data.plan_rows import PLAN_SCHEMA
 from flexray.data.question import Question, ShardSpec
 from flexray.engine.generation import Generation
-from flexray.errors import UserError
 from flexray.prompts.prompt import Prompt
 
-T = TypeVar("T")
+QUESTION_SCHEMA = pa.schema(
+    [
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        *(field for field in PLAN_SCHEMA if field.name != "content"),
+    ]
+)
+"""The fields of Question."""
+ANSWER_FIELDS = (
+    pa.field("token_ids", pa.list_(pa.int32())),
+    pa.field("finish_reason", pa.string()),
+    pa.field("backend_requested", pa.string()),
+    pa.field("backend_used", pa.string()),
+    pa.field("fallback_reason", pa.string()),
+    pa.field("attempts", pa.int32()),
+    pa.field("error", pa.string()),
+)
+"""The fields of Generation."""
+ANSWERS = pa.list_(pa.struct([*ANSWER_FIELDS, pa.field("text", pa.string())]))
+"""The answers to one question by one method: one, or one for each paraphrase or sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedShard:
-    """A shard, or some of its rows, ready to be answered. `prompts[i]` is None if `questions[i]` has an
-    error."""
+    """A shard, or some of its rows, ready to be answered. `prompts[i]` is None if row i of `questions`
+    (QUESTION_SCHEMA) has an error. All prompts have the same context and answer prefix."""
 
     spec: ShardSpec
-    questions: list[Question]
+    questions: pa.Table
     prompts: list[Prompt | None]
 
     @property
@@ -38,41 +57,32 @@ class PreparedShard:
 
 @dataclass(frozen=True, slots=True)
 class AnsweredShard:
-    """A shard's questions, the answers of each method to each question, and the engine's counters."""
+    """A shard's questions (QUESTION_SCHEMA), the answers to them, and the engine's counters. `answers`
+    (ANSWERS) are for each method in turn those to each question in order."""
 
     spec: ShardSpec
-    questions: list[Question]
-    answers: list[tuple[tuple[Generation, ...], ...]]  # [question][method][answer]
-    texts: list[tuple[tuple[str, ...], ...]]  # [question][method][answer]
+    questions: pa.Table
     prompt_tokens: list[int]
+    answers: pa.ListArray
     engine_stats: dict[str, Any]
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A UserError or OSError, passed on instead of the shard in which it occurred."""
-
-    error: Exception
-
-    @classmethod
-    def of(cls, error: Exception) -> Self:
-        """A failure that can be pickled. The error's traceback is added to it as a note, for the log."""
-        lines = "".join(traceback.format_exception(error))
-        try:
-            portable = pickle.loads(pickle.dumps(error))
-        except Exception:  # some libraries have an OSError whose constructor takes other arguments
-            portable = OSError(str(error))
-        portable.add_note(f"In a worker:\n{lines}")
-        return cls(portable)
+def question_table(questions: Sequence[Question]) -> pa.Table:
+    """QUESTION_SCHEMA: a row for each question, in order."""
+    columns = {f.name: pa.array([getattr(q, f.name) for q in questions], f.type) for f in QUESTION_SCHEMA}
+    return pa.table(columns, schema=QUESTION_SCHEMA)
 
 
-def or_failure(call: Callable[[], T]) -> T | Failure:
-    """The result of `call`, or a Failure if it raises UserError or OSError. Any other error is a bug and is
-    raised."""
-    try:
-        return call()
-    except BrokenPipeError:  # the reader of the command's output has closed the pipe
-        raise
-    except (UserError, OSError) as e:
-        return Failure.of(e)
+def answer_lists(
+    answers: Sequence[Sequence[Sequence[Generation]]], texts: Sequence[Sequence[Sequence[str]]]
+) -> pa.ListArray:
+    """The answers of a shard as AnsweredShard has them. Both arguments: [question][method][answer]."""
+    groups = list(chain.from_iterable(zip(*answers, strict=True)))
+    flat = list(chain.from_iterable(groups))
+    columns = [pa.array([getattr(one, field.name) for one in flat], field.type) for field in ANSWER_FIELDS]
+    said = chain.from_iterable(chain.from_iterable(zip(*texts, strict=True)))
+    columns.append(pa.array(list(said), pa.string()))
+    offsets = pa.array(list(accumulate(map(len, groups), initial=0)), pa.int32())
+    values = pa.StructArray.from_arrays(columns, fields=list(ANSWERS.value_type))
+    return pa.ListArray.from_arrays(offsets, values, type=ANSWERS)

@@ -57,7 +57,7 @@ def commit_shard(
     engine_stats: dict[str, Any],
     seconds: float,
     expected_row_ids: Sequence[str],
-    code: CodeVersion | None = None,
+    codes: Sequence[CodeVersion] = (),
 ) -> Manifest:
     """Make a shard's rows visible, exactly once. A shard that is already committed stays as it is.
 
@@ -90,7 +90,7 @@ def commit_shard(
         fingerprint=fingerprint,
         engine_stats=engine_stats,
         seconds=seconds,
-        code=(code,) if code else (),
+        code=tuple(codes),
     )
     folder.write_bytes(manifest.file, data)
     # Check again, because another writer may have been faster. If both still write a manifest, this is

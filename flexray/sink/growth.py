@@ -70,7 +70,7 @@ def grow(
         )
     bit = {name: 1 << number for number, name in enumerate(names)}
     wanted = sum(bit[name] for name in methods)
-    kept = _committed_parts(run, committed) if run else []
+    kept = committed_parts(run, committed) if run else []
     have = np.zeros(found.num_rows, np.int64)
     replaced, told = np.zeros((2, found.num_rows), bool)
     left_out = [pa.array([], pa.string())]
@@ -123,7 +123,8 @@ def grow(
     )
 
 
-def _committed_parts(run: RunRecord, committed: Collection[str]) -> list[PlanPart]:
+def committed_parts(run: RunRecord, committed: Collection[str]) -> list[PlanPart]:
+    """The parts of the plan without the shards that are not committed."""
     numbers = {number for shard_id, (_, number) in run.shards().items() if shard_id in committed}
     return [kept for part in run.plan if (kept := committed_part(part, numbers))]
 

@@ -21,6 +21,8 @@ OLD_PLAN_FILE = "_plan.parquet"
 DATA_FOLDER = "data"
 MANIFEST_FOLDER = "_manifests"
 QUARANTINE_FOLDER = "_quarantine"
+OLD_NIGHT = r"[0-9a-f]{16}"
+"""The name of a folder in which a night of flexray 0.1 put the run of one file, below a recipe's output."""
 OWN_NAMES = (
     RUN_FILE,
     PLAN_FOLDER,

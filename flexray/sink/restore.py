@@ -31,7 +31,7 @@ def restore(
         All parts, in order: shards are numbered as they are planned, so a later part has higher numbers.
     """
     plan = list(parts)
-    found = {n: _questions(load_shard(folder, manifests[n])) for n in sorted(manifests)}
+    found = {n: questions_of(load_shard(folder, manifests[n])) for n in sorted(manifests)}
     for number, shards in enumerate(_groups(found), free):
         table = pa.concat_tables(found[n][1] for n in shards).combine_chunks()
         before = [part for part in plan if part.file.first_shard < shards[0]]
@@ -80,7 +80,7 @@ def _replaces(folder: OutputFolder, before: Sequence[PlanPart], table: pa.Table)
     return pc.fill_null(pc.or_(changed, mended), False).combine_chunks()
 
 
-def _questions(rows: pa.Table) -> tuple[tuple[str, ...], pa.Table]:
+def questions_of(rows: pa.Table) -> tuple[tuple[str, ...], pa.Table]:
     """The methods of a shard, in order, and its questions (PLAN_SCHEMA), from its output rows."""
     methods = tuple(rows["method"].unique().to_pylist())
     plain = [method for method in methods if not _rates(method)]

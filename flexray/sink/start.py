@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from flexray.sink.rebuild import Rebuilt, Remains, keep_damaged_record, rebuild,
 from flexray.sink.records import (
     DATA_FOLDER,
     MANIFEST_FOLDER,
+    OLD_NIGHT,
     OLD_PLAN_FILE,
     PLAN_FOLDER,
     QUARANTINE_FOLDER,
@@ -269,6 +271,7 @@ def utc_now() -> str:
 def _refuse_foreign_files(folder: OutputFolder) -> None:
     own = (QUARANTINE_FOLDER,)
     names = [name for name in folder.list() if not (name in own or is_systems(name) or is_lock(name))]
+    names = [name for name in names if not (re.fullmatch(OLD_NIGHT, name) and RUN_FILE in folder.list(name))]
     # a discarded run leaves its folders empty
     names = [
         name

@@ -73,7 +73,7 @@ def test_a_changed_row_is_refused_by_name_or_computed_again(again, output, tmp_p
     changed = [question(i) for i in range(ROWS)]
     changed[3] = question(3, answers=["other"])
     write(tmp_path / "questions.jsonl", changed)
-    named = r"questions\.jsonl, row 4, field 'answers': \['Norway'\] -> \['other'\]"
+    named = r"questions\.jsonl, row 4 \(id qa/test/q3\), field 'answers': \['Norway'\] -> \['other'\]"
     with pytest.raises(DataError, match=named):
         start(again)
     result = start(again, replace_changed=True)

@@ -32,14 +32,6 @@ RUNS_CODE = {
 PICKLES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "_pickle", "subprocess"}
 PICKLES.add("multiprocessing")  # its connections unpickle what they receive
 ALLOWED = {
-    # through Ray's object store, which pickles as well, between processes of one run
-    ("pipeline/ray_data.py", "pickle.dumps"): 1,
-    ("pipeline/ray_data.py", "pickle.loads"): 2,
-    ("pipeline/answer_actor.py", "pickle.dumps"): 1,
-    ("pipeline/answer_actor.py", "pickle.loads"): 1,
-    # whether an error can travel so
-    ("pipeline/shards.py", "pickle.dumps"): 1,
-    ("pipeline/shards.py", "pickle.loads"): 1,
     # over a socket pair between a process and those that it starts, this Python with a module of flexray's
     **{("engine/ranks.py", f"subprocess.{name}"): n for name, n in (("Popen", 3), ("DEVNULL", 1))},
     **{
@@ -51,7 +43,7 @@ ALLOWED = {
     # a pipe to a process that renders chat templates
     ("prompts/rendering.py", "multiprocessing.connection.Connection"): 1,
     ("prompts/rendering.py", "multiprocessing.get_context"): 1,
-    # whether an error can travel so, too
+    # whether an error can travel so
     ("engine/ranks.py", "pickle.dumps"): 1,
     ("engine/ranks.py", "pickle.loads"): 1,
     # the error that a test wants, by its name in an environment variable

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from flexray.config import RunConfig
 from flexray.data import to_questions
-from flexray.data.question import Question, ShardSpec
+from flexray.data.question import Question
 from flexray.pipeline.prepare import build_prompts, prompt_builder
 from flexray.prompts.prompt import Prompt
 
@@ -60,9 +60,8 @@ def take_sample(found: pa.Table, config: RunConfig, rows: int) -> Sample:
     UserError if the tokenizer cannot be used."""
     places = _spread(found.num_rows, min(found.num_rows, rows), random.Random(SEED))
     asked = to_questions(found.take(places), dataset=config.data.name, split=config.data.split)
-    spec = ShardSpec(shard_id="", file="", row_group=0, num_rows=len(asked), methods=())
-    prepared = build_prompts(spec, asked, prompt_builder(config))
-    return Sample(prepared.questions, [prompt for prompt in prepared.prompts if prompt is not None])
+    questions, prompts = build_prompts(asked, prompt_builder(config))
+    return Sample(questions, [prompt for prompt in prompts if prompt is not None])
 
 
 def figures(sample: Sample) -> SampleFigures:

@@ -18,7 +18,7 @@ from flexray.errors import UserError
 from flexray.evaluation import to_table
 from flexray.models.checkpoint import load_model
 from flexray.pipeline.hub import pin
-from flexray.pipeline.shards import AnsweredShard
+from flexray.pipeline.shards import AnsweredShard, answer_lists, question_table
 from flexray.report.explain.explanation import Committed, Explanation
 from flexray.report.explain.selection import choose_method, find_row
 from flexray.report.explain.trace import trace
@@ -78,9 +78,10 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
     )
     texts = tuple(answer.text for answer in answers)
     spec = ShardSpec(shard_id="", file="", row_group=0, num_rows=1, methods=(asked.name,))
-    answered = AnsweredShard(spec, [question], [(generations,)], [(texts,)], [0], {}, 0.0)
+    said = answer_lists([(generations,)], [(texts,)])
+    answered = AnsweredShard(spec, question_table([question]), [0], said, {}, 0.0)
     (output,) = to_table(answered, (asked.name,)).to_pylist()  # the row as a run would write it
-    said = [(text, list(generation.token_ids)) for text, generation in zip(texts, generations, strict=True)]
+    pairs = [(text, list(generation.token_ids)) for text, generation in zip(texts, generations, strict=True)]
     return Explanation(
         flexray=__version__,
         model=config.model.path,
@@ -96,7 +97,7 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
         fusion=planned.fusion,
         segments=segments,
         answers=answers,
-        chosen=said.index((output["prediction"], output["token_ids"])),
+        chosen=pairs.index((output["prediction"], output["token_ids"])),
         paraphrase_predictions=tuple(output["paraphrase_predictions"]),
         correct=output["correct"],
         committed=committed if isinstance(committed, Committed) else None,

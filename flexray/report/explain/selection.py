@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from flexray.config import MethodConfig, RunConfig
 from flexray.config.data import DataConfig
 from flexray.data import scan, to_questions
-from flexray.data.question import Question, ShardSpec
+from flexray.data.question import Question
 from flexray.errors import ConfigError, DataError
 from flexray.methods import make_methods
 from flexray.pipeline.prepare import build_prompts, prompt_builder
@@ -49,9 +49,7 @@ def find_row(config: RunConfig, row: str) -> tuple[Question, Prompt]:
         ModelError: the model folder's tokenizer cannot be used.
     """
     found = to_questions(_find(config.data, row), dataset=config.data.name, split=config.data.split)
-    spec = ShardSpec(shard_id="", file="", row_group=0, num_rows=1, methods=())
-    prepared = build_prompts(spec, found, prompt_builder(config))
-    (question,), (prompt,) = prepared.questions, prepared.prompts
+    (question,), (prompt,) = build_prompts(found, prompt_builder(config))
     if prompt is None:
         raise DataError(f"{question.row_id} is an error row: {question.error}")
     return question, prompt

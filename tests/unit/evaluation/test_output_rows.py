@@ -8,7 +8,7 @@ from flexray.evaluation import to_table
 from flexray.masks.layout import SharedPrefix
 from flexray.methods import METHODS, Method
 from flexray.methods.single import each_alone
-from flexray.pipeline.shards import AnsweredShard
+from flexray.pipeline.shards import AnsweredShard, answer_lists, question_table
 
 SPEC = ShardSpec(shard_id="d-test-000000", file="plan/0000.parquet", row_group=0, num_rows=1, methods=())
 QUESTION = Question(
@@ -31,7 +31,8 @@ def row_of(method, texts, error=""):
         Generation(token_ids=(i,), finish_reason=finish, backend_requested="flex", error=error)
         for i, _ in enumerate(texts)
     )
-    shard = AnsweredShard(SPEC, [QUESTION], [(generations,)], [(tuple(texts),)], [7], {}, 0.0)
+    said = answer_lists([(generations,)], [(tuple(texts),)])
+    shard = AnsweredShard(SPEC, question_table([QUESTION]), [7], said, {}, 0.0)
     (row,) = to_table(shard, (method,)).to_pylist()
     return row
 

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 
 from flexray.pipeline.answer import Answerer, untried
@@ -29,7 +30,7 @@ def shards(tiny_model, tmp_path_factory):
 
 
 def rows_of(answered):
-    return [[(a.error, a.token_ids) for (a,) in methods] for methods in answered.answers]
+    return [(answer["error"], answer["token_ids"]) for (answer,) in answered.answers.to_pylist()]
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +46,8 @@ def test_shards_answered_together_have_the_rows_that_each_has_alone(shards, alon
     assert [a.spec.shard_id for a in together] == [a.spec.shard_id for a in alone]
     for one, other in zip(together, alone, strict=True):
         assert rows_of(one) == rows_of(other)
-        assert (one.texts, one.prompt_tokens, one.questions) == (
-            other.texts,
-            other.prompt_tokens,
-            other.questions,
-        )
+        assert one.answers.equals(other.answers)
+        assert (one.prompt_tokens, one.questions) == (other.prompt_tokens, other.questions)
 
 
 def test_the_counters_of_a_call_stand_once_and_every_shard_says_where(shards, alone):
@@ -80,7 +78,7 @@ def test_a_shard_that_crashed_a_process_is_answered_by_itself_in_row_ranges(shar
     assert notes == [whole, {}, {ids[1]: (0, 1)}, {}, {ids[1]: (2, 3)}, {}]
     assert [rows_of(a) for a in (together[0], together[2])] == [rows_of(a) for a in (alone[0], alone[2])]
     assert rows_of(together[1])[0] == rows_of(alone[1])[0]
-    assert "3 crashes in its shard" not in rows_of(together[1])[1][0][0]  # it was faulty before
+    assert "3 crashes in its shard" not in rows_of(together[1])[1][0]  # it was faulty before
     assert together[1].engine_stats["counted_in"] == ""
     assert together[1].engine_stats["generated_tokens"] > 0
 
@@ -90,16 +88,20 @@ def test_for_faulty_rows_only_no_model_is_loaded(shards):
     shard = prepared[0]
     bad = dataclasses.replace(
         shard,
-        questions=[dataclasses.replace(q, error="bad") for q in shard.questions],
+        questions=shard.questions.set_column(
+            shard.questions.column_names.index("error"),
+            shard.questions.schema.field("error"),
+            pa.repeat("bad", len(shard.questions)),
+        ),
         prompts=[None] * len(shard.questions),
     )
     answerer = Answerer(config)
     answered = answerer.answer(bad)
     assert not answerer.is_loaded
-    assert [error for ((error, _),) in rows_of(answered)] == ["bad"] * 3
+    assert [error for error, _ in rows_of(answered)] == ["bad"] * 3
     assert answered.engine_stats["generated_tokens"] == 0
 
 
 def test_the_answerer_is_imported_without_ray():
-    code = "import sys, flexray.pipeline.answer, flexray.pipeline.shards; sys.exit('ray' in sys.modules)"
+    code = "import sys, flexray.pipeline.answer, flexray.pipeline.columns; sys.exit('ray' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
