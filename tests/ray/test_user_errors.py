@@ -29,14 +29,14 @@ def refused(tree, tmp_path):
     return refused
 
 
-def test_a_source_file_that_changes_after_planning(tree, refused, tmp_path, monkeypatch):
-    def change(config):
-        write(tmp_path / "questions.jsonl", [question(i, answers=["Rome"]) for i in range(6)])
+def test_a_plan_file_that_is_removed_after_planning(tree, refused, tmp_path, monkeypatch):
+    def remove(config):
+        (plan,) = (tmp_path / "out" / "_plan").glob("*.parquet")
+        plan.unlink()
 
-    monkeypatch.setattr("flexray.runs.run.connect_ray", change)
+    monkeypatch.setattr("flexray.runs.run.connect_ray", remove)
     message = refused()
-    assert f"{tmp_path}/questions.jsonl: was changed after shard qa-test-00000" in message
-    assert "Restore it, or start a new run with a new output folder." in message
+    assert re.search(rf"{tmp_path}/out/_plan/\S+\.parquet: the plan file is missing\. Run again", message)
 
 
 def test_a_storage_that_fails_a_commit(inject, refused, tmp_path):
