@@ -8,6 +8,7 @@ The model has random weights in the shape of Llama-3.2-3B; what its answers are 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 from dataclasses import asdict
@@ -28,12 +29,16 @@ def write(
 ) -> None:
     """Write the prompts of a recipe's questions."""
     from flexray.config import load_config
-    from flexray.data import scan
-    from flexray.pipeline.prepare import prepare_shard
+    from flexray.data import scan, to_questions
+    from flexray.errors import RowFault
+    from flexray.pipeline.prepare import prompt_builder
 
     config = load_config(recipes, ["output=out/prompts", *set_])
-    shards = (prepare_shard(shard, config) for shard in scan(config.data).shards)
-    prompts = [asdict(prompt) for shard in shards for prompt in shard.prompts if prompt is not None]
+    builder = prompt_builder(config)
+    prompts = []
+    for question in to_questions(scan(config.data), dataset=config.data.name, split=config.data.split):
+        with contextlib.suppress(RowFault):
+            prompts += [] if question.error else [asdict(builder.build(question))]
     file.write_text(json.dumps(prompts[:samples]))
     print(f"{len(prompts[:samples])} prompts in {file}")
     for share in (False, True):

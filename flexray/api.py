@@ -96,7 +96,10 @@ class RunTable:
         if not files:
             return ray.data.from_arrow(ROW_SCHEMA.empty_table())
         # partitioning: `key=value` in the path of the output folder is not a column
-        return ray.data.read_parquet(files, filesystem=filesystem, partitioning=None, filter=seen)
+        found = ray.data.read_parquet(files, filesystem=filesystem, partitioning=None)
+        if seen is None:
+            return found
+        return found.map_batches(lambda table: table.filter(seen), batch_format="pyarrow", batch_size=None)
 
     def _files(self) -> tuple[pyarrow.fs.FileSystem, list[str], pyarrow.dataset.Expression | None]:
         """The data files, and which of their rows are seen; None: all."""

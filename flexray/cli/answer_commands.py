@@ -165,15 +165,16 @@ def nightly(
     recipes: Annotated[list[str], typer.Argument(help="YAML files, paths or URLs, and folders of them.")],
     set_: SetOption = [],
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Compute error rows of complete batches again.")
+        bool, typer.Option("--retry-errors", help="Compute error rows again where nothing else is to do.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read back the rows of all batches, not only of today's.")
+        bool, typer.Option("--verify", help="Read back all rows, also where there was nothing to do.")
     ] = False,
     allow_code_change: AllowCodeChangeOption = False,
+    replace_changed: ReplaceChangedOption = False,
     download: DownloadOption = False,
 ) -> None:
-    """Answer what is new or unfinished of each recipe, file by file; safe to start twice."""
+    """Answer what is new or unfinished of each recipe; safe to start twice."""
     from flexray.runs.nightly import nightly as do_nightly
 
     night = do_nightly(
@@ -182,8 +183,24 @@ def nightly(
         retry=retry_errors,
         verify_all=verify,
         allow_code_change=allow_code_change,
+        replace_changed=replace_changed,
         fetch=download,
         log=log,
         complain=complain,
     )
     raise typer.Exit(night.exit_code)
+
+
+@command()
+def adopt(
+    folders: Annotated[
+        list[str], typer.Argument(help="Output folders of earlier runs, or folders of nights of flexray 0.1.")
+    ],
+    config: ConfigOption,
+    set_: SetOption = [],
+) -> None:
+    """Bring the answers of earlier runs into the recipe's output folder; nothing is computed."""
+    checked = load_config(config, set_)
+    from flexray.runs.adopt import adopt as adopt_runs
+
+    typer.echo(adopt_runs(checked, folders, log=log).summary_line())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +35,19 @@ class Block:
         values = None if self.values is None else self.values[:most]
         batch = None if self.batch is None else self.batch.slice(0, most)
         return replace(self, num_rows=most, values=values, batch=batch)
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """While many objects are made that hold no cycles, such as parsed JSON: to look for cycles among them
+    again and again would take a third of the time of a scan."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def of_records(records: Sequence[Record], first_row: int) -> Block:

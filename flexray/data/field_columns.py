@@ -6,7 +6,6 @@ nothing about the record: it is looked at again by itself (`validate.to_question
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.config.data import Fields
-from flexray.data.record import MISSING, field_paths, lookup
+from flexray.data.record import MISSING, field_paths, listed, lookup
 
 TEXTS = pa.list_(pa.string())
 NUMBERS = pa.list_(pa.float64())
@@ -99,22 +98,11 @@ def _relations(column: Sequence[Any]) -> pa.Array:
 
 
 def _paraphrases(column: Iterable[Any]) -> pa.Array:
-    return _lists(v if type(v) is list else _listed(v) for v in column)
+    return _lists(v if type(v) is list else listed(v) for v in column)
 
 
 def _answers(column: Iterable[Any]) -> pa.Array:
-    return _lists(v if type(v) is list else _listed(v) or _alone(v) for v in column)
-
-
-def _listed(value: Any) -> list[Any] | None:
-    """The list in a text with a JSON list, such as the answers of PopQA; None for other values."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return None
-    try:
-        parsed = json.loads(value)
-    except (ValueError, RecursionError):
-        return None
-    return parsed if isinstance(parsed, list) else None
+    return _lists(v if type(v) is list else listed(v) or _alone(v) for v in column)
 
 
 def _alone(value: Any) -> list[str] | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from flexray.data.block import Block
+from flexray.data.block import Block, without_collector
 from flexray.data.record import MAX_DEPTH, Record, parse_json, to_record
 from flexray.errors import DataError
 from flexray.storage import open_file, read_range
@@ -74,10 +74,19 @@ def _lines(path: str, start: int, stop: int | None) -> Iterator[list[bytes]]:
 
 
 def _block(lines: list[bytes], first_row: int) -> Block:
-    def records(indices: Sequence[int]) -> list[Record]:
-        return [_parse_line(first_row + i, lines[i]) for i in indices]
+    with without_collector():
+        values = _parse(lines)
 
-    return Block(first_row=first_row, num_rows=len(lines), records=records, values=_parse(lines))
+    def record(i: int) -> Record:
+        value = values[i]
+        return _parse_line(first_row + i, lines[i]) if value is None else Record(first_row + i, value)
+
+    return Block(
+        first_row=first_row,
+        num_rows=len(lines),
+        records=lambda indices: [record(i) for i in indices],
+        values=values,
+    )
 
 
 def _parse(lines: list[bytes]) -> list[dict[str, Any] | None]:

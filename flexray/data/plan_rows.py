@@ -143,7 +143,8 @@ def read_planned(spec: ShardSpec, columns: Sequence[str] = PLAN_SCHEMA.names) ->
     again = "Run again: it is written again, and no row is computed twice."
     try:
         with open_file(spec.file) as stream:
-            table = pq.ParquetFile(stream).read_row_group(spec.row_group, columns=list(columns))
+            file = pq.ParquetFile(stream, page_checksum_verification=True)
+            table = file.read_row_group(spec.row_group, columns=list(columns))
     except FileNotFoundError as e:
         raise DataError(f"{redact(spec.file)}: the plan file is missing. {again}") from e
     except (pa.ArrowException, IndexError) as e:

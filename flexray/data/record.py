@@ -128,6 +128,17 @@ def lookup(value: Any, path: str) -> Any:
     return value
 
 
+def listed(value: Any) -> list[Any] | None:
+    """The list in a text with a JSON list, such as the answers of PopQA; None for other values."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return None
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, list) else None
+
+
 def field_paths(fields: Fields) -> dict[str, str]:
     """Role -> dotted path, for the roles that are mapped."""
     roles = {

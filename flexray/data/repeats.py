@@ -77,16 +77,16 @@ def mark_repeats(
     """
     if not repeats:
         return table
-    rows = [repeat.index - offset for repeat in repeats]
+    rows = np.array([repeat.index - offset for repeat in repeats], np.int64)
     columns = ["row_id", "source_id", "source_file", "source_row", "error"]
-    found = table.select(columns).take(pa.array(rows, pa.int64())).to_pylist()
-    row_ids, errors = table["row_id"].to_pylist(), table["error"].to_pylist()
-    for at, row, repeat, place in zip(rows, found, repeats, places, strict=True):
-        row_ids[at] = repeat.row_id
-        errors[at] = f"{_fault(row, place, id_field)} {row['error']}".rstrip(" ")
-    for name, values in (("row_id", row_ids), ("error", errors)):
+    found = zip(table.select(columns).take(pa.array(rows)).to_pylist(), places, strict=True)
+    errors = [f"{_fault(row, place, id_field)} {row['error']}".rstrip(" ") for row, place in found]
+    is_repeat = np.zeros(len(table), bool)
+    is_repeat[rows] = True
+    for name, values in (("row_id", [repeat.row_id for repeat in repeats]), ("error", errors)):
+        replaced = pc.replace_with_mask(table[name], pa.array(is_repeat), pa.array(values, pa.string()))
         at = table.schema.get_field_index(name)
-        table = table.set_column(at, table.schema.field(at), pa.array(values, pa.string()))
+        table = table.set_column(at, table.schema.field(at), replaced)
     return table
 
 

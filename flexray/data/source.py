@@ -13,7 +13,7 @@ from flexray.config.data import DataConfig
 from flexray.data.adapters import open_adapter
 from flexray.data.adapters.adapter import PARTS, Grouping
 from flexray.data.adapters.questions import Records
-from flexray.data.block import BLOCK_ROWS, Block, of_records
+from flexray.data.block import BLOCK_ROWS, Block, of_records, without_collector
 from flexray.data.check_columns import Mask, check_columns
 from flexray.data.field_columns import FieldColumns, of_batch, of_values
 from flexray.data.files import SourceFile, reading
@@ -108,7 +108,8 @@ class Source:
         if not self._by_columns:
             return None
         if block.values is not None:
-            return of_values(block.values, self._config.fields)
+            with without_collector():
+                return of_values(block.values, self._config.fields)
         assert block.batch is not None, block
         return of_batch(block.batch, self._config.fields)
 

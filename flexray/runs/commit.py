@@ -32,7 +32,7 @@ class Commit:
             table=to_table(shard, shard.spec.methods),
             fingerprint=self.fingerprint,
             methods=shard.spec.methods,
-            code=self.code,
+            codes=(self.code,),
             engine_stats=shard.engine_stats,
             seconds=round(shard.seconds, 3),
             expected_row_ids=read_planned(shard.spec, ["row_id"])["row_id"].to_pylist(),

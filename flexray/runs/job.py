@@ -101,12 +101,15 @@ def plan(
         config = with_few_shots(config, [found])
     elif drawn is not None:
         config = _with(config, drawn)
+    discarded = False
     if fresh:
         found = scan(config.data) if found is None else found
-        discard_run(folder)
+        discarded = discard_run(folder)
     parts = fingerprint_parts(config, job.config.prompt.few_shot_data)
     tree, code = config.model_dump(mode="json"), code_version()
-    run = open_run(folder, parts=parts, config=tree, code=code, allow_code_change=allow_code_change)
+    run = None
+    if not discarded:  # what else lies in the folder was accepted when the discarded run began
+        run = open_run(folder, parts=parts, config=tree, code=code, allow_code_change=allow_code_change)
     if run and not run.selection.sources and run.rebuilt:
         note(f"{folder}: its run record was lost, and is written again")
     committed = whole_shards(folder, run) if run else {}

@@ -1,39 +1,30 @@
 """Every night: answer what is new or unfinished of some recipes, and nothing else.
 
-Files may be added to those that a recipe's `data.files` names. An output folder holds one run, of fixed data,
-so each file is a run of its own, called a batch, in a folder below the recipe's `output`:
+Each recipe has one output folder, which grows with its data (see `runs/job.py` and `sink/growth.py`): a night
+is a run of the recipe as its data are now. So what is to be done follows from inputs and commits alone:
 
-    OUTPUT/<first 16 hex digits of the digest of what the file asks>/
+- an added file, more rows or a new method: exactly that is computed;
+- a file that was renamed, moved or copied over with the same rows: nothing;
+- a run that was interrupted: the rest;
+- nothing of that: nothing. The versions of the files say so (size, time, ETag), and none is read;
+- a row that asks something else under an id that has an answer: the recipe is refused, with file, row and
+  field, and nothing of it is computed, unless `--replace-changed` says to compute such rows again;
+- another model, prompt or other setting that would mix answers: refused, with each key. Give another
+  `output`;
+- a run that another process is working on: left alone, and reported.
 
-The digest covers row ids and everything that becomes part of a question, not file names and times. So what
-is to be done follows from the inputs and the committed manifests alone:
-
-- no run in the file's folder: the batch is new, and is answered;
-- a run with shards that are not committed: it was interrupted, and is resumed;
-- a run of this configuration with every planned shard committed: it is complete, and left as it is, without
-  a lock or a write, whatever code computed it. The sealed manifests say so; rows are read back only if this
-  start has computed some, or if asked;
-- a run that another process is working on (its lock is alive): it is left alone, and reported;
-- a run of another configuration: `run` refuses it, and names what differs. A recipe whose model, prompt or
-  methods change needs another `output`.
-
-It may be started twice: if two starts reach the same batch, one holds its lock and the other goes on.
-
-- A renamed, moved or copied file is the same batch. A file with other rows is another batch, and all of it is
-  answered: add files, each put in place by a rename, and leave the old ones alone.
-- `data.limit`, and few-shots drawn from `prompt.few_shot_data`, apply to each file; an id that is in two
-  files is answered in both.
-- If a row's records are spread over files (MyriadLAMA as published), all files together are one batch; so is
-  a data set of the hub.
-- Every start reads every file once. A batch with work to do loads the model once; all share one Ray.
+It may be started twice: if two starts reach the same recipe, one holds its lock and the other goes on. A
+folder of nights of flexray 0.1, which has a folder for each file, is brought in by `flexray adopt`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
+import shlex
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
@@ -41,52 +32,35 @@ from typing import Literal
 
 from flexray.config import RunConfig, load_config
 from flexray.console.progress import LogLine
-from flexray.data import list_files, scan, with_few_shots
-from flexray.data.adapters import open_adapter
 from flexray.errors import ConfigError, OutputError, UserError
-from flexray.models.checkpoint import check_checkpoint
-from flexray.models.lora import check_adapters
-from flexray.pipeline.hub import download, pin
-from flexray.runs.fingerprint import fingerprint_parts
+from flexray.pipeline.hub import download
 from flexray.runs.retry_errors import retry_errors
 from flexray.runs.run import over_limits, run
-from flexray.sink import (
-    DamageError,
-    HeldError,
-    Manifest,
-    NoRunError,
-    OutputFolder,
-    RunRecord,
-    load_run,
-    other_parts,
-    verify,
-    whole_shards,
-)
-from flexray.storage import redact, starting
+from flexray.sink import HeldError, Manifest, OutputFolder, load_run, verify, whole_shards
+from flexray.sink.records import OLD_NIGHT, RUN_FILE
 
-DIGITS = 16  # of a batch's digest, in the name of its folder
-MAX_FINDINGS = 5  # of a damaged batch; `flexray verify` prints them all
+MAX_FINDINGS = 5  # of a damaged folder; `flexray verify` prints them all
 
 Outcome = Literal["complete", "answered", "held", "failed"]
 
 
 class _NotInOrder(Exception):
-    """A batch is complete, but damaged or above its limits."""
+    """A recipe's output is complete, but damaged or above its limits."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Night:
-    """A start of `nightly`: its options, and the number of batches with each outcome. A recipe that cannot
-    be used counts as one batch that failed."""
+    """A start of `nightly`: its options, and the number of recipes with each outcome."""
 
     retry: bool
     verify_all: bool
     allow_code_change: bool
+    replace_changed: bool
     log: LogLine
     complain: LogLine
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     exit_code: int = 0
-    """The highest of all batches: 0 if all are answered and in order, else as for `run`."""
+    """The highest of all recipes: 0 if all are answered and in order, else as for `run`."""
 
     def summary_line(self) -> str:
         """For people and programs."""
@@ -114,49 +88,32 @@ class Night:
         self.complain(f"{name}: {message}")
 
     def answer(self, name: str, config: RunConfig) -> Outcome:
-        """Do what a batch needs. Raises _NotInOrder, and what `run` and `retry_errors` raise."""
-        found = scan(config.data)
-        folder = OutputFolder(f"{config.output.rstrip('/')}/{found.data_digest[:DIGITS]}")
-        config = config.model_copy(update={"output": folder.url})
-        record = self._load_record(folder)
-        is_this = record is not None and not other_parts(
-            record, fingerprint_parts(with_few_shots(config), found)
-        )
-        committed = whole_shards(folder, record.fingerprint) if record and is_this else {}
-        complete = record is not None and len(committed) == record.plan.shards
-        self.log(f"{name}: {_state(record, is_this, committed)} -> {folder}")
+        """Do what a recipe needs. Raises _NotInOrder, and what `run` and `retry_errors` raise."""
+        folder = OutputFolder(config.output)
+        _refuse_old_nights(folder, name)
 
         def indented(line: str) -> None:
             self.log(f"  {line}")
 
-        worked = False
-        if not complete:
-            done = run(config, allow_code_change=self.allow_code_change, log=indented)
-            committed, worked = done.manifests, done.rows_now > 0  # none: another start has done them
-        elif record and self.retry and _errors(committed):
+        self.log(f"{name} -> {folder}")
+        done = run(
+            config,
+            allow_code_change=self.allow_code_change,
+            replace_changed=self.replace_changed,
+            log=indented,
+        )
+        committed, worked = done.manifests, done.rows_now > 0  # none: another start has done them
+        if self.retry and not worked and _errors(committed):
             retried = retry_errors(config, allow_code_change=self.allow_code_change, log=indented)
             indented(retried.summary_line())
-            committed, worked = whole_shards(folder, record.fingerprint), True
+            committed, worked = whole_shards(folder, load_run(folder)), True
         if (worked or self.verify_all) and not (report := verify(folder)).ok:
             findings = [f"\n  {finding}" for finding in report.findings if not finding.harmless]
             raise _NotInOrder(f"{folder}: {report.summary_line()}{''.join(findings[:MAX_FINDINGS])}")
         if over := over_limits(committed.values(), config.limits):
             raise _NotInOrder(over)
-        if worked:
-            self.log(f"{name}: done and verified, {_counts(committed)}")
+        self.log(f"{name}: {'done and verified' if worked else 'complete'}, {_counts(committed)}")
         return "answered" if worked else "complete"
-
-    def _load_record(self, folder: OutputFolder) -> RunRecord | None:
-        """The run of a folder; None: it holds none, or its record is lost, and `run` will write it again."""
-        try:
-            return load_run(folder)
-        except NoRunError:
-            pass
-        except DamageError as e:
-            if e.kind not in ("run_record_missing", "run_record_damaged"):
-                raise
-            self.log(f"{e.path}: {e.what}; it is to be written again")
-        return None
 
 
 def nightly(
@@ -166,6 +123,7 @@ def nightly(
     retry: bool = False,
     verify_all: bool = False,
     allow_code_change: bool = False,
+    replace_changed: bool = False,
     fetch: bool = False,
     log: LogLine = print,
     complain: LogLine = print,
@@ -175,9 +133,10 @@ def nightly(
     Args:
         recipes: paths or URLs of YAML files, and folders of them.
         overrides: `a.b=value`, for each recipe.
-        retry: compute the error rows of complete batches again.
-        verify_all: read back the rows of all batches, not only of those that had work to do.
-        allow_code_change: go on with incomplete batches of another values version.
+        retry: compute the error rows of recipes with nothing else to do again.
+        verify_all: read back the rows of all recipes, not only of those that had work to do.
+        allow_code_change: go on with runs of another values version.
+        replace_changed: compute rows again whose question has changed since they were answered.
         fetch: bring what recipes name of the Hugging Face hub into the cache first.
         log: called with each line about what is found and done.
         complain: called with each line about a failure.
@@ -186,15 +145,19 @@ def nightly(
         ConfigError: a folder has no recipe.
     """
     night = Night(
-        retry=retry, verify_all=verify_all, allow_code_change=allow_code_change, log=log, complain=complain
+        retry=retry,
+        verify_all=verify_all,
+        allow_code_change=allow_code_change,
+        replace_changed=replace_changed,
+        log=log,
+        complain=complain,
     )
     for recipe in find_recipes(recipes):
         with night.going_on(recipe):
-            batches = _open(recipe, overrides, fetch, log)
-            log(f"{recipe}: {len(batches)} batches")
-            for name, config in batches:
-                with night.going_on(name):
-                    night.outcomes[night.answer(name, config)] += 1
+            config = load_config(recipe, overrides)
+            if fetch:
+                download(config, log)
+            night.outcomes[night.answer(recipe, config)] += 1
     log(night.summary_line())
     return night
 
@@ -216,42 +179,23 @@ def find_recipes(paths: Sequence[str]) -> list[str]:
     return found
 
 
-def _open(recipe: str, overrides: Sequence[str], fetch: bool, log: LogLine) -> list[tuple[str, RunConfig]]:
-    """The batches of a recipe: name and configuration, which has the recipe's own output folder still."""
-    config = load_config(recipe, overrides)
-    if fetch:
-        download(config, log)
-    config = pin(config)
-    check_checkpoint(config.model.path)
-    check_adapters(config.model.path, config.model.lora)
-    output = OutputFolder(config.output)
-    with contextlib.suppress(NoRunError):
-        load_run(output)
+def _refuse_old_nights(folder: OutputFolder, recipe: str) -> None:
+    """Raises OutputError if the folder holds nights of flexray 0.1, and no table."""
+    names = folder.list()
+    if RUN_FILE in names:
+        return
+    nights = [name for name in names if re.fullmatch(OLD_NIGHT, name) and RUN_FILE in folder.list(name)]
+    if nights:
         raise OutputError(
-            f"{output}: holds a run itself, and a night puts the run of each file below it. "
-            "Use another output folder."
+            f"{folder}: holds {len(nights)} nights of flexray 0.1, a folder for each file. Bring their rows "
+            f"into one table with `flexray adopt --config {shlex.quote(recipe)} {shlex.quote(str(folder))}`, "
+            "which computes nothing again, or use another output folder."
         )
-    with starting():
-        files = [file.path for file in list_files(config.data)]
-    if config.data.hub is not None or open_adapter(config.data).grouping is not None:
-        return [(config.data.name, config)]
-    data = {file: config.data.model_copy(update={"files": (file,)}) for file in files}
-    return [(str(redact(file)), config.model_copy(update={"data": data[file]})) for file in files]
 
 
-def _state(record: RunRecord | None, is_this: bool, committed: Mapping[str, Manifest]) -> str:
-    if record is None:
-        return "new"
-    if not is_this:
-        return "answered with another configuration"
-    if len(committed) < record.plan.shards:
-        return f"unfinished, {len(committed)} of {record.plan.shards} shards"
-    return f"complete, {_counts(committed)}"
-
-
-def _errors(committed: Mapping[str, Manifest]) -> int:
+def _errors(committed: dict[str, Manifest]) -> int:
     return sum(manifest.accounting.errors for manifest in committed.values())
 
 
-def _counts(committed: Mapping[str, Manifest]) -> str:
+def _counts(committed: dict[str, Manifest]) -> str:
     return f"{sum(manifest.rows for manifest in committed.values())} rows, {_errors(committed)} errors"

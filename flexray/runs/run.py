@@ -32,7 +32,7 @@ from flexray.sink import (
     RunRecord,
     compact,
     hold,
-    specs_of,
+    specs_to_do,
     whole_shards,
 )
 
@@ -101,7 +101,7 @@ def run(
         config, record, before = planned.config, planned.record, planned.committed
         compact(folder, record.fingerprint)  # no worker commits here, nor below
         rows_before = sum(m.rows for m in before.values())
-        todo = [spec for shard_id, spec in specs_of(folder, record).items() if shard_id not in before]
+        todo = specs_to_do(folder, record, before)
         progress.note(
             f"{config.data.name}/{config.data.split}: {record.planned_rows} rows in {record.planned_shards} "
             f"shards, {rows_before} rows in {len(before)} shards committed already -> {folder}"

@@ -15,7 +15,7 @@ from flexray.sink.compaction import compact
 from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.lock import HeldError, Lock, hold
-from flexray.sink.plan import specs_of
+from flexray.sink.plan import specs_of, specs_to_do
 from flexray.sink.records import AnyRecord, CodeVersion, Manifest, RunRecord, ShardStats, fingerprint
 from flexray.sink.repair import repair
 from flexray.sink.start import NoRunError, discard_run, load_run, open_run, other_parts, plan_run
@@ -47,6 +47,7 @@ __all__ = [
     "recommit_shard",
     "repair",
     "specs_of",
+    "specs_to_do",
     "verify",
     "whole_shards",
 ]

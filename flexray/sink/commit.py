@@ -57,11 +57,11 @@ def commit_shard(
     engine_stats: dict[str, Any],
     seconds: float,
     expected_row_ids: Sequence[str],
-    code: CodeVersion | None = None,
+    codes: Sequence[CodeVersion] = (),
 ) -> Manifest:
     """Make a shard's rows visible, exactly once. A shard that is already committed stays as it is.
 
-    `table` has ROW_SCHEMA and holds, for each of the run's methods in order, the rows of `expected_row_ids`
+    `table` has ROW_SCHEMA and holds, for each of the shard's methods in order, the rows of `expected_row_ids`
     in order. Two writers may commit the same shard at the same time. Then each writes its own data file, the
     later manifest is the valid one, and the other data file becomes an orphan.
 
@@ -90,7 +90,7 @@ def commit_shard(
         fingerprint=fingerprint,
         engine_stats=engine_stats,
         seconds=seconds,
-        code=(code,) if code else (),
+        code=tuple(codes),
     )
     folder.write_bytes(manifest.file, data)
     # Check again, because another writer may have been faster. If both still write a manifest, this is

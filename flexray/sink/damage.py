@@ -101,7 +101,8 @@ class VerifyReport:
     """Rows that are not planned in their shard, and counts in a manifest that disagree with the rows."""
     findings: tuple[Finding, ...]
     orphans: tuple[str, ...]
-    """Files of failed attempts and of replaced revisions, which no manifest names; readers ignore them."""
+    """Files and manifests of failed attempts, of replaced revisions and of withdrawn shards; readers ignore
+    them. A record of a compact file is named as a file in it."""
     foreign: tuple[str, ...]
     """Files and folders in the output folder that flexray did not write; readers ignore them."""
 

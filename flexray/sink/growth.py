@@ -18,14 +18,8 @@ import pyarrow.compute as pc
 from flexray.data.plan_rows import VALUES
 from flexray.errors import DataError, OutputError, shown
 from flexray.sink.folder import OutputFolder
-from flexray.sink.plan import (
-    next_number,
-    read_part,
-    replaced_ids,
-    shard_tables,
-    write_left_out,
-    write_part,
-)
+from flexray.sink.plan import part_rows
+from flexray.sink.plan_files import next_number, read_part, write_left_out, write_part
 from flexray.sink.records import PlanPart, RunRecord, Selection
 
 MAX_METHODS = 62
@@ -40,18 +34,6 @@ class Growth:
     plan: tuple[PlanPart, ...]
     selection: Selection
     next_shard: int
-    new_rows: int
-    """Output rows that were not planned before, or not like this."""
-    replaced: int
-    """Committed questions that ask something else now."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """The committed rows of a part: row_id, content, error, and their places in the part's file."""
-
-    part: PlanPart
-    rows: pa.Table
 
 
 def grow(
@@ -88,32 +70,36 @@ def grow(
         )
     bit = {name: 1 << number for number, name in enumerate(names)}
     wanted = sum(bit[name] for name in methods)
-    kept = _committed_parts(run, committed) if run else []
+    kept = committed_parts(run, committed) if run else []
     have = np.zeros(found.num_rows, np.int64)
-    replaced = np.zeros(found.num_rows, bool)
-    left_out: list[pa.Array] = []
+    replaced, told = np.zeros((2, found.num_rows), bool)
+    left_out = [pa.array([], pa.string())]
+    refused: list[tuple[PlanPart, pa.Table, pa.Array]] = []
     ids = found["row_id"].combine_chunks()
-    for known in _known_rows(folder, kept):
-        places = pc.index_in(known.rows["row_id"].combine_chunks(), ids)
-        left_out.append(known.rows["row_id"].combine_chunks().filter(places.is_null()))
-        known_rows = known.rows.filter(places.is_valid())
-        places = places.drop_null().to_numpy()
-        now = found.select(["content", "error"]).take(places)
-        changed = pc.not_equal(known_rows["content"], now["content"]).to_numpy()
-        was_faulty = pc.not_equal(known_rows["error"], "").to_numpy()
+    for of_part in part_rows(folder, kept, ["content", "error"]):
+        known = of_part.live()
+        at = pc.index_in(known["row_id"].combine_chunks(), ids)
+        left_out.append(known["row_id"].combine_chunks().filter(at.is_null()))
+        known, at = known.filter(at.is_valid()), at.drop_null()
+        places, now = at.to_numpy(), found.select(["content", "error"]).take(at)
+        was_faulty = pc.not_equal(known["error"], "").to_numpy()
+        changed = pc.not_equal(known["content"], now["content"]).to_numpy()
         changed |= was_faulty & pc.equal(now["error"], "").to_numpy()
-        if not replace_changed and (refused := changed & ~was_faulty).any():
-            raise _changed(folder, known.part, known_rows.filter(refused), found.take(places[refused]))
-        have[places] |= sum(bit[name] for name in known.part.methods)
+        if not replace_changed and (bad := changed & ~was_faulty & ~told[places]).any():
+            told[places[bad]] = True  # another part may have the same question for other methods
+            refused.append((of_part.part, known.filter(pa.array(bad)), at.filter(pa.array(bad))))
+        have[places] |= sum(bit[name] for name in of_part.part.methods)
         replaced[places[changed]] = True
+    if refused:
+        raise _changed(folder, refused, found)
     have[replaced] = 0
     missing = wanted & ~have
     number, next_shard = next_number(run), run.next_shard if run else 0
-    parts, new_rows = [], 0
-    for mask in sorted(set(missing[missing != 0].tolist())):
+    parts = []
+    for mask in np.unique(missing[missing != 0]).tolist():
         rows = found.filter(pa.array(missing == mask))
         sizes = [min(shard_rows, rows.num_rows - start) for start in range(0, rows.num_rows, shard_rows)]
-        of_part = [name for name in methods if bit[name] & mask]
+        by = [name for name in methods if bit[name] & mask]
         parts.append(
             write_part(
                 folder,
@@ -121,29 +107,24 @@ def grow(
                 rows,
                 shards=sizes,
                 first_shard=next_shard,
-                methods=of_part,
+                methods=by,
                 fingerprint=fingerprint,
                 replaces=pa.array(replaced[missing == mask]),
             )
         )
-        number, next_shard, new_rows = (
-            number + 1,
-            next_shard + len(sizes),
-            new_rows + rows.num_rows * len(of_part),
-        )
-    others = pa.concat_arrays(left_out).unique() if left_out else pa.array([], pa.string())
+        number, next_shard = number + 1, next_shard + len(sizes)
+    others = pa.concat_arrays(left_out).unique()
     return Growth(
         plan=(*kept, *parts),
         selection=Selection(
             methods=tuple(methods), sources=sources, left_out=write_left_out(folder, number, others)
         ),
         next_shard=next_shard,
-        new_rows=new_rows,
-        replaced=int(replaced.sum()),
     )
 
 
-def _committed_parts(run: RunRecord, committed: Collection[str]) -> list[PlanPart]:
+def committed_parts(run: RunRecord, committed: Collection[str]) -> list[PlanPart]:
+    """The parts of the plan without the shards that are not committed."""
     numbers = {number for shard_id, (_, number) in run.shards().items() if shard_id in committed}
     return [kept for part in run.plan if (kept := committed_part(part, numbers))]
 
@@ -158,39 +139,29 @@ def committed_part(part: PlanPart, committed: Set[int]) -> PlanPart | None:
     return part.model_copy(update={"withdrawn": withdrawn}) if stays else None
 
 
-def _known_rows(folder: OutputFolder, parts: Sequence[PlanPart]) -> list[_Known]:
-    """Of each part, without the rows that a later part has replaced."""
-    known: list[_Known] = []
-    gone = pa.array([], pa.string())
-    for part in reversed(parts):
-        table = read_part(folder, part, ["row_id", "content", "error"])
-        table = table.append_column("place", pa.array(np.arange(table.num_rows)))
-        rows = pa.concat_tables(shard_tables(part, table).values())
-        known.append(_Known(part, rows.filter(pc.invert(pc.is_in(rows["row_id"], gone)))))
-        gone = pa.concat_arrays([gone, replaced_ids(folder, part)])
-    return known
-
-
-def _changed(folder: OutputFolder, part: PlanPart, known: pa.Table, now: pa.Table) -> DataError:
-    """`known` and `now`: the rows as they were planned, and as they are."""
-    few = slice(SHOWN_CHANGES)
-    before = read_part(folder, part).take(known["place"].slice(0, SHOWN_CHANGES)).to_pylist()
-    lines = []
-    for old, new in zip(before, now.slice(0, SHOWN_CHANGES).to_pylist()[few], strict=True):
-        where = f"{new['source_file']}, row {new['source_row']}"
-        if new["error"]:
-            lines.append(f"{where}: has a fault now: {new['error']}")
-            continue
-        fields = [name for name in VALUES if old[name] != new[name]]
-        lines += [
-            f"{where}, field {name!r}: {shown(old[name])} -> {shown(new[name])} (row {new['row_id']})"
-            for name in fields[:1]
-        ]
-    more = f"\n  and {known.num_rows - len(lines)} more" if known.num_rows > len(lines) else ""
+def _changed(
+    folder: OutputFolder, refused: Sequence[tuple[PlanPart, pa.Table, pa.Array]], found: pa.Table
+) -> DataError:
+    """`refused`: of a part, the rows that were planned, with their places in its file, and the places in
+    `found` of what they are now."""
+    lines: list[str] = []
+    for part, known, at in refused:
+        more = SHOWN_CHANGES - len(lines)
+        before = read_part(folder, part).take(known["place"].slice(0, more)).to_pylist()
+        for old, new in zip(before, found.take(at.slice(0, more)).to_pylist(), strict=True):
+            where = f"{new['source_file']}, row {new['source_row']}"
+            if new["error"]:
+                lines.append(f"{where} (id {new['row_id']}): has a fault now: {new['error']}")
+                continue
+            field = next((name for name in VALUES if old[name] != new[name]), VALUES[0])
+            values = f"{shown(old[field])} -> {shown(new[field])}"
+            lines.append(f"{where} (id {new['row_id']}), field {field!r}: {values}")
+    count = sum(len(at) for _, _, at in refused)
+    if count > len(lines):
+        lines.append(f"and {count - len(lines)} more")
     return DataError(
-        f"{known.num_rows} rows that {folder} has answers to ask something else now:\n  "
+        f"{count} rows that {folder} has answers to ask something else now:\n  "
         + "\n  ".join(lines)
-        + more
         + "\nGive changed questions new ids; or compute these rows again with --replace-changed, which keeps "
         "their old answers in the data files, but shows them no more."
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -56,6 +56,13 @@ class Found:
     def damage(self) -> dict[str, DamageError]:
         """The damage, by file name."""
         return {name: file.damage for name, file in self.files.items() if file.damage}
+
+    def compacted(self) -> Iterator[tuple[str, Manifest]]:
+        """The records of compact files; each is named as a single manifest in a folder of the file's name."""
+        for name, file in self.files.items():
+            if shard_of_manifest(name) is None:
+                for manifest in file.manifests:
+                    yield f"{name}/{manifest.shard_id}.json", manifest
 
     def visible(self) -> dict[str, Manifest]:
         """The valid manifest of each shard, by shard id, in order of shard ids."""

@@ -7,29 +7,21 @@ the questions too. What was not committed is planned anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexray.data.plan_rows import PLAN_SCHEMA, with_digests
 from flexray.errors import OutputError
-from flexray.sink.committed import load_shard, planned_manifests
+from flexray.sink.committed import planned_manifests
 from flexray.sink.damage import DamageError, Finding
 from flexray.sink.folder import OutputFolder
 from flexray.sink.growth import committed_part
 from flexray.sink.manifests import find_manifests, is_manifest_file
-from flexray.sink.plan import (
-    next_number,
-    part_in,
-    part_number,
-    plan_files,
-    read_part,
-    shard_tables,
-    write_part,
-)
+from flexray.sink.plan_files import next_number, part_in, part_number, plan_files, read_part, shard_tables
 from flexray.sink.quarantine import Quarantine
 from flexray.sink.records import (
     DATA_FOLDER,
@@ -41,8 +33,10 @@ from flexray.sink.records import (
     PlanPart,
     RunRecord,
     keys_digest,
+    number_in,
     shard_of_data_file,
 )
+from flexray.sink.restore import restore
 from flexray.sink.row_table import expected_keys
 
 ELSE = "Use another output folder, or discard the earlier run with --fresh (make: FRESH=1)."
@@ -83,8 +77,11 @@ class Rebuilt:
     next_shard: int
 
 
-def rebuild(folder: OutputFolder, fingerprint: str) -> Rebuilt | None:
+def rebuild(folder: OutputFolder, parts: dict[str, Any], fingerprint: str) -> Rebuilt | None:
     """The plan of a run whose record is lost; None: it has computed nothing.
+
+    Args:
+        parts, fingerprint: of the run that starts.
 
     Raises:
         DamageError: a manifest or a data file that is needed cannot be trusted.
@@ -109,24 +106,23 @@ def rebuild(folder: OutputFolder, fingerprint: str) -> Rebuilt | None:
             f"committed rows are answers of {', '.join(there)}. Run the recipe that they belong to, with the "
             f"same model: it writes {RUN_FILE} again. {ELSE}"
         )
-    planned = _planned_parts(folder, fingerprint)
-    if not manifests and not planned:
+    files = _plan_files(folder)
+    ours = {name: part_in(name, folder.read_bytes(name), fingerprint) for name in files}
+    if not manifests and not any(ours.values()):
         raise OutputError(
             f"{lost}. Rows without manifests cannot be used: restore {MANIFEST_FOLDER} from a copy. {ELSE}"
         )
-    numbered = {_number(shard_id): manifest for shard_id, manifest in manifests.items()}
-    parts, next_shard = [], max((n + 1 for n in numbered), default=0)
-    for part in planned:
-        shards = shard_tables(part, read_part(folder, part, ["row_id"]))
-        whole = {n for n, rows in shards.items() if n in numbered and _has(numbered[n], part, rows)}
-        next_shard = max([next_shard, *(n + 1 for n in shards)])
-        if kept := committed_part(part, whole):
-            parts.append(kept)
-            numbered = {n: m for n, m in numbered.items() if n not in whole}
-    taken = max(
-        (number + 1 for part in planned if (number := part_number(part.file.file)) is not None), default=0
-    )
-    return Rebuilt((*parts, *_restore(folder, numbered, taken, parts)), next_shard)
+    numbered = {n: m for name, m in manifests.items() if (n := number_in(name, parts)) is not None}
+    used, plan = {*numbered, *_written(folder, parts)}, []
+    for part, table in filter(None, ours.values()):
+        rows = shard_tables(part, table)
+        used |= rows.keys()
+        mine = {n for n in rows.keys() & numbered.keys() if _has(numbered[n], part, rows[n])}
+        if kept := committed_part(part, mine):
+            plan.append(kept)
+            numbered = {n: m for n, m in numbered.items() if n not in mine}
+    plan = restore(folder, numbered, max(files.values(), default=-1) + 1, plan)
+    return Rebuilt(tuple(_without_stragglers(folder, plan)), max(used, default=-1) + 1)
 
 
 def with_whole_plan(folder: OutputFolder, run: RunRecord) -> RunRecord:
@@ -141,19 +137,15 @@ def with_whole_plan(folder: OutputFolder, run: RunRecord) -> RunRecord:
     lost = {name for name, size in plan_files(run).items() if sizes.get(name, -1) not in (size, None)}
     if not lost:
         return run
-    manifests = {run.shards()[name][1]: m for name, m in planned_manifests(folder, run).items()}
-    parts: list[PlanPart] = []
-    free = next_number(run)
-    for part in run.plan:
-        if part.file.file not in lost:
-            parts.append(part)
-            continue
-        mine = {n: m for n, m in manifests.items() if n in part.shards}
-        new = _restore(folder, mine, free, parts)
-        parts += new
-        free += len(new)
+    shards, mine = run.shards(), {}
+    for shard_id, manifest in planned_manifests(folder, run).items():
+        part, number = shards[shard_id]
+        if part.file.file in lost:
+            mine[number] = manifest
+    there = [part for part in run.plan if part.file.file not in lost]
+    plan = restore(folder, mine, next_number(run), there)
     selection = run.selection.model_copy(update={"sources": "", "left_out": None})
-    whole = run.model_copy(update={"plan": tuple(parts), "selection": selection}).sealed()
+    whole = run.model_copy(update={"plan": tuple(plan), "selection": selection}).sealed()
     folder.write_bytes(RUN_FILE, whole.to_bytes())
     return whole
 
@@ -166,68 +158,47 @@ def keep_damaged_record(folder: OutputFolder, data: bytes, damage: DamageError) 
     Quarantine(folder, [finding]).keep(RUN_FILE, data)
 
 
-def _planned_parts(folder: OutputFolder, fingerprint: str) -> list[PlanPart]:
-    found: dict[int, PlanPart] = {}
-    for name in folder.sizes(PLAN_FOLDER):
-        full = f"{PLAN_FOLDER}/{name}"
-        number = part_number(full)
-        if number is not None and (part := part_in(full, folder.read_bytes(full), fingerprint)):
-            found[number] = part
-    return [found[number] for number in sorted(found)]
+def _plan_files(folder: OutputFolder) -> dict[str, int]:
+    """The numbers of the files of parts, by name relative to the output folder."""
+    names = (f"{PLAN_FOLDER}/{name}" for name in folder.sizes(PLAN_FOLDER))
+    return {name: number for name in names if (number := part_number(name)) is not None}
 
 
-def _restore(
-    folder: OutputFolder, manifests: Mapping[int, Manifest], number: int, earlier: Sequence[PlanPart]
-) -> list[PlanPart]:
-    """Write plan files for committed shards from their rows: a part for shards of the same methods whose
-    numbers follow each other.
-
-    Args:
-        manifests: of the shards, by number.
-        number: of the first new plan file.
-        earlier: parts whose rows they may replace.
-    """
-    before: dict[str, bytes] = {}
-    for part in earlier if manifests else ():
-        table = read_part(folder, part, ["row_id", "content"])
-        before |= zip(table["row_id"].to_pylist(), table["content"].to_pylist(), strict=True)
-    tables = {n: _questions(load_shard(folder, manifests[n])) for n in sorted(manifests)}
-    methods = {n: tuple(manifests[n].accounting.rows_by_method) for n in tables}
-    parts: list[PlanPart] = []
-    for _, run in groupby(enumerate(tables), lambda pair: (pair[1] - pair[0], methods[pair[1]])):
-        shards = [n for _, n in run]
-        table = pa.concat_tables(tables[n] for n in shards)
-        pairs = zip(table["row_id"].to_pylist(), table["content"].to_pylist(), strict=True)
-        parts.append(
-            write_part(
-                folder,
-                number + len(parts),
-                table,
-                shards=[tables[n].num_rows for n in shards],
-                first_shard=shards[0],
-                methods=_methods_of(folder, manifests[shards[0]]),
-                fingerprint=manifests[shards[0]].fingerprint,
-                replaces=pa.array([before.get(row_id, content) != content for row_id, content in pairs]),
-            )
-        )
-    return parts
+def _written(folder: OutputFolder, parts: dict[str, Any]) -> Iterator[int]:
+    """The numbers of shards that have data files, committed or not."""
+    for name in folder.sizes(DATA_FOLDER):
+        shard_id = shard_of_data_file(name)
+        if shard_id and (number := number_in(shard_id, parts)) is not None:
+            yield number
 
 
-def _questions(rows: pa.Table) -> pa.Table:
-    """PLAN_SCHEMA: the questions of a shard, from its output rows by the first of its methods."""
-    rows = rows.filter(pc.equal(rows["method"], rows["method"][0]))
-    return with_digests({name: rows[name].combine_chunks() for name in PLAN_SCHEMA.names[:-1]})
-
-
-def _methods_of(folder: OutputFolder, manifest: Manifest) -> list[str]:
-    """In order, which accounting does not have."""
-    return list(dict.fromkeys(load_shard(folder, manifest)["method"].to_pylist()))
+def _without_stragglers(folder: OutputFolder, plan: Sequence[PlanPart]) -> list[PlanPart]:
+    """Without shards of which a row is in a later shard that does not replace it: they had been withdrawn
+    when that one was planned, and were committed all the same."""
+    kept: list[PlanPart] = []
+    nothing = pa.array([], pa.string())
+    taken: dict[str, pa.Array] = {}  # by method
+    gone = nothing
+    for part in reversed(plan):
+        shards = shard_tables(part, read_part(folder, part, ["row_id", "replaces"]))
+        rows = pa.concat_tables(shards.values()).combine_chunks()
+        ids = rows["row_id"].combine_chunks()
+        live = pc.invert(pc.is_in(ids, gone))
+        twice = pa.array(np.zeros(len(ids), bool))
+        for method in part.methods:
+            twice = pc.or_(twice, pc.is_in(ids, taken.get(method, nothing)))
+        numbers = np.repeat(list(shards), [table.num_rows for table in shards.values()])
+        withdrawn = set(numbers[pc.and_(live, twice).to_numpy(zero_copy_only=False)].tolist())
+        if (stays := committed_part(part, shards.keys() - withdrawn)) is None:
+            continue
+        kept.append(stays)
+        here = pa.array(~np.isin(numbers, list(withdrawn)))
+        for method in part.methods:
+            taken[method] = pa.concat_arrays([taken.get(method, nothing), ids.filter(pc.and_(here, live))])
+        gone = pa.concat_arrays([gone, ids.filter(pc.and_(here, rows["replaces"].combine_chunks()))])
+    return kept[::-1]
 
 
 def _has(manifest: Manifest, part: PlanPart, rows: pa.Table) -> bool:
     expected = expected_keys(part.methods, rows["row_id"].to_pylist())
     return manifest.keys_sha256 == keys_digest(expected)
-
-
-def _number(shard_id: str) -> int:
-    return int(shard_id.rpartition("-")[2])

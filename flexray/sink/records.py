@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -19,6 +21,8 @@ OLD_PLAN_FILE = "_plan.parquet"
 DATA_FOLDER = "data"
 MANIFEST_FOLDER = "_manifests"
 QUARANTINE_FOLDER = "_quarantine"
+OLD_NIGHT = r"[0-9a-f]{16}"
+"""The name of a folder in which a night of flexray 0.1 put the run of one file, below a recipe's output."""
 OWN_NAMES = (
     RUN_FILE,
     PLAN_FOLDER,
@@ -91,7 +95,8 @@ class PlanPart(Frozen):
     """Shards that are no longer planned, as ranges of numbers, ends included: they were not committed when
     more was planned, and their questions are in later parts."""
     replaced: NonNegativeInt = 0
-    """How many of its rows replace rows of earlier parts, which asked something else under the same id."""
+    """How many rows of its file replace rows of earlier parts, which asked something else under the same
+    id. The rows of withdrawn shards replace nothing."""
 
     @property
     def shards(self) -> dict[int, int]:
@@ -203,15 +208,37 @@ class RunRecord(Sealed):
 
     def shard_id(self, number: int) -> str:
         """The name of a shard."""
-        data = self.parts["data"]
-        return f"{data['name']}-{data['split']}-{number:06d}"
+        return f"{_prefix(self.parts)}{number:06d}"
 
-    def shards(self) -> dict[str, tuple[PlanPart, int]]:
+    def shards(self) -> Mapping[str, tuple[PlanPart, int]]:
         """The part and the number of each planned shard, by shard id, in order."""
-        return {self.shard_id(number): (part, number) for part in self.plan for number in part.shards}
+        return _shards(self.plan, _prefix(self.parts))
+
+    def number_of(self, shard_id: str) -> int | None:
+        """The number of a shard, planned or not; None: the table has no shards of this name."""
+        return number_in(shard_id, self.parts)
 
 
 AnyRecord = RunRecord | OldRunRecord
+
+
+def number_in(shard_id: str, parts: dict[str, Any]) -> int | None:
+    """The number in the name of a shard; None: it is no shard of a table of these `parts`."""
+    prefix = _prefix(parts)
+    number = shard_id.removeprefix(prefix)
+    named = shard_id.startswith(prefix) and number.isascii() and number.isdecimal()
+    return int(number) if named and shard_id == f"{prefix}{int(number):06d}" else None
+
+
+def _prefix(parts: dict[str, Any]) -> str:
+    return f"{parts['data']['name']}-{parts['data']['split']}-"
+
+
+@functools.lru_cache(maxsize=4)  # the same record is asked often
+def _shards(plan: tuple[PlanPart, ...], prefix: str) -> Mapping[str, tuple[PlanPart, int]]:
+    return MappingProxyType(
+        {f"{prefix}{number:06d}": (part, number) for part in plan for number in part.shards}
+    )
 
 
 def parse_run(data: bytes, path: str) -> AnyRecord:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from flexray.config.fault_injection import reach
 from flexray.errors import OutputError
+from flexray.sink.committed import only_planned
 from flexray.sink.compaction import replace_manifest_files
 from flexray.sink.damage import DamageError, VerifyReport
 from flexray.sink.folder import OutputFolder
 from flexray.sink.lock import Lock, hold
 from flexray.sink.manifests import Found, shard_of_manifest
 from flexray.sink.quarantine import Quarantine, age
-from flexray.sink.records import DATA_FOLDER, Manifest, shard_of_data_file
+from flexray.sink.records import DATA_FOLDER, MANIFEST_FOLDER, Manifest, shard_of_data_file
 from flexray.sink.start import load_run
 from flexray.sink.verify import examine
 
@@ -114,10 +115,15 @@ def _repair(
     return RepairResult(
         moved=moved,
         quarantine=quarantine.name if moved and lock else "",
-        rows_to_redo=max(
-            0, report.planned_rows - sum(m.rows for m in found.visible().values() if m.shard_id not in bad)
-        ),
+        rows_to_redo=max(0, report.planned_rows - sum(m.rows for m in _good(folder, found, bad))),
     )
+
+
+def _good(folder: OutputFolder, found: Found, bad: dict[str, str]) -> list[Manifest]:
+    manifests = found.visible()
+    with contextlib.suppress(DamageError):
+        manifests = only_planned(manifests, load_run(folder))
+    return [manifest for manifest in manifests.values() if manifest.shard_id not in bad]
 
 
 def _bad_shards(report: VerifyReport) -> dict[str, str]:
@@ -136,37 +142,46 @@ def _plan_work(
     folder: OutputFolder, report: VerifyReport, found: Found, bad: dict[str, str], all_orphans: bool
 ) -> _Work:
     work = _Work()
+    orphans = set(report.orphans)
     for name, file in found.files.items():
         shard_id = shard_of_manifest(name)
         if shard_id is not None:
             if shard_id in bad:
                 work.files[name] = bad[shard_id]
             continue
-        out = [manifest for manifest in file.manifests if manifest.shard_id in bad]
+        records = [(f"{name}/{manifest.shard_id}.json", manifest) for manifest in file.manifests]
+        out = {
+            record: (manifest, bad.get(manifest.shard_id, "its shard was withdrawn"))
+            for record, manifest in records
+            if manifest.shard_id in bad or record in orphans
+        }
         if file.damage is None:
-            for manifest in out:
-                work.records[f"{name}/{manifest.shard_id}.json"] = manifest, bad[manifest.shard_id]
+            work.records |= out
         else:
             work.files[name] = file.damage.what
         if out or file.damage:
             work.compacts.append(name)
-            work.staying += [manifest for manifest in file.manifests if manifest.shard_id not in bad]
+            work.staying += [manifest for record, manifest in records if record not in out]
     # except files that a good shard names: a forged manifest can name the data file of another shard
     there = {f"{DATA_FOLDER}/{name}" for name in folder.sizes(DATA_FOLDER)}
     there -= {m.file for m in found.visible().values() if m.shard_id not in bad}
     for manifest in (m for file in found.files.values() for m in file.manifests):
         if manifest.shard_id in bad and manifest.file in there:
             work.files[manifest.file] = bad[manifest.shard_id]
-    for name in report.orphans:
+    for name in sorted(orphans - work.records.keys(), key=_manifests_first):
         shard_id = shard_of_data_file(name.removeprefix(f"{DATA_FOLDER}/"))
         if shard_id in bad:
             work.files.setdefault(name, bad[shard_id])
         elif all_orphans or age(folder, name) > ORPHAN_SECONDS:
-            work.files.setdefault(name, "no manifest names it")
+            work.files.setdefault(name, "no manifest of a planned shard names it")
     for finding in report.findings:  # last, because they identify the run to which all other files belong
         if finding.kind in ("plan_damaged", "run_record_damaged"):
             work.files[finding.name] = finding.what
     return work
+
+
+def _manifests_first(name: str) -> tuple[bool, str]:
+    return not name.startswith(MANIFEST_FOLDER), name
 
 
 def _keep(work: _Work, quarantine: Quarantine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -18,12 +19,13 @@ from flexray.sink.growth import Growth, grow
 from flexray.sink.hub_commits import moved_commit
 from flexray.sink.lock import is_lock
 from flexray.sink.manifests import is_manifest_file
-from flexray.sink.plan import is_plan_file, plan_files
+from flexray.sink.plan_files import is_plan_file, plan_files
 from flexray.sink.rebuild import ELSE, Rebuilt, Remains, keep_damaged_record, rebuild, with_whole_plan
 from flexray.sink.records import (
     CODE_OF_0_1,
     DATA_FOLDER,
     MANIFEST_FOLDER,
+    OLD_NIGHT,
     OLD_PLAN_FILE,
     PLAN_FOLDER,
     QUARANTINE_FOLDER,
@@ -94,7 +96,7 @@ def open_run(
                 if run.parts.get(VALUES_KEY) != parts.get(VALUES_KEY) and not allow_code_change:
                     raise OutputError(f"{folder}: {_other_code(run, code)}")
                 return with_whole_plan(folder, run)
-        rebuilt = rebuild(folder, fingerprint(parts))
+        rebuilt = rebuild(folder, parts, fingerprint(parts))
         if rebuilt is None:
             if found is None:
                 _refuse_foreign_files(folder)
@@ -159,7 +161,7 @@ def plan_run(
             sources=sources,
             committed=committed,
             shard_rows=config["data"]["shard_rows"],
-            fingerprint=fingerprint(parts),
+            fingerprint=run.fingerprint if run else fingerprint(parts),
             replace_changed=replace_changed,
         )
         return write_run(
@@ -269,7 +271,7 @@ def load_run(folder: OutputFolder) -> AnyRecord:
 
 
 def other_parts(run: AnyRecord, parts: dict[str, Any]) -> list[str]:
-    """The differences between a run and a start with these `parts` (see `start_run`), one line each; [] if at
+    """The differences between a run and a start with these `parts` (see `open_run`), one line each; [] if at
     most the values version differs."""
     if run.fingerprint == fingerprint(parts):
         return []
@@ -322,6 +324,7 @@ def _other_code(run: AnyRecord, code: CodeVersion | None) -> str:
 def _refuse_foreign_files(folder: OutputFolder) -> None:
     own = (QUARANTINE_FOLDER,)
     names = [name for name in folder.list() if not (name in own or is_systems(name) or is_lock(name))]
+    names = [name for name in names if not (re.fullmatch(OLD_NIGHT, name) and RUN_FILE in folder.list(name))]
     # a discarded run leaves its folders empty
     names = [
         name

@@ -11,11 +11,12 @@ from flexray.errors import first_few
 from flexray.sink.damage import REPAIR_SHARD, DamageError, Finding, FindingKind
 from flexray.sink.folder import OutputFolder
 from flexray.sink.plan import Plan
-from flexray.sink.records import DATA_FOLDER, AnyRecord, Manifest, manifest_name
+from flexray.sink.records import DATA_FOLDER, PLAN_FOLDER, AnyRecord, Manifest, manifest_name
 
 Key = tuple[str, str]  # method, row id
 
 _AGAIN = "Run again: only missing rows are computed."
+_FAULT = "This is a fault of flexray; please report it. A run into another output folder has each row once."
 
 
 @dataclass
@@ -99,6 +100,10 @@ class Tally:
             self.doubled = len(doubled)
             what = f"{len(doubled)} row(s) are committed more than once ({_some(list(doubled))})"
             self.note("doubled_rows", DATA_FOLDER, what, REPAIR_SHARD, shards)
+        if twice := self.plan.doubled():
+            self.doubled += len(twice)
+            what = f"{len(twice)} row(s) are planned in two shards ({_some(twice)})"
+            self.note("doubled_rows", PLAN_FOLDER, what, _FAULT)
         for shard_id in self.plan:
             if shard_id not in self.trusted:
                 self._miss(shard_id, self.plan.keys(shard_id))

@@ -12,18 +12,18 @@ from flexray.sink.damage import DamageError, VerifyReport
 from flexray.sink.differences import differences
 from flexray.sink.folder import OutputFolder, is_leftover
 from flexray.sink.lock import is_lock
-from flexray.sink.manifests import READERS, Found, find_manifests, is_manifest_file
-from flexray.sink.plan import Plan, is_plan_file, load_plan, plan_files
+from flexray.sink.manifests import READERS, Found, find_manifests, is_manifest_file, shard_of_manifest
+from flexray.sink.plan import Plan, load_plan
+from flexray.sink.plan_files import is_plan_file, plan_damage, plan_files
 from flexray.sink.records import (
     DATA_FOLDER,
     MANIFEST_FOLDER,
-    OLD_PLAN_FILE,
     OWN_NAMES,
     PLAN_FOLDER,
     RUN_FILE,
     AnyRecord,
     Manifest,
-    OldRunRecord,
+    RunRecord,
     shard_of_data_file,
 )
 from flexray.sink.row_table import account, accounting_faults, keys_of, row_faults
@@ -66,7 +66,7 @@ def examine(folder: OutputFolder) -> tuple[VerifyReport, Found]:
     for start in range(0, len(manifests), _AT_ONCE):
         _count_shards(folder, manifests[start : start + _AT_ONCE], tally)
     tally.finish()
-    orphans, foreign = _unnamed(folder, {manifest.file for manifest in manifests}, run)
+    orphans, foreign = _unnamed(folder, found, run)
     _note_unnamed(orphans, foreign, tally)
     report = VerifyReport(
         planned_rows=run.planned_rows if run else 0,
@@ -95,12 +95,10 @@ def _read_run(folder: OutputFolder, tally: Tally) -> AnyRecord | None:
 def _read_plan(folder: OutputFolder, run: AnyRecord | None, tally: Tally) -> Plan | None:
     if run is None:  # without the run record, the plan cannot be checked
         return None
-    names = [OLD_PLAN_FILE] if isinstance(run, OldRunRecord) else list(plan_files(run))
-    try:
-        return load_plan(folder, run)
-    except DamageError as e:
-        tally.damage(next(name for name in names if folder.where(name) == e.path), e)
-        return None
+    damage = plan_damage(folder, run)
+    for name, error in damage.items():
+        tally.damage(name, error)
+    return None if damage else load_plan(folder, run)
 
 
 def _count_shards(folder: OutputFolder, manifests: Sequence[Manifest], tally: Tally) -> None:
@@ -130,10 +128,14 @@ def _read_shard(folder: OutputFolder, manifest: Manifest) -> _Shard | DamageErro
 
 
 def _unnamed(
-    folder: OutputFolder, named: set[str], run: AnyRecord | None
+    folder: OutputFolder, found: Found, run: AnyRecord | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files of failed attempts, which no manifest names; and files and folders that flexray did not
-    write."""
+    """What failed attempts and stragglers have left: files that no manifest of a planned shard names, and
+    manifests of shards that are not planned. And files and folders that flexray did not write."""
+    visible = found.visible()
+    manifests = only_planned(visible, run) if run else visible
+    named = {manifest.file for manifest in manifests.values()}
+    unplanned = visible.keys() - manifests.keys()
     orphans: list[str] = []
     foreign: list[str] = []
     try:
@@ -142,11 +144,12 @@ def _unnamed(
             for name in folder.list(place):
                 full = f"{place}/{name}"
                 is_file, is_data = name in files, place == DATA_FOLDER
-                if is_file and (full in named or (not is_data and is_manifest_file(name))):
+                is_manifest = is_file and not is_data and is_manifest_file(name)
+                if (is_file and full in named) or (is_manifest and shard_of_manifest(full) not in unplanned):
                     continue
-                ours = is_file and (is_leftover(name) or (is_data and shard_of_data_file(name)))
-                (orphans if ours else foreign).append(full)
-        planned = set(plan_files(run)) if run and not isinstance(run, OldRunRecord) else set()
+                ours = is_manifest or is_leftover(name) or (is_data and shard_of_data_file(name))
+                (orphans if is_file and ours else foreign).append(full)
+        planned = set(plan_files(run)) if isinstance(run, RunRecord) else set()
         for name in folder.list(PLAN_FOLDER):
             full = f"{PLAN_FOLDER}/{name}"
             if full not in planned and run:
@@ -156,12 +159,13 @@ def _unnamed(
                 foreign.append(name)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be listed: {e}") from e
+    orphans += [record for record, manifest in found.compacted() if manifest.shard_id in unplanned]
     return tuple(orphans), tuple(sorted(foreign))
 
 
 def _note_unnamed(orphans: Sequence[str], foreign: Sequence[str], tally: Tally) -> None:
     if orphans:
-        what = f"{len(orphans)} file(s) of failed attempts, which no manifest names ({first_few(orphans)})"
+        what = f"{len(orphans)} file(s) of failed attempts and of withdrawn shards ({first_few(orphans)})"
         advice = "Readers ignore them; `flexray repair` moves those older than an hour aside."
         tally.note("orphans", "", what, advice)
     if foreign:

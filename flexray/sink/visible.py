@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from flexray.sink.committed import committed_shards, load_shard
 from flexray.sink.folder import OutputFolder
-from flexray.sink.plan import left_out_ids, replaced_ids
+from flexray.sink.plan import part_rows
+from flexray.sink.plan_files import left_out_ids
 from flexray.sink.records import AnyRecord, Manifest, OldRunRecord
 from flexray.sink.start import load_run
 
@@ -22,36 +23,36 @@ class View:
     """Which rows of each shard are seen."""
 
     methods: tuple[str, ...]
-    replaced: Mapping[str, pa.Array]
-    """By shard id: row ids that a later part of the plan has replaced; only shards with any."""
-    left_out: pa.Array
-    """Rows that the last recipe does not name."""
+    unseen: tuple[Mapping[str, pa.Array], ...] = ()
+    """Of each part of the plan, the row ids that are not seen, by shard id; only shards with any."""
 
     def of_shard(self, shard_id: str, table: pa.Table) -> pa.Table:
         """The seen rows (ROW_SCHEMA) of a shard, in order."""
         if set(table["method"].unique().to_pylist()) - set(self.methods):
-            table = table.filter(pc.is_in(table["method"], pa.array(self.methods)))
-        for gone in (self.replaced.get(shard_id), self.left_out):
-            if gone is not None and len(gone):
-                table = table.filter(pc.invert(pc.is_in(table["row_id"], gone)))
-        return table
+            table = table.filter(pc.is_in(table["method"], pa.array(self.methods, pa.string())))
+        gone = self._unseen_of(shard_id)
+        return table if gone is None else table.filter(pc.invert(pc.is_in(table["row_id"], gone)))
 
     def has(self, manifest: Manifest) -> bool:
-        """Whether a shard has rows of a seen method."""
-        return bool(set(manifest.accounting.rows_by_method) & set(self.methods))
+        """Whether any row of a shard is seen."""
+        by_method, gone = manifest.accounting.rows_by_method, self._unseen_of(manifest.shard_id)
+        seen = (rows for method, rows in by_method.items() if method in self.methods)
+        return any(rows > (0 if gone is None else len(gone)) for rows in seen)
 
     def expression(self, manifests: Sequence[Manifest]) -> pc.Expression | None:
         """The seen rows of these shards, as a filter of Arrow data sets; None: all are seen."""
-        row_id, terms = pc.field("row_id"), []
+        shards, terms = {manifest.shard_id for manifest in manifests}, []
         if any(set(m.accounting.rows_by_method) - set(self.methods) for m in manifests):
-            terms.append(pc.field("method").isin(self.methods))
-        if len(self.left_out):
-            terms.append(~row_id.isin(self.left_out))
-        by_ids: dict[int, tuple[pa.Array, list[str]]] = {}
-        for shard_id, ids in self.replaced.items():
-            by_ids.setdefault(id(ids), (ids, []))[1].append(shard_id)
-        terms += [~(pc.field("shard_id").isin(shards) & row_id.isin(ids)) for ids, shards in by_ids.values()]
+            terms.append(pc.field("method").isin(pa.array(self.methods, pa.string())))
+        for of_part in self.unseen:
+            among = [shard_id for shard_id in of_part if shard_id in shards]
+            if among:  # a row is in one shard of a part
+                ids = pa.concat_arrays([of_part[shard_id] for shard_id in among])
+                terms.append(~(pc.field("shard_id").isin(among) & pc.field("row_id").isin(ids)))
         return functools.reduce(operator.and_, terms) if terms else None
+
+    def _unseen_of(self, shard_id: str) -> pa.Array | None:
+        return next((of_part[shard_id] for of_part in self.unseen if shard_id in of_part), None)
 
 
 def view(
@@ -66,17 +67,27 @@ def view(
     Raises:
         DamageError: a plan file that is needed cannot be trusted.
     """
+    chosen = tuple(methods) or (run.methods if everything else run.selection.methods)
+    left_out = pa.array([], pa.string())
     if isinstance(run, OldRunRecord):
-        return View(tuple(methods) or run.methods, {}, pa.array([], pa.string()))
-    replaced: dict[str, pa.Array] = {}
-    gone = pa.array([], pa.string())
-    for part in reversed(run.plan):
-        if len(gone):
-            replaced |= {run.shard_id(number): gone for number in part.shards}
-        gone = pa.concat_arrays([gone, replaced_ids(folder, part)])
-    if everything:
-        return View(tuple(methods) or run.methods, replaced, pa.array([], pa.string()))
-    return View(tuple(methods) or run.selection.methods, replaced, left_out_ids(folder, run.selection))
+        return View(chosen)
+    if not everything:
+        left_out = left_out_ids(folder, run.selection)
+    if not len(left_out) and not any(part.replaced for part in run.plan):
+        return View(chosen)
+    unseen = []
+    for found in part_rows(folder, run.plan):
+        ids = found.rows["row_id"].combine_chunks()
+        gone = pc.or_(found.replaced, pc.is_in(ids, left_out))
+        of_part, start = {}, 0
+        for number, rows in found.part.shards.items():
+            of_shard = ids.slice(start, rows).filter(gone.slice(start, rows))
+            if len(of_shard):
+                of_part[run.shard_id(number)] = of_shard
+            start += rows
+        if of_part:
+            unseen.append(of_part)
+    return View(chosen, tuple(unseen))
 
 
 def read_committed(

@@ -11,7 +11,7 @@ STEPS = ("before", "during", "after")
 
 # What is written -> (pattern of its name, whether the driver writes it, how often at least; None: each shard)
 FILES = {
-    "plan": ("_plan.parquet", True, 1),
+    "plan": ("plan/*.parquet", True, 1),
     "record": ("_run.json", True, 1),
     "lock": ("_lock-*.json", True, 1),
     "data": ("data/*", False, None),

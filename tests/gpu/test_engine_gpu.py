@@ -14,7 +14,7 @@ from flexray.config import (
     MethodConfig,
     PromptConfig,
 )
-from flexray.data import read_shard, scan
+from flexray.data import scan, to_questions
 from flexray.engine.engine import Engine
 from flexray.engine.scheduler_config import APART_IN_PREFILL
 from flexray.methods import SamplingParams
@@ -162,8 +162,8 @@ def test_bfloat16_rows_are_the_bfloat16_oracles_but_for_near_ties(smollm2, layou
     plain, _ = load_model(smollm2, dtype="bfloat16", device="cuda", attn_implementation="sdpa")
     coarse, _ = load_model(smollm2, dtype="bfloat16", device="cuda", attn_implementation="eager")
     exact, _ = load_model(smollm2, dtype="float32", device="cuda", attn_implementation="eager")
-    config = DataConfig(name="demo", files=[str(PROJECT / "jobs" / "data" / "demo.jsonl")], shard_rows=100)
-    questions = [q for shard in scan(config).shards for q in read_shard(shard, config)]
+    config = DataConfig(name="demo", files=[str(PROJECT / "jobs" / "data" / "demo.jsonl")])
+    questions = to_questions(scan(config), dataset="demo", split="test")
     prompt = PromptConfig(
         instruction="Answer each question with a short phrase.",
         few_shots=(FewShot(question="What is the capital of Finland?", answer="Helsinki"),),
@@ -175,7 +175,7 @@ def test_bfloat16_rows_are_the_bfloat16_oracles_but_for_near_ties(smollm2, layou
     config = EngineConfig(strict=True, gpu_memory_utilization=0.2)
     engine = Engine(patched, tokenizer, methods, generation, config)
     mode = {"layout": layout, "positions": positions}
-    gaps, same, same_coarse, engine_exact, oracle_exact = [], 0, 0, 0, 0
+    gaps, same, same_coarse, engine_exact, oracle_exact, off = [], 0, 0, 0, 0, 0.0
     for p, ((answer,),) in zip(prompts, engine.generate(prompts), strict=True):
         found = list(answer.token_ids)
         oracle = oracles.greedy_along(plain, p, found, **mode)
@@ -185,12 +185,16 @@ def test_bfloat16_rows_are_the_bfloat16_oracles_but_for_near_ties(smollm2, layou
         engine_exact += found == truth
         oracle_exact += oracle.token_ids == truth
         gaps += [g for a, b, g in zip(found, oracle.token_ids, oracle.gaps, strict=True) if a != b]
+        tokens = oracles.stream(p, layout, positions, found[:-1])
+        coarser, truer = (oracles.logits_of(m, tokens)[-len(found) :].float() for m in (plain, exact))
+        off = max(off, (coarser - truer).abs().max().item())
     print(
         f"{layout}/{positions}: {same}/{len(prompts)} rows the same, gaps of the others {gaps}; "
         f"{same_coarse} with an oracle whose scores are rounded to bfloat16; "
-        f"equal to float32: engine {engine_exact}, bfloat16 oracle {oracle_exact}"
+        f"equal to float32: engine {engine_exact}, bfloat16 oracle {oracle_exact}, whose logits are off by "
+        f"up to {off}"
     )
-    assert max(gaps, default=0.0) <= NEAR_TIE
+    assert max(gaps, default=0.0) <= off  # as far as bfloat16 itself moves a logit
     assert engine_exact >= oracle_exact - 0.05 * len(prompts)
 
 

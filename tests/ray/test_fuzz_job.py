@@ -39,7 +39,7 @@ ODD_IDS = [
 METHODS = ["attention/shared_context/restart", "per_prompt"]
 COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 OUTPUT_FILES = re.compile(
-    r"_run\.json|_plan\.parquet|data/qa-test-\d{6}-[0-9a-f]{32}\.parquet"
+    r"_run\.json|plan/\d{4}\.parquet|data/qa-test-\d{6}-[0-9a-f]{32}\.parquet"
     r"|_manifests/(qa-test-\d{6}\.json|compact-[0-9a-f]{64}\.jsonl)"
 )
 

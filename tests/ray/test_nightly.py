@@ -1,5 +1,6 @@
 """A night's work: what is new or unfinished is done, once, and nothing else is touched."""
 
+import json
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from tests.ray.jobs import assert_whole, make_tree, manifests, question, rows_of
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-ROWS = 4  # of a file, in two shards
+ROWS = 4  # of a file
 SHARDS = 24  # a second's work or more, once the model is loaded
 
 
@@ -46,14 +47,6 @@ class Place:
     @property
     def answers(self) -> Path:
         return self.folder / "answers"
-
-    @property
-    def batches(self) -> list[Path]:
-        return sorted(self.answers.iterdir())
-
-    def batch_of(self, question_id: str) -> Path:
-        (found,) = [folder for folder in self.batches if f"qa/test/{question_id}" in rows_of(folder)]
-        return found
 
     def start(self, **options) -> tuple[Night, list[str], list[str]]:
         """A night in this process: what came of it, what it said, what it complained of."""
@@ -86,7 +79,7 @@ def first_night(local_ray, tiny_model, tmp_path_factory):
 
 @pytest.fixture
 def later(first_night, tmp_path):
-    """A place of its own after that night, with its recipe."""
+    """A place of its own after that night, with its recipe. Its files are others, with the same rows."""
     before = first_night[0]
     for name in ("in", "answers"):
         shutil.copytree(before.folder / name, tmp_path / name)
@@ -97,88 +90,106 @@ def later(first_night, tmp_path):
 
 def test_the_first_night_does_everything(first_night):
     place, night, said, failed = first_night
-    assert (night.exit_code, night.summary_line(), failed) == (0, "complete=0 answered=2 held=0 failed=0", [])
-    a = place.batch_of("q0")
-    assert said[0] == "recipes/night.yaml: 2 batches"
-    assert [line for line in said if "a.jsonl" in line] == [
-        f"in/a.jsonl: new -> answers/{a.name}",
-        f"in/a.jsonl: done and verified, {ROWS} rows, 0 errors",
-    ]
-    assert_whole(a, ROWS)
-    assert_whole(place.batch_of("bad"), 3)
+    assert (night.exit_code, night.summary_line(), failed) == (0, "complete=0 answered=1 held=0 failed=0", [])
+    assert said[0] == "recipes/night.yaml -> answers"
+    assert said[-2] == "recipes/night.yaml: done and verified, 7 rows, 1 errors"
+    assert_whole(place.answers, 7)
 
 
-def test_a_second_start_does_nothing(later):
+def test_a_night_without_news_reads_nothing_and_writes_nothing(later, monkeypatch):
+    later.start()  # looks into the copied files, which are others
     before = later.written()
+    monkeypatch.setattr("flexray.runs.job.scan", lambda config: pytest.fail("nothing is to be read"))
     night, said, failed = later.start()
-    assert (night.exit_code, night.summary_line(), failed) == (0, "complete=2 answered=0 held=0 failed=0", [])
-    a, b = later.batch_of("q0"), later.batch_of("bad")
-    assert said[1:3] == [
-        f"in/a.jsonl: complete, {ROWS} rows, 0 errors -> answers/{a.name}",
-        f"in/b.jsonl: complete, 3 rows, 1 errors -> answers/{b.name}",
-    ]
+    assert (night.exit_code, night.summary_line(), failed) == (0, "complete=1 answered=0 held=0 failed=0", [])
+    assert said[-2] == "recipes/night.yaml: complete, 7 rows, 1 errors"
     assert later.written() == before
 
 
-def test_a_new_file_is_done_alone_and_a_renamed_one_is_known(later):
-    before, batches = later.written(), later.batches
+def test_the_rows_of_a_new_file_are_done_alone_and_a_renamed_file_is_known(later):
+    before = later.written()
     later.add("c.jsonl", first=20)
     (later.folder / "in" / "a.jsonl").rename(later.folder / "in" / "renamed.jsonl")
-    night, _, failed = later.start()
-    assert (night.exit_code, night.summary_line(), failed) == (0, "complete=2 answered=1 held=0 failed=0", [])
-    assert before.items() <= later.written().items()
-    (new,) = set(later.batches) - set(batches)
-    assert_whole(new, ROWS)
-    assert set(rows_of(new)) == {f"qa/test/q{i}" for i in range(20, 20 + ROWS)}
+    night, said, failed = later.start()
+    assert (night.exit_code, night.summary_line(), failed) == (0, "complete=0 answered=1 held=0 failed=0", [])
+    assert said[-2] == f"recipes/night.yaml: done and verified, {7 + ROWS} rows, 1 errors"
+    after = later.written()
+    data = {path: time for path, time in before.items() if path.parent.name in ("data", "_manifests")}
+    assert data.items() <= after.items()
+    assert_whole(later.answers, 7 + ROWS)
+    new = {path for path in after if path.parent.name == "data"} - before.keys()
+    assert len(new) == 2  # shards of three rows
+    assert {f"qa/test/q{i}" for i in range(20, 20 + ROWS)} <= set(rows_of(later.answers))
+
+
+def test_a_changed_row_stops_its_recipe_and_no_other(later):
+    other = make_tree(later.folder / "other", later.model, later.folder / "in" / "b.jsonl")
+    (later.folder / "recipes" / "other.yaml").write_text(yaml.safe_dump(other))
+    later.add("a.jsonl", rows=ROWS - 1)
+    with (later.folder / "in" / "a.jsonl").open("a") as stream:
+        stream.write(json.dumps(question(ROWS - 1, question="What else?")) + "\n")
+    later.add("c.jsonl", first=20)
+    night, _, (failed,) = later.start()
+    assert (night.exit_code, night.summary_line()) == (2, "complete=0 answered=1 held=0 failed=1")
+    assert f"a.jsonl, row {ROWS} (id qa/test/q{ROWS - 1}), field 'question'" in failed
+    assert "-> 'What else?'" in failed
+    assert "qa/test/q20" not in rows_of(later.answers)
+    night, _, failed = later.start(replace_changed=True)
+    assert (night.exit_code, night.summary_line(), failed) == (0, "complete=1 answered=1 held=0 failed=0", [])
+    rows = rows_of(later.answers)
+    assert rows[f"qa/test/q{ROWS - 1}"]["question"] == "What else?"
+    assert len(rows) == 7 + ROWS
 
 
 def test_what_fails_or_is_held_by_another_stops_nothing_else(later):
-    begun = later.batch_of("q0")
-    next((begun / "_manifests").iterdir()).unlink()
-    later.add("aa.jsonl", rows=0)
+    other = make_tree(later.folder / "other", later.model, later.folder / "in" / "b.jsonl")
+    (later.folder / "recipes" / "other.yaml").write_text(yaml.safe_dump(other))
     (later.folder / "recipes" / "bad.yaml").write_text("{data: {names: no such key}}")
-    with hold(OutputFolder(str(begun)), log=lambda line: None, beat_seconds=0.2):
-        night, said, (bad, held, empty) = later.start()
-    assert (night.exit_code, night.summary_line()) == (2, "complete=1 answered=0 held=1 failed=2")
-    assert f"in/a.jsonl: unfinished, 1 of 2 shards -> answers/{begun.name}" in said
-    assert any(line.startswith("in/b.jsonl: complete, ") for line in said)
+    with hold(OutputFolder(str(later.answers)), log=lambda line: None, beat_seconds=0.2):
+        night, _, (bad, held) = later.start()
+    assert (night.exit_code, night.summary_line()) == (2, "complete=0 answered=1 held=1 failed=1")
     assert bad.startswith(f"{later.folder}/recipes/bad.yaml: ")
     assert "data.names: " in bad
-    assert held.startswith(f"{later.folder}/in/a.jsonl: left alone: {begun}: another run is at work there: ")
-    assert empty.startswith(f"{later.folder}/in/aa.jsonl: ")
-    assert ": no rows in any file" in empty
+    recipe = f"{later.folder}/recipes/night.yaml"
+    assert held.startswith(f"{recipe}: left alone: {later.answers}: another run is at work there: ")
 
 
 def test_another_configuration_needs_another_output_folder(later):
     before = later.written()
-    night, said, failed = later.start(overrides=["prompt.instruction=Another."])
-    assert (night.exit_code, night.outcomes["failed"]) == (2, 2)
-    a = later.batch_of("q0")
-    assert said[1] == f"in/a.jsonl: answered with another configuration -> answers/{a.name}"
-    assert 'prompt.instruction: "Answer." -> "Another."' in failed[0]
-    night, _, failed = later.start(overrides=[f"output={a}"])
-    assert night.exit_code == 2
-    assert f"{a}: holds a run itself, and a night puts the run of each file below it" in failed[0]
+    night, _, (failed,) = later.start(overrides=["prompt.instruction=Another."])
+    assert (night.exit_code, night.outcomes["failed"]) == (2, 1)
+    assert 'prompt.instruction: "Answer." -> "Another."' in failed
     assert later.written() == before
 
 
-def test_a_complete_batch_above_its_limits_is_told_by_exit_code_1(later):
-    night, _, failed = later.start(overrides=["limits.max_error_share=0.1"])
-    assert (night.exit_code, night.summary_line()) == (1, "complete=1 answered=0 held=0 failed=1")
-    assert "1 of 3 rows are errors, more than limits.max_error_share (0.1) allows" in failed[0]
+def test_nights_of_the_old_layout_are_not_begun_again(later):
+    later.answers.rename(later.folder / "one night")
+    later.answers.mkdir()
+    shutil.copytree(later.folder / "one night", later.answers / ("0123456789abcdef"))
+    before = later.written()
+    night, _, (failed,) = later.start()
+    assert (night.exit_code, night.outcomes["failed"]) == (2, 1)
+    assert f"flexray adopt --config {later.folder}/recipes/night.yaml {later.answers}" in failed
+    assert later.written() == before
+
+
+def test_a_complete_recipe_above_its_limits_is_told_by_exit_code_1(later):
+    night, _, (failed,) = later.start(overrides=["limits.max_error_share=0.1"])
+    assert (night.exit_code, night.summary_line()) == (1, "complete=0 answered=0 held=0 failed=1")
+    assert "1 of 7 rows are errors, more than limits.max_error_share (0.1) allows" in failed
 
 
 def test_error_rows_are_tried_again_and_old_rows_read_back_only_if_asked(later):
     night, said, _ = later.start(retry=True)
-    assert (night.exit_code, night.summary_line()) == (0, "complete=1 answered=1 held=0 failed=0")
+    assert (night.exit_code, night.summary_line()) == (0, "complete=0 answered=1 held=0 failed=0")
     assert "  retried=1 answered=0 still_errors=1" in said
-    file = next((later.batch_of("q0") / "data").iterdir())
+    file = next((later.answers / "data").iterdir())
     file.write_bytes(bytes(file.stat().st_size))  # of another size it would be seen at once
     assert later.start()[0].exit_code == 0
-    night, _, failed = later.start(verify_all=True)
+    night, _, (failed,) = later.start(verify_all=True)
     assert (night.exit_code, night.outcomes["failed"]) == (1, 1)
-    assert " damaged=1 " in failed[0]
-    assert str(file) in failed[0]
+    assert " damaged=1 " in failed
+    assert str(file) in failed
 
 
 @pytest.mark.slow
@@ -190,21 +201,19 @@ def test_a_killed_night_is_finished_by_the_next(place):
     with (place.folder / "log").open("w") as log:
         killed = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        while killed.poll() is None and not any(place.folder.glob("answers/*/_manifests/*.json")):
+        while killed.poll() is None and not any(place.answers.glob("_manifests/*.json")):
             time.sleep(0.02)
     finally:
         os.killpg(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL, (place.folder / "log").read_text()
-    (begun,) = place.batches
-    done = len(manifests(begun))
+    done = len(manifests(place.answers))
     assert 0 < done < SHARDS
 
     night, said, failed = place.start()
     assert (night.exit_code, night.outcomes["answered"], failed) == (0, 1, [])
-    (unfinished,) = [line for line in said if "unfinished" in line]
-    assert done <= int(unfinished.split()[2]) < SHARDS  # Ray outlives the night: a commit may have gone on
-    assert place.batches == [begun]
-    assert_whole(begun, SHARDS)
+    (resumed,) = [line for line in said if "committed already" in line]
+    assert f"{SHARDS} rows in {SHARDS} shards" in resumed
+    assert_whole(place.answers, SHARDS)
 
 
 @pytest.mark.slow
@@ -214,13 +223,11 @@ def test_two_nights_at_once_lose_nothing_and_double_nothing(place):
     place.add("b.jsonl", first=10)
     with ThreadPoolExecutor(2) as pool:
         nights = [result[0] for result in pool.map(lambda _: place.start(), range(2))]
-    assert {night.exit_code for night in nights} <= {0, 2}  # 2: it came to a batch that the other was at
-    assert sum(night.outcomes["answered"] for night in nights) == 2
+    assert {night.exit_code for night in nights} <= {0, 2}  # 2: the other was at it
+    assert sum(night.outcomes["answered"] for night in nights) == 1
     assert sum(night.outcomes["failed"] for night in nights) == 0
-    assert len(place.batches) == 2
-    for folder in place.batches:
-        assert_whole(folder, ROWS)
-        assert len(list((folder / "data").iterdir())) == 2  # no shard was computed twice
-        assert not list(folder.glob("_lock*"))
+    assert_whole(place.answers, 2 * ROWS)
+    assert len(list((place.answers / "data").iterdir())) == len(manifests(place.answers))  # none twice
+    assert not list(place.answers.glob("_lock*"))
     night, _, _ = place.start()
-    assert (night.exit_code, night.summary_line()) == (0, "complete=2 answered=0 held=0 failed=0")
+    assert (night.exit_code, night.summary_line()) == (0, "complete=1 answered=0 held=0 failed=0")

@@ -6,8 +6,9 @@ import shutil
 import pytest
 
 from flexray.config import parse_config
-from flexray.errors import OutputError
+from flexray.errors import DataError, OutputError
 from flexray.runs.run import run
+from flexray.sink import OutputFolder, read_committed
 from tests.ray.jobs import (
     assert_whole,
     contents,
@@ -22,11 +23,23 @@ from tests.ray.jobs import (
 ROWS = 7
 
 
+def everything(output, **options):
+    return [
+        row for table in read_committed(OutputFolder(str(output)), **options) for row in table.to_pylist()
+    ]
+
+
+def values(row):
+    """Without where the row stands."""
+    return {name: value for name, value in row.items() if name not in ("shard_id", "source_file")}
+
+
 def start(tree, **options):
     return run(parse_config(tree, source="test"), log=lambda _: None, **options)
 
 
 def test_a_second_start_has_nothing_to_do_and_asks_for_no_ray(again, output, tmp_path, monkeypatch):
+    start(again)  # the copy's data file is another one than that of the run, so this looks into it
     before = contents(output)
     monkeypatch.setattr("flexray.runs.run.connect_ray", lambda config: pytest.fail("no Ray is needed"))
     code, said, errors = flexray_here("run", "--config", write_config(tmp_path, again))
@@ -56,12 +69,17 @@ def test_a_run_with_another_configuration_is_refused_by_its_name(again, output, 
     assert contents(output) == before
 
 
-def test_changed_data_are_refused(again, tmp_path):
+def test_a_changed_row_is_refused_by_name_or_computed_again(again, output, tmp_path):
     changed = [question(i) for i in range(ROWS)]
     changed[3] = question(3, answers=["other"])
     write(tmp_path / "questions.jsonl", changed)
-    with pytest.raises(OutputError, match=r"data\.digest: "):
+    named = r"questions\.jsonl, row 4 \(id qa/test/q3\), field 'answers': \['Norway'\] -> \['other'\]"
+    with pytest.raises(DataError, match=named):
         start(again)
+    result = start(again, replace_changed=True)
+    assert (result.rows_before, result.rows_now) == (ROWS, 1)
+    assert rows_of(output)["qa/test/q3"]["answers"] == ["other"]
+    assert len(rows_of(output)) == ROWS
 
 
 def test_another_model_of_the_same_shape_is_refused(again, save_tiny_model, tmp_path):
@@ -70,10 +88,31 @@ def test_another_model_of_the_same_shape_is_refused(again, save_tiny_model, tmp_
         start(again)
 
 
-def test_other_shards_of_the_same_rows_are_refused(again):
+def test_committed_rows_stay_in_the_shards_that_they_have(again):
     again["data"]["shard_rows"] = 2
-    with pytest.raises(OutputError, match="are not the 7 rows in 4 shards that are planned"):
-        start(again)
+    assert start(again).rows_now == 0
+
+
+def test_more_rows_and_more_methods_are_all_that_is_computed(again, output, tmp_path):
+    before = contents(output / "data")
+    write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS + 2)])
+    again["methods"] = ["attention", "per_prompt"]
+    result = start(again)
+    assert (result.rows_before, result.rows_now) == (ROWS, ROWS + 2 * 2)
+    assert_whole(output, 2 * (ROWS + 2))
+    assert {path: data for path, data in contents(output / "data").items() if path in before} == before
+    grown = {(row["method"], row["row_id"]): row for row in everything(output)}
+    whole = parse_config(again | {"output": str(tmp_path / "at once")}, source="test")
+    run(whole, log=lambda _: None)
+    at_once = {(row["method"], row["row_id"]): row for row in everything(tmp_path / "at once")}
+    assert [values(row) for row in grown.values()] == [values(at_once[key]) for key in grown]
+    assert grown.keys() == at_once.keys()
+    again["methods"] = ["per_prompt"]
+    again["data"]["limit"] = 3
+    assert start(again).rows_now == 0
+    assert {row["method"] for row in everything(output)} == {"per_prompt"}
+    assert len(everything(output)) == 3
+    assert len(everything(output, everything=True)) == 2 * (ROWS + 2)
 
 
 def test_what_does_not_determine_the_rows_may_change(again, output, tiny_model, tmp_path):

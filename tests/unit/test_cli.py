@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 import flexray
 from flexray.cli import app
 from flexray.cli.app import reports_user_errors
+from flexray.sink.records import manifest_name
 from flexray.storage.error_messages import StorageError
-from tests.unit.sink.builders import finished, shard, start
+from tests.unit.sink.builders import PLAN_FILE, A, B, finished, start
 from tests.unit.sink.conftest import folder  # noqa: F401  a fixture
 
 RECORD = {"id": "a", "question": "Who?", "paraphrases": ["Which person?"], "answers": ["Ada"]}
@@ -161,29 +162,29 @@ def test_verify_of_a_whole_run_is_0(folder):  # noqa: F811
 
 def test_verify_of_a_run_with_a_shard_missing_is_1_and_names_it(folder, tmp_path):  # noqa: F811
     finished(folder)
-    folder.remove("_manifests/b.json")
+    folder.remove(manifest_name(B.shard_id))
     code, lines, _ = verify(folder)
     assert code == 1
     assert lines[-1] == "rows=8 missing=4 doubled=0 damaged=0 unaccounted=0"
-    assert "_manifests/b.json: shard b is not committed" in lines[0]
-    assert "1 file(s) of failed attempts, which no manifest names" in lines[1]
+    assert f"_manifests/{B.shard_id}.json: shard {B.shard_id} is not committed" in lines[0]
+    assert "1 file(s) of failed attempts and of withdrawn shards" in lines[1]
 
 
 def test_verify_as_json_has_the_counts_and_each_finding(folder, tmp_path):  # noqa: F811
     finished(folder)
-    folder.remove("_plan.parquet")
+    folder.remove(PLAN_FILE)
     result = CliRunner().invoke(app, ["verify", "--json", str(tmp_path / "out")])
     assert result.exit_code == 1
     report = json.loads(result.stdout)
     assert (report["ok"], report["rows"], report["damaged"]) == (False, 12, 1)
     (finding,) = report["findings"]
     assert finding["kind"] == "plan_missing"
-    assert finding["path"] == str(tmp_path / "out" / "_plan.parquet")
+    assert finding["path"] == str(tmp_path / "out" / PLAN_FILE)
     assert finding["advice"].startswith("Run again")
 
 
 def test_verify_of_many_findings_prints_the_first_and_how_many_more_there_are(folder):  # noqa: F811
-    start(folder, shards=[shard(f"s{i:03d}", 1) for i in range(130)])
+    start(folder, [f"qa/test/{i}" for i in range(130)], shard_rows=1)
     code, lines, _ = verify(folder)
     assert code == 1
     assert len(lines) == 102
@@ -196,14 +197,16 @@ def test_verify_of_many_findings_prints_the_first_and_how_many_more_there_are(fo
 @pytest.mark.parametrize("dry", [True, False])
 def test_repair_prints_a_line_for_each_thing_moved_and_the_counts(folder, tmp_path, dry):  # noqa: F811
     finished(folder)
-    (path,) = (tmp_path / "out" / "data").glob("b-*.parquet")
+    (path,) = (tmp_path / "out" / "data").glob(f"{B.shard_id}-*.parquet")
     path.write_bytes(path.read_bytes()[:-1])
     arguments = ["repair", str(tmp_path / "out"), *["--dry-run"] * dry]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     moves = result.stdout.splitlines()[:-1]
     assert len(moves) == 2
-    assert moves[0].startswith(f"{'would move' if dry else 'moving'} _manifests/b.json to _quarantine/")
+    assert moves[0].startswith(
+        f"{'would move' if dry else 'moving'} _manifests/{B.shard_id}.json to _quarantine/"
+    )
     assert result.stdout.splitlines()[-1] == "quarantined=2 rows_to_redo=4"
     assert path.exists() == dry
     assert verify(folder)[1][-1] == f"rows=8 missing=4 doubled=0 damaged={int(dry)} unaccounted=0"
@@ -211,7 +214,7 @@ def test_repair_prints_a_line_for_each_thing_moved_and_the_counts(folder, tmp_pa
 
 def test_repair_moves_young_orphans_if_asked(folder, tmp_path):  # noqa: F811
     finished(folder)
-    folder.write_bytes(f"data/b-{'0' * 32}.parquet", b"")
+    folder.write_bytes(f"data/{B.shard_id}-{'0' * 32}.parquet", b"")
     last = [
         CliRunner().invoke(app, ["repair", str(tmp_path / "out"), *more]).stdout.splitlines()[-1]
         for more in ([], ["--orphans"])
@@ -228,7 +231,7 @@ def test_repair_of_what_is_no_run_is_2(tmp_path):
 
 def test_verify_of_a_damaged_file_is_1_and_names_it(folder, tmp_path):  # noqa: F811
     finished(folder)
-    (path,) = (tmp_path / "out" / "data").glob("a-*.parquet")
+    (path,) = (tmp_path / "out" / "data").glob(f"{A.shard_id}-*.parquet")
     path.write_bytes(path.read_bytes()[:-1])
     code, lines, _ = verify(folder)
     assert code == 1

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig, RunConfig, parse_config
-from flexray.data import read_shard, scan
+from flexray.data import scan, to_questions
 from flexray.data.question import Question
 from flexray.errors import DataError, RowFault
 from flexray.methods import make_methods
@@ -88,13 +88,12 @@ def read_and_tokenise(file: NastyFile, builder: PromptBuilder, special_ids: set[
         path = file.write(Path(folder))
         config = run_config(Path("m"), file, path).data
         try:
-            found = scan(config)
+            table = scan(config)
         except DataError:  # the file as a whole: a field that no record has, for one
             assert file.good_rows == ()
             return
-        questions = [q for spec in found.shards for q in read_shard(spec, config)]
-    assert [q.row_id for q in questions] == [i for spec in found.shards for i in spec.row_ids]
-    assert len({q.row_id for q in questions}) == len(questions) == found.num_rows == file.num_rows
+    questions = to_questions(table, dataset=config.name, split=config.split)
+    assert len({q.row_id for q in questions}) == len(questions) == file.num_rows
     for number, question in enumerate(questions, start=1):
         assert question.source_row == number
         assert isinstance((question.row_id + question.source_id).encode(), bytes)
@@ -129,7 +128,7 @@ def only_question(tmp_path: Path, **changes: Any) -> Question:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(good_record(1) | changes) + "\n")
     config = run_config(Path("m"), NastyFile(Path, {}, 1, ()), path).data
-    (question,) = read_shard(scan(config).shards[0], config)
+    (question,) = to_questions(scan(config), dataset=config.name, split=config.split)
     return question
 
 

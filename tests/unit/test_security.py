@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import flexray
 from flexray.cli import app
 from flexray.config import DataConfig, load_config, parse_config
-from flexray.data import read_shard, scan
+from flexray.data import scan, to_questions
 from flexray.errors import ConfigError, DataError, RowFault
 from flexray.report import print_summary
 from flexray.report.work import Shard, WorkSummary
@@ -109,7 +109,7 @@ def config_of(path: Path, **data: Any) -> DataConfig:
 
 
 def read_all(config: DataConfig) -> list[Any]:
-    return [question for spec in scan(config).shards for question in read_shard(spec, config)]
+    return to_questions(scan(config), dataset=config.name, split=config.split)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flexray.config import parse_config
-from flexray.data import read_shard, scan
+from flexray.data import scan, to_questions
 from flexray.errors import DataError
 
 FORMATS = ["parquet", "arrow"]
@@ -51,7 +51,7 @@ def read_all(path: Path, columns: list[tuple[pa.Field, pa.Array]], **data: Any) 
             writer.write_table(table)
     tree = {"output": "o", "model": {"path": "m"}, "data": {"name": "d", "files": str(path), **data}}
     config = parse_config(tree, source="test").data
-    return [question for spec in scan(config).shards for question in read_shard(spec, config)]
+    return to_questions(scan(config), dataset=config.name, split=config.split)
 
 
 def extension(name: str, storage: pa.DataType, metadata: bytes = b"", called: str = "question") -> pa.Field:

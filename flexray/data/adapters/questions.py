@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
 from flexray.config.data import DataConfig, Fields
 from flexray.data.adapters.adapter import DatasetAdapter, FieldReader, distinct
 from flexray.data.identity import short_digest
-from flexray.data.record import MISSING, Record, found, lookup
+from flexray.data.record import MISSING, Record, found, listed, lookup
 from flexray.data.required_fields import RequiredFields, of_fields
 
 _OF_QUESTION = "id (made from the question)"
@@ -29,21 +28,10 @@ class Records(DatasetAdapter):
         assert record.value is not None
         parsed, fields = {}, self.config.fields
         for path in (fields.paraphrases, fields.answers):
-            if path is not None and (texts := _listed(lookup(record.value, path))) is not None:
+            if path is not None and (texts := listed(lookup(record.value, path))) is not None:
                 parsed[path] = texts
         value = record.value | parsed if parsed else record.value
         return replace(record, value=value, fields=fields)
-
-
-def _listed(value: Any) -> list[Any] | None:
-    """The list in a string with a JSON list, such as the answers of PopQA; None for other values."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return None
-    try:
-        parsed = json.loads(value)
-    except (ValueError, RecursionError):
-        return None
-    return parsed if isinstance(parsed, list) else None
 
 
 class WebQuestions(DatasetAdapter):

@@ -21,7 +21,7 @@ from flexray.config import (
     PromptConfig,
 )
 from flexray.config.data import Fields
-from flexray.data import read_shard, scan
+from flexray.data import scan, to_questions
 from flexray.engine.engine import Engine
 from flexray.models.checkpoint import load_model
 from flexray.prompts import PromptBuilder
@@ -62,8 +62,8 @@ def models(smollm2):
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory):
-    config = DataConfig(name="demo", files=[str(PROJECT / "jobs" / "data" / "demo.jsonl")], shard_rows=100)
-    found = [q for shard in scan(config).shards for q in read_shard(shard, config)][:: 1 if ALL else 18]
+    config = DataConfig(name="demo", files=[str(PROJECT / "jobs" / "data" / "demo.jsonl")])
+    found = to_questions(scan(config), dataset="demo", split="test")[:: 1 if ALL else 18]
     if WEBQUESTIONS.exists():
         records = json.loads(WEBQUESTIONS.read_text())
         for record in records:
@@ -71,8 +71,8 @@ def questions(tmp_path_factory):
         path = tmp_path_factory.mktemp("webqa") / "devtest.json"
         path.write_text(json.dumps(records))
         fields = Fields(id="qId", question="qText")
-        config = DataConfig(name="webqa", files=[str(path)], fields=fields, shard_rows=200)
-        found += [q for s in scan(config).shards for q in read_shard(s, config)][:: 1 if ALL else 48]
+        config = DataConfig(name="webqa", files=[str(path)], fields=fields)
+        found += to_questions(scan(config), dataset="webqa", split="test")[:: 1 if ALL else 48]
     assert not [q.error for q in found if q.error]
     return found
 

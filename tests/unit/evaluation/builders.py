@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from flexray.data.question import ShardSpec
 from flexray.evaluation.answer_metrics import PLAIN_TOKENS, exact_match
 from flexray.evaluation.scores import MethodScores, collect_scores
-from flexray.sink import OutputFolder, commit_shard, start_run
+from flexray.sink import OutputFolder
 from flexray.sink.row_table import ROW_SCHEMA
+from tests.unit.sink.builders import PARTS, Shard, commit, shard_id, start
 from tests.unit.sink.builders import row as good_row
 
 ERROR = "d.jsonl, row 1: bad"
@@ -44,31 +44,12 @@ def commit_run(path: str, rows: Sequence[dict[str, Any]], *, planned: int | None
 
     `planned`: so many questions are planned; those behind the rows' are in a shard that is not committed.
     """
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+    methods = tuple(dict.fromkeys(row["method"] for row in rows))
     row_ids = list(dict.fromkeys(row["row_id"] for row in rows))
     missing = [f"qa/test/missing{i}" for i in range((planned or len(row_ids)) - len(row_ids))]
-    shards = [_shard("a", row_ids)] + ([_shard("b", missing)] if missing else [])
     folder = OutputFolder(path)
     folder.prepare()
-    run = start_run(folder, parts={"path": path}, methods=methods, config={}, provenance={}, shards=shards)
-    commit_shard(
-        folder,
-        shard_id="a",
-        table=table(sorted(rows, key=lambda row: methods.index(row["method"]))),
-        fingerprint=run.fingerprint,
-        methods=methods,
-        engine_stats={},
-        seconds=1.0,
-        expected_row_ids=row_ids,
-    )
-
-
-def _shard(name: str, row_ids: Sequence[str]) -> ShardSpec:
-    return ShardSpec(
-        shard_id=name,
-        file="d.jsonl",
-        format="jsonl",
-        first_row=1,
-        num_rows=len(row_ids),
-        row_ids=tuple(row_ids),
-    )
+    run = start(folder, row_ids + missing, methods, shard_rows=len(row_ids), parts=PARTS | {"path": path})
+    shard = Shard(shard_id(0), tuple(row_ids), methods)
+    made = [row | {"shard_id": shard.shard_id} for row in rows]
+    commit(folder, run, shard, table=table(sorted(made, key=lambda row: methods.index(row["method"]))))

@@ -10,7 +10,7 @@ from flexray.methods import METHODS, Method
 from flexray.methods.single import each_alone
 from flexray.pipeline.shards import AnsweredShard, answer_lists, question_table
 
-SPEC = ShardSpec(shard_id="d-test-000000", file="a.parquet", row_group=0, num_rows=1, methods=())
+SPEC = ShardSpec(shard_id="d-test-000000", file="plan/0000.parquet", row_group=0, num_rows=1, methods=())
 QUESTION = Question(
     row_id="d/test/1",
     dataset="d",

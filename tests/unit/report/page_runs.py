@@ -12,7 +12,7 @@ from flexray.sink import Manifest, OutputFolder
 from flexray.sink.compaction import replace_manifest_files
 from flexray.sink.records import keys_digest
 from flexray.sink.row_table import account, keys_of, to_parquet
-from tests.unit.sink.builders import ERROR, row, shard, start, table
+from tests.unit.sink.builders import ERROR, Shard, row, shard_id, start, table
 
 MANY_METHODS = ("attention/shared_context/restart", "origin", "avg")
 RIGHT = {"attention/shared_context/restart": 0.62, "origin": 0.55, "avg": 0.6}
@@ -38,10 +38,11 @@ def many_shards(folder: OutputFolder, shards: int = 1_000, *, committed: int | N
     `folder` is local: data files are written without waiting for the disk, which takes most of the time.
     """
     chance = random.Random(0)
-    specs = [shard(f"qa-test-{number:06d}", rows=3) for number in range(shards)]
+    ids = [f"qa/test/{number}" for number in range(3 * shards)]
+    specs = [Shard(shard_id(n), tuple(ids[3 * n : 3 * n + 3])) for n in range(shards)]
     run = start(
         folder,
-        specs,
+        ids,
         methods=MANY_METHODS,
         config={
             "output": str(folder),
@@ -72,7 +73,7 @@ def many_shards(folder: OutputFolder, shards: int = 1_000, *, committed: int | N
 
 
 def _row(
-    chance: random.Random, shard_id: str, row_id: str, method: str, fault: str, *, failed: bool
+    chance: random.Random, shard: str, row_id: str, method: str, fault: str, *, failed: bool
 ) -> dict[str, Any]:
     right = chance.random() < RIGHT[method]
     changes: dict[str, Any] = {
@@ -88,30 +89,30 @@ def _row(
     if fault == "slow":
         changes |= {"backend_used": "sdpa", "fallback_reason": NO_COMPILER}
     if failed:
-        number = row_id.removeprefix("qa/test/qa-test-")
+        number = row_id.removeprefix("qa/test/")
         what = "value is empty (value: ''). Give each question a text."
         changes |= ERROR | {
             "fallback_reason": "",
             "error": f"s3://bucket/qa-0.parquet, row {number}, field 'question': {what}",
         }
-    return row(row_id, shard_id, **changes)
+    return row(row_id, shard, **changes)
 
 
 def _manifest(
     folder: OutputFolder,
     fingerprint: str,
-    shard_id: str,
+    shard: str,
     rows: list[dict[str, Any]],
     seconds: float,
     committed_at: datetime,
 ) -> Manifest:
-    rows_table = table(shard(shard_id), rows=rows)
+    rows_table = table(Shard(shard, ()), rows=rows)
     data = to_parquet(rows_table)
-    name = f"data/{shard_id}-{hashlib.md5(shard_id.encode()).hexdigest()}.parquet"
+    name = f"data/{shard}-{hashlib.md5(shard.encode()).hexdigest()}.parquet"
     Path(folder.url, name).write_bytes(data)
     generated = sum(len(found["token_ids"]) for found in rows)
     return Manifest(
-        shard_id=shard_id,
+        shard_id=shard,
         fingerprint=fingerprint,
         file=name,
         rows=len(rows),

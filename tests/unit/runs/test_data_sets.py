@@ -9,7 +9,7 @@ from flexray.runs.data_sets import check_export, write_confidences
 from flexray.sink import OutputFolder
 from tests.unit.data.conftest import data_config, read_all
 from tests.unit.data.conftest import write as write_records
-from tests.unit.sink.builders import commit, row, shard, start, table
+from tests.unit.sink.builders import commit, planned, row, start, table
 
 QUESTIONS = [{"qId": f"w{i}", "qText": f"who is {i}?", "answers": [f"a{i}"]} for i in range(3)]
 
@@ -17,11 +17,14 @@ QUESTIONS = [{"qId": f"w{i}", "qText": f"who is {i}?", "answers": [f"a{i}"]} for
 @pytest.fixture
 def rated(tmp_path):
     """The output of a job that rated each question, which is its first paraphrase, and two others."""
-    spec = shard("w", len(QUESTIONS))
+    folder = OutputFolder(str(tmp_path / "out"))
+    folder.prepare()
+    run = start(folder, [f"qa/test/w{i}" for i in range(len(QUESTIONS))])
+    (spec,) = planned(folder, run)
     rows = [
         row(
             f"qa/test/w{i}",
-            "w",
+            spec.shard_id,
             source_id=question["qId"],
             question=question["qText"],
             paraphrases=[question["qText"], f"{i} is who?", f"tell me who {i} is"],
@@ -30,10 +33,7 @@ def rated(tmp_path):
         )
         for i, question in enumerate(QUESTIONS)
     ]
-    rows = [made | {"row_id": name} for made, name in zip(rows, spec.row_ids, strict=True)]
-    folder = OutputFolder(str(tmp_path / "out"))
-    folder.prepare()
-    commit(folder, start(folder, [spec]), spec, table=table(spec, rows=rows))
+    commit(folder, run, spec, table=table(spec, rows=rows))
     return folder
 
 

@@ -17,7 +17,7 @@ from flexray.cli.app import app
 from flexray.errors import OutputError
 from flexray.runs.export import export
 from flexray.sink import OutputFolder
-from tests.unit.sink.builders import commit, shard, start
+from tests.unit.sink.builders import commit_all, start
 
 METHODS = ("one", "two")
 
@@ -34,10 +34,7 @@ def output(tmp_path):
     """Two committed shards of 3 and 2 questions, by two methods."""
     folder = OutputFolder(str(tmp_path / "out"))
     folder.prepare()
-    shards = [shard("a", 3), shard("b", 2)]
-    record = start(folder, shards, methods=METHODS)
-    for spec in shards:
-        commit(folder, record, spec)
+    commit_all(folder, start(folder, [f"qa/test/{i}" for i in range(5)], METHODS, shard_rows=3))
     return str(tmp_path / "out")
 
 
@@ -96,7 +93,7 @@ def test_what_cannot_be_written_is_refused_and_an_earlier_file_stays(output, tmp
     with pytest.raises(OutputError, match="a method is named twice"):
         export(output, str(path), methods=["one", "one"])
     with pytest.raises(OutputError, match="is within the run's own folder"):
-        export(output, f"{output}/_plan.parquet")
+        export(output, f"{output}/plan/x.parquet")
     next((tmp_path / "out" / "data").iterdir()).write_bytes(b"damaged")
     with pytest.raises(flexray.UserError):
         export(output, str(path))

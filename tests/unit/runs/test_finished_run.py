@@ -8,8 +8,6 @@ import yaml
 from typer.testing import CliRunner
 
 from flexray.cli import app
-from flexray.data import scan
-from flexray.runs.nightly import DIGITS
 from tests.ray.jobs import make_config, make_tree, question, write
 from tests.runs import run_shards
 
@@ -18,34 +16,28 @@ ROWS = 8
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_model):
-    """The files of a night with one batch, in three shards. Do not change them."""
+    """The files of a run in three shards. Do not change them."""
     place = tmp_path_factory.mktemp("finished")
     data = write(place / "qa.jsonl", [question(i) for i in range(ROWS)])
-    config = make_config(place / "night", tiny_model, data)
-    batch = place / "night" / scan(config.data).data_digest[:DIGITS]
-    run_shards(make_config(batch, tiny_model, data), [0, 1, 2])
+    run_shards(make_config(place / "out", tiny_model, data), [0, 1, 2])
     return place
 
 
 @pytest.fixture
-def batch(finished, tmp_path):
-    """A copy of the batch's output folder."""
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    (batch,) = (tmp_path / "night").iterdir()
-    return batch
+def output_folder(finished, tmp_path):
+    """A copy of the output folder."""
+    return shutil.copytree(finished / "out", tmp_path / "out")
 
 
 @pytest.fixture
-def flexray(batch, tmp_path, tiny_model):
-    """Calls a command, with the recipe of the run, or of the night, if it wants one: exit code and output."""
-    recipes = {"run": batch, "retry-errors": batch, "plan": batch, "nightly": batch.parent}
-    for command, output in recipes.items():
-        tree = make_tree(output, tiny_model, tmp_path / "qa.jsonl")
-        (tmp_path / f"{command}.yaml").write_text(yaml.safe_dump(tree))
+def flexray(finished, output_folder, tmp_path, tiny_model):
+    """Calls a command, with the run's recipe if it wants one: exit code and output."""
+    tree = make_tree(output_folder, tiny_model, finished / "qa.jsonl")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree))
 
     def call(command, *arguments):
-        if command in recipes:
-            recipe = str(tmp_path / f"{command}.yaml")
+        if command in ("run", "retry-errors", "plan", "nightly"):
+            recipe = str(tmp_path / "recipe.yaml")
             arguments = [*([recipe] if command == "nightly" else ["--config", recipe]), *arguments]
         done = CliRunner().invoke(app, [command, *map(str, arguments)])
         return done.exit_code, done.output
@@ -55,42 +47,42 @@ def flexray(batch, tmp_path, tiny_model):
 
 @pytest.mark.parametrize("command", ["run", "retry-errors", "nightly", "plan"])
 @pytest.mark.parametrize("unfinished", [False, True])
-def test_lost_data_files_are_said_and_not_taken_for_committed(flexray, batch, command, unfinished):
-    files = sorted((batch / "data").iterdir())
+def test_lost_data_files_are_said_and_not_taken_for_committed(flexray, output_folder, command, unfinished):
+    files = sorted((output_folder / "data").iterdir())
     files[0].write_bytes(b"")
     files[1].unlink()
     if unfinished:
-        (batch / "_manifests" / "qa-test-000002.json").unlink()
+        (output_folder / "_manifests" / "qa-test-000002.json").unlink()
     code, output = flexray(command)
     assert code in (1, 2)
     said = " ".join(output.split())
     assert f"2 of {2 if unfinished else 3} committed shards have lost their rows" in said
     assert f"data/{files[0].name} has 0 bytes" in said
     assert f"data/{files[1].name} is missing" in said
-    assert f"`flexray repair {batch}`" in said
+    assert f"`flexray repair {output_folder}`" in said
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["lost", "emptied"])
-def test_a_run_whose_record_is_lost_goes_on_and_writes_it_again(flexray, batch, damage):
-    damage(batch / "_run.json")
+def test_a_run_whose_record_is_lost_goes_on_and_writes_it_again(flexray, output_folder, damage):
+    damage(output_folder / "_run.json")
     for command in ("verify", "evaluate", "report"):
-        code, output = flexray(command, batch)
+        code, output = flexray(command, output_folder)
         assert code
         assert "_run.json" in output
         assert "Run the same recipe again" in " ".join(output.split())
     code, output = flexray("run")
     assert code == 0, output
-    assert "its run record was lost, and was written again" in output
+    assert "its run record was lost, and is written again" in output
     assert "everything is committed" in output
-    assert flexray("verify", batch)[0] == 0
+    assert flexray("verify", output_folder)[0] == 0
 
 
 @pytest.mark.parametrize("command", ["nightly", "plan"])
-def test_a_lost_record_stops_neither_a_night_nor_a_plan(flexray, batch, command):
-    (batch / "_run.json").write_bytes(b"{")
+def test_a_lost_record_stops_neither_a_night_nor_a_plan(flexray, output_folder, command):
+    (output_folder / "_run.json").write_bytes(b"{")
     code, output = flexray(command)
     assert code == 0, output
-    assert (flexray("verify", batch)[0] == 0) == (command == "nightly")  # a plan writes nothing
+    assert (flexray("verify", output_folder)[0] == 0) == (command == "nightly")  # a plan writes nothing
 
 
 @pytest.fixture
@@ -107,15 +99,7 @@ def test_another_values_version_is_refused_and_goes_on_if_that_is_allowed(flexra
     assert flexray(command, "--allow-code-change")[0] == 0
 
 
-def test_a_complete_batch_of_another_values_version_stays_as_it_is(flexray, other_values, batch):
-    code, output = flexray("nightly")
-    assert code == 0, output
-    assert "complete=1" in output
-
-
-def test_an_unfinished_batch_of_another_values_version_is_refused(flexray, other_values, batch):
-    (batch / "_manifests" / "qa-test-000002.json").unlink()
+def test_a_night_of_another_values_version_is_refused(flexray, other_values):
     code, output = flexray("nightly")
     assert code == 2
-    assert "unfinished, 2 of 3 shards" in output
     assert "--allow-code-change" in output

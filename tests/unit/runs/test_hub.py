@@ -122,8 +122,8 @@ def test_a_row_that_another_commit_of_the_data_has_changed_is_refused(
     new = hub.push(repo, tmp_path / "data")
     download(named())
     message = refusal(named())
-    assert f"hf://datasets/{DATA}@{new}/default/test, row {len(ROWS)}, field 'answers'" in message
-    assert "-> ['Lima']" in message
+    place = f"hf://datasets/{DATA}@{new}/default/test, row {len(ROWS)} (id qa/test/q6)"
+    assert f"{place}, field 'answers': ['India'] -> ['Lima']" in message
     run_shards(named(data={"name": DATA, "revision": old}), [])
     assert_whole(tmp_path / "out", len(ROWS))
 

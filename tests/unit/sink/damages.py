@@ -1,4 +1,4 @@
-"""Each kind of damage that an output can take, done to a finished run of the shards a, b and c."""
+"""Each kind of damage that an output can take, done to a finished run of the shards A, B and C."""
 
 import hashlib
 from collections.abc import Callable
@@ -7,14 +7,25 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flexray.sink import Manifest, OutputFolder, whole_shards
+from flexray.sink import Manifest, OutputFolder
 from flexray.sink.manifests import list_manifests
-from flexray.sink.records import PLAN_FILE, RUN_FILE, manifest_name
+from flexray.sink.records import RUN_FILE, manifest_name
 from flexray.sink.row_table import to_parquet
-from tests.unit.sink.builders import SHARDS, commit, edit_json, forge, row, start, table
+from tests.unit.sink.builders import (
+    PLAN_FILE,
+    A,
+    B,
+    C,
+    commit_all,
+    edit_json,
+    forge,
+    row,
+    shard_id,
+    start,
+    table,
+)
 
-A, B, _ = SHARDS
-ORPHAN = f"data/b-{'0' * 32}.parquet"
+ORPHAN = f"data/{B.shard_id}-{'0' * 32}.parquet"
 
 Do = Callable[[OutputFolder, dict[str, Manifest]], object]
 
@@ -25,15 +36,15 @@ class Damage:
     kinds: set[str]
     """What verify calls it; rows that are missing in consequence are not named here."""
     advice: str = "`flexray repair` moves the shard aside"
-    bad: set[str] = field(default_factory=lambda: {"b"})
+    bad: set[str] = field(default_factory=lambda: {B.shard_id})
     """The shards that must be computed again."""
 
 
 def flip(name: str) -> Do:
-    """Flip a bit in the middle of a file, or of shard b's data file if the name is `data`."""
+    """Flip a bit in the middle of a file, or of shard B's data file if the name is `data`."""
 
     def do(folder: OutputFolder, manifests: dict[str, Manifest]) -> None:
-        path = manifests["b"].file if name == "data" else name
+        path = manifests[B.shard_id].file if name == "data" else name
         data = bytearray(folder.read_bytes(path))
         data[len(data) // 2] ^= 1
         folder.write_bytes(path, bytes(data))
@@ -42,60 +53,60 @@ def flip(name: str) -> Do:
 
 
 def rows_b(change: Callable[[list[dict]], list[dict]]) -> Do:
-    """Other rows in shard b, sealed as if they had been committed."""
+    """Other rows in shard B, sealed as if they had been committed."""
     return lambda folder, manifests: forge(
-        folder, manifests["b"], table(B, rows=change(table(B).to_pylist()))
+        folder, manifests[B.shard_id], table(B, rows=change(table(B).to_pylist()))
     )
 
 
 def sealed_b(**changes: object) -> Do:
-    """Another manifest of shard b, sealed as if it were a true one."""
+    """Another manifest of shard B, sealed as if it were a true one."""
 
     def do(folder: OutputFolder, manifests: dict[str, Manifest]) -> None:
-        forged = manifests["b"].model_copy(update=changes).sealed()
-        folder.write_bytes(manifest_name("b"), forged.to_bytes())
+        forged = manifests[B.shard_id].model_copy(update=changes).sealed()
+        folder.write_bytes(manifest_name(B.shard_id), forged.to_bytes())
 
     return do
 
 
 def other_columns(change: Callable[[pa.Table], pa.Table]) -> Do:
-    return lambda folder, manifests: forge(folder, manifests["b"], change(table(B)))
+    return lambda folder, manifests: forge(folder, manifests[B.shard_id], change(table(B)))
 
 
 def _truncate(folder: OutputFolder, manifests: dict[str, Manifest]) -> None:
-    folder.write_bytes(manifests["b"].file, folder.read_bytes(manifests["b"].file)[:100])
+    folder.write_bytes(manifests[B.shard_id].file, folder.read_bytes(manifests[B.shard_id].file)[:100])
 
 
 def _swap(folder: OutputFolder, manifests: dict[str, Manifest]) -> None:
-    a, b = (folder.read_bytes(manifests[name].file) for name in "ab")
-    folder.write_bytes(manifests["a"].file, b)
-    folder.write_bytes(manifests["b"].file, a)
+    a, b = (folder.read_bytes(manifests[name].file) for name in (A.shard_id, B.shard_id))
+    folder.write_bytes(manifests[A.shard_id].file, b)
+    folder.write_bytes(manifests[B.shard_id].file, a)
 
 
 def _no_parquet(folder: OutputFolder, manifests: dict[str, Manifest]) -> None:
-    folder.write_bytes(manifests["b"].file, b"text")
+    folder.write_bytes(manifests[B.shard_id].file, b"text")
     sealed_b(bytes=4, sha256=hashlib.sha256(b"text").hexdigest())(folder, manifests)
 
 
 def _copy_manifest(folder: OutputFolder, manifests: dict[str, Manifest]) -> None:
-    folder.write_bytes(manifest_name("d"), folder.read_bytes(manifest_name("b")))
+    folder.write_bytes(manifest_name(shard_id(3)), folder.read_bytes(manifest_name(B.shard_id)))
 
 
 def _claim_file_of_a(folder: OutputFolder, manifests: dict[str, Manifest]) -> None:
-    forged = manifests["a"].model_copy(update={"shard_id": "d"}).sealed()
-    folder.write_bytes(manifest_name("d"), forged.to_bytes())
+    forged = manifests[A.shard_id].model_copy(update={"shard_id": shard_id(3)}).sealed()
+    folder.write_bytes(manifest_name(shard_id(3)), forged.to_bytes())
 
 
 def _other_accounting(folder: OutputFolder, manifests: dict[str, Manifest]) -> None:
-    wrong = manifests["b"].accounting.model_copy(update={"correct": 3})
+    wrong = manifests[B.shard_id].accounting.model_copy(update={"correct": 3})
     sealed_b(accounting=wrong)(folder, manifests)
 
 
 DAMAGES = {
     "a flipped byte in the data": Damage(flip("data"), {"data_damaged"}),
     "truncated data": Damage(_truncate, {"data_damaged"}),
-    "a lost data file": Damage(lambda folder, m: folder.remove(m["b"].file), {"data_missing"}),
-    "swapped data files": Damage(_swap, {"data_damaged"}, bad={"a", "b"}),
+    "a lost data file": Damage(lambda folder, m: folder.remove(m[B.shard_id].file), {"data_missing"}),
+    "swapped data files": Damage(_swap, {"data_damaged"}, bad={A.shard_id, B.shard_id}),
     "data that are no Parquet": Damage(_no_parquet, {"data_damaged"}),
     "a lost column": Damage(other_columns(lambda t: t.drop_columns(["error"])), {"data_schema"}),
     "a column of another type": Damage(
@@ -104,9 +115,9 @@ DAMAGES = {
     ),
     "a doubled row": Damage(rows_b(lambda rows: [*rows, rows[0]]), {"doubled_rows"}),
     "a row of another shard": Damage(
-        rows_b(lambda rows: [*rows, row(A.row_ids[0], "b")]), {"doubled_rows", "unknown_rows"}
+        rows_b(lambda rows: [*rows, row(A.row_ids[0], B.shard_id)]), {"doubled_rows", "unknown_rows"}
     ),
-    "an unknown row": Damage(rows_b(lambda rows: [*rows, row("qa/test/x", "b")]), {"unknown_rows"}),
+    "an unknown row": Damage(rows_b(lambda rows: [*rows, row("qa/test/x", B.shard_id)]), {"unknown_rows"}),
     "a row of an unknown method": Damage(
         rows_b(lambda rows: [*rows, rows[0] | {"method": "x"}]), {"unknown_rows"}
     ),
@@ -117,15 +128,15 @@ DAMAGES = {
     ),
     "an accounting that is not that of the rows": Damage(_other_accounting, {"unaccounted"}),
     "a flipped byte in a manifest": Damage(
-        flip(manifest_name("b")), {"manifest_damaged"}, "repair` moves it aside"
+        flip(manifest_name(B.shard_id)), {"manifest_damaged"}, "repair` moves it aside"
     ),
     "an edited manifest": Damage(
-        lambda folder, m: edit_json(folder, manifest_name("b"), rows=3),
+        lambda folder, m: edit_json(folder, manifest_name(B.shard_id), rows=3),
         {"manifest_damaged"},
         "repair` moves it aside",
     ),
     "an empty manifest": Damage(
-        lambda folder, m: folder.write_bytes(manifest_name("b"), b""),
+        lambda folder, m: folder.write_bytes(manifest_name(B.shard_id), b""),
         {"manifest_damaged"},
         "repair` moves it aside",
     ),
@@ -143,12 +154,14 @@ DAMAGES = {
         _copy_manifest, {"manifest_misplaced"}, "repair` moves this copy aside", bad=set()
     ),
     "a manifest that claims another shard's file": Damage(
-        _claim_file_of_a, {"unaccounted", "unknown_rows", "doubled_rows"}, bad=set()
+        _claim_file_of_a, {"orphans"}, "Readers ignore", bad=set()
     ),
     "a lost manifest": Damage(
-        lambda folder, m: folder.remove(manifest_name("b")), {"orphans"}, "Readers ignore"
+        lambda folder, m: folder.remove(manifest_name(B.shard_id)), {"orphans"}, "Readers ignore"
     ),
-    "a flipped byte in the plan": Damage(flip(PLAN_FILE), {"plan_damaged"}, "Run again", bad=set()),
+    "a flipped byte in the plan": Damage(
+        flip(PLAN_FILE), {"plan_damaged"}, "`flexray repair` moves it aside", bad=set()
+    ),
     "a lost plan": Damage(
         lambda folder, m: folder.remove(PLAN_FILE), {"plan_missing"}, "Run again", bad=set()
     ),
@@ -178,7 +191,9 @@ def _the_compact_file(folder: OutputFolder) -> str:
 def _flip_in_line_of_b(folder: OutputFolder, manifests: dict[str, Manifest]) -> None:
     name = _the_compact_file(folder)
     data = bytearray(folder.read_bytes(name))
-    data[data.index(b'"shard_id":"b"') - 20] ^= 1  # the keys are sorted: most of them stand before this
+    data[data.index(f'"shard_id":"{B.shard_id}"'.encode()) - 20] ^= (
+        1  # the keys are sorted: most of them stand before this
+    )
     folder.write_bytes(name, bytes(data))
 
 
@@ -196,9 +211,11 @@ def _join_lines(folder: OutputFolder, manifests: dict[str, Manifest]) -> None:
 _COMPACT_ADVICE = "moves it aside and keeps its good records"
 COMPACT_DAMAGES = {  # done after the manifests were compacted
     "a flipped byte in a compact file": Damage(_flip_in_line_of_b, {"manifest_damaged"}, _COMPACT_ADVICE),
-    "a truncated compact file": Damage(_cut_last_line, {"manifest_damaged"}, _COMPACT_ADVICE, bad={"c"}),
+    "a truncated compact file": Damage(
+        _cut_last_line, {"manifest_damaged"}, _COMPACT_ADVICE, bad={C.shard_id}
+    ),
     "joined lines in a compact file": Damage(
-        _join_lines, {"manifest_damaged"}, _COMPACT_ADVICE, bad={"a", "b"}
+        _join_lines, {"manifest_damaged"}, _COMPACT_ADVICE, bad={A.shard_id, B.shard_id}
     ),
     "a renamed compact file": Damage(
         lambda folder, m: (
@@ -220,12 +237,7 @@ def quiet(line: str) -> None:
 
 def resume(folder: OutputFolder) -> set[str]:
     """What a second start does; returns the shards that it computes."""
-    run = start(folder)
-    before = whole_shards(folder, run.fingerprint)
-    todo = [spec for spec in SHARDS if spec.shard_id not in before]
-    for spec in todo:
-        commit(folder, run, spec)
-    return {spec.shard_id for spec in todo}
+    return {shard.shard_id for shard in commit_all(folder, start(folder))}
 
 
 def files(folder: OutputFolder) -> dict[Path, bytes]:

@@ -9,9 +9,7 @@ from flexray.errors import OutputError
 from flexray.sink import DamageError, OutputFolder, committed_shards, read_committed, verify
 from flexray.sink.commit import CommitError
 from flexray.sink.records import DATA_FOLDER, MANIFEST_FOLDER, manifest_name
-from tests.unit.sink.builders import ERROR, SHARDS, commit, edit_json, finished, row, shard, start, table
-
-A, B, _ = SHARDS
+from tests.unit.sink.builders import ERROR, A, B, C, commit, edit_json, finished, row, start, table
 
 
 def nothing_is_committed(folder):
@@ -27,14 +25,19 @@ def test_committed_rows_are_read_back_as_they_were(folder):
 
 def test_the_manifest_accounts_for_the_rows(folder):
     rows = [
-        row(A.row_ids[0], "a"),
+        row(A.row_ids[0], A.shard_id),
         row(
-            A.row_ids[1], "a", backend_used="sdpa", fallback_reason="oom", correct=False, finish_reason="eos"
+            A.row_ids[1],
+            A.shard_id,
+            backend_used="sdpa",
+            fallback_reason="oom",
+            correct=False,
+            finish_reason="eos",
         ),
-        row(A.row_ids[2], "a", answers=None, correct=None),
-        row(A.row_ids[3], "a", **ERROR),
+        row(A.row_ids[2], A.shard_id, answers=None, correct=None),
+        row(A.row_ids[3], A.shard_id, **ERROR),
     ]
-    manifest = commit(folder, start(folder), A, table=table(A, rows=rows))
+    manifest = commit(folder, run := start(folder), A, table=table(A, rows=rows))
     assert manifest.accounting.model_dump() == {
         "rows": 4,
         "answered": 3,
@@ -51,15 +54,8 @@ def test_the_manifest_accounts_for_the_rows(folder):
     }
     assert manifest.engine_stats == {"graphs": 2}
     assert manifest.seconds == 1.5
-    assert committed_shards(folder, manifest.fingerprint) == {"a": manifest}
+    assert committed_shards(folder, run) == {A.shard_id: manifest}
     assert verify(folder).unaccounted == 0
-
-
-def test_a_shard_without_rows_can_be_committed(folder):
-    empty = shard("e", 0)
-    run = start(folder, shards=[empty])
-    assert commit(folder, run, empty).accounting.rows == 0
-    assert verify(folder).summary_line() == "rows=0 missing=0 doubled=0 damaged=0 unaccounted=0"
 
 
 def test_a_committed_shard_is_not_written_again(folder):
@@ -83,7 +79,7 @@ def test_a_crash_before_the_manifest_shows_nothing_and_the_shard_can_be_redone(f
         commit(folder, run, A)
     monkeypatch.undo()
     assert len(folder.list(DATA_FOLDER)) == 1
-    assert committed_shards(folder, run.fingerprint) == {}
+    assert committed_shards(folder, run) == {}
     assert list(read_committed(folder)) == []
     commit(folder, run, A)
     assert list(read_committed(folder)) == [table(A)]
@@ -121,7 +117,7 @@ def test_of_two_writers_at_the_very_same_time_one_is_visible(folder, monkeypatch
     monkeypatch.setattr(OutputFolder, "write_bytes", at_once)
     mine = commit(folder, run, A)
     assert mine != other[0]
-    assert committed_shards(folder, run.fingerprint) == {"a": mine}
+    assert committed_shards(folder, run) == {A.shard_id: mine}
     assert list(read_committed(folder)) == [table(A)]
 
 
@@ -129,7 +125,7 @@ def test_many_writers_of_one_shard_leave_one_commit(folder):
     run = start(folder)
     with ThreadPoolExecutor(8) as pool:
         manifests = list(pool.map(lambda _: commit(folder, run, A), range(8)))
-    (visible,) = committed_shards(folder, run.fingerprint).values()
+    (visible,) = committed_shards(folder, run).values()
     assert visible in manifests
     assert list(read_committed(folder)) == [table(A)]
     assert len(verify(folder).orphans) == len(folder.list(DATA_FOLDER)) - 1
@@ -138,7 +134,7 @@ def test_many_writers_of_one_shard_leave_one_commit(folder):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"shard_id": "b"}, "belong to another shard"),
+        ({"shard_id": B.shard_id}, "belong to another shard"),
         ({"finish_reason": "tired"}, "unknown finish_reason"),
         ({"finish_reason": "error"}, "an error but another finish_reason"),
         ({"error": "bad"}, "an error but another finish_reason"),
@@ -149,15 +145,15 @@ def test_many_writers_of_one_shard_leave_one_commit(folder):
     ],
 )
 def test_a_row_that_breaks_the_rules_is_not_committed(folder, changes, problem):
-    rows = [row(row_id, "a") for row_id in A.row_ids]
+    rows = [row(row_id, A.shard_id) for row_id in A.row_ids]
     rows[2] |= changes
-    with pytest.raises(CommitError, match=f"shard a: 1 row.* {problem}"):
+    with pytest.raises(CommitError, match=f"shard {A.shard_id}: 1 row.* {problem}"):
         commit(folder, start(folder), A, table=table(A, rows=rows))
     assert nothing_is_committed(folder)
 
 
 def test_a_null_where_none_may_be_is_not_committed(folder):
-    rows = [row(row_id, "a") for row_id in A.row_ids]
+    rows = [row(row_id, A.shard_id) for row_id in A.row_ids]
     rows[0]["error"] = None
     with pytest.raises(CommitError, match="null in error"):
         commit(folder, start(folder), A, table=table(A, rows=rows))
@@ -166,7 +162,7 @@ def test_a_null_where_none_may_be_is_not_committed(folder):
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2, 3], [0, 1, 2, 2], [0, 1, 2, 3, 3], []])
 def test_rows_that_are_not_the_expected_ones_in_order_are_not_committed(folder, order):
-    rows = [row(A.row_ids[i], "a") for i in order]
+    rows = [row(A.row_ids[i], A.shard_id) for i in order]
     with pytest.raises(
         CommitError, match=r"not the 4 expected rows in .* order; the first difference is at row \d"
     ):
@@ -202,7 +198,7 @@ def test_stats_that_are_no_json_are_not_committed(folder, stats):
 def test_stats_with_number_keys_and_fractions_survive_the_round_trip(folder):
     run = start(folder)
     manifest = commit(folder, run, A, engine_stats={"buckets": {16: 1, 8: 2}, "s": 0.1 + 0.2}, seconds=1 / 3)
-    assert committed_shards(folder, run.fingerprint) == {"a": manifest}
+    assert committed_shards(folder, run) == {A.shard_id: manifest}
 
 
 def test_a_committed_shard_with_other_rows_is_not_taken_for_this_one(folder):
@@ -214,9 +210,9 @@ def test_a_committed_shard_with_other_rows_is_not_taken_for_this_one(folder):
 
 def test_an_edited_manifest_is_an_error_not_an_uncommitted_shard(folder):
     run = finished(folder)
-    edit_json(folder, manifest_name("b"), rows=3)
-    with pytest.raises(DamageError, match=r"_manifests/b.json: was changed .*`flexray verify`"):
-        committed_shards(folder, run.fingerprint)
+    edit_json(folder, manifest_name(B.shard_id), rows=3)
+    with pytest.raises(DamageError, match=rf"_manifests/{B.shard_id}.json: was changed .*`flexray verify`"):
+        committed_shards(folder, run)
     with pytest.raises(DamageError):
         commit(folder, run, B)
     with pytest.raises(DamageError):
@@ -225,15 +221,15 @@ def test_an_edited_manifest_is_an_error_not_an_uncommitted_shard(folder):
 
 def test_a_manifest_of_another_run_is_an_error(folder):
     run = finished(folder)
-    with pytest.raises(OutputError, match=r"a.json: belongs to another run .*`flexray verify`"):
-        committed_shards(folder, "0" * 64)
+    with pytest.raises(OutputError, match=rf"{A.shard_id}.json: belongs to another run .*`flexray verify`"):
+        committed_shards(folder, run.model_copy(update={"fingerprint": "0" * 64}))
     with pytest.raises(OutputError, match="belongs to another run"):
         commit(folder, run, A, fingerprint="0" * 64)
 
 
 def test_reading_checks_each_file(folder):
     finished(folder)
-    name = json.loads(folder.read_bytes(manifest_name("b")))["file"]
+    name = json.loads(folder.read_bytes(manifest_name(B.shard_id)))["file"]
     folder.write_bytes(name, folder.read_bytes(name)[:-1])
     tables = read_committed(folder)
     assert next(tables) == table(A)
@@ -244,4 +240,4 @@ def test_reading_checks_each_file(folder):
 def test_unfinished_writes_among_the_manifests_are_ignored(folder):
     run = finished(folder)
     folder.write_bytes(f"{MANIFEST_FOLDER}/.d.json.00.tmp", b"{")
-    assert list(committed_shards(folder, run.fingerprint)) == ["a", "b", "c"]
+    assert list(committed_shards(folder, run)) == [A.shard_id, B.shard_id, C.shard_id]

@@ -6,8 +6,8 @@ import pytest
 
 from flexray.sink import committed_shards, compact, read_committed, repair, verify
 from flexray.sink.manifests import list_manifests
-from flexray.sink.records import PLAN_FILE, RUN_FILE, manifest_name
-from tests.unit.sink.builders import SHARDS, finished, table
+from flexray.sink.records import RUN_FILE, manifest_name
+from tests.unit.sink.builders import PLAN_FILE, SHARDS, B, finished, table
 from tests.unit.sink.damages import COMPACT_DAMAGES, DAMAGES, contents, files, quiet, resume
 
 WHERE = {"single": DAMAGES, "compacted later": DAMAGES, "compacted before": COMPACT_DAMAGES}
@@ -19,7 +19,7 @@ def case(request, folder):
     """A damaged output and its damage."""
     where, name = request.param
     run = finished(folder)
-    manifests = committed_shards(folder, run.fingerprint)
+    manifests = committed_shards(folder, run)
     if where == "compacted before":
         compact(folder, run.fingerprint, max_singles=0)
     damage = WHERE[where][name]
@@ -75,15 +75,15 @@ def test_a_dry_run_says_the_same_and_changes_nothing(case):
 @pytest.mark.parametrize("kind", ["run", "plan", "manifest", "compact", "data"])
 def test_no_bit_can_be_flipped_unnoticed(folder, kind):
     run = finished(folder)
-    manifests = committed_shards(folder, run.fingerprint)
+    manifests = committed_shards(folder, run)
     if kind == "compact":
         compact(folder, run.fingerprint, max_singles=0)
     name = {
         "run": RUN_FILE,
         "plan": PLAN_FILE,
-        "manifest": manifest_name("b"),
+        "manifest": manifest_name(B.shard_id),
         "compact": (*list_manifests(folder).compacts, "")[0],
-        "data": manifests["b"].file,
+        "data": manifests[B.shard_id].file,
     }[kind]
     whole = folder.read_bytes(name)
     for at in range(0, len(whole), max(1, len(whole) // 25)):

@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from flexray.sink import compact, discard_run, read_committed, repair, verify
-from tests.unit.sink.builders import SHARDS, finished, start, table
+from tests.unit.sink.builders import SHARDS, B, finished, start, table
 from tests.unit.sink.damages import files, quiet, resume
 
 FOLDERS = [
     "_manifests/.ipynb_checkpoints",
     "_manifests/tmp",
-    "_manifests/b.json",
+    f"_manifests/{B.shard_id}.json",
     "_manifests/x.json",
     "_manifests/.x.tmp",
     "data/.ipynb_checkpoints",
     "data/.x.tmp",
-    f"data/b-{'0' * 32}.parquet",
+    f"data/{B.shard_id}-{'0' * 32}.parquet",
     ".ipynb_checkpoints",
     "notes",
 ]
@@ -45,7 +45,7 @@ def leave(folder, name, *, as_folder):
 @pytest.mark.parametrize("name", [*FOLDERS, *FILES])
 def test_what_is_foreign_is_told_and_neither_repair_nor_resume_minds_it(folder, name):
     run = finished(folder)
-    if name == "_manifests/b.json":  # else there is a file of that name
+    if name == f"_manifests/{B.shard_id}.json":  # else there is a file of that name
         compact(folder, run.fingerprint, max_singles=0)
     leave(folder, name, as_folder=name in FOLDERS)
     before = files(folder)

@@ -12,10 +12,9 @@ from flexray.errors import OutputError
 from flexray.sink import OutputFolder, committed_shards, hold, verify
 from flexray.sink.lock import is_lock
 from flexray.storage import StorageError
-from tests.unit.sink.builders import SHARDS, commit, start
+from tests.unit.sink.builders import A, B, C, commit, start
 from tests.unit.sink.damages import quiet, resume
 
-A, B, _ = SHARDS
 ADVICE = "Free space there, or have the quota raised, and start again: the run resumes."
 
 
@@ -54,14 +53,14 @@ def test_a_run_on_a_full_disk_keeps_what_is_committed_gives_its_lock_back_and_go
         lock.check()
         with pytest.raises(StorageError) as caught:
             commit(folder, run, B)
-    assert f"{folder}/data/b-" in str(caught.value)
+    assert f"{folder}/data/{B.shard_id}-" in str(caught.value)
     assert f"No space left on device. {ADVICE}" in str(caught.value)
     assert locks(folder) == []
-    assert list(committed_shards(folder, run.fingerprint)) == ["a"]
+    assert list(committed_shards(folder, run)) == [A.shard_id]
     assert verify(folder).orphans == ()
     ballast.unlink()
     with hold(folder, log=quiet):
-        assert resume(folder) == {"b", "c"}
+        assert resume(folder) == {B.shard_id, C.shard_id}
     assert verify(folder).ok
 
 

@@ -1,21 +1,13 @@
 """Each question is answered by each of the run's methods: a row is known by method and row id."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
-from flexray.errors import OutputError
 from flexray.sink import compact, read_committed, verify
 from flexray.sink.commit import CommitError
-from tests.unit.sink.builders import SHARDS, commit, forge, row, start, table
-
-A, B, _ = SHARDS
-
-
-def test_other_methods_are_refused_and_so_is_another_order_of_them(folder):
-    start(folder, methods=("m", "n"))
-    with pytest.raises(OutputError, match=r'methods: \["m", "n"\] -> \["n", "m"\]'):
-        start(folder, methods=("n", "m"))
-    assert start(folder, methods=["m", "n"]).planned_rows == 24
+from tests.unit.sink.builders import commit, forge, planned, row, start, table
 
 
 @pytest.mark.parametrize("methods", [(), ("m", "m")])
@@ -26,11 +18,12 @@ def test_methods_are_named_once_each(folder, methods):
 
 def test_a_shard_has_the_rows_of_its_questions_for_each_method_in_order(folder):
     run = start(folder, methods=("n", "m"))
-    both = table(A, methods=("n", "m"))
-    for wrong in (table(A), table(A, methods=("m", "n")), pa.concat_tables([both, both])):
+    first = planned(folder, run)[0]
+    both, one, other = (table(replace(first, methods=m)) for m in (("n", "m"), ("m",), ("m", "n")))
+    for wrong in (one, other, pa.concat_tables([both, both])):
         with pytest.raises(CommitError, match="are not the 8 expected rows in the expected order"):
-            commit(folder, run, A, table=wrong)
-    manifest = commit(folder, run, A)
+            commit(folder, run, first, table=wrong)
+    manifest = commit(folder, run, first)
     assert manifest.accounting.rows_by_method == {"m": 4, "n": 4}
     assert list(read_committed(folder)) == [both]
 
@@ -38,20 +31,20 @@ def test_a_shard_has_the_rows_of_its_questions_for_each_method_in_order(folder):
 @pytest.mark.parametrize("compacted", [False, True])
 def test_rows_are_counted_by_method_and_row_id(folder, compacted):
     run = start(folder, methods=("m", "n"))
-    commit(folder, run, A)
-    rows = table(B, methods=run.methods).to_pylist()
-    forge(
-        folder,
-        commit(folder, run, B),
-        table(B, rows=[*rows[1:], rows[5], row(B.row_ids[0], "b", method="x")]),
-    )
+    first, second, _ = planned(folder, run)
+    commit(folder, run, first)
+    rows = table(second).to_pylist()
+    wrong = [*rows[1:], rows[5], row(second.row_ids[0], second.shard_id, method="x")]
+    forge(folder, commit(folder, run, second), table(second, rows=wrong))
     if compacted:
         compact(folder, run.fingerprint, max_singles=0)
-    # of b's eight rows one is lost, one doubled, and one by a method that the run does not have
+    # of the second shard's rows one is lost, one doubled, and one by a method that the run does not have
     report = verify(folder)
     assert report.summary_line() == "rows=17 missing=9 doubled=1 damaged=0 unaccounted=1"
     assert report.planned_rows == 24
     kinds = {finding.kind: finding for finding in report.findings}
-    assert "(qa/test/b0 by x)" in kinds["unknown_rows"].what
-    assert "(qa/test/b1 by n)" in kinds["doubled_rows"].what
-    assert "shard b lacks 1 planned row(s) (qa/test/b0 by m)" in kinds["incomplete_shard"].what
+    assert "(qa/test/4 by x)" in kinds["unknown_rows"].what
+    assert "(qa/test/5 by n)" in kinds["doubled_rows"].what
+    assert (
+        f"shard {second.shard_id} lacks 1 planned row(s) (qa/test/4 by m)" in kinds["incomplete_shard"].what
+    )

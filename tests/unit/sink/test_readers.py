@@ -8,9 +8,7 @@ import pytest
 from flexray.sink import DamageError, OutputFolder, committed_shards, compact, verify
 from flexray.sink.manifests import find_manifests
 from flexray.sink.records import manifest_name
-from tests.unit.sink.builders import SHARDS, commit, finished, shard, start
-
-A, B, _ = SHARDS
+from tests.unit.sink.builders import A, B, commit, finished, planned, start
 
 
 @pytest.fixture
@@ -37,27 +35,27 @@ def test_of_two_manifests_of_the_same_revision_all_readers_take_the_same(folder)
     compact(folder, run.fingerprint, max_singles=0)
     second = commit(folder, run, A)  # by a writer that was thought to be dead
     assert second != first
-    winner = committed_shards(folder, run.fingerprint)["a"]
+    winner = committed_shards(folder, run)[A.shard_id]
     assert winner in (first, second)
     compact(folder, run.fingerprint, max_singles=0)
-    assert committed_shards(folder, run.fingerprint) == {"a": winner}
+    assert committed_shards(folder, run) == {A.shard_id: winner}
     compact(folder, run.fingerprint, max_files=0)
-    assert committed_shards(folder, run.fingerprint) == {"a": winner}
+    assert committed_shards(folder, run) == {A.shard_id: winner}
 
 
 def test_a_manifest_that_is_compacted_while_it_is_read_is_found(folder, after_the_next_listing):
     run = finished(folder)
-    before = committed_shards(folder, run.fingerprint)
+    before = committed_shards(folder, run)
     after_the_next_listing(lambda: compact(folder, run.fingerprint, max_singles=0))
-    assert committed_shards(folder, run.fingerprint) == before
+    assert committed_shards(folder, run) == before
 
 
 def test_a_listing_that_misses_what_is_compacted_meanwhile_is_not_believed(folder, after_the_next_listing):
     run = finished(folder)
-    before = committed_shards(folder, run.fingerprint)
+    before = committed_shards(folder, run)
     # what a paged listing can give: the first page from before the compaction, the rest from after
     after_the_next_listing(lambda: compact(folder, run.fingerprint, max_singles=0), told={})
-    assert committed_shards(folder, run.fingerprint) == before
+    assert committed_shards(folder, run) == before
 
 
 def test_compact_files_that_are_merged_while_they_are_read_are_followed(folder, after_the_next_listing):
@@ -65,21 +63,21 @@ def test_compact_files_that_are_merged_while_they_are_read_are_followed(folder, 
     for spec in (A, B):
         commit(folder, run, spec)
         compact(folder, run.fingerprint, max_singles=0)
-    before = committed_shards(folder, run.fingerprint)
+    before = committed_shards(folder, run)
     after_the_next_listing(lambda: compact(folder, run.fingerprint, max_files=0))
-    assert committed_shards(folder, run.fingerprint) == before
+    assert committed_shards(folder, run) == before
 
 
 def test_a_manifest_that_vanishes_is_damage_not_an_uncommitted_shard(folder, after_the_next_listing):
     run = finished(folder)
-    after_the_next_listing(lambda: folder.remove(manifest_name("b")))
-    with pytest.raises(DamageError, match=r"b\.json: was removed while it was read"):
-        committed_shards(folder, run.fingerprint)
+    after_the_next_listing(lambda: folder.remove(manifest_name(B.shard_id)))
+    with pytest.raises(DamageError, match=rf"{B.shard_id}\.json: was removed while it was read"):
+        committed_shards(folder, run)
 
 
 def test_readers_beside_commits_and_compactions_see_no_shard_vanish(folder):
-    shards = [shard(f"s{i:03d}", 1) for i in range(60)]
-    run = start(folder, shards=shards)
+    run = start(folder, [f"qa/test/{i}" for i in range(60)], shard_rows=1)
+    shards = planned(folder, run)
     ended, seen, faults = threading.Event(), [0], []
 
     def read():

@@ -16,14 +16,12 @@ from flexray.sink import (
 from flexray.sink.commit import CommitError
 from flexray.sink.manifests import list_manifests
 from flexray.sink.records import DATA_FOLDER, MANIFEST_FOLDER, manifest_name
-from tests.unit.sink.builders import ERROR, SHARDS, commit, row, start, table
-
-A, B, C = SHARDS
+from tests.unit.sink.builders import ERROR, A, B, C, commit, row, start, table
 
 
 def rows(*bad):
     """Shard a with error rows at these places."""
-    return [row(row_id, "a", **(ERROR if i in bad else {})) for i, row_id in enumerate(A.row_ids)]
+    return [row(row_id, A.shard_id, **(ERROR if i in bad else {})) for i, row_id in enumerate(A.row_ids)]
 
 
 @pytest.fixture(params=[False, True], ids=["single", "compacted"])
@@ -40,7 +38,7 @@ def run(request, folder):
 
 @pytest.fixture
 def old(folder, run):
-    return committed_shards(folder, run.fingerprint)["a"]
+    return committed_shards(folder, run)[A.shard_id]
 
 
 def recommit(folder, old, new_rows, **changes):
@@ -53,7 +51,7 @@ def test_error_rows_are_replaced(folder, run, old):
     assert (new.revision, new.replaces) == (1, old.digest)
     assert (new.accounting.errors, old.accounting.errors) == (1, 2)
     assert (new.engine_stats, new.seconds) == ({"retried": 2}, 2.5)
-    assert committed_shards(folder, run.fingerprint)["a"] == new
+    assert committed_shards(folder, run)[A.shard_id] == new
     assert next(read_committed(folder)) == table(A, rows=rows(3))
     report = verify(folder)
     assert report.ok
@@ -64,7 +62,7 @@ def test_a_revision_is_replaced_by_the_next(folder, run, old):
     first = recommit(folder, old, rows(3))
     second = recommit(folder, first, rows())
     assert (second.revision, second.replaces) == (2, first.digest)
-    assert committed_shards(folder, run.fingerprint)["a"] == second
+    assert committed_shards(folder, run)[A.shard_id] == second
     assert verify(folder).ok
 
 
@@ -73,7 +71,7 @@ def test_a_later_revision_wins_in_whatever_form(folder, run, old, max_files):
     new = recommit(folder, old, rows())
     compact(folder, run.fingerprint, max_singles=0, max_files=max_files)
     assert list_manifests(folder).singles == ()
-    assert committed_shards(folder, run.fingerprint)["a"] == new
+    assert committed_shards(folder, run)[A.shard_id] == new
     newest = recommit_shard(folder, new, table(A), engine_stats={}, seconds=0)
     assert newest == new  # nothing differs
     assert verify(folder).ok
@@ -104,7 +102,7 @@ def test_a_good_row_stays_as_it_is(folder, run, old, key):
     changed[2] |= other
     with pytest.raises(CommitError, match="rows without an error differ from the committed"):
         recommit(folder, old, changed)
-    assert committed_shards(folder, run.fingerprint)["a"] == old
+    assert committed_shards(folder, run)[A.shard_id] == old
     assert len(folder.list(DATA_FOLDER)) == 3
 
 
@@ -151,11 +149,11 @@ def test_a_crash_at_any_step_leaves_the_old_rows_or_the_new(folder, run, old, po
 
 def test_a_damaged_revision_is_repaired_by_computing_the_shard_again(folder, run, old):
     new = recommit(folder, old, rows())
-    folder.write_bytes(manifest_name("a"), b"{")
+    folder.write_bytes(manifest_name(A.shard_id), b"{")
     kept = {folder.read_bytes(name) for name in (old.file, new.file)}
     result = repair(folder, log=lambda _: None)
     assert result.rows_to_redo == 4
     assert kept <= {folder.read_bytes(f"{result.quarantine}/{name}") for name in result.moved}
-    assert list(committed_shards(folder, run.fingerprint)) == ["b", "c"]
+    assert list(committed_shards(folder, run)) == [B.shard_id, C.shard_id]
     commit(folder, run, A)
     assert verify(folder).ok

@@ -23,15 +23,15 @@ from flexray.sink import (
     verify,
 )
 from flexray.sink.lock import is_lock
-from flexray.sink.records import PLAN_FILE, QUARANTINE_FOLDER, RUN_FILE, manifest_name
+from flexray.sink.records import QUARANTINE_FOLDER, RUN_FILE, manifest_name
 from tests.faulty_s3 import answer
-from tests.unit.sink.builders import SHARDS, edit_json, finished, start, table
+from tests.unit.sink.builders import PLAN_FILE, SHARDS, A, B, C, edit_json, finished, shard_id, start, table
 from tests.unit.sink.damages import ORPHAN, contents, flip, quiet, resume
 
 
 def test_each_quarantine_says_why(folder):
     run = finished(folder)
-    file = committed_shards(folder, run.fingerprint)["b"].file
+    file = committed_shards(folder, run)[B.shard_id].file
     folder.remove(file)
     said = []
     result = repair(folder, log=said.append)
@@ -39,20 +39,20 @@ def test_each_quarantine_says_why(folder):
     assert result.quarantine == f"{QUARANTINE_FOLDER}/{name}"
     reason = json.loads(folder.read_bytes(f"{result.quarantine}/reason.json"))
     assert [finding["kind"] for finding in reason["findings"]] == ["data_missing", "missing_rows"]
-    assert result.moved == (manifest_name("b"),)
-    assert said == [f"moving {manifest_name('b')} to {result.quarantine}: is missing"]
+    assert result.moved == (manifest_name(B.shard_id),)
+    assert said == [f"moving {manifest_name(B.shard_id)} to {result.quarantine}: is missing"]
 
 
 def test_a_record_in_a_compact_file_is_moved_and_the_others_stay(folder):
     run = finished(folder)
-    manifests = committed_shards(folder, run.fingerprint)
+    manifests = committed_shards(folder, run)
     compact(folder, run.fingerprint, max_singles=0)
     flip("data")(folder, manifests)
     result = repair(folder, log=quiet)
     assert len(result.moved) == 2
     kept = [folder.read_bytes(f"{result.quarantine}/{name}") for name in result.moved]
-    assert manifests["b"].to_bytes() in kept
-    assert committed_shards(folder, run.fingerprint) == {k: manifests[k] for k in "ac"}
+    assert manifests[B.shard_id].to_bytes() in kept
+    assert committed_shards(folder, run) == {k: manifests[k] for k in (A.shard_id, C.shard_id)}
 
 
 def test_a_young_orphan_stays_unless_all_are_asked_for(folder):
@@ -95,7 +95,7 @@ def test_a_young_orphan_is_known_as_one_on_a_store_whose_times_name_no_zone():
 @pytest.mark.parametrize("point", ["sink.quarantine.kept", "sink.repair.remove"])
 def test_a_repair_that_was_cut_short_is_repeated_and_loses_nothing(folder, point, monkeypatch):
     run = finished(folder)
-    flip("data")(folder, committed_shards(folder, run.fingerprint))
+    flip("data")(folder, committed_shards(folder, run))
     before = contents(folder)
     for after in (0, 1):
         tracker = folder.where(f"../ledger{after}")
@@ -107,15 +107,15 @@ def test_a_repair_that_was_cut_short_is_repeated_and_loses_nothing(folder, point
         monkeypatch.delenv("FLEXRAY_FAULTS")
         repair(folder, all_orphans=True, log=quiet)
         assert contents(folder) >= before
-        assert resume(folder) == {"b"}
+        assert resume(folder) == {B.shard_id}
         assert verify(folder).ok
-        flip("data")(folder, committed_shards(folder, run.fingerprint))
+        flip("data")(folder, committed_shards(folder, run))
         before = contents(folder)
 
 
 def test_a_folder_that_a_run_is_at_work_in_is_not_repaired(folder):
     run = finished(folder)
-    flip("data")(folder, committed_shards(folder, run.fingerprint))
+    flip("data")(folder, committed_shards(folder, run))
     code = (
         "import sys; from flexray.sink import OutputFolder, hold\n"
         "with hold(OutputFolder(sys.argv[1]), beat_seconds=0.2): print('held', flush=True); sys.stdin.read()"
@@ -136,10 +136,8 @@ def test_a_folder_that_a_run_is_at_work_in_is_not_repaired(folder):
 
 def test_what_this_version_cannot_judge_is_left_alone(folder):
     run = finished(folder)
-    manifest = (
-        committed_shards(folder, run.fingerprint)["b"].model_copy(update={"schema_version": 99}).sealed()
-    )
-    folder.write_bytes(manifest_name("b"), manifest.to_bytes())
+    manifest = committed_shards(folder, run)[B.shard_id].model_copy(update={"schema_version": 99}).sealed()
+    folder.write_bytes(manifest_name(B.shard_id), manifest.to_bytes())
     with pytest.raises(OutputError, match="Use the version of flexray that wrote it"):
         repair(folder, all_orphans=True, log=quiet)
     assert QUARANTINE_FOLDER not in folder.list()
@@ -148,16 +146,16 @@ def test_what_this_version_cannot_judge_is_left_alone(folder):
 def test_a_file_that_the_storage_does_not_give_stops_a_repair_before_it_moves_anything(s3, bucket):
     folder = OutputFolder(f"s3://{bucket}/out")
     run = finished(folder)
-    flip("data")(folder, committed_shards(folder, run.fingerprint))
-    s3.fail("GET", "*/data/a-*", answer(403, "AccessDenied", "Access Denied"), times=None)
-    with pytest.raises(OutputError, match=r"data/a-.* cannot be read .*Until then, nothing can be repaired"):
+    flip("data")(folder, committed_shards(folder, run))
+    s3.fail("GET", f"*/data/{A.shard_id}-*", answer(403, "AccessDenied", "Access Denied"), times=None)
+    with pytest.raises(OutputError, match=rf"data/{A.shard_id}-.* cannot be read .*Until then, nothing"):
         repair(folder, all_orphans=True, log=quiet)
     assert QUARANTINE_FOLDER not in folder.list()
 
 
 def test_a_run_does_not_take_a_quarantine_for_foreign_files_nor_discards_it(folder):
     run = finished(folder)
-    flip("data")(folder, committed_shards(folder, run.fingerprint))
+    flip("data")(folder, committed_shards(folder, run))
     repair(folder, log=quiet)
     kept = folder.list(QUARANTINE_FOLDER)
     assert discard_run(folder)
@@ -175,11 +173,11 @@ def test_a_folder_without_a_run_is_not_repaired_and_no_lock_is_left(tmp_path):
 def test_a_lost_run_record_with_damaged_commits_is_repaired_first(folder):
     finished(folder)
     flip(RUN_FILE)(folder, {})
-    edit_json(folder, manifest_name("b"), rows=3)
+    edit_json(folder, manifest_name(B.shard_id), rows=3)
     said = []
     repair(folder, log=said.append)
     assert "a run with the same configuration writes it again" in said[-1]
-    assert resume(folder) == {"b"}
+    assert resume(folder) == {shard_id(3)}
     assert verify(folder).ok
 
 
@@ -190,20 +188,22 @@ def test_a_damaged_plan_is_kept_beside_the_one_that_is_written_again(folder):
     said = []
     result = repair(folder, log=said.append)
     assert folder.read_bytes(f"{result.quarantine}/{PLAN_FILE}") == damaged
-    assert "with the same configuration: the plan is written again if the data are the same." in said[-1]
+    assert "`flexray repair` moves it aside. Then run again" in said[-1]
+    assert resume(folder) == set()
+    assert verify(folder).ok
 
 
 def test_a_run_on_s3_is_repaired(s3, bucket):
     folder = OutputFolder(f"s3://{bucket}/out")
     folder.prepare()
     run = finished(folder)
-    manifests = committed_shards(folder, run.fingerprint)
+    manifests = committed_shards(folder, run)
     compact(folder, run.fingerprint, max_singles=0)
     flip("data")(folder, manifests)
     folder.write_bytes(ORPHAN, b"rows")
     result = repair(folder, log=quiet)
     assert len(result.moved) == 3  # the orphan is shard b's
-    assert resume(folder) == {"b"}
+    assert resume(folder) == {B.shard_id}
     assert verify(folder).ok
     assert list(read_committed(folder)) == [table(spec) for spec in SHARDS]
 

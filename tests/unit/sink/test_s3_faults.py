@@ -14,9 +14,8 @@ from flexray.errors import OutputError
 from flexray.sink import DamageError, OutputFolder, committed_shards, compact, read_committed, verify
 from tests.faulty_s3 import answer, cut_request, cut_response, delay, drop_answer, stall
 from tests.s3 import PATIENCE, SECRET, TIMEOUT
-from tests.unit.sink.builders import SHARDS, commit, finished, start, table
+from tests.unit.sink.builders import SHARDS, A, B, commit, finished, start, table
 
-A, B, _ = SHARDS
 BUSY = [(503, "SlowDown"), (503, "ServiceUnavailable"), (500, "InternalError"), (429, "TooManyRequests")]
 EXPIRED = "The provided token has expired."
 
@@ -33,13 +32,13 @@ def data_files(behind, bucket):
 @pytest.mark.parametrize(("status", "code"), BUSY, ids=[code for _, code in BUSY])
 def test_a_busy_server_is_waited_for_and_nothing_is_doubled(folder, s3, behind, bucket, status, code):
     run = start(folder)
-    for method, target in (("PUT", "*/data/*"), ("GET", "*/_manifests/a.json")):
+    for method, target in (("PUT", "*/data/*"), ("GET", f"*/_manifests/{A.shard_id}.json")):
         s3.fail(method, target, answer(status, code))
     commit(folder, run, A)
     assert s3.count("PUT", "*/data/*") == 2
     assert len(data_files(behind, bucket)) == 1
     s3.fail("GET", "*list-type=2*", answer(status, code))
-    assert list(committed_shards(folder, run.fingerprint)) == ["a"]
+    assert list(committed_shards(folder, run)) == [A.shard_id]
 
 
 def test_a_slow_answer_is_waited_for(folder, s3):
@@ -66,16 +65,16 @@ def test_a_server_that_stays_busy_fails_the_commit_in_time_and_a_resume_goes_on(
     commit(folder, run, A)
     s3.fail("PUT", "*/_manifests/*", answer(status, code, "Please reduce your request rate."), times=None)
     began = time.monotonic()
-    with pytest.raises(OSError, match=rf"^s3://{bucket}/out/_manifests/b.json: Please reduce") as e:
+    with pytest.raises(OSError, match=rf"^{folder}/_manifests/{B.shard_id}.json: Please reduce") as e:
         commit(folder, run, B)
     assert time.monotonic() - began < PATIENCE + 4
     assert f"({status} {code}) (tried " in str(e.value)
     assert str(e.value).endswith("when it is well, start again: the run resumes.")
     s3.heal()
     assert start(folder) == run
-    assert list(committed_shards(folder, run.fingerprint)) == ["a"]
+    assert list(committed_shards(folder, run)) == [A.shard_id]
     commit(folder, run, B)
-    assert list(committed_shards(folder, run.fingerprint)) == ["a", "b"]
+    assert list(committed_shards(folder, run)) == [A.shard_id, B.shard_id]
     assert list(read_committed(folder)) == [table(A), table(B)]
 
 
@@ -110,7 +109,7 @@ def test_a_write_that_is_cut_leaves_nothing_and_is_repeated(folder, s3, behind, 
 
     s3.fail("PUT", "*/data/*", cut_request, times=None)
     monkeypatch.setenv("FLEXRAY_STORAGE_PATIENCE", "1")
-    with pytest.raises(OSError, match=r"/data/b-.*Connection was closed"):
+    with pytest.raises(OSError, match=rf"/data/{B.shard_id}-.*Connection was closed"):
         commit(folder, run, B)
     assert len(data_files(behind, bucket)) == 1
     assert verify(folder).orphans == ()
@@ -157,7 +156,7 @@ def test_manifests_that_the_storage_does_not_give_are_an_error_not_fewer_shards(
     name = "compact-*" if compacted else "b.json"
     s3.fail("GET", f"*/_manifests/{name}", answer(403, "AccessDenied", "Access Denied"), times=None)
     with pytest.raises(DamageError, match=r"cannot be read \(.*Access Denied") as caught:
-        committed_shards(folder, run.fingerprint)
+        committed_shards(folder, run)
     assert caught.value.kind == "unreadable"
 
 

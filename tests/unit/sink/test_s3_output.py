@@ -7,9 +7,7 @@ from s3fs import S3FileSystem
 
 from flexray.errors import OutputError
 from flexray.sink import DamageError, OutputFolder, committed_shards, read_committed, verify
-from tests.unit.sink.builders import SHARDS, commit, edit_json, finished, start, table
-
-A, B, _ = SHARDS
+from tests.unit.sink.builders import SHARDS, A, B, C, commit, edit_json, finished, start, table
 
 
 @pytest.fixture
@@ -24,7 +22,7 @@ def test_a_run_on_s3_is_started_committed_read_and_verified(folder):
     finished(folder)
     assert list(read_committed(folder)) == [table(spec) for spec in SHARDS]
     assert verify(folder).summary_line() == "rows=12 missing=0 doubled=0 damaged=0 unaccounted=0"
-    assert folder.list() == ["_manifests", "_plan.parquet", "_run.json", "data"]
+    assert folder.list() == ["_manifests", "_run.json", "data", "plan"]
 
 
 def test_a_run_on_s3_is_resumed_by_another_process(folder):
@@ -32,17 +30,17 @@ def test_a_run_on_s3_is_resumed_by_another_process(folder):
     commit(folder, run, A)
     other = pickle.loads(pickle.dumps(folder))
     assert start(other) == run
-    assert list(committed_shards(other, run.fingerprint)) == ["a"]
+    assert list(committed_shards(other, run)) == [A.shard_id]
     commit(other, run, B)
-    assert list(committed_shards(folder, run.fingerprint)) == ["a", "b"]
+    assert list(committed_shards(folder, run)) == [A.shard_id, B.shard_id]
 
 
 def test_writes_of_another_client_are_seen(folder):
     run = start(folder)
-    assert committed_shards(folder, run.fingerprint) == {}
+    assert committed_shards(folder, run) == {}
     S3FileSystem.clear_instance_cache()
     commit(OutputFolder(folder.url), run, A)
-    assert list(committed_shards(folder, run.fingerprint)) == ["a"]
+    assert list(committed_shards(folder, run)) == [A.shard_id]
 
 
 def test_a_crash_before_the_manifest_shows_nothing_on_s3(folder, monkeypatch):
@@ -66,13 +64,13 @@ def test_a_crash_before_the_manifest_shows_nothing_on_s3(folder, monkeypatch):
 
 def test_damage_on_s3_is_found(folder):
     run = finished(folder)
-    manifests = committed_shards(folder, run.fingerprint)
-    data = bytearray(folder.read_bytes(manifests["a"].file))
+    manifests = committed_shards(folder, run)
+    data = bytearray(folder.read_bytes(manifests[A.shard_id].file))
     data[50] ^= 1
-    folder.write_bytes(manifests["a"].file, bytes(data))
-    folder.remove(manifests["b"].file)
+    folder.write_bytes(manifests[A.shard_id].file, bytes(data))
+    folder.remove(manifests[B.shard_id].file)
     assert verify(folder).summary_line() == "rows=4 missing=8 doubled=0 damaged=2 unaccounted=0"
-    edit_json(folder, "_manifests/c.json", rows=1)
+    edit_json(folder, f"_manifests/{C.shard_id}.json", rows=1)
     assert verify(folder).summary_line() == "rows=0 missing=12 doubled=0 damaged=3 unaccounted=0"
     with pytest.raises(DamageError):
         list(read_committed(folder))

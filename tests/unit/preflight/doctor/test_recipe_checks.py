@@ -18,7 +18,7 @@ def test_a_model_and_data_that_can_be_used_pass(config_of):
     (checkpoint,), (rows,) = check_model(config_of()), check_data(config_of())
     assert (checkpoint.status, rows.status) == ("pass", "pass")
     assert "2,048 tokens" in checkpoint.what
-    assert "files: 1; 3 rows read of" in rows.what
+    assert "files: 1; 3 rows read, the first of" in rows.what
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from flexray.report.page import write_page
 from flexray.sink import OutputFolder
 from tests.unit.report.page_runs import hostile_text
-from tests.unit.sink.builders import ERROR, commit, row, shard, start, table
+from tests.unit.sink.builders import ERROR, commit, planned, row, start, table
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(
@@ -176,13 +176,12 @@ def test_hostile_text_runs_nothing_and_asks_for_nothing(server, tmp_path):
     hostile = hostile_text(url)
     folder = OutputFolder(str(tmp_path / "out"))
     folder.prepare()
-    spec = shard("a", 2)
-    run = start(
-        folder, [spec], methods=(hostile,), config={"data": {"name": hostile}}, provenance={"x": hostile}
-    )
+    config = {"data": {"name": hostile}}
+    run = start(folder, ["1", "2"], methods=(hostile,), config=config, provenance={"x": hostile})
+    (spec,) = planned(folder, run)
     rows = [
-        row(spec.row_ids[0], "a", method=hostile, **(ERROR | {"error": hostile, "source_file": hostile})),
-        row(spec.row_ids[1], "a", method=hostile, backend_used="sdpa", fallback_reason=hostile),
+        row("1", spec.shard_id, method=hostile, **(ERROR | {"error": hostile, "source_file": hostile})),
+        row("2", spec.shard_id, method=hostile, backend_used="sdpa", fallback_reason=hostile),
     ]
     commit(folder, run, spec, table=table(spec, rows=rows))
     page = tmp_path / "page.html"

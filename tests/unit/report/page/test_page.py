@@ -15,9 +15,24 @@ from flexray.report.page.run_folder import MAX_ERRORS, RowNotes
 from flexray.sink import DamageError, OutputFolder, committed_shards, recommit_shard
 from flexray.sink.lock import hold
 from flexray.sink.lock_file import Owner
+from flexray.sink.records import manifest_name
 from tests.unit.report.page_reader import read_page, tiles
 from tests.unit.report.page_runs import MANY_METHODS, hostile_text
-from tests.unit.sink.builders import ERROR, METHODS, SHARDS, commit, finished, row, shard, start, table
+from tests.unit.sink.builders import (
+    ERROR,
+    METHODS,
+    ROWS,
+    A,
+    B,
+    C,
+    Shard,
+    commit,
+    finished,
+    planned,
+    row,
+    start,
+    table,
+)
 
 ATTRIBUTES_OF_CODE = ("on", "src", "style", "action", "formaction", "data", "xlink:href")
 
@@ -30,15 +45,15 @@ def page_of(url, tmp_path, **options):
 
 def commit_rows(folder, run, spec, **changes):
     """Commit a shard whose rows all have these values."""
-    rows = [row(row_id, spec.shard_id, method=m, **changes) for m in run.methods for row_id in spec.row_ids]
+    rows = [row(row_id, spec.shard_id, method=m, **changes) for m in spec.methods for row_id in spec.row_ids]
     return commit(folder, run, spec, table=table(spec, rows=rows))
 
 
 def test_a_finished_run_is_added_up(folder, tmp_path):
     run = start(folder)
-    commit(folder, run, SHARDS[0], seconds=2.0)
-    commit_rows(folder, run, SHARDS[1], correct=False)
-    commit_rows(folder, run, SHARDS[2], **ERROR)
+    commit(folder, run, A, seconds=2.0)
+    commit_rows(folder, run, B, correct=False)
+    commit_rows(folder, run, C, **ERROR)
     page = page_of(folder, tmp_path)
     found = tiles(page)
     assert page.all("strong")[0].words == "complete"
@@ -51,7 +66,7 @@ def test_a_finished_run_is_added_up(folder, tmp_path):
     (method,) = page.by_id("accuracy").rows()
     assert method == ["m", "50.0%", "21.5% to 78.5%", "", "4", "8", "4", "12"]
     (first, *_) = page.by_id("shards").rows()
-    assert first[:3] == ["a", "2.0", "4"]
+    assert first[:3] == [A.shard_id, "2.0", "4"]
 
 
 def test_the_model_and_each_of_its_adapters_are_named(folder, tmp_path):
@@ -75,8 +90,8 @@ def test_a_shard_has_an_accuracy_only_if_all_its_rows_are_of_one_method(folder, 
 
 
 def test_what_is_not_scored_has_no_accuracy(folder, tmp_path):
-    run = start(folder, SHARDS[:1])
-    commit_rows(folder, run, SHARDS[0], answers=None, correct=None)
+    run = start(folder, ROWS[:4])
+    commit_rows(folder, run, A, answers=None, correct=None)
     (method,) = page_of(folder, tmp_path).by_id("accuracy").rows()
     assert method[1:4] == ["–", "–", "nothing is scored"]
 
@@ -92,7 +107,7 @@ def test_a_run_with_nothing_committed_is_a_page_too(folder, tmp_path):
 
 def test_a_run_in_progress_is_told_from_one_that_was_left(folder, tmp_path):
     run = start(folder)
-    commit(folder, run, SHARDS[0])
+    commit(folder, run, A)
     with hold(folder):
         page = page_of(folder, tmp_path)
     assert page.all("strong")[0].words == "in progress"
@@ -107,7 +122,7 @@ def test_a_run_in_progress_is_told_from_one_that_was_left(folder, tmp_path):
 @pytest.mark.parametrize("what", ["data", "manifest"])
 def test_damage_is_named_and_the_rest_is_counted(folder, tmp_path, what):
     run = finished(folder)
-    name = committed_shards(folder, run.fingerprint)["b"].file if what == "data" else "_manifests/b.json"
+    name = committed_shards(folder, run)[B.shard_id].file if what == "data" else manifest_name(B.shard_id)
     folder.write_bytes(name, folder.read_bytes(name)[:-3])
     page = page_of(folder, tmp_path)
     (damage,) = (e for e in page.all("section") if e.attributes.get("class") == "damage")
@@ -127,18 +142,18 @@ def test_a_damaged_run_record_is_an_error_that_says_what_to_do(folder, tmp_path)
 
 def test_backends_and_fallbacks_are_named_with_their_rows(folder, tmp_path):
     run = start(folder)
-    commit(folder, run, SHARDS[0])
-    commit_rows(folder, run, SHARDS[1], backend_used="sdpa", fallback_reason="flex: no compiler")
+    commit(folder, run, A)
+    commit_rows(folder, run, B, backend_used="sdpa", fallback_reason="flex: no compiler")
     part = page_of(folder, tmp_path).by_id("backends")
     assert part.rows() == [["flex", "flex", "4", "50.0%"], ["flex", "sdpa", "4", "50.0%"]]
-    assert part.rows(1) == [["b", "4", "flex: no compiler"]]
+    assert part.rows(1) == [[B.shard_id, "4", "flex: no compiler"]]
 
 
 def test_an_error_of_all_methods_is_one_line(folder, tmp_path):
-    run = start(folder, SHARDS[:1], methods=("m", "n"))
-    commit_rows(folder, run, SHARDS[0], **ERROR)
+    run = start(folder, ROWS[:4], methods=("m", "n"))
+    commit_rows(folder, run, *planned(folder, run), **ERROR)
     part = page_of(folder, tmp_path).by_id("errors")
-    assert part.rows()[0] == ["qa/test/a0", "d.jsonl", "1", "d.jsonl, row 1: bad", "all 2"]
+    assert part.rows()[0] == ["qa/test/0", "d.jsonl", "1", "d.jsonl, row 1: bad", "all 2"]
     assert len(part.rows()) == 4
     assert "8 error rows." in part.text
 
@@ -146,7 +161,7 @@ def test_an_error_of_all_methods_is_one_line(folder, tmp_path):
 def test_of_many_errors_the_first_are_kept_and_the_others_counted():
     notes = RowNotes()
     tables = [
-        table(shard(name, 300), rows=[row(f"{name}{i}", name, **ERROR) for i in range(300)]) for name in "ab"
+        table(Shard(name, ()), rows=[row(f"{name}{i}", name, **ERROR) for i in range(300)]) for name in "ab"
     ]
     assert sum(1 for _ in notes.watch(tables)) == 2
     assert len(notes.errors) == notes.error_rows == MAX_ERRORS
@@ -155,7 +170,7 @@ def test_of_many_errors_the_first_are_kept_and_the_others_counted():
 
 def test_what_is_kept_of_rows_does_not_grow_with_their_number():
     notes = RowNotes()
-    tables = (table(shard("a", 50)) for _ in range(50))
+    tables = (table(Shard("a", ROWS[:10] * 5)) for _ in range(50))
     for _ in notes.watch(tables):
         pass
     assert notes.prompt_tokens == {10: 2_500}
@@ -165,10 +180,10 @@ def test_what_is_kept_of_rows_does_not_grow_with_their_number():
 
 def test_the_engines_work_is_that_of_all_shards_and_of_retries(folder):
     stats = {"prefill_seconds": 1.0, "decode_seconds": 2.0, "generated_tokens": 30, "decode_steps": 10}
-    run = start(folder, SHARDS[:2])
-    commit(folder, run, SHARDS[0], engine_stats=stats | {"mask_cache": {"hits": 90, "misses": 10}})
+    run = start(folder, ROWS[:8])
+    commit(folder, run, A, engine_stats=stats | {"mask_cache": {"hits": 90, "misses": 10}})
     retry = stats | {"mask_cache": {"hits": 5, "misses": 1}}
-    commit(folder, run, SHARDS[1], engine_stats=stats | {"retries": [retry]})
+    commit(folder, run, B, engine_stats=stats | {"retries": [retry]})
     work = gather(str(folder)).totals.work
     assert work.engine["prefill_seconds"] == 3.0
     assert work.tokens_per_step == 3.0
@@ -177,9 +192,9 @@ def test_the_engines_work_is_that_of_all_shards_and_of_retries(folder):
 
 def test_a_shard_that_was_retried_is_left_out_of_the_throughput(folder, tmp_path):
     run = start(folder)
-    bad = commit_rows(folder, run, SHARDS[0], **ERROR)
-    recommit_shard(folder, bad, table(SHARDS[0]), engine_stats={}, seconds=500.0)
-    commit(folder, run, SHARDS[1])
+    bad = commit_rows(folder, run, A, **ERROR)
+    recommit_shard(folder, bad, table(A), engine_stats={}, seconds=500.0)
+    commit(folder, run, B)
     page = page_of(folder, tmp_path)
     assert "Without 1 shards whose error rows were retried" in page.text
     assert tiles(page)["Wall time"][1] == "shards in work for 1.5 s"
@@ -200,13 +215,13 @@ def test_hostile_text_is_only_text(tmp_path):
     hostile = hostile_text("http://127.0.0.1:1")
     place = OutputFolder(str(tmp_path / 'out"><b onclick=1>'))
     place.prepare()
-    spec = dataclasses.replace(shard("a", 3), row_ids=(hostile, "good", "fell back"))
     changes = {"config": {"data": {"name": hostile}, hostile: [hostile]}, "provenance": {hostile: hostile}}
-    run = start(place, [spec], methods=(hostile,), **changes)
+    run = start(place, (hostile, "good", "fell back"), methods=(hostile,), **changes)
+    (spec,) = planned(place, run)
     error = ERROR | {"error": hostile, "source_file": hostile}
     fallback = {"backend_used": hostile, "fallback_reason": hostile}
     rows = [
-        row(row_id, "a", method=hostile, **values)
+        row(row_id, spec.shard_id, method=hostile, **values)
         for row_id, values in zip(spec.row_ids, (error, {}, fallback), strict=True)
     ]
     commit(place, run, spec, table=table(spec, rows=rows))
@@ -224,8 +239,8 @@ def test_hostile_text_is_only_text(tmp_path):
 
 def test_credentials_do_not_reach_the_page(folder, tmp_path):
     secret = "s3://key:hush@bucket/d.jsonl?token=hush"
-    run = start(folder, SHARDS[:1], config={"data": {"files": secret}}, provenance={"image": secret})
-    commit_rows(folder, run, SHARDS[0], **(ERROR | {"error": f"{secret}: bad", "source_file": secret}))
+    run = start(folder, ROWS[:4], config={"data": {"files": secret}}, provenance={"image": secret})
+    commit_rows(folder, run, A, **(ERROR | {"error": f"{secret}: bad", "source_file": secret}))
     page_of(folder, tmp_path)
     assert "hush" not in (tmp_path / "page.html").read_text()
 
@@ -245,13 +260,14 @@ def other_run(tmp_path, right, *, methods=METHODS, **changes):
     """A run beside the folder's, with so many right answers."""
     place = OutputFolder(str(tmp_path / "other"))
     place.prepare()
-    run = start(place, SHARDS[:1], methods=methods, **changes)
+    run = start(place, ROWS[:4], methods=methods, **changes)
+    (spec,) = planned(place, run)
     rows = [
-        row(row_id, "a", method=method, correct=number < right)
+        row(row_id, spec.shard_id, method=method, correct=number < right)
         for method in methods
-        for number, row_id in enumerate(SHARDS[0].row_ids)
+        for number, row_id in enumerate(spec.row_ids)
     ]
-    commit(place, run, SHARDS[0], table=table(SHARDS[0], rows=rows))
+    commit(place, run, spec, table=table(spec, rows=rows))
     return place.url
 
 
@@ -272,8 +288,8 @@ def test_runs_with_other_accepted_answers_are_not_compared(folder, tmp_path):
     finished(folder)
     place = OutputFolder(str(tmp_path / "other"))
     place.prepare()
-    run = start(place, SHARDS[:1])
-    commit_rows(place, run, SHARDS[0], answers=["Rome"], correct=False)
+    run = start(place, ROWS[:4])
+    commit_rows(place, run, A, answers=["Rome"], correct=False)
     with pytest.raises(OutputError, match="4 of the 4 rows they have in common have other accepted answers"):
         page_of(folder, tmp_path, earlier=place.url)
 
