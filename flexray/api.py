@@ -12,9 +12,9 @@ from flexray.config import RunConfig, load_config
 from flexray.config.plugins import load_plugins
 from flexray.evaluation import Evaluation
 from flexray.evaluation import evaluate as evaluate_folders
-from flexray.sink import OutputFolder, load_run, read_committed, whole_shards
+from flexray.sink import OutputFolder, read_committed, whole_shards
 from flexray.sink.row_table import ROW_SCHEMA
-from flexray.sink.visible import view
+from flexray.sink.visible import look
 
 if TYPE_CHECKING:
     import pandas
@@ -103,8 +103,7 @@ class RunTable:
 
     def _files(self) -> tuple[pyarrow.fs.FileSystem, list[str], pyarrow.dataset.Expression | None]:
         """The data files, and which of their rows are seen; None: all."""
-        run = load_run(self._folder)
-        seen = view(self._folder, run, everything=self._everything)
+        run, seen = look(self._folder, everything=self._everything)
         shards = [m for m in whole_shards(self._folder, run).values() if seen.has(m)]
         return *self._folder.arrow_files(manifest.file for manifest in shards), seen.expression(shards)
 

@@ -17,7 +17,8 @@ from flexray.evaluation.paired import Comparison, compare
 from flexray.evaluation.paraphrases import ParaphraseSummary
 from flexray.evaluation.relations import RelationSummary, by_relation
 from flexray.evaluation.scores import MethodScores, collect_scores
-from flexray.sink import OutputFolder, load_run, read_committed
+from flexray.sink import OutputFolder, read_committed
+from flexray.sink.visible import look
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +112,7 @@ def evaluate(
 def _read(
     folder: OutputFolder, lemmatizer: Lemmatizer, everything: bool
 ) -> tuple[FolderSummary, dict[str, MethodScores]]:
-    run = load_run(folder)
+    run, seen = look(folder, everything=everything)
     methods = collect_scores(read_committed(folder, everything=everything), lemmatizer, where=str(folder))
     rows = sum(scores.rows for scores in methods.values())
     if not rows:
@@ -122,7 +123,7 @@ def _read(
             "answers. Name the answers in the data's configuration and run again into another folder."
         )
     summary = FolderSummary(
-        folder=str(folder), fingerprint=run.fingerprint, planned_rows=run.planned_rows, committed_rows=rows
+        folder=str(folder), fingerprint=run.fingerprint, planned_rows=seen.planned.rows, committed_rows=rows
     )
     return summary, methods
 

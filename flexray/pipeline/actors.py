@@ -17,7 +17,7 @@ from flexray.pipeline.nodes import Node, describe_nodes, describe_resources
 CALL_BATCHES = 8
 CALLS_AN_ACTOR = 4
 CALLS_AT_ONCE = 2
-"""While the engine answers one call, another call is packed or unpacked."""
+"""While the engine answers one call, the columns of another are read or written."""
 SHORT_SECONDS, LONG_SECONDS = 20.0, 60.0
 """If an engine call takes less time, the next one gets more shards; if it takes more, fewer shards."""
 PREPARE_CPUS, COMMIT_CPUS = 0.75, 0.25

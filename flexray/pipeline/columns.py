@@ -1,8 +1,7 @@
 """Shards as rows of Ray Data: one row is one shard, or in its place the failure that ends the run.
 
-Between two stages all rows have the same schema, so Ray can cut and merge blocks without a conversion. What a
-shard contains are lists in its row, whose values are shared with the tables of PreparedShard and
-AnsweredShard, not copied.
+Between two stages all rows have the same schema, so Ray can cut and merge blocks without a conversion. The
+questions, prompts and answers of a shard are lists in its row.
 """
 
 from __future__ import annotations

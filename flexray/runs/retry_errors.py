@@ -22,11 +22,11 @@ from flexray.sink import (
     CodeVersion,
     Manifest,
     OutputFolder,
+    checked_specs,
     compact,
     hold,
     load_run,
     recommit_shard,
-    specs_of,
 )
 from flexray.sink.committed import load_shard
 from flexray.sink.row_table import keys_of
@@ -79,7 +79,7 @@ def retry_errors(
             for name, manifest in planned.committed.items()
             if manifest.accounting.errors and set(manifest.accounting.rows_by_method) <= known
         }
-        specs = [spec for shard_id, spec in specs_of(folder, record).items() if shard_id in faulty]
+        specs = checked_specs(folder, record, faulty)
         rows = sum(manifest.accounting.errors for manifest in faulty.values())
         if faulty:
             progress.note(f"{folder}: {rows} error rows in {len(faulty)} shards are tried again")

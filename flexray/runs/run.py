@@ -30,9 +30,9 @@ from flexray.sink import (
     Manifest,
     OutputFolder,
     RunRecord,
+    checked_specs,
     compact,
     hold,
-    specs_to_do,
     whole_shards,
 )
 
@@ -101,7 +101,7 @@ def run(
         config, record, before = planned.config, planned.record, planned.committed
         compact(folder, record.fingerprint)  # no worker commits here, nor below
         rows_before = sum(m.rows for m in before.values())
-        todo = specs_to_do(folder, record, before)
+        todo = checked_specs(folder, record, record.shards().keys() - before.keys())
         progress.note(
             f"{config.data.name}/{config.data.split}: {record.planned_rows} rows in {record.planned_shards} "
             f"shards, {rows_before} rows in {len(before)} shards committed already -> {folder}"

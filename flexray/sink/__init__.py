@@ -15,10 +15,11 @@ from flexray.sink.compaction import compact
 from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.lock import HeldError, Lock, hold
-from flexray.sink.plan import specs_of, specs_to_do
+from flexray.sink.other_run import other_parts
+from flexray.sink.plan import checked_specs, specs_of
 from flexray.sink.records import AnyRecord, CodeVersion, Manifest, RunRecord, ShardStats, fingerprint
 from flexray.sink.repair import repair
-from flexray.sink.start import NoRunError, discard_run, load_run, open_run, other_parts, plan_run
+from flexray.sink.start import NoRunError, discard_run, load_run, open_run, plan_run
 from flexray.sink.verify import verify
 from flexray.sink.visible import read_committed
 
@@ -33,6 +34,7 @@ __all__ = [
     "OutputFolder",
     "RunRecord",
     "ShardStats",
+    "checked_specs",
     "commit_shard",
     "committed_shards",
     "compact",
@@ -47,7 +49,6 @@ __all__ = [
     "recommit_shard",
     "repair",
     "specs_of",
-    "specs_to_do",
     "verify",
     "whole_shards",
 ]

@@ -100,18 +100,18 @@ def specs_of(folder: OutputFolder, run: RunRecord) -> dict[str, ShardSpec]:
     }
 
 
-def specs_to_do(folder: OutputFolder, run: RunRecord, committed: Collection[str]) -> list[ShardSpec]:
-    """The planned shards that are not committed, in order. The plan files that they are in are checked.
+def checked_specs(folder: OutputFolder, run: RunRecord, shard_ids: Collection[str]) -> list[ShardSpec]:
+    """Some of the planned shards, in order, to be answered: the plan files that they are in are checked.
 
     Raises:
         DamageError: one is missing or was changed.
     """
     shards = run.shards()
-    todo = [spec for shard_id, spec in specs_of(folder, run).items() if shard_id not in committed]
-    files = {file.file: file.sha256 for file in (shards[spec.shard_id][0].file for spec in todo)}
+    specs = [spec for shard_id, spec in specs_of(folder, run).items() if shard_id in shard_ids]
+    files = {file.file: file.sha256 for file in (shards[spec.shard_id][0].file for spec in specs)}
     for name, sha256 in files.items():
         read_checked(folder, name, sha256)
-    return todo
+    return specs
 
 
 def part_rows(

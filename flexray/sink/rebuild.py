@@ -21,6 +21,7 @@ from flexray.sink.damage import DamageError, Finding
 from flexray.sink.folder import OutputFolder
 from flexray.sink.growth import committed_part
 from flexray.sink.manifests import find_manifests, is_manifest_file
+from flexray.sink.other_run import ELSE
 from flexray.sink.plan_files import next_number, part_in, part_number, plan_files, read_part, shard_tables
 from flexray.sink.quarantine import Quarantine
 from flexray.sink.records import (
@@ -38,8 +39,6 @@ from flexray.sink.records import (
 )
 from flexray.sink.restore import restore
 from flexray.sink.row_table import expected_keys
-
-ELSE = "Use another output folder, or discard the earlier run with --fresh (make: FRESH=1)."
 
 
 @dataclass(frozen=True, slots=True)

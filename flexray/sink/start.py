@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
@@ -10,19 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from flexray.config.load import rename_keys
 from flexray.errors import OutputError, first_few
 from flexray.sink.damage import DamageError
-from flexray.sink.differences import differences
 from flexray.sink.folder import OutputFolder, is_leftover, is_systems
 from flexray.sink.growth import Growth, grow
-from flexray.sink.hub_commits import moved_commit
 from flexray.sink.lock import is_lock
 from flexray.sink.manifests import is_manifest_file
+from flexray.sink.other_run import VALUES_KEY, other_code, refuse_other_run
 from flexray.sink.plan_files import is_plan_file, plan_files
-from flexray.sink.rebuild import ELSE, Rebuilt, Remains, keep_damaged_record, rebuild, with_whole_plan
+from flexray.sink.rebuild import Rebuilt, Remains, keep_damaged_record, rebuild, with_whole_plan
 from flexray.sink.records import (
-    CODE_OF_0_1,
     DATA_FOLDER,
     MANIFEST_FOLDER,
     OLD_NIGHT,
@@ -40,15 +36,12 @@ from flexray.sink.records import (
     shard_of_data_file,
 )
 from flexray.sink.row_table import ROW_SCHEMA, columns_of
-from flexray.sink.sealed import canonical_json
 from flexray.storage import redact
 
 _OLD = (
     "holds a run of a flexray whose runs could not grow. `flexray adopt` brings its rows into another output "
     "folder, and computes nothing again; or discard it with --fresh (make: FRESH=1)."
 )
-VALUES_KEY = "values_version"
-"""The key of `parts` that may differ with --allow-code-change. Records of flexray 0.1 do not have it."""
 
 
 class NoRunError(OutputError):
@@ -92,9 +85,9 @@ def open_run(
             else:
                 if isinstance(run, OldRunRecord):
                     raise OutputError(f"{folder}: {_OLD}")
-                _refuse_other_run(folder, run, parts, config)
+                refuse_other_run(folder, run, parts, config)
                 if run.parts.get(VALUES_KEY) != parts.get(VALUES_KEY) and not allow_code_change:
-                    raise OutputError(f"{folder}: {_other_code(run, code)}")
+                    raise OutputError(f"{folder}: {other_code(run, code)}")
                 return with_whole_plan(folder, run)
         rebuilt = rebuild(folder, parts, fingerprint(parts))
         if rebuilt is None:
@@ -270,55 +263,9 @@ def load_run(folder: OutputFolder) -> AnyRecord:
     raise NoRunError(f"{folder}: holds no run (there is no {RUN_FILE}). Give the output folder of a run.")
 
 
-def other_parts(run: AnyRecord, parts: dict[str, Any]) -> list[str]:
-    """The differences between a run and a start with these `parts` (see `open_run`), one line each; [] if at
-    most the values version differs."""
-    if run.fingerprint == fingerprint(parts):
-        return []
-    # Both sides are redacted, because a message must not show credentials.
-    there, here = rename_keys(run.parts)[0], json.loads(canonical_json(redact(parts)))
-    version = differences(there.pop(VALUES_KEY, None), here.pop(VALUES_KEY, None), VALUES_KEY)
-    lines = differences(there, here)
-    if lines or version:
-        return lines and lines + version
-    return ["a URL's credentials or query"]
-
-
 def utc_now() -> str:
     """The current time in UTC as the records contain it: ISO 8601, in seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _refuse_other_run(
-    folder: OutputFolder, run: RunRecord, parts: dict[str, Any], config: dict[str, Any]
-) -> None:
-    lines = other_parts(run, parts)
-    if any(line.startswith("model.digest") for line in lines):
-        then, now = run.config["model"]["path"], config["model"]["path"]
-        moved = differences(then, redact(now), "model.path") or [f"model: the files of {then} have changed"]
-        lines = [*moved, *lines]
-    lines += filter(None, [moved_commit(run.config, config)])
-    lines += differences(run.row_schema, columns_of(ROW_SCHEMA), "row schema")
-    if lines:
-        raise OutputError(
-            f"{folder}: holds another run, started {run.created}. Differences (there -> here):\n  "
-            + "\n  ".join(lines)
-            + f"\n{ELSE}"
-        )
-
-
-def _other_code(run: AnyRecord, code: CodeVersion | None) -> str:
-    then, now = (
-        f"values version {known.values_version} (flexray {known.flexray}"
-        f"{known.commit and f', commit {known.commit}'})"
-        for known in (run.code or CODE_OF_0_1, code or CODE_OF_0_1)
-    )
-    return (
-        f"holds a run written by flexray {(run.code or CODE_OF_0_1).flexray}, of {then}, but this code is "
-        f"of {now}: it may give other answers to the same questions. Finish the run with the flexray that "
-        "wrote it, or resume it with this code by --allow-code-change: each manifest names the code that "
-        f"computed its rows. {ELSE}"
-    )
 
 
 def _refuse_foreign_files(folder: OutputFolder) -> None:

@@ -11,11 +11,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.sink.committed import committed_shards, load_shard
+from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.plan import part_rows
 from flexray.sink.plan_files import left_out_ids
-from flexray.sink.records import AnyRecord, Manifest, OldRunRecord
+from flexray.sink.records import AnyRecord, Manifest, OldRunRecord, RunRecord
 from flexray.sink.start import load_run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """What is planned of what is seen, committed or not."""
+
+    rows: int
+    """Output rows that are seen when they are committed."""
+    shards: int
+    """The shards that they are in."""
+    rows_in_shards: int
+    """All output rows of those shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +36,7 @@ class View:
     """Which rows of each shard are seen."""
 
     methods: tuple[str, ...]
+    planned: Planned
     unseen: tuple[Mapping[str, pa.Array], ...] = ()
     """Of each part of the plan, the row ids that are not seen, by shard id; only shards with any."""
 
@@ -70,13 +84,16 @@ def view(
     chosen = tuple(methods) or (run.methods if everything else run.selection.methods)
     left_out = pa.array([], pa.string())
     if isinstance(run, OldRunRecord):
-        return View(chosen)
+        rows, known = run.plan.rows, [method for method in run.methods if method in chosen]
+        whole = Planned(
+            rows=rows * len(known), shards=run.planned_shards if known else 0, rows_in_shards=run.planned_rows
+        )
+        return View(chosen, whole)
     if not everything:
         left_out = left_out_ids(folder, run.selection)
-    if not len(left_out) and not any(part.replaced for part in run.plan):
-        return View(chosen)
-    unseen = []
-    for found in part_rows(folder, run.plan):
+    unseen: list[dict[str, pa.Array]] = []
+    needed = len(left_out) or any(part.replaced for part in run.plan)
+    for found in part_rows(folder, run.plan) if needed else ():
         ids = found.rows["row_id"].combine_chunks()
         gone = pc.or_(found.replaced, pc.is_in(ids, left_out))
         of_part, start = {}, 0
@@ -87,7 +104,39 @@ def view(
             start += rows
         if of_part:
             unseen.append(of_part)
-    return View(chosen, tuple(unseen))
+    return View(chosen, _planned(run, chosen, unseen), tuple(unseen))
+
+
+def _planned(run: RunRecord, methods: Sequence[str], unseen: Sequence[Mapping[str, pa.Array]]) -> Planned:
+    gone = {shard_id: len(ids) for of_part in unseen for shard_id, ids in of_part.items()}
+    rows = shards = rows_in_shards = 0
+    for part in run.plan:
+        known = sum(method in methods for method in part.methods)
+        for number, size in part.shards.items():
+            if seen := known * (size - gone.get(run.shard_id(number), 0)):
+                rows, shards = rows + seen, shards + 1
+                rows_in_shards += size * len(part.methods)
+    return Planned(rows=rows, shards=shards, rows_in_shards=rows_in_shards)
+
+
+def look(
+    folder: OutputFolder, *, everything: bool = False, methods: Sequence[str] = ()
+) -> tuple[AnyRecord, View]:
+    """The run's record, and what it says is seen (see `view`). A start that grows the table meanwhile may
+    remove plan files; then the new record is read.
+
+    Raises:
+        OutputError: the folder holds no run.
+        DamageError: the record, or a plan file that is needed, cannot be trusted.
+    """
+    run = load_run(folder)
+    while True:
+        try:
+            return run, view(folder, run, everything=everything, methods=methods)
+        except DamageError:
+            before, run = run, load_run(folder)
+            if run == before:
+                raise
 
 
 def read_committed(
@@ -103,8 +152,7 @@ def read_committed(
         OutputError: the folder holds no run.
         DamageError: a manifest, a data file or a plan file that is needed cannot be trusted.
     """
-    run = load_run(folder)
-    seen = view(folder, run, everything=everything, methods=methods)
+    run, seen = look(folder, everything=everything, methods=methods)
     for shard_id, manifest in committed_shards(folder, run).items():
         if not seen.has(manifest):
             continue

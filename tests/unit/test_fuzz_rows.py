@@ -174,17 +174,18 @@ def test_each_planned_row_is_committed_once_and_good_rows_are_answered_as_if_alo
     by_key = {(row["method"], row["row_id"]): row for row in rows}
     assert len(by_key) == len(rows) == file.num_rows * len(methods)
     for shard in prepared:
-        for question, prompt in zip(shard.questions, shard.prompts, strict=True):
-            mine = [by_key[method, question.row_id] for method in methods]
+        for number, prompt in enumerate(shard.prompts):
+            question = shard.questions.slice(number, 1)
+            mine = [by_key[method, question["row_id"][0].as_py()] for method in methods]
             if prompt is None:
                 check_error_rows(mine, path)
                 continue
-            alone = answerer.answer(PreparedShard(shard.spec, [question], [prompt]))
-            for row, answers, texts in zip(mine, alone.answers[0], alone.texts[0], strict=True):
+            alone = answerer.answer(PreparedShard(shard.spec, question, [prompt]))
+            for row, answers in zip(mine, alone.answers.to_pylist(), strict=True):
                 assert row["error"] == ""
-                assert row["token_ids"] in [list(answer.token_ids) for answer in answers]
-                assert row["prediction"] in texts
-                assert row["paraphrases"] == list(question.paraphrases)
+                assert row["token_ids"] in [answer["token_ids"] for answer in answers]
+                assert row["prediction"] in [answer["text"] for answer in answers]
+                assert row["paraphrases"] == question["paraphrases"][0].as_py()
 
 
 def check_error_rows(rows: list[dict[str, Any]], path: Path) -> None:

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 
 from flexray.errors import OutputError
 from flexray.evaluation import ScoreCounts, accuracy_by_method
-from flexray.sink import AnyRecord, DamageError, Manifest, OutputFolder, load_run
+from flexray.sink import AnyRecord, DamageError, Manifest, OutputFolder
 from flexray.sink.committed import load_shard, only_planned
 from flexray.sink.lock import is_lock
 from flexray.sink.lock_file import Owner
 from flexray.sink.manifests import find_manifests
-from flexray.sink.visible import View, view
+from flexray.sink.visible import View, look
 
 MAX_ERRORS = 500  # on the page
 _ERROR_KEYS = ["row_id", "error", "source_file", "source_row"]
@@ -48,9 +48,8 @@ class RunFolder:
             DamageError: the run record cannot be trusted.
         """
         folder = OutputFolder(url)
-        record = load_run(folder)
+        record, seen = look(folder, everything=everything)
         found = find_manifests(folder, record.fingerprint)
-        seen = view(folder, record, everything=everything)
         manifests = only_planned(found.visible(), record)
         shown = {shard_id: manifest for shard_id, manifest in manifests.items() if seen.has(manifest)}
         return cls(folder, record, seen, shown, list(found.damage.values()), _owners(folder))

@@ -165,9 +165,9 @@ def commit(folder: OutputFolder, run: RunRecord, shard: Shard, **changes: Any) -
         "engine_stats": {"graphs": 2},
         "seconds": 1.5,
         "expected_row_ids": shard.row_ids,
-        "code": CODE,
     }
-    return commit_shard(folder, **(arguments | changes))
+    code = changes.pop("code", CODE)
+    return commit_shard(folder, codes=(code,) if code else (), **(arguments | changes))
 
 
 def commit_all(folder: OutputFolder, run: RunRecord) -> list[Shard]:

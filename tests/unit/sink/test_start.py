@@ -10,10 +10,10 @@ from flexray.errors import OutputError
 from flexray.sink import (
     DamageError,
     OutputFolder,
+    checked_specs,
     fingerprint,
     load_run,
     specs_of,
-    specs_to_do,
 )
 from flexray.sink.records import RUN_FILE
 from flexray.sink.sealed import SCHEMA_VERSION
@@ -34,7 +34,7 @@ def test_a_row_group_of_the_plan_is_a_shard_with_all_that_is_known_of_its_questi
     run = start(folder, rows, shard_rows=3)
     specs = list(specs_of(folder, run).values())
     assert [spec.num_rows for spec in specs] == [3, 2]
-    assert specs_to_do(folder, run, ()) == specs
+    assert checked_specs(folder, run, [spec.shard_id for spec in specs]) == specs
     read = [q for spec in specs for q in to_questions(read_planned(spec), dataset="qa", split="test")]
     assert read == rows
 
@@ -96,8 +96,8 @@ def test_an_uncommitted_shard_is_not_read_from_a_plan_that_was_changed(folder):
     data[len(data) // 2] ^= 1
     folder.write_bytes(PLAN_FILE, bytes(data))
     with pytest.raises(DamageError, match=r"0000.parquet: is not the file .* `flexray repair` moves it"):
-        specs_to_do(folder, run, [A.shard_id])
-    assert specs_to_do(folder, run, [shard.shard_id for shard in SHARDS]) == []
+        checked_specs(folder, run, [A.shard_id])
+    assert checked_specs(folder, run, []) == []
 
 
 def test_no_secret_reaches_the_run_record_or_a_message(folder):

@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 import pytest
 
 import flexray
-from flexray.sink import committed_shards, load_run, read_committed
+from flexray.sink import DamageError, OutputFolder, committed_shards, load_run, read_committed
 from flexray.sink.visible import view
 from tests.unit.sink.builders import ROWS, commit, commit_all, finished, planned, question, row, start, table
 
@@ -76,6 +76,8 @@ def test_a_table_of_which_all_is_seen_needs_neither_a_filter_nor_the_plan(folder
 
 def test_rows_and_methods_that_are_not_named_are_not_read_or_evaluated_unasked(grown):
     assert flexray.read(grown.url).to_arrow().num_rows == 8
+    (summary,) = flexray.evaluate(grown.url).folders
+    assert (summary.committed_rows, summary.planned_rows) == (8, 8)
     everything = flexray.read(grown.url, everything=True)
     assert everything.to_arrow().num_rows == 23
     table = everything.to_dataset().to_table()
@@ -95,3 +97,22 @@ def test_of_a_table_that_is_not_finished_what_is_committed_is_seen(folder):
     assert list(read_committed(folder)) == [table(shard)]
     commit_all(folder, run)
     assert len(keys(read_committed(folder))) == 12
+
+
+def test_a_reader_beside_a_start_that_grows_the_table_reads_its_new_record(grown, monkeypatch):
+    read = OutputFolder.read_bytes
+
+    def overtaken(self, name):
+        if name.endswith("-left-out.parquet"):
+            monkeypatch.setattr(OutputFolder, "read_bytes", read)
+            start(grown, [ROWS[0], question(ROWS[1], question="Who?"), *ROWS[2:6]])
+        return read(self, name)
+
+    monkeypatch.setattr(OutputFolder, "read_bytes", overtaken)
+    assert set(keys(read_committed(grown))) == expected(ROWS[:6], "m") | {NEW}
+
+
+def test_a_plan_file_that_is_lost_is_told_to_readers_who_need_it(grown):
+    grown.remove("plan/0000.parquet")
+    with pytest.raises(DamageError, match=r"plan/0000.parquet: is missing. Run again"):
+        list(read_committed(grown))

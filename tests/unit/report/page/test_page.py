@@ -89,6 +89,18 @@ def test_a_shard_has_an_accuracy_only_if_all_its_rows_are_of_one_method(folder, 
     assert {len(row.inner) for row in table.all("tr")} == {len(heads)}
 
 
+def test_a_table_of_which_the_last_recipe_names_a_part_is_complete_with_that_part(folder, tmp_path):
+    finished(folder, methods=("m", "n"))
+    start(folder, ROWS[:8])
+    page = page_of(folder, tmp_path)
+    assert page.all("strong")[0].words == "complete"
+    assert tiles(page)["Shards"] == ("2", "of 2 planned")
+    assert tiles(page)["Rows"] == ("16", "of 16 planned")
+    assert [method[-1] for method in page.by_id("accuracy").rows()] == ["8"]
+    everything = tiles(page_of(folder, tmp_path, everything=True))
+    assert everything["Rows"] == ("24", "of 24 planned")
+
+
 def test_what_is_not_scored_has_no_accuracy(folder, tmp_path):
     run = start(folder, ROWS[:4])
     commit_rows(folder, run, A, answers=None, correct=None)
