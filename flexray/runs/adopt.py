@@ -11,26 +11,22 @@ command that was killed is started again: what it had not committed is planned a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.config import RunConfig
 from flexray.console.progress import LogLine
 from flexray.methods import make_methods
+from flexray.runs.adopted_shards import Part, Source, commit_parts, write_parts
 from flexray.runs.earlier_runs import refuse_other_settings, runs_in, with_few_shots_of
 from flexray.runs.fingerprint import code_version, fingerprint_parts, provenance
 from flexray.runs.job import check_job
 from flexray.sink import (
     CodeVersion,
-    Lock,
     Manifest,
     OutputFolder,
-    RunRecord,
-    commit_shard,
     fingerprint,
     hold,
     open_run,
@@ -39,13 +35,9 @@ from flexray.sink import (
 from flexray.sink.committed import load_shard
 from flexray.sink.growth import Growth, committed_parts
 from flexray.sink.plan import part_rows
-from flexray.sink.plan_files import next_number, write_part
 from flexray.sink.records import CODE_OF_0_1, PlanPart, Selection
 from flexray.sink.restore import questions_of, rates
 from flexray.sink.start import write_run
-
-_NOT_COUNTERS = ("process", "device", "dtype", "rounding")
-"""Of a manifest's engine_stats: how rows were computed, not how much was done for them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -73,25 +65,6 @@ class Adopted:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Rows of an old shard that become a shard of the table."""
-
-    folder: OutputFolder
-    manifest: Manifest
-    row_ids: pa.Array
-    is_first: bool
-    """Of the shards that come of the old one: it takes over the engine's counters."""
-
-
-@dataclass(slots=True)
-class _Part:
-    """A part of the plan in the making: its questions, and where each of its shards comes from."""
-
-    questions: list[pa.Table] = field(default_factory=list)
-    sources: list[_Source] = field(default_factory=list)
-
-
 def adopt(config: RunConfig, folders: Sequence[str], *, log: LogLine = print) -> Adopted:
     """Bring the committed good rows of earlier runs into the output folder of a recipe.
 
@@ -114,16 +87,19 @@ def adopt(config: RunConfig, folders: Sequence[str], *, log: LogLine = print) ->
     done, tree = Adopted(), config.model_dump(mode="json")
     with hold(to, log=log) as lock:
         run = open_run(to, parts=parts, config=tree, code=code_version(), allow_code_change=True)
-        kept = committed_parts(run, whole_shards(to, run)) if run else []
+        committed = whole_shards(to, run) if run else {}
+        kept = committed_parts(run, committed) if run else []
         known = _known(to, kept)
-        new: dict[tuple[str, ...], _Part] = {}
+        new: dict[tuple[str, ...], Part] = {}
+        keys: dict[tuple[str, str], str] = {}
         for folder, record in old:
             before = done.adopted
             for manifest in whole_shards(folder, record).values():
+                keys[folder.url, manifest.shard_id] = manifest.keys_sha256
                 _take(folder, manifest, known, new, done)
             log(f"{folder}: {done.adopted - before} rows to adopt")
         if new:
-            written = _write_parts(to, run, new, run.fingerprint if run else fingerprint(parts))
+            written = write_parts(to, run, new, run.fingerprint if run else fingerprint(parts))
             ends = (plan.file.first_shard + len(plan.file.sizes) for plan, _ in written)
             run = write_run(
                 to,
@@ -141,7 +117,7 @@ def adopt(config: RunConfig, folders: Sequence[str], *, log: LogLine = print) ->
                 provenance=provenance(),
                 code=code_version(),
             )
-            _commit(to, run, written, lock)
+            commit_parts(to, run, written, committed=committed, keys=keys, lock=lock)
     for code, rows in sorted(done.by_code.items()):
         log(f"{rows} rows were computed by {code}; their manifests say so")
     if done.without_confidences:
@@ -151,29 +127,6 @@ def adopt(config: RunConfig, folders: Sequence[str], *, log: LogLine = print) ->
             "these questions as changed; --replace-changed computes them again."
         )
     return done
-
-
-def _write_parts(
-    to: OutputFolder, run: RunRecord | None, new: Mapping[tuple[str, ...], _Part], fingerprint: str
-) -> list[tuple[PlanPart, _Part]]:
-    """Write the plan files of the new parts; `new`: by the methods that have answered them."""
-    number, next_shard = next_number(run), run.next_shard if run else 0
-    written: list[tuple[PlanPart, _Part]] = []
-    for methods, part in new.items():
-        rows = pa.concat_tables(part.questions)
-        plan = write_part(
-            to,
-            number + len(written),
-            rows,
-            shards=[table.num_rows for table in part.questions],
-            first_shard=next_shard,
-            methods=methods,
-            fingerprint=fingerprint,
-            replaces=pa.array([False] * rows.num_rows),
-        )
-        written.append((plan, part))
-        next_shard += len(part.questions)
-    return written
 
 
 def _known(folder: OutputFolder, kept: Sequence[PlanPart]) -> dict[str, tuple[bytes, set[str]]]:
@@ -190,7 +143,7 @@ def _take(
     folder: OutputFolder,
     manifest: Manifest,
     known: dict[str, tuple[bytes, set[str]]],
-    new: dict[tuple[str, ...], _Part],
+    new: dict[tuple[str, ...], Part],
     done: Adopted,
 ) -> None:
     """Plan the rows of an old shard that are good and not there yet, by sets of methods."""
@@ -213,11 +166,11 @@ def _take(
         if left := mine - have:
             groups.setdefault(tuple(method for method in methods if method in left), []).append(place)
             known[row_id] = content, have | left
-    for number, (by, places) in enumerate(groups.items()):
+    for by, places in groups.items():
         rows = questions.take(places)
-        part = new.setdefault(by, _Part())
+        part = new.setdefault(by, Part())
         part.questions.append(rows)
-        part.sources.append(_Source(folder, manifest, rows["row_id"].combine_chunks(), number == 0))
+        part.sources.append(Source(folder, manifest, rows["row_id"].combine_chunks()))
         done.adopted += len(by) * len(places)
         done.by_code[_called(manifest.code or (CODE_OF_0_1,))] += len(by) * len(places)
         done.without_confidences += len(places) * all(map(rates, methods))
@@ -227,40 +180,3 @@ def _called(codes: Sequence[CodeVersion]) -> str:
     """The code of a shard, for a message."""
     names = (f"flexray {code.flexray} (values version {code.values_version})" for code in codes)
     return " and ".join(dict.fromkeys(names))
-
-
-def _commit(to: OutputFolder, run: RunRecord, written: Sequence[tuple[PlanPart, _Part]], lock: Lock) -> None:
-    placed = [
-        (plan, source, run.shard_id(plan.file.first_shard + number))
-        for plan, part in written
-        for number, source in enumerate(part.sources)
-    ]
-    renamed = {(s.folder.url, s.manifest.shard_id): shard_id for _, s, shard_id in placed if s.is_first}
-    for plan, source, shard_id in placed:
-        old, url = source.manifest, source.folder.url
-        table = load_shard(source.folder, old)
-        rows = table.filter(
-            pc.and_(
-                pc.is_in(table["row_id"], source.row_ids), pc.is_in(table["method"], pa.array(plan.methods))
-            )
-        )
-        at = rows.schema.get_field_index("shard_id")
-        rows = rows.set_column(at, rows.schema.field(at), pa.array([shard_id] * rows.num_rows, pa.string()))
-        stats: dict[str, Any] = dict(old.engine_stats)
-        if not source.is_first:
-            stats = {key: stats[key] for key in _NOT_COUNTERS if key in stats}
-            stats["counted_in"] = renamed[url, old.shard_id]
-        elif stats.get("counted_in"):
-            stats["counted_in"] = renamed.get((url, stats["counted_in"]), "")
-        lock.check()
-        commit_shard(
-            to,
-            shard_id=shard_id,
-            table=rows,
-            fingerprint=run.fingerprint,
-            methods=plan.methods,
-            engine_stats=stats,
-            seconds=old.seconds if source.is_first else 0.0,
-            expected_row_ids=source.row_ids.to_pylist(),
-            codes=old.code or (CODE_OF_0_1,),
-        )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 
 import pytest
 import yaml
@@ -11,9 +12,18 @@ from flexray.cli import app
 from flexray.errors import OutputError
 from flexray.evaluation import evaluate
 from flexray.runs.adopt import adopt
-from flexray.sink import DamageError, OutputFolder, load_run, read_committed, verify, whole_shards
-from flexray.sink.records import OldRunRecord
-from tests.ray.jobs import make_config, make_tree, question, write
+from flexray.sink import (
+    CodeVersion,
+    DamageError,
+    OutputFolder,
+    load_run,
+    read_committed,
+    verify,
+    whole_shards,
+)
+from flexray.sink.plan_files import part_in
+from flexray.sink.records import Manifest, OldRunRecord
+from tests.ray.jobs import contents, make_config, make_tree, question, write
 from tests.runs import planned, run_shards
 from tests.unit.runs.old_runs import make_old
 
@@ -21,11 +31,15 @@ METHODS = [{"kind": "attention"}, {"kind": "per_prompt"}]
 NIGHTS = ("0123456789abcdef", "fedcba9876543210")
 
 
-def config_of(output, model, *files, **sections):
+def config_of(output, model, *files, methods=METHODS, **sections):
     config = make_config(output, model, *files, **sections)
-    tree = config.model_dump(mode="json") | {"methods": METHODS}
-    tree["methods"] = METHODS
-    return type(config).model_validate(tree)
+    return type(config).model_validate(config.model_dump(mode="json") | {"methods": methods})
+
+
+def adopt_all(config, *folders):
+    """What came of it, and what was said."""
+    said = []
+    return adopt(config, [str(folder) for folder in folders], log=said.append), said
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +87,7 @@ def test_good_rows_are_adopted_as_they_are_and_the_rest_is_left_to_the_next_run(
     said = []
     done = adopt(config, [str(place / "answers")], log=said.append)
     assert done.summary_line() == "adopted=12 skipped=0 changed=0 errors_left=2"
-    assert "12 rows were computed by code of values version 1; their manifests say so" in said
+    assert "12 rows were computed by flexray 0.1 (values version 1); their manifests say so" in said
     found = rows_in(place / "answers")
     assert found == {key: row for key, row in before.items() if not row["error"]}
     report = verify(OutputFolder(str(place / "answers")))
@@ -155,3 +169,202 @@ def test_the_command_says_what_it_did(place, tiny_model):
     assert none.exit_code == 2
     assert "holds no run" in none.output
     assert json.loads((place / "table" / "_run.json").read_text())["schema_version"] == 5
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory, tiny_model):
+    """An old run of one shard, whose three rows have other methods' answers each: the second question has no
+    confidences for weighted_avg, the third a fault. Do not change it."""
+    place = tmp_path_factory.mktemp("mixed")
+    data = write(place / "m.jsonl", [question(0), question(1), question(2, question="")])
+    more = [{"id": f"q{i}", "paraphrases": [f"Number {i} is what?"]} for i in range(3)]
+    write(place / "more.jsonl", [more[0] | {"confidences": [0.5]}, *more[1:]])
+    methods, joined = (
+        ["attention", "per_prompt", "weighted_avg"],
+        {"paraphrase_files": [str(place / "more.jsonl")]},
+    )
+    run_shards(config_of(place / "old", tiny_model, data, methods=methods, data=joined), [0])
+    make_old(place / "old")
+    return place
+
+
+@pytest.fixture
+def mixed_config(mixed, tmp_path, tiny_model):
+    """A recipe of the same data, which names one method of the old run and a new one."""
+    data, joined = mixed / "m.jsonl", {"paraphrase_files": [str(mixed / "more.jsonl")]}
+    return config_of(tmp_path / "table", tiny_model, data, methods=["attention", "max"], data=joined)
+
+
+def counters(output):
+    """The engine's counters of a run, over all shards."""
+    folder = OutputFolder(str(output))
+    stats = [manifest.engine_stats for manifest in whole_shards(folder, load_run(folder)).values()]
+    names = ("prefill_tokens", "generated_tokens", "decode_steps", "context_tokens")
+    return {name: sum(found.get(name, 0) for found in stats) for name in names}
+
+
+def test_a_shard_is_split_by_the_methods_that_answered_and_counts_stay_right(mixed, mixed_config):
+    done, _ = adopt_all(mixed_config, mixed / "old")
+    assert done.summary_line() == "adopted=5 skipped=0 changed=0 errors_left=4"
+    folder = OutputFolder(mixed_config.output)
+    run = load_run(folder)
+    three = ("attention/shared_context/restart", "per_prompt", "weighted_avg")
+    assert [(part.methods, sum(part.shards.values())) for part in run.plan] == [(three, 1), (three[:2], 1)]
+    assert counters(folder.url) == counters(mixed / "old")
+    assert counters(folder.url)["prefill_tokens"] > 0
+    first, second = whole_shards(folder, run).values()
+    assert (first.engine_stats["counted_in"], second.engine_stats["counted_in"]) == ("", first.shard_id)
+    assert first.engine_stats["rounding"] == second.engine_stats["rounding"] != {}
+    assert second.seconds == 0 < first.seconds
+    assert verify(folder).ok
+
+
+def test_methods_that_the_recipe_does_not_name_are_brought_in_and_not_shown(mixed, mixed_config):
+    adopt_all(mixed_config, mixed / "old")
+    shown = [row for table in read_committed(OutputFolder(mixed_config.output)) for row in table.to_pylist()]
+    assert {row["method"] for row in shown} == {"attention/shared_context/restart"}
+    everything = Counter(method for method, _ in rows_in(mixed_config.output))
+    assert everything == {"attention/shared_context/restart": 2, "per_prompt": 2, "weighted_avg": 1}
+    job = planned(mixed_config)
+    todo = [part for part in job.record.plan if not any(id_ in job.committed for id_ in _ids(job, part))]
+    assert {(part.methods, sum(part.shards.values())) for part in todo} == {
+        (("max",), 2),
+        (("attention/shared_context/restart", "max"), 1),
+    }
+    run_shards(mixed_config, [i for i, id_ in enumerate(job.record.shards()) if id_ not in job.committed])
+    assert verify(OutputFolder(mixed_config.output)).ok
+
+
+def _ids(job, part):
+    return [job.record.shard_id(number) for number in part.shards]
+
+
+def test_the_table_is_evaluated_as_the_old_runs_together(place, config):
+    adopt_all(config, place / "answers")
+    nights = evaluate([str(place / "answers" / night) for night in NIGHTS]).methods
+    table = evaluate([config.output]).methods
+    assert [method.method for method in table] == ["attention/shared_context/restart", "per_prompt"]
+    for method in table:
+        old = [night for night in nights if night.method == method.method]
+        assert method.errors == 0 < sum(night.errors for night in old)
+        assert method.scored == sum(night.scored for night in old) == 6
+        for metric, estimate in method.metrics.items():
+            total = sum(night.metrics[metric].mean * night.scored for night in old)
+            assert estimate.mean == pytest.approx(total / method.scored), metric
+
+
+def test_a_second_adoption_finds_nothing_and_writes_nothing(place, config):
+    adopt_all(config, place / "answers")
+    before = contents(place)
+    done, _ = adopt_all(config, place / "answers", place / "answers" / NIGHTS[0])
+    assert (done.adopted, done.skipped, done.errors_left) == (0, 12 + 8, 2)
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("which", range(1, 8))
+def test_a_kill_between_any_two_writes_of_several_parts(mixed, mixed_config, monkeypatch, which):
+    write_bytes, writes = OutputFolder.write_bytes, []
+
+    def stop(self, name, data):
+        writes.append(name)
+        if sum(not name.startswith("_lock") for name in writes) == which:
+            raise KeyboardInterrupt
+        write_bytes(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "write_bytes", stop)
+        with pytest.raises(KeyboardInterrupt):
+            adopt_all(mixed_config, mixed / "old")
+    adopt_all(mixed_config, mixed / "old")
+    report = verify(OutputFolder(mixed_config.output))
+    assert (report.ok, report.rows, len(rows_in(mixed_config.output))) == (True, 5, 5)
+    assert counters(mixed_config.output) == counters(mixed / "old")
+
+
+def test_another_model_is_refused(place, tiny_model, save_tiny_model, tmp_path):
+    other = save_tiny_model(tmp_path / "other model", seed=1)
+    with pytest.raises(OutputError, match=r"model\.digest: "):
+        adopt_all(config_of(place / "table", other, place / "*.jsonl"), place / "answers")
+    assert not (place / "table" / "_run.json").exists()
+
+
+def test_settings_of_a_record_that_are_not_known_are_told(place, config):
+    path = place / "answers" / NIGHTS[0] / "_run.json"
+    tree = json.loads(path.read_text())
+    tree["parts"]["prompt"]["tone"] = "kind"
+    path.write_text(OldRunRecord.model_validate(tree).sealed().to_bytes().decode())
+    with pytest.raises(OutputError, match=r"has settings that this flexray does not know(.|\n)*tone"):
+        adopt_all(config, place / "answers")
+
+
+def drawing(config, place, count):
+    """The recipe, with few-shots that are drawn."""
+    data = write(place / "train.jsonl", [question(i) for i in range(20, 25)])
+    tree = config.model_dump(mode="json")
+    drawn = {"few_shots": [], "few_shot_data": {"files": [str(data)], "count": count}}
+    tree["data"]["files"] = [str(place / f"{name}.jsonl") for name in "ab"]
+    return type(config).model_validate(tree | {"methods": METHODS, "prompt": tree["prompt"] | drawn})
+
+
+def test_drawn_few_shots_are_those_of_the_old_runs(place, config):
+    drawn = drawing(config, place, 1)
+    assert adopt_all(drawn, place / "answers")[0].adopted == 12
+    then = load_run(OutputFolder(str(place / "answers" / NIGHTS[0]))).parts["prompt"]["few_shots"]
+    job = planned(drawn)
+    assert [few_shot.model_dump() for few_shot in job.config.prompt.few_shots] == then
+    assert sum(manifest.rows for manifest in job.committed.values()) == 12
+    assert job.record.planned_rows == 14
+
+
+def test_another_number_of_few_shots_is_refused(place, config):
+    with pytest.raises(OutputError, match=r"given with 1 few-shots, and prompt\.few_shot_data\.count is 2"):
+        adopt_all(drawing(config, place, 2), place / "answers")
+    assert not (place / "answers" / "_run.json").exists()
+
+
+def test_a_night_whose_record_is_lost_is_not_passed_over(place, config):
+    (place / "answers" / NIGHTS[1] / "_run.json").unlink()
+    with pytest.raises(DamageError, match=rf"{NIGHTS[1]}/_run\.json: is missing"):
+        adopt_all(config, place / "answers")
+    assert not (place / "answers" / "_run.json").exists()
+
+
+def test_a_table_of_another_values_version_stays_one(place, config, tiny_model, monkeypatch):
+    to = config.model_copy(update={"output": str(place / "table")})
+    with monkeypatch.context() as patch:
+        patch.setattr("flexray.runs.fingerprint.VALUES_VERSION", 99)
+        run_shards(to, [0])
+    folder = OutputFolder(to.output)
+    before = load_run(folder)
+    done, _ = adopt_all(to, place / "answers")
+    assert (done.adopted, done.skipped) == (6, 6)
+    run = load_run(folder)
+    assert run.fingerprint == before.fingerprint
+    files = [part.file.file for part in run.plan]
+    assert len(files) == 2
+    assert all(part_in(name, folder.read_bytes(name), run.fingerprint) for name in files)
+    assert verify(folder).ok
+
+
+def test_rows_that_two_versions_of_the_code_computed_are_counted_once(place, config, tiny_model):
+    other = place / "other"
+    run_shards(config_of(other, tiny_model, place / "a.jsonl"), [0, 1])
+    path = min((other / "_manifests").iterdir())
+    manifest = Manifest.parse(path.read_bytes(), str(path))
+    codes = (*manifest.code, CodeVersion(flexray="0.3", commit="", source_sha256="", values_version=7))
+    path.write_bytes(manifest.model_copy(update={"code": codes}).sealed().to_bytes())
+    done, said = adopt_all(config.model_copy(update={"output": str(place / "new")}), other)
+    assert sum(done.by_code.values()) == done.adopted == 8
+    assert any(line.startswith("6 rows were computed by ") and " and flexray 0.3 " in line for line in said)
+
+
+def test_questions_that_only_confidence_has_answered_are_told(place, tiny_model):
+    data, methods = place / "a.jsonl", [{"kind": "confidence", "samples": 2}]
+    run_shards(config_of(place / "rated", tiny_model, data, methods=methods), [0, 1])
+    make_old(place / "rated")
+    to = config_of(place / "table", tiny_model, data, methods=methods)
+    done, said = adopt_all(to, place / "rated")
+    assert (done.adopted, done.without_confidences) == (4, 4)
+    assert any("4 questions have answers by the method confidence only" in line for line in said)
+    job = planned(to)  # the data have no confidences, so nothing has changed
+    assert set(job.record.shards()) == set(job.committed)
