@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import ray
 import yaml
@@ -122,6 +123,29 @@ def test_the_rows_of_a_new_file_are_done_alone_and_a_renamed_file_is_known(later
     assert {f"qa/test/q{i}" for i in range(20, 20 + ROWS)} <= set(rows_of(later.answers))
 
 
+def test_a_larger_limit_is_a_night_of_the_rows_that_it_adds(place):
+    place.write_recipe(data={"limit": 3})
+    place.add("a.jsonl", rows=7)
+    night, said, failed = place.start()
+    assert (night.exit_code, said[-2], failed) == (
+        0,
+        "recipes/night.yaml: done and verified, 3 rows, 0 errors",
+        [],
+    )
+    before = {path: time for path, time in place.written().items() if path.parent.name == "data"}
+    night, said, failed = place.start(overrides=["data.limit=5"])
+    assert (night.exit_code, said[-2], failed) == (
+        0,
+        "recipes/night.yaml: done and verified, 5 rows, 0 errors",
+        [],
+    )
+    after = {path: time for path, time in place.written().items() if path.parent.name == "data"}
+    assert before.items() <= after.items()
+    ((new, _),) = after.items() - before.items()
+    assert pq.read_table(new)["row_id"].to_pylist() == ["qa/test/q3", "qa/test/q4"]
+    assert_whole(place.answers, 5)
+
+
 def test_a_changed_row_stops_its_recipe_and_no_other(later):
     other = make_tree(later.folder / "other", later.model, later.folder / "in" / "b.jsonl")
     (later.folder / "recipes" / "other.yaml").write_text(yaml.safe_dump(other))
@@ -182,6 +206,13 @@ def test_a_complete_recipe_above_its_limits_is_told_by_exit_code_1(later):
 def test_error_rows_are_tried_again_and_old_rows_read_back_only_if_asked(later):
     night, said, _ = later.start(retry=True)
     assert (night.exit_code, night.summary_line()) == (0, "complete=0 answered=1 held=0 failed=0")
+    assert "  retried=1 answered=0 still_errors=1" in said
+    later.add("c.jsonl", first=20)
+    night, said, _ = later.start(retry=True)  # also where there was something else to do
+    assert (night.exit_code, said[-2]) == (
+        0,
+        f"recipes/night.yaml: done and verified, {7 + ROWS} rows, 1 errors",
+    )
     assert "  retried=1 answered=0 still_errors=1" in said
     file = next((later.answers / "data").iterdir())
     file.write_bytes(bytes(file.stat().st_size))  # of another size it would be seen at once
