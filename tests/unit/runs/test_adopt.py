@@ -73,7 +73,7 @@ def test_good_rows_are_adopted_as_they_are_and_the_rest_is_left_to_the_next_run(
     said = []
     done = adopt(config, [str(place / "answers")], log=said.append)
     assert done.summary_line() == "adopted=12 skipped=0 changed=0 errors_left=2"
-    assert "12 rows were computed by code of values version 1; their manifests say so" in said
+    assert "12 rows were computed by flexray 0.1 (values version 1); their manifests say so" in said
     found = rows_in(place / "answers")
     assert found == {key: row for key, row in before.items() if not row["error"]}
     report = verify(OutputFolder(str(place / "answers")))
