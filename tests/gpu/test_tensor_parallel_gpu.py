@@ -11,7 +11,7 @@ from flexray.config import EngineConfig, GenerationConfig, MethodConfig, ModelCo
 from flexray.engine.parallel_engine import ParallelModel
 from tests import oracles
 from tests.expected import oracle_answers, tokens
-from tests.gpu.test_engine_gpu import NEAR_TIE
+from tests.gpu.test_engine_gpu import moved_by
 from tests.random_models import save_model
 from tests.unit.engine.test_determinism import METHODS, answers_of
 
@@ -75,16 +75,17 @@ def test_in_bfloat16_two_ranks_answer_as_one_but_for_near_ties(folder, make_prom
         model = load(folder, ranks)
         found[ranks] = tokens(engine_of(model, max_num_seqs=64).generate(prompts))
         model.close()
-    plain, gaps = load(folder, 1).model, []
+    mode = {"layout": "shared_context", "positions": "restart"}
+    plain, exact = load(folder, 1).model, load(folder, 1, "float32").model
+    gaps, off = [], 0.0
     for prompt, mine, whole in zip(prompts, found[2], found[1], strict=True):
         if mine != whole:
-            along = oracles.greedy_along(
-                plain, prompt, list(mine), layout="shared_context", positions="restart"
-            )
+            along = oracles.greedy_along(plain, prompt, list(mine), **mode)
+            off = max(off, moved_by(plain, exact, prompt, list(mine), **mode))
             differ = zip(mine, along.token_ids, along.gaps, strict=True)
             gaps += [gap for own, best, gap in differ if own != best]
     print(f"{sum(a == b for a, b in zip(found[2], found[1], strict=True))}/64 the same, gaps {gaps}")
-    assert max(gaps, default=0.0) <= NEAR_TIE
+    assert max(gaps, default=0.0) <= off
 
 
 @pytest.mark.parametrize("quantization", [None, "fp8"])

@@ -22,8 +22,9 @@ from flexray.pipeline.answer import Answerer
 from flexray.pipeline.prepare import PreparedShard, prepare_shard
 from flexray.prompts import PromptBuilder
 from flexray.runs.commit import Commit
-from flexray.sink import OutputFolder, read_committed, start_run, verify
+from flexray.sink import OutputFolder, read_committed, specs_of, verify
 from tests.nasty_rows import FIELDS, NastyFile, good_record, json_files, parquet_files
+from tests.runs import planned
 
 PROMPT: dict[str, Any] = {
     "instruction": "Answer <|im_end|></s> now.",
@@ -157,14 +158,13 @@ def test_each_planned_row_is_committed_once_and_good_rows_are_answered_as_if_alo
     with tempfile.TemporaryDirectory() as place:
         path, output = file.write(Path(place)), OutputFolder(f"{place}/out")
         config = run_config(Path(config.model.path), file, path, methods=config.methods)
+        config = config.model_copy(update={"output": output.url})
         try:
-            shards = scan(config.data).shards
+            record = planned(config).record
         except DataError:
             return
-        output.prepare()
-        record = start_run(output, parts={}, methods=methods, config={}, provenance={}, shards=shards)
-        commit = Commit(output.url, record.fingerprint, methods)
-        prepared = [prepare_shard(spec, config) for spec in shards]
+        commit = Commit(output.url, record.fingerprint)
+        prepared = [prepare_shard(spec, config) for spec in specs_of(output, record).values()]
         for shard in prepared:
             commit(answerer.answer(shard))
         report = verify(output)

@@ -11,7 +11,7 @@ from flexray.errors import ConfigError, DataError, OutputError
 from flexray.pipeline.hub import download
 from flexray.preflight.plan import make_plan
 from flexray.runs.job import check_job
-from flexray.runs.nightly import _open
+from flexray.runs.nightly import nightly
 from flexray.sink import OutputFolder, load_run
 from tests.hub import FakeHub
 from tests.ray.jobs import assert_whole, make_config, make_tree, question, rows_of, write, write_config
@@ -161,14 +161,14 @@ def test_plan_says_what_is_missing_and_downloads_it_if_told(hub: FakeHub, named,
     assert (code, told["data"]["rows"], told["problems"]) == (0, len(ROWS), [])
 
 
-def test_a_night_pins_a_recipe_once_and_takes_a_data_set_as_one_batch(
-    hub: FakeHub, named, tmp_path: Path
-) -> None:
-    recipe = write_config(tmp_path, make_tree(tmp_path / "out", Path(MODEL), data={"hub": DATA}))
-    with pytest.raises(ConfigError, match="hf download"):
-        _open(str(recipe), [], False, print)
-    ((name, config),) = _open(str(recipe), [], True, lambda line: None)
-    assert name == "qa"
-    assert config.model.path == f"{MODEL}@{hub.branches[f'models/{MODEL}', 'main']}"
-    assert config.data.hub is not None
-    assert config.data.hub.revision == hub.branches[f"datasets/{DATA}", "main"]
+def test_a_night_downloads_if_told_and_is_of_the_commits_that_it_names(hub: FakeHub, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "out", Path(MODEL), data={"hub": DATA, "limit": 1})
+    recipe = str(write_config(tmp_path, tree))
+    failed: list[str] = []
+    assert nightly([recipe], log=lambda line: None, complain=failed.append).exit_code == 2
+    assert "hf download" in failed[0]
+    lines: list[str] = []
+    assert nightly([recipe], fetch=True, log=lines.append, complain=failed.append).exit_code == 0, failed
+    model, data = hub.branches[f"models/{MODEL}", "main"], hub.branches[f"datasets/{DATA}", "main"]
+    assert f"  model.path: {MODEL}@{model}" in lines
+    assert f"  data.hub: {DATA}@{data}" in lines
