@@ -161,14 +161,19 @@ def test_plan_says_what_is_missing_and_downloads_it_if_told(hub: FakeHub, named,
     assert (code, told["data"]["rows"], told["problems"]) == (0, len(ROWS), [])
 
 
-def test_a_night_downloads_if_told_and_is_of_the_commits_that_it_names(hub: FakeHub, tmp_path: Path) -> None:
-    tree = make_tree(tmp_path / "out", Path(MODEL), data={"hub": DATA, "limit": 1})
-    recipe = str(write_config(tmp_path, tree))
+def test_a_night_downloads_if_told_and_is_of_the_commits_that_it_names(
+    hub: FakeHub, named, tiny_model: Path, tmp_path: Path
+) -> None:
+    # answered by folder, which is the same run, so that the night has nothing to compute
+    run_shards(make_config(tmp_path / "out", tiny_model, tmp_path / "data" / "test.jsonl"), range(3))
+    recipe = str(write_config(tmp_path, make_tree(tmp_path / "out", Path(MODEL), data={"hub": DATA})))
     failed: list[str] = []
     assert nightly([recipe], log=lambda line: None, complain=failed.append).exit_code == 2
     assert "hf download" in failed[0]
     lines: list[str] = []
-    assert nightly([recipe], fetch=True, log=lines.append, complain=failed.append).exit_code == 0, failed
+    night = nightly([recipe], fetch=True, log=lines.append, complain=failed.append)
+    assert (night.exit_code, night.outcomes["complete"]) == (0, 1), failed
     model, data = hub.branches[f"models/{MODEL}", "main"], hub.branches[f"datasets/{DATA}", "main"]
     assert f"  model.path: {MODEL}@{model}" in lines
     assert f"  data.hub: {DATA}@{data}" in lines
+    assert_whole(tmp_path / "out", len(ROWS))
