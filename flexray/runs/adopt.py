@@ -83,7 +83,7 @@ def adopt(config: RunConfig, folders: Sequence[str], *, log: LogLine = print) ->
     old = [run for path in folders for run in runs_in(path, to)]
     config = with_few_shots_of(old, job.config)
     parts = fingerprint_parts(config, job.config.prompt.few_shot_data)
-    refuse_other_settings(old, parts)
+    refuse_other_settings(old, parts, config.methods)
     done, tree = Adopted(), config.model_dump(mode="json")
     with hold(to, log=log) as lock:
         run = open_run(to, parts=parts, config=tree, code=code_version(), allow_code_change=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flexray.config import FewShot, GenerationConfig, PromptConfig, RunConfig
+from flexray.config import FewShot, GenerationConfig, MethodConfig, PromptConfig, RunConfig
 from flexray.config.load import rename_keys
 from flexray.errors import OutputError
 from flexray.sink import AnyRecord, NoRunError, OutputFolder, load_run
@@ -63,25 +63,39 @@ def with_few_shots_of(runs: Sequence[EarlierRun], config: RunConfig) -> RunConfi
     return config.model_copy(update={"prompt": prompt})
 
 
-def refuse_other_settings(runs: Sequence[EarlierRun], parts: Mapping[str, Any]) -> None:
-    """Raises OutputError if a run's answers are of another model, prompt or generation, or of a data set of
-    another name; each key is named, with both values. The code's version does not count.
+def refuse_other_settings(
+    runs: Sequence[EarlierRun], parts: Mapping[str, Any], methods: Sequence[MethodConfig]
+) -> None:
+    """Raises OutputError if a run's answers are of another model, prompt or generation, of a data set of
+    another name, or of methods that have the same names with other settings; each key is named, with both
+    values. The code's version does not count.
 
     Args:
         parts: of the recipe's fingerprint.
+        methods: of the recipe.
     """
+    here = _settings(parts, parts)
+    by_name = _by_name(methods)
     for folder, record in runs:
         try:
             there = _settings(record.parts, parts)
+            theirs = _by_name([MethodConfig.model_validate(tree) for tree in record.config["methods"]])
         except (KeyError, ValidationError) as e:
             raise OutputError(
                 f"{folder}: its record has settings that this flexray does not know: {e}"
             ) from e
-        if lines := differences(there, _settings(parts, parts)):
+        both = theirs.keys() & by_name.keys()  # of a plug-in's methods names do not tell all settings
+        lines = differences(there, here)
+        lines += differences({n: theirs[n] for n in both}, {n: by_name[n] for n in both}, "methods")
+        if lines:
             raise OutputError(
                 f"{folder}: its answers are not those of this recipe. Differences (there -> here):\n  "
                 + "\n  ".join(lines)
             )
+
+
+def _by_name(methods: Sequence[MethodConfig]) -> dict[str, dict[str, Any]]:
+    return {method.name: method.model_dump(mode="json") for method in methods}
 
 
 def _settings(parts: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:

@@ -297,6 +297,17 @@ def test_settings_of_a_record_that_are_not_known_are_told(place, config):
         adopt_all(config, place / "answers")
 
 
+def test_a_method_of_the_same_name_with_other_settings_is_refused(place, config):
+    """As a plug-in's may be; nothing is loaded before it is refused."""
+    path = place / "answers" / NIGHTS[0] / "_run.json"
+    tree = json.loads(path.read_text())
+    tree["config"]["methods"][1]["paraphrase_scale"] = 0.5  # per_prompt's name does not tell it
+    path.write_text(OldRunRecord.model_validate(tree).sealed().to_bytes().decode())
+    with pytest.raises(OutputError, match=r"methods\.per_prompt\.paraphrase_scale: 0\.5 -> 0\.0"):
+        adopt_all(config, place / "answers")
+    assert not (place / "answers" / "_run.json").exists()
+
+
 def drawing(config, place, count):
     """The recipe, with few-shots that are drawn."""
     data = write(place / "train.jsonl", [question(i) for i in range(20, 25)])
