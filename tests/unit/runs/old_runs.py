@@ -1,4 +1,4 @@
-"""Turns the output folder of a run into one as flexray 0.1 wrote it: schema version 3, which cannot grow."""
+"""Runs as flexray 0.1 wrote them (schema version 3, which cannot grow), and their adoption."""
 
 import hashlib
 import io
@@ -9,12 +9,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flexray.runs.adopt import adopt
+from flexray.sink import OutputFolder, read_committed
 from flexray.sink.records import fingerprint
 from flexray.sink.sealed import spell
+from tests.ray.jobs import make_config
+
+METHODS = [{"kind": "attention"}, {"kind": "per_prompt"}]
 
 
 def make_old(output: Path) -> Path:
-    """In place, and returned."""
+    """Turn the output folder of a run into an old one, in place; returns it."""
     run = json.loads((output / "_run.json").read_text())
     manifests = sorted((output / "_manifests").glob("*.json"))
     pairs = []
@@ -63,6 +68,23 @@ def make_old(output: Path) -> Path:
         _write(path, manifest | {"schema_version": 3, "fingerprint": old["fingerprint"]})
     shutil.rmtree(output / "plan")
     return output
+
+
+def config_of(output, model, *files, methods=METHODS, **sections):
+    config = make_config(output, model, *files, **sections)
+    return type(config).model_validate(config.model_dump(mode="json") | {"methods": methods})
+
+
+def adopt_all(config, *folders):
+    """What came of it, and what was said."""
+    said = []
+    return adopt(config, [str(folder) for folder in folders], log=said.append), said
+
+
+def rows_in(output):
+    tables = read_committed(OutputFolder(str(output)), everything=True)
+    rows = {(row["method"], row["row_id"]): row for table in tables for row in table.to_pylist()}
+    return {key: {name: row[name] for name in row if name != "shard_id"} for key, row in rows.items()}
 
 
 def _write(path: Path, tree: dict) -> None:

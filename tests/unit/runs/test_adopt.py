@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections import Counter
 
 import pytest
 import yaml
@@ -17,29 +16,16 @@ from flexray.sink import (
     DamageError,
     OutputFolder,
     load_run,
-    read_committed,
     verify,
     whole_shards,
 )
 from flexray.sink.plan_files import part_in
 from flexray.sink.records import Manifest, OldRunRecord
-from tests.ray.jobs import contents, make_config, make_tree, question, write
+from tests.ray.jobs import contents, make_tree, question, write
 from tests.runs import planned, run_shards
-from tests.unit.runs.old_runs import make_old
+from tests.unit.runs.old_runs import METHODS, adopt_all, config_of, make_old, rows_in
 
-METHODS = [{"kind": "attention"}, {"kind": "per_prompt"}]
 NIGHTS = ("0123456789abcdef", "fedcba9876543210")
-
-
-def config_of(output, model, *files, methods=METHODS, **sections):
-    config = make_config(output, model, *files, **sections)
-    return type(config).model_validate(config.model_dump(mode="json") | {"methods": methods})
-
-
-def adopt_all(config, *folders):
-    """What came of it, and what was said."""
-    said = []
-    return adopt(config, [str(folder) for folder in folders], log=said.append), said
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +51,6 @@ def place(old, tmp_path):
 def config(place, tiny_model):
     """The recipe of both files, whose output folder holds the nights."""
     return config_of(place / "answers", tiny_model, place / "*.jsonl")
-
-
-def rows_in(output):
-    tables = read_committed(OutputFolder(str(output)), everything=True)
-    rows = {(row["method"], row["row_id"]): row for table in tables for row in table.to_pylist()}
-    return {key: {name: row[name] for name in row if name != "shard_id"} for key, row in rows.items()}
 
 
 def test_an_old_night_is_a_run_that_is_read_verified_and_evaluated(place):
@@ -171,74 +151,6 @@ def test_the_command_says_what_it_did(place, tiny_model):
     assert json.loads((place / "table" / "_run.json").read_text())["schema_version"] == 5
 
 
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory, tiny_model):
-    """An old run of one shard, whose three rows have other methods' answers each: the second question has no
-    confidences for weighted_avg, the third a fault. Do not change it."""
-    place = tmp_path_factory.mktemp("mixed")
-    data = write(place / "m.jsonl", [question(0), question(1), question(2, question="")])
-    more = [{"id": f"q{i}", "paraphrases": [f"Number {i} is what?"]} for i in range(3)]
-    write(place / "more.jsonl", [more[0] | {"confidences": [0.5]}, *more[1:]])
-    methods, joined = (
-        ["attention", "per_prompt", "weighted_avg"],
-        {"paraphrase_files": [str(place / "more.jsonl")]},
-    )
-    run_shards(config_of(place / "old", tiny_model, data, methods=methods, data=joined), [0])
-    make_old(place / "old")
-    return place
-
-
-@pytest.fixture
-def mixed_config(mixed, tmp_path, tiny_model):
-    """A recipe of the same data, which names one method of the old run and a new one."""
-    data, joined = mixed / "m.jsonl", {"paraphrase_files": [str(mixed / "more.jsonl")]}
-    return config_of(tmp_path / "table", tiny_model, data, methods=["attention", "max"], data=joined)
-
-
-def counters(output):
-    """The engine's counters of a run, over all shards."""
-    folder = OutputFolder(str(output))
-    stats = [manifest.engine_stats for manifest in whole_shards(folder, load_run(folder)).values()]
-    names = ("prefill_tokens", "generated_tokens", "decode_steps", "context_tokens")
-    return {name: sum(found.get(name, 0) for found in stats) for name in names}
-
-
-def test_a_shard_is_split_by_the_methods_that_answered_and_counts_stay_right(mixed, mixed_config):
-    done, _ = adopt_all(mixed_config, mixed / "old")
-    assert done.summary_line() == "adopted=5 skipped=0 changed=0 errors_left=4"
-    folder = OutputFolder(mixed_config.output)
-    run = load_run(folder)
-    three = ("attention/shared_context/restart", "per_prompt", "weighted_avg")
-    assert [(part.methods, sum(part.shards.values())) for part in run.plan] == [(three, 1), (three[:2], 1)]
-    assert counters(folder.url) == counters(mixed / "old")
-    assert counters(folder.url)["prefill_tokens"] > 0
-    first, second = whole_shards(folder, run).values()
-    assert (first.engine_stats["counted_in"], second.engine_stats["counted_in"]) == ("", first.shard_id)
-    assert first.engine_stats["rounding"] == second.engine_stats["rounding"] != {}
-    assert second.seconds == 0 < first.seconds
-    assert verify(folder).ok
-
-
-def test_methods_that_the_recipe_does_not_name_are_brought_in_and_not_shown(mixed, mixed_config):
-    adopt_all(mixed_config, mixed / "old")
-    shown = [row for table in read_committed(OutputFolder(mixed_config.output)) for row in table.to_pylist()]
-    assert {row["method"] for row in shown} == {"attention/shared_context/restart"}
-    everything = Counter(method for method, _ in rows_in(mixed_config.output))
-    assert everything == {"attention/shared_context/restart": 2, "per_prompt": 2, "weighted_avg": 1}
-    job = planned(mixed_config)
-    todo = [part for part in job.record.plan if not any(id_ in job.committed for id_ in _ids(job, part))]
-    assert {(part.methods, sum(part.shards.values())) for part in todo} == {
-        (("max",), 2),
-        (("attention/shared_context/restart", "max"), 1),
-    }
-    run_shards(mixed_config, [i for i, id_ in enumerate(job.record.shards()) if id_ not in job.committed])
-    assert verify(OutputFolder(mixed_config.output)).ok
-
-
-def _ids(job, part):
-    return [job.record.shard_id(number) for number in part.shards]
-
-
 def test_the_table_is_evaluated_as_the_old_runs_together(place, config):
     adopt_all(config, place / "answers")
     nights = evaluate([str(place / "answers" / night) for night in NIGHTS]).methods
@@ -259,26 +171,6 @@ def test_a_second_adoption_finds_nothing_and_writes_nothing(place, config):
     done, _ = adopt_all(config, place / "answers", place / "answers" / NIGHTS[0])
     assert (done.adopted, done.skipped, done.errors_left) == (0, 12 + 8, 2)
     assert contents(place) == before
-
-
-@pytest.mark.parametrize("which", range(1, 8))
-def test_a_kill_between_any_two_writes_of_several_parts(mixed, mixed_config, monkeypatch, which):
-    write_bytes, writes = OutputFolder.write_bytes, []
-
-    def stop(self, name, data):
-        writes.append(name)
-        if sum(not name.startswith("_lock") for name in writes) == which:
-            raise KeyboardInterrupt
-        write_bytes(self, name, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(OutputFolder, "write_bytes", stop)
-        with pytest.raises(KeyboardInterrupt):
-            adopt_all(mixed_config, mixed / "old")
-    adopt_all(mixed_config, mixed / "old")
-    report = verify(OutputFolder(mixed_config.output))
-    assert (report.ok, report.rows, len(rows_in(mixed_config.output))) == (True, 5, 5)
-    assert counters(mixed_config.output) == counters(mixed / "old")
 
 
 def test_another_model_is_refused(place, tiny_model, save_tiny_model, tmp_path):
