@@ -1,4 +1,4 @@
-"""Old shards whose rows have answers of different methods: split, counted once, adopted again after a kill."""
+"""Old shards with answers of different methods: split, counted once, adopted again after a kill."""
 
 from collections import Counter
 
