@@ -125,13 +125,12 @@ class MethodConfig(Section):
 
     @property
     def name(self) -> str:
-        """The `method` of each output row."""
+        """The `method` of each output row. It tells all settings, as methods of one name are one column of a
+        table."""
         if self.kind != "attention":
-            drawn = {"samples": self.samples, "temperature": self.temperature}
-            drawn |= {"top_p": self.top_p, "seed": self.seed}
             fields = type(self).model_fields
-            changed = (key for key in drawn if drawn[key] != fields[key].default)
-            return "/".join([self.kind, *(f"{key} {_exact(drawn[key])}" for key in changed)])
+            set_here = {key: value for key, value in self if key != "kind" and value != fields[key].default}
+            return "/".join([self.kind, *(f"{key} {_spelled(value)}" for key, value in set_here.items())])
         parts = ["attention", self.layout, self.positions]
         parts += ["cross"] * self.cross_attention
         parts += [f"scale {self.paraphrase_scale}"] if self.paraphrase_scale else []
@@ -141,6 +140,11 @@ class MethodConfig(Section):
     def copies_context(self) -> bool:
         """Whether each paraphrase has a copy of the context at its own positions."""
         return self.kind == "attention" and self.layout == "full_prompt" and self.positions == "continuous"
+
+
+def _spelled(value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return _exact(value) if is_number else str(value)
 
 
 def _exact(number: float) -> str:

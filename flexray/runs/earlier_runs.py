@@ -14,7 +14,7 @@ from flexray.config.load import rename_keys
 from flexray.errors import OutputError
 from flexray.sink import AnyRecord, NoRunError, OutputFolder, load_run
 from flexray.sink.differences import differences
-from flexray.sink.records import OLD_NIGHT
+from flexray.sink.records import OLD_NIGHT, OldRunRecord
 from flexray.storage import redact
 
 EarlierRun = tuple[OutputFolder, AnyRecord]
@@ -75,16 +75,19 @@ def refuse_other_settings(
         methods: of the recipe.
     """
     here = _settings(parts, parts)
-    by_name = _by_name(methods)
+    by_name = {method.name: method.model_dump(mode="json") for method in methods}
     for folder, record in runs:
         try:
             there = _settings(record.parts, parts)
-            theirs = _by_name([MethodConfig.model_validate(tree) for tree in record.config["methods"]])
+            settings = [MethodConfig.model_validate(tree) for tree in record.config["methods"]]
+            # names of an older release need not tell all settings of a plug-in's methods
+            names = record.methods if isinstance(record, OldRunRecord) else [m.name for m in settings]
+            theirs = {n: m.model_dump(mode="json") for n, m in zip(names, settings, strict=True)}
         except (KeyError, ValidationError) as e:
             raise OutputError(
                 f"{folder}: its record has settings that this flexray does not know: {e}"
             ) from e
-        both = theirs.keys() & by_name.keys()  # of a plug-in's methods names do not tell all settings
+        both = theirs.keys() & by_name.keys()
         lines = differences(there, here)
         lines += differences({n: theirs[n] for n in both}, {n: by_name[n] for n in both}, "methods")
         if lines:
@@ -92,10 +95,6 @@ def refuse_other_settings(
                 f"{folder}: its answers are not those of this recipe. Differences (there -> here):\n  "
                 + "\n  ".join(lines)
             )
-
-
-def _by_name(methods: Sequence[MethodConfig]) -> dict[str, dict[str, Any]]:
-    return {method.name: method.model_dump(mode="json") for method in methods}
 
 
 def _settings(parts: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,3 +134,10 @@ def test_a_recipe_of_a_single_method_needs_no_list():
 def test_a_faulty_method_in_a_recipe_is_refused_with_its_place(methods, message):
     with pytest.raises(ConfigError, match=message):
         parse_config({**RECIPE, "methods": methods}, source="job")
+
+
+def test_the_name_of_a_plug_in_tells_each_setting_that_is_not_the_default():
+    settings = {"paraphrase_scale": 1.0, "cross_attention": True, "layout": "myriadlama", "seed": 1234567}
+    name = MethodConfig(kind="mine", **settings).name
+    assert name == "mine/layout myriadlama/cross_attention True/paraphrase_scale 1/seed 1234567"
+    assert MethodConfig(kind="mine").name == "mine"
