@@ -163,7 +163,7 @@ def show_mask(
 ) -> None:
     """Draw who sees whom in one row's prompt: in the terminal, as PNG and as HTML."""
     checked = load_recipe(config, set_, download)
-    from flexray.report import show_mask as draw_mask
+    from flexray.report.show_mask import show_mask as draw_mask
 
     draw_mask(checked, row=row, method=method, png=png, html=html, generated=generated)
 

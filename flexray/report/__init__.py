@@ -1,7 +1,9 @@
-"""What a person looks at: the mask and the answer of one row, the progress of a run, and its results."""
+"""What a person looks at: the mask and the answer of one row, the progress of a run, and its results.
 
-from flexray.report.show_mask import show_mask
+`show_mask` brings torch, so it is imported where it is used.
+"""
+
 from flexray.report.summary import print_summary
 from flexray.report.work import Shard
 
-__all__ = ["Shard", "print_summary", "show_mask"]
+__all__ = ["Shard", "print_summary"]

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from flexray.config import FewShot, RunConfig
 from flexray.data import refuse_asked_few_shots, scan, source_versions, with_few_shots
+from flexray.errors import UserError
 from flexray.methods import make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.lora import check_adapters
@@ -30,6 +31,7 @@ from flexray.sink import (
     plan_run,
     whole_shards,
 )
+from flexray.sink.other_run import refuse_other_run
 from flexray.storage import redact
 
 
@@ -52,6 +54,25 @@ class Planned:
     record: RunRecord
     committed: dict[str, Manifest]
     """Of the planned shards, by shard id."""
+
+
+def refuse_other_settings(config: RunConfig, folder: OutputFolder) -> None:
+    """Raise OutputError at once if the folder holds a run of other settings, before torch and transformers
+    are imported to check the model. What cannot be told yet is left to the checks that follow.
+
+    Raises:
+        OutputError: as `open_run`.
+    """
+    try:
+        run = load_run(folder)
+        pinned = pin(config)
+        drawn = _recorded_few_shots(folder, pinned)
+        asked = pinned if drawn is None else _with(pinned, drawn)
+        parts = fingerprint_parts(asked, pinned.prompt.few_shot_data)
+    except (UserError, OSError):
+        return
+    if isinstance(run, RunRecord):
+        refuse_other_run(folder, run, parts, asked.model_dump(mode="json"))
 
 
 def check_job(config: RunConfig, folder: OutputFolder | None) -> Job:

@@ -24,7 +24,7 @@ from flexray.pipeline.ray_data import answer_shards
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.telemetry import report_remaining
 from flexray.runs.commit import Commit
-from flexray.runs.job import check_job, plan
+from flexray.runs.job import check_job, plan, refuse_other_settings
 from flexray.sink import (
     Lock,
     Manifest,
@@ -86,6 +86,8 @@ def run(
     start = time.perf_counter()
     progress = progress or Lines(log)
     folder = OutputFolder(config.output)
+    if not fresh:
+        refuse_other_settings(config, folder)
     job = check_job(config, folder)
     for line in job.notes:
         progress.note(line)

@@ -1,6 +1,8 @@
 """A finished run whose files are lost afterwards: each command says so, and the same run mends it."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,20 @@ def test_a_night_of_another_values_version_is_refused(flexray, other_values):
     code, output = flexray("nightly")
     assert code == 2
     assert "--allow-code-change" in output
+
+
+def test_other_settings_are_refused_before_the_model_is_looked_at(
+    finished, output_folder, tiny_model, tmp_path
+):
+    """So within a second or two: importing torch and transformers takes longer than all the rest."""
+    tree = make_tree(output_folder, tiny_model, finished / "qa.jsonl", generation={"max_new_tokens": 5})
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(tree))
+    code = (
+        "import sys; from flexray.cli import app\n"
+        "try: app(['run', '--config', sys.argv[1]])\n"
+        "except SystemExit as e: print(e.code, 'torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "other.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "generation.max_new_tokens: 4 -> 5" in done.stderr
+    assert done.stdout.split() == ["2", "False", "False"]
