@@ -29,6 +29,19 @@ def unpack(packed: Tensor, dim: int, order: Sequence[int] = IN_ORDER) -> Tensor:
     return numbers.bitwise_and_(15).flatten(dim, dim + 1)
 
 
+def around(places: slice) -> tuple[slice, slice]:
+    """The int32s that hold some numbers of a packed dimension, and the numbers' places among theirs.
+
+    >>> around(slice(6, 17))
+    (slice(0, 3, None), slice(6, 17, None))
+    >>> around(slice(16, 20))
+    (slice(2, 3, None), slice(0, 4, None))
+    """
+    first = places.start // PACKED
+    before = first * PACKED
+    return slice(first, -(-places.stop // PACKED)), slice(places.start - before, places.stop - before)
+
+
 def groups(size: int, group_size: int) -> int:
     """The groups of a weight's inputs; -1 is one group of all."""
     return 1 if group_size == -1 else -(-size // group_size)
@@ -60,10 +73,14 @@ class AWQ(Format):
         }
 
     def dequantize(self, weight: StoredWeight, read: Read, region: Region) -> Tensor:
-        numbers, zeros = (unpack(read(part), 1, self.ORDER) for part in ("qweight", "qzeros"))
-        scales = read("scales").float()
-        group = group_of_inputs(weight, read, "", len(scales), self._group_size)
-        return ((numbers - zeros[group]) * scales[group]).t()[region]
+        rows, columns = region
+        packed, own = around(rows)
+        all_groups = slice(0, weight.tensors["scales"].shape[0])
+        numbers = unpack(read("qweight", (columns, packed)), 1, self.ORDER)[:, own]
+        zeros = unpack(read("qzeros", (all_groups, packed)), 1, self.ORDER)[:, own]
+        scales = read("scales", (all_groups, rows)).float()
+        group = group_of_inputs(weight, read, "", len(scales), self._group_size)[columns]
+        return ((numbers - zeros[group]) * scales[group]).t()
 
 
 class GPTQ(Format):
@@ -100,10 +117,15 @@ class GPTQ(Format):
         return found
 
     def dequantize(self, weight: StoredWeight, read: Read, region: Region) -> Tensor:
-        numbers, zeros = unpack(read("qweight"), 0), read("qzeros")
-        zeros, scales = unpack(zeros if self._is_v2 else zeros + 0x11111111, 1), read("scales").float()
-        group = group_of_inputs(weight, read, "g_idx", len(scales), self._group_size)
-        return ((numbers - zeros[group]) * scales[group]).t()[region]
+        rows, columns = region
+        (packed_rows, own_rows), (packed_columns, own_columns) = around(rows), around(columns)
+        all_groups = slice(0, weight.tensors["scales"].shape[0])
+        numbers = unpack(read("qweight", (packed_columns, rows)), 0)[own_columns]
+        zeros = read("qzeros", (all_groups, packed_rows))
+        zeros = unpack(zeros if self._is_v2 else zeros + 0x11111111, 1)[:, own_rows]
+        scales = read("scales", (all_groups, rows)).float()
+        group = group_of_inputs(weight, read, "g_idx", len(scales), self._group_size)[columns]
+        return ((numbers - zeros[group]) * scales[group]).t()
 
 
 class Packed(Format):
@@ -136,12 +158,16 @@ class Packed(Format):
         return found
 
     def dequantize(self, weight: StoredWeight, read: Read, region: Region) -> Tensor:
-        numbers, scales = unpack(read("weight_packed"), 1), read("weight_scale").float()
-        group = group_of_inputs(weight, read, "weight_g_idx", scales.shape[1], self._group_size)
+        rows, columns = region
+        (packed_rows, own_rows), (packed_columns, own_columns) = around(rows), around(columns)
+        all_groups = slice(0, weight.tensors["weight_scale"].shape[1])
+        numbers = unpack(read("weight_packed", (rows, packed_columns)), 1)[:, own_columns]
+        scales = read("weight_scale", (rows, all_groups)).float()
+        group = group_of_inputs(weight, read, "weight_g_idx", scales.shape[1], self._group_size)[columns]
         if self._symmetric:
-            return ((numbers - 8) * scales[:, group])[region]
-        zeros = unpack(read("weight_zero_point"), 0)[: len(scales)]
-        return ((numbers - zeros[:, group]) * scales[:, group])[region]
+            return (numbers - 8) * scales[:, group]
+        zeros = unpack(read("weight_zero_point", (packed_rows, all_groups)), 0)[own_rows]
+        return (numbers - zeros[:, group]) * scales[:, group]
 
 
 def group_of_inputs(weight: StoredWeight, read: Read, part: str, count: int, group_size: int) -> Tensor:

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, Qwen2Config
 
 from flexray.errors import ModelError
 from flexray.models.checkpoint import check_checkpoint, load_model
+from flexray.models.loader import WeightReader
 from flexray.preflight.plan.memory import count_parameters
 from tests.expected import tokens
 from tests.lora_adapters import save_adapter
@@ -87,6 +88,27 @@ def test_a_quantised_checkpoint_is_loaded_as_what_its_tensors_stand_for(written,
     assert not torch.equal(model.model.layers[1].mlp.up_proj.weight, published)
     assert not hasattr(model.config, "quantization_config")
     assert count_parameters(quantised) == count_parameters(dequantised)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_no_more_than_a_strip_of_a_weight_is_dequantised_at_once(written, monkeypatch, kind, ranks):
+    sizes = []
+    read = WeightReader.read
+
+    def spy(self, name, region=None):
+        part = read(self, name, region)
+        if self.is_quantised(name):
+            sizes.append(part.numel())
+        return part
+
+    quantised, dequantised = written(kind)
+    monkeypatch.setattr(WeightReader, "read", spy)
+    monkeypatch.setattr("flexray.models.loader.STRIP", 5 * 96)  # not by eights, as numbers are packed
+    parts = [state(folder, rank=ranks - 1, ranks=ranks) for folder in (quantised, dequantised)]
+    assert_same(*parts)
+    assert len(sizes) > 50
+    assert max(sizes) <= 5 * 96
 
 
 @pytest.mark.parametrize(
