@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.errors import RowFault
+
+_SAME = re.compile(r"has the same (?:id|content) as (.+?), row (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,16 @@ def mark_repeats(
         at = table.schema.get_field_index(name)
         table = table.set_column(at, table.schema.field(at), replaced)
     return table
+
+
+def first_of(error: str) -> str | None:
+    """Where the first row is that a row repeats, from its `error`; None: it repeats none.
+
+    >>> first_of("b.jsonl, row 4, field 'id': has the same id as a.jsonl, row 2; found 'q1'.")
+    'a.jsonl, row 2'
+    """
+    same = _SAME.search(error)
+    return same and f"{same[1]}, row {same[2]}"
 
 
 def _fault(row: dict[str, str], first: tuple[str, int], id_field: str | None) -> RowFault:

@@ -9,14 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.config import LimitsConfig, RunConfig
+from flexray.data.repeats import first_of
 from flexray.errors import first_few
 from flexray.methods import Method
 from flexray.preflight.check_results import Problems
 from flexray.preflight.plan.sample import Sample
 from flexray.prompts import PromptBuilder
 
-SAME = "has the same id as"
-"""What the error of a repeated row says (flexray.data.repeats)."""
 BEFORE = 4
 """Tokens shown before the first one that differs."""
 SHOWN = 24
@@ -24,14 +23,19 @@ SHOWN = 24
 
 
 def check_duplicates(found: pa.Table, problems: Problems) -> None:
-    """Report rows (PLAN_SCHEMA) that have the id of an earlier row of the data set."""
-    faulty = found.filter(pc.match_substring(found["error"], SAME))
-    twice = [error.partition(f"{SAME} ")[2] for error in faulty["error"].to_pylist()]
+    """Report rows (PLAN_SCHEMA) that repeat the id or the content of an earlier row of the data set."""
+    faulty = found.filter(pc.not_equal(found["error"], "")).select(["source_file", "source_row", "error"])
+    twice = [
+        f"{row['source_file']}, row {row['source_row']}, as {first}"
+        for row in faulty.to_pylist()
+        if (first := first_of(row["error"]))
+    ]
     if twice:
         problems.warn(
             "rows",
-            f"{len(twice)} of {found.num_rows} rows have the id of another row and will be error rows "
-            f"(the first ones: {first_few(twice)}). Remove them, or give them ids of their own.",
+            f"{len(twice)} of {found.num_rows} rows have the id or the content of another row and will be "
+            f"error rows (the first ones: {first_few(twice, separator='; ')}). Remove them, or give them ids "
+            "of their own.",
         )
 
 

@@ -73,7 +73,7 @@ def check_start(config: RunConfig, problems: Problems, *, on_cpu: bool) -> RunIn
     job = parts = pinned = None
     if methods and merged and drawn:
         pinned = problems.attempt("model", lambda: pin(config))
-        job = Job(config=pin(drawn), notes=notes) if pinned else None
+        job = Job(config=pinned.model_copy(update={"prompt": drawn.prompt}), notes=notes) if pinned else None
         parts = problems.attempt("model", lambda: fingerprint_parts(drawn, config.prompt.few_shot_data))
     inputs = RunInputs(
         methods=methods, shape=shape, found=found, folder=folder, locks=locks, job=job, parts=parts

@@ -43,9 +43,19 @@ def test_faulty_rows_below_the_limit_are_a_warning_with_the_first_message(config
     assert plan.ready
     assert plan.sample.faulty == 2
     assert "qa.jsonl, row 10" in plan.sample.faults[1]
-    assert "1 of 10 rows have the id of another row" in warnings[0]
-    assert "qa.jsonl, row 4" in warnings[0]
+    assert "1 of 10 rows have the id or the content of another row" in warnings[0]
+    assert "qa.jsonl, row 9, as " in warnings[0]
+    assert "qa.jsonl, row 4)" in warnings[0]
     assert "2 of 10 sampled rows are faulty" in warnings[1]
+
+
+def test_rows_that_repeat_the_content_of_another_are_a_warning(config_of):
+    records = [question(i) for i in range(8)] + [question(2)]
+    plan = make_plan(config_of(records, data={"fields": {"id": None}}))
+    assert any(
+        "1 of 9 rows" in warning and "row 9, as " in warning and "row 3)" in warning
+        for warning in problems_of(plan, "warn")
+    )
 
 
 def test_more_faulty_rows_than_the_run_allows_are_an_error(config_of):
