@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from glob import has_magic
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -22,9 +23,26 @@ def _texts(value: Any) -> Any:
     return value
 
 
+def _field_names(value: Any) -> Any:
+    """`paraphrase0..5` is six names. One name needs no list."""
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        return value
+    names: list[str] = []
+    for name in value:
+        run = re.fullmatch(r"(.*?)(\d{1,6})\.\.(\d{1,6})", name)
+        first, last = (int(run[2]), int(run[3])) if run else (0, -1)
+        if last - first >= MAX_FIELDS:
+            raise ValueError(f"{name}: more than {MAX_FIELDS} fields")
+        names += [f"{run[1]}{n}" for n in range(first, last + 1)] if run and first <= last else [name]
+    return names[0] if len(names) == 1 else tuple(dict.fromkeys(names))
+
+
 Files = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 """Paths, URLs or globs; a single one needs no list."""
 
+MAX_FIELDS = 1000
 MAX_NAMES = 166
 """Characters of name and split: a file's name may have 255 bytes, of which the output needs some for the
 shard's number (8) and for a file that is being written (81; see sink/commit.py and sink/folder.py)."""
@@ -55,9 +73,10 @@ class Fields(Section):
     """Identifies the row. null: a digest of the row's content."""
     question: str = "question"
     """A string."""
-    paraphrases: str | None = "paraphrases"
-    """A list of strings, also as JSON in a string. null only with `include_question` or
-    `paraphrase_files`."""
+    paraphrases: Annotated[str | tuple[str, ...] | None, BeforeValidator(_field_names)] = "paraphrases"
+    """A list of strings, also as JSON in a string. Several fields, as a list or as `paraphrase0..5`: what
+    they have, one after the other, each a list or one string; a field that a row lacks adds nothing. null
+    only with `include_question` or `paraphrase_files`."""
     answers: str | None = "answers"
     """A list of accepted answers, also as JSON in a string (as in PopQA), or a single answer. null: nothing
     is scored."""
@@ -65,7 +84,8 @@ class Fields(Section):
     """A string: the group of the question, for accuracy by relation; a row without it is in no group. null:
     no groups."""
     num_manual: str | None = None
-    """A whole number: how many of the first paraphrases are manual templates. null: none."""
+    """How many of the first paraphrases are manual templates: a whole number, or the list of these. null:
+    none."""
     confidences: str | None = None
     """A list of numbers in [0, 1], one for each paraphrase. null: unknown."""
 
@@ -117,11 +137,11 @@ class SourceConfig(Section):
     pararel_style: Literal["completion", "mask"] = "completion"
     """completion: the patterns that end in [Y], without it. mask: all patterns, with [MASK] for [Y]."""
     max_manual: int | None = Field(default=None, ge=0)
-    """How many manual templates of a relation are used. null: all."""
+    """How many manual templates of a relation, or manual paraphrases of a row, are used. null: all."""
     max_automatic: int | None = Field(default=None, ge=0)
-    """How many automatic templates of a relation are used. null: all."""
-    template_seed: int | None = None
-    """Seed by which these templates are drawn for each row. null: the first templates are used."""
+    """How many automatic ones are used. null: all."""
+    paraphrase_seed: int | None = None
+    """Seed by which these are drawn for each row; they keep their order. null: the first are used."""
 
     @model_validator(mode="before")
     @classmethod
@@ -157,14 +177,12 @@ class SourceConfig(Section):
                 "kind pararel needs template_files, such as DIR/patterns/P*.jsonl; or give as files the one "
                 "folder that holds facts/ and patterns/"
             )
-        if self.kind in WITHOUT_TEMPLATES:
-            for key in ("template_files", "max_manual", "max_automatic", "template_seed"):
-                if getattr(self, key) not in (None, ()):
-                    raise ValueError(f"{key}: kind {self.kind} has no templates. Remove it, or correct kind")
+        if self.kind in WITHOUT_TEMPLATES and self.template_files:
+            raise ValueError(f"template_files: kind {self.kind} has no templates. Remove it, or correct kind")
         if self.pararel_style != "completion" and self.kind != "pararel":
             raise ValueError(f"pararel_style: kind {self.kind} has none. Remove it, or correct kind")
         if self.max_manual == 0 and (self.max_automatic == 0 or self.kind == "pararel"):
-            raise ValueError("max_manual is 0, and there are no automatic templates: nothing would be left")
+            raise ValueError("max_manual is 0, and there are no automatic ones: nothing would be left")
         return self
 
 
@@ -179,6 +197,9 @@ class DataConfig(SourceConfig):
     """Use the question itself as the first paraphrase. Default for webqa and triviaqa: true."""
     max_paraphrases: int | None = Field(default=None, ge=1)
     """Use only so many of the first paraphrases. null: all."""
+    paraphrases: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
+    """Of those that all other keys leave, ask these, by index from 0, in this order. An index may come again:
+    [0, 0, 0] asks the first one three times. A row that lacks one is an error row. null: all."""
     limit: int | None = Field(default=None, ge=1)
     """Read only so many of the first rows. null: all."""
     shard_rows: int = Field(default=512, ge=1)

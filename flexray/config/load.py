@@ -17,6 +17,7 @@ from flexray.errors import ConfigError, shown
 
 RENAMED = {
     "prompt.cue": "prompt.answer_prefix",
+    "data.template_seed": "data.paraphrase_seed",
     "engine.max_rows": "engine.max_num_seqs",
     "engine.max_prefill_tokens": "engine.max_num_batched_tokens",
     "engine.memory_fraction": "engine.gpu_memory_utilization",

@@ -130,6 +130,7 @@ def _lists(column: Iterable[list[Any] | None]) -> pa.Array:
 
 
 def _counts(column: Iterable[Any]) -> pa.Array:
+    column = [len(v) if type(v) is list else v for v in column]
     return pa.array([v if type(v) is int and 0 <= v <= _MOST else None for v in column], pa.int64())
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from flexray.config.data import DataConfig
 from flexray.data.identity import id_problem
 from flexray.data.readers import FileVersions, find_versions, read_whole, record_error
-from flexray.data.record import MISSING, FieldFault, Record, lookup
+from flexray.data.record import MISSING, FieldFault, Record, lookup, paraphrases_path
 from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
 from flexray.storage import redact
@@ -92,7 +92,7 @@ class Join:
             problem, advice = f"has the same id as {entry.place}", "Remove one of them."
             fault = FieldFault(f"id of {entry.again}", source_id, problem, advice)
             return replace(record, faults=(*record.faults, fault))
-        own_path, place = record.fields.paraphrases, entry.place
+        own_path, place = paraphrases_path(record.fields), entry.place
         own = [] if own_path is None else lookup(record.value, own_path)
         if not isinstance(own, list):
             return record  # the check of the row reports this

@@ -139,12 +139,18 @@ def listed(value: Any) -> list[Any] | None:
     return parsed if isinstance(parsed, list) else None
 
 
+def paraphrases_path(fields: Fields) -> str | None:
+    """The path of the paraphrases; if they are in several fields, a name for all of these together."""
+    paths = fields.paraphrases
+    return ", ".join(paths) if isinstance(paths, tuple) else paths
+
+
 def field_paths(fields: Fields) -> dict[str, str]:
     """Role -> dotted path, for the roles that are mapped."""
     roles = {
         "id": fields.id,
         "question": fields.question,
-        "paraphrases": fields.paraphrases,
+        "paraphrases": paraphrases_path(fields),
         "answers": fields.answers,
         "relation": fields.relation,
         "num_manual": fields.num_manual,

@@ -56,9 +56,12 @@ class RequiredFields:
 
 def of_fields(fields: Fields) -> RequiredFields:
     """All configured fields are required."""
-    paths = field_paths(fields)
-    roles = tuple((path, role) for role, path in reversed(paths.items()))
-    return RequiredFields((tuple(paths.values()),), roles=roles)
+    roles = list(field_paths(fields).items())
+    if isinstance(fields.paraphrases, tuple):
+        roles = [pair for pair in roles if pair[0] != "paraphrases"]
+        roles += [("paraphrases", path) for path in fields.paraphrases]
+    form = tuple(path for _, path in roles)
+    return RequiredFields((form,), roles=tuple((path, role) for role, path in reversed(roles)))
 
 
 class FieldCheck:

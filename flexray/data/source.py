@@ -15,6 +15,7 @@ from flexray.data.adapters.adapter import PARTS, Grouping
 from flexray.data.adapters.questions import Records
 from flexray.data.block import BLOCK_ROWS, Block, of_records, without_collector
 from flexray.data.check_columns import Mask, check_columns
+from flexray.data.choice import chooses
 from flexray.data.field_columns import FieldColumns, of_batch, of_values
 from flexray.data.files import SourceFile, reading
 from flexray.data.identity import id_problem, identify
@@ -43,7 +44,13 @@ class Source:
             self._adapter = open_adapter(config)
             self.joined = Join(config) if config.paraphrase_files else None
         # its fields are where the configuration says, and nothing is added to them
-        self._by_columns = type(self._adapter) is Records and self.joined is None and bool(config.fields.id)
+        self._by_columns = (
+            type(self._adapter) is Records
+            and self.joined is None
+            and bool(config.fields.id)
+            and not isinstance(config.fields.paraphrases, tuple)
+            and not chooses(config)
+        )
         self.checks: dict[str, FieldCheck] = {}  # of each file
         self.id_field = config.fields.id  # of the first record; others may have another
         self._knows_id_field = config.kind == "records"

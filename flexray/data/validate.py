@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from flexray.config.data import DataConfig
+from flexray.data.choice import choose, chooses
 from flexray.data.identity import Identity, id_problem, text_problem
 from flexray.data.question import Question
-from flexray.data.record import MISSING, Record, found, json_type, lookup
+from flexray.data.record import MISSING, Record, found, json_type, lookup, paraphrases_path
 from flexray.errors import RowFault
 
 _SHOWN_BYTES = 200
@@ -38,6 +39,14 @@ def to_question(record: Record, identity: Identity, config: DataConfig, file: st
         relation = _relation(check, fields.relation)
         num_manual = _num_manual(check, config, len(paraphrases))
         confidences = _confidences(check, config, len(paraphrases))
+        if chooses(config) and not check.faults and not record.faults:
+            asked, num_manual, lacking = choose(paraphrases, num_manual, identity.source_id, config)
+            if lacking is not None:
+                check.lacks(lacking, asked)
+            elif not asked:
+                check.no_choice()
+            paraphrases = tuple(paraphrases[i] for i in asked)
+            confidences = confidences and tuple(confidences[i] for i in asked)
         check.add_record_faults()
     return Question(
         row_id=identity.row_id,
@@ -64,7 +73,7 @@ def _error(faults: list[RowFault]) -> str:
 
 def _paraphrases(check: _RowChecker, question: str, config: DataConfig) -> tuple[str, ...]:
     own = (question,) if config.include_question and question else ()
-    path = check.fields.paraphrases
+    path = paraphrases_path(check.fields)
     rest = () if path is None else check.texts(path, "Give each row at least one paraphrase.", "a paraphrase")
     return (own + rest)[: config.max_paraphrases]
 
@@ -147,10 +156,30 @@ class _RowChecker:
             return ""
         return str(value)
 
+    def lacks(self, index: int, left: list[int]) -> None:
+        """There is no paraphrase of an index that the configuration names."""
+        self._fault(
+            paraphrases_path(self.fields) or "paraphrases",
+            len(left),
+            f"data.paraphrases names index {index}, but only indices 0 to {len(left) - 1} are there",
+            "Give the row more paraphrases, or correct data.paraphrases.",
+        )
+
+    def no_choice(self) -> None:
+        """No paraphrase is left."""
+        self._fault(
+            paraphrases_path(self.fields) or "paraphrases",
+            0,
+            "no paraphrase is left",
+            "Raise data.max_manual or data.max_automatic.",
+        )
+
     def count(self, path: str) -> int:
         value = lookup(self._record.value, path)
+        if isinstance(value, list):
+            return len(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            problem = f"a whole number of 0 or more is needed, not {found(value)}"
+            problem = f"a whole number of 0 or more, or a list, is needed, not {found(value)}"
             self._fault(path, value, problem, "Say how many of the paraphrases are manual.")
             return 0
         return value

@@ -8,7 +8,7 @@ from typing import Any
 from flexray.config.data import DataConfig, Fields
 from flexray.data.adapters.adapter import DatasetAdapter, FieldReader, distinct
 from flexray.data.identity import short_digest
-from flexray.data.record import MISSING, Record, found, listed, lookup
+from flexray.data.record import MISSING, Record, found, listed, lookup, paraphrases_path
 from flexray.data.required_fields import RequiredFields, of_fields
 
 _OF_QUESTION = "id (made from the question)"
@@ -18,7 +18,8 @@ _HIDDEN = "<unk>"
 
 
 class Records(DatasetAdapter):
-    """Any records. `data.fields` has the path of each value. A list may also be a string with a JSON list."""
+    """Any records. `data.fields` has the path of each value, or several of paraphrases. A list may also be a
+    string with a JSON list."""
 
     def __init__(self, config: DataConfig) -> None:
         super().__init__(config)
@@ -27,9 +28,15 @@ class Records(DatasetAdapter):
     def adapt(self, record: Record, file: str) -> Record:
         assert record.value is not None
         parsed, fields = {}, self.config.fields
-        for path in (fields.paraphrases, fields.answers):
+        for path in (paraphrases_path(fields), fields.answers):
             if path is not None and (texts := listed(lookup(record.value, path))) is not None:
                 parsed[path] = texts
+        if isinstance(fields.paraphrases, tuple):
+            values = [lookup(record.value, path) for path in fields.paraphrases]
+            there = [value for value in values if value not in (MISSING, None, "")]
+            if there:
+                texts = [value if isinstance(value, list) else listed(value) or [value] for value in there]
+                parsed[", ".join(fields.paraphrases)] = [text for each in texts for text in each]
         value = record.value | parsed if parsed else record.value
         return replace(record, value=value, fields=fields)
 

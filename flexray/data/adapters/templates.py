@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from flexray.config.data import DataConfig
+from flexray.data.choice import drawn
 from flexray.data.record import FieldFault
 from flexray.storage import redact
 
@@ -93,17 +93,10 @@ def fill_all(templates: Sequence[Template], subject: str, row: str, config: Data
         templates: the templates in order.
         row: identifies the row; each row draws its own templates.
     """
-    manual = _drawn([t for t in templates if t.manual], config.max_manual, row, config.template_seed)
-    auto = _drawn([t for t in templates if not t.manual], config.max_automatic, row, config.template_seed)
-    texts = [t.text.replace("[X]", subject) for t in (*manual, *auto)]
+    manual = [t.text for t in templates if t.manual]
+    automatic = [t.text for t in templates if not t.manual]
+    seed = config.paraphrase_seed
+    manual = [manual[i] for i in drawn(manual, config.max_manual, row, seed)]
+    automatic = [automatic[i] for i in drawn(automatic, config.max_automatic, row, seed)]
+    texts = [text.replace("[X]", subject) for text in (*manual, *automatic)]
     return {"question": texts[0], "paraphrases": texts, "num_manual": len(manual)} if texts else {}
-
-
-def _drawn(templates: list[Template], most: int | None, row: str, seed: int | None) -> list[Template]:
-    if most is None or len(templates) <= most:
-        return templates
-    if seed is None:
-        return templates[:most]
-    # by digest instead of `random`: a new template changes only few rows, and a new Python version none
-    drawn = sorted(templates, key=lambda t: sha256(f"{seed}/{row}/{t.text}".encode()).digest())[:most]
-    return [t for t in templates if t in drawn]

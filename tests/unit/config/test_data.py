@@ -32,7 +32,7 @@ def test_kinds_without_paraphrases_include_the_question_unless_told_not_to() -> 
         ({"kind": "pararel"}, "kind pararel needs template_files"),
         ({"kind": "pararel", "files": ["a", "b"]}, "kind pararel needs template_files"),
         ({"template_files": "a"}, "template_files: kind records has no templates"),
-        ({"kind": "webqa", "max_manual": 3}, "max_manual: kind webqa has no templates"),
+        ({"kind": "webqa", "template_files": "a"}, "template_files: kind webqa has no templates"),
         ({"kind": "myriadlama", "pararel_style": "mask"}, "pararel_style: kind myriadlama has none"),
         ({"kind": "webqa", "fields": {"id": "x"}}, "fields: kind webqa knows its own"),
         ({"kind": "webqa", "include_question": False}, "kind webqa has no paraphrases"),

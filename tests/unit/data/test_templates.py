@@ -113,8 +113,8 @@ def test_templates_are_the_first_or_drawn_for_each_row_by_the_seed(tmp_path: Pat
         return [tuple(p.partition(":")[0] for p in q.paraphrases) for q in questions]
 
     assert set(drawn()) == {("manual 0", "manual 1", "auto 0", "auto 1", "auto 2")}
-    assert len(set(drawn(template_seed=1))) > 10
-    assert drawn(template_seed=1) == drawn(template_seed=1) != drawn(template_seed=2)
+    assert len(set(drawn(paraphrase_seed=1))) > 10
+    assert drawn(paraphrase_seed=1) == drawn(paraphrase_seed=1) != drawn(paraphrase_seed=2)
     questions = read_all(myriad_facts(tmp_path, TEMPLATES, facts, max_automatic=0))
     assert {len(q.paraphrases) for q in questions} == {6}
 
