@@ -45,7 +45,10 @@ def run(
     """Answer what the recipe names and its output folder does not have yet."""
     checked = load_recipe(config, set_, download)
     from flexray.report import Shard, print_summary
+    from flexray.report.answers import look_at
     from flexray.report.progress_bar import show_progress
+    from flexray.report.run_folder import RunFolder
+    from flexray.report.show import print_answers
     from flexray.runs.run import over_limits
     from flexray.runs.run import run as run_job
 
@@ -61,7 +64,9 @@ def run(
     # the wall time is that of this start's rows only
     seconds = None if result.rows_before else result.seconds
     names = [method.name for method in checked.methods]
-    print_summary(shards, methods=names, output=redact(checked.output), seconds=seconds)
+    print_summary(shards, methods=names, seconds=seconds)
+    typer.echo()
+    print_answers(look_at(RunFolder.open(checked.output)), output=redact(checked.output))
     if over := over_limits(result.manifests.values(), checked.limits):
         complain(over)
         raise typer.Exit(1)

@@ -87,6 +87,26 @@ def repair(
 
 
 @command()
+def show(
+    output: OutputArgument,
+    answers: Annotated[int, typer.Option(min=0, help="Questions to show with their answers.")] = 5,
+    wrong: Annotated[
+        bool, typer.Option("--wrong", help="Only questions that were answered wrongly.")
+    ] = False,
+    everything: AllOption = False,
+) -> None:
+    """Print accuracy by method, some answers, the most frequent errors, and what looks odd."""
+    from flexray.report.answers import look_at
+    from flexray.report.run_folder import RunFolder
+    from flexray.report.show import print_answers
+
+    run = RunFolder.open(output, everything=everything)
+    print_answers(look_at(run, examples=answers, only_wrong=wrong), output=output)
+    for damage in run.damage:
+        typer.echo(printable(f"left out: {damage}"), err=True)
+
+
+@command()
 def evaluate(
     outputs: Annotated[list[str], typer.Argument(help="Output folders or URLs of runs.")],
     baseline: Annotated[str | None, typer.Option(help="Compare with this method only.")] = None,

@@ -212,12 +212,15 @@ class RayConfig(Section):
 
 
 class LimitsConfig(Section):
-    """Above these limits the job exits with 1; its output is complete nevertheless."""
+    """Above these shares the job exits with 1; its output is complete nevertheless."""
 
-    max_error_share: float = Field(default=0.5, ge=0, le=1)
+    max_error_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the rows that may be errors."""
     max_fallback_share: float = Field(default=1.0, ge=0, le=1)
     """Share of the rows that may be answered by another backend than the configured one."""
+    stop_early: bool = True
+    """End a run, with the reason, if most of its first 200 rows are errors or empty answers. What is
+    committed stays."""
 
 
 class RunConfig(Section):
