@@ -15,10 +15,12 @@ from flexray.cli.app import (
     ConfigOption,
     DownloadOption,
     OutputArgument,
+    RecipeArgument,
     SetOption,
     command,
     load_recipe,
     log,
+    named,
 )
 from flexray.console.terminal import printable
 
@@ -172,7 +174,8 @@ def report(
 
 @command("show-mask")
 def show_mask(
-    config: ConfigOption,
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     row: RowOption = "1",
     method: MethodOption = None,
@@ -182,7 +185,7 @@ def show_mask(
     download: DownloadOption = False,
 ) -> None:
     """Draw who sees whom in one row's prompt: in the terminal, as PNG and as HTML."""
-    checked = load_recipe(config, set_, download)
+    checked = load_recipe(named(recipe, config), set_, download)
     from flexray.report.show_mask import show_mask as draw_mask
 
     draw_mask(checked, row=row, method=method, png=png, html=html, generated=generated)
@@ -190,8 +193,9 @@ def show_mask(
 
 @command()
 def explain(
-    config: ConfigOption,
     row: RowOption,
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     method: MethodOption = None,
     top: Annotated[int, typer.Option(min=1, help="Tokens shown for each step.")] = 5,
@@ -200,7 +204,7 @@ def explain(
     download: DownloadOption = False,
 ) -> None:
     """Answer one row again on this machine, and show the alternatives and the attention of each token."""
-    checked = load_recipe(config, set_, download)
+    checked = load_recipe(named(recipe, config), set_, download)
     from flexray.report.explain import explain as explain_row
     from flexray.report.explanation_html import explanation_page
     from flexray.report.explanation_text import print_explanation

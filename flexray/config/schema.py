@@ -23,7 +23,7 @@ class ModelConfig(Section):
     path: PathOrUrl
     """Folder of a LLaMA checkpoint with safetensors and a tokenizer; or owner/name@revision, a model of the
     Hugging Face hub as this machine's cache has it. A folder that exists wins."""
-    lora: Annotated[Files, AfterValidator(lambda folders: tuple(map(os.path.expanduser, folders)))] = ()
+    lora: Files = ()
     """Folders of LoRA adapters in PEFT's format (adapter_config.json, adapter_model.safetensors), merged into
     the weights in this order when the model is loaded. Tokenizer and chat template stay the model's."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
