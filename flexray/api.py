@@ -96,7 +96,7 @@ class RunTable:
         if not files:
             return ray.data.from_arrow(ROW_SCHEMA.empty_table())
         # partitioning: `key=value` in the path of the output folder is not a column
-        found = ray.data.read_parquet(files, filesystem=filesystem, partitioning=None)
+        found = ray.data.read_parquet(files, filesystem=filesystem, partitioning=None, schema=ROW_SCHEMA)
         if seen is None:
             return found
         return found.map_batches(lambda table: table.filter(seen), batch_format="pyarrow", batch_size=None)

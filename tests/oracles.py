@@ -227,6 +227,22 @@ def fused(
     return greedy(model, scores, max_new_tokens, stop_ids)
 
 
+def draw(logits: Tensor, number: float, *, temperature: float, top_p: float) -> int:
+    """The token that a number in [0, 1) draws from the softmax of logits [V]."""
+    probs = (logits / temperature).softmax(-1).tolist()
+    nucleus: set[int] = set()
+    for token in sorted(range(len(probs)), key=lambda token: -probs[token]):
+        if sum(probs[t] for t in nucleus) >= top_p:
+            break
+        nucleus.add(token)
+    left = number * sum(probs[t] for t in nucleus)
+    for token in sorted(nucleus):
+        left -= probs[token]
+        if left < 0:
+            break
+    return token
+
+
 def sampled(
     model: LlamaForCausalLM,
     prompt: Prompt,
@@ -241,17 +257,7 @@ def sampled(
     generated: list[int] = []
     for number in numbers:
         logits = logits_alone(model, prompt, paraphrase, generated).double()
-        probs = (logits / temperature).softmax(-1).tolist()
-        nucleus: set[int] = set()
-        for token in sorted(range(len(probs)), key=lambda token: -probs[token]):
-            if sum(probs[t] for t in nucleus) >= top_p:
-                break
-            nucleus.add(token)
-        left = number * sum(probs[t] for t in nucleus)
-        for token in sorted(nucleus):
-            left -= probs[token]
-            if left < 0:
-                break
+        token = draw(logits, number, temperature=temperature, top_p=top_p)
         generated.append(token)
         if token in stop_ids:
             break

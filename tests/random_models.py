@@ -25,6 +25,9 @@ class ByteTokenizer:
     def __len__(self):
         return VOCAB
 
+    def decode(self, ids, *, skip_special_tokens, clean_up_tokenization_spaces):
+        return bytes(i for i in ids if i != self.eos_token_id or not skip_special_tokens).decode("latin-1")
+
     def batch_decode(self, ids, *, clean_up_tokenization_spaces):
         return [bytes(i).decode("latin-1") for i in ids]
 
@@ -105,6 +108,7 @@ def make_engine():
         methods=None,
         max_new_tokens=6,
         quantization=None,
+        generation=None,
         **engine,
     ):
         engine = {"backend": "flex", "strict": True, "max_num_seqs": 8, **engine}
@@ -112,7 +116,7 @@ def make_engine():
             engine = {"max_num_batched_tokens": 256, **engine}
         if methods is None:
             methods = [MethodConfig(layout=layout, positions=positions)]
-        generation = GenerationConfig(max_new_tokens=max_new_tokens)
+        generation = GenerationConfig(max_new_tokens=max_new_tokens, **(generation or {}))
         return Engine(model, ByteTokenizer(), methods, generation, EngineConfig(**engine), quantization)
 
     return make

@@ -8,7 +8,15 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from flexray.config.data import DataConfig, FewShotData, Files, Section
 from flexray.config.plugins import load_plugins
@@ -16,6 +24,7 @@ from flexray.config.plugins import load_plugins
 PathOrUrl = Annotated[str, AfterValidator(os.path.expanduser)]  # a leading ~ is the home folder
 MAX_PATH, MAX_KEY = 4095, 1024  # bytes of a local path, and of a key of an object store
 Backend = Literal["flex", "sdpa", "eager"]
+MAX_LOGPROBS = 20
 NAME_BELOW = 350  # bytes of the longest path within an output folder
 
 
@@ -97,7 +106,8 @@ class PromptConfig(Section):
 class MethodConfig(Section):
     kind: str = "attention"
     """attention, origin, per_prompt, avg, max, weighted_avg, weighted_max, sampled, confidence, or a
-    registered method. The next four settings are for attention, the last four for sampled and confidence."""
+    registered method. The next four settings are for attention, samples for sampled and confidence; the
+    others for these two, and with do_sample for all."""
     layout: Literal["shared_context", "full_prompt", "myriadlama"] = "shared_context"
     """full_prompt: each paraphrase has its own copy of the context. myriadlama: shared_context that
     distinguishes manual and automatic templates."""
@@ -110,12 +120,22 @@ class MethodConfig(Section):
     one."""
     samples: int = Field(default=8, ge=1, le=1000)
     """Answers drawn. sampled: for the first paraphrase; confidence: for each."""
+    do_sample: bool = False
+    """Draw each token instead of taking the most likely one. sampled and confidence do without."""
     temperature: float = Field(default=1.0, gt=0)
     """Divides the logits before an answer is drawn."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Tokens are drawn from the most likely ones that together have this probability (below 1: of 1,024)."""
     seed: int = Field(default=0, ge=0)
     """This and the row's id determine what is drawn."""
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As in records from before the key."""
+        tree: dict[str, Any] = handler(self)
+        if not self.do_sample:
+            tree.pop("do_sample", None)
+        return tree
 
     @model_validator(mode="after")
     def _crossing(self) -> MethodConfig:
@@ -130,16 +150,26 @@ class MethodConfig(Section):
         if self.kind != "attention":
             fields = type(self).model_fields
             set_here = {key: value for key, value in self if key != "kind" and value != fields[key].default}
-            return "/".join([self.kind, *(f"{key} {_spelled(value)}" for key, value in set_here.items())])
+            return "/".join([self.kind, *(_setting(key, value) for key, value in set_here.items())])
         parts = ["attention", self.layout, self.positions]
         parts += ["cross"] * self.cross_attention
         parts += [f"scale {self.paraphrase_scale}"] if self.paraphrase_scale else []
+        fields = {key: type(self).model_fields[key] for key in ("do_sample", "temperature", "top_p", "seed")}
+        parts += [
+            _setting(key, getattr(self, key))
+            for key, field in fields.items()
+            if getattr(self, key) != field.default
+        ]
         return "/".join(parts)
 
     @property
     def copies_context(self) -> bool:
         """Whether each paraphrase has a copy of the context at its own positions."""
         return self.kind == "attention" and self.layout == "full_prompt" and self.positions == "continuous"
+
+
+def _setting(key: str, value: Any) -> str:
+    return key if key == "do_sample" else f"{key} {_spelled(value)}"
 
 
 def _spelled(value: Any) -> str:
@@ -153,11 +183,50 @@ def _exact(number: float) -> str:
     return short if float(short) == number else repr(number)
 
 
+FIRST_KEYS = ("max_new_tokens", "stop_at_newline")
+
+
 class GenerationConfig(Section):
     max_new_tokens: int = Field(default=16, ge=1)
     """The most tokens of an answer."""
     stop_at_newline: bool = True
     """End an answer also at its first line break, not only where the model ends it."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer, which goes up to the first of them. A single one needs no list."""
+    min_new_tokens: int = Field(default=0, ge=0)
+    """Before an answer has so many tokens, none is chosen that ends it: EOS, or a line break if that does.
+    Texts of `stop` end it nevertheless."""
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    """Above 1, tokens that the answer sees or that it has already are less likely: their logits are divided
+    by this if above 0, else multiplied."""
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+    """Write the log-probability of each generated token, and of the so many most likely ones; 0: of none
+    besides. null: no log-probabilities."""
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _some_text(cls, value: Any) -> Any:
+        texts = (value,) if isinstance(value, str) else value
+        if isinstance(texts, list | tuple) and "" in texts:
+            raise ValueError('"" would end every answer before it begins. Leave it out')
+        return texts
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> GenerationConfig:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens ({self.min_new_tokens}) is above max_new_tokens ({self.max_new_tokens}). "
+                "Lower one, or raise the other"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As in fingerprints and records from before a key."""
+        tree: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        later = [key for key in tree if key not in FIRST_KEYS and getattr(self, key) == fields[key].default]
+        return {key: value for key, value in tree.items() if key not in later}
 
 
 class EngineConfig(Section):

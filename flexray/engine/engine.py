@@ -69,7 +69,7 @@ class Engine:
         self.methods = make_methods(methods)
         self.groups = group_by_prefix(self.methods, share_prefixes=config.share_prefixes)
         self.stopping: StoppingCriteria = make_stopping_criteria(
-            model, tokenizer, at_newline=generation.stop_at_newline
+            model, tokenizer, at_newline=generation.stop_at_newline, texts=generation.stop
         )
         self.stats = EngineStats.zero(self.device)
         self.runner = ModelRunner(
@@ -78,6 +78,8 @@ class Engine:
             self.stopping.any.to(self.device),
             generation.max_new_tokens,
             bias=_together(group.bias for group in self.groups),
+            logprobs=generation.logprobs,
+            find_end=self.stopping.find_end if generation.stop else None,
         )
         self._sampler: Sampler | None = None
         strict = config.strict or group is not None
@@ -164,7 +166,7 @@ class Engine:
             scheduler = Scheduler(requests, sizes, runner.kv_cache, runner.table, self.stats, alone=alone)
             sampler = self._sampler
             if sampler is None or sampler.table is not runner.table:  # else its graphs serve again
-                sampler = self._sampler = Sampler(runner.table)
+                sampler = self._sampler = Sampler(runner.table, self.generation)
             while scheduler.has_work():
                 batch = scheduler.schedule()
                 logits = runner.run(batch)
@@ -192,7 +194,8 @@ class Engine:
         return tuple(
             Generation(
                 token_ids=sequence.token_ids or (),
-                finish_reason=self.stopping.reason((sequence.token_ids or (0,))[-1]),
+                logprobs=sequence.logprobs,
+                finish_reason=self.stopping.reason(sequence.token_ids or ()),
                 backend_requested=self.config.backend,
                 backend_used=request.backend or "",
                 fallback_reason="; ".join(request.reasons),

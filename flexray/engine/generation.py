@@ -7,7 +7,17 @@ from typing import Literal
 
 from flexray.config import Backend
 
-FinishReason = Literal["eos", "newline", "length", "error"]
+FinishReason = Literal["eos", "newline", "stop", "length", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Log-probabilities of an answer's n tokens, in the distributions that they were chosen from, before
+    `repetition_penalty`, `min_new_tokens` and sampling change these; see docs/algorithm.md."""
+
+    chosen: tuple[float, ...]  # n: of each token
+    top_token_ids: tuple[tuple[int, ...], ...]  # n x k: the most likely tokens, the best first
+    top: tuple[tuple[float, ...], ...]  # n x k: theirs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,6 +25,7 @@ class Generation:
     """One answer to a Prompt, and how it was computed."""
 
     token_ids: tuple[int, ...] = ()  # generated ids, the stop token included
+    logprobs: Logprobs | None = None  # None: not asked for, or an error
     finish_reason: FinishReason
     backend_requested: Backend
     backend_used: Backend | Literal[""] = ""  # "" when no backend produced an answer

@@ -21,7 +21,7 @@ from flexray.engine.prefill_inputs import PrefillInputs, TokenStream, context_st
 from flexray.engine.request import Request, sequences_at_once
 from flexray.engine.scheduler import Batch, DecodeBatch, PrefillBatch
 from flexray.engine.scheduler_config import LARGEST_GRAPH, SchedulerConfig
-from flexray.engine.sequence_table import SequenceTable
+from flexray.engine.sequence_table import FindEnd, SequenceTable
 from flexray.engine.stats import EngineStats
 from flexray.masks.block_masks import NO_BLOCKS, BlockMaskCache
 from flexray.masks.layout import SharedContext
@@ -41,14 +41,24 @@ class ModelRunner:
         stop: bool [V], tokens that end an answer, on the model's device.
         max_new_tokens: of an answer.
         bias: what may be added to scores by any method of the run.
+        logprobs, find_end: see SequenceTable.
     """
 
     def __init__(
-        self, model: Llama, stats: EngineStats, stop: Tensor, max_new_tokens: int, *, bias: Bias | None
+        self,
+        model: Llama,
+        stats: EngineStats,
+        stop: Tensor,
+        max_new_tokens: int,
+        *,
+        bias: Bias | None,
+        logprobs: int | None = None,
+        find_end: FindEnd | None = None,
     ):
         self.model, self.device = model, model.device
         self.masks = BlockMaskCache(MASK_CACHE_BYTES)
         self._stats, self._stop, self._max_new_tokens, self._bias = stats, stop, max_new_tokens, bias
+        self._logprobs, self._find_end = logprobs, find_end
         self._context: SharedContext | None = None
         self._kv_cache: KVCache | None = None
         self._table: SequenceTable | None = None
@@ -99,7 +109,13 @@ class ModelRunner:
             self._drop_inputs()
             at_least, most = max(num_sequences, sizes.max_num_seqs), self.kv_cache.num_blocks
             self._table = SequenceTable(
-                self.kv_cache, at_least, min(_round_up(width), most), self._max_new_tokens, self._stop
+                self.kv_cache,
+                at_least,
+                min(_round_up(width), most),
+                self._max_new_tokens,
+                self._stop,
+                logprobs=self._logprobs,
+                find_end=self._find_end,
             )
         if context and not len(self.kv_cache.context_blocks):
             self.kv_cache.allocate_context(context)

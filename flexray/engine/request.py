@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flexray.config import Backend
+from flexray.engine.generation import Logprobs
 from flexray.masks.layout import (
     AttentionScope,
     PackedPrompt,
@@ -73,6 +74,7 @@ class Sequence:
     row: int = -1  # in the SequenceTable, while it is running
     steps_left: int = 0  # decode steps until it has finished at the latest
     token_ids: tuple[int, ...] | None = None  # once it has finished
+    logprobs: Logprobs | None = None  # of these, if they are asked for
     is_finite: bool = True  # whether all logits that its tokens were chosen from were
 
     @property
@@ -126,6 +128,16 @@ class Request:
                 found.append((Sequence(self, number, method.fusion, params, weight), scope))
         return found
 
+    @functools.cached_property
+    def seen(self) -> dict[Sequence, frozenset[int]]:
+        """Of each of its sequences the ids of all prompt tokens that it sees."""
+        prompt, found = self.prompt, {}
+        for sequence, scope in self._sequences:
+            one = scope.paraphrase
+            segments = prompt.segments if one is None else (prompt.segments[one],)
+            found[sequence] = frozenset().union(prompt.context, *segments, prompt.answer_prefix)
+        return found
+
     @property
     def context(self) -> SharedContext:
         """What it has in common with other requests."""
@@ -168,6 +180,7 @@ class Request:
         self.block_table = None
         for sequence in self.sequences:
             sequence.row, sequence.token_ids, sequence.is_finite = -1, None, True
+            sequence.logprobs = None
 
 
 def sequences_at_once(requests: Listed[Request], most: int) -> int:

@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flexray.config import GenerationConfig
 from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.kv_cache import to_device
+from flexray.engine.logits_processors import LogitsProcessors, prompt_ids
+from flexray.engine.token_logprobs import TokenLogprobs, token_logprobs
 from flexray.methods import Fusion, SamplingParams
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from flexray.engine.sequence_table import SequenceTable
 
 MOST_LIKELY = 1024
+OF_PROBABILITIES: tuple[Fusion, ...] = ("max",)
+"""Fusions whose scores are probabilities, if of a sum other than 1; those of the others are logits."""
 DRAWN_TOGETHER = 32
 """Sequences whose tokens are drawn in one go: kernels add up a row in an order that depends on how many rows
 there are."""
@@ -33,6 +38,27 @@ class SampledTokens:
     token_ids: Tensor  # int64 [B]
     is_finite: Tensor  # bool [B], whether it was chosen from finite logits
     is_replayed: bool = False  # they lie where those of the step before lay
+    logprobs: TokenLogprobs | None = None  # if they are asked for
+
+    def of(self, which: Tensor | slice) -> SampledTokens:
+        """Those of some of the sequences."""
+        logprobs = None if self.logprobs is None else self.logprobs.of(which)
+        return SampledTokens(self.token_ids[which], self.is_finite[which], logprobs=logprobs)
+
+
+def together(parts: Listed[tuple[Tensor, SampledTokens]], count: int) -> SampledTokens:
+    """One for each of `count` sequences, from parts of them, each with its places, int64 [n]; 0 for those in
+    no part."""
+    device = parts[0][0].device
+    token_ids = torch.zeros(count, dtype=torch.int64, device=device)
+    is_finite = torch.ones(count, dtype=torch.bool, device=device)
+    logprobs = None
+    for index, part in parts:
+        token_ids[index], is_finite[index] = part.token_ids, part.is_finite
+        if part.logprobs is not None:
+            logprobs = logprobs if logprobs is not None else part.logprobs.zeros(count)
+            logprobs.put(index, part.logprobs)
+    return SampledTokens(token_ids, is_finite, logprobs=logprobs)
 
 
 class LogitsFuser:
@@ -60,7 +86,12 @@ class LogitsFuser:
         self.weights = to_device(padded, device)
 
     def __call__(self, logits_BV: Tensor) -> SampledTokens:
-        """One token a group. Logits that are not finite make it void.
+        """One token a group. Logits that are not finite make it void."""
+        best = self.scores(logits_BV).max(-1)
+        return SampledTokens(best.indices[self.group], best.values.isfinite()[self.group])
+
+    def scores(self, logits_BV: Tensor) -> Tensor:
+        """What each group's token is the best of, float32 [G, V]; see Fusion.
 
         Member is added to member, in their order, so that a group's sums do not depend on who is beside it.
         """
@@ -74,8 +105,7 @@ class LogitsFuser:
                 scores_GV = scores_GV.softmax(-1)
                 fused = scores_GV if fused is None else torch.maximum(fused, scores_GV)
         assert fused is not None
-        best = fused.max(-1)
-        return SampledTokens(best.indices[self.group], best.values.isfinite()[self.group])
+        return fused
 
 
 def greedy(logits_BV: Tensor) -> SampledTokens:
@@ -112,39 +142,45 @@ def draw(
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The sequences of a batch that choose their tokens in the same way."""
+    """The sequences of a batch that choose their tokens in the same way: n, in G groups that choose together;
+    without a fuser each for itself."""
 
     index: Tensor  # int64 [n], in the batch
-    rows: Tensor  # int64 [n], in the SequenceTable
+    rows: Tensor  # int64 [G], of each group's first one in the SequenceTable
+    seen: Tensor | None  # int64 [G, L], ids that its prompt has, if they are asked for
     fuser: LogitsFuser | None
     drawn: bool
     nucleus: bool
 
 
 class Sampler:
-    """Chooses a token for each sequence of a batch, each in its own way."""
+    """Chooses a token for each sequence of a batch, each in its own way.
 
-    def __init__(self, table: SequenceTable):
-        self.table = table
+    Args:
+        generation: what is done beside choosing; by default nothing.
+    """
+
+    def __init__(self, table: SequenceTable, generation: GenerationConfig = GenerationConfig()):  # noqa: B008
+        self.table, self.processors = table, LogitsProcessors(generation, table)
         self._batch: Batch | None = None
         self._parts: list[_Part] = []
+        self._logprobs = generation.logprobs
+        self._only_chooses = self._logprobs is None and not self.processors
         self._greedy: dict[tuple[int, int], CudaGraph[SampledTokens]] = {}  # by place and size of logits
 
     @torch.no_grad()
     def __call__(self, logits_BV: Tensor, batch: Batch) -> SampledTokens:
         """One token for each row of the logits; rows behind the batch's sequences are padding."""
         if batch is not self._batch:  # a decode batch comes again, step by step
-            self._batch, self._parts = batch, _parts(batch.sequences, logits_BV.device)
-        if not self._parts:
+            seen = self.processors.reads_prompts
+            self._batch, self._parts = batch, _parts(batch.sequences, logits_BV.device, seen=seen)
+        if self._only_chooses and all(part.fuser is None and not part.drawn for part in self._parts):
             return self._all_greedy(logits_BV, batch)
-        B, n = len(logits_BV), len(batch.sequences)
-        token_ids = torch.zeros(B, dtype=torch.int64, device=logits_BV.device)
-        is_finite = torch.ones(B, dtype=torch.bool, device=logits_BV.device)
+        n, found = len(batch.sequences), []
         for part in self._parts:
             own = logits_BV[:n] if len(self._parts) == 1 else logits_BV[part.index]
-            chosen = self._choose(own, part)
-            token_ids[part.index], is_finite[part.index] = chosen.token_ids, chosen.is_finite
-        return SampledTokens(token_ids, is_finite)
+            found.append((part.index, self._choose(own, part)))
+        return together(found, len(logits_BV))
 
     def _all_greedy(self, logits_BV: Tensor, batch: Batch) -> SampledTokens:
         if not getattr(batch, "is_replayed", False):
@@ -157,42 +193,63 @@ class Sampler:
         return replace(tokens, is_replayed=graph.is_captured)
 
     def _choose(self, logits_BV: Tensor, part: _Part) -> SampledTokens:
-        if part.fuser is not None:
-            return part.fuser(logits_BV)
-        if not part.drawn:
-            return greedy(logits_BV)
-        table, n = self.table, len(logits_BV)
-        drawn = []
+        fuser = part.fuser
+        if self._only_chooses and not part.drawn:
+            return greedy(logits_BV) if fuser is None else fuser(logits_BV)
+        scores_GV = logits_BV if fuser is None else fuser.scores(logits_BV)
+        n, found = len(scores_GV), []
         for start in range(0, n, DRAWN_TOGETHER):
-            some = torch.arange(start, start + DRAWN_TOGETHER, device=logits_BV.device).clamp_max(n - 1)
-            rows = part.rows[some]
+            some = torch.arange(start, start + DRAWN_TOGETHER, device=logits_BV.device)
+            chosen = self._choose_some(scores_GV[some.clamp_max(n - 1)], part, some.clamp_max(n - 1))
+            found.append((some[: n - start], chosen.of(slice(n - start))))
+        chosen = together(found, n)
+        return chosen if fuser is None else chosen.of(fuser.group)
+
+    def _choose_some(self, scores_NV: Tensor, part: _Part, some: Tensor) -> SampledTokens:
+        """For some of a part's groups."""
+        table, rows = self.table, part.rows[some]
+        # their softmax is the distribution: of probabilities it is that of their logarithms
+        logits_NV = scores_NV.log() if part.fuser and part.fuser.fusion in OF_PROBABILITIES else scores_NV
+        changed_NV = logits_NV
+        if self.processors:
+            changed_NV = self.processors(logits_NV, rows, part.seen[some] if part.seen is not None else None)
+        if part.drawn:
             temperature, top_p = table.sampling[:, rows]
             next_one = table.produced[rows].clamp_max(table.max_new_tokens - 1)  # of a finished one, any
             uniform = table.uniforms[rows, next_one]
-            drawn.append(draw(logits_BV[some], temperature, top_p, uniform, nucleus=part.nucleus))
-        return SampledTokens(
-            torch.cat([tokens.token_ids for tokens in drawn])[:n],
-            torch.cat([tokens.is_finite for tokens in drawn])[:n],
-        )
+            chosen = draw(changed_NV, temperature, top_p, uniform, nucleus=part.nucleus)
+        else:
+            chosen = greedy(changed_NV if self.processors else scores_NV)
+        if self._logprobs is None:
+            return chosen
+        return replace(chosen, logprobs=token_logprobs(logits_NV, chosen.token_ids, self._logprobs))
 
 
-def _parts(sequences: Listed[Sequence], device: torch.device) -> list[_Part]:
-    """The sequences by how they choose; [] if all are greedy."""
+def _parts(sequences: Listed[Sequence], device: torch.device, *, seen: bool) -> list[_Part]:
+    """The sequences by how they choose."""
     found: dict[tuple[Fusion | None, bool, bool], list[int]] = {}
     for i, s in enumerate(sequences):
         drawn = s.sampling.temperature > 0
         found.setdefault((s.fusion, drawn, drawn and s.sampling.top_p < 1), []).append(i)
-    if list(found) == [(None, False, False)]:
-        return []
     parts = []
     for (fusion, drawn, nucleus), members in found.items():
         own = [sequences[i] for i in members]
-        index = to_device(np.asarray(members), device)
-        rows = to_device(np.asarray([s.row for s in own]), device)
+        groups: dict[object, list[Sequence]] = {}
+        for s in own:
+            groups.setdefault(s if fusion is None else s.fusion_group, []).append(s)
         fuser = None
         if fusion is not None:
             fuser = LogitsFuser(fusion, [s.fusion_group for s in own], [s.weight for s in own], device)
-        parts.append(_Part(index, rows, fuser, drawn, nucleus))
+        parts.append(
+            _Part(
+                index=to_device(np.asarray(members), device),
+                rows=to_device(np.asarray([group[0].row for group in groups.values()]), device),
+                seen=to_device(prompt_ids(list(groups.values())), device) if seen else None,
+                fuser=fuser,
+                drawn=drawn,
+                nucleus=nucleus,
+            )
+        )
     return parts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Listed
 
 import numpy as np
@@ -13,9 +14,13 @@ from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, KVCache, all_slots, first_ids, to_device
 from flexray.engine.request import Request, Sequence
 from flexray.engine.sampler import SampledTokens, uniform_numbers
+from flexray.engine.token_logprobs import LogprobsTable
 from flexray.masks.block_masks import BlockLists
 from flexray.masks.layout import FIRST_ANSWER
 from flexray.masks.runs import FIRST, POSITION, PREFILLED, SLOT, VISIBLE_FIRST, VISIBLE_LAST, tabulate
+
+FindEnd = Callable[[Listed[int]], int]
+"""From the tokens of an answer to how many of them are left of it; 0: it has no end yet."""
 
 
 class SequenceTable:
@@ -26,10 +31,22 @@ class SequenceTable:
         max_sequences: R, sequences that may be running at once.
         max_blocks: KV blocks that one of them attends to, at most.
         stop: bool [V], tokens that end an answer.
+        logprobs: the most likely tokens whose log-probabilities are kept beside the chosen one's. None: not
+            even that is.
+        find_end: looks whether tokens end an answer besides. The device goes on with it until the host looks
+            in `finished`; what comes behind the end is dropped.
     """
 
     def __init__(
-        self, kv_cache: KVCache, max_sequences: int, max_blocks: int, max_new_tokens: int, stop: Tensor
+        self,
+        kv_cache: KVCache,
+        max_sequences: int,
+        max_blocks: int,
+        max_new_tokens: int,
+        stop: Tensor,
+        *,
+        logprobs: int | None = None,
+        find_end: FindEnd | None = None,
     ):
         R, device = max_sequences, kv_cache.device
 
@@ -38,7 +55,7 @@ class SequenceTable:
 
         self.padding_row = R
         self.max_sequences, self.max_blocks, self.max_new_tokens = R, max_blocks, max_new_tokens
-        self.stop = stop
+        self.stop, self._find_end = stop, find_end
         self.segment_ids = zeros(3, R + 1, dtype=torch.int32)  # first and last visible, own: see QueryTables
         self.segment_ids[:, R] = PADDING_ID
         self.token = zeros(R + 1)  # the last one generated; its K/V are written by the next step
@@ -48,6 +65,9 @@ class SequenceTable:
         self.done = torch.ones(R + 1, dtype=torch.bool, device=device)
         self.not_finite = zeros(R + 1, dtype=torch.bool)
         self.output = zeros(R + 1, max_new_tokens)
+        self.logprobs: LogprobsTable | None = None
+        if logprobs is not None:
+            self.logprobs = LogprobsTable(R + 1, max_new_tokens, min(logprobs, len(stop)), device)
         self.slots = zeros(R + 1, max_new_tokens)  # where each generated token's K/V go
         self.biases = zeros(3, R + 1, dtype=torch.float32)
         self.sampling = zeros(2, R + 1, dtype=torch.float32)  # temperature and top_p
@@ -155,7 +175,11 @@ class SequenceTable:
         going = ~self.done[rows]
         token = torch.where(going, sampled.token_ids, self.token[rows])
         produced = self.produced[rows] + going
-        self.output[rows, (produced - 1).clamp_min(0)] = token
+        places = (produced - 1).clamp_min(0)
+        self.output[rows, places] = token
+        if self.logprobs is not None:
+            assert sampled.logprobs is not None
+            self.logprobs.append(rows, places, going, sampled.logprobs)
         self.token[rows] = token
         self.position[rows] += going
         self.causal_index[rows] += going
@@ -170,16 +194,23 @@ class SequenceTable:
         rows = to_device(np.asarray([sequence.row for sequence in sequences]), self.token.device)
         states = torch.stack([self.done[rows].long(), self.produced[rows], self.not_finite[rows].long()])
         done, produced, not_finite = states.tolist()
-        if not any(done):
+        if not any(done) and self._find_end is None:
             return []
         output = self.output[rows].tolist()
         found = []
         for i, sequence in enumerate(sequences):
-            if done[i]:
-                sequence.token_ids = tuple(output[i][: produced[i]])
+            tokens = tuple(output[i][: produced[i]])
+            end = 0 if self._find_end is None else self._find_end(tokens)
+            if done[i] or end:
+                sequence.token_ids = tokens[: end or None]
                 sequence.is_finite = not not_finite[i]
-                self._free.append(sequence.row)
                 found.append(sequence)
+        self._free += [sequence.row for sequence in found]
+        if self.logprobs is not None and found:
+            rows = to_device(np.asarray([sequence.row for sequence in found]), self.token.device)
+            read = self.logprobs.read(rows, [len(sequence.token_ids or ()) for sequence in found])
+            for sequence, logprobs in zip(found, read, strict=True):
+                sequence.logprobs = logprobs
         return found
 
     def slot_mapping(self, rows: Tensor) -> Tensor:

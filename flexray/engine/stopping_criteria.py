@@ -1,4 +1,4 @@
-"""Which tokens end an answer, as a table over the vocabulary that is read on the device."""
+"""What ends an answer: tokens, as a table over the vocabulary that is read on the device, and texts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from flexray.engine.generation import FinishReason
 
 @dataclass(frozen=True)
 class StoppingCriteria:
-    """bool [V] each: tokens that are EOS, and tokens whose text has a newline in it."""
+    """bool [V] each: tokens that are EOS, and tokens whose text has a newline in it. And texts, for which the
+    tokenizer is needed: they may begin and end within tokens."""
 
     eos: Tensor
     newline: Tensor
+    texts: tuple[str, ...] = ()
+    tokenizer: PreTrainedTokenizerBase | None = None
 
     @property
     def any(self) -> Tensor:
@@ -31,9 +34,26 @@ class StoppingCriteria:
         found: dict[int, FinishReason] = dict.fromkeys(self.newline.nonzero().flatten().tolist(), "newline")
         return found | dict.fromkeys(self.eos.nonzero().flatten().tolist(), "eos")
 
-    def reason(self, token_id: int) -> FinishReason:
-        """Why an answer that ends in this token ended."""
-        return self.reasons.get(token_id, "length")
+    def reason(self, token_ids: Sequence[int]) -> FinishReason:
+        """Why the answer of these tokens ended."""
+        if self.find_end(token_ids):
+            return "stop"
+        return self.reasons.get(token_ids[-1], "length") if token_ids else "length"
+
+    def find_end(self, token_ids: Sequence[int]) -> int:
+        """The fewest of the tokens, from the first on, whose text has one of `texts` in it; 0: none do."""
+        if not self.texts or not self._has_end(token_ids):
+            return 0
+        none, enough = 0, len(token_ids)
+        while enough - none > 1:  # a longer beginning of the answer has it, too
+            middle = (none + enough) // 2
+            none, enough = (none, middle) if self._has_end(token_ids[:middle]) else (middle, enough)
+        return enough
+
+    def _has_end(self, token_ids: Sequence[int]) -> bool:
+        assert self.tokenizer is not None
+        text = decode(self.tokenizer, token_ids, skip_special_tokens=True)
+        return any(end in text for end in self.texts)
 
     def stop_ids(self) -> set[int]:
         """The ids of `any`."""
@@ -41,10 +61,14 @@ class StoppingCriteria:
 
 
 def make_stopping_criteria(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *, at_newline: bool
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    at_newline: bool,
+    texts: tuple[str, ...] = (),
 ) -> StoppingCriteria:
     """EOS ids of generation config, config and tokenizer together (instruct models name several), and,
-    if asked, every token that decodes to text with a newline: "\\n", but also ".\\n" and "\\n\\n".
+    if asked, every token that decodes to text with a newline: "\\n", but also ".\\n" and "\\n\\n". And texts.
 
     An id that the vocabulary does not have never comes; -1 is one, which stands for none.
     """
@@ -59,10 +83,10 @@ def make_stopping_criteria(
     newline = torch.zeros(size, dtype=torch.bool)
     if at_newline:
         known = range(min(size, len(tokenizer)))
-        texts = tokenizer.batch_decode([[i] for i in known], clean_up_tokenization_spaces=False)
-        for i, text in zip(known, texts, strict=True):
-            newline[i] = "\n" in text
-    return StoppingCriteria(eos, newline & ~eos)
+        words = tokenizer.batch_decode([[i] for i in known], clean_up_tokenization_spaces=False)
+        for i, word in zip(known, words, strict=True):
+            newline[i] = "\n" in word
+    return StoppingCriteria(eos, newline & ~eos, texts, tokenizer)
 
 
 def decode(
@@ -84,7 +108,15 @@ def token_text(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
     return decode(tokenizer, [token_id])
 
 
-def answer_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], *, at_newline: bool) -> str:
-    """The answer: generated ids decoded, special tokens dropped, cut at the first newline, trimmed."""
+def answer_text(
+    tokenizer: PreTrainedTokenizerBase,
+    token_ids: Sequence[int],
+    *,
+    at_newline: bool,
+    stop: Sequence[str] = (),
+) -> str:
+    """The answer: generated ids decoded, special tokens dropped, cut at the first newline or text of `stop`,
+    trimmed."""
     text = decode(tokenizer, token_ids, skip_special_tokens=True)
-    return (text.split("\n", 1)[0] if at_newline else text).strip()
+    ends = ("\n", *stop) if at_newline else stop
+    return text[: min((text.index(end) for end in ends if end in text), default=None)].strip()

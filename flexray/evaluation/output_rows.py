@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from flexray.evaluation.answer_metrics import exact_match, normalize_answer
 from flexray.methods import Answers, answers_of
-from flexray.sink.row_table import ROW_SCHEMA
+from flexray.sink.row_table import LOGPROBS, ROW_SCHEMA
 
 if TYPE_CHECKING:  # the pipeline brings Ray and torch, which evaluating output does not need
     from flexray.pipeline.shards import AnsweredShard
@@ -42,6 +43,7 @@ def to_table(shard: AnsweredShard, methods: tuple[str, ...]) -> pa.Table:
     columns = (
         {name: asked[name] for name in asked.column_names}
         | {name: counted.field(name) for name in _CHOSEN}
+        | _logprobs(counted)
         | {name: pa.array([row[name] for row in rows], ROW_SCHEMA.field(name).type) for name in _SCORED}
         | {
             "shard_id": pa.repeat(shard.spec.shard_id, len(rows)),
@@ -50,6 +52,16 @@ def to_table(shard: AnsweredShard, methods: tuple[str, ...]) -> pa.Table:
         }
     )
     return pa.table(columns, schema=ROW_SCHEMA)
+
+
+def _logprobs(answers: pa.StructArray) -> dict[str, pa.Array]:
+    """The columns LOGPROBS of the answers that count."""
+    each = answers.field("chosen")
+    sums = [None if values is None else math.fsum(values) for values in each.to_pylist()]
+    counts = each.value_lengths().to_pylist()
+    means = [total / count if count else None for total, count in zip(sums, counts, strict=True)]
+    columns = (each, pa.array(sums, pa.float64()), pa.array(means, pa.float64()))
+    return dict(zip(LOGPROBS, (*columns, answers.field("top_token_ids"), answers.field("top")), strict=True))
 
 
 def _score(
@@ -69,6 +81,7 @@ def _score(
     elif kind == "rated":
         group = len(texts) // len(question["paraphrases"])  # the greedy answer, and those drawn
         confidences = [share_of_equals(texts[i : i + group]) for i in range(0, len(texts), group)]
+        several["samples"] = [text for i, text in enumerate(texts) if i % group]
         texts = several["paraphrase_predictions"] = texts[::group]
     chosen = most_frequent(texts)
     prediction = texts[chosen]

@@ -27,6 +27,13 @@ class Answer:
     """By exact match; None: nothing to score against, or an error row."""
     paraphrase_predictions: tuple[str, ...]
     samples: tuple[str, ...]
+    logprobs: tuple[float, ...] | None
+    """The log-probability of each of `token_ids`; None, as the next four: without `logprobs`, or an error."""
+    logprob_sum: float | None
+    logprob_mean: float | None
+    top_token_ids: tuple[tuple[int, ...], ...] | None
+    """For each of `token_ids` the most likely tokens in its place, the best first."""
+    top_logprobs: tuple[tuple[float, ...], ...] | None
     finish_reason: str
     backend_used: str
     fallback_reason: str
@@ -41,7 +48,7 @@ class Answers(list[Answer]):
         names = [field.name for field in dataclasses.fields(Answer) if field.name not in ("row", "text")]
         for index, row in enumerate(table.select([*names, "prediction"]).to_pylist()):
             text = row.pop("prediction")
-            values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+            values: dict[str, Any] = {name: _tuples(v) for name, v in row.items()}
             self.append(Answer(row=index // num_methods, text=text, **values))
         self._table = table
 
@@ -52,3 +59,7 @@ class Answers(list[Answer]):
     def to_pandas(self) -> pandas.DataFrame:
         """The same as a DataFrame. Raises ImportError if pandas is not installed."""
         return self._table.to_pandas()
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

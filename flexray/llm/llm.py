@@ -111,6 +111,10 @@ class LLM:
         chat: bool = False,
         max_new_tokens: int = 16,
         stop_at_newline: bool = True,
+        stop: str | Sequence[str] = (),
+        min_new_tokens: int = 0,
+        repetition_penalty: float = 1.0,
+        logprobs: int | None = None,
         include_question: bool | None = None,
         fields: Mapping[str, str | None] | None = None,
         progress: bool | None = None,
@@ -126,6 +130,11 @@ class LLM:
                 few-shots are dicts of `question` and `answer`.
             max_new_tokens: the most tokens of an answer.
             stop_at_newline: end an answer also at its first line break.
+            stop: texts that end an answer, too.
+            min_new_tokens: the least tokens of an answer.
+            repetition_penalty: above 1, tokens that stand there already are less likely.
+            logprobs: tell the log-probability of each token, and of the so many most likely ones; 0: of none
+                besides. None: do not.
             include_question: ask the question itself as the first paraphrase. None: if no row has
                 paraphrases.
             fields: other names of the rows' fields, such as {"question": "query"}.
@@ -154,7 +163,14 @@ class LLM:
                 },
                 "prompt": prompt,
                 "methods": [methods] if isinstance(methods, str) else list(methods),
-                "generation": {"max_new_tokens": max_new_tokens, "stop_at_newline": stop_at_newline},
+                "generation": {
+                    "max_new_tokens": max_new_tokens,
+                    "stop_at_newline": stop_at_newline,
+                    "stop": [stop] if isinstance(stop, str) else list(stop),
+                    "min_new_tokens": min_new_tokens,
+                    "repetition_penalty": repetition_penalty,
+                    "logprobs": logprobs,
+                },
             }
         )
         with _progress_bar(len(given), progress) as on_answered:

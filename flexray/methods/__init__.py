@@ -46,14 +46,16 @@ def register_method(kind: str, make: MakeMethod, settings: Sequence[str] = ()) -
 
 
 _ATTENTION = ("layout", "positions", "cross_attention", "paraphrase_scale")
-_SAMPLING = ("samples", "temperature", "top_p", "seed")
-register_method("attention", attention, _ATTENTION)
-register_method("origin", origin)
-register_method("per_prompt", per_prompt)
-register_method("avg", average)
-register_method("max", maximum)
-register_method("weighted_avg", weighted_average)
-register_method("weighted_max", most_confident)
+_DRAWN = ("temperature", "top_p", "seed")
+_SAMPLING = ("samples", *_DRAWN)
+_CHOICE = ("do_sample", *_DRAWN)  # greedy, or drawn
+register_method("attention", attention, (*_ATTENTION, *_CHOICE))
+register_method("origin", origin, _CHOICE)
+register_method("per_prompt", per_prompt, _CHOICE)
+register_method("avg", average, _CHOICE)
+register_method("max", maximum, _CHOICE)
+register_method("weighted_avg", weighted_average, _CHOICE)
+register_method("weighted_max", most_confident, _CHOICE)
 register_method("sampled", sampled, _SAMPLING)
 register_method("confidence", confidence, _SAMPLING)
 
@@ -69,7 +71,7 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
         make = _find(config.kind)
         extra = [
             name
-            for name in (*_ATTENTION, *_SAMPLING)
+            for name in (*_ATTENTION, "samples", *_CHOICE)
             if name in config.model_fields_set - {*_SETTINGS[config.kind]}
         ]
         if extra:

@@ -6,7 +6,7 @@ import math
 
 from flexray.config import MethodConfig
 from flexray.masks.layout import AttentionScope, SharedPrefix
-from flexray.methods.method import Method
+from flexray.methods.method import Method, choices
 from flexray.prompts.prompt import Prompt
 
 
@@ -34,5 +34,6 @@ def attention(config: MethodConfig) -> Method:
             joined_manual=config.cross_attention,
         ),
         scopes=scopes,
+        sampling=choices(config, scopes),
         biased=equal_copies or bool(config.paraphrase_scale),
     )

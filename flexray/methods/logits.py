@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flexray.config import MethodConfig
 from flexray.masks.layout import SharedPrefix
-from flexray.methods.method import Method
+from flexray.methods.method import Method, choices
 from flexray.methods.single import each_alone
 from flexray.prompts.prompt import Prompt
 
@@ -12,14 +12,24 @@ from flexray.prompts.prompt import Prompt
 def average(config: MethodConfig) -> Method:
     """avg: the mean of the raw logits."""
     return Method(
-        name=config.name, prefix=SharedPrefix(), scopes=each_alone, attends_to_one=True, fusion="mean"
+        name=config.name,
+        prefix=SharedPrefix(),
+        scopes=each_alone,
+        sampling=choices(config, each_alone, together=True),
+        attends_to_one=True,
+        fusion="mean",
     )
 
 
 def maximum(config: MethodConfig) -> Method:
     """max: softmax each, then the elementwise maximum."""
     return Method(
-        name=config.name, prefix=SharedPrefix(), scopes=each_alone, attends_to_one=True, fusion="max"
+        name=config.name,
+        prefix=SharedPrefix(),
+        scopes=each_alone,
+        sampling=choices(config, each_alone, together=True),
+        attends_to_one=True,
+        fusion="max",
     )
 
 
@@ -37,6 +47,7 @@ def weighted_average(config: MethodConfig) -> Method:
         name=config.name,
         prefix=SharedPrefix(),
         scopes=each_alone,
+        sampling=choices(config, each_alone, together=True),
         attends_to_one=True,
         fusion="mean",
         weights=weights,

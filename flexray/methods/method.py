@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from flexray.config import MethodConfig
+from flexray.errors import ConfigError
 from flexray.masks.layout import AttentionScope, SharedPrefix
 from flexray.prompts.prompt import Prompt
 
@@ -30,6 +32,28 @@ class SamplingParams:
 
 
 GREEDY = SamplingParams()
+
+
+def sampling_params(
+    config: MethodConfig, count: int, *, together: bool = False
+) -> tuple[SamplingParams, ...]:
+    """How `count` sequences draw, each with numbers of its own; or all with the same, as they choose
+    together."""
+    return tuple(
+        SamplingParams(config.temperature, config.top_p, config.seed, 0 if together else index)
+        for index in range(count)
+    )
+
+
+def choices(
+    config: MethodConfig, scopes: Callable[[Prompt], tuple[AttentionScope, ...]], *, together: bool = False
+) -> Callable[[Prompt], tuple[SamplingParams, ...]] | None:
+    """The `sampling` of a method that draws with `do_sample` only; see `Method` and `sampling_params`."""
+    if config.do_sample:
+        return lambda prompt: sampling_params(config, len(scopes(prompt)), together=together)
+    if unused := sorted({"temperature", "top_p", "seed"} & config.model_fields_set):
+        raise ConfigError(f"methods: {config.kind} has no {', '.join(unused)} without `do_sample: true`")
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

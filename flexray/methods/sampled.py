@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from flexray.config import MethodConfig
 from flexray.masks.layout import AttentionScope, SharedPrefix
-from flexray.methods.method import GREEDY, Method, SamplingParams
+from flexray.methods.method import GREEDY, Method, SamplingParams, sampling_params
 from flexray.prompts.prompt import Prompt
 
 
 def sampled(config: MethodConfig) -> Method:
     """So many answers to the first paraphrase; the most frequent one counts (self-consistency, Wang et al.
     2022, arXiv:2203.11171)."""
-    draws = _draws(config, config.samples)
+    drawn = sampling_params(config, config.samples)
     return Method(
         name=config.name,
         prefix=SharedPrefix(),
         scopes=lambda prompt: (AttentionScope(0),) * config.samples,
         attends_to_one=True,
         answers="samples",
-        sampling=lambda prompt: draws,
+        sampling=lambda prompt: drawn,
     )
 
 
@@ -32,7 +32,7 @@ def confidence(config: MethodConfig) -> Method:
         )
 
     def sampling(prompt: Prompt) -> tuple[SamplingParams, ...]:
-        drawn = iter(_draws(config, len(prompt.segments) * config.samples))
+        drawn = iter(sampling_params(config, len(prompt.segments) * config.samples))
         each = [(GREEDY, *(next(drawn) for _ in range(config.samples))) for _ in prompt.segments]
         return tuple(params for of_paraphrase in each for params in of_paraphrase)
 
@@ -43,10 +43,4 @@ def confidence(config: MethodConfig) -> Method:
         attends_to_one=True,
         answers="rated",
         sampling=sampling,
-    )
-
-
-def _draws(config: MethodConfig, count: int) -> tuple[SamplingParams, ...]:
-    return tuple(
-        SamplingParams(config.temperature, config.top_p, config.seed, index) for index in range(count)
     )

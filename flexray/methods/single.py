@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from flexray.config import MethodConfig
 from flexray.masks.layout import AttentionScope, SharedPrefix
-from flexray.methods.method import Method
+from flexray.methods.method import Method, choices
 from flexray.prompts.prompt import Prompt
 
 
 def origin(config: MethodConfig) -> Method:
     """The first paraphrase only."""
+
+    def scopes(prompt: Prompt) -> tuple[AttentionScope, ...]:
+        return (AttentionScope(0),)
+
     return Method(
         name=config.name,
         prefix=SharedPrefix(),
-        scopes=lambda prompt: (AttentionScope(0),),
+        scopes=scopes,
+        sampling=choices(config, scopes),
         attends_to_one=True,
     )
 
@@ -24,6 +29,7 @@ def per_prompt(config: MethodConfig) -> Method:
         name=config.name,
         prefix=SharedPrefix(),
         scopes=each_alone,
+        sampling=choices(config, each_alone),
         attends_to_one=True,
         answers="paraphrases",
     )
@@ -40,6 +46,7 @@ def most_confident(config: MethodConfig) -> Method:
         name=config.name,
         prefix=SharedPrefix(),
         scopes=scopes,
+        sampling=choices(config, scopes),
         attends_to_one=True,
         needs_confidences=True,
     )

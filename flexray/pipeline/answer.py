@@ -211,10 +211,12 @@ def decode_answers(
     """The text of each answer, in the same shape; "" if it has no tokens. `tokenizer` may be None if no
     answer has tokens."""
 
+    rules = config.generation
+
     def text(generation: Generation) -> str:
         if tokenizer is None or not generation.token_ids:
             return ""
-        return answer_text(tokenizer, generation.token_ids, at_newline=config.generation.stop_at_newline)
+        return answer_text(tokenizer, generation.token_ids, at_newline=rules.stop_at_newline, stop=rules.stop)
 
     return [tuple(tuple(map(text, method)) for method in methods) for methods in answers]
 

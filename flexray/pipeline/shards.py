@@ -36,7 +36,13 @@ ANSWER_FIELDS = (
     pa.field("error", pa.string()),
 )
 """The fields of Generation."""
-ANSWERS = pa.list_(pa.struct([*ANSWER_FIELDS, pa.field("text", pa.string())]))
+LOGPROB_FIELDS = (
+    pa.field("chosen", pa.list_(pa.float32())),
+    pa.field("top_token_ids", pa.list_(pa.list_(pa.int32()))),
+    pa.field("top", pa.list_(pa.list_(pa.float32()))),
+)
+"""The fields of Logprobs; null without any."""
+ANSWERS = pa.list_(pa.struct([*ANSWER_FIELDS, *LOGPROB_FIELDS, pa.field("text", pa.string())]))
 """The answers to one question by one method: one, or one for each paraphrase or sample."""
 
 
@@ -81,6 +87,10 @@ def answer_lists(
     groups = list(chain.from_iterable(zip(*answers, strict=True)))
     flat = list(chain.from_iterable(groups))
     columns = [pa.array([getattr(one, field.name) for one in flat], field.type) for field in ANSWER_FIELDS]
+    columns += [
+        pa.array([one.logprobs and getattr(one.logprobs, field.name) for one in flat], field.type)
+        for field in LOGPROB_FIELDS
+    ]
     said = chain.from_iterable(chain.from_iterable(zip(*texts, strict=True)))
     columns.append(pa.array(list(said), pa.string()))
     offsets = pa.array(list(accumulate(map(len, groups), initial=0)), pa.int32())

@@ -194,7 +194,9 @@ def _compare(
             reason = f"attention by {' and '.join(sorted(dense))} rounds otherwise beside other rows"
         if reason:
             reasons[reason] += 1
-        column = next((name for name in VALUES if row[name] != new[name]), None)
+        # rows of `confidence` had no samples before they were kept
+        compared = (name for name in VALUES if name != "samples" or row[name])
+        column = next((name for name in compared if row[name] != new[name]), None)
         if column is None:
             yield None
         else:

@@ -33,7 +33,8 @@ ROW_SCHEMA = pa.schema(
         pa.field("prediction", pa.string(), nullable=False),
         # the answer to each paraphrase alone (methods per_prompt and confidence); otherwise empty
         pa.field("paraphrase_predictions", pa.list_(pa.string()), nullable=False),
-        pa.field("samples", pa.list_(pa.string()), nullable=False),  # sampled answers (method sampled)
+        # drawn answers (methods sampled and confidence); otherwise empty
+        pa.field("samples", pa.list_(pa.string()), nullable=False),
         pa.field("correct", pa.bool_()),  # null: error row, or nothing to score against
         pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("prompt_tokens", pa.int32(), nullable=False),
@@ -43,8 +44,17 @@ ROW_SCHEMA = pa.schema(
         pa.field("fallback_reason", pa.string(), nullable=False),
         pa.field("attempts", pa.int32(), nullable=False),
         pa.field("error", pa.string(), nullable=False),
+        # with generation.logprobs, else null; of each of token_ids, of all, and of the most likely tokens
+        pa.field("logprobs", pa.list_(pa.float32())),
+        pa.field("logprob_sum", pa.float64()),
+        pa.field("logprob_mean", pa.float64()),
+        pa.field("top_token_ids", pa.list_(pa.list_(pa.int32()))),
+        pa.field("top_logprobs", pa.list_(pa.list_(pa.float32()))),
     ]
 )
+LOGPROBS = ("logprobs", "logprob_sum", "logprob_mean", "top_token_ids", "top_logprobs")
+ADDED = LOGPROBS
+"""The last columns, which tables may lack that were begun before there were any: all null there."""
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -55,8 +65,13 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def from_parquet(data: bytes) -> pa.Table:
-    """Read the bytes of a Parquet file. Raises pyarrow.ArrowException or OSError if they are not Parquet."""
-    return pq.read_table(pa.BufferReader(data))
+    """Read the bytes of a Parquet file; columns of ADDED that it lacks are null. Raises
+    pyarrow.ArrowException or OSError if they are not Parquet."""
+    table = pq.read_table(pa.BufferReader(data))
+    for place, field in enumerate(ROW_SCHEMA):
+        if field.name in ADDED and field.name not in table.column_names:
+            table = table.add_column(min(place, table.num_columns), field, pa.nulls(len(table), field.type))
+    return table
 
 
 def keys_of(table: pa.Table) -> list[tuple[str, str]]:
@@ -70,8 +85,10 @@ def expected_keys(methods: Sequence[str], row_ids: Sequence[str]) -> list[tuple[
 
 
 def columns_of(schema: pa.Schema) -> dict[str, str]:
-    """Column -> type, in order, as written into the run record."""
-    return {f.name: f"{f.type}{'' if f.nullable else ' not null'}" for f in schema}
+    """Column -> type, in order, as written into the run record; without those of ADDED, which any table may
+    get."""
+    columns = (field for field in schema if field.name not in ADDED)
+    return {f.name: f"{f.type}{'' if f.nullable else ' not null'}" for f in columns}
 
 
 def schema_fault(schema: pa.Schema) -> str:

@@ -69,8 +69,10 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
     def text_of(ids: Sequence[int]) -> str:
         return "".join(token_text(tokenizer, i) for i in ids)
 
+    rules = config.generation
+
     def answer_of(ids: Sequence[int]) -> str:
-        return answer_text(tokenizer, ids, at_newline=config.generation.stop_at_newline)
+        return answer_text(tokenizer, ids, at_newline=rules.stop_at_newline, stop=rules.stop)
 
     (planned,) = engine.methods
     segments, answers = trace(

@@ -62,6 +62,9 @@ def test_what_is_left_out_has_its_default(load):
         ("data.shard_rows", "many", "'many'"),
         ("data.shard_rows", 0, "0"),
         ("generation.max_new_tokens", 1.5, "1.5"),
+        ("generation.stop", ["END", ""], '"" would end every answer before it begins. Leave it out'),
+        ("generation.logprobs", 21, "21"),
+        ("generation.min_new_tokens", 17, "min_new_tokens (17) is above max_new_tokens (16)"),
         ("engine.gpu_memory_utilization", 2, "2"),
         ("data.files", [], "[]"),
         ("data.name", "a/b", "'a/b'"),
@@ -179,3 +182,12 @@ def test_every_key_has_a_line_that_says_what_it_is():
 def test_a_configuration_survives_json():
     config = parse_config(GOOD, source="test")
     assert type(config).model_validate_json(config.model_dump_json()) == config
+
+
+def test_keys_that_came_later_are_in_a_fingerprint_only_if_they_are_used(load):
+    generation = load(GOOD).generation.model_dump(mode="json")
+    assert generation == {"max_new_tokens": 16, "stop_at_newline": True}
+    used = load(with_value("generation", {"stop": "END", "logprobs": 0})).generation.model_dump(mode="json")
+    assert used == generation | {"stop": ["END"], "logprobs": 0}
+    (method,) = load(GOOD).methods
+    assert "do_sample" not in method.model_dump(mode="json")

@@ -26,7 +26,7 @@ def rule(*, at_newline=True, generation=None, config=None, tokenizer=2):
 def test_the_eos_of_model_generation_and_tokenizer_all_stop():
     found = rule(at_newline=False, generation=[5, 6], config=7, tokenizer=2)
     assert found.stop_ids() == {2, 5, 6, 7}
-    assert [found.reason(i) for i in (5, 7, 10)] == ["eos", "eos", "length"]
+    assert [found.reason([i]) for i in (5, 7, 10)] == ["eos", "eos", "length"]
 
 
 def test_an_eos_that_the_vocabulary_does_not_have_never_comes():
@@ -36,13 +36,13 @@ def test_an_eos_that_the_vocabulary_does_not_have_never_comes():
 def test_a_token_with_a_newline_stops_only_if_asked_and_tokens_of_no_text_never():
     found = rule()
     assert found.stop_ids() == {2, 10}
-    assert found.reason(10) == "newline"
+    assert found.reason([10]) == "newline"
     assert found.any.shape == (300,)
     assert rule(at_newline=False).stop_ids() == {2}
 
 
 def test_a_newline_that_is_eos_is_called_eos():
-    assert rule(tokenizer=10).reason(10) == "eos"
+    assert rule(tokenizer=10).reason([10]) == "eos"
 
 
 @pytest.mark.parametrize(("at_newline", "text"), [(True, "Rome"), (False, "Rome\nIt is")])

@@ -3,12 +3,13 @@
 import pytest
 
 from flexray.data.question import Question, ShardSpec
-from flexray.engine.generation import Generation
+from flexray.engine.generation import Generation, Logprobs
 from flexray.evaluation import to_table
 from flexray.masks.layout import SharedPrefix
 from flexray.methods import METHODS, Method
 from flexray.methods.single import each_alone
 from flexray.pipeline.shards import AnsweredShard, answer_lists, question_table
+from flexray.sink.row_table import LOGPROBS
 
 SPEC = ShardSpec(shard_id="d-test-000000", file="plan/0000.parquet", row_group=0, num_rows=1, methods=())
 QUESTION = Question(
@@ -55,7 +56,26 @@ def test_a_paraphrases_confidence_is_how_often_its_answer_is_drawn():
     row = row_of("confidence/samples 2", texts)
     assert row["paraphrase_predictions"] == ["Oslo", "Rome"]
     assert row["confidences"] == [0.0, 1.0]
-    assert row["samples"] == []
+    assert row["samples"] == ["Rome", "Bern", "Rome", "the Rome"]  # so that it can be computed again
+
+
+def test_the_log_probabilities_are_those_of_the_answer_that_counts():
+    def generation(token, *logprobs):
+        best = tuple(((token, 7), (value, value - 1)) for value in logprobs)
+        found = Logprobs(logprobs, tuple(ids for ids, _ in best), tuple(top for _, top in best))
+        return Generation(
+            token_ids=(token,) * 2, finish_reason="eos", backend_requested="flex", logprobs=found
+        )
+
+    answers = (generation(1, -1.0, -2.0), *[generation(2, -0.5, -0.25)] * 2)
+    said = answer_lists([(answers,)], [(("Oslo", "Rome", "Rome"),)])
+    shard = AnsweredShard(SPEC, question_table([QUESTION]), [7], said, {}, 0.0)
+    (row,) = to_table(shard, ("per_prompt",)).to_pylist()
+    assert (row["token_ids"], row["logprobs"]) == ([2, 2], [-0.5, -0.25])
+    assert (row["logprob_sum"], row["logprob_mean"]) == (-0.75, -0.375)
+    assert row["top_token_ids"] == [[2, 7], [2, 7]]
+    assert row["top_logprobs"] == [[-0.5, -1.5], [-0.25, -1.25]]
+    assert {row_of("origin", ("Rome",))[name] for name in LOGPROBS} == {None}  # not asked for
 
 
 @pytest.mark.parametrize("method", METHODS)

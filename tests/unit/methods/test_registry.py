@@ -24,8 +24,17 @@ def test_a_setting_of_attention_is_refused_by_every_other_kind(kind):
 
 @pytest.mark.parametrize("kind", sorted(set(METHODS) - {"sampled", "confidence"}))
 def test_a_setting_of_sampling_is_refused_by_methods_that_do_not_sample(kind):
-    with pytest.raises(ConfigError, match=f"{kind} has no samples, seed; only sampled and confidence have"):
+    with pytest.raises(ConfigError, match=f"{kind} has no samples; only sampled and confidence have"):
         make_methods([MethodConfig(kind=kind, samples=3, seed=1)])
+
+
+@pytest.mark.parametrize("kind", sorted(set(METHODS) - {"sampled", "confidence"}))
+def test_other_methods_draw_if_asked_and_say_so_in_their_names(kind):
+    with pytest.raises(ConfigError, match=f"{kind} has no seed, temperature without `do_sample: true`"):
+        make_methods([MethodConfig(kind=kind, temperature=0.5, seed=1)])
+    (method,) = make_methods([MethodConfig(kind=kind, do_sample=True, top_p=0.5)])
+    assert method.name.endswith("/do_sample/top_p 0.5")
+    assert method.name.startswith(MethodConfig(kind=kind).name)
 
 
 @pytest.mark.parametrize(
