@@ -128,14 +128,16 @@ class MethodConfig(Section):
     """Tokens are drawn from the most likely ones that together have this probability (below 1: of 1,024)."""
     seed: int = Field(default=0, ge=0)
     """This and the row's id determine what is drawn."""
+    match: str = "exact_match"
+    """confidence: the metric that compares drawn answers with the greedy one; its mean is the confidence."""
 
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As in records from before the key."""
+        """As in records from before the keys."""
         tree: dict[str, Any] = handler(self)
-        if not self.do_sample:
-            tree.pop("do_sample", None)
-        return tree
+        fields = type(self).model_fields
+        later = [key for key in ("do_sample", "match") if getattr(self, key) == fields[key].default]
+        return {key: value for key, value in tree.items() if key not in later}
 
     @model_validator(mode="after")
     def _crossing(self) -> MethodConfig:

@@ -158,6 +158,19 @@ def load_installed_metrics() -> None:
     load_entry_points("metrics", register_metric)
 
 
+def find_metric(name: str) -> Metric:
+    """A registered metric.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name not in METRICS:
+        load_installed_metrics()
+    if name not in METRICS:
+        raise ConfigError(f"metric {name!r} is unknown. Known: {', '.join(METRICS)}.")
+    return METRICS[name]
+
+
 def measure(name: str, function: Metric, prediction: str, answers: Sequence[str]) -> float:
     """A metric of one prediction, checked.
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from flexray.evaluation.answer_metrics import exact_match, normalize_answer
+from flexray.config import MethodConfig
+from flexray.evaluation.answer_metrics import exact_match, find_metric, measure, normalize_answer
 from flexray.methods import Answers, answers_of
 from flexray.sink.row_table import LOGPROBS, ROW_SCHEMA
 
@@ -22,6 +24,7 @@ _CHOSEN = (
     "error",
 )
 """The columns that an output row has from the answer that counts."""
+DEFAULT_MATCH = "exact_match"
 _SCORED = ("confidences", "prediction", "paraphrase_predictions", "samples", "correct")
 
 
@@ -29,14 +32,14 @@ def to_table(shard: AnsweredShard, methods: tuple[str, ...]) -> pa.Table:
     """ROW_SCHEMA: for each method in turn, a row for each question in order."""
     asked = pa.concat_tables([shard.questions] * len(methods))
     num_questions = shard.questions.num_rows
-    kinds = [kind for kind in map(answers_of, methods) for _ in range(num_questions)]
+    kinds = [(answers_of(name), match_of(name)) for name in methods for _ in range(num_questions)]
     said = shard.answers.flatten()
     texts, errors = (said.field(name).to_pylist() for name in ("text", "error"))
     edges = list(accumulate(shard.answers.value_lengths().to_pylist(), initial=0))
     rows, places = [], []
     scored = shard.questions.select(["paraphrases", "answers", "confidences"]).to_pylist() * len(methods)
-    for question, kind, (start, end) in zip(scored, kinds, pairwise(edges), strict=True):
-        chosen, row = _score(question, kind, texts[start:end], failed=bool(errors[start]))
+    for question, (kind, match), (start, end) in zip(scored, kinds, pairwise(edges), strict=True):
+        chosen, row = _score(question, kind, match, texts[start:end], failed=bool(errors[start]))
         places.append(start + chosen)
         rows.append(row)
     counted = said.take(pa.array(places, pa.int64()))
@@ -56,16 +59,18 @@ def to_table(shard: AnsweredShard, methods: tuple[str, ...]) -> pa.Table:
 
 def _logprobs(answers: pa.StructArray) -> dict[str, pa.Array]:
     """The columns LOGPROBS of the answers that count."""
-    each = answers.field("chosen")
+    each, ids, top = (
+        pc.struct_field(answers, ("logprobs", name)) for name in ("chosen", "top_token_ids", "top")
+    )
     sums = [None if values is None else math.fsum(values) for values in each.to_pylist()]
     counts = each.value_lengths().to_pylist()
     means = [total / count if count else None for total, count in zip(sums, counts, strict=True)]
     columns = (each, pa.array(sums, pa.float64()), pa.array(means, pa.float64()))
-    return dict(zip(LOGPROBS, (*columns, answers.field("top_token_ids"), answers.field("top")), strict=True))
+    return dict(zip(LOGPROBS, (*columns, ids, top), strict=True))
 
 
 def _score(
-    question: dict[str, Any], kind: Answers, texts: list[str], *, failed: bool
+    question: dict[str, Any], kind: Answers, match: str, texts: list[str], *, failed: bool
 ) -> tuple[int, dict[str, Any]]:
     """Which of the answers to a question counts, and the columns _SCORED. Of several answers, one for each
     paraphrase or sample, the most frequent counts."""
@@ -80,7 +85,7 @@ def _score(
         several["samples"] = texts
     elif kind == "rated":
         group = len(texts) // len(question["paraphrases"])  # the greedy answer, and those drawn
-        confidences = [share_of_equals(texts[i : i + group]) for i in range(0, len(texts), group)]
+        confidences = [agreement(texts[i : i + group], match) for i in range(0, len(texts), group)]
         several["samples"] = [text for i, text in enumerate(texts) if i % group]
         texts = several["paraphrase_predictions"] = texts[::group]
     chosen = most_frequent(texts)
@@ -90,14 +95,28 @@ def _score(
     return chosen * group, columns
 
 
-def share_of_equals(texts: Sequence[str]) -> float:
-    """The share of the later texts that equal the first one, normalised; in [0, 1].
+def match_of(method: str) -> str:
+    """The metric by which a method compares what it has drawn, by the `method` of its rows."""
+    named = [part.partition(" ")[2] for part in method.split("/") if part.startswith("match ")]
+    return named[0] if named else DEFAULT_MATCH
 
-    >>> share_of_equals(("Paris", "the Paris", "Rome"))
+
+def check_match(methods: Iterable[MethodConfig]) -> None:
+    """Raise ConfigError if a method compares by a metric that is not registered."""
+    for method in methods:
+        find_metric(method.match)
+
+
+def agreement(texts: Sequence[str], match: str = DEFAULT_MATCH) -> float:
+    """How far the later texts agree with the first one: the mean of a metric, in [0, 1]. Where the metric
+    does not apply they do not.
+
+    >>> agreement(("Paris", "the Paris", "Rome"))
     0.5
     """
-    first, *others = map(normalize_answer, texts)
-    return others.count(first) / len(others)
+    metric, (first, *others) = find_metric(match), texts
+    found = [measure(match, metric, text, (first,)) for text in others]
+    return sum(value for value in found if not math.isnan(value)) / len(found)
 
 
 def most_frequent(texts: Sequence[str]) -> int:

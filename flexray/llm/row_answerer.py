@@ -13,6 +13,7 @@ from flexray.data.question import ShardSpec
 from flexray.engine.engine import Engine
 from flexray.engine.parallel_engine import ParallelModel
 from flexray.evaluation import to_table
+from flexray.evaluation.output_rows import check_match
 from flexray.pipeline.answer import decode_answers, unanswered
 from flexray.pipeline.prepare import build_prompts, make_prompt_builder
 from flexray.pipeline.shards import AnsweredShard, PreparedShard, answer_lists, question_table
@@ -62,6 +63,7 @@ class RowAnswerer:
         settings = (config.prompt, config.methods, config.generation, config.engine)
         if settings == self._settings:
             return
+        check_match(config.methods)
         builder = make_prompt_builder(config, self._tokenizer)
         if self._settings is not None:
             self._engine.reset()  # frees its KV cache for the next engine

@@ -57,7 +57,7 @@ register_method("max", maximum, _CHOICE)
 register_method("weighted_avg", weighted_average, _CHOICE)
 register_method("weighted_max", most_confident, _CHOICE)
 register_method("sampled", sampled, _SAMPLING)
-register_method("confidence", confidence, _SAMPLING)
+register_method("confidence", confidence, (*_SAMPLING, "match"))
 
 
 def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
@@ -71,7 +71,7 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
         make = _find(config.kind)
         extra = [
             name
-            for name in (*_ATTENTION, "samples", *_CHOICE)
+            for name in (*_ATTENTION, "samples", "match", *_CHOICE)
             if name in config.model_fields_set - {*_SETTINGS[config.kind]}
         ]
         if extra:

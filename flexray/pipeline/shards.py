@@ -7,7 +7,7 @@ torch, because not every worker process needs it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate, chain
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from flexray.data.plan_rows import PLAN_SCHEMA
 from flexray.data.question import Question, ShardSpec
-from flexray.engine.generation import Generation
+from flexray.engine.generation import Generation, Logprobs
 from flexray.prompts.prompt import Prompt
 
 QUESTION_SCHEMA = pa.schema(
@@ -26,6 +26,14 @@ QUESTION_SCHEMA = pa.schema(
     ]
 )
 """The fields of Question."""
+LOGPROBS = pa.struct(
+    [
+        pa.field("chosen", pa.list_(pa.float32())),
+        pa.field("top_token_ids", pa.list_(pa.list_(pa.int32()))),
+        pa.field("top", pa.list_(pa.list_(pa.float32()))),
+    ]
+)
+"""The fields of Logprobs."""
 ANSWER_FIELDS = (
     pa.field("token_ids", pa.list_(pa.int32())),
     pa.field("finish_reason", pa.string()),
@@ -34,15 +42,10 @@ ANSWER_FIELDS = (
     pa.field("fallback_reason", pa.string()),
     pa.field("attempts", pa.int32()),
     pa.field("error", pa.string()),
+    pa.field("logprobs", LOGPROBS),
 )
 """The fields of Generation."""
-LOGPROB_FIELDS = (
-    pa.field("chosen", pa.list_(pa.float32())),
-    pa.field("top_token_ids", pa.list_(pa.list_(pa.int32()))),
-    pa.field("top", pa.list_(pa.list_(pa.float32()))),
-)
-"""The fields of Logprobs; null without any."""
-ANSWERS = pa.list_(pa.struct([*ANSWER_FIELDS, *LOGPROB_FIELDS, pa.field("text", pa.string())]))
+ANSWERS = pa.list_(pa.struct([*ANSWER_FIELDS, pa.field("text", pa.string())]))
 """The answers to one question by one method: one, or one for each paraphrase or sample."""
 
 
@@ -86,13 +89,14 @@ def answer_lists(
     """The answers of a shard as AnsweredShard has them. Both arguments: [question][method][answer]."""
     groups = list(chain.from_iterable(zip(*answers, strict=True)))
     flat = list(chain.from_iterable(groups))
-    columns = [pa.array([getattr(one, field.name) for one in flat], field.type) for field in ANSWER_FIELDS]
-    columns += [
-        pa.array([one.logprobs and getattr(one.logprobs, field.name) for one in flat], field.type)
-        for field in LOGPROB_FIELDS
-    ]
+    columns = [pa.array([_value(one, field.name) for one in flat], field.type) for field in ANSWER_FIELDS]
     said = chain.from_iterable(chain.from_iterable(zip(*texts, strict=True)))
     columns.append(pa.array(list(said), pa.string()))
     offsets = pa.array(list(accumulate(map(len, groups), initial=0)), pa.int32())
     values = pa.StructArray.from_arrays(columns, fields=list(ANSWERS.value_type))
     return pa.ListArray.from_arrays(offsets, values, type=ANSWERS)
+
+
+def _value(answer: Generation, name: str) -> Any:
+    value = getattr(answer, name)
+    return asdict(value) if isinstance(value, Logprobs) else value

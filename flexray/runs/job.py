@@ -10,6 +10,7 @@ import pyarrow as pa
 from flexray.config import FewShot, RunConfig
 from flexray.data import refuse_asked_few_shots, scan, source_versions, with_few_shots
 from flexray.errors import UserError
+from flexray.evaluation.output_rows import check_match
 from flexray.methods import make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.lora import check_adapters
@@ -81,6 +82,7 @@ def check_job(config: RunConfig, folder: OutputFolder | None) -> Job:
     Args:
         folder: checked for writing; None: nothing is to be written.
     """
+    check_match(config.methods)
     notes = check_software(config)
     if folder is not None:
         folder.prepare()

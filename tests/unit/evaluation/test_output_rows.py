@@ -2,9 +2,12 @@
 
 import pytest
 
+from flexray.config import MethodConfig
 from flexray.data.question import Question, ShardSpec
 from flexray.engine.generation import Generation, Logprobs
+from flexray.errors import ConfigError
 from flexray.evaluation import to_table
+from flexray.evaluation.output_rows import check_match
 from flexray.masks.layout import SharedPrefix
 from flexray.methods import METHODS, Method
 from flexray.methods.single import each_alone
@@ -57,6 +60,16 @@ def test_a_paraphrases_confidence_is_how_often_its_answer_is_drawn():
     assert row["paraphrase_predictions"] == ["Oslo", "Rome"]
     assert row["confidences"] == [0.0, 1.0]
     assert row["samples"] == ["Rome", "Bern", "Rome", "the Rome"]  # so that it can be computed again
+
+
+def test_what_is_drawn_can_be_compared_by_any_metric():
+    texts = ("New York", "York", "New York City", "Rome", "Bern", "Rome")
+    row = row_of("confidence/samples 2/match f1", texts)
+    assert row["confidences"] == pytest.approx([(2 / 3 + 4 / 5) / 2, 0.5])
+    assert row_of("confidence/samples 2/match lemma_match", texts)["confidences"] == [0.5, 0.5]
+    assert MethodConfig(kind="confidence", match="f1").name == "confidence/match f1"
+    with pytest.raises(ConfigError, match=r"metric 'same' is unknown. Known: exact_match, f1, lemma_match"):
+        check_match([MethodConfig(kind="confidence", match="same")])
 
 
 def test_the_log_probabilities_are_those_of_the_answer_that_counts():
