@@ -123,7 +123,8 @@ class Engine:
         answers: dict[int, dict[int, Answers]] = {index: {} for index in range(len(prompts))}
         new = self.generation.max_new_tokens
         for context, indices in by_context.items():
-            for group in self.groups:
+            # few-shots' paraphrases stand elsewhere at continuous positions: the context is computed again
+            for group in sorted(self.groups, key=lambda group: group.prefix.continuous):
                 requests = [Request(index, prompts[index], group, new) for index in indices]
                 # length-sorted: requests prefilled together are alike, and the long ones find the cache empty
                 requests.sort(key=lambda request: -request.most_slots)

@@ -1,6 +1,7 @@
 """Few-shots whose question has paraphrases: isolated from each other, and their answer sees all of them."""
 
 import dataclasses
+import math
 import random
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from flexray.config import MethodConfig
 from flexray.prompts.prompt import Prompt
 from tests import oracles
-from tests.unit.engine.test_methods import oracle_says, tokens
+from tests.unit.engine.test_methods import tokens
 from tests.unit.engine.test_shared_prefixes import attend_apart
 
 METHODS = [
@@ -19,7 +20,6 @@ METHODS = [
     MethodConfig(layout="full_prompt", positions="continuous"),
     MethodConfig(layout="myriadlama", cross_attention=True),
     MethodConfig(layout="myriadlama", positions="continuous", paraphrase_scale=1.5),
-    MethodConfig(kind="per_prompt"),
     MethodConfig(kind="avg"),
 ]
 MAX_NEW_TOKENS = 5
@@ -56,48 +56,74 @@ def prompts():
     ]
 
 
-@pytest.fixture(scope="module")
-def expected(make_brief_model, prompts):
-    """[method][prompt] -> tokens of each answer."""
-    model, rules = make_brief_model(), {"stop_ids": {2, 10}, "max_new_tokens": MAX_NEW_TOKENS}
-    return [[oracle_says(model, p, method, **rules) for p in prompts] for method in METHODS]
+def logits_along(model, prompt, method, said):
+    """The oracle's logits [T, V], behind the prompt and behind each token of an answer but the last."""
+    if method.kind != "attention":
+        logits = [
+            [oracles.logits_alone(model, prompt, i, said[:end]) for end in range(len(said))]
+            for i in range(len(prompt.segments))
+        ]
+        return torch.stack([torch.stack(each) for each in logits]).mean(0)
+    stream = oracles.stream(prompt, method.layout, method.positions, said[:-1])
+    mask = oracles.mask_of(stream, prompt.num_manual if method.cross_attention else 0)
+    scale = method.paraphrase_scale
+    scale = -math.log(len(prompt.segments)) if scale == "-log N" else scale
+    return oracles.logits_of(model, stream, mask, oracles.scales_of(stream, scale))[-len(said) :]
 
 
 @pytest.mark.parametrize("backend", ["flex", "sdpa", "eager"])
-def test_all_methods_say_what_their_oracles_say(make_brief_model, make_engine, prompts, expected, backend):
+def test_all_methods_say_what_their_oracles_say(make_brief_model, make_engine, prompts, backend):
+    model = make_brief_model()
     engine = make_engine(make_brief_model(), methods=METHODS, max_new_tokens=MAX_NEW_TOKENS, backend=backend)
-    for _ in range(2):
-        found = tokens(engine.generate(prompts))
-        assert [list(said) for said in zip(*found, strict=True)] == expected
-    # computed again only where the positions change
-    assert engine.stats.context_tokens == 4 * (len(prompts[0].context) + 2)
+    first = tokens(engine.generate(prompts))
+    assert tokens(engine.generate(prompts[::-1]))[::-1] == first
+    for prompt, by_method in zip(prompts, first, strict=True):
+        for method, (said,) in zip(METHODS, by_method, strict=True):
+            assert logits_along(model, prompt, method, said).argmax(-1).tolist() == list(said), method.name
+    # twice a call: where positions restart, and where they are continuous
+    assert engine.stats.context_tokens == 4 * (len(prompts[0].context) + prompts[0].num_head)
 
 
-def test_without_isolation_or_with_other_positions_they_would_say_something_else(
-    make_brief_model, prompts, expected
-):
-    model, rules = make_brief_model(), {"stop_ids": {2, 10}, "max_new_tokens": MAX_NEW_TOKENS}
-    plain = [dataclasses.replace(p, few_shots=()) for p in prompts]
-    for number in (0, 2):
-        assert [oracle_says(model, p, METHODS[number], **rules) for p in plain] != expected[number]
-    assert expected[0] != expected[2]
-
-
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
 @pytest.mark.parametrize("method", METHODS[:4], ids=lambda method: method.name)
-def test_the_logits_are_those_of_the_oracle(make_model, make_engine, prompts, method):
-    for backend, apart in (("sdpa", False), ("eager", False)):
-        engine = make_engine(make_model(), methods=[method], backend=backend, max_new_tokens=1)
-        found = []
-        run = engine.runner.run
+def test_the_logits_are_those_of_the_oracle(make_model, make_engine, prompts, method, backend):
+    engine, found = make_engine(make_model(), methods=[method], backend=backend, max_new_tokens=1), []
+    run = engine.runner.run
+    engine.runner.run = lambda batch: found.append(run(batch)) or found[-1]
+    for prompt in prompts:
+        engine.generate([prompt])
+        expected = logits_along(make_model(), prompt, method, (0,))
+        torch.testing.assert_close(found[-1][:1], expected, rtol=0, atol=1e-4)
+        plain = logits_along(make_model(), dataclasses.replace(prompt, few_shots=()), method, (0,))
+        assert (plain - expected).abs().max() > 0.01
 
-        def watch(batch, run=run, found=found):
-            found.append(run(batch))
-            return found[-1]
 
-        engine.runner.run = watch
-        for prompt in prompts:
-            engine.generate([prompt])
-            stream = oracles.stream(prompt, method.layout, method.positions)
-            scale = -float(torch.tensor(len(prompt.segments)).log()) if method.paraphrase_scale else 0.0
-            expected = oracles.logits_of(make_model(), stream, scales=oracles.scales_of(stream, scale))
-            torch.testing.assert_close(found[-1][0], expected[-1], rtol=0, atol=1e-4)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_attending_to_the_context_apart_says_the_same(make_model, make_engine, prompts):
+    engine = attend_apart(make_engine(make_model(), max_new_tokens=2), 64)  # with all few-shots' paraphrases
+    ((said,),) = tokens(engine.generate(prompts[:1]))[0]
+    assert engine.runner._apart_in_decode == (32, 96)
+    assert logits_along(make_model(), prompts[0], METHODS[0], said).argmax(-1).tolist() == list(said)
+
+
+@pytest.mark.parametrize("positions", ["restart", "continuous"])
+def test_a_changed_paraphrase_changes_no_other_of_its_few_shot_by_a_bit(
+    make_model, make_engine, prompts, positions
+):
+    engine = make_engine(make_model(), positions=positions, backend="sdpa", max_new_tokens=1)
+    start, stop = prompts[0].few_shots[1][1:3]  # the second of four
+    context = list(prompts[0].context)
+    context[start:stop] = [255 - token // 2 for token in context[start:stop]]
+    of_last_layer = []
+    for prompt in (prompts[0], dataclasses.replace(prompts[0], context=tuple(context))):
+        engine.generate([prompt])
+        cache = engine.runner.kv_cache
+        of_last_layer.append(cache.keys[-1][:, cache.context_slots].clone())
+    before, after = of_last_layer
+    differs = (before != after).any(-1).any(0).tolist()
+    behind = prompts[0].few_shots[1][-1]
+    assert not any(differs[:start])
+    assert all(differs[start:stop])
+    assert not any(differs[stop:behind])
+    assert all(differs[behind : len(context)])  # the answer looks at all of them
