@@ -64,7 +64,7 @@ def split_template(
     turns = places[bool(instruction) :]
     if turns != sorted(turns) and not all(isinstance(text, str) for text in texts.values()):
         raise ConfigError(
-            "prompt.chat: the tokenizer's chat template moves turns, but a few-shot's answer must stand behind "
+            "prompt.chat: the tokenizer's chat template moves turns, but a few-shot must be answered behind "
             "its paraphrases. Correct it in model.path, or leave the few-shots' paraphrases out."
         )
 
