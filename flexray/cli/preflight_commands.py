@@ -9,12 +9,21 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import ConfigOption, DownloadOption, SetOption, command, load_recipe
+from flexray.cli.app import (
+    ConfigOption,
+    DownloadOption,
+    RecipeArgument,
+    SetOption,
+    command,
+    load_recipe,
+    named,
+)
 
 
 @command()
 def plan(
-    config: ConfigOption,
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     sample: Annotated[int, typer.Option(min=1, help="Rows to make prompts of.")] = 256,
     gpu: Annotated[str | None, typer.Option(help="Plan for this GPU, such as H100 or A100-40GB.")] = None,
@@ -31,7 +40,7 @@ def plan(
 
     Reads the data and a sample of prompts. Holds no GPU, loads no weights, writes nothing.
     """
-    checked = load_recipe(config, set_, download)
+    checked = load_recipe(named(recipe, config), set_, download)
     from flexray.preflight.plan import make_plan, print_plan
 
     made = make_plan(checked, sample_rows=sample, gpu=gpu, gpu_memory=gpu_memory, like=like)
@@ -45,9 +54,8 @@ def plan(
 
 @command()
 def doctor(
-    config: Annotated[
-        list[str], typer.Option("--config", "-c", help="YAML file of a run, to check what it names too.")
-    ] = [],
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
@@ -57,7 +65,7 @@ def doctor(
     """
     from flexray.preflight.doctor import CHECKS, print_results, run_checks
 
-    results = run_checks(CHECKS, config, set_)
+    results = run_checks(CHECKS, [*recipe, *config], set_)
     if as_json:
         found = list(results)
         typer.echo(json.dumps([dataclasses.asdict(result) for result in found], indent=2))
