@@ -29,12 +29,11 @@ def words(rnd, count):
     return tuple(rnd.randrange(32, 256) for _ in range(count))
 
 
-@pytest.fixture(scope="module")
-def prompts():
-    """A context of three blocks: a plain few-shot, then one of 2 paraphrases, and one of 4. All questions
-    begin with a head."""
+def make_prompts_with_few_shots(num_plain):
+    """A context of so many tokens, then a few-shot in 2 paraphrases, and one in 4. All questions begin with a
+    head."""
     rnd = random.Random(3)
-    context, few_shots = words(rnd, 21), []
+    context, few_shots = words(rnd, num_plain), []
     for lengths in ((9, 4), (3, 12, 7, 5)):
         bounds = [len(context)]
         for length in lengths:
@@ -54,6 +53,12 @@ def prompts():
         )
         for lengths in ((6,), (4, 11, 1), (9, 2))
     ]
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    """With a context of three blocks."""
+    return make_prompts_with_few_shots(21)
 
 
 def logits_along(model, prompt, method, said):
