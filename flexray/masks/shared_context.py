@@ -52,24 +52,23 @@ class SharedContext:
     @property
     def parts(self) -> list[ContextPart]:
         """All of it, in order. Only the first may be empty."""
-        asked_at = [*(few_shot[0] for few_shot in self.few_shots), self.num_plain]
-        pieces = [("context", 0, asked_at[0])]
-        for number, few_shot in enumerate(self.few_shots, start=1):
-            each = enumerate(pairwise(few_shot), start=1)
-            pieces += [(f"F{number}P{place}", start, stop) for place, (start, stop) in each]
-            pieces.append((f"F{number}A", few_shot[-1], asked_at[number]))
-        lowest = CONTEXT_ID + 1 - len(pieces)
         parts: list[ContextPart] = []
-        sees, begin, position = lowest - 1, 0, 0  # of the few-shot: the last part before it, where it begins
-        for segment, (name, start, stop) in enumerate(pieces, start=lowest):
-            if "P" in name:
+        # a few-shot of n bounds has n parts: n - 1 paraphrases, and its answer with what follows
+        lowest = CONTEXT_ID - sum(map(len, self.few_shots))
+
+        def add(name: str, start: int, stop: int, position: int, sees: int | None = None) -> int:
+            segment = lowest + len(parts)
+            parts.append(ContextPart(name, start, stop, position, segment, segment if sees is None else sees))
+            return position + stop - start
+
+        asked_at = [*(few_shot[0] for few_shot in self.few_shots), self.num_plain]
+        position = add("context", 0, asked_at[0], 0)
+        for number, few_shot in enumerate(self.few_shots, start=1):
+            begin, before = position, parts[-1].segment
+            for place, (start, stop) in enumerate(pairwise(few_shot), start=1):
                 first = position if self.continuous else begin
-                parts.append(ContextPart(name, start, stop, first, segment, sees))
-                position = max(position, first + stop - start)
-            else:
-                parts.append(ContextPart(name, start, stop, position, segment, segment))
-                sees, begin = segment, position + stop - start
-                position = begin
+                position = max(position, add(f"F{number}P{place}", start, stop, first, before))
+            position = add(f"F{number}A", few_shot[-1], asked_at[number], position)
         if self.num_head:
             parts.append(ContextPart("head", self.num_plain, len(self), position, HEAD_ID, HEAD_ID))
         return parts
