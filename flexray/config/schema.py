@@ -8,7 +8,15 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from flexray.config.data import DataConfig, FewShotData, Files, Section
 from flexray.config.plugins import load_plugins
@@ -40,6 +48,27 @@ class ModelConfig(Section):
 class FewShot(Section):
     question: str
     answer: str
+    paraphrases: tuple[str, ...] = ()
+    """Other wordings of the question. With some, the few-shot is asked as a row is: the question, its first
+    paraphrase, and these are isolated from each other, and the answer looks at all of them."""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The question and its paraphrases."""
+        return (self.question, *self.paraphrases)
+
+    @model_validator(mode="after")
+    def _some_text(self) -> FewShot:
+        if self.paraphrases and not all(text.strip() for text in self.asked):
+            raise ValueError("paraphrases: neither the question nor one of them may be empty. Leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        if not self.paraphrases:  # as in fingerprints and records from before the key
+            tree.pop("paraphrases", None)
+        return tree
 
 
 class PromptConfig(Section):

@@ -36,8 +36,9 @@ from flexray.masks.block_masks import (
     make_block_mask,
     tile_blocks,
 )
-from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, PackedPrompt
+from flexray.masks.layout import FIRST_ANSWER, PackedPrompt
 from flexray.masks.runs import expand, tabulate
+from flexray.masks.shared_context import SharedContext
 from flexray.masks.visibility import Bias, QueryTables, make_score_mod, make_visible
 from flexray.models.attention import AttentionMetadata, Slots, make_dense_mask
 from flexray.models.llama import HiddenStates
@@ -80,12 +81,13 @@ class TokenStream:
             start = stop
 
 
-def context_stream(token_ids: Sequence[int], kv_cache: KVCache) -> TokenStream:
-    """The context that requests share, at positions 0..C-1, the head of paraphrases behind it included."""
-    C = len(token_ids)
-    index = np.arange(C)
-    ids = np.full(C, CONTEXT_ID)
-    columns = np.stack([np.asarray(token_ids), index, ids, ids, ids, index, kv_cache.context_slots])
+def context_stream(context: SharedContext, kv_cache: KVCache) -> TokenStream:
+    """The context that requests share, in the cache's slots for it."""
+    C = len(context)
+    own, sees, position = context.tokens
+    columns = np.stack(
+        [np.asarray(context.token_ids), position, own, sees, own, np.arange(C), kv_cache.context_slots]
+    )
     return TokenStream(
         columns,
         np.zeros((3, C), dtype=np.float32),

@@ -11,11 +11,10 @@ from flexray.config import Backend
 from flexray.masks.layout import (
     AttentionScope,
     PackedPrompt,
-    SharedContext,
     SharedPrefix,
     lay_out,
-    shared_context,
 )
+from flexray.masks.shared_context import SharedContext, shared_context
 from flexray.masks.visibility import Bias
 from flexray.methods import GREEDY, Fusion, Method, SamplingParams
 from flexray.prompts.prompt import Prompt
@@ -129,7 +128,8 @@ class Request:
     @property
     def context(self) -> SharedContext:
         """What it has in common with other requests."""
-        return shared_context(self.prompt, with_head=self.group.with_head)
+        group = self.group
+        return shared_context(self.prompt, with_head=group.with_head, continuous=group.prefix.continuous)
 
     @functools.cached_property
     def most_slots(self) -> int:

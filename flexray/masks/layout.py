@@ -41,11 +41,8 @@ from flexray.masks.runs import LENGTH, PREFILLED, SLOT, Run, expand
 from flexray.prompts.prompt import MAX_PARAPHRASES, Prompt
 
 SEGMENT_BITS = 12
-"""A KV slot's segment id is `request << SEGMENT_BITS | segment`: unique in the pool. The context has its
-own."""
-CONTEXT_ID = -1
-HEAD_ID = -2
-"""Of the context's tokens that are the head of each paraphrase."""
+"""A KV slot's segment id is `request << SEGMENT_BITS | segment`: unique in the pool. The context has negative
+ones (see flexray.masks.shared_context)."""
 FIRST_ANSWER = 1 << (SEGMENT_BITS - 1)
 """Paraphrases are segments 1 to 2047, answers 2048 to 4095."""
 ALL_PARAPHRASES = (1, FIRST_ANSWER - 1)
@@ -67,23 +64,6 @@ class SharedPrefix:
     def can_merge(self) -> bool:
         """Whether equal beginnings of paraphrases have equal hidden states."""
         return not (self.copies or self.continuous or self.joined_manual)
-
-
-@dataclass(frozen=True, slots=True)
-class SharedContext:
-    """The tokens that are computed once for many requests."""
-
-    token_ids: tuple[int, ...]
-    num_head: int = 0  # the last so many are the head of each paraphrase
-
-    def __len__(self) -> int:
-        return len(self.token_ids)
-
-
-def shared_context(prompt: Prompt, *, with_head: bool) -> SharedContext:
-    """The context of a prompt, and behind it the head of its paraphrases if that is part of it."""
-    head = prompt.num_head if with_head else 0
-    return SharedContext(prompt.context + prompt.segments[0][:head], head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +140,8 @@ def lay_out(
     [1, 2, 3, 4, 9]
     """
     count = len(prompt.segments)
-    num_context = len(shared_context(prompt, with_head=prefix.head_in_context))
+    num_context = len(prompt.context) + (prompt.num_head if prefix.head_in_context else 0)
+    behind_context = num_context - (0 if prefix.continuous else prompt.num_beside)  # in positions
     paraphrases = prompt.segments
     if head := num_context - len(prompt.context):
         paraphrases = tuple([text[head:] for text in paraphrases])
@@ -169,15 +150,16 @@ def lay_out(
     copy_slots: list[int] = []
     if prefix.merged:
         assert prefix.can_merge
-        segments, runs, texts = _merge(paraphrases, num_context)
+        segments, runs, texts = _merge(paraphrases, behind_context)
     else:
         joined = prompt.num_manual if prefix.joined_manual else 0
         segments = tuple([1 if number <= joined else number for number in range(1, count + 1)])
-        runs, copy_slots = _isolate(paraphrases, segments, num_context, prefix)
+        copied = num_context if prefix.copies else 0
+        runs, copy_slots = _isolate(paraphrases, segments, copied, behind_context, prefix)
         texts = list(paraphrases)
     slot = runs[-1][SLOT] + runs[-1][LENGTH]
     num_prefix = sum(map(len, texts))
-    behind_all = num_context + max(map(len, paraphrases))
+    behind_all = behind_context + max(map(len, paraphrases))
     if prefix.continuous:
         behind_all = slot if copy_slots else num_context + slot
 
@@ -189,7 +171,7 @@ def lay_out(
             position, (low, high) = behind_all, ALL_PARAPHRASES
         else:
             assert not prefix.continuous, "a paraphrase that is asked alone follows the context directly"
-            position, low, high = num_context + len(paraphrases[only]), segments[only], segments[only]
+            position, low, high = behind_context + len(paraphrases[only]), segments[only], segments[only]
         runs.append((number, number, slot, length, position, low, high, 1))
         slot, position = slot + length, position + length
         runs.append((number, number, slot, max_new_tokens, position, low, high, 0))
@@ -219,10 +201,14 @@ def _biases(scope: AttentionScope, count: int) -> tuple[float, float, float]:
 
 
 def _isolate(
-    paraphrases: Sequence[tuple[int, ...]], segments: Sequence[int], num_context: int, prefix: SharedPrefix
+    paraphrases: Sequence[tuple[int, ...]],
+    segments: Sequence[int],
+    copied: int,
+    behind_context: int,
+    prefix: SharedPrefix,
 ) -> tuple[list[Run], list[int]]:
-    """Each paraphrase as one run, in `copies` behind a copy of the context; and the slots of the copies."""
-    copied = num_context if prefix.copies else 0
+    """Each paraphrase as one run, in `copies` behind a copy of the context's `copied` tokens; and the copies'
+    slots."""
     runs: list[Run] = []
     copy_slots: list[int] = []
     slot = 0
@@ -231,16 +217,16 @@ def _isolate(
             copy_slots.append(slot)
             runs.append((own, own, slot, copied, slot, own, own, 0))
             slot += copied
-        position = num_context
+        position = behind_context
         if prefix.continuous:
-            position = slot if copied else num_context + slot
+            position = slot if copied else behind_context + slot
         runs.append((own, own, slot, len(text), position, own, own, 1))
         slot += len(text)
     return runs, copy_slots
 
 
 def _merge(
-    paraphrases: Sequence[tuple[int, ...]], num_context: int
+    paraphrases: Sequence[tuple[int, ...]], behind_context: int
 ) -> tuple[tuple[int, ...], list[Run], list[tuple[int, ...]]]:
     """The segment of each paraphrase; each node of their trie as a run, and its token ids."""
     order, nodes = prefix_trie(paraphrases)
@@ -252,7 +238,7 @@ def _merge(
     slot = 0
     for first, begin, end, last in nodes:
         own, length = first + 1, end - begin
-        runs.append((own, last + 1, slot, length, num_context + begin, own, own, 1))
+        runs.append((own, last + 1, slot, length, behind_context + begin, own, own, 1))
         texts.append(paraphrases[order[first]][begin:end])
         slot += length
     return tuple(segments), runs, texts

@@ -24,14 +24,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, HEAD_ID
+from flexray.masks.layout import FIRST_ANSWER
+from flexray.masks.shared_context import CONTEXT_ID, HEAD_ID
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 Bias = Literal["copies", "all"]
 """What is added to scores: see `make_score_mod`."""
 
-_LAST_ID = 2**31 - 1  # the context belongs to all segments
+_LAST_ID = 2**31 - 1  # the context's parts belong to all segments from their own id on
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class KeyTables:
 
     @classmethod
     def of(cls, first: Tensor, last: Tensor, causal_index: Tensor) -> KeyTables:
-        """From int32 [P] each; the context is given to all segments, whatever its `last`."""
+        """From int32 [P] each; the context is given to all segments from its own on, whatever its `last`."""
         is_context = first < 0
         copies = torch.where(is_context, 1.0, (last - first + 1).float())
         copies = copies.masked_fill(first == HEAD_ID, math.inf)
@@ -91,10 +92,11 @@ class KeyTables:
 def make_visible(queries: QueryTables, keys: KeyTables) -> MaskMod:
     """The mask: causal, and (of a paraphrase that it sees, or of its own segment).
 
-    The shared context belongs to all segments. Tokens that paraphrases share belong to a range of segments;
-    ranges are nested or disjoint, and the tokens of an inner one come later. So a paraphrase's token, which
-    looks for the first of its own segments, sees the tokens on its path from the context, and no others. A
-    free slot and padding have segment ids of their own, which no query of a real request looks for.
+    The shared context belongs to all segments of requests, and each of its parts to the parts that see it:
+    their queries look for ids up to one of a part. Tokens that paraphrases share belong to a range of
+    segments; ranges are nested or disjoint, and the tokens of an inner one come later. So a paraphrase's
+    token, which looks for the first of its own segments, sees the tokens on its path from the context, and no
+    others. A free slot and padding have segment ids of their own, which no query of a real request looks for.
 
     Returns:
         A mask_mod over (batch, head, query index, key index) that returns a bool tensor.
@@ -123,7 +125,7 @@ def make_score_mod(queries: QueryTables, keys: KeyTables, bias: Bias) -> ScoreMo
         first = k_first[kv]
         of_paraphrase = ((first & FIRST_ANSWER) == 0) | (first == HEAD_ID)
         on_paraphrase = torch.where(of_paraphrase, q_paraphrase[b, q], 0.0)
-        own = torch.where(first == CONTEXT_ID, q_context[b, q], on_paraphrase)
+        own = torch.where(first <= CONTEXT_ID, q_context[b, q], on_paraphrase)
         return add_copies(score, b, h, q, kv) + own
 
     return add_copies if bias == "copies" else add_all

@@ -29,7 +29,7 @@ class Token:
 class SegmentTokens:
     """A segment of the stream, its tokens in order."""
 
-    name: str  # "context", "C1", "P1", "answer_prefix", "answer"
+    name: str  # see flexray.masks.stream
     tokens: tuple[Token, ...]
 
 

@@ -71,7 +71,13 @@ def spec_of(number, rows):
 def prepared(number, rows):
     """A shard of some of the questions."""
     questions = question_table([QUESTIONS[row] for row in rows])
-    return PreparedShard(spec_of(number, len(rows)), questions, [PROMPTS[row] for row in rows])
+    prompts = [PROMPTS[row] for row in rows]
+    if number == 3:  # its few-shots have paraphrases
+        prompts = [
+            dataclasses.replace(p, context=(1, 2, 3, 4), few_shots=((0, 1, 3),)) if p else None
+            for p in prompts
+        ]
+    return PreparedShard(spec_of(number, len(rows)), questions, prompts)
 
 
 def answered(number, rows):
