@@ -215,6 +215,36 @@ def logits_alone(
     return last
 
 
+@torch.no_grad()
+def plain_logits(model: LlamaForCausalLM, token_ids: Sequence[int]) -> Tensor:
+    """Logits [V] behind a text, by plain causal attention, in float32."""
+    last: torch.Tensor = model(
+        input_ids=torch.tensor([token_ids], device=model.device), use_cache=False
+    ).logits[0, -1]
+    return last.float()
+
+
+def entropy(log_probs: Tensor) -> float:
+    """Of a distribution, in nats."""
+    shares: list[float] = log_probs.double().exp().tolist()
+    return -sum(p * math.log(p) for p in shares if p > 0)
+
+
+def concat(
+    model: LlamaForCausalLM, prompt: Prompt, *, max_new_tokens: int, stop_ids: Collection[int] = ()
+) -> OracleAnswer:
+    """The answer to all paraphrases in one plain prompt."""
+    before = [*prompt.context, *(t for segment in prompt.segments for t in segment), *prompt.answer_prefix]
+    return greedy(
+        model, lambda generated: plain_logits(model, [*before, *generated]), max_new_tokens, stop_ids
+    )
+
+
+def of_subset(prompt: Prompt, subset: Sequence[int]) -> Prompt:
+    """The prompt with these of its paraphrases only, in this order."""
+    return replace(prompt, segments=tuple(prompt.segments[i] for i in subset), num_manual=0, confidences=None)
+
+
 def alone(
     model: LlamaForCausalLM,
     prompt: Prompt,
@@ -243,13 +273,15 @@ def fused(
     prompt: Prompt,
     kind: str,
     *,
+    beta: float = 0.25,
     max_new_tokens: int,
     stop_ids: Collection[int] = (),
 ) -> OracleAnswer:
     """The answer of all paraphrases, each asked alone with the tokens that all have chosen so far.
 
     Args:
-        kind: avg, max or weighted_avg.
+        kind: avg, max, mean_prob, nbce or weighted_avg.
+        beta: of nbce.
     """
 
     def scores(generated: list[int]) -> Tensor:
@@ -258,6 +290,12 @@ def fused(
             return torch.stack(each).mean(0)
         if kind == "max":
             return torch.stack([logits.softmax(-1) for logits in each]).amax(0)
+        if kind == "mean_prob":
+            return torch.stack([logits.softmax(-1) for logits in each]).mean(0)
+        if kind == "nbce":
+            surest = min((logits.log_softmax(-1) for logits in each), key=entropy)
+            without = plain_logits(model, [*prompt.context, *prompt.answer_prefix, *generated])
+            return (1 + beta) * surest - beta * without.log_softmax(-1)
         assert kind == "weighted_avg"
         assert prompt.confidences is not None
         weights = prompt.confidences if any(prompt.confidences) else (1.0,) * len(each)

@@ -78,6 +78,7 @@ class Engine:
             self.stopping.any.to(self.device),
             generation.max_new_tokens,
             bias=_together(group.bias for group in self.groups),
+            subsets=any(group.prefix.apart for group in self.groups),
         )
         self._sampler: Sampler | None = None
         strict = config.strict or group is not None
@@ -190,6 +191,10 @@ class Engine:
         for sequence in sequences:
             if not sequence.is_finite:
                 return (self._failure(request, self._not_finite(len(sequence.token_ids or ()))),)
+        if method.fusion is not None:  # sequences that choose together say the same
+            first = {sequence.answer: sequence for sequence in reversed(sequences)}
+            sequences = [first[answer] for answer in sorted(first)]
+        subsets = method.subsets_of(request.prompt, len(sequences))
         return tuple(
             Generation(
                 token_ids=sequence.token_ids or (),
@@ -198,9 +203,9 @@ class Engine:
                 backend_used=request.backend or "",
                 fallback_reason="; ".join(request.reasons),
                 attempts=request.attempts,
+                subset=subset,
             )
-            # sequences that choose together say the same
-            for sequence in (sequences[:1] if method.fusion is not None else sequences)
+            for sequence, subset in zip(sequences, subsets, strict=True)
         )
 
     def _failure(self, request: Request | None, error: str) -> Generation:

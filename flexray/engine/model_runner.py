@@ -42,14 +42,23 @@ class ModelRunner:
         stop: bool [V], tokens that end an answer, on the model's device.
         max_new_tokens: of an answer.
         bias: what may be added to scores by any method of the run.
+        subsets: whether a sequence of any method may see some of the paraphrases only.
     """
 
     def __init__(
-        self, model: Llama, stats: EngineStats, stop: Tensor, max_new_tokens: int, *, bias: Bias | None
+        self,
+        model: Llama,
+        stats: EngineStats,
+        stop: Tensor,
+        max_new_tokens: int,
+        *,
+        bias: Bias | None,
+        subsets: bool = False,
     ):
         self.model, self.device = model, model.device
         self.masks = BlockMaskCache(MASK_CACHE_BYTES)
         self._stats, self._stop, self._max_new_tokens, self._bias = stats, stop, max_new_tokens, bias
+        self._subsets = subsets
         self._context: SharedContext | None = None
         self._kv_cache: KVCache | None = None
         self._table: SequenceTable | None = None
@@ -101,7 +110,12 @@ class ModelRunner:
             self._drop_inputs()
             at_least, most = max(num_sequences, sizes.max_num_seqs), self.kv_cache.num_blocks
             self._table = SequenceTable(
-                self.kv_cache, at_least, min(_round_up(width), most), self._max_new_tokens, self._stop
+                self.kv_cache,
+                at_least,
+                min(_round_up(width), most),
+                self._max_new_tokens,
+                self._stop,
+                subsets=self._subsets,
             )
         if context and self._context != context:
             if not len(self.kv_cache.context_blocks):
@@ -187,7 +201,9 @@ class ModelRunner:
         for part in stream.passes(self._sizes):
             bucket = self._sizes.prefill_bucket(len(part))
             if bucket not in self._prefills:
-                self._prefills[bucket] = PrefillInputs(bucket, self.kv_cache, bias=self._bias)
+                self._prefills[bucket] = PrefillInputs(
+                    bucket, self.kv_cache, bias=self._bias, subsets=self._subsets
+                )
             inputs, calls = self._prefills[bucket], self._stats.calls[self._backend]
             ids, positions, metadata = inputs.load(part, self._backend, self.masks, calls, apart=apart)
             keys, values = self.kv_cache.keys, self.kv_cache.values
@@ -298,6 +314,7 @@ class ModelRunner:
                 backend=self._backend,
                 group=heads,
                 bias=self._bias,
+                subsets=self._subsets,
                 apart=self._apart_in_decode,
             )
         return self._decodes[key]

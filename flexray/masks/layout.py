@@ -47,6 +47,10 @@ FIRST_ANSWER = 1 << (SEGMENT_BITS - 1)
 """Paraphrases are segments 1 to 2047, answers 2048 to 4095."""
 ALL_PARAPHRASES = (1, FIRST_ANSWER - 1)
 """The range of segments that a sequence sees which attends to all paraphrases."""
+ALL_MEMBERS = -1
+"""All bits, for a sequence that may see all paraphrases in its range (see `member_bits`)."""
+MAX_CHOSEN = 63
+"""Paraphrases that a question may have if a sequence sees some of them: each is a bit of a number."""
 MAX_REQUESTS = 1 << (31 - SEGMENT_BITS)
 
 
@@ -57,13 +61,15 @@ class SharedPrefix:
     copies: bool = False  # each paraphrase has a rotated copy of the context, and sees no other
     continuous: bool = False  # positions run on; else each paraphrase starts right after the context
     joined_manual: bool = False  # the manual paraphrases, the first ones, see each other, causally
+    joined: bool = False  # all paraphrases do: plain causal attention
+    apart: bool = False  # no token is shared between paraphrases, so that a sequence may see any of them
     merged: bool = False  # equal beginnings of paraphrases are computed and stored once
     head_in_context: bool = False  # the template's head of all paraphrases is computed with the context
 
     @property
     def can_merge(self) -> bool:
         """Whether equal beginnings of paraphrases have equal hidden states."""
-        return not (self.copies or self.continuous or self.joined_manual)
+        return not (self.copies or self.continuous or self.joined_manual or self.joined or self.apart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class AttentionScope:
     paraphrase: int | None = None  # index of the only one it sees; None: all
     context_bias: float = 0.0  # added to its scores against the shared context
     paraphrase_bias: float = 0.0  # added to its scores against paraphrases
+    subset: tuple[int, ...] | None = None  # indices of those it sees, of at most MAX_CHOSEN; None: see above
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -88,6 +95,7 @@ class Layout:
     first_causal_index: int  # of slot 0; a query sees no key of a higher causal index
     paraphrase_segments: tuple[int, ...]  # the segment of each paraphrase
     copy_slots: np.ndarray  # int64 [M], slot, and position, of each rotated copy's first token
+    members: tuple[int, ...] | None  # [B], see `member_bits`; None: no sequence sees some paraphrases only
     biases: tuple[tuple[float, float, float], ...]  # [B], as QueryTables has them
     logits_indices: tuple[int, ...]  # [B], own token whose logits give a sequence's first token
     answer_positions: tuple[int, ...]  # [B], of the first generated token
@@ -152,7 +160,7 @@ def lay_out(
         assert prefix.can_merge
         segments, runs, texts = _merge(paraphrases, behind_context)
     else:
-        joined = prompt.num_manual if prefix.joined_manual else 0
+        joined = count if prefix.joined else prompt.num_manual if prefix.joined_manual else 0
         segments = tuple([1 if number <= joined else number for number in range(1, count + 1)])
         copied = num_context if prefix.copies else 0
         runs, copy_slots = _isolate(paraphrases, segments, copied, behind_context, prefix)
@@ -167,7 +175,11 @@ def lay_out(
     answer_positions: list[int] = []
     answer_slots: list[int] = []
     for number, scope in enumerate(scopes, start=FIRST_ANSWER):
-        if (only := scope.paraphrase) is None:
+        if scope.subset is not None:
+            assert prefix.apart
+            longest = max((len(paraphrases[index]) for index in scope.subset), default=0)
+            position, (low, high) = behind_context + longest, ALL_PARAPHRASES
+        elif (only := scope.paraphrase) is None:
             position, (low, high) = behind_all, ALL_PARAPHRASES
         else:
             assert not prefix.continuous, "a paraphrase that is asked alone follows the context directly"
@@ -185,6 +197,7 @@ def lay_out(
         first_causal_index=0 if copy_slots else num_context,
         paraphrase_segments=segments,
         copy_slots=np.array(copy_slots, dtype=np.int64),
+        members=_members(scopes, count),
         biases=tuple([_biases(scope, count) for scope in scopes]),
         logits_indices=tuple(range(num_prefix + length - 1, num_tokens, length)),
         answer_positions=tuple(answer_positions),
@@ -195,8 +208,27 @@ def lay_out(
     return PackedPrompt(layout, np.fromiter(tokens, np.int64, num_tokens), num_shared)
 
 
+def member_bits(paraphrases: Sequence[int]) -> int:
+    """A number with a bit for each paraphrase of these indices: that of its segment modulo 64.
+
+    >>> bin(member_bits([0, 2]))
+    '0b1010'
+    """
+    return sum(1 << (index + 1) for index in paraphrases)
+
+
+def _members(scopes: Sequence[AttentionScope], count: int) -> tuple[int, ...] | None:
+    if all(scope.subset is None for scope in scopes):
+        return None
+    assert count <= MAX_CHOSEN
+    bits = [ALL_MEMBERS if scope.subset is None else member_bits(scope.subset) for scope in scopes]
+    return tuple(bit - (1 << 64) if bit >= 1 << 63 else bit for bit in bits)  # as int64
+
+
 def _biases(scope: AttentionScope, count: int) -> tuple[float, float, float]:
     """Of a sequence: against the context, log of how many paraphrases it sees, and against those."""
+    if scope.subset is not None:
+        count = max(1, len(scope.subset))
     return scope.context_bias, math.log(count if scope.paraphrase is None else 1), scope.paraphrase_bias
 
 

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from flexray.masks.layout import FIRST_ANSWER, SEGMENT_BITS, AttentionScope, SharedPrefix, lay_out
+from flexray.masks.layout import (
+    ALL_MEMBERS,
+    FIRST_ANSWER,
+    SEGMENT_BITS,
+    AttentionScope,
+    SharedPrefix,
+    lay_out,
+)
 from flexray.masks.runs import FIRST, POSITION, VISIBLE_FIRST, VISIBLE_LAST
 from flexray.masks.shared_context import shared_context
 from flexray.masks.visibility import KeyTables, QueryTables, dense_mask
@@ -47,6 +54,7 @@ class Stream:
     visible: np.ndarray  # int64 [2, S], segment ids of the first and the last paraphrase that a token sees
     segment_ids: np.ndarray  # int64 [S], of its own segment
     biases: np.ndarray  # float32 [3, S], as QueryTables has them
+    members: np.ndarray  # int64 [S], likewise
     segments: tuple[Segment, ...]
 
     def __len__(self) -> int:
@@ -65,7 +73,8 @@ class Stream:
         biases = torch.from_numpy(self.biases).to(device)
         part = slice(start, stop)
         queries = QueryTables.zeros((1, stop - start), device)
-        queries.refresh(visible[:, part], own[part], causal_index[part], biases[:, part])
+        members = torch.from_numpy(self.members).to(device)
+        queries.refresh(visible[:, part], own[part], causal_index[part], biases[:, part], members[part])
         return queries, KeyTables.of(own, own, causal_index)
 
     def mask(self) -> np.ndarray:
@@ -110,7 +119,7 @@ def make_stream(
             add(part.name, ids, part.position, (part.segment, part.sees), part.segment)
     first = 0  # the paraphrase's first token in the layout
     for index, (segment, tokens) in enumerate(zip(layout.paraphrase_segments, prompt.segments, strict=True)):
-        begin, own = _ids_of(segment, segment)
+        begin, own = segment << SEGMENT_BITS, segment << SEGMENT_BITS | FIRST_ANSWER - 64 | segment & 63
         if not layout.sees_context:
             copy = int(layout.copy_slots[index]) if prefix.continuous else 0
             lowest = parts[0].segment
@@ -131,15 +140,18 @@ def make_stream(
         add("answer", answer, position, visible, own, sequence)
 
     biases = np.zeros((3, segments[-1].stop), np.float32)
+    members = np.full(segments[-1].stop, ALL_MEMBERS, np.int64)
     for s in segments:
         if s.sequence is not None:
             biases[:, s.start : s.stop] = np.asarray(layout.biases[s.sequence])[:, None]
+            if layout.members is not None:
+                members[s.start : s.stop] = layout.members[s.sequence]
     token_ids, positions, first_ids, last_ids, own_ids = np.concatenate(columns, axis=1)
     visible_ids = np.stack([first_ids, last_ids])
-    return Stream(token_ids, positions, visible_ids, own_ids, biases, tuple(segments))
+    return Stream(token_ids, positions, visible_ids, own_ids, biases, members, tuple(segments))
 
 
 def _ids_of(first: int, last: int) -> tuple[int, int]:
-    """The lowest and the highest id of some paraphrases' segments. The highest is the paraphrase's own, those
-    below are for its copy of the context's parts."""
+    """The lowest and the highest id of some paraphrases' segments. One of the 64 highest is the paraphrase's
+    own, those below are for its copy of the context's parts."""
     return first << SEGMENT_BITS, last << SEGMENT_BITS | FIRST_ANSWER - 1

@@ -98,8 +98,9 @@ class PromptBuilder:
             RowFault: a paraphrase that has no tokens, or one that the model does not know, or a prompt that
                 leaves the model no room for `max_new_tokens` (the message says by how much).
         """
-        if (count := len(question.paraphrases)) > MAX_PARAPHRASES:
-            problem = f"{count} paraphrases, but at most {MAX_PARAPHRASES} can be told apart"
+        most = min(MAX_PARAPHRASES, *(method.max_paraphrases for method in self._methods))
+        if (count := len(question.paraphrases)) > most:
+            problem = f"{count} paraphrases, but at most {most} can be told apart by the methods of this run"
             raise self._fault(question, question.paraphrases, problem, "Set data.max_paraphrases.")
         segments = tuple(self._segment(question, text) for text in question.paraphrases)
         prompt = Prompt(
@@ -126,9 +127,8 @@ class PromptBuilder:
     def _positions_needed(self, prompt: Prompt, method: MethodConfig) -> int:
         lengths = [len(s) for s in prompt.segments]
         contexts = len(lengths) if method.copies_context else 1
-        continuous = method.kind == "attention" and method.positions == "continuous"
-        paraphrases = sum(lengths) if continuous else max(lengths)
-        context = len(prompt.context) - (0 if continuous else prompt.num_beside)
+        paraphrases = sum(lengths) if method.runs_on else max(lengths)
+        context = len(prompt.context) - (0 if method.runs_on else prompt.num_beside)
         new = self._generation.max_new_tokens
         return contexts * context + paraphrases + len(prompt.answer_prefix) + new
 

@@ -33,7 +33,7 @@ ROW_SCHEMA = pa.schema(
         pa.field("prediction", pa.string(), nullable=False),
         # the answer to each paraphrase alone (methods per_prompt and confidence); otherwise empty
         pa.field("paraphrase_predictions", pa.list_(pa.string()), nullable=False),
-        pa.field("samples", pa.list_(pa.string()), nullable=False),  # sampled answers (method sampled)
+        pa.field("samples", pa.list_(pa.string()), nullable=False),  # answers (methods sampled and draws)
         pa.field("correct", pa.bool_()),  # null: error row, or nothing to score against
         pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("prompt_tokens", pa.int32(), nullable=False),
@@ -43,8 +43,12 @@ ROW_SCHEMA = pa.schema(
         pa.field("fallback_reason", pa.string(), nullable=False),
         pa.field("attempts", pa.int32(), nullable=False),
         pa.field("error", pa.string(), nullable=False),
+        # for each of `samples` the paraphrases that it was drawn from (method draws); null: none were drawn
+        pa.field("subsets", pa.list_(pa.list_(pa.int32()))),
     ]
 )
+ADDED = ("subsets",)
+"""The last columns, which tables may lack that were begun before there were any: all null there."""
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -55,8 +59,13 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def from_parquet(data: bytes) -> pa.Table:
-    """Read the bytes of a Parquet file. Raises pyarrow.ArrowException or OSError if they are not Parquet."""
-    return pq.read_table(pa.BufferReader(data))
+    """Read the bytes of a Parquet file; columns of ADDED that it lacks are null. Raises
+    pyarrow.ArrowException or OSError if they are not Parquet."""
+    table = pq.read_table(pa.BufferReader(data))
+    for field in ROW_SCHEMA:
+        if field.name in ADDED and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def keys_of(table: pa.Table) -> list[tuple[str, str]]:
@@ -70,8 +79,10 @@ def expected_keys(methods: Sequence[str], row_ids: Sequence[str]) -> list[tuple[
 
 
 def columns_of(schema: pa.Schema) -> dict[str, str]:
-    """Column -> type, in order, as written into the run record."""
-    return {f.name: f"{f.type}{'' if f.nullable else ' not null'}" for f in schema}
+    """Column -> type, in order, as written into the run record; without those of ADDED, which any table may
+    get."""
+    columns = (field for field in schema if field.name not in ADDED)
+    return {f.name: f"{f.type}{'' if f.nullable else ' not null'}" for f in columns}
 
 
 def schema_fault(schema: pa.Schema) -> str:

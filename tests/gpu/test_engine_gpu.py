@@ -25,6 +25,8 @@ from tests import oracles
 from tests.conftest import PROJECT
 from tests.expected import oracle_answers, tokens
 from tests.unit.engine import test_few_shots
+from tests.unit.engine.test_methods import DRAWS, LOGITS, OTHERS, make_rated_prompts  # noqa: F401  a fixture
+from tests.unit.engine.test_methods import oracle_says as oracle_of_method
 from tests.unit.engine.test_methods import tokens as tokens_of_all
 from tests.unit.engine.test_sampler import oracle_says as oracle_draws
 from tests.unit.engine.test_shared_prefixes import METHODS
@@ -48,6 +50,30 @@ def moved_by(coarse, exact, prompt, found, *, layout, positions):
 @pytest.fixture(autouse=True)
 def _full_float32():
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@pytest.mark.parametrize("attention_apart", [False, True])
+def test_methods_of_logits_draws_and_concat_say_what_their_oracles_say(
+    make_brief_model,
+    make_engine,
+    make_rated_prompts,  # noqa: F811
+    attention_apart,
+):
+    prompts = make_rated_prompts(20, num_context=600 if attention_apart else 70)
+    methods = [*LOGITS, *DRAWS, *OTHERS]
+    model = make_brief_model()
+    expected = [[oracle_of_method(model, p, m, stop_ids={2, 10}) for m in methods] for p in prompts]
+    engine = make_engine(
+        make_brief_model().cuda(),
+        methods=methods,
+        max_new_tokens=8,
+        max_num_seqs=64,
+        gpu_memory_utilization=0.1,
+    )
+    found = tokens_of_all(engine.generate(prompts))
+    for number, method in enumerate(methods):
+        assert [said[number] for said in found] == [said[number] for said in expected], method.name
+    assert engine.stats.calls["sdpa"] == engine.stats.calls["eager"] == 0
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(9, 3, 64), (24, 8, 128)])

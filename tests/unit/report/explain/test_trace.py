@@ -26,8 +26,13 @@ ATTENTION = [
     MethodConfig(paraphrase_scale="-log N"),
 ]
 ALONE = [MethodConfig(kind="origin"), MethodConfig(kind="per_prompt"), MethodConfig(kind="weighted_max")]
-LOGITS = [MethodConfig(kind=kind) for kind in ("avg", "max", "weighted_avg")]
-DRAWN = [MethodConfig(kind="sampled", samples=3), MethodConfig(kind="confidence", samples=2)]
+LOGITS = [MethodConfig(kind=kind) for kind in ("avg", "max", "weighted_avg", "mean_prob", "nbce")]
+DRAWN = [
+    MethodConfig(kind="sampled", samples=3),
+    MethodConfig(kind="confidence", samples=2),
+    MethodConfig(kind="draws", draws=2, size=2),
+    MethodConfig(kind="draws", draws=2, size=2, fusion="avg"),
+]
 ALL = [*ATTENTION, *ALONE, *LOGITS, *DRAWN]
 
 
