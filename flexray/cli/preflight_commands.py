@@ -1,4 +1,4 @@
-"""The commands that prepare a run: plan, doctor, fetch-model."""
+"""The commands that prepare a run: init, plan, doctor, fetch-model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,33 @@ from flexray.cli.app import (
     SetOption,
     command,
     load_recipe,
+    log,
     named,
 )
+
+
+@command()
+def init(
+    data: Annotated[str, typer.Argument(help="A file, glob, folder or URL; or owner/name of the hub.")],
+    model: Annotated[str, typer.Option(help="Folder of a checkpoint, or owner/name of the hub.")],
+    to: Annotated[Path | None, typer.Option(help="The recipe; by default DATA's name and .yaml.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Look at data and a model, and write a recipe that runs, with what was guessed and why."""
+    from flexray.errors import OutputError
+    from flexray.preflight.init import draft_recipe
+    from flexray.report.output_files import write_file
+
+    draft = draft_recipe(data, model)
+    recipe = to or Path(f"{draft.name}.yaml")
+    if recipe.exists() and not force:
+        raise OutputError(f"{recipe}: is there already. Name another file with --to, or give --force.")
+    write_file(recipe, draft.text, "--to", "the recipe")
+    for key, guess in draft.guesses.items():
+        log(f"{key}: {json.dumps(guess.value)}  ({guess.why})")
+    if draft.problems:
+        log(f"{len(draft.problems)} of the first rows have faults; the first: {draft.problems[0]}")
+    log(f"\nrecipe: {recipe}. Ten answers:  flexray run {recipe} --set data.limit=10")
 
 
 @command()
