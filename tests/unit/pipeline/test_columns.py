@@ -132,7 +132,8 @@ def test_answers_are_method_by_method_those_to_each_question():
     rows = answer_lists(ANSWERS, TEXTS).to_pylist()
     expected = [
         [
-            dataclasses.asdict(one) | {"token_ids": list(one.token_ids), "text": text}
+            dataclasses.asdict(one)
+            | {"token_ids": list(one.token_ids), "subset": list(one.subset), "text": text}
             for one, text in zip(ANSWERS[question][method], TEXTS[question][method], strict=True)
         ]
         for method in range(2)
