@@ -5,6 +5,7 @@ OUT/plan/<n>.parquet                     the questions of a part of it; each row
 OUT/data/<shard_id>-<uuid>.parquet       rows
 OUT/_manifests/<shard_id>.json           the commit of a shard, written last
 OUT/_manifests/compact-<sha256>.jsonl    many manifests merged into one file
+OUT/_scratch/                            what a start keeps while it plans a large table
 OUT/_quarantine/<time>-<random>/         files that a repair has moved aside
 OUT/_lock-<n>.json                       the process that is working in the folder; removed at its end
 """
@@ -19,6 +20,7 @@ from flexray.sink.other_run import other_parts
 from flexray.sink.plan import checked_specs, specs_of
 from flexray.sink.records import AnyRecord, CodeVersion, Manifest, RunRecord, ShardStats, fingerprint
 from flexray.sink.repair import repair
+from flexray.sink.scratch import clear_scratch
 from flexray.sink.start import NoRunError, discard_run, load_run, open_run, plan_run
 from flexray.sink.verify import verify
 from flexray.sink.visible import read_committed
@@ -35,6 +37,7 @@ __all__ = [
     "RunRecord",
     "ShardStats",
     "checked_specs",
+    "clear_scratch",
     "commit_shard",
     "committed_shards",
     "compact",

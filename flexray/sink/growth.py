@@ -9,22 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from flexray.data.plan_rows import VALUES
 from flexray.errors import DataError, OutputError, shown
+from flexray.sink.compare import SHOWN_CHANGES, Bucket, Compared, Rules, compare, index_part
 from flexray.sink.folder import OutputFolder
-from flexray.sink.plan import part_rows
-from flexray.sink.plan_files import next_number, read_part, write_left_out, write_part
+from flexray.sink.plan_files import next_number, read_part
+from flexray.sink.plan_writer import (
+    Compiled,
+    FileTask,
+    cut_files,
+    read_piece,
+    shard_sizes,
+    write_file,
+    write_ids,
+)
 from flexray.sink.records import PlanPart, RunRecord, Selection
+from flexray.sink.staging import Staged
 
 MAX_METHODS = 62
 """Of a table: sets of methods are the bits of a number."""
-SHOWN_CHANGES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +45,7 @@ class Growth:
 def grow(
     folder: OutputFolder,
     run: RunRecord | None,
-    found: pa.Table,
+    data: Staged,
     *,
     methods: Sequence[str],
     sources: str,
@@ -48,11 +54,12 @@ def grow(
     fingerprint: str,
     replace_changed: bool = False,
 ) -> Growth:
-    """Compare what a recipe names with what is committed, and write the plan files of what is missing.
+    """Compare what a recipe names with what is committed, and write the plan files of what is missing. No
+    row is looked at here: tasks do that, where `data.site` says.
 
     Args:
         run: the table's record. None: there is no table yet.
-        found: the data set (PLAN_SCHEMA), each row id once.
+        data: the data set.
         methods, sources: of the recipe; see Selection.
         committed: ids of the committed shards.
         replace_changed: compute committed rows again whose question has changed. A row whose question had a
@@ -71,56 +78,71 @@ def grow(
     bit = {name: 1 << number for number, name in enumerate(names)}
     wanted = sum(bit[name] for name in methods)
     kept = committed_parts(run, committed) if run else []
-    have = np.zeros(found.num_rows, np.int64)
-    replaced, told = np.zeros((2, found.num_rows), bool)
-    left_out = [pa.array([], pa.string())]
-    refused: list[tuple[PlanPart, pa.Table, pa.Array]] = []
-    ids = found["row_id"].combine_chunks()
-    for of_part in part_rows(folder, kept, ["content", "error"]):
-        known = of_part.live()
-        at = pc.index_in(known["row_id"].combine_chunks(), ids)
-        left_out.append(known["row_id"].combine_chunks().filter(at.is_null()))
-        known, at = known.filter(at.is_valid()), at.drop_null()
-        places, now = at.to_numpy(), found.select(["content", "error"]).take(at)
-        was_faulty = pc.not_equal(known["error"], "").to_numpy()
-        changed = pc.not_equal(known["content"], now["content"]).to_numpy()
-        changed |= was_faulty & pc.equal(now["error"], "").to_numpy()
-        if not replace_changed and (bad := changed & ~was_faulty & ~told[places]).any():
-            told[places[bad]] = True  # another part may have the same question for other methods
-            refused.append((of_part.part, known.filter(pa.array(bad)), at.filter(pa.array(bad))))
-        have[places] |= sum(bit[name] for name in of_part.part.methods)
-        replaced[places[changed]] = True
-    if refused:
-        raise _changed(folder, refused, found)
-    have[replaced] = 0
-    missing = wanted & ~have
+    rules = Rules(wanted, tuple(sum(bit[name] for name in part.methods) for part in kept), replace_changed)
+    found = _compare(folder, kept, data, rules)
+    pieces = [
+        Compiled(piece.rows, tuple(bucket.changes[number] for bucket in found if number in bucket.changes))
+        for number, piece in enumerate(data.pieces)
+    ]
+    if any(bucket.refused for bucket in found):
+        raise _changed(folder, kept, found, data, pieces, wanted)
+    tasks: list[FileTask] = []
     number, next_shard = next_number(run), run.next_shard if run else 0
-    parts = []
-    for mask in np.unique(missing[missing != 0]).tolist():
-        rows = found.filter(pa.array(missing == mask))
-        sizes = [min(shard_rows, rows.num_rows - start) for start in range(0, rows.num_rows, shard_rows)]
-        by = [name for name in methods if bit[name] & mask]
-        parts.append(
-            write_part(
-                folder,
-                number,
-                rows,
-                shards=sizes,
+    for mask, counts in sorted(_counts(data, found, wanted).items()):
+        for takes in cut_files(counts, shard_rows):
+            task = FileTask(
+                number=number + len(tasks),
                 first_shard=next_shard,
-                methods=by,
-                fingerprint=fingerprint,
-                replaces=pa.array(replaced[missing == mask]),
+                shard_rows=shard_rows,
+                missing=mask,
+                methods=tuple(name for name in methods if bit[name] & mask),
+                takes=tuple((pieces[take.piece], take) for take in takes),
             )
-        )
-        number, next_shard = number + 1, next_shard + len(sizes)
-    others = pa.concat_arrays(left_out).unique()
+            tasks.append(task)
+            next_shard += len(shard_sizes(sum(map(len, takes)), shard_rows))
+    site = data.site
+    write = partial(write_file, folder, site.scratch, fingerprint, wanted, data.id_field)
+    parts = list(site.map(write, tasks))
+    left_out = [bucket.left_out for bucket in found if bucket.left_out is not None]
+    write_others = partial(write_ids, folder, site.scratch, number + len(tasks))
+    others = list(site.map(write_others, [left_out] if left_out else []))
     return Growth(
         plan=(*kept, *parts),
-        selection=Selection(
-            methods=tuple(methods), sources=sources, left_out=write_left_out(folder, number, others)
-        ),
+        selection=Selection(methods=tuple(methods), sources=sources, left_out=others[0] if others else None),
         next_shard=next_shard,
     )
+
+
+def _compare(folder: OutputFolder, kept: Sequence[PlanPart], data: Staged, rules: Rules) -> list[Compared]:
+    """What was found out about each bucket."""
+    site = data.site
+    known = list(site.map(partial(index_part, folder, site.scratch, data.buckets), kept))
+    buckets = [
+        Bucket(
+            number,
+            tuple(piece.index[number] for piece in data.pieces),
+            tuple(of_part[number] for of_part in known),
+        )
+        for number in range(data.buckets)
+    ]
+    return list(site.map(partial(compare, site.scratch, rules), buckets))
+
+
+def _counts(data: Staged, found: Sequence[Compared], wanted: int) -> dict[int, dict[int, int]]:
+    """By missing methods, as bits: how many rows of each piece lack them; none is left out."""
+    counts: dict[int, dict[int, int]] = {}
+    for number, piece in enumerate(data.pieces):
+        counts.setdefault(wanted, {})[number] = piece.num_rows
+    for bucket in found:
+        for (number, mask), count in bucket.counts.items():
+            of_mask = counts.setdefault(mask, {})
+            of_mask[number] = of_mask.get(number, 0) + count
+            counts[wanted][number] -= count
+    return {
+        mask: {number: of_mask[number] for number in sorted(of_mask) if of_mask[number]}
+        for mask, of_mask in counts.items()
+        if mask
+    }
 
 
 def committed_parts(run: RunRecord, committed: Collection[str]) -> list[PlanPart]:
@@ -140,23 +162,26 @@ def committed_part(part: PlanPart, committed: Set[int]) -> PlanPart | None:
 
 
 def _changed(
-    folder: OutputFolder, refused: Sequence[tuple[PlanPart, pa.Table, pa.Array]], found: pa.Table
+    folder: OutputFolder,
+    kept: Sequence[PlanPart],
+    found: Sequence[Compared],
+    data: Staged,
+    pieces: Sequence[Compiled],
+    wanted: int,
 ) -> DataError:
-    """`refused`: of a part, the rows that were planned, with their places in its file, and the places in
-    `found` of what they are now."""
     lines: list[str] = []
-    for part, known, at in refused:
-        more = SHOWN_CHANGES - len(lines)
-        before = read_part(folder, part).take(known["place"].slice(0, more)).to_pylist()
-        for old, new in zip(before, found.take(at.slice(0, more)).to_pylist(), strict=True):
-            where = f"{new['source_file']}, row {new['source_row']}"
-            if new["error"]:
-                lines.append(f"{where} (id {new['row_id']}): has a fault now: {new['error']}")
-                continue
-            field = next((name for name in VALUES if old[name] != new[name]), VALUES[0])
-            values = f"{shown(old[field])} -> {shown(new[field])}"
-            lines.append(f"{where} (id {new['row_id']}), field {field!r}: {values}")
-    count = sum(len(at) for _, _, at in refused)
+    for row in sorted(row for bucket in found for row in bucket.examples)[:SHOWN_CHANGES]:
+        (old,) = read_part(folder, kept[-row.part]).slice(row.place, 1).to_pylist()
+        now, *_ = read_piece(data.site.scratch, pieces[row.piece], wanted, data.id_field)
+        (new,) = now.slice(row.place_now, 1).to_pylist()
+        where = f"{new['source_file']}, row {new['source_row']}"
+        if new["error"]:
+            lines.append(f"{where} (id {new['row_id']}): has a fault now: {new['error']}")
+            continue
+        field = next((name for name in VALUES if old[name] != new[name]), VALUES[0])
+        values = f"{shown(old[field])} -> {shown(new[field])}"
+        lines.append(f"{where} (id {new['row_id']}), field {field!r}: {values}")
+    count = sum(bucket.refused for bucket in found)
     if count > len(lines):
         lines.append(f"and {count - len(lines)} more")
     return DataError(

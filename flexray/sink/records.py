@@ -21,6 +21,7 @@ OLD_PLAN_FILE = "_plan.parquet"
 DATA_FOLDER = "data"
 MANIFEST_FOLDER = "_manifests"
 QUARANTINE_FOLDER = "_quarantine"
+SCRATCH_FOLDER = "_scratch"
 OLD_NIGHT = r"[0-9a-f]{16}"
 """The name of a folder in which a night of flexray 0.1 put the run of one file, below a recipe's output."""
 OWN_NAMES = (
@@ -30,6 +31,7 @@ OWN_NAMES = (
     DATA_FOLDER,
     MANIFEST_FOLDER,
     QUARANTINE_FOLDER,
+    SCRATCH_FOLDER,
 )  # and lock files
 
 SHARD_ID = r"[A-Za-z0-9_][A-Za-z0-9._-]*"  # a shard id is part of file names
@@ -213,10 +215,6 @@ class RunRecord(Sealed):
     def shards(self) -> Mapping[str, tuple[PlanPart, int]]:
         """The part and the number of each planned shard, by shard id, in order."""
         return _shards(self.plan, _prefix(self.parts))
-
-    def number_of(self, shard_id: str) -> int | None:
-        """The number of a shard, planned or not; None: the table has no shards of this name."""
-        return number_in(shard_id, self.parts)
 
 
 AnyRecord = RunRecord | OldRunRecord

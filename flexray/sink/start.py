@@ -7,8 +7,6 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-
 from flexray.errors import OutputError, first_few
 from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder, is_leftover, is_systems
@@ -26,6 +24,7 @@ from flexray.sink.records import (
     PLAN_FOLDER,
     QUARANTINE_FOLDER,
     RUN_FILE,
+    SCRATCH_FOLDER,
     AnyRecord,
     CodeVersion,
     OldRunRecord,
@@ -36,6 +35,7 @@ from flexray.sink.records import (
     shard_of_data_file,
 )
 from flexray.sink.row_table import ROW_SCHEMA, columns_of
+from flexray.sink.staging import Staged
 from flexray.storage import redact
 
 _OLD = (
@@ -117,7 +117,7 @@ def open_run(
 def plan_run(
     folder: OutputFolder,
     run: RunRecord | None,
-    found: pa.Table,
+    data: Staged,
     *,
     parts: dict[str, Any],
     methods: Sequence[str],
@@ -134,7 +134,7 @@ def plan_run(
 
     Args:
         run: the result of `open_run`.
-        found: the data set (PLAN_SCHEMA); each row id once.
+        data: the data set.
         methods: the names of the recipe's methods, in order.
         sources: see Selection.
         committed: ids of the committed shards.
@@ -149,7 +149,7 @@ def plan_run(
         growth = grow(
             folder,
             run,
-            found,
+            data,
             methods=methods,
             sources=sources,
             committed=committed,
@@ -269,7 +269,7 @@ def utc_now() -> str:
 
 
 def _refuse_foreign_files(folder: OutputFolder) -> None:
-    own = (QUARANTINE_FOLDER,)
+    own = (QUARANTINE_FOLDER, SCRATCH_FOLDER)
     names = [name for name in folder.list() if not (name in own or is_systems(name) or is_lock(name))]
     names = [name for name in names if not (re.fullmatch(OLD_NIGHT, name) and RUN_FILE in folder.list(name))]
     # a discarded run leaves its folders empty

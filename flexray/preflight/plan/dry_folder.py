@@ -53,6 +53,9 @@ class DryFolder(OutputFolder):
     def remove(self, name: str) -> None:
         """Nothing is removed."""
 
+    def remove_folder(self, name: str) -> None:
+        """Nothing is removed."""
+
 
 def open_dry(url: str) -> DryFolder:
     """The output folder, checked by `prepare`. Raises OutputError."""

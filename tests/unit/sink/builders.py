@@ -14,6 +14,7 @@ from flexray.sink import CodeVersion, OutputFolder, commit_shard, open_run, plan
 from flexray.sink.plan import load_plan
 from flexray.sink.records import Manifest, RunRecord, keys_digest, manifest_name
 from flexray.sink.row_table import ROW_SCHEMA, account, keys_of, to_parquet
+from flexray.sink.staging import stage_table
 
 PARTS = {
     "model": {"digest": "abc"},
@@ -143,7 +144,7 @@ def start(
     committed = whole_shards(folder, run) if run else ()
     if run and (run.selection.sources, run.selection.methods) == (planning["sources"], tuple(methods)):
         return run
-    return plan_run(folder, run, table, committed=committed, **planning)
+    return plan_run(folder, run, stage_table(table), committed=committed, **planning)
 
 
 def planned(folder: OutputFolder, run: RunRecord) -> list[Shard]:
