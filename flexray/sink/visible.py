@@ -95,13 +95,12 @@ def view(
     needed = len(left_out) or any(part.replaced for part in run.plan)
     for found in part_rows(folder, run.plan) if needed else ():
         ids = found.rows["row_id"].combine_chunks()
-        gone = pc.or_(found.replaced, pc.is_in(ids, left_out))
-        of_part, start = {}, 0
-        for number, rows in found.part.shards.items():
-            of_shard = ids.slice(start, rows).filter(gone.slice(start, rows))
-            if len(of_shard):
-                of_part[run.shard_id(number)] = of_shard
-            start += rows
+        gone = found.by_shard(pc.or_(found.replaced, pc.is_in(ids, left_out)))
+        of_part = {
+            run.shard_id(number): of_shard
+            for number, row_ids in found.by_shard(ids).items()
+            if len(of_shard := row_ids.filter(gone[number]))
+        }
         if of_part:
             unseen.append(of_part)
     return View(chosen, _planned(run, chosen, unseen), tuple(unseen))
