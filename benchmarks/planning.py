@@ -1,7 +1,8 @@
 """Rows per second from jsonl to the plan of a new table: `python -m benchmarks.planning`.
 
 Each size is planned in a process of its own, with a Ray of its own. The first size pays for the start of
-workers. Of each further size it is told what the added rows take: time, and memory of the driver. CPU time is that of all processes: on a machine that others use too, it tells more than rows per second.
+workers. Of each further size it is told what the added rows take: time, and memory of the driver. CPU time is
+that of all processes: on a machine that others use too, it tells more than rows per second.
 """
 
 from __future__ import annotations

@@ -1,13 +1,16 @@
 """A large data set is planned by Ray: the same plan, bit for bit, also if a worker dies."""
 
+import pyarrow as pa
 import pytest
 
 from flexray.errors import DataError
 from flexray.pipeline.ray_map import RayMap
 from flexray.runs.run import run
 from flexray.sink import OutputFolder, staging
+from flexray.sink.plan_files import read_part
 from flexray.sink.scratch import FolderScratch
-from tests.ray.jobs import assert_whole, make_config, question, rows_of, write
+from tests.ray.jobs import make_config, question, write
+from tests.runs import planned
 
 ROWS = 30
 
@@ -20,28 +23,34 @@ def large(monkeypatch):
     monkeypatch.setattr(staging, "BUCKET_BYTES", 1000)
 
 
-def plan_files(folder):
-    return {path.name: path.read_bytes() for path in (folder / "plan").iterdir()}
-
-
-def test_a_run_planned_by_ray_has_the_plan_of_one_process(inject, tiny_model, tmp_path, monkeypatch, large):
+def test_ray_makes_the_plan_of_one_process_and_bears_the_death_of_a_worker(
+    inject, tiny_model, tmp_path, monkeypatch, large
+):
     for number in range(5):
         rows = [question(i) for i in range(number, ROWS, 5)]
         write(tmp_path / f"{number}.jsonl", [*rows, question(7), "no object"])
     files = sorted(tmp_path.glob("*.jsonl"))
-    with monkeypatch.context() as patch:
-        patch.setattr(RayMap, "__call__", lambda self, function, items: map(function, items))
-        run(make_config(tmp_path / "alone", tiny_model, *files), log=lambda _: None)
+    alone, many = (make_config(tmp_path / name, tiny_model, *files) for name in ("alone", "many"))
+    expected = planned(alone, map).record
     inject({"point": "plan.scratch", "action": "kill", "skip": 2, "ledger": str(tmp_path / "ledger")})
     monkeypatch.setattr(FolderScratch, "get", lambda *_: pytest.fail("the driver reads no rows"))
-    run(make_config(tmp_path / "many", tiny_model, *files), log=lambda _: None)
-    assert (tmp_path / "ledger").exists()
-    assert plan_files(tmp_path / "many") == plan_files(tmp_path / "alone")
-    assert_whole(tmp_path / "many", ROWS + 10)
-    assert not (tmp_path / "many" / "_scratch").exists()
-    errors = [row["error"] for row in rows_of(tmp_path / "many").values() if row["error"]]
+    record = planned(many, RayMap(config=many, stopped=pytest.fail)).record
+    assert len(list((tmp_path / "ledger").iterdir())) > 3
+    assert (record.plan, record.selection, record.next_shard) == (
+        expected.plan,
+        expected.selection,
+        expected.next_shard,
+    )
+    assert record.planned_rows == ROWS + 10
+    for part in record.plan:
+        assert (tmp_path / "many" / part.file.file).read_bytes() == (
+            tmp_path / "alone" / part.file.file
+        ).read_bytes()
+    rows = pa.concat_tables(read_part(OutputFolder(many.output), part) for part in record.plan)
+    errors = [error for error in rows["error"].to_pylist() if error]
     assert sum("has the same id as" in error for error in errors) == 5
     assert sum("has the same content as" in error for error in errors) == 4
+    assert not (tmp_path / "many" / "_scratch").exists()
 
 
 def test_a_fault_of_the_data_that_a_worker_finds_is_told_plainly(local_ray, tmp_path, tiny_model, large):
@@ -50,4 +59,5 @@ def test_a_fault_of_the_data_that_a_worker_finds_is_told_plainly(local_ray, tmp_
     with pytest.raises(DataError, match=r"b\.jsonl: no record has the field 'question'") as told:
         run(make_config(tmp_path / "out", tiny_model, good, bad), log=lambda _: None)
     assert "Traceback" not in str(told.value)
+    assert told.value.__notes__[-1].startswith("In a worker:")
     assert OutputFolder(str(tmp_path / "out")).list() == []
