@@ -17,9 +17,9 @@ import typer
 from benchmarks.machine import describe_commit, describe_machine
 from flexray.data.plan_rows import PLAN_SCHEMA, with_digests
 from flexray.sink import OutputFolder, commit_shard, compact, open_run, plan_run, specs_of, whole_shards
-from flexray.sink.compaction import MAX_SINGLE_MANIFESTS
-from flexray.sink.row_table import ROW_SCHEMA
-from flexray.sink.staging import stage_table
+from flexray.sink.commit.compaction import MAX_SINGLE_MANIFESTS
+from flexray.sink.plan.staging import stage_table
+from flexray.sink.records.rows import ROW_SCHEMA
 
 METHOD = "origin"
 PARTS = {"data": {"name": "bench", "split": "test"}}

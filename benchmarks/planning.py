@@ -42,7 +42,7 @@ def measure(source: str) -> None:
     from flexray.pipeline.ray_connection import connect_ray
     from flexray.pipeline.ray_map import RayMap
     from flexray.sink import OutputFolder, clear_scratch, plan_run
-    from flexray.sink.staging import stage
+    from flexray.sink.plan.staging import stage
 
     path = Path(source)
     folder = OutputFolder(str(path.parent / "out"))

@@ -9,7 +9,7 @@ from flexray.runs.commit import Commit
 from flexray.runs.job import Planned, check_job, plan
 from flexray.runs.run import by_methods
 from flexray.sink import Manifest, OutputFolder, committed_shards, specs_of
-from flexray.sink.staging import Mapper
+from flexray.sink.plan.site import Mapper
 
 
 def planned(config: RunConfig, distribute: Mapper | None = None) -> Planned:

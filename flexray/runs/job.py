@@ -32,8 +32,9 @@ from flexray.sink import (
     plan_run,
     whole_shards,
 )
-from flexray.sink.other_run import refuse_other_run
-from flexray.sink.staging import Mapper, Staged, stage, stage_table
+from flexray.sink.plan.site import Mapper
+from flexray.sink.plan.staging import Staged, stage, stage_table
+from flexray.sink.run.other_run import refuse_other_run
 from flexray.storage import redact
 
 

@@ -6,9 +6,10 @@ import pytest
 from flexray.errors import DataError
 from flexray.pipeline.ray_map import RayMap
 from flexray.runs.run import run
-from flexray.sink import OutputFolder, staging
-from flexray.sink.plan_files import read_part
-from flexray.sink.scratch import FolderScratch
+from flexray.sink import OutputFolder
+from flexray.sink.plan import staging
+from flexray.sink.plan.files import read_part
+from flexray.sink.plan.scratch import FolderScratch
 from tests.ray.jobs import make_config, question, write
 from tests.runs import planned
 

@@ -7,7 +7,7 @@ from fsspec.implementations.local import LocalFileSystem
 from flexray.errors import OutputError
 from flexray.preflight.host import check_writable
 from flexray.sink import OutputFolder
-from flexray.sink.lock import is_lock
+from flexray.sink.lock.hold import is_lock
 from flexray.sink.records import RUN_FILE
 from flexray.storage import StorageError, connect, retry
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 from flexray.data.plan_rows import to_table
 from flexray.data.question import Question
 from flexray.sink import CodeVersion, OutputFolder, commit_shard, open_run, plan_run, specs_of, whole_shards
-from flexray.sink.plan import load_plan
+from flexray.sink.plan.shards import load_plan
+from flexray.sink.plan.staging import stage_table
 from flexray.sink.records import Manifest, RunRecord, keys_digest, manifest_name
-from flexray.sink.row_table import ROW_SCHEMA, account, keys_of, to_parquet
-from flexray.sink.staging import stage_table
+from flexray.sink.records.rows import ROW_SCHEMA, account, keys_of, to_parquet
 
 PARTS = {
     "model": {"digest": "abc"},

@@ -7,9 +7,11 @@ import pytest
 
 from flexray.api import read
 from flexray.data.plan_rows import read_planned
-from flexray.sink import committed_shards, compact, plan_writer, read_committed, specs_of, staging, verify
+from flexray.sink import committed_shards, compact, read_committed, specs_of, verify
+from flexray.sink.plan import staging, writer
+from flexray.sink.plan.scratch import FolderScratch
+from flexray.sink.plan.site import Site
 from flexray.sink.records import RUN_FILE
-from flexray.sink.scratch import FolderScratch
 from tests.unit.sink import builders
 from tests.unit.sink.builders import commit, planned, question, row, start, table
 
@@ -91,9 +93,9 @@ def lose(folder, run, luck):
 
 def plan_in_pieces(folder, monkeypatch):
     """Each start plans as that of a large table does."""
-    site = staging.Site(map, FolderScratch.new(folder))
+    site = Site(map, FolderScratch.new(folder))
     monkeypatch.setattr(staging, "PIECE_ROWS", 2)
-    monkeypatch.setattr(plan_writer, "FILE_ROWS", 3)
+    monkeypatch.setattr(writer, "FILE_ROWS", 3)
     monkeypatch.setattr(builders, "stage_table", lambda table: staging.stage_table(table, site, buckets=3))
 
 

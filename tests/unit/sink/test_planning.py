@@ -15,12 +15,12 @@ from flexray.config.fault_injection import VARIABLE
 from flexray.data import scan
 from flexray.data.plan_rows import PLAN_SCHEMA
 from flexray.errors import DataError
-from flexray.sink import OutputFolder, clear_scratch, open_run, plan_run, plan_writer, staging, verify
-from flexray.sink import compare as comparing
-from flexray.sink.plan_files import read_part
-from flexray.sink.plan_writer import cut_files
-from flexray.sink.scratch import FolderScratch
-from flexray.sink.staging import stage
+from flexray.sink import OutputFolder, clear_scratch, open_run, plan_run, verify
+from flexray.sink.plan import compare, staging, writer
+from flexray.sink.plan.files import read_part
+from flexray.sink.plan.scratch import FolderScratch
+from flexray.sink.plan.staging import stage
+from flexray.sink.plan.writer import cut_files
 from tests.unit.data.conftest import data_config, record, write
 from tests.unit.sink.builders import PARTS, commit, planned
 
@@ -34,8 +34,8 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(staging, "IN_PROCESS_BYTES", 0)
     monkeypatch.setattr(staging, "PIECE_ROWS", 2)
     monkeypatch.setattr(staging, "BUCKET_BYTES", 300)
-    monkeypatch.setattr(plan_writer, "FILE_ROWS", 6)
-    monkeypatch.setattr(plan_writer, "FILE_PIECES", 2)
+    monkeypatch.setattr(writer, "FILE_ROWS", 6)
+    monkeypatch.setattr(writer, "FILE_PIECES", 2)
 
 
 def start(folder, config, distribute=None, *, methods=("m",), sources="s", shard_rows=3, **options):
@@ -123,7 +123,7 @@ def get_by_others_only(driver):
         tables = get(self, slices)
         if os.getpid() == driver:
             given.extend(table.num_rows for table in tables)
-            assert sum(given) <= 2 * comparing.SHOWN_CHANGES, "the driver holds no rows"
+            assert sum(given) <= 2 * compare.SHOWN_CHANGES, "the driver holds no rows"
         return tables
 
     return counted
@@ -132,7 +132,8 @@ def get_by_others_only(driver):
 KILLED = """
 import sys
 from flexray.config import parse_config
-from flexray.sink import OutputFolder, staging
+from flexray.sink import OutputFolder
+from flexray.sink.plan import staging
 staging.IN_PROCESS_BYTES, staging.UNIT_BYTES = 0, 1
 data = {"name": "d", "files": sys.argv[2]}
 config = parse_config({"output": "o", "model": {"path": "m"}, "data": data}, source="")
@@ -180,8 +181,8 @@ def test_of_bad_files_the_first_is_told_wherever_they_are_read(tmp_path, folder,
 )
 def test_files_are_whole_shards_of_all_rows_in_order(counts, shard_rows):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_writer, "FILE_ROWS", 20)
-        patch.setattr(plan_writer, "FILE_PIECES", 3)
+        patch.setattr(writer, "FILE_ROWS", 20)
+        patch.setattr(writer, "FILE_PIECES", 3)
         files = list(cut_files(dict(sorted(counts.items())), shard_rows))
     taken = [(take.piece, row) for file in files for take in file for row in range(take.start, take.stop)]
     assert taken == [(piece, row) for piece in sorted(counts) for row in range(counts[piece])]
