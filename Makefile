@@ -19,7 +19,7 @@ test test-fast test-slow test-compat: export OMP_NUM_THREADS := 1
 test test-fast test-slow test-compat: export OMP_WAIT_POLICY := passive
 test test-fast test-slow test-compat: export RAY_worker_niceness := 0
 
-.PHONY: help setup demo test test-fast test-slow test-gpu test-compat bench results chaos lint format clean
+.PHONY: help setup demo test test-fast test-slow test-gpu test-compat bench results chaos docs lint format clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -70,6 +70,9 @@ results: setup  ## every method on WebQuestions and ParaRel: docs/results.md; DA
 
 chaos: setup  ## kill N processes of runs on a cluster of this machine and count lost and doubled rows; SEED=..
 	$(VENV)/bin/python -m tests.chaos $(or $(N),20) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+docs: $(STAMP)  ## the site, into out/site; a page or a link that is missing is an error
+	$(VENV)/bin/mkdocs build --strict
 
 lint: $(STAMP)  ## ruff, mypy and the direction of imports; changes nothing
 	$(VENV)/bin/ruff check .

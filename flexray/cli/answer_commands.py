@@ -11,11 +11,13 @@ from flexray.cli.app import (
     AllowCodeChangeOption,
     ConfigOption,
     DownloadOption,
+    RecipeArgument,
     SetOption,
     command,
     complain,
     load_recipe,
     log,
+    named,
 )
 from flexray.config import load_config
 from flexray.storage import redact
@@ -35,7 +37,8 @@ FreshOption = Annotated[bool, typer.Option(help="Discard the output folder's ear
 
 @command()
 def run(
-    config: ConfigOption,
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     fresh: FreshOption = False,
     allow_code_change: AllowCodeChangeOption = False,
@@ -43,9 +46,12 @@ def run(
     download: DownloadOption = False,
 ) -> None:
     """Answer what the recipe names and its output folder does not have yet."""
-    checked = load_recipe(config, set_, download)
+    checked = load_recipe(named(recipe, config), set_, download)
     from flexray.report import Shard, print_summary
+    from flexray.report.answers import look_at
     from flexray.report.progress_bar import show_progress
+    from flexray.report.run_folder import RunFolder
+    from flexray.report.show import print_answers
     from flexray.runs.run import over_limits
     from flexray.runs.run import run as run_job
 
@@ -61,7 +67,9 @@ def run(
     # the wall time is that of this start's rows only
     seconds = None if result.rows_before else result.seconds
     names = [method.name for method in checked.methods]
-    print_summary(shards, methods=names, output=redact(checked.output), seconds=seconds)
+    print_summary(shards, methods=names, seconds=seconds)
+    typer.echo()
+    print_answers(look_at(RunFolder.open(checked.output)), output=redact(checked.output))
     if over := over_limits(result.manifests.values(), checked.limits):
         complain(over)
         raise typer.Exit(1)
@@ -69,13 +77,14 @@ def run(
 
 @command("retry-errors")
 def retry_errors(
-    config: ConfigOption,
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     allow_code_change: AllowCodeChangeOption = False,
     download: DownloadOption = False,
 ) -> None:
     """Answer the error rows of a run again; good rows, and shards not committed yet, stay as they are."""
-    checked = load_recipe(config, set_, download)
+    checked = load_recipe(named(recipe, config), set_, download)
     from flexray.report.progress_bar import show_progress
     from flexray.runs.retry_errors import retry_errors as retry
 
@@ -86,8 +95,9 @@ def retry_errors(
 
 @command()
 def paraphrase(
-    config: ConfigOption,
     to: ToOption,
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     keep: Annotated[int, typer.Option(min=1, help="Paraphrases of a question at most.")] = 5,
     fresh: FreshOption = False,
@@ -97,16 +107,18 @@ def paraphrase(
     from flexray.runs.data_sets import check_export, write_paraphrases
     from flexray.sink import OutputFolder
 
-    checked = load_config(config, set_)
+    recipes = named(recipe, config)
+    checked = load_config(recipes, set_)
     check_export(checked, "sampled", to)
-    run(config, set_, fresh, download=download)
+    run(recipes, set_=set_, fresh=fresh, download=download)
     typer.echo(write_paraphrases(OutputFolder(checked.output), to, keep=keep).summary_line())
 
 
 @command()
 def confidence(
-    config: ConfigOption,
     to: ToOption,
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     fresh: FreshOption = False,
     download: DownloadOption = False,
@@ -115,20 +127,22 @@ def confidence(
     from flexray.runs.data_sets import check_export, write_confidences
     from flexray.sink import OutputFolder
 
-    checked = load_config(config, set_)
+    recipes = named(recipe, config)
+    checked = load_config(recipes, set_)
     check_export(checked, "confidence", to)
-    run(config, set_, fresh, download=download)
+    run(recipes, set_=set_, fresh=fresh, download=download)
     typer.echo(write_confidences(OutputFolder(checked.output), to).summary_line())
 
 
 @command()
 def submit(
-    config: ConfigOption,
     address: Annotated[str, typer.Option(help="The dashboard of the cluster's head: http://HEAD:8265.")],
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     job: Annotated[
         Literal["generate", "nightly", "evaluate"],
-        typer.Option(help="Which of jobs/. For nightly each --config is a recipe, or a folder of them."),
+        typer.Option(help="Which of jobs/. For nightly each RECIPE is one, or a folder of them."),
     ] = "generate",
     id_: Annotated[
         str | None, typer.Option("--id", help="Of the job; Ray takes none twice. Else one of the day.")
@@ -139,18 +153,19 @@ def submit(
     wait: Annotated[bool, typer.Option(help="Follow the log, and exit with the job's exit code.")] = True,
 ) -> None:
     """Submit this folder, the project, as a job to a running Ray cluster."""
+    recipes = named(recipe, config)
     if job == "nightly":
         from flexray.runs.nightly import find_recipes
 
-        configs = [load_config(recipe, set_) for recipe in find_recipes(config)]
+        configs = [load_config(found, set_) for found in find_recipes(recipes)]
     else:
-        configs = [load_config(config, set_)]
+        configs = [load_config(recipes, set_)]
     from flexray.runs.submit import make_submission
     from flexray.runs.submit import submit as submit_job
 
     submission = make_submission(
         job,
-        config,
+        recipes,
         configs,
         overrides=set_,
         project=Path.cwd(),

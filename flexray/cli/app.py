@@ -17,16 +17,25 @@ from flexray.config import RunConfig, load_config
 from flexray.console.log import log_mode, start_logging
 from flexray.console.signals import stoppable
 from flexray.console.terminal import printable
-from flexray.errors import UserError
+from flexray.errors import ConfigError, UserError
 from flexray.storage import redact
 
 Command = Callable[..., None]
 PACKAGE = Path(flexray.__file__).parent
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="RECIPE", help="YAML file, path or URL; of several a later one wins."),
+]
 
 ConfigOption = Annotated[
-    list[str], typer.Option("--config", "-c", help="YAML file, path or URL; repeatable, a later one wins.")
+    list[str], typer.Option("--config", "-c", help="The same as an option; repeatable, behind RECIPE.")
 ]
 OutputArgument = Annotated[str, typer.Argument(help="Output folder or URL of a run.")]
 AllOption = Annotated[
@@ -45,6 +54,13 @@ DownloadOption = Annotated[
         "--download", help="First bring the model and data set that are named from the Hugging Face hub."
     ),
 ]
+
+
+def named(recipe: Sequence[str], config: Sequence[str]) -> list[str]:
+    """The recipes that a command was given. Raises ConfigError if there are none."""
+    if not recipe and not config:
+        raise ConfigError("no recipe is named. Give a YAML file: flexray COMMAND my.yaml")
+    return [*recipe, *config]
 
 
 def load_recipe(paths: str | Sequence[str], overrides: Sequence[str], download: bool) -> RunConfig:

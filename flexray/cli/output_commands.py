@@ -15,10 +15,12 @@ from flexray.cli.app import (
     ConfigOption,
     DownloadOption,
     OutputArgument,
+    RecipeArgument,
     SetOption,
     command,
     load_recipe,
     log,
+    named,
 )
 from flexray.console.terminal import printable
 
@@ -87,6 +89,26 @@ def repair(
 
 
 @command()
+def show(
+    output: OutputArgument,
+    answers: Annotated[int, typer.Option(min=0, help="Questions to show with their answers.")] = 5,
+    wrong: Annotated[
+        bool, typer.Option("--wrong", help="Only questions that were answered wrongly.")
+    ] = False,
+    everything: AllOption = False,
+) -> None:
+    """Print accuracy by method, some answers, the most frequent errors, and what looks odd."""
+    from flexray.report.answers import look_at
+    from flexray.report.run_folder import RunFolder
+    from flexray.report.show import print_answers
+
+    run = RunFolder.open(output, everything=everything)
+    print_answers(look_at(run, examples=answers, only_wrong=wrong), output=output)
+    for damage in run.damage:
+        typer.echo(printable(f"left out: {damage}"), err=True)
+
+
+@command()
 def evaluate(
     outputs: Annotated[list[str], typer.Argument(help="Output folders or URLs of runs.")],
     baseline: Annotated[str | None, typer.Option(help="Compare with this method only.")] = None,
@@ -152,7 +174,8 @@ def report(
 
 @command("show-mask")
 def show_mask(
-    config: ConfigOption,
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     row: RowOption = "1",
     method: MethodOption = None,
@@ -162,7 +185,7 @@ def show_mask(
     download: DownloadOption = False,
 ) -> None:
     """Draw who sees whom in one row's prompt: in the terminal, as PNG and as HTML."""
-    checked = load_recipe(config, set_, download)
+    checked = load_recipe(named(recipe, config), set_, download)
     from flexray.report.show_mask import show_mask as draw_mask
 
     draw_mask(checked, row=row, method=method, png=png, html=html, generated=generated)
@@ -170,8 +193,9 @@ def show_mask(
 
 @command()
 def explain(
-    config: ConfigOption,
     row: RowOption,
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     method: MethodOption = None,
     top: Annotated[int, typer.Option(min=1, help="Tokens shown for each step.")] = 5,
@@ -180,7 +204,7 @@ def explain(
     download: DownloadOption = False,
 ) -> None:
     """Answer one row again on this machine, and show the alternatives and the attention of each token."""
-    checked = load_recipe(config, set_, download)
+    checked = load_recipe(named(recipe, config), set_, download)
     from flexray.report.explain import explain as explain_row
     from flexray.report.explanation_html import explanation_page
     from flexray.report.explanation_text import print_explanation

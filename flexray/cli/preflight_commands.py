@@ -1,4 +1,4 @@
-"""The commands that prepare a run: plan, doctor, fetch-model."""
+"""The commands that prepare a run: init, plan, doctor, fetch-model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,46 @@ from typing import Annotated
 
 import typer
 
-from flexray.cli.app import ConfigOption, DownloadOption, SetOption, command, load_recipe
+from flexray.cli.app import (
+    ConfigOption,
+    DownloadOption,
+    RecipeArgument,
+    SetOption,
+    command,
+    load_recipe,
+    log,
+    named,
+)
+
+
+@command()
+def init(
+    data: Annotated[str, typer.Argument(help="A file, glob, folder or URL; or owner/name of the hub.")],
+    model: Annotated[str, typer.Option(help="Folder of a checkpoint, or owner/name of the hub.")],
+    to: Annotated[Path | None, typer.Option(help="The recipe; by default DATA's name and .yaml.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Look at data and a model, and write a recipe that runs, with what was guessed and why."""
+    from flexray.errors import OutputError
+    from flexray.preflight.init import draft_recipe
+    from flexray.report.output_files import write_file
+
+    draft = draft_recipe(data, model)
+    recipe = to or Path(f"{draft.name}.yaml")
+    if recipe.exists() and not force:
+        raise OutputError(f"{recipe}: is there already. Name another file with --to, or give --force.")
+    write_file(recipe, draft.text, "--to", "the recipe")
+    for key, guess in draft.guesses.items():
+        log(f"{key}: {json.dumps(guess.value)}  ({guess.why})")
+    if draft.problems:
+        log(f"{len(draft.problems)} of the first rows have faults; the first: {draft.problems[0]}")
+    log(f"\nrecipe: {recipe}. Ten answers:  flexray run {recipe} --set data.limit=10")
 
 
 @command()
 def plan(
-    config: ConfigOption,
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     sample: Annotated[int, typer.Option(min=1, help="Rows to make prompts of.")] = 256,
     gpu: Annotated[str | None, typer.Option(help="Plan for this GPU, such as H100 or A100-40GB.")] = None,
@@ -31,7 +65,7 @@ def plan(
 
     Reads the data and a sample of prompts. Holds no GPU, loads no weights, writes nothing.
     """
-    checked = load_recipe(config, set_, download)
+    checked = load_recipe(named(recipe, config), set_, download)
     from flexray.preflight.plan import make_plan, print_plan
 
     made = make_plan(checked, sample_rows=sample, gpu=gpu, gpu_memory=gpu_memory, like=like)
@@ -45,9 +79,8 @@ def plan(
 
 @command()
 def doctor(
-    config: Annotated[
-        list[str], typer.Option("--config", "-c", help="YAML file of a run, to check what it names too.")
-    ] = [],
+    recipe: RecipeArgument = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
@@ -57,7 +90,7 @@ def doctor(
     """
     from flexray.preflight.doctor import CHECKS, print_results, run_checks
 
-    results = run_checks(CHECKS, config, set_)
+    results = run_checks(CHECKS, [*recipe, *config], set_)
     if as_json:
         found = list(results)
         typer.echo(json.dumps([dataclasses.asdict(result) for result in found], indent=2))

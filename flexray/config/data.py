@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from glob import has_magic
 from pathlib import PurePosixPath
@@ -16,11 +17,10 @@ FROM_TEMPLATES = ("pararel", "myriadlama")
 
 
 def _texts(value: Any) -> Any:
-    if isinstance(value, str):
-        return (value,)
-    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         raise ValueError("a text or a list of texts is needed")
-    return value
+    return tuple(map(os.path.expanduser, texts))  # a leading ~ is the home folder
 
 
 def _field_names(value: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -83,6 +84,8 @@ def _describe(fault: Any) -> str:
             section = section.model_fields[part].annotation if isinstance(part, str) else section
             if not isinstance(section, type):  # tuple[Section, ...] or Section | None
                 section = get_args(section)[0]
-        known = ", ".join(sorted(section.model_fields))
-        return f"{key}: {problem}. Unknown key; known here: {known}"
+        known = sorted(section.model_fields)
+        alike = get_close_matches(str(fault["loc"][-1]), known, n=1)
+        meant = f" (did you mean {alike[0]}?)" if alike else ""
+        return f"{key}: {problem}. Unknown key{meant}; known here: {', '.join(known)}"
     return f"{key}: {problem} (value: {shown(fault['input'])})"

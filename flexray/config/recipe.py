@@ -3,7 +3,8 @@
     extends: [data/webqa.yaml, models/llama-3.2-1b.yaml]
 
 A later file overrides an earlier one, and the file that extends them overrides them all. Sections are merged
-key by key; any other value is replaced as a whole. Names are relative to the folder of the extending file.
+key by key; any other value is replaced as a whole. Names are relative to the folder of the extending file;
+`config/paths.py` says what other paths are relative to.
 
 A few lines of YAML can mean billions of values (aliases of aliases), which Python holds as one list many
 times over. So no code here or later visits all values without a limit.
@@ -19,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from flexray.config.paths import resolve_paths
 from flexray.errors import ConfigError, shown
 from flexray.storage import open_file, starting
 
@@ -64,6 +66,7 @@ def _read(path: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read as YAML{said}: {e}") from e
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a mapping of sections is expected{said}, found {type(tree).__name__}.")
+    tree = resolve_paths(tree, path)
     merged: dict[str, Any] = {}
     for name in _extends(tree.pop("extends", []), path):
         merged = _merge(merged, _read(_beside(path, name), (*extended_by, path)))

@@ -23,7 +23,7 @@ class ModelConfig(Section):
     path: PathOrUrl
     """Folder of a LLaMA checkpoint with safetensors and a tokenizer; or owner/name@revision, a model of the
     Hugging Face hub as this machine's cache has it. A folder that exists wins."""
-    lora: Annotated[Files, AfterValidator(lambda folders: tuple(map(os.path.expanduser, folders)))] = ()
+    lora: Files = ()
     """Folders of LoRA adapters in PEFT's format (adapter_config.json, adapter_model.safetensors), merged into
     the weights in this order when the model is loaded. Tokenizer and chat template stay the model's."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -212,12 +212,15 @@ class RayConfig(Section):
 
 
 class LimitsConfig(Section):
-    """Above these limits the job exits with 1; its output is complete nevertheless."""
+    """Above these shares the job exits with 1; its output is complete nevertheless."""
 
-    max_error_share: float = Field(default=0.5, ge=0, le=1)
+    max_error_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the rows that may be errors."""
     max_fallback_share: float = Field(default=1.0, ge=0, le=1)
     """Share of the rows that may be answered by another backend than the configured one."""
+    stop_early: bool = True
+    """End a run, with the reason, if most of its first 200 rows are errors or empty answers. What is
+    committed stays."""
 
 
 class RunConfig(Section):

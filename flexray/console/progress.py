@@ -38,6 +38,7 @@ class CommittedShard:
     rows: int  # output rows by all methods, errors included
     errors: int  # among the rows
     fallbacks: int  # among the rows
+    empty: int = 0  # answers without a text, among the rows
     seconds: float  # of work
 
 

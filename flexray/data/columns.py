@@ -32,7 +32,7 @@ def pick_columns(file: str, schema: pa.Schema, required: RequiredFields) -> list
     """
     names = schema.names
     tops = {path if path in names else path.partition(".")[0] for path in required.paths()}
-    picked = sorted(tops.intersection(names))
+    picked = sorted(names if required.everything else tops.intersection(names))
     for name in picked:
         if names.count(name) > 1:
             raise DataError(

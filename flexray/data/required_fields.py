@@ -23,6 +23,7 @@ class RequiredFields:
     named: str = "data.files"  # the key of the files in the configuration
     kind: str = ""  # the kind of the data set; "": the fields are configured
     under: str = ""  # format json: the key of an object that may have the array of records
+    everything: bool = False  # read all columns of a file that has columns
     roles: tuple[tuple[str, str], ...] = ()  # path and its key in data.fields, if it is configured
 
     def paths(self) -> tuple[str, ...]:

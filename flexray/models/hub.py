@@ -50,6 +50,18 @@ def model_folder(path: str | Path) -> Path:
     return Path(path) if name is None else _find(name)
 
 
+def has_chat_template(path: str | Path) -> bool:
+    """Whether the model of `model.path` comes with a chat template; False if it is not there."""
+    try:
+        folder = model_folder(path)
+        if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+            return True
+        tokenizer = json.loads((folder / "tokenizer_config.json").read_bytes())
+    except (ConfigError, OSError, ValueError):
+        return False
+    return isinstance(tokenizer, dict) and bool(tokenizer.get("chat_template"))
+
+
 def pin_model(path: str) -> str:
     """`model.path` with the commit in place of the revision. A folder stays as it is. Raises as
     `model_folder`."""

@@ -57,6 +57,7 @@ COMMITTED_SCHEMA = pa.schema(
         pa.field("rows", pa.int64()),
         pa.field("errors", pa.int64()),
         pa.field("fallbacks", pa.int64()),
+        pa.field("empty", pa.int64()),
         pa.field("seconds", pa.float64()),
     ]
 )

@@ -1,8 +1,7 @@
-"""The summary of a finished run on the console: what was answered, how well, how, and how fast."""
+"""The summary of a finished run on the console: what was answered, how, and how fast."""
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -23,18 +22,13 @@ def print_summary(
     shards: Sequence[Shard],
     *,
     methods: Sequence[str],
-    output: str,
     seconds: float | None = None,
     console: Console | None = None,
 ) -> None:
     """Print the totals of a run, then a line for each of the first MAX_SHARDS shards.
 
-    Methods answer the same questions, so correct rows of several methods are not added up: the command that
-    scores each method is named instead.
-
     Args:
         methods: the names of the run's methods.
-        output: the run's folder or URL.
         seconds: the run's wall time. None: rows/s is given for one worker, from the shards' own times.
         console: where to print. None: standard output.
 
@@ -43,7 +37,7 @@ def print_summary(
     # a log or a job's output has no width of its own; rich would take 80 and fold the shards' names
     console = console or Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     work = WorkSummary.sum(shard.work for shard in shards)
-    console.print(_totals_table(work, len(shards), methods, output, seconds))
+    console.print(_totals_table(work, len(shards), methods, seconds))
     console.print()
     console.print(_shard_table(shards, work, with_correct=len(methods) == 1))
     reasons = work.fallback_reason
@@ -55,9 +49,7 @@ def print_summary(
             console.print(Text(f"  ... and {len(reasons) - MAX_REASONS:,} more reasons", "dim"))
 
 
-def _totals_table(
-    work: WorkSummary, shards: int, methods: Sequence[str], output: str, seconds: float | None
-) -> Table:
+def _totals_table(work: WorkSummary, shards: int, methods: Sequence[str], seconds: float | None) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -67,22 +59,9 @@ def _totals_table(
     table.add_row("rows", f"{work.rows:,}")
     table.add_row("answered", f"{work.answered:,}")
     table.add_row("errors", Text(f"{work.errors:,}", "bold red" if work.errors else ""))
-    by_method = f"by method: flexray evaluate {printable(shlex.quote(output))}"
-    table.add_row("accuracy", Text(by_method if several and work.scored else _accuracy(work)))
     table.add_row("backend used", _backends(work))
     table.add_row("speed", _speed(work, seconds))
     return table
-
-
-def _accuracy(work: WorkSummary) -> str:
-    """Accuracy, its interval and the counts behind them, in one line."""
-    if work.accuracy is None or work.interval is None:
-        return "not scored: no row has accepted answers"
-    low, high = work.interval
-    return (
-        f"{work.accuracy:.1%}  (95% interval {low:.1%} to {high:.1%}; "
-        f"{work.correct:,} of {work.scored:,} scored rows)"
-    )
 
 
 def _speed(work: WorkSummary, seconds: float | None) -> str:

@@ -137,6 +137,7 @@ class Recommit:
             "rows": failed.num_rows,
             "errors": new.accounting.errors,
             "fallbacks": sum(key in again for key in keys_of(fell_back)),
+            "empty": 0,
             "seconds": round(shard.seconds, 3),
         }
 

@@ -24,6 +24,8 @@ from flexray.pipeline.ray_data import answer_shards
 from flexray.pipeline.ray_map import RayMap
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.telemetry import report_remaining
+from flexray.report.answers import look_at
+from flexray.report.run_folder import RunFolder
 from flexray.runs.commit import Commit
 from flexray.runs.job import check_job, plan, refuse_other_settings
 from flexray.sink import (
@@ -36,6 +38,9 @@ from flexray.sink import (
     hold,
     whole_shards,
 )
+
+EARLY_ROWS = 200
+"""Rows after which a run is judged (see LimitsConfig.stop_early)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +122,17 @@ def run(
             def so_far(done: int) -> str:
                 return f"{rows_before + done} of {record.planned_rows} rows are committed"
 
-            answer(todo, config, commit, so_far, rows=rows, record=record, lock=lock, progress=progress)
+            answer(
+                todo,
+                config,
+                commit,
+                so_far,
+                rows=rows,
+                record=record,
+                lock=lock,
+                progress=progress,
+                stop_early=config.limits.stop_early,
+            )
             lock.check()
             try:
                 compact(folder, record.fingerprint)
@@ -136,6 +151,17 @@ def run(
     rows_now = sum(m.rows for m in after.values()) - rows_before
     return RunResult(
         manifests=after, rows_before=rows_before, rows_now=rows_now, seconds=time.perf_counter() - start
+    )
+
+
+def _stopped_early(output: str, rows: int, errors: int, empty: int) -> str:
+    found = look_at(RunFolder.open(output), examples=0)
+    reasons = [f"{kind.rows:,} rows: {kind.example}" for kind in found.errors[:3]] if errors else []
+    reasons += found.warnings if empty else []
+    return (
+        f"{OutputFolder(output)}: of the first {rows:,} rows {errors:,} are errors and {empty:,} have an "
+        "empty answer, so the run has ended; they are committed, and stay. limits.stop_early=false goes on "
+        "nevertheless.\n  " + "\n  ".join(reasons)
     )
 
 
@@ -171,6 +197,7 @@ def answer(
     lock: Lock,
     progress: Progress,
     only: Callable[[ShardSpec], frozenset[str]] | None = None,
+    stop_early: bool = False,
 ) -> int:
     """Answer shards and commit them while this process holds the lock; reports progress, events and metrics.
     Shards that other methods answer have a pipeline of their own, one after the other.
@@ -180,6 +207,7 @@ def answer(
         so_far: makes the message at a signal from the number of rows that are done.
         rows: output rows of the shards, by all methods.
         only: the row ids of a shard that are to be answered. None: all.
+        stop_early: see LimitsConfig.
 
     Returns:
         How many of the rows are errors.
@@ -189,7 +217,7 @@ def answer(
     """
     label = RunLabel.of_start(record.fingerprint, config.data.name)
     events = Log(run=label.run_id, dataset=label.dataset)
-    done = errors = 0
+    done = errors = empty = 0
 
     def failed(e: BaseException) -> None:
         events.error("run.failed", e, rows_done=done, rows_planned=rows)
@@ -227,10 +255,13 @@ def answer(
         for fields in iter(next_shard, None):
             lock.check()
             shard = CommittedShard(**fields)
-            done, errors = done + shard.rows, errors + shard.errors
+            before, done = done, done + shard.rows
+            errors, empty = errors + shard.errors, empty + shard.empty
             progress.committed(shard)
             report_remaining(label, rows - done)
             events.info("shard.committed", **asdict(shard), rows_done=done, rows_planned=rows)
+            if stop_early and before < EARLY_ROWS <= done and 2 * (errors + empty) > done:
+                raise OutputError(_stopped_early(config.output, done, errors, empty))
     except BaseException as e:
         failed(e)
         if isinstance(e, OSError) and not isinstance(e, BrokenPipeError):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from tests.ray.jobs import flexray_here, make_tree, question, write, write_config
+from tests.ray.jobs import flexray_here, make_tree, question, rows_of, write, write_config
 
 
 @pytest.fixture
@@ -53,3 +53,17 @@ def test_a_device_that_no_worker_has(tree, refused):
     assert "model.device is cuda, but the only node has 2 CPUs. Set it to auto or cpu" in refused()
     tree["ray"]["num_gpus_per_actor"] = 0  # the engine itself says so
     assert "device is cuda, but torch finds no CUDA device" in refused()
+
+
+def test_a_run_whose_first_rows_are_mostly_errors_ends_with_the_reason(local_ray, tiny_model, tmp_path):
+    bad = [question(i, question="") for i in range(240)]
+    data = write(tmp_path / "questions.jsonl", bad + [question(i) for i in range(240, 1000)])
+    tree = make_tree(tmp_path / "out", tiny_model, data, data={"shard_rows": 120})
+    code, _, errors = flexray_here("run", "--config", write_config(tmp_path, tree))
+    assert code == 2
+    assert "of the first 240 rows 240 are errors and 0 have an empty answer, so the run has ended" in errors
+    assert "limits.stop_early=false goes on" in errors
+    assert "240 rows: " in errors
+    assert "questions.jsonl, row 1, field 'question': the text is empty" in errors
+    rows = rows_of(tmp_path / "out")
+    assert 240 <= len(rows) < 1000

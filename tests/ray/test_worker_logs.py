@@ -31,7 +31,8 @@ def test_those_that_prepare_and_those_that_commit_tell_of_another_attempt(local_
     def commit(shard):
         fail_once("s3://output/x")
         rows = shard.questions.num_rows
-        return {"shard_id": shard.spec.shard_id, "rows": rows, "errors": rows, "fallbacks": 0, "seconds": 0.0}
+        counts = {"rows": rows, "errors": rows, "fallbacks": 0, "empty": 0}
+        return {"shard_id": shard.spec.shard_id, "seconds": 0.0} | counts
 
     data = write(tmp_path / "questions.jsonl", [question(0, question="")])  # an error row: no model is loaded
     config = make_config(tmp_path / "out", tiny_model, data)

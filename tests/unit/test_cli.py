@@ -330,3 +330,28 @@ def test_the_version_is_printed():
     command = [sys.executable, "-m", "flexray", "--version"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, f"flexray {flexray.__version__}\n")
+
+
+def test_the_recipe_is_an_argument_and_later_ones_win(tree, tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(yaml.safe_dump(tree))
+    second.write_text("engine: {backnd: flex}\n")
+    for arguments in ([str(first), str(second)], [str(first), "-c", str(second)]):
+        result = CliRunner().invoke(app, ["run", *arguments])
+        assert result.exit_code == 2
+        assert "engine.backnd: Extra inputs are not permitted. Unknown key (did you mean backend?)" in (
+            result.stderr
+        )
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "explain", "show-mask", "retry-errors"])
+def test_a_command_without_a_recipe_says_so(command):
+    row = ["--row", "1"] if command == "explain" else []
+    result = CliRunner().invoke(app, [command, *row])
+    assert result.exit_code == 2
+    assert "no recipe is named. Give a YAML file" in result.stderr
+
+
+def test_h_is_help_and_a_command_that_is_nearly_right_is_named():
+    assert "Usage" in CliRunner().invoke(app, ["run", "-h"]).stdout
+    assert "Did you mean 'evaluate'?" in CliRunner().invoke(app, ["evalute", "out"]).stderr

@@ -2,9 +2,15 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
+import typer
+import yaml
 
+from flexray.cli import app
+from flexray.config.reference import reference
 from tests.conftest import PROJECT
 
 NAMED = re.compile(r"`((?:unit|ray|gpu|chaos)/[\w/]+\.py)`|`(test_\w+)`")
@@ -55,3 +61,40 @@ def test_the_engines_document_tells_of_every_file_of_its_rooms(room):
     files = [path.name for path in (PROJECT / "flexray" / room).glob("*.py") if path.name != "__init__.py"]
     assert len(files) > 3
     assert [name for name in files if f"`{name}`" not in text] == []
+
+
+def test_the_keys_of_a_recipe_are_those_of_the_code():
+    now = (PROJECT / "docs" / "config.md").read_text()
+    assert now == reference(), "run `python -m flexray.config.reference > docs/config.md`"
+
+
+def test_the_site_has_every_page(tmp_path):
+    tree = yaml.safe_load((PROJECT / "mkdocs.yml").read_text())
+    pages = [page for part in tree["nav"] for value in part.values() for page in _pages(value)]
+    assert sorted(pages) == sorted(path.name for path in (PROJECT / "docs").glob("*.md"))
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "tutorial.html").is_file()
+
+
+def _pages(value):
+    return [value] if isinstance(value, str) else [page for part in value for page in part.values()]
+
+
+COMMAND = re.compile(
+    r"(?:\bbin/flexray|`flexray|^    flexray) ([a-z][a-z-]*)((?:[^`\n|\\]|\\\n)*)", re.MULTILINE
+)
+
+
+def test_the_commands_that_a_document_gives_are_there_with_their_options(document):
+    commands = typer.main.get_command(app).commands
+    for name, rest in COMMAND.findall(document.read_text()):
+        assert name in commands, name
+        known = {
+            option
+            for parameter in commands[name].params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+        options = re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", rest.split("#")[0])
+        assert set(options) <= known | {"--help"}, f"flexray {name}: {options}"

@@ -21,7 +21,7 @@ from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.report import formatting
 from flexray.report.output_files import fill_page, write_file
 from flexray.report.page.plots import Axis, Plot, difference_axis, histogram, share_axis, throughput
-from flexray.report.page.run_folder import RowNotes, RunFolder
+from flexray.report.run_folder import RowNotes, RunFolder
 from flexray.report.work import RunTotals, Shard
 from flexray.sink import OutputFolder
 from flexray.sink.records import utc_now

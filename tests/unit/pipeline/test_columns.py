@@ -114,7 +114,8 @@ def test_answered_shards_and_the_failure_in_the_place_of_one():
 
 def test_committed_shards_and_the_failure_in_the_place_of_one():
     fields = [
-        {"shard_id": f"s{n}", "rows": n, "errors": 0, "fallbacks": 1, "seconds": 0.25} for n in range(5)
+        {"shard_id": f"s{n}", "rows": n, "errors": 0, "fallbacks": 1, "empty": 0, "seconds": 0.25}
+        for n in range(5)
     ]
     rows = [columns.committed_row(shard) for shard in fields]
     rows.insert(2, columns.failure_row(FAILURE, columns.COMMITTED_SCHEMA))

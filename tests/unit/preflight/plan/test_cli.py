@@ -53,7 +53,9 @@ def test_an_option_that_cannot_be_used_is_2_with_one_message(planned, arguments)
 
 
 def test_json_has_all_figures_and_problems(planned):
-    done = planned("--json", "--gpu", "A10", "--sample", "5", records=[question(i) for i in (0, 1, 1, 2, 3)])
+    records = [question(i) for i in (0, 1, 1, 2, 3)]
+    few = ("--sample", "5", "--set", "limits.max_error_share=0.5")
+    done = planned("--json", "--gpu", "A10", *few, records=records)
     plan = json.loads(done.stdout)
     assert done.exit_code == 0
     assert plan["ready"] is True
@@ -66,7 +68,8 @@ def test_json_has_all_figures_and_problems(planned):
 
 
 def test_what_comes_from_the_data_is_neither_markup_nor_obeyed(planned):
-    done = planned(records=[question(0), question(1), question(2, id="[bold]\x1b[2J", question="")])
+    records = [question(0), question(1), question(2, id="[bold]\x1b[2J", question="")]
+    done = planned("--set", "limits.max_error_share=0.5", records=records)
     assert done.exit_code == 0
     assert "\x1b" not in done.stdout
     assert "1 faulty" in done.stdout

@@ -38,7 +38,7 @@ def test_all_that_is_wrong_is_named_at_once(config_of, tmp_path):
 
 def test_faulty_rows_below_the_limit_are_a_warning_with_the_first_message(config_of):
     records = [question(i) for i in range(8)] + [question(3), question(8, paraphrases=[])]
-    plan = make_plan(config_of(records))
+    plan = make_plan(config_of(records, limits={"max_error_share": 0.5}))
     warnings = problems_of(plan, "warn")
     assert plan.ready
     assert plan.sample.faulty == 2

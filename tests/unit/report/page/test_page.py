@@ -11,7 +11,7 @@ from flexray.cli import app
 from flexray.errors import OutputError
 from flexray.report.page import default_page, write_page
 from flexray.report.page.page import gather
-from flexray.report.page.run_folder import MAX_ERRORS, RowNotes
+from flexray.report.run_folder import MAX_ERRORS, RowNotes
 from flexray.sink import DamageError, OutputFolder, committed_shards, recommit_shard
 from flexray.sink.lock.file import Owner
 from flexray.sink.lock.hold import hold

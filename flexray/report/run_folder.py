@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,9 +54,15 @@ class RunFolder:
         shown = {shard_id: manifest for shard_id, manifest in manifests.items() if seen.has(manifest)}
         return cls(folder, record, seen, shown, list(found.damage.values()), _owners(folder))
 
-    def tables(self) -> Iterator[pa.Table]:
-        """The committed rows, a table (ROW_SCHEMA) a shard; each file is checked, one is held at a time."""
+    def tables(self, only: Container[str] | None = None) -> Iterator[pa.Table]:
+        """The committed rows, a table (ROW_SCHEMA) a shard; each file is checked, one is held at a time.
+
+        Args:
+            only: ids of shards. None: all.
+        """
         for shard_id, manifest in list(self.manifests.items()):
+            if only is not None and shard_id not in only:
+                continue
             try:
                 table = load_shard(self.folder, manifest)
             except DamageError as e:

@@ -1,0 +1,120 @@
+"""The first records of data that a user names, whatever they are: a file, a glob, a folder, a hub name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from flexray.config.data import HubDataSet
+from flexray.data import hub
+from flexray.data.adapters import ADAPTERS
+from flexray.data.files import SourceFile, find_files, reading
+from flexray.data.readers import read_records
+from flexray.data.record import MISSING, lookup
+from flexray.data.required_fields import RequiredFields
+from flexray.errors import DataError, UserError
+from flexray.storage import starting
+from flexray.storage.hub import HubName
+
+RECORDS = 200
+SPLITS = ("test", "validation", "dev", "train")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Peek:
+    """Some records, and the keys of `data` that lead to them."""
+
+    source: dict[str, Any]
+    records: list[dict[str, Any]]
+    kind: str = "records"
+
+
+def peek(data: str) -> Peek:
+    """Find out what was named, and read its first records.
+
+    Args:
+        data: a path, a URL or a glob of files, the folder of a data set, or owner/name of the hub.
+
+    Raises:
+        DataError: nothing is there, it cannot be read, or it has no record.
+        ConfigError: the cache does not have the data set of the hub.
+    """
+    if os.path.isdir(os.path.join(data, "facts")) and os.path.isdir(os.path.join(data, "patterns")):
+        return Peek(source={"files": data}, records=[], kind="pararel")
+    with starting():
+        source, files = _files(data)
+        kinds = {
+            kind: required for kind, cls in ADAPTERS.items() if (required := getattr(cls, "required", None))
+        }
+        records, problem = _first(files, "")
+        for under in {required.under for required in kinds.values()} - {""}:
+            if not records and files[0].format == "json":
+                records, _ = _first(files, under)
+    if not records:
+        raise DataError(f"{files[0].path}: has no record that is an object. {problem}".rstrip())
+    return Peek(source=source, records=records, kind=_kind(records, kinds))
+
+
+def _files(data: str) -> tuple[dict[str, Any], list[SourceFile]]:
+    if not os.path.exists(data) and HubName.parse(data, "dataset") and "://" not in data:
+        wanted = HubDataSet.model_validate(data)
+        error: UserError | None = None
+        for split in SPLITS:
+            file = SourceFile(hub.path_of(wanted, split), "hub")
+            try:
+                next(iter(read_records(file, RequiredFields(((),), everything=True))), None)
+            except DataError as e:
+                error = error or e
+                continue
+            return {"hub": data, "split": split}, [file]
+        assert error is not None
+        raise error
+    if not os.path.isdir(data):
+        return {"files": data}, find_files((data,), "DATA")
+    error = None
+    for split in SPLITS:
+        try:
+            return {"files": data, "split": split}, find_files((data,), "DATA", split=split)
+        except DataError as e:
+            error = error or e
+    assert error is not None
+    raise error
+
+
+def _first(files: list[SourceFile], under: str) -> tuple[list[dict[str, Any]], str]:
+    """Some records of the first files that have any, and the problem of the first that is none."""
+    found: list[dict[str, Any]] = []
+    problem = ""
+
+    def read() -> Iterator[Any]:
+        for file in files:
+            with reading(file.path):
+                yield from read_records(file, RequiredFields(((),), under=under, everything=True))
+
+    try:
+        for record in islice(read(), RECORDS):
+            if record.value is None:
+                problem = problem or record.problem
+            else:
+                found.append(record.value)
+    except DataError as e:
+        if files[0].format != "json":
+            raise
+        problem = str(e)
+    return found, problem
+
+
+def _kind(records: list[dict[str, Any]], kinds: dict[str, RequiredFields]) -> str:
+    """The data set that the records are of, as it is published; records: none that is known."""
+    if all(lookup(records[0], path) is not MISSING for path in ("uuid", "rel_uri", "template")):
+        return "myriadlama"
+    for kind, required in kinds.items():
+        for form in required.forms:
+            usual = {"question", "answers", "answer", "id"}
+            if set(form) <= usual or any(lookup(records[0], path) is MISSING for path in form):
+                continue  # any data set may have fields of these names
+            return kind
+    return "records"

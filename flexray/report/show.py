@@ -1,0 +1,110 @@
+"""What a run said, on the console."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flexray.console.terminal import printable
+from flexray.evaluation import ScoreCounts
+from flexray.report.answers import Answer, AnswerNotes, Example
+from flexray.report.formatting import cut
+from flexray.report.summary import LOG_WIDTH
+
+MAX_KINDS = 5
+"""Kinds of errors that are printed."""
+MAX_GOLD = 5
+MAX_ANSWER = 200
+"""Characters of a question or an answer."""
+
+
+def print_answers(notes: AnswerNotes, *, output: str, console: Console | None = None) -> None:
+    """Print accuracy by method, some answers, the most frequent errors, what looks odd, and what to do next.
+
+    Args:
+        output: the run's folder or URL, as the next commands name it.
+        console: where to print. None: standard output.
+
+    All texts are printed as they are, never read as rich markup.
+    """
+    console = console or Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+    if notes.shards_read < notes.shards:
+        console.print(Text(f"From {notes.shards_read:,} of {notes.shards:,} shards:", "dim"))
+    console.print(_methods(notes.accuracy))
+    for example in notes.examples:
+        _print_example(example, console)
+    if notes.errors:
+        rows = sum(kind.rows for kind in notes.errors)
+        console.print(
+            Text(f"\n{rows:,} rows are errors. The most frequent, each with one of its rows", "bold")
+        )
+        for kind in notes.errors[:MAX_KINDS]:
+            console.print(_hung(f"  {kind.rows:,} x ", cut(kind.example), "red"))
+        if rest := notes.errors[MAX_KINDS:]:
+            console.print(Text(f"  and {sum(kind.rows for kind in rest):,} rows of other kinds", "dim"))
+    for warning in notes.warnings:
+        console.print(_hung("\nwarning: ", warning, "yellow"))
+    console.print()
+    for command, what in _next(notes, shlex.quote(output)):
+        console.print(_hung(f"{command}  ", what, "dim"))
+
+
+def _methods(accuracy: dict[str, ScoreCounts]) -> Table:
+    """A line for each method. Without accuracy if nothing is scored."""
+    scored = any(counts.scored for counts in accuracy.values())
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("method", overflow="fold")
+    for name in ("rows", "errors", *["right", "accuracy", "95% interval"] * scored):
+        table.add_column(name, justify="right", no_wrap=True)
+    for method, counts in accuracy.items():
+        cells = [f"{counts.rows:,}", f"{counts.errors:,}"]
+        if scored and counts.accuracy is not None and counts.interval is not None:
+            low, high = counts.interval
+            cells += [f"{counts.correct:,}", f"{counts.accuracy:.1%}", f"{low:.1%} to {high:.1%}"]
+        table.add_row(Text(printable(method)), *cells)
+    return table
+
+
+def _print_example(example: Example, console: Console) -> None:
+    console.print(_hung("\n", _text(example.question), "bold"))
+    if example.gold is not None:
+        more = len(example.gold) - MAX_GOLD
+        gold = " | ".join(map(_text, example.gold[:MAX_GOLD])) + (f" | and {more} more" if more > 0 else "")
+        console.print(_hung("  gold     ", gold))
+    several = len(example.answers) > 1
+    for answer in example.answers:
+        console.print(_answer(answer, with_method=several))
+
+
+def _answer(answer: Answer, *, with_method: bool) -> Text:
+    marks = {True: ("right", "green"), False: ("wrong", "red"), None: ("answer", "")}
+    word, style = ("error", "red") if answer.error else marks[answer.correct]
+    said = _text(answer.error or answer.prediction) or "(empty)"
+    return _hung(f"  {word:<9}", f"{said}  [{printable(answer.method)}]" if with_method else said, style)
+
+
+def _text(text: str) -> str:
+    return " ".join(cut(text, MAX_ANSWER).split())
+
+
+def _hung(first: str, text: str, style: str = "") -> Text:
+    """The beginning in a style, then the text."""
+    return Text.assemble((first, style), printable(text))
+
+
+def _next(notes: AnswerNotes, output: str) -> Sequence[tuple[str, str]]:
+    """Commands that lead on from here."""
+    commands = []
+    if any(counts.correct < counts.scored for counts in notes.accuracy.values()):
+        commands.append((f"flexray show {output} --wrong", "questions that were answered wrongly"))
+    if any(counts.scored for counts in notes.accuracy.values()):
+        commands.append((f"flexray evaluate {output}", "all metrics, methods compared in pairs"))
+    commands.append((f"flexray report {output}", "a page with speed, fallbacks and errors"))
+    commands.append((f"flexray export {output} --to answers.csv", "all rows in one file"))
+    return commands
