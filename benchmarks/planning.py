@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ import typer
 from benchmarks.scan import record
 
 CPUS = 2
-CODE = "import sys; from benchmarks.planning import measure; measure(sys.argv[1])"
+CODE = "import sys; from benchmarks.planning import measure; measure(*sys.argv[1:])"
 
 
 def make_file(path: Path, rows: int) -> None:
@@ -33,8 +34,8 @@ def make_file(path: Path, rows: int) -> None:
             lines.write(json.dumps(record(number)) + "\n")
 
 
-def measure(source: str) -> None:
-    """Plan a file, and print seconds, seconds of CPU, the driver's peak in bytes, and rows."""
+def measure(source: str, kind: str) -> None:
+    """Plan a file, by Ray or in a pool; print seconds, seconds of CPU, the driver's peak in bytes, rows."""
     import psutil
     import ray
 
@@ -42,6 +43,7 @@ def measure(source: str) -> None:
     from flexray.pipeline.ray_connection import connect_ray
     from flexray.pipeline.ray_map import RayMap
     from flexray.sink import OutputFolder, clear_scratch, plan_run
+    from flexray.sink.plan.site import Mapper
     from flexray.sink.plan.staging import stage
 
     path = Path(source)
@@ -53,9 +55,12 @@ def measure(source: str) -> None:
         "ray": {"num_cpus": CPUS, "object_store_mb": 200},
     }
     config = parse_config(tree, source="benchmark")
-    connect_ray(config.ray)
+    pool = ProcessPoolExecutor(CPUS)
+    if kind == "ray":
+        connect_ray(config.ray)
+    distribute: Mapper = pool.map if kind == "pool" else RayMap(config=config, stopped=lambda _: None)
     start = time.perf_counter()
-    data = stage(config.data, folder, None, RayMap(config=config, stopped=lambda _: None))
+    data = stage(config.data, folder, None, distribute)
     run = plan_run(
         folder,
         None,
@@ -74,17 +79,19 @@ def measure(source: str) -> None:
         cpu += times.user + times.system + times.children_user + times.children_system
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps([seconds, cpu, peak, run.planned_rows]))
+    pool.shutdown()
     ray.shutdown()
 
 
 def main(
     sizes: Annotated[list[int] | None, typer.Option("--rows", help="Give it for each size.")] = None,
+    pool: Annotated[bool, typer.Option(help="Processes of a pool instead of Ray.")] = False,
     folder: Annotated[Path | None, typer.Option(help="Has room for the largest file and its plan.")] = None,
 ) -> None:
     """Print a table."""
     from benchmarks.machine import describe_commit, describe_machine
 
-    print(f"{describe_machine()}, {CPUS} CPUs for Ray; {describe_commit()}")
+    print(f"{describe_machine()}, {CPUS} processes at work; {describe_commit()}")
     print("| rows | s | rows/s | of those added | CPU us/row | driver's peak, MiB | B/row added |")
     print("|---|---|---|---|---|---|---|")
     before: tuple[int, float, int] | None = None
@@ -92,18 +99,10 @@ def main(
         place = Path(tempfile.mkdtemp(dir=folder))
         try:
             make_file(place / "rows.jsonl", rows)
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    "-c",
-                    f"from benchmarks.planning import measure; measure({str(place / 'rows.jsonl')!r})",
-                ],
-                capture_output=True,
-                text=True,
-                check=False,
-                env=os.environ
-                | {"RAY_worker_niceness": "0"},  # else workers stand behind all other processes
-            )
+            command = [sys.executable, "-c", CODE, str(place / "rows.jsonl"), "pool" if pool else "ray"]
+            # else Ray's workers stand behind all other processes of the machine
+            env = os.environ | {"RAY_worker_niceness": "0"}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
         finally:
             shutil.rmtree(place)
         if done.returncode:

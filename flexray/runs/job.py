@@ -121,6 +121,13 @@ def plan(
         UserError: see `open_run` and `plan_run`; or the data cannot be used.
     """
     clear_scratch(folder)  # of a start that died
+    reads = 0
+
+    def read(run: RunRecord | None) -> Staged:
+        nonlocal reads
+        reads += 1
+        return stage(job.config.data, folder, run, distribute) if found is None else stage_table(found)
+
     try:
         return _plan(
             job,
@@ -128,13 +135,12 @@ def plan(
             fresh=fresh,
             allow_code_change=allow_code_change,
             replace_changed=replace_changed,
-            read=lambda run: (
-                stage(job.config.data, folder, run, distribute) if found is None else stage_table(found)
-            ),
+            read=read,
             note=note,
         )
     finally:
-        clear_scratch(folder)
+        if reads:
+            clear_scratch(folder)
 
 
 def _plan(
