@@ -54,7 +54,7 @@ Files = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 MAX_FIELDS = 1000
 MAX_NAMES = 166
 """Characters of name and split: a file's name may have 255 bytes, of which the output needs some for the
-shard's number (8) and for a file that is being written (81; see sink/commit.py and sink/folder.py)."""
+shard's number (8) and for a file that is being written (81; see sink/commit/shard.py and sink/folder.py)."""
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from flexray.evaluation.answer_metrics import exact_match, normalize_answer
 from flexray.methods import Answers, answers_of
-from flexray.sink.row_table import ROW_SCHEMA
+from flexray.sink.records.rows import ROW_SCHEMA
 
 if TYPE_CHECKING:  # the pipeline brings Ray and torch, which evaluating output does not need
     from flexray.pipeline.shards import AnsweredShard

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flexray.data.plan_rows import PLAN_SCHEMA, with_digests
-from flexray.sink.damage import DamageError, DamageKind
 from flexray.sink.folder import OutputFolder
 from flexray.sink.records import (
     PLAN_FOLDER,
@@ -34,12 +33,15 @@ from flexray.sink.records import (
     RunRecord,
     Selection,
 )
+from flexray.sink.records.damage import DamageError, DamageKind
 
 FILE_SCHEMA = PLAN_SCHEMA.append(pa.field("replaces", pa.bool_(), nullable=False))
 """Of a plan file: the questions, and whether each replaces an earlier one of the same id."""
 IDS_SCHEMA = pa.schema([pa.field("row_id", pa.string(), nullable=False)])
 _PART = re.compile(rf"{PLAN_FOLDER}/(\d+)\.parquet")
 _OWN = re.compile(r"\d+(-left-out)?\.parquet")
+_REPEATED = ["source_file", "relation", "error"]
+"""Columns whose values are often equal; a dictionary of the others would cost a third of the time."""
 _KEY = b"flexray"
 """The key of a plan file's metadata."""
 _ADVICE_DAMAGED = (
@@ -75,7 +77,9 @@ def write_part(
     schema = FILE_SCHEMA.with_metadata({_KEY: json.dumps(about).encode()})
     table = table.append_column(FILE_SCHEMA.field("replaces"), replaces)
     stream = io.BytesIO()
-    with pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True) as writer:
+    with pq.ParquetWriter(
+        stream, schema, compression="zstd", use_dictionary=_REPEATED, write_page_checksum=True
+    ) as writer:
         start = 0
         for rows in shards:
             shard = table.slice(start, rows).replace_schema_metadata(schema.metadata)
@@ -97,15 +101,16 @@ def write_part(
     )
 
 
-def write_left_out(folder: OutputFolder, number: int, row_ids: pa.Array) -> IdsFile | None:
-    """Write the rows that a recipe does not name; None: there are none. Raises OSError."""
-    if not len(row_ids):
-        return None
-    stream = io.BytesIO()
-    pq.write_table(pa.table({"row_id": row_ids}, schema=IDS_SCHEMA), stream, compression="zstd")
+def write_left_out(folder: OutputFolder, number: int, tables: Iterable[pa.Table]) -> IdsFile:
+    """Write the rows (`row_id`) that a recipe does not name. Raises OSError."""
+    stream, rows = io.BytesIO(), 0
+    with pq.ParquetWriter(stream, IDS_SCHEMA, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table.cast(IDS_SCHEMA))
+            rows += table.num_rows
     name, data = f"{PLAN_FOLDER}/{number:04d}-left-out.parquet", stream.getvalue()
     folder.write_bytes(name, data)
-    return IdsFile(file=name, rows=len(row_ids), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return IdsFile(file=name, rows=rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def next_number(run: RunRecord | None) -> int:

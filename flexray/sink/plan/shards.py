@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 
 from flexray.data.question import ShardSpec
 from flexray.sink.folder import OutputFolder
-from flexray.sink.plan_files import damaged, read_checked, read_part, shard_tables
+from flexray.sink.plan.files import damaged, read_checked, read_part, shard_tables
 from flexray.sink.records import AnyRecord, OldRunRecord, PlanPart, RunRecord
-from flexray.sink.row_table import expected_keys
+from flexray.sink.records.rows import expected_keys
+
+T = TypeVar("T", pa.Array, pa.ChunkedArray)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,14 @@ class PartRows:
     """The columns that were asked for, and `row_id`, `replaces` and `place` (row in the part's file)."""
     replaced: pa.Array
     """Booleans: whether a later part replaces the row."""
+
+    def by_shard(self, values: T) -> dict[int, T]:
+        """Those of each shard, by its number, of an array with a value for each row."""
+        found, start = {}, 0
+        for number, rows in self.part.shards.items():
+            found[number] = values.slice(start, rows)
+            start += rows
+        return found
 
     def live(self) -> pa.Table:
         """The rows that no later part replaces."""
@@ -135,11 +145,8 @@ def load_plan(folder: OutputFolder, run: AnyRecord) -> Plan:
     found = list(part_rows(folder, run.plan))[::-1]
     shards = {}
     for of_part in found:
-        start = 0
-        for number, rows in of_part.part.shards.items():
-            ids = of_part.rows["row_id"].slice(start, rows)
+        for number, ids in of_part.by_shard(of_part.rows["row_id"]).items():
             shards[run.shard_id(number)] = of_part.part.methods, ids
-            start += rows
     return Plan(shards, [(of_part.part.methods, of_part.live()["row_id"]) for of_part in found])
 
 

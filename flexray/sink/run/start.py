@@ -4,48 +4,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-
 from flexray.errors import OutputError, first_few
-from flexray.sink.damage import DamageError
-from flexray.sink.folder import OutputFolder, is_leftover, is_systems
-from flexray.sink.growth import Growth, grow
-from flexray.sink.lock import is_lock
-from flexray.sink.manifests import is_manifest_file
-from flexray.sink.other_run import VALUES_KEY, other_code, refuse_other_run
-from flexray.sink.plan_files import is_plan_file, plan_files
-from flexray.sink.rebuild import Rebuilt, Remains, keep_damaged_record, rebuild, with_whole_plan
+from flexray.sink.folder import OutputFolder, is_systems
+from flexray.sink.lock.hold import is_lock
+from flexray.sink.plan.files import is_plan_file, plan_files
+from flexray.sink.plan.growth import Growth, grow
+from flexray.sink.plan.staging import Staged
 from flexray.sink.records import (
     DATA_FOLDER,
     MANIFEST_FOLDER,
     OLD_NIGHT,
-    OLD_PLAN_FILE,
     PLAN_FOLDER,
     QUARANTINE_FOLDER,
     RUN_FILE,
-    AnyRecord,
+    SCRATCH_FOLDER,
     CodeVersion,
     OldRunRecord,
     RunRecord,
     Selection,
     fingerprint,
     parse_run,
-    shard_of_data_file,
+    utc_now,
 )
-from flexray.sink.row_table import ROW_SCHEMA, columns_of
+from flexray.sink.records.damage import DamageError
+from flexray.sink.records.rows import ROW_SCHEMA, columns_of
+from flexray.sink.run.other_run import VALUES_KEY, other_code, refuse_other_run
+from flexray.sink.run.rebuild import Rebuilt, keep_damaged_record, rebuild, with_whole_plan
 from flexray.storage import redact
 
 _OLD = (
     "holds a run of a flexray whose runs could not grow. `flexray adopt` brings its rows into another output "
     "folder, and computes nothing again; or discard it with --fresh (make: FRESH=1)."
 )
-
-
-class NoRunError(OutputError):
-    """The folder contains neither a run nor rows of one."""
 
 
 def open_run(
@@ -117,7 +109,7 @@ def open_run(
 def plan_run(
     folder: OutputFolder,
     run: RunRecord | None,
-    found: pa.Table,
+    data: Staged,
     *,
     parts: dict[str, Any],
     methods: Sequence[str],
@@ -134,7 +126,7 @@ def plan_run(
 
     Args:
         run: the result of `open_run`.
-        found: the data set (PLAN_SCHEMA); each row id once.
+        data: the data set.
         methods: the names of the recipe's methods, in order.
         sources: see Selection.
         committed: ids of the committed shards.
@@ -149,7 +141,7 @@ def plan_run(
         growth = grow(
             folder,
             run,
-            found,
+            data,
             methods=methods,
             sources=sources,
             committed=committed,
@@ -210,66 +202,8 @@ def write_run(
     return new
 
 
-def discard_run(folder: OutputFolder) -> bool:
-    """Delete the files that a run has written in this folder, and no others. The run record is deleted last,
-    so an interrupted discard leaves a run with fewer commits, never files without a run. The quarantine is
-    kept.
-
-    Returns:
-        Whether there was a run.
-
-    Raises:
-        OutputError: a file cannot be listed or deleted.
-    """
-    try:
-        names = folder.list()
-        if RUN_FILE not in names and not Remains.of(folder).hold_rows:
-            return False
-        for name in folder.sizes(MANIFEST_FOLDER):
-            if is_manifest_file(name) or is_leftover(name):
-                folder.remove(f"{MANIFEST_FOLDER}/{name}")
-        for name in folder.sizes(DATA_FOLDER):
-            if shard_of_data_file(name) or is_leftover(name):
-                folder.remove(f"{DATA_FOLDER}/{name}")
-        for name in folder.sizes(PLAN_FOLDER):
-            if is_plan_file(name) or is_leftover(name):
-                folder.remove(f"{PLAN_FOLDER}/{name}")
-        for name in (OLD_PLAN_FILE, RUN_FILE):
-            if name in names:
-                folder.remove(name)
-        return True
-    except OSError as e:
-        raise OutputError(f"{folder}: the earlier run cannot be discarded: {e}") from e
-
-
-def load_run(folder: OutputFolder) -> AnyRecord:
-    """The run record of an output folder.
-
-    Raises:
-        NoRunError: there is no run.
-        OutputError: the record cannot be read.
-        DamageError: the record cannot be trusted, or it is lost but other files of the run exist.
-    """
-    path = folder.where(RUN_FILE)
-    try:
-        found = folder.read_if_there(RUN_FILE)
-        remains = Remains.of(folder) if found is None else None
-    except OSError as e:
-        raise OutputError(f"{path}: cannot be read: {e}") from e
-    if found is not None:
-        return parse_run(found, path)
-    if remains and remains.hold_rows:
-        raise DamageError(path, f"is missing, although {remains}", RunRecord.advice, "run_record_missing")
-    raise NoRunError(f"{folder}: holds no run (there is no {RUN_FILE}). Give the output folder of a run.")
-
-
-def utc_now() -> str:
-    """The current time in UTC as the records contain it: ISO 8601, in seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _refuse_foreign_files(folder: OutputFolder) -> None:
-    own = (QUARANTINE_FOLDER,)
+    own = (QUARANTINE_FOLDER, SCRATCH_FOLDER)
     names = [name for name in folder.list() if not (name in own or is_systems(name) or is_lock(name))]
     names = [name for name in names if not (re.fullmatch(OLD_NIGHT, name) and RUN_FILE in folder.list(name))]
     # a discarded run leaves its folders empty

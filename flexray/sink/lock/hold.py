@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 
 from flexray.errors import OutputError
 from flexray.sink.folder import OutputFolder
-from flexray.sink.lock_file import Owner, create
+from flexray.sink.lock.file import Owner, create
 
 BEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 60.0

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexray.sink.committed import committed_shards, load_shard
-from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
-from flexray.sink.plan import part_rows
-from flexray.sink.plan_files import left_out_ids
+from flexray.sink.plan.files import left_out_ids
+from flexray.sink.plan.shards import part_rows
+from flexray.sink.read.committed import committed_shards, load_shard
 from flexray.sink.records import AnyRecord, Manifest, OldRunRecord, RunRecord
-from flexray.sink.start import load_run
+from flexray.sink.records.damage import DamageError
+from flexray.sink.run.existing import load_run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,13 +95,12 @@ def view(
     needed = len(left_out) or any(part.replaced for part in run.plan)
     for found in part_rows(folder, run.plan) if needed else ():
         ids = found.rows["row_id"].combine_chunks()
-        gone = pc.or_(found.replaced, pc.is_in(ids, left_out))
-        of_part, start = {}, 0
-        for number, rows in found.part.shards.items():
-            of_shard = ids.slice(start, rows).filter(gone.slice(start, rows))
-            if len(of_shard):
-                of_part[run.shard_id(number)] = of_shard
-            start += rows
+        gone = found.by_shard(pc.or_(found.replaced, pc.is_in(ids, left_out)))
+        of_part = {
+            run.shard_id(number): of_shard
+            for number, row_ids in found.by_shard(ids).items()
+            if len(of_shard := row_ids.filter(gone[number]))
+        }
         if of_part:
             unseen.append(of_part)
     return View(chosen, _planned(run, chosen, unseen), tuple(unseen))

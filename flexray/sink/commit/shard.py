@@ -20,9 +20,9 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexray.sink.committed import load_shard
+from flexray.sink.commit.manifests import read_single
 from flexray.sink.folder import OutputFolder
-from flexray.sink.manifests import read_single
+from flexray.sink.read.committed import load_shard
 from flexray.sink.records import (
     CODE_OF_0_1,
     DATA_FOLDER,
@@ -30,8 +30,9 @@ from flexray.sink.records import (
     Manifest,
     keys_digest,
     manifest_name,
+    utc_now,
 )
-from flexray.sink.row_table import (
+from flexray.sink.records.rows import (
     account,
     expected_keys,
     keys_of,
@@ -39,8 +40,7 @@ from flexray.sink.row_table import (
     schema_fault,
     to_parquet,
 )
-from flexray.sink.sealed import canonical_json
-from flexray.sink.start import utc_now
+from flexray.sink.records.sealed import canonical_json
 
 
 class CommitError(RuntimeError):

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from flexray.errors import first_few
-from flexray.sink.damage import REPAIR_SHARD, DamageError, Finding, FindingKind
 from flexray.sink.folder import OutputFolder
-from flexray.sink.plan import Plan
+from flexray.sink.plan.shards import Plan
 from flexray.sink.records import DATA_FOLDER, PLAN_FOLDER, AnyRecord, Manifest, manifest_name
+from flexray.sink.records.damage import REPAIR_SHARD, DamageError, Finding, FindingKind
 
 Key = tuple[str, str]  # method, row id
 

@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from flexray.errors import OutputError
-from flexray.sink.damage import DamageError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.records import MANIFEST_FOLDER, SHARD_ID, Manifest, manifest_name
+from flexray.sink.records.damage import DamageError
 
 READERS = 16  # files read at the same time: object stores are slow but answer many requests at once
 _LISTINGS = 5  # how often a reader lists a folder again that is being compacted

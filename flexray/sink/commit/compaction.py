@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from flexray.config.fault_injection import reach
 from flexray.errors import OutputError
+from flexray.sink.commit.manifests import READERS, Found, compact_name, list_manifests, read_files
 from flexray.sink.folder import OutputFolder
-from flexray.sink.manifests import READERS, Found, compact_name, list_manifests, read_files
 from flexray.sink.records import Manifest
 
 MAX_SINGLE_MANIFESTS = 1_000

@@ -9,26 +9,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from flexray.data.plan_rows import PLAN_SCHEMA
 from flexray.engine.generation import FinishReason
-from flexray.sink.differences import differences
 from flexray.sink.records import ShardStats
+from flexray.sink.records.differences import differences
 
+_QUESTION = [field for field in PLAN_SCHEMA if field.name not in ("row_id", "error", "content")]
 # One output row. An error row has the same schema; `error` is "" for a good row, never null.
 ROW_SCHEMA = pa.schema(
     [
-        pa.field("row_id", pa.string(), nullable=False),
+        PLAN_SCHEMA.field("row_id"),
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("dataset", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
-        pa.field("source_file", pa.string(), nullable=False),
-        pa.field("source_row", pa.int64(), nullable=False),
-        pa.field("source_id", pa.string(), nullable=False),
-        pa.field("question", pa.string(), nullable=False),
-        pa.field("paraphrases", pa.list_(pa.string()), nullable=False),
-        pa.field("answers", pa.list_(pa.string())),  # null: nothing to score against
-        pa.field("relation", pa.string(), nullable=False),
-        pa.field("num_manual", pa.int32(), nullable=False),
-        pa.field("confidences", pa.list_(pa.float64())),  # null: unknown
+        *_QUESTION,
         pa.field("method", pa.string(), nullable=False),
         pa.field("prediction", pa.string(), nullable=False),
         # the answer to each paraphrase alone (methods per_prompt and confidence); otherwise empty

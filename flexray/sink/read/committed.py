@@ -8,11 +8,11 @@ import shlex
 import pyarrow as pa
 
 from flexray.errors import OutputError, first_few
-from flexray.sink.damage import REPAIR_SHARD, DamageError
+from flexray.sink.commit.manifests import find_manifests
 from flexray.sink.folder import OutputFolder
-from flexray.sink.manifests import find_manifests
 from flexray.sink.records import DATA_FOLDER, AnyRecord, Manifest, OldRunRecord, keys_digest
-from flexray.sink.row_table import from_parquet, keys_of, schema_fault
+from flexray.sink.records.damage import REPAIR_SHARD, DamageError
+from flexray.sink.records.rows import from_parquet, keys_of, schema_fault
 
 
 def planned_manifests(folder: OutputFolder, run: AnyRecord) -> dict[str, Manifest]:

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 from flexray.data.plan_rows import PLAN_SCHEMA, with_digests
 from flexray.errors import ConfigError
 from flexray.methods import answers_of
-from flexray.sink.committed import load_shard
 from flexray.sink.folder import OutputFolder
-from flexray.sink.plan import part_rows
-from flexray.sink.plan_files import write_part
+from flexray.sink.plan.compare import asks_otherwise
+from flexray.sink.plan.files import write_part
+from flexray.sink.plan.shards import part_rows
+from flexray.sink.read.committed import load_shard
 from flexray.sink.records import Manifest, PlanPart
 
 
@@ -75,9 +76,9 @@ def _replaces(folder: OutputFolder, before: Sequence[PlanPart], table: pa.Table)
     known = pa.concat_tables([table.select(columns).slice(0, 0), *live]).combine_chunks()
     at = pc.index_in(table["row_id"].combine_chunks(), known["row_id"].combine_chunks())
     old = known.take(at)
-    changed = pc.not_equal(table["content"], old["content"])
-    mended = pc.and_(pc.not_equal(old["error"], ""), pc.equal(table["error"], ""))
-    return pc.fill_null(pc.or_(changed, mended), False).combine_chunks()
+    was_faulty, is_faulty = (pc.not_equal(rows["error"], "") for rows in (old, table))
+    otherwise = asks_otherwise(old["content"], was_faulty, table["content"], is_faulty)
+    return pc.fill_null(otherwise, False).combine_chunks()
 
 
 def questions_of(rows: pa.Table) -> tuple[tuple[str, ...], pa.Table]:

@@ -14,9 +14,9 @@ from uuid import uuid4
 
 from flexray import __version__
 from flexray.config.fault_injection import reach
-from flexray.sink.damage import Finding
 from flexray.sink.folder import OutputFolder
 from flexray.sink.records import QUARANTINE_FOLDER
+from flexray.sink.records.damage import Finding
 from flexray.storage import connect, redact, retry
 
 

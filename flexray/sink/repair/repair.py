@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 
 from flexray.config.fault_injection import reach
 from flexray.errors import OutputError
-from flexray.sink.committed import only_planned
-from flexray.sink.compaction import replace_manifest_files
-from flexray.sink.damage import DamageError, VerifyReport
+from flexray.sink.commit.compaction import replace_manifest_files
+from flexray.sink.commit.manifests import Found, shard_of_manifest
 from flexray.sink.folder import OutputFolder
-from flexray.sink.lock import Lock, hold
-from flexray.sink.manifests import Found, shard_of_manifest
-from flexray.sink.quarantine import Quarantine, age
+from flexray.sink.lock.hold import Lock, hold
+from flexray.sink.read.committed import only_planned
 from flexray.sink.records import DATA_FOLDER, MANIFEST_FOLDER, Manifest, shard_of_data_file
-from flexray.sink.start import load_run
-from flexray.sink.verify import examine
+from flexray.sink.records.damage import DamageError, VerifyReport
+from flexray.sink.repair.quarantine import Quarantine, age
+from flexray.sink.run.existing import load_run
+from flexray.sink.verify.verify import examine
 
 ORPHAN_SECONDS = 3600.0  # a younger orphan may be the data file of a commit in progress
 

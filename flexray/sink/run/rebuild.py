@@ -16,14 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.errors import OutputError
-from flexray.sink.committed import planned_manifests
-from flexray.sink.damage import DamageError, Finding
+from flexray.sink.commit.manifests import find_manifests, is_manifest_file
 from flexray.sink.folder import OutputFolder
-from flexray.sink.growth import committed_part
-from flexray.sink.manifests import find_manifests, is_manifest_file
-from flexray.sink.other_run import ELSE
-from flexray.sink.plan_files import next_number, part_in, part_number, plan_files, read_part, shard_tables
-from flexray.sink.quarantine import Quarantine
+from flexray.sink.plan.files import next_number, part_in, part_number, plan_files, read_part, shard_tables
+from flexray.sink.plan.growth import committed_part
+from flexray.sink.plan.restore import restore
+from flexray.sink.read.committed import planned_manifests
 from flexray.sink.records import (
     DATA_FOLDER,
     MANIFEST_FOLDER,
@@ -37,8 +35,10 @@ from flexray.sink.records import (
     number_in,
     shard_of_data_file,
 )
-from flexray.sink.restore import restore
-from flexray.sink.row_table import expected_keys
+from flexray.sink.records.damage import DamageError, Finding
+from flexray.sink.records.rows import expected_keys
+from flexray.sink.repair.quarantine import Quarantine
+from flexray.sink.run.other_run import ELSE
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flexray.sink.damage import DamageError, DamageKind
+from flexray.sink.records.damage import DamageError, DamageKind
 
 SCHEMA_VERSION = 5
 OLD_VERSIONS = (3, 4)

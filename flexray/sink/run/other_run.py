@@ -7,12 +7,12 @@ from typing import Any
 
 from flexray.config.load import rename_keys
 from flexray.errors import OutputError
-from flexray.sink.differences import differences
 from flexray.sink.folder import OutputFolder
-from flexray.sink.hub_commits import moved_commit
 from flexray.sink.records import CODE_OF_0_1, AnyRecord, CodeVersion, RunRecord, fingerprint
-from flexray.sink.row_table import ROW_SCHEMA, columns_of
-from flexray.sink.sealed import canonical_json
+from flexray.sink.records.differences import differences
+from flexray.sink.records.rows import ROW_SCHEMA, columns_of
+from flexray.sink.records.sealed import canonical_json
+from flexray.sink.run.hub_commits import moved_commit
 from flexray.storage import redact
 
 ELSE = "Use another output folder, or discard the earlier run with --fresh (make: FRESH=1)."

@@ -7,14 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from flexray.errors import OutputError, first_few
-from flexray.sink.committed import load_shard, only_planned
-from flexray.sink.damage import DamageError, VerifyReport
-from flexray.sink.differences import differences
+from flexray.sink.commit.manifests import READERS, Found, find_manifests, is_manifest_file, shard_of_manifest
 from flexray.sink.folder import OutputFolder, is_leftover
-from flexray.sink.lock import is_lock
-from flexray.sink.manifests import READERS, Found, find_manifests, is_manifest_file, shard_of_manifest
-from flexray.sink.plan import Plan, load_plan
-from flexray.sink.plan_files import is_plan_file, plan_damage, plan_files
+from flexray.sink.lock.hold import is_lock
+from flexray.sink.plan.files import is_plan_file, plan_damage, plan_files
+from flexray.sink.plan.shards import Plan, load_plan
+from flexray.sink.read.committed import load_shard, only_planned
 from flexray.sink.records import (
     DATA_FOLDER,
     MANIFEST_FOLDER,
@@ -26,9 +24,11 @@ from flexray.sink.records import (
     RunRecord,
     shard_of_data_file,
 )
-from flexray.sink.row_table import account, accounting_faults, keys_of, row_faults
-from flexray.sink.start import load_run
-from flexray.sink.tally import Key, Tally
+from flexray.sink.records.damage import DamageError, VerifyReport
+from flexray.sink.records.differences import differences
+from flexray.sink.records.rows import account, accounting_faults, keys_of, row_faults
+from flexray.sink.run.existing import load_run
+from flexray.sink.verify.tally import Key, Tally
 
 _AT_ONCE = 256  # shards that are read before they are counted, to limit the memory
 
