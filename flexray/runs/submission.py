@@ -66,7 +66,7 @@ def make_submission(
 
     Args:
         runtime_env: a YAML file. None: see `job_environment`, with `install`.
-        submission_id: None: made of command, data set, day, and what tells it from others of that day.
+        submission_id: None: made of command, data set, day, and a digest of command line and recipes.
 
     Raises:
         ConfigError: a recipe has a fault, a path is relative, or the runtime environment is no YAML mapping.
@@ -91,18 +91,18 @@ def make_submission(
         bundle.files[CONSTRAINTS] = constraints.encode()
     else:
         environment = read_recipe([str(runtime_env)])
+    texts = [bundle.files[path] for path, _ in added]
     subject = "" if is_nightly else configs[0].data.name if configs else _last_part(outputs)
-    written_to = [config.output for config in configs]
     return Submission(
-        id=submission_id or _id(command.name, subject, [entrypoint, *written_to]),
+        id=submission_id or _id(command.name, subject, [entrypoint.encode(), *texts]),
         entrypoint=entrypoint,
         bundle=bundle,
         runtime_env=environment,
     )
 
 
-def _id(command: str, subject: str, told_apart_by: list[str]) -> str:
-    digest = hashlib.sha256("\n".join(told_apart_by).encode()).hexdigest()[:6]
+def _id(command: str, subject: str, told_apart_by: list[bytes]) -> str:
+    digest = hashlib.sha256(b"\n".join(told_apart_by)).hexdigest()[:6]
     parts = ["flexray", command, subject, date.today().isoformat(), digest]
     return re.sub(r"[^\w.-]+", "-", "-".join(filter(None, parts)), flags=re.ASCII)
 

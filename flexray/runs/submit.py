@@ -118,7 +118,7 @@ def _connect(address: str | None) -> JobSubmissionClient:
 def _named(address: str | None) -> tuple[str, str]:
     """The address of the cluster, and who named it. Raises SubmitError if nobody does, or two differ."""
     for variable in VARIABLES:
-        if (other := os.environ.get(variable)) is None:
+        if not (other := os.environ.get(variable)):
             continue
         if address is not None and other.rstrip("/") != address.rstrip("/"):
             raise SubmitError(

@@ -146,8 +146,9 @@ def test_recipes_of_one_name_and_those_at_urls_travel_too(folder):
 
 def test_two_outputs_of_one_day_are_two_ids_and_the_same_job_is_one():
     words = ["run night.yaml", "run night.yaml --set output=/mnt/b", "run night.yaml --replace-changed"]
+    words += ["retry-errors night.yaml", "verify /mnt/a/x", "verify /mnt/b/x"]
     ids = [submission(line).id for line in words]
-    assert len(set(ids)) == 3
+    assert len(set(ids)) == len(words)
     assert submission(words[0]).id == ids[0]
     assert submission(words[0], submission_id="mine").id == "mine"
 
@@ -291,6 +292,7 @@ def test_an_address_at_which_no_cluster_answers_is_refused(monkeypatch):
 
 
 def test_the_variables_of_ray_name_the_cluster_if_no_address_is_given(monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
     assert "no cluster is named. Give the dashboard of its head" in refusal("night.yaml", address=None)
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
     assert "RAY_ADDRESS http://127.0.0.1:1: no Ray" in refusal("night.yaml", address=None)
