@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexray.engine.block_lists import sequence_blocks
+from flexray.engine.block_lists import members_of, sequence_blocks
 from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, KVCache, all_slots, first_ids, to_device
 from flexray.engine.request import Request, Sequence
 from flexray.engine.sampler import SampledTokens, uniform_numbers
 from flexray.engine.token_logprobs import LogprobsTable
 from flexray.masks.block_masks import BlockLists
-from flexray.masks.layout import FIRST_ANSWER
+from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER
 from flexray.masks.runs import FIRST, POSITION, PREFILLED, SLOT, VISIBLE_FIRST, VISIBLE_LAST, tabulate
 
 FindEnd = Callable[[Listed[int]], int]
@@ -35,6 +35,7 @@ class SequenceTable:
             even that is.
         find_end: looks whether tokens end an answer besides. The device goes on with it until the host looks
             in `finished`; what comes behind the end is dropped.
+        subsets: whether a sequence may see some of the paraphrases only.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class SequenceTable:
         *,
         logprobs: int | None = None,
         find_end: FindEnd | None = None,
+        subsets: bool = False,
     ):
         R, device = max_sequences, kv_cache.device
 
@@ -55,9 +57,10 @@ class SequenceTable:
 
         self.padding_row = R
         self.max_sequences, self.max_blocks, self.max_new_tokens = R, max_blocks, max_new_tokens
-        self.stop, self._find_end = stop, find_end
+        self.stop, self.subsets, self._find_end = stop, subsets, find_end
         self.segment_ids = zeros(3, R + 1, dtype=torch.int32)  # first and last visible, own: see QueryTables
         self.segment_ids[:, R] = PADDING_ID
+        self.members = torch.full((R + 1,), ALL_MEMBERS, dtype=torch.int64, device=device)
         self.token = zeros(R + 1)  # the last one generated; its K/V are written by the next step
         self.position = zeros(R + 1)
         self.causal_index = zeros(R + 1)
@@ -136,6 +139,8 @@ class SequenceTable:
         self.block_indices[:, rows, : blocks.indices.shape[2]] = to_device(blocks.indices, device)
         self.slots[rows] = to_device(slots, device)
         self.biases[:, rows] = to_device(biases.T, device)
+        if self.subsets:
+            self.members[rows] = to_device(members_of(layouts), device)
         self.produced.index_fill_(0, rows, 0)
         self.done.index_fill_(0, rows, False)
         self.not_finite.index_fill_(0, rows, False)

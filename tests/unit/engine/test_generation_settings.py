@@ -27,6 +27,7 @@ METHODS = [
     MethodConfig(kind="avg"),
     MethodConfig(kind="max"),
     MethodConfig(kind="weighted_avg"),
+    MethodConfig(kind="mean_prob"),
 ]
 SETTINGS = {"min_new_tokens": 4, "repetition_penalty": 1.7, "logprobs": 3}
 
@@ -60,6 +61,8 @@ def next_logits(model, prompt, method, paraphrase, generated):
     if method.kind == "max":
         highest = torch.stack([logits.softmax(-1) for logits in each]).amax(0)
         return (highest / highest.sum()).log()
+    if method.kind == "mean_prob":
+        return torch.stack([logits.softmax(-1) for logits in each]).mean(0).log()
     weights = prompt.confidences if method.kind == "weighted_avg" else [1.0] * len(each)
     return sum(w / sum(weights) * logits for w, logits in zip(weights, each, strict=True))
 

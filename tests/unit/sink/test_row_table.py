@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from flexray.sink.row_table import (
+from flexray.sink.records.rows import (
     ADDED,
     ROW_SCHEMA,
     columns_of,
