@@ -134,10 +134,8 @@ class Request:
         """Of each of its sequences the ids of all prompt tokens that it sees."""
         prompt, found = self.prompt, {}
         for sequence, scope in self._sequences:
-            seen = scope.subset
-            if seen is None:
-                seen = range(len(prompt.segments)) if scope.paraphrase is None else (scope.paraphrase,)
-            segments = [prompt.segments[i] for i in seen]
+            seen = scope.subset if scope.paraphrase is None else (scope.paraphrase,)
+            segments = prompt.segments if seen is None else [prompt.segments[i] for i in seen]
             found[sequence] = frozenset().union(prompt.context, *segments, prompt.answer_prefix)
         return found
 
