@@ -122,15 +122,16 @@ class SourceConfig(Section):
     """records: records read by `fields`. webqa, triviaqa, pararel, myriadlama: data sets as they are
     published. Others: the name of a registered adapter; see flexray/data/adapters."""
     files: Files = ()
-    """Paths, URLs or globs of jsonl, json (one array of records), Parquet or Arrow files; or the folder of a
+    """Paths, URLs or globs of jsonl, json (one array of records), CSV, TSV, Parquet or Arrow files; members
+    of archives, as `zip://**/*.jsonl::questions.zip` or `tar://a.csv::questions.tar.gz`; or the folder of a
     Hugging Face data set (save_to_disk, or Parquet files named after their split). Globs are a shell's: `**`
     matches any folders, links are followed, the dot of a hidden name must be spelt out."""
     hub: HubDataSet | None = None
     """In place of `files`: a data set of the Hugging Face hub."""
     split: str = Field(default="test", pattern=_NAME)
     """Part of every row id; also the split to read, if `files` is a data set's folder, or of `hub`."""
-    format: Literal["auto", "jsonl", "json", "parquet", "arrow"] = "auto"
-    """auto: by each file's extension."""
+    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow"] = "auto"
+    """auto: by each file's extension, to which text files may add .gz, .bz2, .xz or .zst."""
     template_files: Files = ()
     """pararel: patterns/P*.jsonl. myriadlama: files of rel_uri, template and type; none: the facts have
     them."""

@@ -13,6 +13,7 @@ from flexray.data.adapters import open_adapter
 from flexray.data.files import SourceFile, list_files, reading
 from flexray.data.readers import find_versions, read_blocks
 from flexray.data.required_fields import RequiredFields
+from flexray.data.text import is_compressed
 from flexray.storage import connect, retry, starting
 
 TARGET_BYTES = 16 * 2**20
@@ -34,8 +35,8 @@ def list_ranges(config: DataConfig, target_bytes: int = TARGET_BYTES) -> list[Ra
     """The parts of a data set, in order of file and row.
 
     A jsonl file of more than `target_bytes` is read here to find ends of lines and count the rows; of Parquet
-    and local Arrow files, only the row groups or batches are counted. Files of json, splits of the hub and
-    remote Arrow files are not cut.
+    and local Arrow files, only the row groups or batches are counted. Files of json, CSV and TSV, compressed
+    files, splits of the hub and remote Arrow files are not cut.
 
     Args:
         target_bytes: files of more bytes are cut into parts of about so many.
@@ -95,7 +96,7 @@ def _parts(file: SourceFile, size: int, target_bytes: int) -> Iterator[tuple[int
 
 def _size(file: SourceFile) -> int | None:
     """Bytes of a file; None if they are not known, or if the file cannot be cut."""
-    if file.format in ("json", "hub"):
+    if file.format in ("json", "csv", "tsv", "hub") or is_compressed(file.path):
         return None
     fs, name = retry(file.path, lambda: connect(file.path))
     if file.format == "arrow" and not isinstance(fs, LocalFileSystem):
