@@ -8,6 +8,7 @@ from dataclasses import replace
 from flexray.data import arrow, delimited, hub, json_array, json_lines, parquet
 from flexray.data.block import Block
 from flexray.data.files import SourceFile, find_files, with_version
+from flexray.data.partitions import keys_of, with_keys, without
 from flexray.data.record import FieldFault, Record
 from flexray.data.required_fields import FieldCheck, RequiredFields
 from flexray.errors import DataError, RowFault
@@ -34,6 +35,14 @@ def read_blocks(
     Raises:
         DataError: while iterating, if the file has another format or lacks a required column.
     """
+    keys = keys_of(file.path, required)
+    blocks = _read(file, without(required, keys) if keys else required, start, stop, first_row)
+    return (with_keys(block, keys) for block in blocks) if keys else blocks
+
+
+def _read(
+    file: SourceFile, required: RequiredFields, start: int, stop: int | None, first_row: int
+) -> Iterator[Block]:
     if file.format == "jsonl":
         return json_lines.read(file.path, start, stop, first_row)
     if file.format == "parquet":
