@@ -71,7 +71,10 @@ class Source:
                 left -= block.num_rows
             table = self._to_table(block, file)
             self.num_read += len(table)
-            yield table if self.selection is None else self.selection.of(table)
+            if self.selection is not None:
+                table = self.selection.of(table)
+            if len(table):
+                yield table
             if left == 0:
                 return
 
