@@ -20,9 +20,9 @@ from pydantic import (
 )
 
 # Kinds of built-in adapters (see flexray/data/adapters), whose settings are checked here.
-WITHOUT_PARAPHRASES = ("webqa", "triviaqa")
+WITHOUT_PARAPHRASES = ("webqa", "triviaqa", "popqa", "nq_open", "squad")
 WITHOUT_TEMPLATES = ("records", *WITHOUT_PARAPHRASES)
-FROM_TEMPLATES = ("pararel", "myriadlama")
+FROM_TEMPLATES = ("pararel", "myriadlama", "lama")
 
 
 def _texts(value: Any) -> Any:
@@ -128,21 +128,23 @@ class SourceConfig(Section):
     """Files of questions, and how to read them."""
 
     kind: str = "records"
-    """records: records read by `fields`. webqa, triviaqa, pararel, myriadlama: data sets as they are
-    published. Others: the name of a registered adapter; see flexray/data/adapters."""
+    """records: records read by `fields`. webqa, triviaqa, popqa, nq_open, squad, pararel, lama,
+    myriadlama: data sets as they are published. Others: the name of a registered adapter; see
+    flexray/data/adapters."""
     files: Files = ()
-    """Paths, URLs or globs of jsonl, json (one array of records), Parquet or Arrow files; or the folder of a
+    """Paths, URLs or globs of jsonl, json (one array of records), CSV, TSV, Parquet or Arrow files; members
+    of archives, as `zip://**/*.jsonl::questions.zip` or `tar://a.csv::questions.tar.gz`; or the folder of a
     Hugging Face data set (save_to_disk, or Parquet files named after their split). Globs are a shell's: `**`
     matches any folders, links are followed, the dot of a hidden name must be spelt out."""
     hub: HubDataSet | None = None
     """In place of `files`: a data set of the Hugging Face hub."""
     split: str = Field(default="test", pattern=_NAME)
     """Part of every row id; also the split to read, if `files` is a data set's folder, or of `hub`."""
-    format: Literal["auto", "jsonl", "json", "parquet", "arrow"] = "auto"
-    """auto: by each file's extension."""
+    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow"] = "auto"
+    """auto: by each file's extension, to which text files may add .gz, .bz2, .xz or .zst."""
     template_files: Files = ()
     """pararel: patterns/P*.jsonl. myriadlama: files of rel_uri, template and type; none: the facts have
-    them."""
+    them. lama: relations.jsonl; none: the facts' masked sentences are asked."""
     pararel_style: Literal["completion", "mask"] = "completion"
     """completion: the patterns that end in [Y], without it. mask: all patterns, with [MASK] for [Y]."""
     max_manual: int | None = Field(default=None, ge=0)
@@ -203,7 +205,8 @@ class DataConfig(SourceConfig):
     paraphrase_files: Files = ()
     """More paraphrases: records {id, paraphrases, optionally confidences}, joined by the row's id."""
     include_question: bool = False
-    """Use the question itself as the first paraphrase. Default for webqa and triviaqa: true."""
+    """Use the question itself as the first paraphrase. Default for data sets of questions
+    (webqa, triviaqa, popqa, nq_open, squad): true."""
     max_paraphrases: int | None = Field(default=None, ge=1)
     """Use only so many of the first paraphrases. null: all."""
     paraphrases: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
@@ -211,6 +214,13 @@ class DataConfig(SourceConfig):
     [0, 0, 0] asks the first one three times. A row that lacks one is an error row. null: all."""
     limit: int | None = Field(default=None, ge=1)
     """Read only so many of the first rows. null: all."""
+    ids: Files = ()
+    """Files with an id of the source on each line: only these are asked, of those that `limit` leaves."""
+    sample: float | None = Field(default=None, gt=0, le=1)
+    """Ask about this share of the rows that all other keys leave, chosen by their ids: a larger share has all
+    rows of a smaller one. null: all."""
+    sample_seed: int = 0
+    """Seed by which the share is chosen."""
     shard_rows: int = Field(default=512, ge=1)
     """Rows in a shard: the unit of work, of commit and of resume."""
 

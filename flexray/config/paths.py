@@ -13,6 +13,7 @@ from flexray.errors import ConfigError
 
 INPUTS = (
     "data.files",
+    "data.ids",
     "data.paraphrase_files",
     "data.template_files",
     "model.lora",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,31 +17,28 @@ from fsspec.implementations.local import LocalFileSystem
 from flexray.config.data import DataConfig
 from flexray.data import hub
 from flexray.data.hf_folder import split_files
+from flexray.data.text import COMPRESSED, is_compressed, name_of
 from flexray.errors import DataError
 from flexray.storage import connect, describe, matches, one_each, redact, retry, type_of
 
-Format = Literal["jsonl", "json", "parquet", "arrow", "hub"]
+Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "hub"]
 
 _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
+_COLUMNAR = ("parquet", "arrow")
 
-_CONVERT = (
-    'CSV and TSV are not supported. Convert the file, e.g. with python -c "import pyarrow.csv as c, '
-    "pyarrow.parquet as p; p.write_table(c.read_csv('IN'{}), 'OUT.parquet')\"."
-)
+_MEMBERS = "Name files in the archive: {0}://MEMBER.jsonl::ARCHIVE, or a glob {0}://**/*.jsonl::ARCHIVE."
 _ADVICE = {
-    ".csv": _CONVERT.format(""),
-    ".tsv": _CONVERT.format(", parse_options=c.ParseOptions(delimiter='\\t')"),
-    **dict.fromkeys(
-        (".gz", ".bz2", ".xz", ".zst", ".lz4"), "Compressed files are not supported. Unpack the file."
-    ),
-    ".zip": "Name files in the archive: zip://MEMBER.jsonl::ARCHIVE.zip, or a glob zip://*.jsonl::ARCHIVE.zip.",
-    ".tar": "Name files in the archive: tar://MEMBER.jsonl::ARCHIVE.tar, or a glob tar://*.jsonl::ARCHIVE.tar.",
+    **dict.fromkeys((".zip",), _MEMBERS.format("zip")),
+    **dict.fromkeys((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz"), _MEMBERS.format("tar")),
+    **dict.fromkeys((".7z", ".rar", ".lz4"), "Unpack the file."),
 }
 
 
@@ -77,7 +73,9 @@ def find_files(
     paths = {path for pattern in patterns for path in _expand(pattern, key, split)}
     local = {path for path in paths if os.path.isabs(path)}
     once = paths - local | set(one_each(LocalFileSystem(), local))  # a link to a file is not another file
-    return sorted(SourceFile(path, _format(path) if form == "auto" else form) for path in once)
+    return sorted(
+        _check_packing(SourceFile(path, _format(path) if form == "auto" else form)) for path in once
+    )
 
 
 def with_version(file: SourceFile) -> tuple[SourceFile, str]:
@@ -109,7 +107,7 @@ def _expand(pattern: str, key: str, split: str) -> list[str]:
                 raise DataError(
                     f"{shown}: a folder, not a file. Give a glob, e.g. {shown.rstrip('/')}/*.parquet."
                 )
-        elif has_magic(_without_query(name)):
+        elif has_magic(str(name_of(name))):
             names = matches(fs, name, pattern)
             if not names and (hidden := matches(fs, name, pattern, hidden=True)):
                 raise DataError(
@@ -164,18 +162,23 @@ def _chained(names: list[str], meant: str, pattern: str) -> list[str]:
     return [f"{first}::{rest}"]
 
 
-def _without_query(name: str) -> str:
-    """The name without the query of a web address, where ? is not a wildcard."""
-    return re.split("[?#]", name, maxsplit=1)[0] if name.startswith(("http://", "https://")) else name
-
-
 def _format(path: str) -> Format:
-    link = next((link for link in path.split("::") if "://" in link), path)
-    extension = PurePosixPath(_without_query(link)).suffix.lower()
+    name = name_of(path)
+    packed = name.suffix.lower() if is_compressed(path) else ""
+    extension = PurePosixPath(name.stem if packed else name.name).suffix.lower()
     if extension not in _FORMATS:
-        known = f"known: {', '.join(_FORMATS)}"
+        known = f"known: {', '.join(_FORMATS)}, and text also as {', '.join(COMPRESSED)}"
         raise DataError(
-            f"{redact(path)}: the format of the extension {extension!r} is unknown ({known}). "
-            + _ADVICE.get(extension, "Set data.format, or rename the file.")
+            f"{redact(path)}: the format of the extension {extension + packed!r} is unknown ({known}). "
+            + _ADVICE.get(extension + packed, "Set data.format, or rename the file.")
         )
     return _FORMATS[extension]
+
+
+def _check_packing(file: SourceFile) -> SourceFile:
+    if file.format in _COLUMNAR and is_compressed(file.path):
+        raise DataError(
+            f"{redact(file.path)}: only text is read from compressed files; Parquet and Arrow are compressed "
+            "inside. Unpack the file."
+        )
+    return file

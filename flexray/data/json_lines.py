@@ -10,6 +10,7 @@ from typing import Any
 
 from flexray.data.block import Block, without_collector
 from flexray.data.record import MAX_DEPTH, Record, parse_json, to_record
+from flexray.data.text import MAX_RECORD_BYTES, open_text, too_long
 from flexray.errors import DataError
 from flexray.storage import open_file, read_range
 
@@ -27,7 +28,7 @@ def read(path: str, start: int = 0, stop: int | None = None, first_row: int = 1)
     Raises:
         DataError: the file begins like a JSON array of objects.
     """
-    for lines in _lines(path, start, stop):
+    for lines in _lines(path, start, stop, first_row):
         if first_row == 1:
             _check_not_an_array(path, lines[0])
         yield _block(lines, first_row)
@@ -38,11 +39,14 @@ def cut(path: str, target_bytes: int) -> Iterator[tuple[int, int, int]]:
     """Byte ranges [start, stop) of at least `target_bytes` that end at line ends, and the rows in each.
     Ranges without rows are left out."""
     with open_file(path) as stream:
-        start = 0
+        start, row = 0, 1
         while data := stream.read(target_bytes):
-            data += stream.readline()
+            data += stream.readline(MAX_RECORD_BYTES)
+            if len(data) >= MAX_RECORD_BYTES and data[-1:] != b"\n":
+                raise too_long(path, row)
             if rows := _count(data.removeprefix(_BOM) if start == 0 else data):
                 yield start, start + len(data), rows
+                row += rows
             start += len(data)
 
 
@@ -53,10 +57,10 @@ def _count(data: bytes) -> int:
     return data.count(b"\n") + (data[-1:] not in (b"\n", b""))
 
 
-def _lines(path: str, start: int, stop: int | None) -> Iterator[list[bytes]]:
+def _lines(path: str, start: int, stop: int | None, row: int) -> Iterator[list[bytes]]:
     """Lines with more than white space, without the white space around them; never an empty list."""
     # a range is read in one request; an open file would read ahead
-    stream = open_file(path) if stop is None else io.BytesIO(read_range(path, start, stop))
+    stream = open_text(path) if stop is None else io.BytesIO(read_range(path, start, stop))
     with stream:
         at_start, rest, size = start == 0, b"", _READ_BYTES
         while True:
@@ -68,8 +72,11 @@ def _lines(path: str, start: int, stop: int | None) -> Iterator[list[bytes]]:
                 whole, at_start = whole.removeprefix(_BOM), False
             if lines := [line for line in map(bytes.strip, whole.split(b"\n")) if line]:
                 yield lines
+                row += len(lines)
             if not data:
                 return
+            if len(rest) > MAX_RECORD_BYTES:
+                raise too_long(path, row)
             size = _READ_BYTES if end else 2 * size  # a line may be very long
 
 

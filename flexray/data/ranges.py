@@ -13,11 +13,12 @@ from flexray.data.adapters import open_adapter
 from flexray.data.files import SourceFile, list_files, reading
 from flexray.data.readers import find_versions, read_blocks
 from flexray.data.required_fields import RequiredFields
+from flexray.data.text import is_compressed
 from flexray.storage import connect, retry, starting
 
 TARGET_BYTES = 16 * 2**20
-_PARQUET = 8
-"""How many times smaller rows are in a Parquet file, about."""
+_PACKED = 8
+"""How many times smaller rows are in a Parquet or a compressed file, about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +43,8 @@ def list_ranges(config: DataConfig, target_bytes: int = TARGET_BYTES) -> list[Ra
     """The parts of a data set, in order of file and row.
 
     A jsonl file of more than `target_bytes` is read here to find ends of lines and count the rows; of Parquet
-    and local Arrow files, only the row groups or batches are counted. Files of json, splits of the hub and
-    remote Arrow files are not cut.
+    and local Arrow files, only the row groups or batches are counted. Files of json, CSV and TSV, compressed
+    files, splits of the hub and remote Arrow files are not cut.
 
     Args:
         target_bytes: files of more bytes are cut into parts of about so many.
@@ -123,10 +124,12 @@ def _size(file: SourceFile) -> int:
 
 def _bytes(file: SourceFile, size: int) -> int:
     """About how many bytes so many of a file are when they are not compressed."""
-    return size * (_PARQUET if file.format == "parquet" else 1)
+    return size * (_PACKED if file.format == "parquet" or is_compressed(file.path) else 1)
 
 
 def _can_be_cut(file: SourceFile) -> bool:
+    if is_compressed(file.path):
+        return False
     local = isinstance(retry(file.path, lambda: connect(file.path))[0], LocalFileSystem)
     return file.format in ("jsonl", "parquet") or (file.format == "arrow" and local)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from flexray.data import arrow, hub, json_array, json_lines, parquet
+from flexray.data import arrow, delimited, hub, json_array, json_lines, parquet
 from flexray.data.block import Block
 from flexray.data.files import SourceFile, find_files, with_version
+from flexray.data.partitions import keys_of, with_keys, without
 from flexray.data.record import FieldFault, Record
 from flexray.data.required_fields import FieldCheck, RequiredFields
 from flexray.errors import DataError, RowFault
@@ -15,6 +16,7 @@ from flexray.storage import redact
 
 FileVersions = tuple[tuple[SourceFile, str], ...]
 """Files and their versions, used as the key of a cache of their content."""
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 COLUMNAR = ("parquet", "arrow", "hub")
 """The formats with columns, whose files say which they have."""
 
@@ -22,8 +24,7 @@ COLUMNAR = ("parquet", "arrow", "hub")
 def read_blocks(
     file: SourceFile, required: RequiredFields, start: int = 0, stop: int | None = None, first_row: int = 1
 ) -> Iterator[Block]:
-    """The records of a file, or of a part of it, in order. One block is in memory at a time (the whole file
-    for format json).
+    """The records of a file, or of a part of it, in order. One block is in memory at a time.
 
     Args:
         start: where the part begins: of jsonl the first byte, of Parquet the first row group, of Arrow the
@@ -34,6 +35,14 @@ def read_blocks(
     Raises:
         DataError: while iterating, if the file has another format or lacks a required column.
     """
+    keys = keys_of(file.path, required)
+    blocks = _read(file, without(required, keys) if keys else required, start, stop, first_row)
+    return (with_keys(block, keys) for block in blocks) if keys else blocks
+
+
+def _read(
+    file: SourceFile, required: RequiredFields, start: int, stop: int | None, first_row: int
+) -> Iterator[Block]:
     if file.format == "jsonl":
         return json_lines.read(file.path, start, stop, first_row)
     if file.format == "parquet":
@@ -42,7 +51,9 @@ def read_blocks(
         return arrow.read(file.path, required, start, stop, first_row)
     assert (start, stop) == (0, None), file
     if file.format == "json":
-        return json_array.read(file.path, required.under)
+        return json_array.read(file.path, required.under, required.inside)
+    if file.format in DELIMITERS:
+        return delimited.read(file.path, DELIMITERS[file.format])
     return hub.read(file.path, required)
 
 

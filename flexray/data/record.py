@@ -46,6 +46,7 @@ class Record:
     raw: bytes = b""  # what was found instead of an object
     fields: Fields = _BY_NAME  # the path of each field in `value`
     faults: tuple[FieldFault, ...] = ()
+    advice: str = "Write the row as one JSON object in UTF-8."  # against the problem
 
 
 class Repeating(dict[str, Any]):
@@ -62,6 +63,11 @@ def parse_json(text: str) -> Any:
         RecursionError: the value is nested too deeply.
     """
     return _DECODER.decode(text)
+
+
+def parse_json_at(text: str, start: int) -> tuple[Any, int]:
+    """As `parse_json`, of the value that begins at a character. The second is where it ends."""
+    return _DECODER.raw_decode(text, start)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class RequiredFields:
     named: str = "data.files"  # the key of the files in the configuration
     kind: str = ""  # the kind of the data set; "": the fields are configured
     under: str = ""  # format json: the key of an object that may have the array of records
+    inside: tuple[str, ...] = ()  # format json: keys of lists, one in the other, that have the records
     everything: bool = False  # read all columns of a file that has columns
     roles: tuple[tuple[str, str], ...] = ()  # path and its key in data.fields, if it is configured
 
@@ -111,7 +112,7 @@ class FieldCheck:
         """Raises DataError if there are rows but none is an object, or none has a required field."""
         if self._rows and not self._objects:
             raise DataError(
-                f"{redact(self.path)}: none of the {self._rows} row(s) is a JSON object; row 1: "
+                f"{redact(self.path)}: none of the {self._rows} row(s) can be read; row 1: "
                 f"{self._first_problem}. Check {self._required.named} and data.format."
             )
         if self._rows:

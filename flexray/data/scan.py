@@ -23,6 +23,7 @@ from flexray.data.ranges import Range, list_ranges
 from flexray.data.readers import find_versions
 from flexray.data.repeats import find_repeats, mark_repeats
 from flexray.data.required_fields import FieldCheck
+from flexray.data.selection import check_ids, id_versions
 from flexray.data.source import Source
 from flexray.errors import DataError
 from flexray.storage import redact, starting
@@ -35,6 +36,8 @@ class Summary:
     num_rows: int
     checks: tuple[FieldCheck, ...]  # of each file
     joined: JoinCount | None  # None: nothing is joined
+    num_read: int  # rows, also those that are not selected
+    ids: frozenset[str]  # those of data.ids that its rows have
     id_field: str | None  # the field of the ids; None: they are made from the content
 
 
@@ -63,14 +66,20 @@ class RangeReader:
         for table in source.read(part):
             rows += len(table)
             yield table
-        if part.most is None and part.num_rows not in (None, rows):
+        if part.most is None and part.num_rows not in (None, source.num_read):
             raise DataError(
                 f"{redact(part.files[0].path)}: was changed while it was read: it had {part.num_rows} rows "
-                f"from row {part.first_row}, and now {rows}. Start again."
+                f"from row {part.first_row}, and now {source.num_read}. Start again."
             )
+        ids = frozenset() if source.selection is None else frozenset(source.selection.found)
         joined = None if source.joined is None else source.joined.count()
         self._summary = Summary(
-            num_rows=rows, checks=tuple(source.checks.values()), joined=joined, id_field=source.id_field
+            num_rows=rows,
+            num_read=source.num_read,
+            ids=ids,
+            checks=tuple(source.checks.values()),
+            joined=joined,
+            id_field=source.id_field,
         )
 
 
@@ -109,7 +118,14 @@ def check_summaries(config: DataConfig, summaries: Sequence[Summary]) -> None:
         DataError: as `check_files`; or there are no rows, or joined files have none of their ids.
     """
     check_files(summaries)
-    if not any(summary.num_rows for summary in summaries):
+    read = sum(summary.num_read for summary in summaries)
+    if read:
+        check_ids(config, [summary.ids for summary in summaries])
+        if not any(summary.num_rows for summary in summaries):
+            raise DataError(
+                f"{', '.join(config.sources)}: no rows are left of {read}. Raise data.sample, or remove it."
+            )
+    else:
         raise DataError(f"{', '.join(config.sources)}: no rows in any file. Correct data.files.")
     check_joined([summary.joined for summary in summaries if summary.joined is not None], config)
 
@@ -155,6 +171,7 @@ def source_versions(config: DataConfig) -> str:
             *map(with_version, list_files(config)),
             *find_versions(config.template_files, "data.template_files"),
             *find_versions(config.paraphrase_files, "data.paraphrase_files"),
+            *id_versions(config),
         ]
     files = [[file.path, file.format, version] for file, version in versions]
     text = json.dumps([config.model_dump(mode="json"), files], sort_keys=True)

@@ -26,6 +26,7 @@ from flexray.data.ranges import Range
 from flexray.data.readers import COLUMNAR, in_auxiliary_file, read_blocks, read_records
 from flexray.data.record import MISSING, Record, lookup
 from flexray.data.required_fields import FieldCheck
+from flexray.data.selection import Selection
 from flexray.data.validate import to_question
 from flexray.storage import redact
 
@@ -51,12 +52,14 @@ class Source:
             and not isinstance(config.fields.paraphrases, tuple)
             and not chooses(config)
         )
+        self.selection = Selection(config) if config.ids or config.sample is not None else None
+        self.num_read = 0  # rows, also those that are not selected
         self.checks: dict[str, FieldCheck] = {}  # of each file
         self.id_field = config.fields.id  # of the first record; others may have another
         self._knows_id_field = config.kind == "records"
 
     def read(self, part: Range) -> Iterator[pa.Table]:
-        """The rows of a part of the data set, as tables of PLAN_SCHEMA.
+        """The rows of a part of the data set that are selected, as tables of PLAN_SCHEMA.
 
         Raises:
             DataError: while iterating, if a file cannot be read or has another format.
@@ -66,7 +69,12 @@ class Source:
             if left is not None:
                 block = block.head(left)
                 left -= block.num_rows
-            yield self._to_table(block, file)
+            table = self._to_table(block, file)
+            self.num_read += len(table)
+            if self.selection is not None:
+                table = self.selection.of(table)
+            if len(table):
+                yield table
             if left == 0:
                 return
 

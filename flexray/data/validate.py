@@ -124,7 +124,7 @@ class _RowChecker:
 
     def unreadable(self) -> None:
         shown = self._record.raw[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
-        self._fault("(record)", shown, self._record.problem, "Write the row as one JSON object in UTF-8.")
+        self._fault("(record)", shown, self._record.problem, self._record.advice)
 
     def add_record_faults(self) -> None:
         """Put the adapter's faults first, and drop later faults of the same fields.

@@ -13,7 +13,9 @@ templates), see `pararel.py`. If a row is spread over several records, the adapt
 from flexray.config.data import DataConfig
 from flexray.config.plugins import load_entry_points
 from flexray.data.adapters.adapter import DatasetAdapter
+from flexray.data.adapters.lama import LAMA
 from flexray.data.adapters.myriadlama import MyriadLAMA
+from flexray.data.adapters.open_questions import NaturalQuestions, PopQA, SQuAD
 from flexray.data.adapters.pararel import ParaRel
 from flexray.data.adapters.questions import Records, TriviaQA, WebQuestions
 from flexray.errors import ConfigError, shown
@@ -22,6 +24,10 @@ ADAPTERS: dict[str, type[DatasetAdapter]] = {
     "records": Records,
     "webqa": WebQuestions,
     "triviaqa": TriviaQA,
+    "popqa": PopQA,
+    "nq_open": NaturalQuestions,
+    "squad": SQuAD,
+    "lama": LAMA,
     "pararel": ParaRel,
     "myriadlama": MyriadLAMA,
 }

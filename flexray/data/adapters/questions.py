@@ -8,7 +8,7 @@ from typing import Any
 from flexray.config.data import DataConfig, Fields
 from flexray.data.adapters.adapter import DatasetAdapter, FieldReader, distinct
 from flexray.data.identity import short_digest
-from flexray.data.record import MISSING, Record, found, listed, lookup, paraphrases_path
+from flexray.data.record import MISSING, Record, found, listed, lookup, paraphrases_path, parse_json
 from flexray.data.required_fields import RequiredFields, of_fields
 
 _OF_QUESTION = "id (made from the question)"
@@ -27,7 +27,8 @@ class Records(DatasetAdapter):
 
     def adapt(self, record: Record, file: str) -> Record:
         assert record.value is not None
-        parsed, fields = {}, self.config.fields
+        parsed: dict[str, Any] = {}
+        fields = self.config.fields
         for path in (paraphrases_path(fields), fields.answers):
             if path is not None and (texts := listed(lookup(record.value, path))) is not None:
                 parsed[path] = texts
@@ -37,8 +38,19 @@ class Records(DatasetAdapter):
             if there:
                 texts = [value if isinstance(value, list) else listed(value) or [value] for value in there]
                 parsed[", ".join(fields.paraphrases)] = [text for each in texts for text in each]
+        for path in (fields.num_manual, fields.confidences):
+            if path is not None and (number := _parsed(lookup(record.value, path))) is not None:
+                parsed[path] = number
         value = record.value | parsed if parsed else record.value
         return replace(record, value=value, fields=fields)
+
+
+def _parsed(value: Any) -> Any:
+    """The number or list in a text, as CSV has them; None for other values."""
+    try:
+        return parse_json(value) if isinstance(value, str) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 class WebQuestions(DatasetAdapter):

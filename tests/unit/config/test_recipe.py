@@ -58,7 +58,16 @@ def test_the_recipes_of_written_data_sets_and_results_go_on_top_of_those() -> No
 
 
 def test_there_is_a_recipe_for_each_data_set_and_model() -> None:
-    assert [path.stem for path in DATA] == ["myriadlama", "pararel", "triviaqa", "webqa"]
+    assert [path.stem for path in DATA] == [
+        "lama",
+        "myriadlama",
+        "nq_open",
+        "pararel",
+        "popqa",
+        "squad",
+        "triviaqa",
+        "webqa",
+    ]
     assert [path.stem for path in MODELS] == ["llama-3.1-8b", "llama-3.2-1b", "llama-3.2-3b", "smollm2"]
 
 

@@ -1,0 +1,108 @@
+"""LAMA: facts whose object is to be filled in at [MASK].
+
+With `template_files` (relations.jsonl {relation, template}), a record of T-REx {uuid, predicate_id,
+sub_label, obj_label} is asked by the template of its relation. Without, its sentences are the paraphrases:
+those of `masked_sentences` (Google-RE, ConceptNet, SQuAD), or of each of its `evidences` (T-REx). A record
+without a uuid gets an id that is made from its relation, subject, object and sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from flexray.config.data import DataConfig, Fields
+from flexray.data.adapters.adapter import DatasetAdapter, FieldReader, distinct
+from flexray.data.adapters.templates import Template, Templates, fill_all, masked, slots_problem
+from flexray.data.choice import drawn
+from flexray.data.identity import short_digest
+from flexray.data.readers import FileVersions, find_versions, in_auxiliary_file, read_whole, record_error
+from flexray.data.record import MISSING, FieldFault, Record, canonical, found
+from flexray.data.required_fields import RequiredFields
+
+_RELATION = ("predicate_id", "pred")
+_FIELDS = Fields(id="uuid", answers="obj_label", relation="relation", num_manual="num_manual")
+_TEMPLATES = RequiredFields((("relation", "template"),), named="data.template_files", kind="lama")
+_OF_TEMPLATES = RequiredFields((("predicate_id", "sub_label", "obj_label"),), also=("uuid",), kind="lama")
+_OF_SENTENCES = RequiredFields(
+    (("obj_label", "masked_sentences"), ("obj_label", "evidences")), also=("uuid", *_RELATION), kind="lama"
+)
+
+
+class LAMA(DatasetAdapter):
+    """Facts asked by a template of their relation, or by sentences of their own."""
+
+    required = _OF_SENTENCES
+
+    def __init__(self, config: DataConfig) -> None:
+        super().__init__(config)
+        self._templates: Templates | None = None
+        if config.template_files:
+            self.required = _OF_TEMPLATES
+            self._templates = _load(find_versions(config.template_files, "data.template_files"))
+
+    def adapt(self, record: Record, file: str) -> Record:
+        reader = FieldReader(record)
+        values: dict[str, Any] = {}
+        if answer := reader.text("obj_label"):
+            values["obj_label"] = [answer]
+        relations = [reader.get(path) for path in _RELATION]
+        values["relation"] = next((r for r in relations if isinstance(r, str)), "")
+        texts: list[Any] = []
+        subject, templates = "", tuple[Template, ...]()
+        if self._templates is None:
+            texts = _sentences(reader)
+        else:
+            subject, relation = reader.text("sub_label"), reader.text("predicate_id")
+            if relation:
+                templates, faults = self._templates.for_relation(relation, "predicate_id", self.config)
+                reader.faults += faults
+        if reader.get("uuid") in (None, "", MISSING):
+            parts = [values["relation"], subject, reader.get("obj_label"), texts]
+            values["uuid"] = short_digest(canonical(parts).encode())
+        if reader.faults:
+            return reader.row(_FIELDS, **values)
+        row = str(values.get("uuid", reader.get("uuid")))
+        if self._templates is not None:
+            values |= fill_all(templates, subject, row, self.config)
+        else:
+            keep = drawn(texts, self.config.max_automatic, row, self.config.paraphrase_seed)
+            texts = [texts[i] for i in keep]
+            values |= {"question": (texts or [""])[0], "paraphrases": texts, "num_manual": 0}
+        return reader.row(_FIELDS, **values)
+
+
+def _sentences(reader: FieldReader) -> list[Any]:
+    """The masked sentences, each once."""
+    own = reader.get("masked_sentences")
+    path = "evidences" if own is MISSING or own is None else "masked_sentences"
+    value = reader.get(path)
+    if not isinstance(value, list) or not value:
+        what = found(value) if value != [] else "an empty list"
+        reader.fault(path, f"a list with a masked sentence is needed, not {what}", "Give the row one.")
+        return []
+    texts = [e.get("masked_sentence") if isinstance(e, dict) else e for e in value]
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str) or "[MASK]" not in text:
+            problem = f"element {number} of {len(texts)} is no sentence with [MASK]"
+            reader.faults.append(FieldFault(path, text, problem, "Correct or remove this element."))
+    return distinct(texts)
+
+
+@lru_cache(maxsize=4)
+def _load(versions: FileVersions) -> Templates:
+    return Templates(_read(versions))
+
+
+def _read(versions: FileVersions) -> Iterator[tuple[str, Template | None, list[FieldFault]]]:
+    for file, record in read_whole(versions, _TEMPLATES):
+        reader = FieldReader(record)
+        relation = reader.text("relation")
+        if not relation:
+            raise record_error(file, record, reader.faults[0])
+        pattern = reader.text("template")
+        if pattern and (problem := slots_problem(pattern)):
+            reader.fault("template", problem, "Correct it.")
+        template = None if reader.faults else Template(masked(pattern).strip(), manual=True)
+        yield relation, template, in_auxiliary_file(file, record, reader.faults)
