@@ -67,7 +67,7 @@ def subsets_of(
     >>> subsets_of("qa/test/1", 3, "leave_one_out", 5, 0)
     ((1, 2), (0, 2), (0, 1))
     >>> subsets_of("qa/test/1", 4, 2, 3, 0)
-    ((2, 0, 1), (3, 2, 0))
+    ((3, 1, 2), (2, 0, 3))
     """
     if draws == "leave_one_out":
         return tuple(
