@@ -52,6 +52,7 @@ def answer_shards(
     only: Callable[[ShardSpec], frozenset[str]] | None = None,
     label: RunLabel | None = None,
     note: Callable[[str], None] = lambda line: None,
+    actor: type[AnswerActor] = AnswerActor,
 ) -> Iterator[dict[str, Any]]:
     """Read, answer and commit shards as a stream. Yields what `commit` returns for each shard, as soon as the
     shard is committed, in whatever order the shards finish.
@@ -64,6 +65,7 @@ def answer_shards(
         label: names the run in metrics and log. None: only the data set's name.
         note: called with a line about what the run is waiting for, or what the engines are doing while no
             shard is committed.
+        actor: answers the shards, in processes of its own.
 
     Raises:
         ConfigError: an engine needs more than any node of the cluster has, or a node's cache of the Hugging
@@ -97,7 +99,7 @@ def answer_shards(
         ray.data.from_items(list(map(spec_row, shards)), override_num_blocks=len(shards))
         .map_batches(prepare, batch_size=1, batch_format="pyarrow", num_cpus=PREPARE_CPUS * settled.task_cpus)
         .map_batches(
-            AnswerActor,
+            actor,
             fn_constructor_args=(config, tracker, label),
             batch_size=shards_a_call(shards, config),
             batch_format="pyarrow",
