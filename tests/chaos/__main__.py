@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import random
 import secrets
@@ -41,7 +42,7 @@ from tests.tiny_model import cut_tokenizer, save_tiny_model
 
 BUCKET = "chaos"
 EVERY = 3
-"""Each third trial is a run into a bucket."""
+"""The first trial, and each third one after it, is a run into a bucket."""
 
 
 def main() -> int:
@@ -53,6 +54,9 @@ def main() -> int:
     parser.add_argument("--together", type=int, default=4, help="kills in one trial, one after another")
     parser.add_argument(
         "--start-seconds", type=float, default=15, help="about what a start here takes until its first commit"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="no trial begins later, however few kills there were"
     )
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
@@ -84,7 +88,7 @@ def main() -> int:
 
 def make_trials(arguments: argparse.Namespace, folder: Path, s3: FaultyS3, outcomes: list[Outcome]) -> None:
     """Make trials until there were as many kills as are wanted; tell each, and add it to `outcomes`."""
-    rnd = random.Random(arguments.seed)
+    rnd, started = random.Random(arguments.seed), time.monotonic()
     wanted = set(arguments.kind or (*KINDS, *KINDS_ON_S3))
     local, on_s3 = ([kind for kind in kinds if kind in wanted] for kinds in (KINDS, KINDS_ON_S3))
     queues: dict[bool, list[str]] = {False: [], True: []}
@@ -92,10 +96,11 @@ def make_trials(arguments: argparse.Namespace, folder: Path, s3: FaultyS3, outco
     expected = answer_undisturbed(model, folder / "undisturbed")
     with LossyCluster() as cluster:
         while (missing := arguments.kills - sum(len(o.kills) for o in outcomes)) > 0:
-            if len(outcomes) >= 2 * arguments.kills + 2:
+            late = time.monotonic() - started > 60 * arguments.minutes
+            if late or len(outcomes) >= 2 * arguments.kills + 2:
                 break
             number = len(outcomes)
-            in_bucket = bool(on_s3) and (not local or number % EVERY == EVERY - 1)
+            in_bucket = bool(on_s3) and (not local or not number % EVERY)
             kinds, queue = (on_s3 if in_bucket else local), queues[in_bucket]
             count = min(missing, arguments.together)
             while len(queue) < count:
