@@ -175,15 +175,14 @@ def measure_pipeline(shards: int, shard_rows: int, actors: int) -> dict[str, Any
 
 def _with_actors(config: RunConfig, actors: int) -> RunConfig:
     """So many actors, which take nearly no CPUs from the two stages beside them."""
-    tree = config.model_dump(mode="json")
-    tree["ray"] |= {
+    ray = {
         "num_cpus": max(2, os.cpu_count() or 1),
         "num_cpus_per_actor": 0.01,
-        "num_gpus_per_actor": 0,
+        "num_gpus_per_actor": 0.0,
         "min_actors": actors,
         "max_actors": actors,
     }
-    return RunConfig.model_validate(tree)
+    return config.model_copy(update={"ray": config.ray.model_copy(update=ray)})
 
 
 def _cpu(call: Callable[[], Any], times: int) -> float:
