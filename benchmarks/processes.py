@@ -1,4 +1,4 @@
-"""CPU time and memory of this process and of the processes that it has started, by kind, while they live."""
+"""CPU time and memory of a driver and of the processes that it has started, by kind, while they live."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 
 import psutil
 
-SECONDS = 0.25
+SECONDS = 0.5
 """Between two looks; what a process does after the last one is not seen."""
 KINDS = {"AnswerActor": "answer", "InstantActor": "answer", "JobTracker": "tracker"}
 OTHERS = "prepare and commit"
@@ -20,7 +20,7 @@ _RAY = {"raylet": "raylet", "gcs_server": "gcs"}
 
 @dataclass(slots=True)
 class Used:
-    """What the processes of one kind have used since the start."""
+    """What the processes of one kind have used since they started."""
 
     processes: int = 0
     cpu_seconds: float = 0.0
@@ -29,17 +29,17 @@ class Used:
 
 
 class Processes:
-    """Looks at the processes in a thread, as a context."""
+    """Looks at the processes from another one than the driver, in a thread, as a context."""
 
-    def __init__(self) -> None:
-        self._before: dict[int, float] = {}
+    def __init__(self, driver: int) -> None:
+        """`driver`: its pid."""
+        self._driver = psutil.Process(driver)
         self._last: dict[tuple[int, str], float] = {}
         self._rss: defaultdict[str, int] = defaultdict(int)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
-        self._before = {pid: cpu for pid, _, cpu, _ in _look()}
         self._thread.start()
         return self
 
@@ -52,9 +52,9 @@ class Processes:
     def used(self) -> dict[str, Used]:
         """By kind: driver, answer, prepare and commit, raylet, gcs, tracker, other."""
         found: defaultdict[str, Used] = defaultdict(Used)
-        for (pid, kind), cpu in self._last.items():
+        for (_, kind), cpu in self._last.items():
             found[kind].processes += 1
-            found[kind].cpu_seconds += cpu - self._before.get(pid, 0.0)
+            found[kind].cpu_seconds += cpu
         for kind, rss in self._rss.items():
             found[kind].rss = rss
         return dict(found)
@@ -63,7 +63,7 @@ class Processes:
         while True:
             rss: defaultdict[str, int] = defaultdict(int)
             names = dict(self._last)  # kinds by pid
-            for pid, kind, cpu, held in _look():
+            for pid, kind, cpu, held in self._look():
                 # a worker has the name of its task only as long as that runs; an actor keeps its own
                 if kind == OTHERS and names.get(pid) in KINDS.values():
                     kind = names[pid]
@@ -76,19 +76,23 @@ class Processes:
             if self._ended.wait(SECONDS):
                 return
 
-
-def _look() -> list[tuple[int, str, float, int]]:
-    """Pid, kind, seconds of CPU and bytes of memory of each process."""
-    me, found = psutil.Process(), []
-    for process in (me, *me.children(recursive=True)):
+    def _look(self) -> list[tuple[int, str, float, int]]:
+        """Pid, kind, seconds of CPU and bytes of memory of each process."""
+        found: list[tuple[int, str, float, int]] = []
         try:
-            with process.oneshot():
-                kind = "driver" if process == me else _kind(process)
-                times = process.cpu_times()
-                found.append((process.pid, kind, times.user + times.system, process.memory_info().rss))
-        except psutil.Error:  # it has ended meanwhile
-            continue
-    return found
+            processes = [self._driver, *self._driver.children(recursive=True)]
+        except psutil.Error:  # it has ended
+            return found
+        for process in processes:
+            try:
+                with process.oneshot():
+                    kind = "driver" if process == self._driver else _kind(process)
+                    times = process.cpu_times()
+                    cpu = times.user + times.system
+                    found.append((process.pid, kind, cpu, process.memory_info().rss))
+            except psutil.Error:  # it has ended meanwhile
+                continue
+        return found
 
 
 def _kind(process: psutil.Process) -> str:

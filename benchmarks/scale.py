@@ -1,6 +1,7 @@
-"""What is around the engine, at very many shards: `python -m benchmarks.scale sink|plan|stages|pipeline`.
+"""What is around the engine, at very many shards: `python -m benchmarks.scale sink|s3|plan|stages|pipeline`.
 
     sink      an output folder of 100,000 committed shards: start, listing, readers, compaction
+    s3        the CPU time of a client that reads manifests from an S3 server on loopback
     plan      one shard read from a plan file, by the number of shards in the file
     stages    CPU of preparing, handing on and committing a shard, one after the other in this process
     pipeline  a whole `flexray run` on a Ray of this machine, with engines that answer at once
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,9 +32,20 @@ from benchmarks.job import make_config
 from benchmarks.machine import describe_commit, describe_machine
 from benchmarks.models import SMOLLM2_FOLDER
 from benchmarks.processes import Processes
-from benchmarks.scale_sink import AGAIN, STEPS, make_part, measure_step, sizes, write_folder
+from benchmarks.scale_sink import (
+    AGAIN,
+    COMPACTION,
+    MANIFESTS,
+    STEPS,
+    make_part,
+    measure_step,
+    sizes,
+    write_folder,
+)
 from flexray.config import RunConfig
 from flexray.sink import OutputFolder, specs_of
+from flexray.sink.manifests import list_manifests
+from flexray.storage import retry
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 
@@ -50,6 +63,38 @@ def sink(shards: int = 100_000) -> None:
             found = _in_process("measure_step_in", place, name)
             print(f"| {name} | {found['seconds']:.1f} | {found['cpu_seconds']:.1f} | {found['mib']:.0f} |")
         print(f"bytes after compaction: {sizes(folder)}")
+
+
+@app.command()
+def s3(shards: int = 500) -> None:
+    """The server is a process of its own, so what is measured is the client: s3fs, TLS left out."""
+    _head()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
+    )
+    os.environ |= {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            local, folder = OutputFolder(place), OutputFolder("s3://bench/out")
+            record = write_folder(local, shards)
+            retry(folder.url, lambda: folder._fs.mkdir("bench"), patience=60)  # until the server is up
+            for name in list_manifests(local).singles:
+                folder.write_bytes(name, local.read_bytes(name))
+        print(f"{shards} manifests\n| step | CPU ms a shard |\n|---|---|")
+        for name in (MANIFESTS, COMPACTION, MANIFESTS):
+            start = time.process_time()
+            STEPS[name](folder, record)
+            print(f"| {name} | {1000 * (time.process_time() - start) / shards:.2f} |", flush=True)
+    finally:
+        server.kill()
+        server.wait()
 
 
 def measure_step_in(place: str, name: str) -> dict[str, float]:
@@ -129,25 +174,20 @@ def pipeline(
 ) -> None:
     """The real plan, lock, pipeline, commit and compaction. A run a process."""
     _head()
-    print(
-        "| shards | rows | actors | seconds | shards/s | rows/s "
-        "| process | CPU ms a shard | peak MiB | processes |"
-    )
+    print("| shards | rows | actors | seconds | shards/s | rows/s | process | CPU s | peak MiB | processes |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for count in map(int, shards.split(",")):
         found = _in_process("measure_pipeline", count, shard_rows, actors)
         took, rows = found["seconds"], count * shard_rows
         head = f"| {count:,} | {rows:,} | {actors} | {took:.1f} | {count / took:.2f} | {rows / took:,.0f} "
         for kind, used in sorted(found["processes"].items()):
-            cpu, rss = 1000 * used["cpu_seconds"] / count, used["rss"] / 2**20
-            print(f"{head}| {kind} | {cpu:.1f} | {rss:.0f} | {used['processes']} |", flush=True)
+            cpu, rss = used.cpu_seconds, used.rss / 2**20
+            print(f"{head}| {kind} | {cpu:.1f} | {rss:.0f} | {used.processes} |", flush=True)
             head = "| | | | | | "
 
 
 def measure_pipeline(shards: int, shard_rows: int, actors: int) -> dict[str, Any]:
-    """Seconds from the first to the last commit, and what the processes used from Ray's start on."""
-    from dataclasses import asdict
-
+    """Seconds from the first to the last commit."""
     from benchmarks.instant import InstantActor
     from flexray.console.progress import CommittedShard, Lines
     from flexray.pipeline.ray_connection import connect_ray
@@ -166,11 +206,10 @@ def measure_pipeline(shards: int, shard_rows: int, actors: int) -> dict[str, Any
         config = _with_actors(config, actors)
         instant = partial(answer_shards, actor=InstantActor)
         connect_ray(config.ray)
-        with mock.patch.object(running, "answer_shards", instant), Processes() as processes:
+        with mock.patch.object(running, "answer_shards", instant):
             result = running.run(config, progress=Times(lambda line: print(line, file=sys.stderr)))
         assert result.rows_now == shards * shard_rows
-    used = {kind: asdict(found) for kind, found in processes.used().items()}
-    return {"seconds": times[-1] - times[0], "processes": used}
+    return {"seconds": times[-1] - times[0]}
 
 
 def _with_actors(config: RunConfig, actors: int) -> RunConfig:
@@ -202,14 +241,14 @@ def _in_process(call: str, *arguments: Any) -> dict[str, Any]:
     """What a function of this module gives in a process of its own."""
     code = "import json, sys; from benchmarks import scale; name, *given = json.loads(sys.argv[1]); "
     code += "print(json.dumps(getattr(scale, name)(*given)))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps([call, *arguments])],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps([call, *arguments])], stdout=subprocess.PIPE, text=True
     )
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    with Processes(process.pid) as processes:
+        said, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{call} has failed")
+    return {**json.loads(said.strip().splitlines()[-1]), "processes": processes.used()}
 
 
 if __name__ == "__main__":

@@ -133,10 +133,11 @@ def _commit_one(folder: OutputFolder, record: RunRecord) -> Manifest:
     )
 
 
-LISTING, MANIFESTS, START = (
+LISTING, MANIFESTS, START, COMPACTION = (
     "the list of manifests",
     "all manifests (evaluate, report, export)",
     "a start that finds all committed",
+    "compaction",
 )
 STEPS: dict[str, Callable[[OutputFolder, RunRecord], Any]] = {
     "the record": lambda folder, record: load_run(folder),
@@ -146,7 +147,7 @@ STEPS: dict[str, Callable[[OutputFolder, RunRecord], Any]] = {
     "the plan of all shards, each file checked": lambda folder, record: checked_specs(
         folder, record, record.shards().keys()
     ),
-    "compaction": lambda folder, record: compact(folder, record.fingerprint),
+    COMPACTION: lambda folder, record: compact(folder, record.fingerprint),
 }
 
 

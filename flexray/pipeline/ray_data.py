@@ -44,6 +44,10 @@ from flexray.pipeline.telemetry import TelemetryCommit
 COMPILE_SECONDS = 1800
 """How long Ray waits for progress; long, because kernels are compiled for the first shard."""
 
+INPUT_BLOCKS = 4_096
+"""At most. A block costs the driver about 1.5 ms and a task; of more shards, one task prepares several, one
+after the other, and hands on each as soon as it is ready."""
+
 
 def answer_shards(
     shards: Sequence[ShardSpec],
@@ -95,8 +99,9 @@ def answer_shards(
             return failure_row(shard, COMMITTED_SCHEMA)
         return _row_or_failure(lambda: committed_row(measured_commit(shard)), COMMITTED_SCHEMA)
 
+    blocks = min(len(shards), INPUT_BLOCKS)
     stream = (
-        ray.data.from_items(list(map(spec_row, shards)), override_num_blocks=len(shards))
+        ray.data.from_items(list(map(spec_row, shards)), override_num_blocks=blocks)
         .map_batches(prepare, batch_size=1, batch_format="pyarrow", num_cpus=PREPARE_CPUS * settled.task_cpus)
         .map_batches(
             actor,

@@ -37,7 +37,7 @@ GROWTHS = (
 """Rows and methods that the recipe names from start to start: one that comes to its end, or dies, is followed
 by one that names more."""
 STARTS = 6  # more than kills that can hit the driver, one after another, and growth need
-SECONDS = 400  # of a start, on a machine that is busy with other work
+SECONDS = 1200  # of a start, on a machine that is busy with other work
 USER_ERROR = 2  # the exit code of a start that a fault has ended, which it has told
 _COMPARED = ("prediction", "token_ids", "finish_reason")
 
@@ -110,9 +110,10 @@ class Trial:
             if code == 0 and step == last:
                 break
             died = any(k.hits_driver for k in [*outcome.kills, *self._happened(written)])
-            ended = any(rule.happened for kill, rule in rules if kill.storage[1] is None)
-            if not (code == 0 or (code == -signal.SIGKILL and died) or (code == USER_ERROR and ended)):
-                outcome.failure = f"start {start} ended with exit code {code}: {self._last_words()}"
+            over = any(rule.happened for kill, rule in rules if kill.storage[1] is None)
+            if not (code == 0 or (code == -signal.SIGKILL and died) or (code == USER_ERROR and over)):
+                ended = f"start {start} ended with exit code {code}: {self._last_words()}"
+                outcome.failure = outcome.failure or ended
                 break
             for kill, rule in rules:
                 if kill.storage[1] is None and rule.happened:  # the outage is over
