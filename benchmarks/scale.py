@@ -44,7 +44,7 @@ from benchmarks.scale_sink import (
 )
 from flexray.config import RunConfig
 from flexray.sink import OutputFolder, specs_of
-from flexray.sink.manifests import list_manifests
+from flexray.sink.commit.manifests import list_manifests
 from flexray.storage import retry
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)

@@ -27,11 +27,13 @@ from flexray.sink import (
     specs_of,
     whole_shards,
 )
-from flexray.sink.growth import Growth
-from flexray.sink.manifests import list_manifests
-from flexray.sink.plan_files import write_part
-from flexray.sink.records import MANIFEST_FOLDER, PlanPart, Selection, fingerprint, manifest_name
-from flexray.sink.start import load_run, write_run
+from flexray.sink.commit.manifests import list_manifests
+from flexray.sink.plan.files import write_part
+from flexray.sink.plan.growth import Growth
+from flexray.sink.records.names import MANIFEST_FOLDER, manifest_name
+from flexray.sink.records.run import PlanPart, Selection, fingerprint
+from flexray.sink.run.existing import load_run
+from flexray.sink.run.start import write_run
 
 METHOD = "attention/shared_context/restart"
 PARTS: dict[str, Any] = {"data": {"name": "bench", "split": "all"}}

@@ -10,7 +10,7 @@ import pytest
 from flexray.data.plan_rows import read_planned
 from flexray.data.question import ShardSpec
 from flexray.sink import OutputFolder, compact, specs_of, whole_shards
-from flexray.sink.plan_files import write_part
+from flexray.sink.plan.files import write_part
 from tests.unit.sink.builders import A, B, commit, found, question, start
 
 ROWS, SHARDS = 64, 24
