@@ -14,15 +14,17 @@ from flexray.storage.error_messages import TruncatedError
 CHUNK = 8 * 2**20
 
 
-def open_file(url: str, chunk: int = CHUNK) -> BinaryIO:
+def open_file(url: str, chunk: int | None = None) -> BinaryIO:
     """Open a path or URL as a binary file, which is seekable if the storage knows its size.
 
     Args:
         chunk: bytes that a storage is asked for beyond those that are read; few for who reads a small part.
+            None: CHUNK.
 
     Raises:
         OSError: it cannot be opened; later, that it cannot be read.
     """
+    chunk = chunk or CHUNK
     fs, name = retry(url, lambda: connect(url))
     if isinstance(fs, LocalFileSystem):
         return cast(BinaryIO, fs.open(name, "rb"))
