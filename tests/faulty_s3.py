@@ -119,12 +119,16 @@ async def drop_answer(it: _Exchange) -> None:
 
 
 @dataclass(slots=True)
-class _Rule:
+class Rule:
+    """A fault, and the requests that it happens to (see `FaultyS3.fail`)."""
+
     method: str
     target: str
     fault: Fault
     skip: int
     times: int | None
+    happened: int = 0
+    """How often it has happened."""
 
     def is_due(self, request: Request) -> bool:
         if request.method != self.method or not fnmatch.fnmatchcase(request.target, self.target):
@@ -132,10 +136,10 @@ class _Rule:
         if self.skip:
             self.skip -= 1
             return False
-        if self.times is None:
-            return True
-        self.times -= 1
-        return self.times >= 0
+        if self.times is not None and self.happened >= self.times:
+            return False
+        self.happened += 1
+        return True
 
 
 class FaultyS3:
@@ -144,17 +148,19 @@ class FaultyS3:
     def __init__(self, upstream: str) -> None:
         parts = urllib.parse.urlsplit(upstream)
         self._upstream = parts.hostname or "", parts.port or 80
-        self._rules: list[_Rule] = []
+        self._rules: list[Rule] = []
         self.requests: list[Request] = []
 
-    def fail(self, method: str, target: str, fault: Fault, *, skip: int = 0, times: int | None = 1) -> None:
+    def fail(self, method: str, target: str, fault: Fault, *, skip: int = 0, times: int | None = 1) -> Rule:
         """Let a fault happen to requests whose path and query match a shell pattern, in order of arrival.
 
         Args:
             skip: matching requests to let pass first.
             times: how many of the following ones it happens to; None: to all.
         """
-        self._rules.append(_Rule(method, target, fault, skip, times))
+        rule = Rule(method, target, fault, skip, times)
+        self._rules.append(rule)
+        return rule
 
     def heal(self) -> None:
         """From now on nothing fails, and `requests` is counted anew."""

@@ -42,13 +42,18 @@ class AnswerActor:
         self._pace = Pace(config)
         self._status = EngineStatus()
         self._tokens_before = 0
-        from flexray.pipeline.answer import Answerer  # torch: only actors need it
 
         # torch keeps its number of threads, grad mode and compiled graphs per thread
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._answerer = Answerer(config, self._loading)
+        self._answerer = self._make_answerer(config)
         self._engine_id = ray.get_runtime_context().get_actor_id()
         threading.Thread(target=self._report, name="report", daemon=True).start()
+
+    def _make_answerer(self, config: RunConfig) -> Answerer:
+        """What holds the engine. A subclass may have another engine."""
+        from flexray.pipeline.answer import Answerer  # torch: only actors need it
+
+        return Answerer(config, self._loading)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """The answered shards of a batch, in order, also if Ray repeats the batch. If the batch contains

@@ -44,6 +44,10 @@ from flexray.pipeline.telemetry import TelemetryCommit
 COMPILE_SECONDS = 1800
 """How long Ray waits for progress; long, because kernels are compiled for the first shard."""
 
+INPUT_BLOCKS = 4_096
+"""At most. A block costs the driver about 1.5 ms and a task; of more shards, one task prepares several, one
+after the other, and hands on each as soon as it is ready."""
+
 
 def answer_shards(
     shards: Sequence[ShardSpec],
@@ -52,6 +56,7 @@ def answer_shards(
     only: Callable[[ShardSpec], frozenset[str]] | None = None,
     label: RunLabel | None = None,
     note: Callable[[str], None] = lambda line: None,
+    actor: type[AnswerActor] = AnswerActor,
 ) -> Iterator[dict[str, Any]]:
     """Read, answer and commit shards as a stream. Yields what `commit` returns for each shard, as soon as the
     shard is committed, in whatever order the shards finish.
@@ -64,6 +69,7 @@ def answer_shards(
         label: names the run in metrics and log. None: only the data set's name.
         note: called with a line about what the run is waiting for, or what the engines are doing while no
             shard is committed.
+        actor: answers the shards, in processes of its own.
 
     Raises:
         ConfigError: an engine needs more than any node of the cluster has, or a node's cache of the Hugging
@@ -93,11 +99,12 @@ def answer_shards(
             return failure_row(shard, COMMITTED_SCHEMA)
         return _row_or_failure(lambda: committed_row(measured_commit(shard)), COMMITTED_SCHEMA)
 
+    blocks = min(len(shards), INPUT_BLOCKS)
     stream = (
-        ray.data.from_items(list(map(spec_row, shards)), override_num_blocks=len(shards))
+        ray.data.from_items(list(map(spec_row, shards)), override_num_blocks=blocks)
         .map_batches(prepare, batch_size=1, batch_format="pyarrow", num_cpus=PREPARE_CPUS * settled.task_cpus)
         .map_batches(
-            AnswerActor,
+            actor,
             fn_constructor_args=(config, tracker, label),
             batch_size=shards_a_call(shards, config),
             batch_format="pyarrow",

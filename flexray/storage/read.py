@@ -14,22 +14,27 @@ from flexray.storage.error_messages import TruncatedError
 CHUNK = 8 * 2**20
 
 
-def open_file(url: str) -> BinaryIO:
+def open_file(url: str, chunk: int | None = None) -> BinaryIO:
     """Open a path or URL as a binary file, which is seekable if the storage knows its size.
+
+    Args:
+        chunk: bytes that a storage is asked for beyond those that are read; few for who reads a small part.
+            None: CHUNK.
 
     Raises:
         OSError: it cannot be opened; later, that it cannot be read.
     """
+    chunk = chunk or CHUNK
     fs, name = retry(url, lambda: connect(url))
     if isinstance(fs, LocalFileSystem):
         return cast(BinaryIO, fs.open(name, "rb"))
-    file = retry(url, lambda: fs.open(name, "rb", block_size=CHUNK))
+    file = retry(url, lambda: fs.open(name, "rb", block_size=chunk))
     size = getattr(file, "size", None)
     if size is None and file.seekable():
         size = retry(url, lambda: fs.info(name)["size"])  # a member of a tar archive does not know its size
     if size is None:
         return cast(BinaryIO, file)  # it cannot seek, so a read cannot be repeated
-    return io.BufferedReader(_RetryingFile(url, fs, file, size), 2**20)
+    return io.BufferedReader(_RetryingFile(url, fs, file, size), min(chunk, 2**20))
 
 
 def read_range(url: str, start: int, end: int) -> bytes:

@@ -37,4 +37,4 @@ def test_no_row_is_lost_or_doubled_whatever_is_killed(smollm2):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]
-    assert re.fullmatch(rf"kills={count} lost=0 doubled=0 repeated=\d+", last), done.stdout
+    assert re.fullmatch(rf"kills={count} storage_faults=0 lost=0 doubled=0 repeated=\d+", last), done.stdout

@@ -2,6 +2,7 @@
 
 import pytest
 
+from flexray.pipeline import ray_data
 from flexray.runs.run import run
 from tests.ray.jobs import (
     assert_whole,
@@ -18,7 +19,8 @@ ROWS = 6
 SHARDS = 3  # of one row each
 
 
-def test_a_shard_is_told_of_before_the_next_one_is_committed(inject, tiny_model, tmp_path):
+def test_a_shard_is_told_of_before_the_next_one_is_committed(inject, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_data, "INPUT_BLOCKS", SHARDS - 1)  # though some come out of one block
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(SHARDS)])
     inject({"point": "pipeline.answer", "action": "sleep:1.5", "times": None})
     lines = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from flexray.data.question import ShardSpec
 from flexray.sink.folder import OutputFolder
 from flexray.sink.plan.files import damaged, read_checked, read_part, shard_tables
+from flexray.sink.plan.scratch import READERS
 from flexray.sink.records import AnyRecord, OldRunRecord, PlanPart, RunRecord
 from flexray.sink.records.rows import expected_keys
 
@@ -119,8 +121,12 @@ def checked_specs(folder: OutputFolder, run: RunRecord, shard_ids: Collection[st
     shards = run.shards()
     specs = [spec for shard_id, spec in specs_of(folder, run).items() if shard_id in shard_ids]
     files = {file.file: file.sha256 for file in (shards[spec.shard_id][0].file for spec in specs)}
-    for name, sha256 in files.items():
-        read_checked(folder, name, sha256)
+
+    def check(item: tuple[str, str]) -> None:
+        read_checked(folder, *item)  # not returned: its bytes go at once
+
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(check, files.items()))
     return specs
 
 
