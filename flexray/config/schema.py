@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from flexray.config.data import DataConfig, FewShotData, Files, Section
+from flexray.config.evaluation import EvaluationConfig
 from flexray.config.plugins import load_plugins
 
 PathOrUrl = Annotated[str, AfterValidator(os.path.expanduser)]  # a leading ~ is the home folder
@@ -234,6 +235,7 @@ class RunConfig(Section):
     generation: GenerationConfig = GenerationConfig()
     engine: EngineConfig = EngineConfig()
     limits: LimitsConfig = LimitsConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     ray: RayConfig = RayConfig()
     plugins: tuple[str, ...] = ()
     """Modules or Python files that register methods, data set adapters or metrics."""

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from flexray.config import FewShot, RunConfig
+from flexray.config import EvaluationConfig, FewShot, RunConfig
 from flexray.data import refuse_asked_few_shots, scan, source_versions, with_few_shots
 from flexray.errors import UserError
+from flexray.evaluation import make_metrics
+from flexray.evaluation.answer_metrics import PLAIN_TOKENS
 from flexray.methods import make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.lora import check_adapters
@@ -29,6 +31,7 @@ from flexray.sink import (
     load_run,
     open_run,
     plan_run,
+    record_evaluation,
     whole_shards,
 )
 from flexray.sink.other_run import refuse_other_run
@@ -91,6 +94,7 @@ def check_job(config: RunConfig, folder: OutputFolder | None) -> Job:
     check_adapters(config.model.path, config.model.lora)
     notes += tuple(f"note: {odd}" for odd in remark(config.model.path, tokenizer))
     prompt_builder(config)  # raises if no prompt can be made
+    make_metrics(config.evaluation, PLAIN_TOKENS)  # raises if there is no such metric
     return Job(config=config, notes=notes)
 
 
@@ -153,6 +157,8 @@ def plan(
             code=code,
             replace_changed=replace_changed,
         )
+    elif run.config.get("evaluation", EvaluationConfig().model_dump(mode="json")) != tree["evaluation"]:
+        run = record_evaluation(folder, run, tree["evaluation"])
     return Planned(config=config, record=run, committed=committed)
 
 

@@ -19,7 +19,7 @@ from flexray.sink.other_run import other_parts
 from flexray.sink.plan import checked_specs, specs_of
 from flexray.sink.records import AnyRecord, CodeVersion, Manifest, RunRecord, ShardStats, fingerprint
 from flexray.sink.repair import repair
-from flexray.sink.start import NoRunError, discard_run, load_run, open_run, plan_run
+from flexray.sink.start import NoRunError, discard_run, load_run, open_run, plan_run, record_evaluation
 from flexray.sink.verify import verify
 from flexray.sink.visible import read_committed
 
@@ -47,6 +47,7 @@ __all__ = [
     "plan_run",
     "read_committed",
     "recommit_shard",
+    "record_evaluation",
     "repair",
     "specs_of",
     "verify",

@@ -210,6 +210,16 @@ def write_run(
     return new
 
 
+def record_evaluation(folder: OutputFolder, run: RunRecord, section: dict[str, Any]) -> RunRecord:
+    """Write into the record how a recipe scores answers, on which no row depends. Raises OutputError."""
+    new = run.model_copy(update={"config": run.config | {"evaluation": redact(section)}}).sealed()
+    try:
+        folder.write_bytes(RUN_FILE, new.to_bytes())
+    except OSError as e:
+        raise OutputError(f"{folder.where(RUN_FILE)}: cannot be written: {e}") from e
+    return new
+
+
 def discard_run(folder: OutputFolder) -> bool:
     """Delete the files that a run has written in this folder, and no others. The run record is deleted last,
     so an interrupted discard leaves a run with fewer commits, never files without a run. The quarantine is
