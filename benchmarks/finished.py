@@ -17,8 +17,9 @@ import typer
 from benchmarks.machine import describe_commit, describe_machine
 from flexray.data.plan_rows import PLAN_SCHEMA, with_digests
 from flexray.sink import OutputFolder, commit_shard, compact, open_run, plan_run, specs_of, whole_shards
-from flexray.sink.compaction import MAX_SINGLE_MANIFESTS
-from flexray.sink.row_table import ROW_SCHEMA
+from flexray.sink.commit.compaction import MAX_SINGLE_MANIFESTS
+from flexray.sink.plan.staging import stage_table
+from flexray.sink.records.rows import ROW_SCHEMA
 
 METHOD = "origin"
 PARTS = {"data": {"name": "bench", "split": "test"}}
@@ -56,7 +57,7 @@ def _make(folder: OutputFolder, shards: int, rows: int, config: dict[str, Any]) 
     folder.prepare()
     questions = _questions(shards * rows)
     planning = {"config": config, "provenance": {}, "sources": "made"}
-    run = plan_run(folder, None, questions, parts=PARTS, methods=(METHOD,), **planning)
+    run = plan_run(folder, None, stage_table(questions), parts=PARTS, methods=(METHOD,), **planning)
     for number, (shard_id, spec) in enumerate(specs_of(folder, run).items(), 1):
         planned = questions.slice((number - 1) * rows, rows)
         commit_shard(

@@ -7,7 +7,7 @@
 #
 # HEAD and WORKER are what ssh takes (name or user@name); HEAD's name must be one that the workers reach, too.
 # Each machine has the project, with its .venv, in FLEXRAY_DIR. Ray gets the variables that ~/.flexray.env sets on
-# a machine (AWS_*, FSSPEC_S3, ..). All machines get the token of this one, ~/.ray/auth_token, and one is made
+# a machine (AWS_*, FSSPEC_S3, ..), and jobs this .venv's Python. All machines get the token of this one, ~/.ray/auth_token, and one is made
 # if there is none; it is never printed, nor part of a command, where other users of a machine could read it.
 set -euo pipefail
 
@@ -23,7 +23,7 @@ usage() {
 
 on() { # on MACHINE COMMAND: in the project, with Ray's and the storage's environment
     local machine=$1 command=$2 setting
-    setting="set -a; RAY_AUTH_MODE=token; [ ! -f ~/.flexray.env ] || . ~/.flexray.env; set +a"
+    setting="set -a; RAY_AUTH_MODE=token; PATH=\$PWD/.venv/bin:\$PATH; [ ! -f ~/.flexray.env ] || . ~/.flexray.env; set +a"
     # shellcheck disable=SC2086  # FLEXRAY_SSH is a command with its options
     $FLEXRAY_SSH "$machine" "cd $(printf %q "$FLEXRAY_DIR") || exit 1; $setting; $command"
 }

@@ -13,8 +13,8 @@ from flexray.config.plugins import load_plugins
 from flexray.evaluation import Evaluation
 from flexray.evaluation import evaluate as evaluate_folders
 from flexray.sink import OutputFolder, read_committed, whole_shards
-from flexray.sink.row_table import ROW_SCHEMA
-from flexray.sink.visible import look
+from flexray.sink.read.visible import look
+from flexray.sink.records.rows import ROW_SCHEMA
 
 if TYPE_CHECKING:
     import pandas

@@ -11,7 +11,7 @@ import pyarrow as pa
 from flexray.config import RunConfig, load_config, parse_config
 from flexray.errors import ConfigError
 from flexray.models.hub import hub_model, pin_model
-from flexray.sink.row_table import ROW_SCHEMA
+from flexray.sink.records.rows import ROW_SCHEMA
 
 if TYPE_CHECKING:  # this module can be imported without Ray; a processor needs it
     import ray.data

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from flexray.prompts.prompt import Prompt
 ANSWER = "answer"
 CONTEXT = "context"
 Part = str | int  # "context", a paraphrase's number, or "answer"
+Shot = tuple[
+    int, int
+]  # a few-shot's number and its paraphrase's, from 1; 0: its answer, and all that is plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Token:
     id: int
     position: int
     part: Part
+    shot: Shot = (0, 0)  # of the context
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +46,40 @@ class OracleAnswer:
 def stream(prompt: Prompt, layout: str, positions: str, generated: Collection[int] = ()) -> list[Token]:
     """The sample's stream of tokens, as the definition has it."""
     tokens: list[Token] = []
-    num_context = len(prompt.context)
+    context, num_context = context_of(prompt)
     if layout != "full_prompt":
-        tokens += [Token(t, i, CONTEXT) for i, t in enumerate(prompt.context)]
+        tokens += [Token(t, i, CONTEXT, shot) for t, i, shot in context]
     for number, paraphrase in enumerate(prompt.segments, start=1):
         if layout == "full_prompt":
-            tokens += [Token(t, i, number) for i, t in enumerate(prompt.context)]
+            tokens += [Token(t, i, number, shot) for t, i, shot in context]
         tokens += [Token(t, num_context + i, number) for i, t in enumerate(paraphrase)]
     start = num_context + max(len(s) for s in prompt.segments)
     answer = [*prompt.answer_prefix, *generated]
     tokens += [Token(t, start + i, ANSWER) for i, t in enumerate(answer)]
     if positions == "continuous":
-        tokens = [Token(t.id, i, t.part) for i, t in enumerate(tokens)]
+        tokens = [Token(t.id, i, t.part, t.shot) for i, t in enumerate(tokens)]
     return tokens
+
+
+def context_of(prompt: Prompt) -> tuple[list[tuple[int, int, Shot]], int]:
+    """Of each token of the context its id, its position where they restart, and its few-shot; and the first
+    position behind them."""
+    found: list[tuple[int, int, Shot]] = []
+    position = number = 0
+    index = 0
+    while index < len(prompt.context):
+        bounds = next((bounds for bounds in prompt.few_shots if bounds[0] == index), None)
+        if bounds is None:
+            found.append((prompt.context[index], position, (number, 0)))
+            index, position = index + 1, position + 1
+            continue
+        number += 1
+        for paraphrase in range(1, len(bounds)):
+            ids = prompt.context[bounds[paraphrase - 1] : bounds[paraphrase]]
+            found += [(t, position + i, (number, paraphrase)) for i, t in enumerate(ids)]
+        position += max(bounds[i + 1] - bounds[i] for i in range(len(bounds) - 1))
+        index = bounds[-1]
+    return found, position
 
 
 def num_distinct(prompt: Prompt) -> int:
@@ -69,20 +94,33 @@ def sees(query: Part, key: Part, joined: int = 0) -> bool:
     return query in (ANSWER, key) or key == CONTEXT or both_joined
 
 
+def isolates(query: Shot, key: Shot) -> bool:
+    """Whether two tokens of the context are of different paraphrases of one few-shot."""
+    return query[0] == key[0] and 0 not in (query[1], key[1]) and query[1] != key[1]
+
+
 def mask_of(tokens: list[Token], joined: int = 0) -> Tensor:
     """The dense mask, bool [L, L]; the first `joined` paraphrases see each other."""
-    return _of_pairs(tokens, lambda query, key: sees(query, key, joined)).tril()
+    seen = _of_pairs(
+        tokens,
+        lambda query, key: (
+            sees(query[0], key[0], joined) and not (query[0] == key[0] and isolates(query[1], key[1]))
+        ),
+    )
+    return seen.tril()
 
 
 def scales_of(tokens: list[Token], scale: float) -> Tensor:
     """What is added to the scores, [L, L]: `scale` where the answer looks at a paraphrase's segment."""
-    return _of_pairs(tokens, lambda query, key: scale * (query == ANSWER and isinstance(key, int)))
+    return _of_pairs(tokens, lambda query, key: scale * (query[0] == ANSWER and isinstance(key[0], int)))
 
 
-def _of_pairs(tokens: list[Token], value: Callable[[Part, Part], bool | float]) -> Tensor:
-    """[L, L]: the value of each query and key, by the parts that they belong to."""
-    parts = list({token.part: None for token in tokens})
-    number = torch.tensor([parts.index(token.part) for token in tokens])
+def _of_pairs(
+    tokens: list[Token], value: Callable[[tuple[Part, Shot], tuple[Part, Shot]], bool | float]
+) -> Tensor:
+    """[L, L]: the value of each query and key, by the parts and few-shots that they belong to."""
+    parts = list({(token.part, token.shot): None for token in tokens})
+    number = torch.tensor([parts.index((token.part, token.shot)) for token in tokens])
     values = torch.tensor([[value(query, key) for key in parts] for query in parts])
     return values[number][:, number]
 
@@ -166,11 +204,45 @@ def greedy(
 def logits_alone(
     model: LlamaForCausalLM, prompt: Prompt, paraphrase: int, generated: Collection[int]
 ) -> Tensor:
-    """Logits [V] behind a prompt of one paraphrase only, by plain causal attention, in float32."""
+    """Logits [V] behind a prompt of one paraphrase only, in float32: by plain causal attention, but for
+    few-shots in several paraphrases."""
+    if prompt.few_shots:
+        one = replace(prompt, segments=(prompt.segments[paraphrase],))
+        return logits_of(model, stream(one, "shared_context", "restart", generated))[-1].float()
     ids = [*prompt.context, *prompt.segments[paraphrase], *prompt.answer_prefix, *generated]
     all_logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
     last: torch.Tensor = all_logits[0, -1].float()
     return last
+
+
+@torch.no_grad()
+def plain_logits(model: LlamaForCausalLM, token_ids: Sequence[int]) -> Tensor:
+    """Logits [V] behind a text, by plain causal attention, in float32."""
+    last: torch.Tensor = model(
+        input_ids=torch.tensor([token_ids], device=model.device), use_cache=False
+    ).logits[0, -1]
+    return last.float()
+
+
+def entropy(log_probs: Tensor) -> float:
+    """Of a distribution, in nats."""
+    shares: list[float] = log_probs.double().exp().tolist()
+    return -sum(p * math.log(p) for p in shares if p > 0)
+
+
+def concat(
+    model: LlamaForCausalLM, prompt: Prompt, *, max_new_tokens: int, stop_ids: Collection[int] = ()
+) -> OracleAnswer:
+    """The answer to all paraphrases in one plain prompt."""
+    before = [*prompt.context, *(t for segment in prompt.segments for t in segment), *prompt.answer_prefix]
+    return greedy(
+        model, lambda generated: plain_logits(model, [*before, *generated]), max_new_tokens, stop_ids
+    )
+
+
+def of_subset(prompt: Prompt, subset: Sequence[int]) -> Prompt:
+    """The prompt with these of its paraphrases only, in this order."""
+    return replace(prompt, segments=tuple(prompt.segments[i] for i in subset), num_manual=0, confidences=None)
 
 
 def alone(
@@ -201,13 +273,15 @@ def fused(
     prompt: Prompt,
     kind: str,
     *,
+    beta: float = 0.25,
     max_new_tokens: int,
     stop_ids: Collection[int] = (),
 ) -> OracleAnswer:
     """The answer of all paraphrases, each asked alone with the tokens that all have chosen so far.
 
     Args:
-        kind: avg, max or weighted_avg.
+        kind: avg, max, mean_prob, nbce or weighted_avg.
+        beta: of nbce.
     """
 
     def scores(generated: list[int]) -> Tensor:
@@ -216,6 +290,12 @@ def fused(
             return torch.stack(each).mean(0)
         if kind == "max":
             return torch.stack([logits.softmax(-1) for logits in each]).amax(0)
+        if kind == "mean_prob":
+            return torch.stack([logits.softmax(-1) for logits in each]).mean(0)
+        if kind == "nbce":
+            surest = min((logits.log_softmax(-1) for logits in each), key=entropy)
+            without = plain_logits(model, [*prompt.context, *prompt.answer_prefix, *generated])
+            return (1 + beta) * surest - beta * without.log_softmax(-1)
         assert kind == "weighted_avg"
         assert prompt.confidences is not None
         weights = prompt.confidences if any(prompt.confidences) else (1.0,) * len(each)

@@ -9,12 +9,13 @@ from flexray.runs.commit import Commit
 from flexray.runs.job import Planned, check_job, plan
 from flexray.runs.run import by_methods
 from flexray.sink import Manifest, OutputFolder, committed_shards, specs_of
+from flexray.sink.plan.site import Mapper
 
 
-def planned(config: RunConfig) -> Planned:
+def planned(config: RunConfig, distribute: Mapper | None = None) -> Planned:
     """What a start of this run plans in its folder."""
     folder = OutputFolder(config.output)
-    return plan(check_job(config, folder), folder)
+    return plan(check_job(config, folder), folder, distribute=distribute)
 
 
 def run_shards(config: RunConfig, which: Sequence[int]) -> list[Manifest]:

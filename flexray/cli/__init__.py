@@ -9,7 +9,7 @@ torch, Ray and what needs them are imported when a command runs, so that `--help
 import sys
 
 # each adds its commands
-from flexray.cli import answer_commands, output_commands, preflight_commands  # noqa: F401
+from flexray.cli import answer_commands, output_commands, preflight_commands, submit_command  # noqa: F401
 from flexray.cli.app import app
 
 

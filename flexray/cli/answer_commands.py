@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -135,49 +134,11 @@ def confidence(
 
 
 @command()
-def submit(
-    address: Annotated[str, typer.Option(help="The dashboard of the cluster's head: http://HEAD:8265.")],
-    recipe: RecipeArgument = [],
-    config: ConfigOption = [],
-    set_: SetOption = [],
-    job: Annotated[
-        Literal["generate", "nightly", "evaluate"],
-        typer.Option(help="Which of jobs/. For nightly each RECIPE is one, or a folder of them."),
-    ] = "generate",
-    id_: Annotated[
-        str | None, typer.Option("--id", help="Of the job; Ray takes none twice. Else one of the day.")
-    ] = None,
-    runtime_env: Annotated[
-        Path, typer.Option(help="YAML file: what the nodes install for the job, and its environment.")
-    ] = Path("runtime_env.yaml"),
-    wait: Annotated[bool, typer.Option(help="Follow the log, and exit with the job's exit code.")] = True,
-) -> None:
-    """Submit this folder, the project, as a job to a running Ray cluster."""
-    recipes = named(recipe, config)
-    if job == "nightly":
-        from flexray.runs.nightly import find_recipes
-
-        configs = [load_config(found, set_) for found in find_recipes(recipes)]
-    else:
-        configs = [load_config(recipes, set_)]
-    from flexray.runs.submit import make_submission
-    from flexray.runs.submit import submit as submit_job
-
-    submission = make_submission(
-        job,
-        recipes,
-        configs,
-        overrides=set_,
-        project=Path.cwd(),
-        runtime_env=runtime_env,
-        submission_id=id_,
-    )
-    raise typer.Exit(submit_job(submission, address, wait=wait, log=log))
-
-
-@command()
 def nightly(
-    recipes: Annotated[list[str], typer.Argument(help="YAML files, paths or URLs, and folders of them.")],
+    recipes: Annotated[
+        list[str], typer.Argument(help="YAML files, paths or URLs, and folders of them.")
+    ] = [],
+    config: ConfigOption = [],
     set_: SetOption = [],
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Then compute the error rows again that are there.")
@@ -193,7 +154,7 @@ def nightly(
     from flexray.runs.nightly import nightly as do_nightly
 
     night = do_nightly(
-        recipes,
+        named(recipes, config),
         set_,
         retry=retry_errors,
         verify_all=verify,

@@ -109,9 +109,14 @@ def reports_user_errors(command: Command) -> Command:
     return wrapped
 
 
-def command(name: str | None = None) -> Callable[[Command], Command]:
-    """Add a function to the application as a command that `reports_user_errors`."""
-    return lambda function: app.command(name)(reports_user_errors(function))
+def command(name: str | None = None, *, passes_on: bool = False) -> Callable[[Command], Command]:
+    """Add a function to the application as a command that `reports_user_errors`.
+
+    Args:
+        passes_on: options that it does not know are given to it among its arguments.
+    """
+    settings = {"ignore_unknown_options": passes_on}
+    return lambda function: app.command(name, context_settings=settings)(reports_user_errors(function))
 
 
 @contextlib.contextmanager

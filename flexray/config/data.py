@@ -8,7 +8,16 @@ from glob import has_magic
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 # Kinds of built-in adapters (see flexray/data/adapters), whose settings are checked here.
 WITHOUT_PARAPHRASES = ("webqa", "triviaqa")
@@ -45,7 +54,7 @@ Files = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 MAX_FIELDS = 1000
 MAX_NAMES = 166
 """Characters of name and split: a file's name may have 255 bytes, of which the output needs some for the
-shard's number (8) and for a file that is being written (81; see sink/commit.py and sink/folder.py)."""
+shard's number (8) and for a file that is being written (81; see sink/commit/shard.py and sink/folder.py)."""
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
@@ -245,7 +254,7 @@ class FewShotFields(Section):
     answers: str = "answers"
     """A list of accepted answers; the first is shown."""
     paraphrases: str | None = None
-    """A list of strings: a row is also left out if the run asks one of these."""
+    """A list of strings: a row is also left out if the run asks one of these. See `max_paraphrases`."""
 
 
 class FewShotData(SourceConfig):
@@ -259,3 +268,23 @@ class FewShotData(SourceConfig):
     """How many few-shots are drawn."""
     seed: int = 0
     """Seed of the draw."""
+    max_paraphrases: int | None = Field(default=1, ge=1)
+    """In how many paraphrases each few-shot is asked, the question being the first; see `few_shots`. A row
+    that has fewer is asked in those. null: in all."""
+
+    @model_validator(mode="after")
+    def _has_paraphrases(self) -> FewShotData:
+        if self.max_paraphrases == 1 or self.kind not in WITHOUT_TEMPLATES:
+            return self
+        if self.kind in WITHOUT_PARAPHRASES:
+            raise ValueError(f"max_paraphrases: kind {self.kind} has no paraphrases. Remove it")
+        if self.fields.paraphrases is None:
+            raise ValueError("max_paraphrases: fields.paraphrases is null. Name the field that has them")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        if self.max_paraphrases == 1:  # as in fingerprints and records from before the key
+            tree.pop("max_paraphrases", None)
+        return tree

@@ -8,7 +8,15 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from flexray.config.data import DataConfig, FewShotData, Files, Section
 from flexray.config.evaluation import EvaluationConfig
@@ -41,6 +49,27 @@ class ModelConfig(Section):
 class FewShot(Section):
     question: str
     answer: str
+    paraphrases: tuple[str, ...] = ()
+    """Other wordings of the question. With some, the few-shot is asked as a row is: the question, its first
+    paraphrase, and these are isolated from each other, and the answer looks at all of them."""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The question and its paraphrases."""
+        return (self.question, *self.paraphrases)
+
+    @model_validator(mode="after")
+    def _some_text(self) -> FewShot:
+        if self.paraphrases and not all(text.strip() for text in self.asked):
+            raise ValueError("paraphrases: neither the question nor one of them may be empty. Leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        if not self.paraphrases:  # as in fingerprints and records from before the key
+            tree.pop("paraphrases", None)
+        return tree
 
 
 class PromptConfig(Section):
@@ -97,8 +126,9 @@ class PromptConfig(Section):
 
 class MethodConfig(Section):
     kind: str = "attention"
-    """attention, origin, per_prompt, avg, max, weighted_avg, weighted_max, sampled, confidence, or a
-    registered method. The next four settings are for attention, the last four for sampled and confidence."""
+    """attention, concat, origin, per_prompt, vote, avg, max, mean_prob, nbce, weighted_avg, weighted_max,
+    draws, sampled, confidence, or a registered method. The next four settings are for attention, then four
+    for sampled and confidence, three and the seed for draws, one for nbce."""
     layout: Literal["shared_context", "full_prompt", "myriadlama"] = "shared_context"
     """full_prompt: each paraphrase has its own copy of the context. myriadlama: shared_context that
     distinguishes manual and automatic templates."""
@@ -117,11 +147,28 @@ class MethodConfig(Section):
     """Tokens are drawn from the most likely ones that together have this probability (below 1: of 1,024)."""
     seed: int = Field(default=0, ge=0)
     """This and the row's id determine what is drawn."""
+    draws: Annotated[int, Field(ge=1, le=1000)] | Literal["leave_one_out"] = 8
+    """Subsets of the paraphrases that are drawn, an answer each. leave_one_out: all but the first, all but
+    the second, and so on."""
+    size: int = Field(default=5, ge=1)
+    """Paraphrases in a subset; of a question that has fewer, all."""
+    fusion: Literal["attention", "avg", "max"] = "attention"
+    """How the paraphrases of a subset make one answer: as the method of this name."""
+    beta: float = Field(default=0.25, ge=0)
+    """How much the prediction without any paraphrase counts against those with one."""
 
     @model_validator(mode="after")
     def _crossing(self) -> MethodConfig:
         if self.cross_attention and self.layout != "myriadlama":
             raise ValueError("cross_attention: only layout myriadlama knows manual templates")
+        return self
+
+    @model_validator(mode="after")
+    def _sequences(self) -> MethodConfig:
+        if self.fusion != "attention" and self.draws != "leave_one_out" and self.draws * self.size > 2000:
+            raise ValueError(
+                f"draws and size: {self.draws} x {self.size} sequences a question, of at most 2000. Lower one"
+            )
         return self
 
     @property
@@ -141,6 +188,19 @@ class MethodConfig(Section):
     def copies_context(self) -> bool:
         """Whether each paraphrase has a copy of the context at its own positions."""
         return self.kind == "attention" and self.layout == "full_prompt" and self.positions == "continuous"
+
+    @property
+    def runs_on(self) -> bool:
+        """Whether the positions of the paraphrases follow one another, so that all of them count."""
+        return self.kind == "concat" or (self.kind == "attention" and self.positions == "continuous")
+
+    @property
+    def max_paraphrases(self) -> int:
+        """The most paraphrases of a question: each is a bit of a number where a sequence sees some of them
+        only, and sequences are counted in 11 bits."""
+        if self.kind == "nbce" or (self.kind == "draws" and self.fusion == "attention"):
+            return 63
+        return 45 if self.kind == "draws" and self.draws == "leave_one_out" else 2047
 
 
 def _spelled(value: Any) -> str:

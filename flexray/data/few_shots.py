@@ -43,6 +43,8 @@ def with_few_shots(config: RunConfig, asked: Iterable[pa.Table]) -> RunConfig:
 def choose_few_shots(config: RunConfig, asked: Iterable[pa.Table]) -> tuple[FewShot, ...]:
     """Draw the few-shots. The result depends on the seed and the rows, not on the order or files of the rows.
 
+    A few-shot's question is the first of its paraphrases, and none is repeated.
+
     A row is not used if its question or one of its paraphrases is also a question or paraphrase of the data
     set (ignoring case and white space), if it has a fault, or if it has no answer. The rows to draw from are
     held in memory; those of the data set are looked at once, as a stream.
@@ -85,16 +87,23 @@ def choose_few_shots(config: RunConfig, asked: Iterable[pa.Table]) -> tuple[FewS
     # sorted by digest, so that adding or removing a row does not change the order of the others
     order = sorted(candidates, key=lambda name: sha256(f"{drawn_from.seed}/{name}".encode()).digest())
     chosen = [candidates[name] for name in order[: drawn_from.count]]
-    return tuple(FewShot(question=q.question, answer=(q.answers or ("",))[0]) for q in chosen)
+    return tuple(
+        FewShot(
+            question=q.question,
+            answer=(q.answers or ("",))[0],
+            paraphrases=tuple(dict.fromkeys((q.question, *q.paraphrases)))[1 : drawn_from.max_paraphrases],
+        )
+        for q in chosen
+    )
 
 
 def refuse_asked_few_shots(drawn: Sequence[FewShot], asked: Iterable[pa.Table]) -> None:
-    """Raises ConfigError if a row asks the question of a few-shot that was drawn before the row was there.
+    """Raises ConfigError if a row asks what a few-shot asks that was drawn before the row was there.
 
     Args:
         asked: as `choose_few_shots`.
     """
-    wordings = {_normal(few_shot.question) for few_shot in drawn}
+    wordings = {_normal(text) for few_shot in drawn for text in few_shot.asked}
     for table in asked:
         for texts in (table["question"], pc.list_flatten(table["paraphrases"])):
             if again := wordings.intersection(map(_normal, texts.to_pylist())):

@@ -102,6 +102,11 @@ def read(path: str, required: RequiredFields) -> Iterator[Block]:
             raise DataError(f"{path}: {e}") from e
 
 
+def size(path: str) -> int:
+    """Bytes of a split's Arrow files. Raises as `read`."""
+    return sum(map(os.path.getsize, _arrow_files(path)))
+
+
 def _records(block: Block, path: str, indices: Sequence[int]) -> list[Record]:
     try:
         return block.records(indices)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fsspec.implementations.local import LocalFileSystem
 
 from flexray.config.data import DataConfig
-from flexray.data import arrow, json_lines, parquet
+from flexray.data import arrow, hub, json_lines, parquet
 from flexray.data.adapters import open_adapter
 from flexray.data.files import SourceFile, list_files, reading
 from flexray.data.readers import find_versions, read_blocks
@@ -16,6 +16,8 @@ from flexray.data.required_fields import RequiredFields
 from flexray.storage import connect, retry, starting
 
 TARGET_BYTES = 16 * 2**20
+_PARQUET = 8
+"""How many times smaller rows are in a Parquet file, about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,12 @@ class Range:
     first_row: int = 1  # number in the file of its first row
     num_rows: int | None = None  # None: not known before it is read
     most: int | None = None  # read only so many of its rows; None: all
+    bytes: int = 0  # about how many are read, uncompressed; 0: not known
+
+    @property
+    def is_whole_file(self) -> bool:
+        """Whether it is all of one file."""
+        return len(self.files) == 1 and (self.start, self.stop) == (0, None)
 
 
 def list_ranges(config: DataConfig, target_bytes: int = TARGET_BYTES) -> list[Range]:
@@ -50,7 +58,11 @@ def list_ranges(config: DataConfig, target_bytes: int = TARGET_BYTES) -> list[Ra
             find_versions(config.paraphrase_files, "data.paraphrase_files")  # whether they are there
         files = list_files(config)
     if adapter.grouping is not None:
-        return [Range(files=tuple(files), most=config.limit)]
+        return [
+            Range(
+                files=tuple(files), most=config.limit, bytes=sum(_bytes(file, _size(file)) for file in files)
+            )
+        ]
     if config.limit is not None:
         return list(_first_rows(files, target_bytes, config.limit, adapter.required))
     return [part for file in files for part in _cut(file, target_bytes)]
@@ -76,12 +88,19 @@ def _cut(file: SourceFile, target_bytes: int) -> Iterator[Range]:
     """The parts of a file, found while iterating."""
     with reading(file.path):
         size = _size(file)
-        if size is None or size <= target_bytes:
-            yield Range(files=(file,))
+        if size <= target_bytes or not _can_be_cut(file):
+            yield Range(files=(file,), bytes=_bytes(file, size))
             return
         first_row = 1
         for start, stop, rows in _parts(file, size, target_bytes):
-            yield Range(files=(file,), start=start, stop=stop, first_row=first_row, num_rows=rows)
+            yield Range(
+                files=(file,),
+                start=start,
+                stop=stop,
+                first_row=first_row,
+                num_rows=rows,
+                bytes=_bytes(file, min(size, target_bytes)),
+            )
             first_row += rows
 
 
@@ -93,15 +112,23 @@ def _parts(file: SourceFile, size: int, target_bytes: int) -> Iterator[tuple[int
     return _runs(counts, sum(counts) * target_bytes // size)
 
 
-def _size(file: SourceFile) -> int | None:
-    """Bytes of a file; None if they are not known, or if the file cannot be cut."""
-    if file.format in ("json", "hub"):
-        return None
-    fs, name = retry(file.path, lambda: connect(file.path))
-    if file.format == "arrow" and not isinstance(fs, LocalFileSystem):
-        return None
-    size: int | None = retry(file.path, lambda: fs.info(name)).get("size")
-    return size
+def _size(file: SourceFile) -> int:
+    """Bytes of a file; 0 if they are not known."""
+    with reading(file.path):
+        if file.format == "hub":
+            return hub.size(file.path)
+        fs, name = retry(file.path, lambda: connect(file.path))
+        return retry(file.path, lambda: fs.info(name)).get("size") or 0
+
+
+def _bytes(file: SourceFile, size: int) -> int:
+    """About how many bytes so many of a file are when they are not compressed."""
+    return size * (_PARQUET if file.format == "parquet" else 1)
+
+
+def _can_be_cut(file: SourceFile) -> bool:
+    local = isinstance(retry(file.path, lambda: connect(file.path))[0], LocalFileSystem)
+    return file.format in ("jsonl", "parquet") or (file.format == "arrow" and local)
 
 
 def _runs(counts: list[int], wanted: int) -> Iterator[tuple[int, int, int]]:

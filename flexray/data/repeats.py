@@ -10,8 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexray.errors import RowFault
+from flexray.errors import DataError, RowFault
 
+MOST = 999_999
+"""Of rows with one id. More are no slip, but ids that are none."""
+_NUMBERS = r"(#[0-9]{1,6})+$"  # of a family, as many digits as MOST
 _SAME = re.compile(r"has the same (?:id|content) as (.+?), row (\d+)")
 
 
@@ -29,7 +32,10 @@ def find_repeats(row_ids: pa.Array | pa.ChunkedArray) -> list[Repeat]:
     is already used.
 
     Args:
-        row_ids: of the whole data set, in order (string).
+        row_ids: of the whole data set, in order (string); or of some whole families.
+
+    Raises:
+        DataError: more than MOST rows have one id.
     """
     row_ids = pa.chunked_array([row_ids]) if isinstance(row_ids, pa.Array) else row_ids
     if pc.count_distinct(row_ids).as_py() == len(row_ids):
@@ -51,10 +57,23 @@ def find_repeats(row_ids: pa.Array | pa.ChunkedArray) -> list[Repeat]:
         number = count.get(row_id, 1) + 1
         while f"{row_id}#{number}" in taken:
             number += 1
+        if number > MOST:
+            raise DataError(
+                f"more than {MOST:,} rows have the id {row_id!r}. Name the field that has ids in "
+                "data.fields.id, or set it to null, so that ids are made from the content."
+            )
         count[row_id] = number
         taken.add(f"{row_id}#{number}")
         repeats.append(Repeat(index, int(first[indices[index]]), f"{row_id}#{number}"))
     return repeats
+
+
+def family_of(row_ids: pa.Array) -> pa.Array:
+    """What each id is without the numbers that `find_repeats` adds. An id and all new names of rows that
+    repeat it are of one family, so families can be looked at by themselves."""
+    if not pc.any(pc.match_substring(row_ids, "#")).as_py():
+        return row_ids
+    return pc.replace_substring_regex(row_ids, _NUMBERS, "")
 
 
 def _chunks(array: pa.Array | pa.ChunkedArray) -> list[pa.Array]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from flexray.engine.kv_cache import BLOCK_SIZE, BlockTable
 from flexray.masks.block_masks import NO_BLOCKS, BlockLists
-from flexray.masks.layout import FIRST_ANSWER, Layout
+from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER, Layout
 from flexray.masks.runs import (
     FIRST,
     LAST,
@@ -70,6 +70,8 @@ def sequence_blocks(
     run = paraphrases[np.repeat(first_run, pairs) + count_each(pairs)]
     query = prefixes[sequence]
     seen = (run[:, FIRST] <= query[:, VISIBLE_LAST]) & (query[:, VISIBLE_FIRST] <= run[:, LAST])
+    if layouts[0].members is not None:
+        seen &= (members_of(layouts)[sequence] >> (run[:, FIRST] & 63)) & 1 == 1
 
     filled = _slots_held(
         np.concatenate([sequence[seen], np.arange(B)]), np.concatenate([run[seen], prefixes]), B
@@ -90,6 +92,12 @@ def sequence_blocks(
         place = len(before) + count_each(own.sum(1))
         row[sequences, place] = ids[starts[request_of[sequences]] + numbers]
     return SequenceBlocks(indices, counts[1], counts[0] - to_fill.sum(1))
+
+
+def members_of(layouts: Sequence[Layout]) -> np.ndarray:
+    """Which paraphrases each sequence sees, as `Layout.members`, int64 [B], request by request."""
+    each = [layout.members or (ALL_MEMBERS,) * len(layout.biases) for layout in layouts]
+    return np.concatenate([np.array(members, dtype=np.int64) for members in each])
 
 
 def _slots_held(rows: np.ndarray, runs: np.ndarray, num_rows: int) -> np.ndarray:

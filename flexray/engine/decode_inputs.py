@@ -22,6 +22,7 @@ class DecodeInputs:
     Args:
         group: query heads for each key/value head.
         apart: slots of the context that the sequences' block lists leave out.
+        subsets: whether a sequence of this run may see some of the paraphrases only.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class DecodeInputs:
         group: int,
         bias: Bias | None,
         apart: Slots | None,
+        subsets: bool,
     ):
         self.size, self.table, self.kv_cache = size, table, kv_cache
-        self.backend, self.bias, self.apart = backend, bias, apart
+        self.backend, self.bias, self.apart, self.subsets = backend, bias, apart, subsets
         device = kv_cache.device
         self.rows = torch.full((size,), table.padding_row, dtype=torch.int64, device=device)
         # folded heads are query tokens: each of the G copies of a sequence has the sequence's tables
@@ -44,7 +46,7 @@ class DecodeInputs:
         self.block_counts = torch.zeros((2, size, 1, 1), dtype=torch.int32, device=device)
         indices = (2, size, 1, 1, kv_cache.num_blocks)
         self.block_indices = torch.zeros(indices, dtype=torch.int32, device=device)
-        self.mask_mod = make_visible(self.tables, kv_cache.tables)
+        self.mask_mod = make_visible(self.tables, kv_cache.tables, subsets=subsets)
         self.score_mod = make_score_mod(self.tables, kv_cache.tables, bias) if bias else None
         self.step: CudaGraph[Tensor] | None = None  # to the next logits, on a GPU by flex
         self.finish: CudaGraph[Tensor] | None = None  # from `hidden` to the first logits, likewise
@@ -56,7 +58,8 @@ class DecodeInputs:
         self.rows.fill_(table.padding_row)
         self.rows[: len(rows)] = rows
         ids, biases = table.segment_ids[:, self.rows, None], table.biases[:, self.rows, None]
-        self.tables.refresh(ids[:2], ids[2], table.causal_index[self.rows, None], biases)
+        members = table.members[self.rows, None] if self.subsets else None
+        self.tables.refresh(ids[:2], ids[2], table.causal_index[self.rows, None], biases, members)
         self.block_indices[..., : table.max_blocks] = table.block_indices[:, self.rows, None, None]
 
     def block_mask(self, masks: BlockMaskCache) -> BlockMask:

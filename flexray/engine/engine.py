@@ -20,7 +20,7 @@ from flexray.engine.scheduler_config import plan_scheduler
 from flexray.engine.stats import EngineStats
 from flexray.engine.stopping_criteria import StoppingCriteria, make_stopping_criteria
 from flexray.masks.block_masks import BlockMaskCache
-from flexray.masks.layout import SharedContext, shared_context
+from flexray.masks.shared_context import SharedContext, shared_context
 from flexray.masks.visibility import Bias
 from flexray.methods import Method, make_methods
 from flexray.models import llama
@@ -78,6 +78,7 @@ class Engine:
             self.stopping.any.to(self.device),
             generation.max_new_tokens,
             bias=_together(group.bias for group in self.groups),
+            subsets=any(group.prefix.apart for group in self.groups),
         )
         self._sampler: Sampler | None = None
         strict = config.strict or group is not None
@@ -116,14 +117,15 @@ class Engine:
         """
         self.fallback.start_call()
         by_context: dict[SharedContext, list[int]] = {}
-        for index, prompt in enumerate(prompts):  # all groups have the same context
-            context = shared_context(prompt, with_head=self.groups[0].with_head)
+        for index, prompt in enumerate(prompts):  # all groups have the same context, but for its positions
+            context = shared_context(prompt, with_head=self.groups[0].with_head, continuous=False)
             by_context.setdefault(context, []).append(index)
         missing = Counter({index: len(self.groups) for index in range(len(prompts))})
         answers: dict[int, dict[int, Answers]] = {index: {} for index in range(len(prompts))}
         new = self.generation.max_new_tokens
         for context, indices in by_context.items():
-            for group in self.groups:
+            # few-shots' paraphrases stand elsewhere at continuous positions: the context is computed again
+            for group in sorted(self.groups, key=lambda group: group.prefix.continuous):
                 requests = [Request(index, prompts[index], group, new) for index in indices]
                 # length-sorted: requests prefilled together are alike, and the long ones find the cache empty
                 requests.sort(key=lambda request: -request.most_slots)
@@ -189,6 +191,10 @@ class Engine:
         for sequence in sequences:
             if not sequence.is_finite:
                 return (self._failure(request, self._not_finite(len(sequence.token_ids or ()))),)
+        if method.fusion is not None:  # sequences that choose together say the same
+            first = {sequence.answer: sequence for sequence in reversed(sequences)}
+            sequences = [first[answer] for answer in sorted(first)]
+        subsets = method.subsets_of(request.prompt, len(sequences))
         return tuple(
             Generation(
                 token_ids=sequence.token_ids or (),
@@ -197,9 +203,9 @@ class Engine:
                 backend_used=request.backend or "",
                 fallback_reason="; ".join(request.reasons),
                 attempts=request.attempts,
+                subset=subset,
             )
-            # sequences that choose together say the same
-            for sequence in (sequences[:1] if method.fusion is not None else sequences)
+            for sequence, subset in zip(sequences, subsets, strict=True)
         )
 
     def _failure(self, request: Request | None, error: str) -> Generation:

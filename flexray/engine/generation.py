@@ -21,3 +21,4 @@ class Generation:
     fallback_reason: str = ""
     attempts: int = 1
     error: str = ""
+    subset: tuple[int, ...] = ()  # indices of the paraphrases that a draw was made from; else ()

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from flexray.masks.block_masks import BlockLists
-from flexray.masks.layout import CONTEXT_ID, HEAD_ID, MAX_REQUESTS, SEGMENT_BITS, PackedPrompt, SharedContext
+from flexray.masks.layout import MAX_REQUESTS, SEGMENT_BITS, PackedPrompt
 from flexray.masks.runs import FIRST, LAST, LENGTH, count_each, tabulate
+from flexray.masks.shared_context import SharedContext
 from flexray.masks.visibility import KeyTables
 
 BLOCK_SIZE = 32
@@ -44,7 +45,7 @@ def blocks_for(num_tokens: int) -> int:
 
 def context_size(context: SharedContext) -> int:
     """The slots that a context takes: its head begins a block, so that requests can leave it out."""
-    return (blocks_for(len(context) - context.num_head) + blocks_for(context.num_head)) * BLOCK_SIZE
+    return (blocks_for(context.num_plain) + blocks_for(context.num_head)) * BLOCK_SIZE
 
 
 def first_ids(block_tables: Sequence[BlockTable]) -> np.ndarray:
@@ -121,14 +122,13 @@ class KVCache:
     def allocate_context(self, context: SharedContext) -> None:
         """Reserve the slots of the context that requests share. Called once."""
         assert len(self.context_blocks) == 0, "the context has its blocks already"
-        C, head = len(context) - context.num_head, context.num_head
+        C, head = context.num_plain, context.num_head
         self.context_blocks, slots = self._take(context_size(context) // BLOCK_SIZE)
         place = np.arange(len(context))
         place[C:] += blocks_for(C) * BLOCK_SIZE - C
         self.context_slots, self.num_head = slots[place], head
         columns = _free_columns(len(slots))
-        columns[:2, place[:C]] = CONTEXT_ID
-        columns[:2, place[C:]] = HEAD_ID
+        columns[:2, place] = context.tokens[0]
         columns[2, place] = np.arange(len(context))
         self._write(slots, columns)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Listed
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,7 +25,7 @@ from flexray.engine.scheduler_config import LARGEST_GRAPH, SchedulerConfig
 from flexray.engine.sequence_table import SequenceTable
 from flexray.engine.stats import EngineStats
 from flexray.masks.block_masks import NO_BLOCKS, BlockMaskCache
-from flexray.masks.layout import SharedContext
+from flexray.masks.shared_context import SharedContext
 from flexray.masks.visibility import Bias
 from flexray.models.attention import AttentionMetadata, Slots
 from flexray.models.llama import Llama
@@ -41,14 +42,23 @@ class ModelRunner:
         stop: bool [V], tokens that end an answer, on the model's device.
         max_new_tokens: of an answer.
         bias: what may be added to scores by any method of the run.
+        subsets: whether a sequence of any method may see some of the paraphrases only.
     """
 
     def __init__(
-        self, model: Llama, stats: EngineStats, stop: Tensor, max_new_tokens: int, *, bias: Bias | None
+        self,
+        model: Llama,
+        stats: EngineStats,
+        stop: Tensor,
+        max_new_tokens: int,
+        *,
+        bias: Bias | None,
+        subsets: bool = False,
     ):
         self.model, self.device = model, model.device
         self.masks = BlockMaskCache(MASK_CACHE_BYTES)
         self._stats, self._stop, self._max_new_tokens, self._bias = stats, stop, max_new_tokens, bias
+        self._subsets = subsets
         self._context: SharedContext | None = None
         self._kv_cache: KVCache | None = None
         self._table: SequenceTable | None = None
@@ -87,25 +97,33 @@ class ModelRunner:
         width = context_size(context) // BLOCK_SIZE + max(
             blocks_for(request.most_slots) for request in requests
         )
+        kept = self._context  # at other positions it takes the same slots
         if (
-            self._context != context
+            kept is None
+            or replace(kept, continuous=context.continuous) != context
             or self.kv_cache.num_slots < num_slots
             or self.kv_cache.max_requests < sizes.max_num_requests + sizes.lookahead
         ):
             self.reset()
             self._kv_cache = self._make_kv_cache(num_slots, sizes)
-            self._context = context
         if self._table is None or self._table.max_sequences < num_sequences or self._table.max_blocks < width:
             self._drop_inputs()
             at_least, most = max(num_sequences, sizes.max_num_seqs), self.kv_cache.num_blocks
             self._table = SequenceTable(
-                self.kv_cache, at_least, min(_round_up(width), most), self._max_new_tokens, self._stop
+                self.kv_cache,
+                at_least,
+                min(_round_up(width), most),
+                self._max_new_tokens,
+                self._stop,
+                subsets=self._subsets,
             )
-        if context and not len(self.kv_cache.context_blocks):
-            self.kv_cache.allocate_context(context)
+        if context and self._context != context:
+            if not len(self.kv_cache.context_blocks):
+                self.kv_cache.allocate_context(context)
             self._apart_in_prefill = None
-            self._prefill(context_stream(context.token_ids, self.kv_cache), once=True)
+            self._prefill(context_stream(context, self.kv_cache), once=True)
             self._stats.context_tokens += len(context)
+        self._context = context
         sees_context = not requests[0].group.prefix.copies
         together = sizes.decode_bucket(min(num_sequences, sizes.max_num_seqs))
         self._apart_in_prefill = self._apart(sizes.apart_in_prefill, 1) if sees_context else None
@@ -183,7 +201,9 @@ class ModelRunner:
         for part in stream.passes(self._sizes):
             bucket = self._sizes.prefill_bucket(len(part))
             if bucket not in self._prefills:
-                self._prefills[bucket] = PrefillInputs(bucket, self.kv_cache, bias=self._bias)
+                self._prefills[bucket] = PrefillInputs(
+                    bucket, self.kv_cache, bias=self._bias, subsets=self._subsets
+                )
             inputs, calls = self._prefills[bucket], self._stats.calls[self._backend]
             ids, positions, metadata = inputs.load(part, self._backend, self.masks, calls, apart=apart)
             keys, values = self.kv_cache.keys, self.kv_cache.values
@@ -294,6 +314,7 @@ class ModelRunner:
                 backend=self._backend,
                 group=heads,
                 bias=self._bias,
+                subsets=self._subsets,
                 apart=self._apart_in_decode,
             )
         return self._decodes[key]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.config import Backend
-from flexray.engine.block_lists import prompt_blocks
+from flexray.engine.block_lists import members_of, prompt_blocks
 from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.kv_cache import (
     BLOCK_SIZE,
@@ -36,8 +36,9 @@ from flexray.masks.block_masks import (
     make_block_mask,
     tile_blocks,
 )
-from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, PackedPrompt
+from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER, PackedPrompt
 from flexray.masks.runs import expand, tabulate
+from flexray.masks.shared_context import SharedContext
 from flexray.masks.visibility import Bias, QueryTables, make_score_mod, make_visible
 from flexray.models.attention import AttentionMetadata, Slots, make_dense_mask
 from flexray.models.llama import HiddenStates
@@ -52,6 +53,7 @@ class TokenStream:
 
     columns: np.ndarray  # int64 [7, S]
     biases: np.ndarray  # float32 [3, S]
+    members: np.ndarray | None  # int64 [S], as QueryTables has them; None: all bits
     requests: np.ndarray  # int64 [S], index into `blocks`, ascending
     reach: np.ndarray  # int64 [S], how many of its request's key blocks a token may look at
     logits_indices: np.ndarray  # int64 [B], ascending
@@ -71,6 +73,7 @@ class TokenStream:
             yield TokenStream(
                 self.columns[:, start:stop],
                 self.biases[:, start:stop],
+                None if self.members is None else self.members[start:stop],
                 requests - requests[0],
                 self.reach[start:stop],
                 ends[(start <= ends) & (ends < stop)] - start,
@@ -80,15 +83,17 @@ class TokenStream:
             start = stop
 
 
-def context_stream(token_ids: Sequence[int], kv_cache: KVCache) -> TokenStream:
-    """The context that requests share, at positions 0..C-1, the head of paraphrases behind it included."""
-    C = len(token_ids)
-    index = np.arange(C)
-    ids = np.full(C, CONTEXT_ID)
-    columns = np.stack([np.asarray(token_ids), index, ids, ids, ids, index, kv_cache.context_slots])
+def context_stream(context: SharedContext, kv_cache: KVCache) -> TokenStream:
+    """The context that requests share, in the cache's slots for it."""
+    C = len(context)
+    own, sees, position = context.tokens
+    columns = np.stack(
+        [np.asarray(context.token_ids), position, own, sees, own, np.arange(C), kv_cache.context_slots]
+    )
     return TokenStream(
         columns,
         np.zeros((3, C), dtype=np.float32),
+        None,
         np.zeros(C, dtype=np.int64),
         kv_cache.context_slots // BLOCK_SIZE,  # its blocks are the first ones behind the scratch block
         np.array([C - 1]),
@@ -109,6 +114,10 @@ def requests_stream(
     is_answer, lengths = runs[:, run_columns.FIRST] >= FIRST_ANSWER, runs[:, run_columns.LENGTH]
     biases = np.zeros((3, len(runs)), dtype=np.float32)
     biases[:, is_answer] = np.array([own for layout in layouts for own in layout.biases]).T
+    members = None
+    if layouts[0].members is not None:
+        members = np.full(len(runs), ALL_MEMBERS, dtype=np.int64)
+        members[is_answer] = members_of(layouts)
     ids = [run_columns.FIRST, run_columns.VISIBLE_FIRST, run_columns.VISIBLE_LAST]
     runs[:, ids] += first_ids(block_tables)[request, None]
     tokens, requests = expand(runs), np.repeat(request, lengths)
@@ -125,6 +134,7 @@ def requests_stream(
     return TokenStream(
         columns,
         np.repeat(biases, lengths, axis=1),
+        None if members is None else np.repeat(members, lengths),
         requests,
         up_to[requests, tokens[:, run_columns.SLOT] // BLOCK_SIZE],
         np.cumsum(lengths)[is_answer] - 1,
@@ -139,17 +149,18 @@ class PrefillInputs:
     Args:
         bucket: tokens that a stream is padded to, a multiple of QUERY_TILE.
         bias: what may be added to scores in this run (it decides on the graph, not the batch).
+        subsets: whether a sequence of this run may see some of the paraphrases only (likewise).
     """
 
-    def __init__(self, bucket: int, kv_cache: KVCache, *, bias: Bias | None):
+    def __init__(self, bucket: int, kv_cache: KVCache, *, bias: Bias | None, subsets: bool = False):
         assert bucket % QUERY_TILE == 0
-        self.bucket, self.kv_cache, self.bias = bucket, kv_cache, bias
+        self.bucket, self.kv_cache, self.bias, self.subsets = bucket, kv_cache, bias, subsets
         device, tiles = kv_cache.device, bucket // QUERY_TILE
         self.tables = QueryTables.zeros((1, bucket), device)
         self.block_counts = torch.zeros((2, 1, 1, tiles), dtype=torch.int32, device=device)
         indices = (2, 1, 1, tiles, kv_cache.num_blocks)
         self.block_indices = torch.zeros(indices, dtype=torch.int32, device=device)
-        self.mask_mod = make_visible(self.tables, kv_cache.tables)
+        self.mask_mod = make_visible(self.tables, kv_cache.tables, subsets=subsets)
         self.score_mod = make_score_mod(self.tables, kv_cache.tables, bias) if bias else None
         self.columns = torch.zeros((7, bucket), dtype=torch.int64, device=device)
         self.graphs: dict[Slots | None, CudaGraph[HiddenStates]] = {}  # by what is attended to apart
@@ -181,7 +192,13 @@ class PrefillInputs:
         biases = None
         if self.bias:
             biases = to_device(np.pad(stream.biases, ((0, 0), (0, self.bucket - S))), device)
-        self.tables.refresh(visible, own, causal_index, biases)
+        members = None
+        if self.subsets:
+            given = np.full(self.bucket, ALL_MEMBERS, dtype=np.int64)
+            if stream.members is not None:
+                given[:S] = stream.members
+            members = to_device(given, device)
+        self.tables.refresh(visible, own, causal_index, biases, members)
         if backend != "flex":
             blocks = np.concatenate([[0], stream.shared.full, stream.shared.partial, *stream.blocks])
             dense = make_dense_mask(

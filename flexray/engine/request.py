@@ -11,11 +11,10 @@ from flexray.config import Backend
 from flexray.masks.layout import (
     AttentionScope,
     PackedPrompt,
-    SharedContext,
     SharedPrefix,
     lay_out,
-    shared_context,
 )
+from flexray.masks.shared_context import SharedContext, shared_context
 from flexray.masks.visibility import Bias
 from flexray.methods import GREEDY, Fusion, Method, SamplingParams
 from flexray.prompts.prompt import Prompt
@@ -70,15 +69,16 @@ class Sequence:
     fusion: Fusion | None
     sampling: SamplingParams
     weight: float  # among the sequences of its method that choose their tokens together
+    answer: int = 0  # of its method's answers, which of them it makes, alone or with others
     row: int = -1  # in the SequenceTable, while it is running
     steps_left: int = 0  # decode steps until it has finished at the latest
     token_ids: tuple[int, ...] | None = None  # once it has finished
     is_finite: bool = True  # whether all logits that its tokens were chosen from were
 
     @property
-    def fusion_group(self) -> tuple[int, int]:
+    def fusion_group(self) -> tuple[int, int, int]:
         """What sequences that choose together have in common."""
-        return (self.request.index, self.method)
+        return (self.request.index, self.method, self.answer)
 
 
 @dataclass(eq=False)
@@ -121,15 +121,17 @@ class Request:
             scopes = method.scopes(self.prompt)
             weights = method.weights(self.prompt) if method.weights else [1 / len(scopes)] * len(scopes)
             sampling = method.sampling(self.prompt) if method.sampling else [GREEDY] * len(scopes)
-            for scope, weight, params in zip(scopes, weights, sampling, strict=True):
+            answers = method.groups(self.prompt) if method.groups else (0,) * len(scopes)
+            for scope, weight, params, answer in zip(scopes, weights, sampling, answers, strict=True):
                 assert scope.paraphrase is not None or not method.attends_to_one
-                found.append((Sequence(self, number, method.fusion, params, weight), scope))
+                found.append((Sequence(self, number, method.fusion, params, weight, answer), scope))
         return found
 
     @property
     def context(self) -> SharedContext:
         """What it has in common with other requests."""
-        return shared_context(self.prompt, with_head=self.group.with_head)
+        group = self.group
+        return shared_context(self.prompt, with_head=group.with_head, continuous=group.prefix.continuous)
 
     @functools.cached_property
     def most_slots(self) -> int:

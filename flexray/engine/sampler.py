@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -40,7 +42,7 @@ class LogitsFuser:
 
     Args:
         groups: [B], equal for sequences that choose together.
-        weights: [B], they sum to 1 in each group.
+        weights: [B], they sum to 1 in each group; for nbce see Fusion.
     """
 
     def __init__(self, fusion: Fusion, groups: Listed[object], weights: Listed[float], device: torch.device):
@@ -60,22 +62,65 @@ class LogitsFuser:
         self.weights = to_device(padded, device)
 
     def __call__(self, logits_BV: Tensor) -> SampledTokens:
-        """One token a group. Logits that are not finite make it void.
+        """One token a group. Logits that are not finite make it void."""
+        best = self.scores(logits_BV).max(-1)
+        return SampledTokens(best.indices[self.group], best.values.isfinite()[self.group])
+
+    def scores(self, logits_BV: Tensor) -> Tensor:
+        """What each group's token is the best of, float32 [G, V]; see Fusion.
 
         Member is added to member, in their order, so that a group's sums do not depend on who is beside it.
         """
+        if self.fusion == "nbce":
+            return self._nbce(logits_BV)
         fused: Tensor | None = None
         for index_G, weight_G in zip(self.members, self.weights, strict=True):
             scores_GV = logits_BV[index_G].float()
             if self.fusion == "mean":
                 scores_GV = scores_GV * weight_G[:, None]
                 fused = scores_GV if fused is None else fused + scores_GV
+                continue
+            scores_GV = scores_GV.softmax(-1)
+            if self.fusion == "mean_prob":
+                scores_GV = scores_GV * weight_G[:, None]
+                fused = scores_GV if fused is None else fused + scores_GV
             else:
-                scores_GV = scores_GV.softmax(-1)
                 fused = scores_GV if fused is None else torch.maximum(fused, scores_GV)
         assert fused is not None
-        best = fused.max(-1)
-        return SampledTokens(best.indices[self.group], best.values.isfinite()[self.group])
+        return fused
+
+    def _nbce(self, logits_BV: Tensor) -> Tensor:
+        """Naive Bayes-based context extension (Su 2023, https://spaces.ac.cn/archives/9617): the member of
+        least entropy, the first of equals, against the one that sees no paraphrase."""
+        G, V = self.members.shape[1], logits_BV.shape[1]
+        surest = torch.zeros((G, V), device=logits_BV.device)
+        against = torch.zeros_like(surest)
+        least = torch.full((G,), math.inf, device=logits_BV.device)
+        for index_G, weight_G in zip(self.members, self.weights, strict=True):
+            log_probs_GV = logits_BV[index_G].float().log_softmax(-1)
+            entropy_G = _in_parts(_entropy, log_probs_GV)
+            better = (entropy_G < least) & (weight_G > 0)
+            # one that is not finite makes the group void, though it cannot be the surest
+            broken = ~entropy_G.isfinite() & (weight_G != 0)
+            surest = torch.where((better | broken)[:, None], weight_G[:, None] * log_probs_GV, surest)
+            least = torch.where(better, entropy_G, torch.where(broken, -math.inf, least))
+            against = torch.where((weight_G < 0)[:, None], weight_G[:, None] * log_probs_GV, against)
+        return surest + against
+
+
+def _entropy(log_probs_NV: Tensor) -> Tensor:
+    """[N], in nats."""
+    entropy: Tensor = torch.special.entr(log_probs_NV.exp()).sum(-1)
+    return entropy
+
+
+def _in_parts(function: Callable[[Tensor], Tensor], rows_NV: Tensor) -> Tensor:
+    """A function of each row, of so many rows at once that their number does not decide on rounding."""
+    n, found = len(rows_NV), []
+    for start in range(0, n, DRAWN_TOGETHER):
+        some = torch.arange(start, start + DRAWN_TOGETHER, device=rows_NV.device).clamp_max(n - 1)
+        found.append(function(rows_NV[some]))
+    return torch.cat(found)[:n]
 
 
 def greedy(logits_BV: Tensor) -> SampledTokens:

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexray.engine.block_lists import sequence_blocks
+from flexray.engine.block_lists import members_of, sequence_blocks
 from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, KVCache, all_slots, first_ids, to_device
 from flexray.engine.request import Request, Sequence
 from flexray.engine.sampler import SampledTokens, uniform_numbers
 from flexray.masks.block_masks import BlockLists
-from flexray.masks.layout import FIRST_ANSWER
+from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER
 from flexray.masks.runs import FIRST, POSITION, PREFILLED, SLOT, VISIBLE_FIRST, VISIBLE_LAST, tabulate
 
 
@@ -26,10 +26,18 @@ class SequenceTable:
         max_sequences: R, sequences that may be running at once.
         max_blocks: KV blocks that one of them attends to, at most.
         stop: bool [V], tokens that end an answer.
+        subsets: whether a sequence may see some of the paraphrases only.
     """
 
     def __init__(
-        self, kv_cache: KVCache, max_sequences: int, max_blocks: int, max_new_tokens: int, stop: Tensor
+        self,
+        kv_cache: KVCache,
+        max_sequences: int,
+        max_blocks: int,
+        max_new_tokens: int,
+        stop: Tensor,
+        *,
+        subsets: bool = False,
     ):
         R, device = max_sequences, kv_cache.device
 
@@ -38,9 +46,10 @@ class SequenceTable:
 
         self.padding_row = R
         self.max_sequences, self.max_blocks, self.max_new_tokens = R, max_blocks, max_new_tokens
-        self.stop = stop
+        self.stop, self.subsets = stop, subsets
         self.segment_ids = zeros(3, R + 1, dtype=torch.int32)  # first and last visible, own: see QueryTables
         self.segment_ids[:, R] = PADDING_ID
+        self.members = torch.full((R + 1,), ALL_MEMBERS, dtype=torch.int64, device=device)
         self.token = zeros(R + 1)  # the last one generated; its K/V are written by the next step
         self.position = zeros(R + 1)
         self.causal_index = zeros(R + 1)
@@ -116,6 +125,8 @@ class SequenceTable:
         self.block_indices[:, rows, : blocks.indices.shape[2]] = to_device(blocks.indices, device)
         self.slots[rows] = to_device(slots, device)
         self.biases[:, rows] = to_device(biases.T, device)
+        if self.subsets:
+            self.members[rows] = to_device(members_of(layouts), device)
         self.produced.index_fill_(0, rows, 0)
         self.done.index_fill_(0, rows, False)
         self.not_finite.index_fill_(0, rows, False)

@@ -20,7 +20,7 @@ from flexray.evaluation.paraphrases import ParaphraseSummary
 from flexray.evaluation.relations import RelationSummary, by_relation
 from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.sink import OutputFolder, load_run, read_committed
-from flexray.sink.visible import look
+from flexray.sink.read.visible import look
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from flexray.evaluation.answer_metrics import exact_match, normalize_answer
 from flexray.methods import Answers, answers_of
-from flexray.sink.row_table import ROW_SCHEMA
+from flexray.sink.records.rows import ROW_SCHEMA
 
 if TYPE_CHECKING:  # the pipeline brings Ray and torch, which evaluating output does not need
     from flexray.pipeline.shards import AnsweredShard
@@ -21,7 +21,7 @@ _CHOSEN = (
     "error",
 )
 """The columns that an output row has from the answer that counts."""
-_SCORED = ("confidences", "prediction", "paraphrase_predictions", "samples", "correct")
+_SCORED = ("confidences", "prediction", "paraphrase_predictions", "samples", "subsets", "correct")
 
 
 def to_table(shard: AnsweredShard, methods: tuple[str, ...]) -> pa.Table:
@@ -30,12 +30,13 @@ def to_table(shard: AnsweredShard, methods: tuple[str, ...]) -> pa.Table:
     num_questions = shard.questions.num_rows
     kinds = [kind for kind in map(answers_of, methods) for _ in range(num_questions)]
     said = shard.answers.flatten()
-    texts, errors = (said.field(name).to_pylist() for name in ("text", "error"))
+    texts, errors, drawn = (said.field(name).to_pylist() for name in ("text", "error", "subset"))
     edges = list(accumulate(shard.answers.value_lengths().to_pylist(), initial=0))
     rows, places = [], []
     scored = shard.questions.select(["paraphrases", "answers", "confidences"]).to_pylist() * len(methods)
     for question, kind, (start, end) in zip(scored, kinds, pairwise(edges), strict=True):
         chosen, row = _score(question, kind, texts[start:end], failed=bool(errors[start]))
+        row["subsets"] = drawn[start:end] if any(drawn[start:end]) else None
         places.append(start + chosen)
         rows.append(row)
     counted = said.take(pa.array(places, pa.int64()))

@@ -105,7 +105,7 @@ class LLM:
         methods: str | Sequence[str | Mapping[str, Any]] = ("attention",),
         *,
         instruction: str = "",
-        few_shots: Sequence[Mapping[str, str]] = (),
+        few_shots: Sequence[Mapping[str, Any]] = (),
         question_template: str | None = None,
         answer_prefix: str | None = None,
         chat: bool = False,

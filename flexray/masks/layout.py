@@ -41,15 +41,16 @@ from flexray.masks.runs import LENGTH, PREFILLED, SLOT, Run, expand
 from flexray.prompts.prompt import MAX_PARAPHRASES, Prompt
 
 SEGMENT_BITS = 12
-"""A KV slot's segment id is `request << SEGMENT_BITS | segment`: unique in the pool. The context has its
-own."""
-CONTEXT_ID = -1
-HEAD_ID = -2
-"""Of the context's tokens that are the head of each paraphrase."""
+"""A KV slot's segment id is `request << SEGMENT_BITS | segment`: unique in the pool. The context has negative
+ones (see flexray.masks.shared_context)."""
 FIRST_ANSWER = 1 << (SEGMENT_BITS - 1)
 """Paraphrases are segments 1 to 2047, answers 2048 to 4095."""
 ALL_PARAPHRASES = (1, FIRST_ANSWER - 1)
 """The range of segments that a sequence sees which attends to all paraphrases."""
+ALL_MEMBERS = -1
+"""All bits, for a sequence that may see all paraphrases in its range (see `member_bits`)."""
+MAX_CHOSEN = 63
+"""Paraphrases that a question may have if a sequence sees some of them: each is a bit of a number."""
 MAX_REQUESTS = 1 << (31 - SEGMENT_BITS)
 
 
@@ -60,30 +61,15 @@ class SharedPrefix:
     copies: bool = False  # each paraphrase has a rotated copy of the context, and sees no other
     continuous: bool = False  # positions run on; else each paraphrase starts right after the context
     joined_manual: bool = False  # the manual paraphrases, the first ones, see each other, causally
+    joined: bool = False  # all paraphrases do: plain causal attention
+    apart: bool = False  # no token is shared between paraphrases, so that a sequence may see any of them
     merged: bool = False  # equal beginnings of paraphrases are computed and stored once
     head_in_context: bool = False  # the template's head of all paraphrases is computed with the context
 
     @property
     def can_merge(self) -> bool:
         """Whether equal beginnings of paraphrases have equal hidden states."""
-        return not (self.copies or self.continuous or self.joined_manual)
-
-
-@dataclass(frozen=True, slots=True)
-class SharedContext:
-    """The tokens that are computed once for many requests."""
-
-    token_ids: tuple[int, ...]
-    num_head: int = 0  # the last so many are the head of each paraphrase
-
-    def __len__(self) -> int:
-        return len(self.token_ids)
-
-
-def shared_context(prompt: Prompt, *, with_head: bool) -> SharedContext:
-    """The context of a prompt, and behind it the head of its paraphrases if that is part of it."""
-    head = prompt.num_head if with_head else 0
-    return SharedContext(prompt.context + prompt.segments[0][:head], head)
+        return not (self.copies or self.continuous or self.joined_manual or self.joined or self.apart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +79,7 @@ class AttentionScope:
     paraphrase: int | None = None  # index of the only one it sees; None: all
     context_bias: float = 0.0  # added to its scores against the shared context
     paraphrase_bias: float = 0.0  # added to its scores against paraphrases
+    subset: tuple[int, ...] | None = None  # indices of those it sees, of at most MAX_CHOSEN; None: see above
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -108,6 +95,7 @@ class Layout:
     first_causal_index: int  # of slot 0; a query sees no key of a higher causal index
     paraphrase_segments: tuple[int, ...]  # the segment of each paraphrase
     copy_slots: np.ndarray  # int64 [M], slot, and position, of each rotated copy's first token
+    members: tuple[int, ...] | None  # [B], see `member_bits`; None: no sequence sees some paraphrases only
     biases: tuple[tuple[float, float, float], ...]  # [B], as QueryTables has them
     logits_indices: tuple[int, ...]  # [B], own token whose logits give a sequence's first token
     answer_positions: tuple[int, ...]  # [B], of the first generated token
@@ -160,7 +148,8 @@ def lay_out(
     [1, 2, 3, 4, 9]
     """
     count = len(prompt.segments)
-    num_context = len(shared_context(prompt, with_head=prefix.head_in_context))
+    num_context = len(prompt.context) + (prompt.num_head if prefix.head_in_context else 0)
+    behind_context = num_context - (0 if prefix.continuous else prompt.num_beside)  # in positions
     paraphrases = prompt.segments
     if head := num_context - len(prompt.context):
         paraphrases = tuple([text[head:] for text in paraphrases])
@@ -169,15 +158,16 @@ def lay_out(
     copy_slots: list[int] = []
     if prefix.merged:
         assert prefix.can_merge
-        segments, runs, texts = _merge(paraphrases, num_context)
+        segments, runs, texts = _merge(paraphrases, behind_context)
     else:
-        joined = prompt.num_manual if prefix.joined_manual else 0
+        joined = count if prefix.joined else prompt.num_manual if prefix.joined_manual else 0
         segments = tuple([1 if number <= joined else number for number in range(1, count + 1)])
-        runs, copy_slots = _isolate(paraphrases, segments, num_context, prefix)
+        copied = num_context if prefix.copies else 0
+        runs, copy_slots = _isolate(paraphrases, segments, copied, behind_context, prefix)
         texts = list(paraphrases)
     slot = runs[-1][SLOT] + runs[-1][LENGTH]
     num_prefix = sum(map(len, texts))
-    behind_all = num_context + max(map(len, paraphrases))
+    behind_all = behind_context + max(map(len, paraphrases))
     if prefix.continuous:
         behind_all = slot if copy_slots else num_context + slot
 
@@ -185,11 +175,15 @@ def lay_out(
     answer_positions: list[int] = []
     answer_slots: list[int] = []
     for number, scope in enumerate(scopes, start=FIRST_ANSWER):
-        if (only := scope.paraphrase) is None:
+        if scope.subset is not None:
+            assert prefix.apart
+            longest = max((len(paraphrases[index]) for index in scope.subset), default=0)
+            position, (low, high) = behind_context + longest, ALL_PARAPHRASES
+        elif (only := scope.paraphrase) is None:
             position, (low, high) = behind_all, ALL_PARAPHRASES
         else:
             assert not prefix.continuous, "a paraphrase that is asked alone follows the context directly"
-            position, low, high = num_context + len(paraphrases[only]), segments[only], segments[only]
+            position, low, high = behind_context + len(paraphrases[only]), segments[only], segments[only]
         runs.append((number, number, slot, length, position, low, high, 1))
         slot, position = slot + length, position + length
         runs.append((number, number, slot, max_new_tokens, position, low, high, 0))
@@ -203,6 +197,7 @@ def lay_out(
         first_causal_index=0 if copy_slots else num_context,
         paraphrase_segments=segments,
         copy_slots=np.array(copy_slots, dtype=np.int64),
+        members=_members(scopes, count),
         biases=tuple([_biases(scope, count) for scope in scopes]),
         logits_indices=tuple(range(num_prefix + length - 1, num_tokens, length)),
         answer_positions=tuple(answer_positions),
@@ -213,16 +208,39 @@ def lay_out(
     return PackedPrompt(layout, np.fromiter(tokens, np.int64, num_tokens), num_shared)
 
 
+def member_bits(paraphrases: Sequence[int]) -> int:
+    """A number with a bit for each paraphrase of these indices: that of its segment modulo 64.
+
+    >>> bin(member_bits([0, 2]))
+    '0b1010'
+    """
+    return sum(1 << (index + 1) for index in paraphrases)
+
+
+def _members(scopes: Sequence[AttentionScope], count: int) -> tuple[int, ...] | None:
+    if all(scope.subset is None for scope in scopes):
+        return None
+    assert count <= MAX_CHOSEN
+    bits = [ALL_MEMBERS if scope.subset is None else member_bits(scope.subset) for scope in scopes]
+    return tuple(bit - (1 << 64) if bit >= 1 << 63 else bit for bit in bits)  # as int64
+
+
 def _biases(scope: AttentionScope, count: int) -> tuple[float, float, float]:
     """Of a sequence: against the context, log of how many paraphrases it sees, and against those."""
+    if scope.subset is not None:
+        count = max(1, len(scope.subset))
     return scope.context_bias, math.log(count if scope.paraphrase is None else 1), scope.paraphrase_bias
 
 
 def _isolate(
-    paraphrases: Sequence[tuple[int, ...]], segments: Sequence[int], num_context: int, prefix: SharedPrefix
+    paraphrases: Sequence[tuple[int, ...]],
+    segments: Sequence[int],
+    copied: int,
+    behind_context: int,
+    prefix: SharedPrefix,
 ) -> tuple[list[Run], list[int]]:
-    """Each paraphrase as one run, in `copies` behind a copy of the context; and the slots of the copies."""
-    copied = num_context if prefix.copies else 0
+    """Each paraphrase as one run, in `copies` behind a copy of the context's `copied` tokens; and the copies'
+    slots."""
     runs: list[Run] = []
     copy_slots: list[int] = []
     slot = 0
@@ -231,16 +249,16 @@ def _isolate(
             copy_slots.append(slot)
             runs.append((own, own, slot, copied, slot, own, own, 0))
             slot += copied
-        position = num_context
+        position = behind_context
         if prefix.continuous:
-            position = slot if copied else num_context + slot
+            position = slot if copied else behind_context + slot
         runs.append((own, own, slot, len(text), position, own, own, 1))
         slot += len(text)
     return runs, copy_slots
 
 
 def _merge(
-    paraphrases: Sequence[tuple[int, ...]], num_context: int
+    paraphrases: Sequence[tuple[int, ...]], behind_context: int
 ) -> tuple[tuple[int, ...], list[Run], list[tuple[int, ...]]]:
     """The segment of each paraphrase; each node of their trie as a run, and its token ids."""
     order, nodes = prefix_trie(paraphrases)
@@ -252,7 +270,7 @@ def _merge(
     slot = 0
     for first, begin, end, last in nodes:
         own, length = first + 1, end - begin
-        runs.append((own, last + 1, slot, length, num_context + begin, own, own, 1))
+        runs.append((own, last + 1, slot, length, behind_context + begin, own, own, 1))
         texts.append(paraphrases[order[first]][begin:end])
         slot += length
     return tuple(segments), runs, texts

@@ -2,7 +2,7 @@
 
     [context] [P1] .. [PN]  [answer prefix][answer of sequence 0]  [answer prefix][answer of sequence 1] ..
 
-Positions and segment ids come from the engine's layout (`flexray.masks.layout`), and the mask from its rule
+Positions and segments come from the engine's layout (`flexray.masks.layout`), and the mask from its rule
 (`flexray.masks.visibility`). Nothing is cached, packed or rotated: copies of the context are written out.
 """
 
@@ -14,8 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from flexray.masks.layout import CONTEXT_ID, AttentionScope, SharedPrefix, lay_out
+from flexray.masks.layout import (
+    ALL_MEMBERS,
+    FIRST_ANSWER,
+    SEGMENT_BITS,
+    AttentionScope,
+    SharedPrefix,
+    lay_out,
+)
 from flexray.masks.runs import FIRST, POSITION, VISIBLE_FIRST, VISIBLE_LAST
+from flexray.masks.shared_context import shared_context
 from flexray.masks.visibility import KeyTables, QueryTables, dense_mask
 from flexray.prompts.prompt import Prompt
 
@@ -24,7 +32,7 @@ from flexray.prompts.prompt import Prompt
 class Segment:
     """Consecutive tokens [start, stop) of a stream."""
 
-    name: str  # "context", "C1" (a copy of it), "P1", "answer_prefix", "answer"
+    name: str  # "context", "C1" (a copy of it), "P1", "answer_prefix", "answer"; parts of the context: "F1P1"
     start: int
     stop: int
     sequence: int | None = None  # whose answer prefix or answer; None: part of the shared prefix
@@ -35,13 +43,18 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """S tokens in causal order. Segment ids: flexray.masks.layout, of request 0."""
+    """S tokens in causal order.
+
+    Segment ids: of the shared context those of flexray.masks.shared_context; of answers those of request 0;
+    a paraphrase, which may have a copy of the context's parts, has ids as if it were a request.
+    """
 
     token_ids: np.ndarray  # int64 [S]
     positions: np.ndarray  # int64 [S], RoPE
     visible: np.ndarray  # int64 [2, S], segment ids of the first and the last paraphrase that a token sees
     segment_ids: np.ndarray  # int64 [S], of its own segment
     biases: np.ndarray  # float32 [3, S], as QueryTables has them
+    members: np.ndarray  # int64 [S], likewise
     segments: tuple[Segment, ...]
 
     def __len__(self) -> int:
@@ -60,7 +73,8 @@ class Stream:
         biases = torch.from_numpy(self.biases).to(device)
         part = slice(start, stop)
         queries = QueryTables.zeros((1, stop - start), device)
-        queries.refresh(visible[:, part], own[part], causal_index[part], biases[:, part])
+        members = torch.from_numpy(self.members).to(device)
+        queries.refresh(visible[:, part], own[part], causal_index[part], biases[:, part], members[part])
         return queries, KeyTables.of(own, own, causal_index)
 
     def mask(self) -> np.ndarray:
@@ -80,6 +94,8 @@ def make_stream(
         answers: for each scope the token ids of its answer.
     """
     layout = lay_out(prompt, prefix, scopes, 1).layout
+    context = shared_context(prompt, with_head=False, continuous=prefix.continuous)
+    parts = context.parts
     of_token = layout.tokens
     segments: list[Segment] = []
     columns: list[np.ndarray] = []
@@ -98,26 +114,44 @@ def make_stream(
         columns.append(np.stack(np.broadcast_arrays(np.asarray(ids, np.int64), positions, *visible, own)))
 
     if layout.sees_context:
-        add("context", prompt.context, 0, (CONTEXT_ID, CONTEXT_ID), CONTEXT_ID)
+        for part in parts:
+            ids = prompt.context[part.start : part.stop]
+            add(part.name, ids, part.position, (part.segment, part.sees), part.segment)
     first = 0  # the paraphrase's first token in the layout
-    for index, (own, tokens) in enumerate(zip(layout.paraphrase_segments, prompt.segments, strict=True)):
+    for index, (segment, tokens) in enumerate(zip(layout.paraphrase_segments, prompt.segments, strict=True)):
+        begin, own = segment << SEGMENT_BITS, segment << SEGMENT_BITS | FIRST_ANSWER - 64 | segment & 63
         if not layout.sees_context:
             copy = int(layout.copy_slots[index]) if prefix.continuous else 0
-            add(f"C{index + 1}", prompt.context, copy, (own, own), own)
-        add(f"P{index + 1}", tokens, int(of_token[first, POSITION]), (own, own), own)
+            lowest = parts[0].segment
+            assert own - begin > len(parts), f"{len(parts)} parts of the context, too many to draw copies"
+            for part in parts:
+                name = f"C{index + 1}" if part is parts[0] else f"C{index + 1}.{part.name}"
+                ids = prompt.context[part.start : part.stop]
+                sees = (begin, begin + part.sees - lowest)
+                add(name, ids, copy + part.position, sees, begin + part.segment - lowest)
+        add(f"P{index + 1}", tokens, int(of_token[first, POSITION]), (begin, own), own)
         first += len(tokens)
     for sequence, answer in enumerate(answers):
         last = of_token[layout.logits_indices[sequence]]  # of the answer prefix
-        visible, own = (int(last[VISIBLE_FIRST]), int(last[VISIBLE_LAST])), int(last[FIRST])
+        visible, own = _ids_of(int(last[VISIBLE_FIRST]), int(last[VISIBLE_LAST])), int(last[FIRST])
         position = layout.answer_positions[sequence]
         prefix_position = position - len(prompt.answer_prefix)
         add("answer_prefix", prompt.answer_prefix, prefix_position, visible, own, sequence)
         add("answer", answer, position, visible, own, sequence)
 
     biases = np.zeros((3, segments[-1].stop), np.float32)
+    members = np.full(segments[-1].stop, ALL_MEMBERS, np.int64)
     for s in segments:
         if s.sequence is not None:
             biases[:, s.start : s.stop] = np.asarray(layout.biases[s.sequence])[:, None]
+            if layout.members is not None:
+                members[s.start : s.stop] = layout.members[s.sequence]
     token_ids, positions, first_ids, last_ids, own_ids = np.concatenate(columns, axis=1)
     visible_ids = np.stack([first_ids, last_ids])
-    return Stream(token_ids, positions, visible_ids, own_ids, biases, tuple(segments))
+    return Stream(token_ids, positions, visible_ids, own_ids, biases, members, tuple(segments))
+
+
+def _ids_of(first: int, last: int) -> tuple[int, int]:
+    """The lowest and the highest id of some paraphrases' segments. One of the 64 highest is the paraphrase's
+    own, those below are for its copy of the context's parts."""
+    return first << SEGMENT_BITS, last << SEGMENT_BITS | FIRST_ANSWER - 1

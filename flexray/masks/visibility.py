@@ -24,14 +24,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from flexray.masks.layout import CONTEXT_ID, FIRST_ANSWER, HEAD_ID
+from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER
+from flexray.masks.shared_context import CONTEXT_ID, HEAD_ID
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 Bias = Literal["copies", "all"]
 """What is added to scores: see `make_score_mod`."""
 
-_LAST_ID = 2**31 - 1  # the context belongs to all segments
+_LAST_ID = 2**31 - 1  # the context's parts belong to all segments from their own id on
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class QueryTables:
     visible_first: Tensor  # int32, segment ids of the first
     visible_last: Tensor  # int32, and of the last of the paraphrases that it sees
     own: Tensor  # int32, its own segment id
+    members: Tensor  # int64, a bit for each paraphrase that it sees, by segment modulo 64
     causal_index: Tensor  # int32
     context_bias: Tensor  # float32, added to its scores against the shared context
     log_copies: Tensor  # float32, log of how many paraphrases it sees; 0: one
@@ -49,16 +51,29 @@ class QueryTables:
     @classmethod
     def zeros(cls, shape: tuple[int, ...], device: torch.device) -> QueryTables:
         """Tables to be filled by `refresh`."""
-        ints = [torch.zeros(shape, dtype=torch.int32, device=device) for _ in range(4)]
-        return cls(*ints, *(torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(3)))
+        first, last, own, causal_index = (
+            torch.zeros(shape, dtype=torch.int32, device=device) for _ in range(4)
+        )
+        members = torch.full(shape, ALL_MEMBERS, dtype=torch.int64, device=device)
+        floats = [torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(3)]
+        return cls(first, last, own, members, causal_index, *floats)
 
-    def refresh(self, visible: Tensor, own: Tensor, causal_index: Tensor, biases: Tensor | None) -> None:
+    def refresh(
+        self,
+        visible: Tensor,
+        own: Tensor,
+        causal_index: Tensor,
+        biases: Tensor | None,
+        members: Tensor | None = None,
+    ) -> None:
         """Fill in place, from integers, of `visible` [2, ...], and floats [3, ...], that broadcast to
-        [B, T]."""
+        [B, T]. None: they stay as they are."""
         self.visible_first.copy_(visible[0].expand_as(self.visible_first))
         self.visible_last.copy_(visible[1].expand_as(self.visible_last))
         self.own.copy_(own.expand_as(self.own))
         self.causal_index.copy_(causal_index.expand_as(self.causal_index))
+        if members is not None:
+            self.members.copy_(members.expand_as(self.members))
         if biases is not None:
             self.context_bias.copy_(biases[0].expand_as(self.context_bias))
             self.log_copies.copy_(biases[1].expand_as(self.log_copies))
@@ -76,7 +91,7 @@ class KeyTables:
 
     @classmethod
     def of(cls, first: Tensor, last: Tensor, causal_index: Tensor) -> KeyTables:
-        """From int32 [P] each; the context is given to all segments, whatever its `last`."""
+        """From int32 [P] each; the context is given to all segments from its own on, whatever its `last`."""
         is_context = first < 0
         copies = torch.where(is_context, 1.0, (last - first + 1).float())
         copies = copies.masked_fill(first == HEAD_ID, math.inf)
@@ -88,13 +103,17 @@ class KeyTables:
         self.causal_index[slots], self.log_copies[slots] = keys.causal_index, keys.log_copies
 
 
-def make_visible(queries: QueryTables, keys: KeyTables) -> MaskMod:
+def make_visible(queries: QueryTables, keys: KeyTables, *, subsets: bool = False) -> MaskMod:
     """The mask: causal, and (of a paraphrase that it sees, or of its own segment).
 
-    The shared context belongs to all segments. Tokens that paraphrases share belong to a range of segments;
-    ranges are nested or disjoint, and the tokens of an inner one come later. So a paraphrase's token, which
-    looks for the first of its own segments, sees the tokens on its path from the context, and no others. A
-    free slot and padding have segment ids of their own, which no query of a real request looks for.
+    The shared context belongs to all segments of requests, and each of its parts to the parts that see it:
+    their queries look for ids up to one of a part. Tokens that paraphrases share belong to a range of
+    segments; ranges are nested or disjoint, and the tokens of an inner one come later. So a paraphrase's
+    token, which looks for the first of its own segments, sees the tokens on its path from the context, and no
+    others. A free slot and padding have segment ids of their own, which no query of a real request looks for.
+
+    Args:
+        subsets: whether a query may see some of the paraphrases in its range only: those of its `members`.
 
     Returns:
         A mask_mod over (batch, head, query index, key index) that returns a bool tensor.
@@ -107,7 +126,17 @@ def make_visible(queries: QueryTables, keys: KeyTables) -> MaskMod:
         seen = (first <= q_last[b, q]) & (q_first[b, q] <= k_last[kv])
         return (seen | (first == q_own[b, q])) & (k_index[kv] <= q_index[b, q])
 
-    return visible
+    if not subsets:
+        return visible
+    q_members = queries.members
+
+    def visible_in_part(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        first = k_first[kv]
+        member = (((q_members[b, q] >> (first & 63)) & 1) == 1) | (first < 0)
+        seen = (first <= q_last[b, q]) & (q_first[b, q] <= k_last[kv]) & member
+        return (seen | (first == q_own[b, q])) & (k_index[kv] <= q_index[b, q])
+
+    return visible_in_part
 
 
 def make_score_mod(queries: QueryTables, keys: KeyTables, bias: Bias) -> ScoreMod:
@@ -123,7 +152,7 @@ def make_score_mod(queries: QueryTables, keys: KeyTables, bias: Bias) -> ScoreMo
         first = k_first[kv]
         of_paraphrase = ((first & FIRST_ANSWER) == 0) | (first == HEAD_ID)
         on_paraphrase = torch.where(of_paraphrase, q_paraphrase[b, q], 0.0)
-        own = torch.where(first == CONTEXT_ID, q_context[b, q], on_paraphrase)
+        own = torch.where(first <= CONTEXT_ID, q_context[b, q], on_paraphrase)
         return add_copies(score, b, h, q, kv) + own
 
     return add_copies if bias == "copies" else add_all
@@ -139,7 +168,7 @@ def dense_mask(queries: QueryTables, keys: KeyTables, slots_BL: Tensor) -> Tenso
         bool [B, 1, T, L].
     """
     batch, query, key = _grid(queries, slots_BL)
-    return make_visible(queries, keys)(batch, batch, query, key)[:, None]
+    return make_visible(queries, keys, subsets=True)(batch, batch, query, key)[:, None]
 
 
 def dense_biases(queries: QueryTables, keys: KeyTables, slots_BL: Tensor, bias: Bias) -> Tensor:

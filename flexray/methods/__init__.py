@@ -2,7 +2,7 @@
 
 A method is a function from its configuration to a `Method`, registered under its kind. The built-in ones
 stand in the file of their like: those that attend to all paraphrases at once, single ones, fused logits,
-drawn answers.
+some of the paraphrases, drawn answers.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from flexray.config import MethodConfig
 from flexray.config.plugins import load_entry_points
 from flexray.errors import ConfigError
-from flexray.methods.fused_attention import attention
-from flexray.methods.logits import average, maximum, weighted_average
+from flexray.methods.draws import draws
+from flexray.methods.fused_attention import attention, concat
+from flexray.methods.logits import average, maximum, mean_prob, nbce, weighted_average
 from flexray.methods.method import GREEDY, Answers, Fusion, Method, SamplingParams
 from flexray.methods.sampled import confidence, sampled
 from flexray.methods.single import most_confident, origin, per_prompt
@@ -47,13 +48,20 @@ def register_method(kind: str, make: MakeMethod, settings: Sequence[str] = ()) -
 
 _ATTENTION = ("layout", "positions", "cross_attention", "paraphrase_scale")
 _SAMPLING = ("samples", "temperature", "top_p", "seed")
+_DRAWS = ("draws", "size", "fusion", "seed")
+_NBCE = ("beta",)
 register_method("attention", attention, _ATTENTION)
+register_method("concat", concat)
 register_method("origin", origin)
 register_method("per_prompt", per_prompt)
+register_method("vote", per_prompt)
 register_method("avg", average)
 register_method("max", maximum)
+register_method("mean_prob", mean_prob)
+register_method("nbce", nbce, _NBCE)
 register_method("weighted_avg", weighted_average)
 register_method("weighted_max", most_confident)
+register_method("draws", draws, _DRAWS)
 register_method("sampled", sampled, _SAMPLING)
 register_method("confidence", confidence, _SAMPLING)
 
@@ -69,7 +77,7 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
         make = _find(config.kind)
         extra = [
             name
-            for name in (*_ATTENTION, *_SAMPLING)
+            for name in (*_ATTENTION, *_SAMPLING, *_DRAWS[:-1], *_NBCE)
             if name in config.model_fields_set - {*_SETTINGS[config.kind]}
         ]
         if extra:

@@ -1,4 +1,4 @@
-"""Fusion inside attention: one sequence that attends to all paraphrases."""
+"""One sequence that attends to all paraphrases: fusion inside attention, and plain concatenation."""
 
 from __future__ import annotations
 
@@ -35,4 +35,13 @@ def attention(config: MethodConfig) -> Method:
         ),
         scopes=scopes,
         biased=equal_copies or bool(config.paraphrase_scale),
+    )
+
+
+def concat(config: MethodConfig) -> Method:
+    """All paraphrases in one prompt, one after the other, by plain causal attention: no isolation."""
+    return Method(
+        name=config.name,
+        prefix=SharedPrefix(continuous=True, joined=True),
+        scopes=lambda prompt: (AttentionScope(),),
     )

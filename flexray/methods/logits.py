@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flexray.config import MethodConfig
-from flexray.masks.layout import SharedPrefix
+from flexray.masks.layout import AttentionScope, SharedPrefix
 from flexray.methods.method import Method
 from flexray.methods.single import each_alone
 from flexray.prompts.prompt import Prompt
@@ -41,4 +41,26 @@ def weighted_average(config: MethodConfig) -> Method:
         fusion="mean",
         weights=weights,
         needs_confidences=True,
+    )
+
+
+def mean_prob(config: MethodConfig) -> Method:
+    """mean_prob: softmax each, then the mean."""
+    return Method(
+        name=config.name, prefix=SharedPrefix(), scopes=each_alone, attends_to_one=True, fusion="mean_prob"
+    )
+
+
+def nbce(config: MethodConfig) -> Method:
+    """Naive Bayes-based context extension (Su 2023): of the paraphrase of least entropy the log probabilities
+    times 1 + beta, less beta times those without any paraphrase."""
+
+    def scopes(prompt: Prompt) -> tuple[AttentionScope, ...]:
+        return (*each_alone(prompt), AttentionScope(subset=()))
+
+    def weights(prompt: Prompt) -> tuple[float, ...]:
+        return (*(1 + config.beta for _ in prompt.segments), -config.beta)
+
+    return Method(
+        name=config.name, prefix=SharedPrefix(apart=True), scopes=scopes, fusion="nbce", weights=weights
     )

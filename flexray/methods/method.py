@@ -9,9 +9,11 @@ from typing import Literal
 from flexray.masks.layout import AttentionScope, SharedPrefix
 from flexray.prompts.prompt import Prompt
 
-Fusion = Literal["mean", "max"]
+Fusion = Literal["mean", "max", "mean_prob", "nbce"]
 """How the sequences of one answer choose each token together. mean: the best of the weighted mean of their
-logits; max: of the elementwise maximum of their probabilities (softmax each)."""
+logits; max: of the elementwise maximum of their probabilities (softmax each); mean_prob: of the weighted mean
+of these; nbce: of the surest one's log probabilities, times its weight, and those of the sequence of negative
+weight, which sees no paraphrase, times that."""
 
 Answers = Literal["one", "paraphrases", "samples", "rated"]
 """What the sequences of a row are. one: one answer, however many sequences it is made of; paraphrases: one
@@ -48,8 +50,17 @@ class Method:
     """One for each sequence. None: all are greedy."""
     weights: Callable[[Prompt], tuple[float, ...]] | None = None
     """Of the sequences in a fusion, which sum to 1. None: equal."""
+    groups: Callable[[Prompt], tuple[int, ...]] | None = None
+    """Of each sequence in a fusion the answer that it makes with the others of the same number, from 0 on.
+    None: all make one."""
+    subsets: Callable[[Prompt], tuple[tuple[int, ...], ...]] | None = None
+    """Of each answer the paraphrases that it is made from, in order. None: that is not recorded."""
     needs_confidences: bool = False
     biased: bool = False
     """Whether a scope may have a bias."""
     attends_to_one: bool = False
     """Whether each scope names the one paraphrase that is attended to."""
+
+    def subsets_of(self, prompt: Prompt, answers: int) -> tuple[tuple[int, ...], ...]:
+        """The paraphrases that each of so many answers is made from; () where that is not recorded."""
+        return self.subsets(prompt) if self.subsets else ((),) * answers

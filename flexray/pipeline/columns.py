@@ -37,6 +37,7 @@ PREPARED_SCHEMA = pa.schema(
     [
         *_SHARD,
         pa.field("context", _TOKENS),
+        pa.field("few_shots", pa.list_(_TOKENS)),
         pa.field("answer_prefix", _TOKENS),
         pa.field("prompts", pa.list_(_PROMPT)),  # what only one prompt has; null: an error row
     ]
@@ -79,6 +80,7 @@ def prepared_row(shard: PreparedShard) -> pa.Table:
         PREPARED_SCHEMA,
         shard,
         context=some.context if some else (),
+        few_shots=some.few_shots if some else (),
         answer_prefix=some.answer_prefix if some else (),
         prompts=own,
     )
@@ -177,6 +179,7 @@ def _prompts(row: pa.Table) -> list[Prompt | None]:
     own = _cell(row, "prompts")
     segments, num_heads = own.flatten()
     context, answer_prefix = (tuple(row[name][0].as_py()) for name in ("context", "answer_prefix"))
+    few_shots = tuple(map(tuple, row["few_shots"][0].as_py()))
     asked = _questions(row).select(["num_manual", "confidences", "row_id"])
     columns = (own.is_valid().to_pylist(), _tuples(segments), num_heads.to_pylist(), asked.to_pylist())
     return [
@@ -188,6 +191,7 @@ def _prompts(row: pa.Table) -> list[Prompt | None]:
             None if (confidences := question["confidences"]) is None else tuple(confidences),
             question["row_id"],
             num_head,
+            few_shots,
         )
         if valid
         else None

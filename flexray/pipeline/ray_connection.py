@@ -61,10 +61,7 @@ def _address(config: RayConfig) -> str | None:
 
 def _join(address: str) -> None:
     try:
-        found = address if "://" in address else canonicalize_bootstrap_address(address) or address
-        _knock(found)
-        if why := _token_refusal(found):
-            raise ConfigError(f"ray.address: the Ray cluster at {address} {why}.")
+        reach(address, "ray.address")
         _init(address=address)
     except ConfigError:
         raise
@@ -75,6 +72,23 @@ def _join(address: str) -> None:
             f"ray.address: no Ray cluster answers at {address}: {e}. "
             "Give the host:port or ray://host:port of a running cluster, or null to start one here."
         ) from e
+
+
+def reach(address: str, source: str) -> None:
+    """Make sure that a cluster listens at an address that `ray.init` takes, and accepts our token.
+
+    Args:
+        source: what names the address, for messages.
+
+    Raises:
+        OSError: nothing listens.
+        ValueError: it is no address.
+        ConfigError: the cluster refuses the token, or wants one.
+    """
+    found = address if "://" in address else canonicalize_bootstrap_address(address) or address
+    _knock(found)
+    if why := _token_refusal(found):
+        raise ConfigError(f"{source}: the Ray cluster at {address} {why}.")
 
 
 def _knock(address: str) -> None:

@@ -77,7 +77,7 @@ def answer_shards(
         note(settled.note)
     config = settled.config
     check_nodes(config)
-    _adjust_ray_data()
+    adjust_ray_data()
     tracker = _start_tracker()
 
     def prepare(batch: pa.Table) -> pa.Table:
@@ -127,7 +127,8 @@ def _row_or_failure(call: Callable[[], pa.Table], schema: pa.Schema) -> pa.Table
     return failure_row(result, schema) if isinstance(result, Failure) else result
 
 
-def _adjust_ray_data() -> None:
+def adjust_ray_data() -> None:
+    """Set what all pipelines of this package need."""
     settings = ray.data.DataContext.get_current()
     settings.execution_options.preserve_order = False
     settings.execution_no_progress_timeout_s = COMPILE_SECONDS

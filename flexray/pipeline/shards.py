@@ -34,6 +34,7 @@ ANSWER_FIELDS = (
     pa.field("fallback_reason", pa.string()),
     pa.field("attempts", pa.int32()),
     pa.field("error", pa.string()),
+    pa.field("subset", pa.list_(pa.int32())),
 )
 """The fields of Generation."""
 ANSWERS = pa.list_(pa.struct([*ANSWER_FIELDS, pa.field("text", pa.string())]))

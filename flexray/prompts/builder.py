@@ -7,14 +7,15 @@ With `prompt.chat` the same in turns: [system message, few-shots, header] [P1] .
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
 from flexray.data.question import Question
 from flexray.errors import ConfigError, RowFault
 from flexray.prompts.chat import split_template
-from flexray.prompts.encoding import TextEncoder, TextPiece, find_bos
-from flexray.prompts.frame import make_frame
+from flexray.prompts.context import make_context, plain_text
+from flexray.prompts.encoding import TextEncoder, find_bos
 from flexray.prompts.prompt import MAX_PARAPHRASES, Prompt
 
 if TYPE_CHECKING:  # takes seconds to import
@@ -65,31 +66,29 @@ class PromptBuilder:
         encoder = TextEncoder(tokenizer)
         bos = find_bos(tokenizer, vocab_size, named_bos)
         prefix, _, suffix = prompt.question_template.partition("{question}")
-        shots = [(prefix + shot.question.strip() + suffix, shot.answer.strip()) for shot in prompt.few_shots]
         if prompt.chat:  # many templates trim what they are given
             prefix, suffix = prefix.lstrip(), suffix.rstrip()
-            shots = [(question.strip(), answer) for question, answer in shots]
             bos_token = None if bos is None else self._token(bos)
-            before, after = split_template(tokenizer, prompt.instruction.strip(), shots, bos_token)
+            before, after = split_template(tokenizer, prompt, prefix, suffix, bos_token)
             wants_bos = "bos_token" in str(tokenizer.chat_template)
         else:
-            texts = [f"{question}{prompt.answer_prefix} {answer}" for question, answer in shots]
-            before, after = (
-                [TextPiece(prompt.instruction + "".join(texts))],
-                [TextPiece(prompt.answer_prefix)],
-            )
+            before, after = plain_text(prompt, prefix, suffix)
             wants_bos = prompt.add_bos
         self.lacks_bos = wants_bos and bos is None
-        frame = make_frame(encoder, before, prefix, suffix, after)
-        if frame is None:
+        context = make_context(encoder, before, prefix, suffix, after)
+        if context is None:
             raise ConfigError(
                 _NO_ANSWER_PREFIX_IN_CHAT
                 if prompt.chat
                 else _NO_ANSWER_PREFIX.format(answer_prefix=prompt.answer_prefix)
             )
-        self._frame = frame
+        self._frame, self._context = context.frame, context
         begin = (bos,) if prompt.add_bos and bos is not None and not prompt.chat else ()
-        self.context, self.answer_prefix = begin + frame.context, frame.answer_prefix
+        self.context, self.answer_prefix = begin + context.token_ids, context.frame.answer_prefix
+        self._few_shots = tuple(
+            tuple(bound + len(begin) for bound in few_shot) for few_shot in context.few_shots
+        )
+        self._check_few_shots()
         self._check_shared_tokens()
 
     def build(self, question: Question) -> Prompt:
@@ -99,8 +98,9 @@ class PromptBuilder:
             RowFault: a paraphrase that has no tokens, or one that the model does not know, or a prompt that
                 leaves the model no room for `max_new_tokens` (the message says by how much).
         """
-        if (count := len(question.paraphrases)) > MAX_PARAPHRASES:
-            problem = f"{count} paraphrases, but at most {MAX_PARAPHRASES} can be told apart"
+        most = min(MAX_PARAPHRASES, *(method.max_paraphrases for method in self._methods))
+        if (count := len(question.paraphrases)) > most:
+            problem = f"{count} paraphrases, but at most {most} can be told apart by the methods of this run"
             raise self._fault(question, question.paraphrases, problem, "Set data.max_paraphrases.")
         segments = tuple(self._segment(question, text) for text in question.paraphrases)
         prompt = Prompt(
@@ -111,6 +111,7 @@ class PromptBuilder:
             question.confidences,
             question.row_id,
             self._num_head(segments),
+            self._few_shots,
         )
         needed = max(self._positions_needed(prompt, method) for method in self._methods)
         if needed > self._max_positions:
@@ -126,16 +127,17 @@ class PromptBuilder:
     def _positions_needed(self, prompt: Prompt, method: MethodConfig) -> int:
         lengths = [len(s) for s in prompt.segments]
         contexts = len(lengths) if method.copies_context else 1
-        continuous = method.kind == "attention" and method.positions == "continuous"
-        paraphrases = sum(lengths) if continuous else max(lengths)
+        paraphrases = sum(lengths) if method.runs_on else max(lengths)
+        context = len(prompt.context) - (0 if method.runs_on else prompt.num_beside)
         new = self._generation.max_new_tokens
-        return contexts * len(prompt.context) + paraphrases + len(prompt.answer_prefix) + new
+        return contexts * context + paraphrases + len(prompt.answer_prefix) + new
 
     def apart_and_whole(self, paraphrase: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids of a prompt of one paraphrase, and those of its text tokenised as one; both without the BOS
-        of `add_bos`."""
+        """The ids of a prompt of one paraphrase, with the first of each few-shot's, and those of its text
+        tokenised as one; both without the BOS of `add_bos`."""
         text = paraphrase.strip()
-        return self._frame.context + self._frame.segment(text) + self.answer_prefix, self._frame.whole(text)
+        apart = self._context.first_ids + self._frame.segment(text) + self.answer_prefix
+        return apart, self._frame.whole(text, self._context.earlier)
 
     def tokens(self, token_ids: Sequence[int]) -> list[str]:
         """Each as it is written in the vocabulary."""
@@ -155,6 +157,16 @@ class PromptBuilder:
         head = self._frame.head
         n = len(head)
         return n if all(segment[:n] == head and len(segment) > n for segment in segments) else 0
+
+    def _check_few_shots(self) -> None:
+        shots = [shot for shot in self._prompt.few_shots if len(shot.asked) > 1]
+        for shot, bounds in zip(shots, self._few_shots, strict=True):
+            for text, (start, stop) in zip(shot.asked, pairwise(bounds), strict=True):
+                if start == stop:
+                    raise ConfigError(
+                        f"prompt.few_shots: the paraphrase {text!r} of {shot.question!r} has no tokens. "
+                        "Write it out, or leave it out."
+                    )
 
     def _check_shared_tokens(self) -> None:
         self._empty = self._frame.segment("")

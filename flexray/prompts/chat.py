@@ -6,11 +6,12 @@ placeholders. So only special tokens of the template count as such, and the plac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from flexray.config import PromptConfig
 from flexray.errors import ConfigError
+from flexray.prompts.context import ContextText
 from flexray.prompts.encoding import TextPiece
 from flexray.prompts.rendering import LimitExceeded, RenderingError, render_apart
 
@@ -33,37 +34,55 @@ _FIXED_DATE = (
 
 def split_template(
     tokenizer: PreTrainedTokenizerBase,
-    instruction: str,
-    shots: Sequence[tuple[str, str]],
+    prompt: PromptConfig,
+    prefix: str,
+    suffix: str,
     bos_token: str | None = None,
-) -> tuple[list[TextPiece], list[TextPiece]]:
-    """The text that the tokenizer's template puts before and after the question, the last user turn.
+) -> tuple[ContextText, list[TextPiece]]:
+    """The text that the tokenizer's chat template puts before and after the question, the last user turn.
 
     Args:
-        instruction: "": no system message; some templates then write their own.
-        shots: question and answer of each few-shot.
+        prompt: without an instruction there is no system message; some templates then write their own.
+        prefix, suffix: the text of a turn before and after its question.
         bos_token: BOS for the template. None: the tokenizer's.
 
     Raises:
         ConfigError: there is no template; it fails, takes too long or takes no system message; or it leaves
-            out, repeats or changes a text.
+            out, repeats, changes or moves a text.
     """
-    texts = {"prompt.instruction": instruction} if instruction else {}
-    for number, (asked, answered) in enumerate(shots, start=1):
-        texts |= {f"question of few-shot {number}": asked, f"answer of few-shot {number}": answered}
+    instruction = prompt.instruction.strip()
+    texts: dict[str, str | tuple[str, ...]] = {"prompt.instruction": instruction} if instruction else {}
+    for number, shot in enumerate(prompt.few_shots, start=1):
+        asked = tuple(text.strip() for text in shot.asked)
+        several = len(asked) > 1  # then its segments have the text around them
+        texts[f"question of few-shot {number}"] = asked if several else f"{prefix}{asked[0]}{suffix}".strip()
+        texts[f"answer of few-shot {number}"] = shot.answer.strip()
     holders = [_placeholder(number) for number in range(len(texts) + 1)]  # the last one is the question's
     given = {} if bos_token is None else {"bos_token": bos_token}
     rendered = _render(tokenizer, holders, given, system=bool(instruction))
     places = [_find(rendered, h, name) for h, name in zip(holders, [*texts, "question"], strict=True)]
+    turns = places[bool(instruction) :]
+    if turns != sorted(turns) and not all(isinstance(text, str) for text in texts.values()):
+        raise ConfigError(
+            "prompt.chat: the tokenizer's chat template moves turns, but a few-shot must be answered behind "
+            "its paraphrases. Correct it in model.path, or leave the few-shots' paraphrases out."
+        )
 
-    pieces: list[TextPiece] = []
-    end = asked_at = 0
+    before, after = ContextText(), None
+    end = 0
     for start, holder, text in sorted(zip(places, holders, [*texts.values(), ""], strict=True)):
-        pieces += [TextPiece(rendered[end:start], template=True), TextPiece(text)]
+        pieces = before.pieces if after is None else after
+        pieces.append(TextPiece(rendered[end:start], template=True))
         end = start + len(holder)
-        asked_at = len(pieces) - 1 if holder is holders[-1] else asked_at
-    pieces.append(TextPiece(rendered[end:], template=True))
-    return pieces[:asked_at], pieces[asked_at + 1 :]
+        if holder is holders[-1]:
+            after = list[TextPiece]()
+        elif isinstance(text, tuple):
+            before.ask(text)
+        else:
+            pieces.append(TextPiece(text))
+    assert after is not None
+    after.append(TextPiece(rendered[end:], template=True))
+    return before, after
 
 
 def _placeholder(number: int) -> str:

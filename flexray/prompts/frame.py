@@ -32,6 +32,7 @@ class Frame:
         prefix: the text of a segment before its question.
         suffix: the text of a segment after its question.
         after: the text of the answer prefix, at least one piece.
+        follows: whether other text comes before these.
     """
 
     def __init__(
@@ -41,17 +42,19 @@ class Frame:
         prefix: str,
         suffix: str,
         after: Sequence[TextPiece],
+        *,
+        follows: bool = False,
     ):
-        self._encoder = encoder
-        self._before, self._after = tuple(before), tuple(after)
+        self._encoder, self._follows = encoder, follows
+        self.before, self.after = tuple(before), tuple(after)
         self._prefix, self._suffix = prefix, suffix
-        self.context = encoder.encode(*before)
+        self.context = encoder.encode(*before, follows=follows)
         self.answer_prefix = encoder.encode(*after, follows=True)
 
     def segment(self, question: str) -> tuple[int, ...]:
         """Ids of a question in its segment."""
-        follows = any(piece.text for piece in self._before)
-        return self._encoder.encode(self._middle(question), follows=follows)
+        follows = self._follows or any(piece.text for piece in self.before)
+        return self._encoder.encode(self.middle(question), follows=follows)
 
     @functools.cached_property
     def head(self) -> tuple[int, ...]:
@@ -59,20 +62,28 @@ class Frame:
         columns = zip(*(self.segment(question) for question in PROBES), strict=False)
         return tuple(ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, columns))
 
-    def whole(self, question: str) -> tuple[int, ...]:
-        """Ids of context, question and answer prefix as one text."""
-        return self._encoder.encode(*self._before, self._middle(question), *self._after)
+    def whole(self, question: str, earlier: Sequence[TextPiece] = ()) -> tuple[int, ...]:
+        """Ids of context, question and answer prefix as one text, with the text that comes before these."""
+        pieces = (*earlier, *self.before, self.middle(question), *self.after)
+        return self._encoder.encode(*pieces, follows=self._follows and not earlier)
 
     def agrees(self, question: str) -> bool:
         """Whether the ids of the segments together are those of the whole text."""
         return self.context + self.segment(question) + self.answer_prefix == self.whole(question)
 
-    def _middle(self, question: str) -> TextPiece:
+    def middle(self, question: str) -> TextPiece:
+        """The text of a question in its segment."""
         return TextPiece(self._prefix + question + self._suffix)
 
 
 def make_frame(
-    encoder: TextEncoder, before: Sequence[TextPiece], prefix: str, suffix: str, after: Sequence[TextPiece]
+    encoder: TextEncoder,
+    before: Sequence[TextPiece],
+    prefix: str,
+    suffix: str,
+    after: Sequence[TextPiece],
+    *,
+    follows: bool = False,
 ) -> Frame | None:
     """The first frame that agrees with the whole text for all probes, else the one that does for most.
 
@@ -86,7 +97,7 @@ def make_frame(
         for own_suffix, answer_text in _places(suffix, after[0].text):
             context = (*before[:-1], before[-1]._replace(text=context_text))
             answer_prefix = (after[0]._replace(text=answer_text), *after[1:])
-            frame = Frame(encoder, context, own_prefix, own_suffix, answer_prefix)
+            frame = Frame(encoder, context, own_prefix, own_suffix, answer_prefix, follows=follows)
             agreeing = sum(map(frame.agrees, PROBES)) if frame.answer_prefix else -1
             if agreeing == len(PROBES):
                 return frame

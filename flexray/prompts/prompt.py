@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 MAX_PARAPHRASES = 2047
 """The most paraphrases of a question that the mask can isolate (see flexray.masks.layout)."""
@@ -19,6 +20,9 @@ class Prompt:
     confidences: tuple[float, ...] | None = None  # of each segment
     row_id: str = ""  # seeds what is drawn at random for this sample
     num_head: int = 0  # every segment of all rows begins with the same so many tokens of the template
+    few_shots: tuple[tuple[int, ...], ...] = ()
+    """Of each few-shot that is asked in several paraphrases: the token of the context that each of them
+    begins at, and the one behind the last, where its answer begins."""
 
     def __post_init__(self) -> None:
         if not self.segments or any(not s for s in self.segments):
@@ -27,10 +31,22 @@ class Prompt:
             heads = {segment[: self.num_head] for segment in self.segments}
             if len(heads) > 1 or min(map(len, self.segments)) <= self.num_head:
                 raise ValueError("all segments must begin with the same head, and none may be the head alone")
+        bounds = [bound for few_shot in self.few_shots for bound in few_shot]
+        if any(b <= a for a, b in pairwise([-1, *bounds, len(self.context)])):
+            raise ValueError("few-shots must be in order, and none of their parts may be empty")
         if not self.answer_prefix:
             raise ValueError(
                 "a prompt needs at least one answer prefix token: the first answer token is fused from it"
             )
+
+    @property
+    def num_beside(self) -> int:
+        """Tokens of the context that stand beside others, where positions restart: by so many it has fewer
+        positions than tokens, as each few-shot's answer begins behind the longest of its paraphrases."""
+        return sum(
+            few_shot[-1] - few_shot[0] - max(stop - start for start, stop in pairwise(few_shot))
+            for few_shot in self.few_shots
+        )
 
     @property
     def num_tokens(self) -> int:

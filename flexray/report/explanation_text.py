@@ -132,8 +132,8 @@ def _attention_table(segment_names: Sequence[str], answer: ExplainedAnswer) -> T
 
 
 def fold_segments(names: Sequence[str]) -> tuple[list[str], bool]:
-    """The columns, and whether paraphrases are added up in one: there are too many for a column each.
-    Copies of the context are one column in any case."""
+    """The columns, and whether paraphrases are added up in one: there are too many for a column each. The
+    context, its parts and copies are one column in any case."""
     columns = list(dict.fromkeys(_column(name) for name in names))
     if len(columns) <= MAX_COLUMNS:
         return columns, False
@@ -156,7 +156,7 @@ def _shares(
 
 
 def _column(name: str) -> str:
-    return "context" if segment_kind(name) == "copy" else name
+    return "context" if segment_kind(name) in ("context", "copy") else name
 
 
 def quoted(text: str) -> str:

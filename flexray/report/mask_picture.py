@@ -73,13 +73,16 @@ class MaskPicture:
 
 
 def segment_kind(name: str) -> str:
-    """What a segment is, by its name.
+    """What a segment is, by its name; parts of the context, such as a few-shot's paraphrase, are context.
 
     >>> [segment_kind(name) for name in ("context", "C12", "P1", "answer_prefix", "answer", "answer 2")]
     ['context', 'copy', 'paraphrase', 'answer_prefix', 'answer', 'answer']
+    >>> [segment_kind(name) for name in ("F1P2", "F1A", "C12.F1P2")]
+    ['context', 'context', 'copy']
     """
-    stem = name.rstrip(" 0123456789")
-    return {"C": "copy", "P": "paraphrase"}.get(stem, stem)
+    stem = name.partition(".")[0].rstrip(" 0123456789")
+    kinds = {"C": "copy", "P": "paraphrase"}
+    return "context" if stem[0] == "F" else kinds.get(stem, stem)
 
 
 def segment_colours(names: Iterable[str]) -> dict[str, str]:

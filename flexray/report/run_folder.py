@@ -17,11 +17,11 @@ from flexray.evaluation import ScoreCounts, accuracy_by_method, make_metrics
 from flexray.evaluation.answer_metrics import find_lemmatizer
 from flexray.evaluation.metrics import EXACT_MATCH, Metric
 from flexray.sink import AnyRecord, DamageError, Manifest, OutputFolder
-from flexray.sink.committed import load_shard, only_planned
-from flexray.sink.lock import is_lock
-from flexray.sink.lock_file import Owner
-from flexray.sink.manifests import find_manifests
-from flexray.sink.visible import View, look
+from flexray.sink.commit.manifests import find_manifests
+from flexray.sink.lock.file import Owner
+from flexray.sink.lock.hold import is_lock
+from flexray.sink.read.committed import load_shard, only_planned
+from flexray.sink.read.visible import View, look
 
 MAX_ERRORS = 500  # on the page
 _ERROR_KEYS = ["row_id", "error", "source_file", "source_row"]

@@ -32,12 +32,12 @@ from flexray.sink import (
     open_run,
     whole_shards,
 )
-from flexray.sink.committed import load_shard
-from flexray.sink.growth import Growth, committed_parts
-from flexray.sink.plan import part_rows
+from flexray.sink.plan.growth import Growth, committed_parts
+from flexray.sink.plan.restore import questions_of, rates
+from flexray.sink.plan.shards import part_rows
+from flexray.sink.read.committed import load_shard
 from flexray.sink.records import CODE_OF_0_1, PlanPart, Selection
-from flexray.sink.restore import questions_of, rates
-from flexray.sink.start import write_run
+from flexray.sink.run.start import write_run
 
 
 @dataclass(kw_only=True, slots=True)

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.sink import Lock, Manifest, OutputFolder, RunRecord, commit_shard
-from flexray.sink.committed import load_shard
-from flexray.sink.plan_files import next_number, write_part
+from flexray.sink.plan.files import next_number, write_part
+from flexray.sink.read.committed import load_shard
 from flexray.sink.records import CODE_OF_0_1, PlanPart
 
 _NOT_COUNTERS = ("process", "device", "dtype", "rounding")

@@ -13,8 +13,8 @@ from flexray.config import FewShot, GenerationConfig, MethodConfig, PromptConfig
 from flexray.config.load import rename_keys
 from flexray.errors import OutputError
 from flexray.sink import AnyRecord, NoRunError, OutputFolder, load_run
-from flexray.sink.differences import differences
 from flexray.sink.records import OLD_NIGHT, OldRunRecord
+from flexray.sink.records.differences import differences
 from flexray.storage import redact
 
 EarlierRun = tuple[OutputFolder, AnyRecord]

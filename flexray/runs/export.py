@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from flexray.errors import OutputError
 from flexray.sink import OutputFolder, load_run, read_committed
 from flexray.sink.folder import split_path
-from flexray.sink.row_table import ROW_SCHEMA
+from flexray.sink.records.rows import ROW_SCHEMA
 from flexray.storage import describe, redact
 
 OF_METHOD = ("correct", "error")

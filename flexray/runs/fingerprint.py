@@ -20,8 +20,8 @@ from flexray.engine.values import VALUES_VERSION
 from flexray.models.hub import files_of, model_folder
 from flexray.models.lora.adapter_config import CONFIG
 from flexray.models.lora.adapter_files import TENSORS
-from flexray.sink.other_run import VALUES_KEY
 from flexray.sink.records import CodeVersion
+from flexray.sink.run.other_run import VALUES_KEY
 
 PACKAGE = Path(flexray.__file__).parent
 VALUE_PACKAGES = ("config", "engine", "masks", "methods", "models", "prompts")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from flexray.config import EvaluationConfig, FewShot, RunConfig
-from flexray.data import refuse_asked_few_shots, scan, source_versions, with_few_shots
+from flexray.data import refuse_asked_few_shots, source_versions, with_few_shots
 from flexray.errors import UserError
 from flexray.evaluation import make_metrics
 from flexray.evaluation.answer_metrics import PLAIN_TOKENS
@@ -27,6 +27,7 @@ from flexray.sink import (
     NoRunError,
     OutputFolder,
     RunRecord,
+    clear_scratch,
     discard_run,
     load_run,
     open_run,
@@ -34,7 +35,9 @@ from flexray.sink import (
     record_evaluation,
     whole_shards,
 )
-from flexray.sink.other_run import refuse_other_run
+from flexray.sink.plan.site import Mapper
+from flexray.sink.plan.staging import Staged, stage, stage_table
+from flexray.sink.run.other_run import refuse_other_run
 from flexray.storage import redact
 
 
@@ -106,6 +109,7 @@ def plan(
     allow_code_change: bool = False,
     replace_changed: bool = False,
     found: pa.Table | None = None,
+    distribute: Mapper | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Planned:
     """Plan in the folder what the job has to do there: nothing new if neither data nor methods have changed
@@ -114,21 +118,55 @@ def plan(
     Args:
         fresh: discard an earlier run, once the data are known to be good.
         found: the data set (PLAN_SCHEMA). None: it is read if that is needed.
+        distribute: reads and plans large data sets in other processes. None: this process plans all.
         note: called with a line about what was planned.
 
     Raises:
         UserError: see `open_run` and `plan_run`; or the data cannot be used.
     """
-    config = job.config
+    clear_scratch(folder)  # of a start that died
+    reads = 0
+
+    def read(run: RunRecord | None) -> Staged:
+        nonlocal reads
+        reads += 1
+        return stage(job.config.data, folder, run, distribute) if found is None else stage_table(found)
+
+    try:
+        return _plan(
+            job,
+            folder,
+            fresh=fresh,
+            allow_code_change=allow_code_change,
+            replace_changed=replace_changed,
+            read=read,
+            note=note,
+        )
+    finally:
+        if reads:
+            clear_scratch(folder)
+
+
+def _plan(
+    job: Job,
+    folder: OutputFolder,
+    *,
+    fresh: bool,
+    allow_code_change: bool,
+    replace_changed: bool,
+    read: Callable[[RunRecord | None], Staged],
+    note: Callable[[str], None],
+) -> Planned:
+    config, data = job.config, None
     drawn = None if fresh else _recorded_few_shots(folder, config)
     if config.prompt.few_shot_data is not None and drawn is None:
-        found = scan(config.data) if found is None else found
-        config = with_few_shots(config, [found])
+        data = read(None)
+        config = with_few_shots(config, data.tables())
     elif drawn is not None:
         config = _with(config, drawn)
     discarded = False
     if fresh:
-        found = scan(config.data) if found is None else found
+        data = data or read(None)
         discarded = discard_run(folder)
     parts = fingerprint_parts(config, job.config.prompt.few_shot_data)
     tree, code = config.model_dump(mode="json"), code_version()
@@ -141,13 +179,13 @@ def plan(
     sources = source_versions(config.data)
     methods = tuple(method.name for method in make_methods(config.methods))
     if run is None or (run.selection.sources, run.selection.methods) != (sources, methods):
-        found = scan(config.data) if found is None else found
+        data = data or read(run)
         if drawn:
-            refuse_asked_few_shots(drawn, [found])
+            refuse_asked_few_shots(drawn, data.tables())
         run = plan_run(
             folder,
             run,
-            found,
+            data,
             parts=parts,
             methods=methods,
             config=tree,

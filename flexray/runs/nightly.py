@@ -1,7 +1,7 @@
 """Every night: answer what is new or unfinished of some recipes, and nothing else.
 
-Each recipe has one output folder, which grows with its data (see `runs/job.py` and `sink/growth.py`): a night
-is a run of the recipe as its data are now. So what is to be done follows from inputs and commits alone:
+Each recipe has one output folder, which grows with its data (see `runs/job.py` and `sink/plan/growth.py`): a
+night is a run of the recipe as its data are now. So what is to be done follows from inputs and commits alone:
 
 - an added file, more rows or a new method: exactly that is computed;
 - a file that was renamed, moved or copied over with the same rows: nothing;

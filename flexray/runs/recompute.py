@@ -22,10 +22,10 @@ from flexray.pipeline.prepare import prepare_shard
 from flexray.runs.fingerprint import code_version, fingerprint_parts
 from flexray.runs.job import check_job
 from flexray.sink import Manifest, OutputFolder, RunRecord, load_run, specs_of, whole_shards
-from flexray.sink.committed import load_shard
-from flexray.sink.other_run import other_parts
+from flexray.sink.read.committed import load_shard
 from flexray.sink.records import RUN_FILE
-from flexray.sink.row_table import keys_of
+from flexray.sink.records.rows import keys_of
+from flexray.sink.run.other_run import other_parts
 
 VALUES = ("error", "prediction", "token_ids", "finish_reason", "paraphrase_predictions", "samples")
 """The columns that are compared."""

@@ -28,8 +28,8 @@ from flexray.sink import (
     load_run,
     recommit_shard,
 )
-from flexray.sink.committed import load_shard
-from flexray.sink.row_table import keys_of
+from flexray.sink.read.committed import load_shard
+from flexray.sink.records.rows import keys_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,6 +21,7 @@ from flexray.errors import OutputError, first_few
 from flexray.methods import make_methods
 from flexray.pipeline.ray_connection import connect_ray
 from flexray.pipeline.ray_data import answer_shards
+from flexray.pipeline.ray_map import RayMap
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.telemetry import report_remaining
 from flexray.report.answers import look_at
@@ -103,6 +104,7 @@ def run(
             fresh=fresh,
             allow_code_change=allow_code_change,
             replace_changed=replace_changed,
+            distribute=RayMap(config=job.config, stopped=lambda _: lock.release(), check=lock.check),
             note=progress.note,
         )
         config, record, before = planned.config, planned.record, planned.committed

@@ -1,37 +1,36 @@
 """Submit a job to a running Ray cluster, and follow it to its end.
 
-More than `ray job submit`: the configuration is checked before the upload, and the exit code is the job's.
+More than `ray job submit`: flexray and the recipe are brought along, all is checked before the upload, and
+the exit code is the job's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import shlex
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Literal
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from aiohttp import ClientError
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from flexray.config import RunConfig
-from flexray.config.recipe import read_recipe
 from flexray.console.signals import Stopped
 from flexray.errors import ConfigError, UserError
-from flexray.models.hub import hub_model
+from flexray.pipeline.ray_connection import reach
+from flexray.runs.submission import Submission
 from flexray.storage import redact
 
-Script = Literal["generate", "nightly", "evaluate"]
-"""Of jobs/."""
-
-RAYS_OWN = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-"""Variables whose address Ray's client prefers to the one that it is given."""
+VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Name a cluster for Ray's own client, the first one before the other."""
 POLL_SECONDS = 2.0
+ASK_SECONDS = 10.0
 LOST_SECONDS = 60.0  # without an answer of the dashboard, before it is given up
 
 # OSError: no answer. RuntimeError: a refusal. RayError: a token. ValueError: an address, an environment.
@@ -42,68 +41,14 @@ class SubmitError(UserError):
     """A job that the cluster refuses or cannot be asked about."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Submission:
-    """A job in the form in which it is submitted."""
-
-    id: str
-    entrypoint: str
-    """A shell command, run in the uploaded project."""
-    runtime_env: dict[str, Any]
-
-
-def make_submission(
-    script: Script,
-    paths: Sequence[str],
-    configs: Sequence[RunConfig],
-    *,
-    overrides: Sequence[str] = (),
-    project: Path,
-    runtime_env: Path,
-    submission_id: str | None = None,
-) -> Submission:
-    """The job that answers (generate, nightly) or scores (evaluate) these configurations.
-
-    Args:
-        paths: the files of one recipe (generate, evaluate), or recipes and folders of recipes (nightly).
-        configs: the configuration in `paths`; for nightly one for each recipe.
-        overrides: `a.b=value`, passed on to the job.
-        project: the folder to upload: flexray's, with the recipes.
-        runtime_env: a YAML file.
-        submission_id: None: made from the data set and the day.
-
-    Raises:
-        ConfigError: the folder is not the project, a recipe is outside of it, a path in a recipe is
-            relative, or the runtime environment is no YAML mapping.
-    """
-    file = f"jobs/{script}.py"
-    if not (project / file).is_file():
-        raise ConfigError(
-            f"{project}: there is no {file} in this folder, which is what is uploaded. "
-            "Start the command in the project's folder."
-        )
-    recipes = [_inside(path, project) for path in paths]
-    for config in configs:
-        _refuse_relative(config, output_only=script == "evaluate")
-    options = [part for override in overrides for part in ("--set", override)]
-    name = configs[0].data.name
-    if script == "generate":
-        arguments = [part for path in recipes for part in ("--config", path)] + options
-    elif script == "nightly":
-        arguments, name = recipes + options, "nightly"
-    else:
-        arguments, name = [config.output for config in configs], f"evaluate-{name}"
-    return Submission(
-        id=submission_id or f"flexray-{name}-{date.today().isoformat()}",
-        entrypoint=shlex.join(["python", file, *arguments]),
-        runtime_env=read_recipe([str(runtime_env)]) | {"working_dir": str(project)},
-    )
-
-
 def submit(
-    submission: Submission, address: str, *, wait: bool = True, log: Callable[[str], None] = print
+    submission: Submission, address: str | None, *, wait: bool = True, log: Callable[[str], None] = print
 ) -> int:
     """Submit a job and, with `wait`, follow its log to its end. Ray finds the cluster's token by itself.
+
+    Args:
+        address: of the dashboard, or one that `ray.init` takes. None: that of RAY_API_SERVER_ADDRESS or
+            RAY_ADDRESS.
 
     Returns:
         The exit code to end with: 0 if the job succeeded (without `wait`: was accepted), else the job's own,
@@ -113,12 +58,16 @@ def submit(
         SubmitError: no dashboard answers at the address, or it refuses the job.
     """
     client = _connect(address)
+    address = client.get_address()
     try:
-        client.submit_job(
-            entrypoint=submission.entrypoint,
-            submission_id=submission.id,
-            runtime_env=submission.runtime_env,
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = Path(folder, "job.zip")
+            submission.bundle.write(bundle)
+            client.submit_job(
+                entrypoint=submission.entrypoint,
+                submission_id=submission.id,
+                runtime_env=submission.runtime_env | {"working_dir": str(bundle)},
+            )
     except _FAILURES as e:
         raise _refusal(client, address, submission, e) from None
     log(f"{submission.id}: submitted: {redact(submission.entrypoint)}")
@@ -142,27 +91,72 @@ def submit(
     return code if code is not None and code > 0 else 1  # below 0: killed by a signal
 
 
-def _connect(address: str) -> JobSubmissionClient:
-    if not address.startswith(("http://", "https://")):
-        raise SubmitError(f"--address {redact(address)}: give the dashboard's, such as http://HEAD:8265.")
-    for variable in RAYS_OWN:
-        if os.environ.get(variable, address) != address:
-            raise SubmitError(
-                f"{variable} is set to another address than --address {redact(address)}, and Ray would "
-                "take it instead. Unset it."
-            )
+def _connect(address: str | None) -> JobSubmissionClient:
+    named, source = _named(address)
+    said = f"{source} {redact(named)}"
     try:
-        return JobSubmissionClient(address)
+        if "://" not in named and _speaks_http(named):  # Ray would ask it as a cluster, for 40 seconds
+            named = f"http://{named}"
+        if not named.startswith(("http://", "https://")):
+            reach(named, source)
+        with _variable(VARIABLES[0], named):
+            return JobSubmissionClient(named)
     except AuthenticationError:
         raise SubmitError(
-            f"--address {redact(address)}: the cluster requires a token, but none or a wrong one is set "
-            "here. Set RAY_AUTH_MODE=token, and put the token into RAY_AUTH_TOKEN or ~/.ray/auth_token."
+            f"{said}: the cluster requires a token, but none or a wrong one is set here. Set "
+            "RAY_AUTH_MODE=token, and put the token into RAY_AUTH_TOKEN or ~/.ray/auth_token."
         ) from None
+    except ConfigError as e:
+        raise SubmitError(str(e)) from None
     except _FAILURES as e:
         raise SubmitError(
-            f"--address {redact(address)}: no Ray dashboard answers: {_last_line(str(e))} Give the one of "
-            "the cluster's head, such as http://HEAD:8265."
+            f"{said}: no Ray dashboard answers: {_last_line(str(e))} Give the one of the cluster's head, "
+            "such as http://HEAD:8265."
         ) from None
+
+
+def _named(address: str | None) -> tuple[str, str]:
+    """The address of the cluster, and who named it. Raises SubmitError if nobody does, or two differ."""
+    for variable in VARIABLES:
+        if not (other := os.environ.get(variable)):
+            continue
+        if address is not None and other.rstrip("/") != address.rstrip("/"):
+            raise SubmitError(
+                f"{variable} is set to another address than --address {redact(address)}, and Ray's commands "
+                "would take it instead. Unset it, or leave --address out."
+            )
+        return other, variable
+    if address is None:
+        raise SubmitError(
+            "no cluster is named. Give the dashboard of its head, --address http://HEAD:8265, or set "
+            f"{VARIABLES[0]}."
+        )
+    return address, "--address"
+
+
+def _speaks_http(address: str) -> bool:
+    """Whether a web server listens at host:port, such as a dashboard."""
+    try:
+        with urlopen(f"http://{address}/api/version", timeout=ASK_SECONDS):
+            return True
+    except HTTPError:  # it wants a token
+        return True
+    except (OSError, ValueError, HTTPException):
+        return False
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for as long as this lasts. Ray's client prefers it to its argument."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _refusal(
@@ -200,50 +194,6 @@ def _await_end(client: JobSubmissionClient, address: str, job: str) -> JobDetail
                     "again, with another --id, it goes on with what is not committed."
                 ) from None
         time.sleep(POLL_SECONDS)
-
-
-def _inside(path: str, project: Path) -> str:
-    """The path of a recipe, relative to the project."""
-    if "://" in path:
-        return path
-    relative = os.path.relpath(path, project)  # links are not resolved: the uploaded copy has them too
-    if relative.startswith(os.pardir):
-        raise ConfigError(
-            f"{path}: outside of {project}, which is what is uploaded. Put the recipe, and those it extends, "
-            "into this folder, or give a URL that the cluster's head can read."
-        )
-    return relative
-
-
-def _refuse_relative(config: RunConfig, *, output_only: bool) -> None:
-    places = [("output", config.output)]
-    if not output_only:
-        places += [*_model_places(config), *_data_places(config)]
-    wrong = [f"{key}: {path}" for key, path in places if "://" not in path and not os.path.isabs(path)]
-    if wrong:
-        raise ConfigError(
-            f"relative paths: {', '.join(map(str, map(redact, wrong)))}. On the cluster they would be in the "
-            "uploaded copy of this folder, which lasts as long as the job. Give absolute paths or URLs that "
-            "every node sees."
-        )
-
-
-def _model_places(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """The folders of the model and of its adapters; none of a model that is a name on the hub, which the job
-    looks for in the cluster's cache."""
-    path = config.model.path
-    if hub_model(path) is None or os.path.isdir(path.partition("/")[0]):  # a folder here, or meant as one
-        yield "model.path", path
-    yield from (("model.lora", folder) for folder in config.model.lora)
-
-
-def _data_places(config: RunConfig) -> Iterator[tuple[str, str]]:
-    sources = {"data": config.data, "prompt.few_shot_data": config.prompt.few_shot_data}
-    for section, source in sources.items():
-        if source is not None and source.hub is not None and os.path.isdir(source.hub.name):
-            yield f"{section}.hub", source.hub.name
-        for key in ("files", "template_files", "paraphrase_files"):
-            yield from ((f"{section}.{key}", path) for path in getattr(source, key, ()))
 
 
 def _last_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,16 @@ from fsspec.implementations.local import LocalFileSystem
 
 from flexray.config.fault_injection import reach
 from flexray.errors import OutputError
-from flexray.storage import StorageError, connect, describe, redact, retry, translate, write_file
+from flexray.storage import (
+    StorageError,
+    connect,
+    describe,
+    read_range,
+    redact,
+    retry,
+    translate,
+    write_file,
+)
 
 # Stores without folders: file names may contain slashes, and creating a "folder" could create a bucket.
 _FLAT_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
@@ -98,6 +108,10 @@ class OutputFolder:
         path = self._path(name)
         return retry(self.url_of(name), lambda: bytes(self._fs.cat_file(path)))
 
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of a file. Raises OSError as `read_bytes`."""
+        return read_range(self.url_of(name), start, stop)
+
     def read_if_there(self, name: str) -> bytes | None:
         """The whole file, or None if it does not exist. Raises OSError if it cannot be read."""
         try:
@@ -146,6 +160,13 @@ class OutputFolder:
         """Delete one file. Raises OSError if it cannot be deleted."""
         path = self._path(name)
         retry(self.url_of(name), lambda: self._fs.rm_file(path))
+
+    def remove_folder(self, name: str) -> None:
+        """Delete a folder with all that is in it, if it is there. Raises OSError if this fails."""
+        path = self._path(name)
+        self._fs.invalidate_cache()
+        with contextlib.suppress(FileNotFoundError):
+            retry(self.url_of(name), lambda: self._fs.rm(path, recursive=True))
 
     def list(self, name: str = "") -> list[str]:
         """The sorted names of the files and folders in a folder; empty if the folder does not exist.

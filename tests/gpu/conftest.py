@@ -1,7 +1,12 @@
 import pytest
 import torch
 
-from tests.random_models import make_engine, make_model, make_prompts  # noqa: F401  fixtures
+from tests.random_models import (  # noqa: F401  fixtures
+    make_brief_model,
+    make_engine,
+    make_model,
+    make_prompts,
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -24,6 +24,9 @@ from flexray.prompts import PromptBuilder
 from tests import oracles
 from tests.conftest import PROJECT
 from tests.expected import oracle_answers, tokens
+from tests.unit.engine import test_few_shots
+from tests.unit.engine.test_methods import DRAWS, LOGITS, OTHERS, make_rated_prompts  # noqa: F401  a fixture
+from tests.unit.engine.test_methods import oracle_says as oracle_of_method
 from tests.unit.engine.test_methods import tokens as tokens_of_all
 from tests.unit.engine.test_sampler import oracle_says as oracle_draws
 from tests.unit.engine.test_shared_prefixes import METHODS
@@ -47,6 +50,30 @@ def moved_by(coarse, exact, prompt, found, *, layout, positions):
 @pytest.fixture(autouse=True)
 def _full_float32():
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@pytest.mark.parametrize("attention_apart", [False, True])
+def test_methods_of_logits_draws_and_concat_say_what_their_oracles_say(
+    make_brief_model,
+    make_engine,
+    make_rated_prompts,  # noqa: F811
+    attention_apart,
+):
+    prompts = make_rated_prompts(20, num_context=600 if attention_apart else 70)
+    methods = [*LOGITS, *DRAWS, *OTHERS]
+    model = make_brief_model()
+    expected = [[oracle_of_method(model, p, m, stop_ids={2, 10}) for m in methods] for p in prompts]
+    engine = make_engine(
+        make_brief_model().cuda(),
+        methods=methods,
+        max_new_tokens=8,
+        max_num_seqs=64,
+        gpu_memory_utilization=0.1,
+    )
+    found = tokens_of_all(engine.generate(prompts))
+    for number, method in enumerate(methods):
+        assert [said[number] for said in found] == [said[number] for said in expected], method.name
+    assert engine.stats.calls["sdpa"] == engine.stats.calls["eager"] == 0
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(9, 3, 64), (24, 8, 128)])
@@ -89,6 +116,20 @@ def test_a_long_context_that_is_attended_to_apart_changes_no_answer(
     assert tokens_of_all(engine.generate(prompts)) == apart  # replays CUDA graphs
     whole = make_engine(make_model().cuda(), **sizes, backend="sdpa", share_prefixes=False)
     assert apart == tokens_of_all(whole.generate(prompts))
+
+
+@pytest.mark.parametrize("num_plain", [21, APART_IN_PREFILL])
+def test_few_shots_in_several_paraphrases_are_those_of_the_oracle(make_model, make_engine, num_plain):
+    prompts, model = test_few_shots.make_prompts_with_few_shots(num_plain), make_model()
+    methods = test_few_shots.METHODS
+    sizes = {"methods": methods, "max_num_seqs": 64, "gpu_memory_utilization": 0.1}
+    engine = make_engine(make_model().cuda(), **sizes)
+    said = tokens_of_all(engine.generate(prompts))
+    assert tokens_of_all(engine.generate(prompts)) == said  # replays CUDA graphs
+    for prompt, by_method in zip(prompts, said, strict=True):
+        for method, (answer,) in zip(methods, by_method, strict=True):
+            best = test_few_shots.logits_along(model, prompt, method, answer).argmax(-1)
+            assert best.tolist() == list(answer), method.name
 
 
 @pytest.mark.parametrize("shape", [(1, 256), (64, 1)])

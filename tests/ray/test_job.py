@@ -6,7 +6,7 @@ import pytest
 
 from flexray.runs.run import run
 from flexray.sink import OutputFolder, read_committed
-from flexray.sink.row_table import ROW_SCHEMA
+from flexray.sink.records.rows import ROW_SCHEMA
 from tests.ray.jobs import assert_whole, make_config, question, rows_of, write
 
 pytestmark = pytest.mark.usefixtures("local_ray")

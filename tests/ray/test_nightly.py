@@ -100,7 +100,7 @@ def test_the_first_night_does_everything(first_night):
 def test_a_night_without_news_reads_nothing_and_writes_nothing(later, monkeypatch):
     later.start()  # looks into the copied files, which are others
     before = later.written()
-    monkeypatch.setattr("flexray.runs.job.scan", lambda config: pytest.fail("nothing is to be read"))
+    monkeypatch.setattr("flexray.runs.job.stage", lambda *_: pytest.fail("nothing is to be read"))
     night, said, failed = later.start()
     assert (night.exit_code, night.summary_line(), failed) == (0, "complete=1 answered=0 held=0 failed=0", [])
     assert said[-2] == "recipes/night.yaml: complete, 7 rows, 1 errors"

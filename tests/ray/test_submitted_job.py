@@ -1,4 +1,4 @@
-"""`ray job submit` and `flexray submit` of the project to a Ray that runs already, as a night is started."""
+"""`flexray submit`, and `ray job submit` of the project, to a Ray that runs already."""
 
 import contextlib
 import os
@@ -64,23 +64,21 @@ def head(environment):
         shutil.rmtree(temp, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """What is uploaded: the package, its entry points, and an environment that installs nothing."""
-    folder = tmp_path_factory.mktemp("upload")
-    for name in ("flexray", "jobs"):
-        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "runtime_env.yaml").write_text("env_vars: {HF_HUB_OFFLINE: '1'}")
-    return folder
+@pytest.fixture
+def submit(head, environment, tmp_path):
+    """`flexray submit` in a folder that has no source tree, to its end."""
 
-
-@pytest.fixture(scope="module")
-def submit(head, project, environment):
-    """`flexray submit` in the project's folder, to its end."""
-
-    def submit(*arguments, env=environment):
-        command = [sys.executable, "-m", "flexray.cli", "submit", f"--address={head.dashboard}", *arguments]
-        return subprocess.run(command, env=env, cwd=project, capture_output=True, text=True, timeout=300)
+    def submit(*arguments, address=head.dashboard, env=environment):
+        command = [sys.executable, "-m", "flexray.cli", "submit", "--no-install", *arguments]
+        command += [f"--address={address}"] if address else []
+        return subprocess.run(
+            command,
+            env=env | {"PYTHONPATH": str(PROJECT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     return submit
 
@@ -113,21 +111,33 @@ def end(starter):
     starter.wait()
 
 
+PLUGIN = """
+import sys
+import flexray
+print("plug-in:", __file__, "flexray:", flexray.__file__, file=sys.stderr)
+"""
+
+
 def test_a_submitted_night_is_followed_to_its_end_and_answers_every_row_once(
-    submit, project, environment, tiny_model, tmp_path
+    submit, environment, tiny_model, tmp_path
 ):
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
-    mounted = project / "recipes" / "..2026_01_31"  # a folder of links, as Kubernetes mounts a ConfigMap
+    mounted = tmp_path / "recipes" / "..2026_01_31"  # a folder of links, as Kubernetes mounts a ConfigMap
     mounted.mkdir(parents=True)
-    write_config(mounted, make_tree(tmp_path / "out", tiny_model, data))
-    (project / "recipes" / "..data").symlink_to(mounted.name)
-    (project / "recipes" / "config.yaml").symlink_to("..data/config.yaml")
-    done = submit("--job=nightly", "--config=recipes", "--set=generation.max_new_tokens=3", "--id=night-1")
+    tree = make_tree(tmp_path / "out", tiny_model, data)
+    write_config(mounted, tree | {"plugins": ["plugin.py"]})
+    (tmp_path / "recipes" / "..data").symlink_to(mounted.name)
+    (tmp_path / "recipes" / "config.yaml").symlink_to("..data/config.yaml")
+    (tmp_path / "recipes" / "plugin.py").write_text(PLUGIN)
+    done = submit("--job=nightly", "recipes", "--set=generation.max_new_tokens=3", "--verify", "--id=night-1")
     assert done.returncode == 0, done.stdout + done.stderr
     first, *_, last = done.stdout.splitlines()
-    assert first == ("night-1: submitted: python jobs/nightly.py recipes --set generation.max_new_tokens=3")
+    assert first == "night-1: submitted: python -m flexray nightly --verify config.yaml"
     assert "complete=0 answered=1 held=0 failed=0" in done.stdout.splitlines()
     assert last == "night-1: SUCCEEDED"
+    (imported,) = re.findall("plug-in: (.*)/recipes/plugin.py flexray: (.*)/flexray/__init__.py", done.stdout)
+    assert imported[0] == imported[1]
+    assert "_ray_pkg_" in imported[0]  # both were brought along
     assert environment["RAY_AUTH_TOKEN"] not in done.stdout + done.stderr
     assert_whole(tmp_path / "out", ROWS)
     assert max(len(row["token_ids"]) for row in rows_of(tmp_path / "out").values()) <= 3
@@ -135,8 +145,11 @@ def test_a_submitted_night_is_followed_to_its_end_and_answers_every_row_once(
 
 @pytest.mark.slow  # a second job on the same cluster: what differs is Ray's own command, and the script
 def test_a_job_submitted_with_rays_own_command_answers_every_row_once(
-    head, project, environment, tiny_model, tmp_path
+    head, environment, tiny_model, tmp_path
 ):
+    project = tmp_path / "project"
+    for name in ("flexray", "jobs"):
+        shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
     config = write_config(tmp_path, make_tree(tmp_path / "out", tiny_model, data))
     command = [RAY, "job", "submit", f"--address={head.dashboard}", f"--working-dir={project}", "--"]
@@ -148,16 +161,17 @@ def test_a_job_submitted_with_rays_own_command_answers_every_row_once(
 
 
 def test_a_job_that_fails_gives_its_exit_code_and_its_id_is_not_taken_twice(
-    submit, project, tiny_model, tmp_path
+    submit, head, environment, tiny_model, tmp_path
 ):
-    write_config(project, make_tree(tmp_path / "out", tiny_model, tmp_path / "none.jsonl"))
-    done = submit("--job=evaluate", "--config=config.yaml")
+    write_config(tmp_path, make_tree(tmp_path / "out", tiny_model, tmp_path / "none.jsonl"))
+    cluster = {"RAY_ADDRESS": head.address}  # that of the cluster finds its dashboard
+    done = submit("--job=evaluate", "config.yaml", address=None, env=environment | cluster)
     assert done.returncode == 2, done.stdout + done.stderr
     assert f"error: {tmp_path}/out: holds no run" in done.stdout
     name, ended = done.stdout.splitlines()[-1].split(": ", 1)
-    assert re.fullmatch(r"flexray-evaluate-qa-\d{4}-\d\d-\d\d", name)
+    assert re.fullmatch(r"flexray-evaluate-out-\d{4}-\d\d-\d\d-[0-9a-f]{6}", name)
     assert ended == "FAILED: exit code 2"
-    again = submit("--job=evaluate", "--config=config.yaml", "--no-wait", f"--id={name}")
+    again = submit("--job=evaluate", "config.yaml", "--no-wait")
     assert (again.returncode, again.stdout) == (2, "")
     (message,) = [line for line in again.stderr.splitlines() if line.startswith("error: ")]
     assert message == (
@@ -166,16 +180,24 @@ def test_a_job_that_fails_gives_its_exit_code_and_its_id_is_not_taken_twice(
     )
 
 
-def test_who_has_not_the_token_is_refused_and_told_where_it_belongs(submit, project, environment, tiny_model):
-    write_config(project, make_tree(project / "out", tiny_model, project / "none.jsonl"))
-    for token in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another"}):
-        others = {key: value for key, value in environment.items() if not key.startswith("RAY_AUTH")}
-        done = submit("--config=config.yaml", env=others | token)
+def test_who_has_not_the_token_is_refused_in_one_line_and_told_where_it_belongs(
+    submit, head, environment, tiny_model, tmp_path
+):
+    write_config(tmp_path, make_tree(tmp_path / "out", tiny_model, tmp_path / "none.jsonl"))
+    others = {key: value for key, value in environment.items() if not key.startswith("RAY_AUTH")}
+    another = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another"}
+    for address, token in (
+        (head.dashboard, another),
+        (head.dashboard.removeprefix("http://"), {}),
+        (head.address, another),
+    ):
+        done = submit("config.yaml", address=address, env=others | token)
         assert (done.returncode, done.stdout) == (2, "")
-        assert (
-            "the cluster requires a token, but none or a wrong one is set here. Set RAY_AUTH_MODE"
-            in done.stderr
-        )
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: --address")
+        assert address in line
+        assert " requires a token, but " in line
+        assert "Set RAY_AUTH_MODE=token, and put the token into RAY_AUTH_TOKEN" in line
 
 
 def test_what_the_probes_of_the_manifests_ask_is_answered_without_a_token(head):

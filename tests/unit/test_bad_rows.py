@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flexray.sink.row_table import ROW_SCHEMA
+from flexray.sink.records.rows import ROW_SCHEMA
 from tests.ray.jobs import assert_whole, make_config, question, rows_of
 from tests.runs import run_shards
 

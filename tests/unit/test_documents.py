@@ -91,9 +91,11 @@ def test_the_commands_that_a_document_gives_are_there_with_their_options(documen
     commands = typer.main.get_command(app).commands
     for name, rest in COMMAND.findall(document.read_text()):
         assert name in commands, name
+        submitted = re.findall(r"--job[ =]([a-z][a-z-]*)", rest) or ["run"]
         known = {
             option
-            for parameter in commands[name].params
+            for command in (name, *(submitted if name == "submit" else ()))
+            for parameter in commands[command].params
             for option in (*parameter.opts, *parameter.secondary_opts)
         }
         options = re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", rest.split("#")[0])

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from ray._private.runtime_env.packaging import _get_excludes
 from ray.runtime_env import RuntimeEnv
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,8 +64,11 @@ def test_it_installs_the_projects_dependencies_but_never_ray(packages: list[str]
     assert names(wanted) == names(project["dependencies"]) - {"ray"}
 
 
-def test_it_uploads_no_model_output_or_environment(environment: RuntimeEnv):
-    assert {".venv/", "models/", "out/"} <= set(environment["excludes"])
+def test_it_uploads_all_of_the_package_but_no_model_output_or_environment(environment: RuntimeEnv):
+    is_left_out = _get_excludes(ROOT, environment["excludes"])
+    assert all(map(is_left_out, (ROOT / ".venv/bin/ray", ROOT / "models/a/b", ROOT / "out/c")))
+    needed = [*ROOT.glob("flexray/**/*.py"), *ROOT.glob("jobs/**/*"), ROOT / "constraints.txt"]
+    assert not any(map(is_left_out, needed))
 
 
 def test_its_environment_variables_are_strings_and_forbid_downloads(environment: RuntimeEnv):

@@ -7,7 +7,7 @@ from fsspec.implementations.local import LocalFileSystem
 from flexray.errors import OutputError
 from flexray.preflight.host import check_writable
 from flexray.sink import OutputFolder
-from flexray.sink.lock import is_lock
+from flexray.sink.lock.hold import is_lock
 from flexray.sink.records import RUN_FILE
 from flexray.storage import StorageError, connect, retry
 
@@ -51,6 +51,9 @@ class DryFolder(OutputFolder):
         self._written[name] = data
 
     def remove(self, name: str) -> None:
+        """Nothing is removed."""
+
+    def remove_folder(self, name: str) -> None:
         """Nothing is removed."""
 
 

@@ -14,7 +14,7 @@ from flexray.preflight.plan.devices import Device
 from flexray.preflight.plan.memory import MemoryPlan, Work
 from flexray.preflight.plan.sample import Sample
 from flexray.sink import Manifest, OutputFolder, committed_shards, load_run
-from flexray.sink.differences import differences
+from flexray.sink.records.differences import differences
 from flexray.storage import redact
 
 PEAK_SHARE = 0.4

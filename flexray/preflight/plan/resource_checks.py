@@ -20,8 +20,8 @@ from flexray.preflight.plan.devices import Device
 from flexray.preflight.plan.dry_folder import DryFolder
 from flexray.preflight.plan.estimates import Room
 from flexray.preflight.plan.memory import MemoryPlan
-from flexray.sink.lock import EXPIRY_SECONDS
-from flexray.sink.lock_file import Owner
+from flexray.sink.lock.file import Owner
+from flexray.sink.lock.hold import EXPIRY_SECONDS
 
 
 def check_device(config: RunConfig, device: Device, named: bool, problems: Problems) -> None:

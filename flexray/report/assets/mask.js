@@ -22,6 +22,7 @@ function why(query, key) {
     return q === k ? "hidden within one segment" : `isolated: ${q.name} does not see ${k.name}`;
   }
   if (q === k) return "one segment, and the key is not later";
+  if (k.kind === "context" && q.kind === "context") return "both of the context, and not isolated";
   if (k.kind === "context") return "all see the shared context";
   if (q.kind === "answer") return "the answer looks at it";
   if (k.kind === "copy") return "its own copy of the context";

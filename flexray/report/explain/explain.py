@@ -23,10 +23,10 @@ from flexray.report.explain.explanation import Committed, Explanation
 from flexray.report.explain.selection import choose_method, find_row
 from flexray.report.explain.trace import trace
 from flexray.sink import OutputFolder, committed_shards, load_run
-from flexray.sink.committed import load_shard
-from flexray.sink.differences import differences
-from flexray.sink.plan import load_plan
+from flexray.sink.plan.shards import load_plan
+from flexray.sink.read.committed import load_shard
 from flexray.sink.records import RUN_FILE
+from flexray.sink.records.differences import differences
 from flexray.storage import redact
 
 SECTIONS = ("model", "prompt", "generation", "engine")

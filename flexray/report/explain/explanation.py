@@ -29,7 +29,7 @@ class Token:
 class SegmentTokens:
     """A segment of the stream, its tokens in order."""
 
-    name: str  # "context", "C1", "P1", "answer_prefix", "answer"
+    name: str  # see flexray.masks.stream
     tokens: tuple[Token, ...]
 
 
@@ -62,7 +62,7 @@ class Step:
 class SequenceAttention:
     """What a sequence attends to: T steps, all layers, P segments."""
 
-    paraphrase: int | None  # the only one it attends to, from 1; None: all
+    paraphrase: int | None  # the only one it attends to, from 1; 0: none; None: all, or a draw's
     weight: float  # in the fusion; 1.0 without one
     segments: tuple[SegmentTokens, SegmentTokens]  # its answer prefix and its answer
     attention_by_layer: np.ndarray  # float32 [T, layers, P], mean of heads; sums to 1 over the segments

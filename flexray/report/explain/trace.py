@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flexray.engine.generation import Generation
+from flexray.engine.sampler import LogitsFuser
 from flexray.masks.stream import Segment, Stream, make_stream
 from flexray.methods import Fusion, Method
 from flexray.models.llama import Llama
@@ -51,7 +52,9 @@ def trace(
     sampling = method.sampling(prompt) if method.sampling else None
     failed = any(generation.error for generation in generations)
     fused = method.fusion is not None  # then all sequences give one answer
-    said = [() if failed else generations[0 if fused else s].token_ids for s in range(len(scopes))]
+    numbers = method.groups(prompt) if method.groups else (0,) * len(scopes)
+    answer_number = numbers if fused else range(len(scopes))  # of each sequence
+    said = [() if failed else generations[answer].token_ids for answer in answer_number]
     stream = make_stream(prompt, method.prefix, scopes, said)
     shared = tuple(_tokens(stream, s, text_of) for s in stream.segments if s.sequence is None)
     if failed:
@@ -64,7 +67,7 @@ def trace(
     def attention_of(sequence: int) -> SequenceAttention:
         columns = [i for i, s in enumerate(stream.segments) if s.sequence in (None, sequence)]
         answer_prefix, answer = (s for s in stream.segments if s.sequence == sequence)
-        paraphrase = scopes[sequence].paraphrase
+        paraphrase = -1 if scopes[sequence].subset == () else scopes[sequence].paraphrase
         return SequenceAttention(
             paraphrase=None if paraphrase is None else paraphrase + 1,
             weight=weights[sequence] if fused else 1.0,
@@ -87,19 +90,19 @@ def trace(
             sequences=tuple(attention_of(s) for s in sequences),
         )
 
-    groups = [range(len(scopes))] if fused else [range(s, s + 1) for s in range(len(scopes))]
-    return shared, tuple(answer_of(*pair) for pair in zip(groups, generations, strict=True))
+    groups: dict[int, list[int]] = {}
+    for sequence, answer in enumerate(answer_number):
+        groups.setdefault(answer, []).append(sequence)
+    return shared, tuple(answer_of(*pair) for pair in zip(groups.values(), generations, strict=True))
 
 
 @torch.no_grad()
 def _log_scores(logits_BV: Tensor, fusion: Fusion | None, weights: Sequence[float]) -> Tensor:
     """Log probabilities [V] of the next token of B sequences that are fused (max: not normalised)."""
-    logits_BV = logits_BV.float()
-    if fusion == "max":
-        return logits_BV.log_softmax(-1).amax(0)
-    if fusion == "mean":
-        return (torch.tensor(weights, device=logits_BV.device) @ logits_BV).log_softmax(-1)
-    return logits_BV[0].log_softmax(-1)
+    if fusion is None:
+        return logits_BV[0].float().log_softmax(-1)
+    scores = LogitsFuser(fusion, [0] * len(weights), weights, logits_BV.device).scores(logits_BV)[0]
+    return scores.log_softmax(-1) if fusion in ("mean", "nbce") else scores.log()
 
 
 def _step(scores_V: Tensor, token_id: int, top: int, text_of: TextOf) -> Step:

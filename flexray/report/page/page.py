@@ -24,8 +24,8 @@ from flexray.report.page.plots import Axis, Plot, difference_axis, histogram, sh
 from flexray.report.run_folder import RowNotes, RunFolder
 from flexray.report.work import RunTotals, Shard
 from flexray.sink import OutputFolder
-from flexray.sink.differences import differences
-from flexray.sink.start import utc_now
+from flexray.sink.records import utc_now
+from flexray.sink.records.differences import differences
 from flexray.storage import redact
 
 NUMBER_FILTERS = ("count", "fixed", "p_value", "percent", "points", "rate", "share")

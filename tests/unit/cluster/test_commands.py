@@ -12,13 +12,14 @@ import typer
 from ray.scripts.scripts import cli as ray_cli
 
 from flexray.cli import app
+from flexray.cli.submit_command import take_apart
 from flexray.errors import ConfigError
 from flexray.runs.nightly import find_recipes
 from tests.conftest import PROJECT
 from tests.unit.cluster.manifests import CLUSTER, load, submitter
 
 UP = CLUSTER / "up.sh"
-MADE_BY_THE_READER = {"jobs/recipes/night.yaml"}
+MADE_BY_THE_READER = {"jobs/recipes/night.yaml", "my.yaml", "recipes/"}
 
 
 def parse(words: list[str]) -> dict:
@@ -28,6 +29,12 @@ def parse(words: list[str]) -> dict:
         words = words[1:]
         command = command.commands[words[0]]
     return command.make_context(words[0], words[1:]).params
+
+
+def submitted(words: list[str]) -> tuple[dict, list[str]]:
+    """The options of a `flexray submit`, and the recipes of its job."""
+    params = parse(words)
+    return params, list(take_apart(params["job"], params["words"]).recipes)
 
 
 def readme_commands() -> list[list[str]]:
@@ -46,8 +53,12 @@ def readme_commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("words", readme_commands(), ids=" ".join)
 def test_each_command_of_the_readme_has_options_that_exist(words):
-    params = parse(words)
-    for name in (*params.get("config", ()), *params.get("recipes", ())):
+    if words[:2] == ["flexray", "submit"]:
+        params, recipes = submitted(words)
+    else:
+        params = parse(words)
+        recipes = [*params.get("config", ()), *params.get("recipes", ())]
+    for name in recipes:
         assert (PROJECT / name).exists() or name in MADE_BY_THE_READER, name
     entrypoint = params.get("entrypoint") or ()
     if entrypoint:
@@ -64,13 +75,12 @@ def test_the_readme_has_commands_of_each_kind():
 
 def test_the_cron_job_submits_what_the_image_has():
     (container,) = submitter()["containers"]
-    params = parse(container["command"])
-    assert (params["job"], params["wait"]) == ("nightly", True)
-    assert find_recipes([str(PROJECT / path) for path in params["config"]])
-    assert (PROJECT / params["runtime_env"]).is_file()
+    params, recipes = submitted(container["command"])
+    assert (params["job"], params["wait"], params["install"]) == ("nightly", True, False)
+    assert find_recipes([str(PROJECT / path) for path in recipes])
     assert params["address"] == f"http://{load('raycluster.yaml')['metadata']['name']}-head-svc:8265"
     mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
-    assert [f"{container['workingDir']}/{path}" for path in params["config"]] == mounts
+    assert [f"{container['workingDir']}/{path}" for path in recipes] == mounts
     assert params["id_"] == "$(POD_NAME)"
 
 
@@ -93,9 +103,9 @@ def test_the_crontab_line_is_one_that_cron_takes():
     assert folder == "cd /srv/flexray"
     variable, *words = shlex.split(flexray)
     assert variable == "RAY_AUTH_MODE=token"
-    params = parse(["flexray", *words[1:]])
+    _, recipes = submitted(["flexray", *words[1:]])
     assert words[0] == ".venv/bin/flexray"
-    assert find_recipes([str(PROJECT / path) for path in params["config"]])
+    assert find_recipes([str(PROJECT / path) for path in recipes])
 
 
 def test_a_folder_stands_for_its_recipes_in_order(tmp_path):
@@ -151,7 +161,9 @@ def test_up_gives_all_machines_the_token_and_starts_the_head_before_the_workers(
     assert (head["head"], head["port"], head["dashboard_host"]) == (True, 6379, "127.0.0.1")
     assert [worker["address"] for worker in workers] == ["head:6379"] * 2
     for _, command in told:
-        assert command.startswith("cd /srv/flexray || exit 1; set -a; RAY_AUTH_MODE=token; ")
+        assert command.startswith(
+            "cd /srv/flexray || exit 1; set -a; RAY_AUTH_MODE=token; PATH=$PWD/.venv/bin:$PATH; "
+        )
 
 
 def test_down_ends_the_workers_before_the_head_and_status_asks_the_head(up):

@@ -5,7 +5,6 @@ import re
 import tomllib
 
 import pytest
-import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 import flexray
@@ -32,7 +31,6 @@ def test_each_manifest_is_one_document_of_a_known_kind():
     kinds = {path.name: load(path.name).get("kind") for path in CLUSTER.glob("*.yaml")}
     assert kinds == {
         "cronjob.yaml": "CronJob",
-        "image_env.yaml": None,
         "operator-values.yaml": None,
         "raycluster.yaml": "RayCluster",
         "raycronjob.yaml": "RayCronJob",
@@ -171,12 +169,6 @@ def test_the_recipe_is_whole_and_its_paths_are_on_the_volume_that_every_node_has
     for group in (cluster.headGroupSpec, *cluster.workerGroupSpecs):
         (mount,) = [m["mountPath"] for m in group.container["volumeMounts"] if m["name"] == "storage"]
         assert all(p.startswith(f"{mount}/") for p in (config.output, config.model.path, *config.data.files))
-
-
-def test_the_environment_for_the_image_is_the_nodes_without_packages():
-    whole = yaml.safe_load((PROJECT / "runtime_env.yaml").read_text())
-    del whole["pip"]
-    assert load("image_env.yaml") == whole
 
 
 def test_the_operators_values_switch_the_one_gate_on_that_is_needed():

@@ -49,6 +49,8 @@ def test_the_recipes_of_written_data_sets_and_results_go_on_top_of_those() -> No
     assert [method.kind for method in written.methods] == ["sampled"]
     assert written.prompt.few_shots
     assert written.prompt.few_shot_data is None
+    few_shots = load_config([*base, str(RECIPES / "prompts" / "few-shot-paraphrases.yaml")]).prompt.few_shots
+    assert [len(few_shot.paraphrases) for few_shot in few_shots] == [2, 1, 3, 0]
     results = [str(RECIPES / "results" / f"{name}.yaml") for name in ("webqa", "methods")]
     names = [method.name for method in make_methods(load_config([*base, *results]).methods)]
     assert len(names) == 12

@@ -57,7 +57,11 @@ def test_what_is_left_out_has_its_default(load):
             "a",
             "known here: answers, confidences, id, num_manual, paraphrases, question",
         ),
-        ("prompt.few_shots", [{"question": "q", "answer": "a", "hint": "h"}], "known here: answer, question"),
+        (
+            "prompt.few_shots",
+            [{"question": "q", "answer": "a", "hint": "h"}],
+            "known here: answer, paraphrases, question",
+        ),
         ("engine.backend", "flash", "'flash'"),
         ("data.shard_rows", "many", "'many'"),
         ("data.shard_rows", 0, "0"),

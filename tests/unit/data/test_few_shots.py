@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flexray.config import FewShot, RunConfig, parse_config
-from flexray.data import scan, with_few_shots
+from flexray.data import refuse_asked_few_shots, scan, with_few_shots
 from flexray.data.few_shots import choose_few_shots
 from flexray.errors import ConfigError, DataError
 from tests.unit.data.conftest import record, write
@@ -106,3 +106,43 @@ def test_the_configuration_that_is_handed_on_has_them_filled_in(tmp_path: Path) 
     assert RunConfig.model_validate_json(filled.model_dump_json()) == filled
     assert with_few_shots(filled, []) is filled
     assert filled.model_copy(update={"prompt": given.prompt}) == given
+
+
+@pytest.mark.parametrize(("most", "count"), [(1, 0), (2, 1), (3, 2), (None, 3)])
+def test_they_are_drawn_with_so_many_paraphrases_and_the_draw_is_the_same(
+    tmp_path: Path, most: int | None, count: int
+) -> None:
+    rows = [train(i, ways=[f"Train {i}?", f"{i} a", f"{i} b", f"{i} c"][: i % 2 * 3 + 1]) for i in range(30)]
+    keys = {"fields": {"paraphrases": "ways"}, "count": 12}
+    drawn = choose(config(tmp_path, rows, max_paraphrases=most, **keys))
+    assert [shot.question for shot in drawn] == [s.question for s in choose(config(tmp_path, rows, **keys))]
+    numbers = [int(shot.question.split()[1].rstrip("?")) for shot in drawn]
+    assert {i % 2 for i in numbers} == {0, 1}
+    for i, shot in zip(numbers, drawn, strict=True):  # the question is not repeated; some rows have no other
+        assert shot.paraphrases == (f"{i} a", f"{i} b", f"{i} c")[:count] * (i % 2)
+
+
+def test_paraphrases_are_asked_for_only_where_there_are_some(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"max_paraphrases: fields\.paraphrases is null\. Name the field"):
+        config(tmp_path, ROWS, max_paraphrases=2)
+    with pytest.raises(ConfigError, match="max_paraphrases: kind webqa has no paraphrases"):
+        config(tmp_path, ROWS, max_paraphrases=2, kind="webqa")
+
+
+def test_a_row_that_asks_a_paraphrase_of_an_earlier_few_shot_is_refused(tmp_path: Path) -> None:
+    given = config(tmp_path, ROWS, asked=[record(1, paraphrases=["by whom?"])])
+    few_shots = [FewShot(question="Who?", answer="I", paraphrases=("By  whom?",))]
+    with pytest.raises(ConfigError, match="'by whom\\?' was drawn as a few-shot when the run began"):
+        refuse_asked_few_shots(few_shots, [scan(given.data)])
+
+
+def test_without_paraphrases_records_and_fingerprints_are_as_before_there_were_any(tmp_path: Path) -> None:
+    shot = FewShot(question="Who?", answer="I")
+    assert shot.model_dump() == {"question": "Who?", "answer": "I"}
+    several = FewShot(question="Who?", answer="I", paraphrases=("By whom?",))
+    assert several.model_dump(mode="json")["paraphrases"] == ["By whom?"]
+    assert FewShot(**several.model_dump(mode="json")) == several
+    drawn_from = config(tmp_path, ROWS).prompt.few_shot_data
+    assert drawn_from is not None
+    assert "max_paraphrases" not in drawn_from.model_dump(mode="json")
+    assert drawn_from.model_copy(update={"max_paraphrases": 3}).model_dump()["max_paraphrases"] == 3

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexray.data import find_repeats
+from flexray.data import find_repeats, repeats
+from flexray.data.repeats import family_of
+from flexray.errors import DataError
 
 
 def distinct(row_ids: list[str]) -> tuple[list[str], dict[int, int]]:
@@ -30,13 +32,24 @@ def distinct(row_ids: list[str]) -> tuple[list[str], dict[int, int]]:
 )
 def test_each_repeat_gets_a_free_name_and_knows_the_first_row(row_ids: list[str], cut: int) -> None:
     parts = [pa.array(row_ids[:cut], pa.string()), pa.array(row_ids[cut:], pa.string())]
-    repeats = find_repeats(pa.chunked_array(parts))
+    found = find_repeats(pa.chunked_array(parts))
     names = list(row_ids)
-    for repeat in repeats:
+    for repeat in found:
         names[repeat.index] = repeat.row_id
-    assert (names, {repeat.index: repeat.first for repeat in repeats}) == distinct(row_ids)
+    assert (names, {repeat.index: repeat.first for repeat in found}) == distinct(row_ids)
     assert len(set(names)) == len(names)
-    assert [repeat.index for repeat in repeats] == sorted(repeat.index for repeat in repeats)
+    families = [family_of(pa.array(some, pa.string())).to_pylist() for some in (row_ids, names)]
+    assert families[0] == families[1]
+    assert [repeat.index for repeat in found] == sorted(repeat.index for repeat in found)
+
+
+def test_an_id_of_more_rows_than_can_be_numbered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats, "MOST", 3)
+    assert [repeat.row_id for repeat in find_repeats(pa.array(["a"] * 3))] == ["a#2", "a#3"]
+    with pytest.raises(
+        DataError, match=r"more than 3 rows have the id 'a'\. Name the field .* data\.fields\.id"
+    ):
+        find_repeats(pa.array(["a"] * 4))
 
 
 @pytest.mark.parametrize("row_ids", [[], ["a"], ["a", "b", "a#2"]])

@@ -14,6 +14,8 @@ METHODS = [
     MethodConfig(kind="per_prompt"),
     MethodConfig(kind="avg"),
     MethodConfig(kind="max"),
+    MethodConfig(kind="nbce"),
+    MethodConfig(kind="draws", draws=2, size=2),
     MethodConfig(kind="sampled", samples=2),
 ]
 

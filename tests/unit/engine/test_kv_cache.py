@@ -10,16 +10,14 @@ from flexray.engine.block_lists import prompt_blocks, sequence_blocks
 from flexray.engine.kv_cache import BLOCK_SIZE, FREE_ID, PADDING_ID, BlockTable, KVCache, blocks_for
 from flexray.masks.block_masks import NO_BLOCKS, BlockLists
 from flexray.masks.layout import (
-    CONTEXT_ID,
     FIRST_ANSWER,
-    HEAD_ID,
     SEGMENT_BITS,
     AttentionScope,
-    SharedContext,
     SharedPrefix,
     lay_out,
 )
 from flexray.masks.runs import FIRST, LAST, VISIBLE_FIRST, VISIBLE_LAST, expand
+from flexray.masks.shared_context import CONTEXT_ID, HEAD_ID, SharedContext
 from flexray.prompts.prompt import Prompt
 
 BLOCKS = 24

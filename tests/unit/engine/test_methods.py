@@ -6,6 +6,7 @@ import random
 import pytest
 
 from flexray.config import MethodConfig
+from flexray.methods.draws import subsets_of
 from tests import oracles
 
 ATTENTION = [
@@ -22,8 +23,16 @@ ATTENTION = [
     MethodConfig(positions="continuous", paraphrase_scale=1.5),
 ]
 ALONE = [MethodConfig(kind="origin"), MethodConfig(kind="per_prompt"), MethodConfig(kind="weighted_max")]
-LOGITS = [MethodConfig(kind=kind) for kind in ("avg", "max", "weighted_avg")]
-ALL = [*ATTENTION, *ALONE, *LOGITS]
+LOGITS = [MethodConfig(kind=kind) for kind in ("avg", "max", "mean_prob", "nbce", "weighted_avg")]
+LOGITS += [MethodConfig(kind="nbce", beta=0.0), MethodConfig(kind="nbce", beta=2.0)]
+DRAWS = [
+    MethodConfig(kind="draws", draws=3, size=2),
+    MethodConfig(kind="draws", draws="leave_one_out"),
+    MethodConfig(kind="draws", draws=2, size=3, fusion="avg", seed=1),
+    MethodConfig(kind="draws", draws=2, size=2, fusion="max"),
+]
+OTHERS = [MethodConfig(kind="concat"), MethodConfig(kind="vote")]
+ALL = [*ATTENTION, *ALONE, *LOGITS, *DRAWS, *OTHERS]
 MAX_NEW_TOKENS = 8
 
 
@@ -40,7 +49,12 @@ def make_rated_prompts(make_prompts):
             if i < 2:
                 confidences = [[0.0, 0.5][i]] * n
             rated.append(
-                dataclasses.replace(prompt, num_manual=rnd.randint(0, n), confidences=tuple(confidences))
+                dataclasses.replace(
+                    prompt,
+                    num_manual=rnd.randint(0, n),
+                    confidences=tuple(confidences),
+                    row_id=f"qa/test/{i}",
+                )
             )
         return rated
 
@@ -56,12 +70,22 @@ def oracle_says(model, prompt, method, *, stop_ids, max_new_tokens=MAX_NEW_TOKEN
         found = [oracles.answer(model, prompt, **settings, **rules)]
     elif method.kind == "origin":
         found = [oracles.alone(model, prompt, 0, **rules)]
-    elif method.kind == "per_prompt":
+    elif method.kind == "concat":
+        found = [oracles.concat(model, prompt, **rules)]
+    elif method.kind == "draws":
+        settings = (method.draws, method.size, method.seed)
+        subsets = subsets_of(prompt.row_id, len(prompt.segments), *settings)
+        asked = [oracles.of_subset(prompt, subset) for subset in subsets]
+        if method.fusion == "attention":
+            found = [oracles.answer(model, some, **rules) for some in asked]
+        else:
+            found = [oracles.fused(model, some, method.fusion, **rules) for some in asked]
+    elif method.kind in ("per_prompt", "vote"):
         found = [oracles.alone(model, prompt, i, **rules) for i in number_of]
     elif method.kind == "weighted_max":
         found = [oracles.alone(model, prompt, oracles.most_confident(prompt), **rules)]
     else:
-        found = [oracles.fused(model, prompt, method.kind, **rules)]
+        found = [oracles.fused(model, prompt, method.kind, beta=method.beta, **rules)]
     return tuple(tuple(answer.token_ids) for answer in found)
 
 
@@ -85,7 +109,8 @@ def expected(make_brief_model, prompts):
 def test_the_oracles_tell_the_methods_apart_and_answers_end_at_different_times(expected):
     # scaled by -log N the N copies of full_prompt weigh as one: restarting, that is shared_context
     assert expected[ATTENTION[7].name] == expected[ATTENTION[8].name]
-    assert len({tuple(answers) for answers in expected.values()}) == len(ALL) - 1
+    assert expected["vote"] == expected["per_prompt"]
+    assert len({tuple(answers) for answers in expected.values()}) == len(ALL) - 2
     assert len({len(answer) for said in expected["per_prompt"] for answer in said}) > 3
 
 
@@ -125,7 +150,10 @@ def test_all_methods_in_one_engine_say_what_their_oracles_say(
 
 
 def test_the_methods_of_a_trunk_share_one_prefill_of_the_paraphrases(make_model, make_engine, prompts):
-    one_trunk = [m for m in ALL if m.positions == "restart" and not m.cross_attention]
+    others = ("concat", "draws", "nbce")
+    one_trunk = [
+        m for m in ALL if m.positions == "restart" and not m.cross_attention and m.kind not in others
+    ]
     engine = make_engine(make_model(), methods=one_trunk, backend="sdpa")
     engine.generate(prompts)
     cues = {"attention": 1, "origin": 1, "weighted_max": 1}  # the others have one for each paraphrase
@@ -135,6 +163,20 @@ def test_the_methods_of_a_trunk_share_one_prefill_of_the_paraphrases(make_model,
         for p in prompts
     )
     assert engine.stats.context_tokens == len(prompts[0].context)
+
+
+def test_draws_share_one_prefill_of_the_paraphrases(make_model, make_engine, make_prompts):
+    segments = [segment for p in make_prompts(40) for segment in p.segments]
+    prompts = [
+        dataclasses.replace(p, segments=tuple(segments[20 * i : 20 * i + 20]))
+        for i, p in enumerate(make_prompts(3))
+    ]
+    drawn = MethodConfig(kind="draws", draws=8, size=5)
+    engine = make_engine(make_model(), methods=[drawn], backend="sdpa")
+    engine.generate(prompts)
+    assert engine.stats.prefill_tokens == sum(
+        sum(map(len, p.segments)) + 8 * len(p.answer_prefix) for p in prompts
+    )
 
 
 def test_each_trunk_prefills_the_paraphrases_once(make_model, make_engine, prompts):
@@ -153,7 +195,12 @@ def test_to_one_paraphrase_all_methods_say_the_same(make_brief_model, make_engin
     single = [
         dataclasses.replace(p, segments=p.segments[:1], num_manual=1, confidences=(0.3,)) for p in prompts
     ]
-    methods = [m for m in ALL if not isinstance(m.paraphrase_scale, float) or not m.paraphrase_scale]
+    methods = [
+        m
+        for m in ALL
+        if not (isinstance(m.paraphrase_scale, float) and m.paraphrase_scale)
+        and m.kind not in ("draws", "nbce")
+    ]
     engine = make_engine(make_brief_model(), methods=methods, max_new_tokens=MAX_NEW_TOKENS, backend="sdpa")
     origin = [m.kind for m in methods].index("origin")
     for said in tokens(engine.generate(single)):

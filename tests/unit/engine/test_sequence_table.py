@@ -8,7 +8,7 @@ from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
 from flexray.engine.request import PrefixGroup, Request
 from flexray.engine.sampler import SampledTokens
 from flexray.engine.sequence_table import SequenceTable
-from flexray.masks.layout import SharedContext
+from flexray.masks.shared_context import SharedContext
 from flexray.methods import make_methods
 from flexray.prompts.prompt import Prompt
 

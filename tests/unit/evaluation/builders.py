@@ -12,7 +12,7 @@ from flexray.evaluation.answer_metrics import PLAIN_TOKENS, exact_match
 from flexray.evaluation.metrics import Metric, make_metrics
 from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.sink import OutputFolder
-from flexray.sink.row_table import ROW_SCHEMA
+from flexray.sink.records.rows import ROW_SCHEMA
 from tests.unit.sink.builders import PARTS, Shard, commit, shard_id, start
 from tests.unit.sink.builders import row as good_row
 

@@ -24,11 +24,17 @@ QUESTION = Question(
 )
 
 
-def row_of(method, texts, error=""):
+def row_of(method, texts, error="", subsets=None):
     """The output row of a question that a method answered so."""
     finish = "error" if error else "eos"
     generations = tuple(
-        Generation(token_ids=(i,), finish_reason=finish, backend_requested="flex", error=error)
+        Generation(
+            token_ids=(i,),
+            finish_reason=finish,
+            backend_requested="flex",
+            error=error,
+            subset=subsets[i] if subsets else (),
+        )
         for i, _ in enumerate(texts)
     )
     said = answer_lists([(generations,)], [(tuple(texts),)])
@@ -48,6 +54,12 @@ def test_the_answers_of_a_new_method_are_where_it_says(monkeypatch, answers):
     for kind, column in columns.items():
         assert row[column] == (["Oslo", "Rome", "the Rome"] if kind == answers else [])
     assert (row["prediction"], row["correct"], row["token_ids"]) == ("Rome", True, [1])
+
+
+def test_draws_are_recorded_with_the_paraphrases_that_they_were_made_from():
+    row = row_of("draws/draws 2/size 1", ("Rome", "Oslo"), subsets=((1,), (0,)))
+    assert (row["samples"], row["subsets"], row["prediction"]) == (["Rome", "Oslo"], [[1], [0]], "Rome")
+    assert row_of("sampled", ("Rome", "Oslo"))["subsets"] is None
 
 
 def test_a_paraphrases_confidence_is_how_often_its_answer_is_drawn():

@@ -1,6 +1,7 @@
 """The stream stands where the definition says, and sees what the definition lets it see."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,11 +16,20 @@ from tests import oracles
 PROMPT = Prompt(context=(1, 2), segments=((3,), (4, 5), (6,)), answer_prefix=(7, 8), num_manual=2)
 
 
-def random_prompt(rnd):
+def random_prompt(rnd, num_few_shots):
+    bounds, end = [], rnd.randint(0, 3)
+    for _ in range(num_few_shots):
+        bounds.append([end])
+        bounds[-1] += [end := end + rnd.randint(1, 4) for _ in range(rnd.randint(1, 4))]
+        end += rnd.randint(1, 3)
     segments = tuple(tuple(range(rnd.randint(1, 5))) for _ in range(rnd.randint(1, 5)))
     answer_prefix = tuple(range(rnd.randint(1, 3)))
     return Prompt(
-        tuple(range(rnd.randint(1, 4))), segments, answer_prefix, num_manual=rnd.randint(0, len(segments))
+        tuple(range(end or 1)),
+        segments,
+        answer_prefix,
+        num_manual=rnd.randint(0, len(segments)),
+        few_shots=tuple(map(tuple, bounds)),
     )
 
 
@@ -35,7 +45,9 @@ def names_of(stream):
 
 def part_of(name):
     """What the oracle calls a segment: a paraphrase and its copy of the context are one."""
-    return name if name in ("context", "answer") else int(name[1:])
+    if name[0] == "F":
+        return "context"
+    return name if name in ("context", "answer") else int(name[1:].partition(".")[0])
 
 
 @pytest.mark.parametrize(
@@ -44,6 +56,7 @@ def part_of(name):
         MethodConfig(),
         MethodConfig(positions="continuous"),
         MethodConfig(layout="full_prompt", positions="continuous"),
+        MethodConfig(layout="full_prompt"),
         MethodConfig(layout="myriadlama", cross_attention=True),
         MethodConfig(layout="myriadlama", cross_attention=True, positions="continuous"),
     ],
@@ -52,9 +65,10 @@ def part_of(name):
 def test_mask_positions_and_tokens_are_those_of_the_definition(method):
     rnd = random.Random(0)
     (planned,) = make_methods([method])
-    for _ in range(20):
-        prompt = random_prompt(rnd)
-        found = make_stream(prompt, planned.prefix, planned.scopes(prompt), [(-1, -1)])
+    for number in range(20):
+        prompt = random_prompt(rnd, number % 4)
+        prefix = replace(planned.prefix, copies=method.layout == "full_prompt")
+        found = make_stream(prompt, prefix, planned.scopes(prompt), [(-1, -1)])
         expected = oracles.stream(prompt, method.layout, method.positions, generated=[-1, -1])
         joined = prompt.num_manual if method.cross_attention else 0
         assert np.array_equal(found.mask(), oracles.mask_of(expected, joined).numpy())

@@ -7,13 +7,12 @@ import torch
 
 from flexray.masks.layout import (
     ALL_PARAPHRASES,
-    CONTEXT_ID,
     FIRST_ANSWER,
-    HEAD_ID,
     SEGMENT_BITS,
     AttentionScope,
     SharedPrefix,
 )
+from flexray.masks.shared_context import CONTEXT_ID, HEAD_ID
 from flexray.masks.stream import make_stream
 from flexray.masks.visibility import (
     KeyTables,

@@ -2,10 +2,13 @@
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flexray.config import MethodConfig, load_config, parse_config
 from flexray.errors import ConfigError
 from flexray.methods import METHODS, make_methods
+from flexray.methods.draws import subsets_of
 
 RECIPE = {"output": "out", "data": {"name": "qa", "files": "a.jsonl"}, "model": {"path": "m"}}
 
@@ -24,8 +27,37 @@ def test_a_setting_of_attention_is_refused_by_every_other_kind(kind):
 
 @pytest.mark.parametrize("kind", sorted(set(METHODS) - {"sampled", "confidence"}))
 def test_a_setting_of_sampling_is_refused_by_methods_that_do_not_sample(kind):
-    with pytest.raises(ConfigError, match=f"{kind} has no samples, seed; only sampled and confidence have"):
-        make_methods([MethodConfig(kind=kind, samples=3, seed=1)])
+    with pytest.raises(ConfigError, match=f"{kind} has no samples, top_p; only sampled and confidence have"):
+        make_methods([MethodConfig(kind=kind, samples=3, top_p=0.5)])
+
+
+@pytest.mark.parametrize("kind", sorted(set(METHODS) - {"draws", "nbce"}))
+def test_a_setting_of_draws_or_nbce_is_refused_by_other_methods(kind):
+    with pytest.raises(ConfigError, match=f"{kind} has no draws, size; only draws has"):
+        make_methods([MethodConfig(kind=kind, draws=3, size=2)])
+    with pytest.raises(ConfigError, match=f"{kind} has no beta; only nbce has"):
+        make_methods([MethodConfig(kind=kind, beta=1)])
+
+
+def test_more_sequences_than_can_be_counted_are_refused():
+    with pytest.raises(ValueError, match="draws and size: 500 x 5 sequences a question, of at most 2000"):
+        MethodConfig(kind="draws", draws=500, fusion="avg")
+    assert MethodConfig(kind="draws", draws=500).max_paraphrases == 63
+
+
+@given(st.integers(1, 70), st.integers(1, 9), st.integers(1, 9), st.integers(0, 3))
+def test_subsets_are_of_row_and_seed_only_and_have_no_paraphrase_twice(count, draws, size, seed):
+    subsets = subsets_of("qa/test/1", count, draws, size, seed)
+    assert subsets == subsets_of("qa/test/1", count, draws, size, seed)
+    assert subsets[:1] == subsets_of("qa/test/1", count, 1, size, seed)
+    assert [len(subset) for subset in subsets] == [min(size, count)] * draws
+    assert all(len(set(subset)) == len(subset) and set(subset) <= set(range(count)) for subset in subsets)
+
+
+def test_subsets_differ_between_rows_seeds_and_draws():
+    drawn = {subsets_of(f"qa/test/{row}", 20, 2, 5, seed) for row in range(20) for seed in range(2)}
+    assert len(drawn) == 40
+    assert len({subset for subsets in drawn for subset in subsets}) == 80
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from flexray.engine.kv_cache import KVCache
 from flexray.engine.prefill_inputs import PrefillInputs, context_stream
 from flexray.errors import ModelError
 from flexray.masks.block_masks import BlockMaskCache
-from flexray.masks.layout import SharedContext
+from flexray.masks.shared_context import SharedContext
 from flexray.models import differences, llama
 from flexray.models.checkpoint import check_checkpoint
 from flexray.models.compat import rope_arguments
@@ -120,10 +120,11 @@ def logits_by(
         num_layers=3, num_kv_heads=2, head_dim=16, num_slots=256, max_requests=1, dtype=patched.dtype,
         device=patched.device,
     )  # fmt: skip
-    cache.allocate_context(SharedContext((1,) * len(ids)))
+    context = SharedContext(tuple(ids))
+    cache.allocate_context(context)
     calls = torch.zeros(1, dtype=torch.int64, device=patched.device)
     token_ids, positions, metadata = PrefillInputs(128, cache, bias=None).load(
-        context_stream(ids, cache), backend, BlockMaskCache(2**20), calls
+        context_stream(context, cache), backend, BlockMaskCache(2**20), calls
     )
     with torch.no_grad():
         hidden = patched.forward(token_ids[None], positions[None], metadata, cache.keys, cache.values)

@@ -5,7 +5,7 @@ from transformers.models.llama import modeling_llama
 from flexray.engine.kv_cache import KVCache
 from flexray.engine.prefill_inputs import PrefillInputs, context_stream
 from flexray.masks.block_masks import BlockMaskCache
-from flexray.masks.layout import SharedContext
+from flexray.masks.shared_context import SharedContext
 from flexray.models import llama
 from flexray.models.compat import rope_arguments
 from flexray.models.decoder_layer import rotate
@@ -26,11 +26,12 @@ def prefill_context(model, ids, backend="sdpa"):
         num_layers=2, num_kv_heads=1, head_dim=64, num_slots=8192, max_requests=8, dtype=torch.float32,
         device=torch.device("cpu"),
     )  # fmt: skip
-    cache.allocate_context(SharedContext((1,) * len(ids)))
+    context = SharedContext(tuple(ids))
+    cache.allocate_context(context)
     inputs = PrefillInputs(256, cache, bias=None)
     calls = torch.zeros(1, dtype=torch.int64)
     token_ids, positions, metadata = inputs.load(
-        context_stream(ids, cache), backend, BlockMaskCache(2**20), calls
+        context_stream(context, cache), backend, BlockMaskCache(2**20), calls
     )
     with torch.no_grad():
         hidden = patched.forward(token_ids[None], positions[None], metadata, cache.keys, cache.values)

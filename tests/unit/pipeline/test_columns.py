@@ -71,7 +71,13 @@ def spec_of(number, rows):
 def prepared(number, rows):
     """A shard of some of the questions."""
     questions = question_table([QUESTIONS[row] for row in rows])
-    return PreparedShard(spec_of(number, len(rows)), questions, [PROMPTS[row] for row in rows])
+    prompts = [PROMPTS[row] for row in rows]
+    if number == 3:  # its few-shots have paraphrases
+        prompts = [
+            dataclasses.replace(p, context=(1, 2, 3, 4), few_shots=((0, 1, 3),)) if p else None
+            for p in prompts
+        ]
+    return PreparedShard(spec_of(number, len(rows)), questions, prompts)
 
 
 def answered(number, rows):
@@ -126,7 +132,8 @@ def test_answers_are_method_by_method_those_to_each_question():
     rows = answer_lists(ANSWERS, TEXTS).to_pylist()
     expected = [
         [
-            dataclasses.asdict(one) | {"token_ids": list(one.token_ids), "text": text}
+            dataclasses.asdict(one)
+            | {"token_ids": list(one.token_ids), "subset": list(one.subset), "text": text}
             for one, text in zip(ANSWERS[question][method], TEXTS[question][method], strict=True)
         ]
         for method in range(2)

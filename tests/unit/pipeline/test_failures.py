@@ -16,7 +16,7 @@ from flexray.pipeline.columns import (
     read_prepared,
 )
 from flexray.pipeline.failures import Failure, or_failure
-from flexray.sink.damage import DamageError
+from flexray.sink.records.damage import DamageError
 from flexray.storage.error_messages import StorageError
 
 STAGES = [

@@ -17,7 +17,7 @@ from flexray.pipeline.answer import Answerer
 from flexray.pipeline.metrics import METRICS, RUN_LABELS, Reason, RowCounts, classify, engine_counts
 from flexray.pipeline.prepare import prepare_shard
 from flexray.sink import OutputFolder, specs_of
-from flexray.sink.row_table import account
+from flexray.sink.records.rows import account
 from tests.ray.jobs import make_config, question, write
 from tests.runs import planned
 

@@ -30,9 +30,15 @@ def build(tokenizer):
     """Builds one question's prompt with the given settings."""
 
     def build(
-        *paraphrases, max_positions=2048, layout="shared_context", positions="restart", new=16, **texts
+        *paraphrases,
+        max_positions=2048,
+        layout="shared_context",
+        positions="restart",
+        new=16,
+        kind="attention",
+        **texts,
     ):
-        methods = [MethodConfig(layout=layout, positions=positions)]
+        methods = [MethodConfig(kind=kind, layout=layout, positions=positions)]
         generation = GenerationConfig(max_new_tokens=new)
         size = len(tokenizer)
         builder = PromptBuilder(
@@ -132,6 +138,20 @@ def test_more_paraphrases_than_the_mask_can_tell_apart_are_a_fault(build):
     build(*["Who?"] * MAX_PARAPHRASES)
     with pytest.raises(RowFault, match=f"at most {MAX_PARAPHRASES} can be told apart"):
         build(*["Who?"] * (MAX_PARAPHRASES + 1))
+
+
+def test_methods_that_see_some_of_the_paraphrases_can_tell_fewer_apart(build):
+    build(*["Who?"] * 63, kind="nbce")
+    with pytest.raises(RowFault, match="64 paraphrases, but at most 63 can be told apart by the methods"):
+        build(*["Who?"] * 64, kind="draws")
+
+
+def test_a_plain_prompt_needs_the_positions_of_all_paraphrases(build):
+    prompt = build("Who?", "Which person was it?", kind="concat")
+    needed = prompt.num_tokens + 16
+    build("Who?", "Which person was it?", kind="concat", max_positions=needed)
+    with pytest.raises(RowFault, match=f"{needed} positions are needed"):
+        build("Who?", "Which person was it?", kind="concat", max_positions=needed - 1)
 
 
 def test_a_paraphrase_without_tokens_is_a_fault(build):

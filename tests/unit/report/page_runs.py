@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flexray.sink import Manifest, OutputFolder
-from flexray.sink.compaction import replace_manifest_files
+from flexray.sink.commit.compaction import replace_manifest_files
 from flexray.sink.records import keys_digest
-from flexray.sink.row_table import account, keys_of, to_parquet
+from flexray.sink.records.rows import account, keys_of, to_parquet
 from tests.unit.sink.builders import ERROR, Shard, row, shard_id, start, table
 
 MANY_METHODS = ("attention/shared_context/restart", "origin", "avg")

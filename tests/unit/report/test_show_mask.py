@@ -86,3 +86,29 @@ def test_what_cannot_be_drawn_is_one_line_and_exit_code_2(show, arguments, messa
     assert code == 2
     assert message in output
     assert "Traceback" not in output
+
+
+FEW_SHOTS = '[{question: "By?", answer: me, paraphrases: ["It is by?"]}, {question: "At?", answer: "it"}]'
+
+
+@pytest.mark.parametrize(
+    ("method", "context"), [("3", "context"), ("2", "C1"), ("attention/full_prompt/restart", "C1")]
+)
+def test_few_shots_paraphrases_are_drawn_isolated(show, tmp_path, method, context):
+    page = tmp_path / "mask.html"
+    full = "methods=[{layout: full_prompt}]" if "/" in method else f"methods={json.dumps(METHODS)}"
+    settings = ("--set", f"prompt.few_shots={FEW_SHOTS}", "--set", full)
+    code, output = show("--method", method, "--html", str(page), *settings)
+    assert code == 0, output
+    data = json.loads(page.read_text().partition('id="data">')[2].partition("</script>")[0])
+    before = "" if context == "context" else f"{context}."
+    parts = {s["name"]: s for s in data["segments"]}
+    first, second, answer = (parts[f"{before}F1{name}"] for name in ("P1", "P2", "A"))
+    begin, last = (
+        parts[context]["start"],
+        second["stop"] - 1,
+    )  # it sees what is before the few-shot, and itself
+    assert data["rows"][last] == [begin, first["start"], second["start"], second["stop"]]
+    assert data["rows"][answer["start"]] == [parts[context]["start"], answer["start"] + 1]
+    assert (first["positions"][0] == second["positions"][0]) == (method != "2")
+    assert {parts[f"{before}F1{name}"]["kind"] for name in ("P1", "A")} == {parts[context]["kind"]}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from flexray.runs.adopt import adopt
 from flexray.sink import OutputFolder, read_committed
 from flexray.sink.records import fingerprint
-from flexray.sink.sealed import spell
+from flexray.sink.records.sealed import spell
 from tests.ray.jobs import make_config
 
 METHODS = [{"kind": "attention"}, {"kind": "per_prompt"}]

@@ -19,7 +19,7 @@ from flexray.sink import (
     verify,
     whole_shards,
 )
-from flexray.sink.plan_files import part_in
+from flexray.sink.plan.files import part_in
 from flexray.sink.records import Manifest, OldRunRecord
 from tests.ray.jobs import contents, make_tree, question, write
 from tests.runs import planned, run_shards

@@ -11,9 +11,10 @@ import pyarrow as pa
 from flexray.data.plan_rows import to_table
 from flexray.data.question import Question
 from flexray.sink import CodeVersion, OutputFolder, commit_shard, open_run, plan_run, specs_of, whole_shards
-from flexray.sink.plan import load_plan
+from flexray.sink.plan.shards import load_plan
+from flexray.sink.plan.staging import stage_table
 from flexray.sink.records import Manifest, RunRecord, keys_digest, manifest_name
-from flexray.sink.row_table import ROW_SCHEMA, account, keys_of, to_parquet
+from flexray.sink.records.rows import ROW_SCHEMA, account, keys_of, to_parquet
 
 PARTS = {
     "model": {"digest": "abc"},
@@ -143,7 +144,7 @@ def start(
     committed = whole_shards(folder, run) if run else ()
     if run and (run.selection.sources, run.selection.methods) == (planning["sources"], tuple(methods)):
         return run
-    return plan_run(folder, run, table, committed=committed, **planning)
+    return plan_run(folder, run, stage_table(table), committed=committed, **planning)
 
 
 def planned(folder: OutputFolder, run: RunRecord) -> list[Shard]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from flexray.sink import Manifest, OutputFolder
-from flexray.sink.manifests import list_manifests
+from flexray.sink.commit.manifests import list_manifests
 from flexray.sink.records import RUN_FILE, manifest_name
-from flexray.sink.row_table import to_parquet
+from flexray.sink.records.rows import to_parquet
 from tests.unit.sink.builders import (
     PLAN_FILE,
     A,

@@ -5,7 +5,7 @@ import os
 import time
 
 from flexray.sink import OutputFolder, hold
-from flexray.sink.lock import HeldError
+from flexray.sink.lock.hold import HeldError
 
 RACERS = 8
 QUICK = {"beat_seconds": 0.2, "expiry_seconds": 3.0}

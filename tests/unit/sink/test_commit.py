@@ -7,7 +7,7 @@ import pytest
 
 from flexray.errors import OutputError
 from flexray.sink import DamageError, OutputFolder, committed_shards, read_committed, verify
-from flexray.sink.commit import CommitError
+from flexray.sink.commit.shard import CommitError
 from flexray.sink.records import DATA_FOLDER, MANIFEST_FOLDER, manifest_name
 from tests.unit.sink.builders import ERROR, A, B, C, commit, edit_json, finished, row, start, table
 

@@ -18,7 +18,7 @@ from flexray.sink import (
     read_committed,
     verify,
 )
-from flexray.sink.manifests import list_manifests
+from flexray.sink.commit.manifests import list_manifests
 from flexray.sink.records import MANIFEST_FOLDER, manifest_name
 from tests.unit.sink.builders import (
     PARTS,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from flexray.sink import committed_shards, compact, read_committed, repair, verify
-from flexray.sink.manifests import list_manifests
+from flexray.sink.commit.manifests import list_manifests
 from flexray.sink.records import RUN_FILE, manifest_name
 from tests.unit.sink.builders import PLAN_FILE, SHARDS, B, finished, table
 from tests.unit.sink.damages import COMPACT_DAMAGES, DAMAGES, contents, files, quiet, resume

@@ -1,6 +1,6 @@
 """What two trees differ in, said in lines that can be read."""
 
-from flexray.sink.differences import differences
+from flexray.sink.records.differences import differences
 
 
 def test_each_leaf_that_differs_is_named_and_lists_are_leaves():

@@ -8,8 +8,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from flexray.errors import OutputError
-from flexray.sink import OutputFolder, hold, lock_file
-from flexray.sink.lock_file import create
+from flexray.sink import OutputFolder, hold
+from flexray.sink.lock import file as lock_file
+from flexray.sink.lock.file import create
 from tests.faulty_s3 import answer, cut_request, drop_answer, stall
 from tests.s3 import PATIENCE, TIMEOUT
 
@@ -100,7 +101,7 @@ def test_credentials_that_expired_are_named_at_once(folder, s3):
 
 
 def test_a_store_in_memory_keeps_the_condition_so_nobody_waits_for_another_writer(monkeypatch):
-    monkeypatch.setattr("flexray.sink.lock_file.time.sleep", lambda seconds: pytest.fail("waited"))
+    monkeypatch.setattr("flexray.sink.lock.file.time.sleep", lambda seconds: pytest.fail("waited"))
     folder = OutputFolder(f"memory://{uuid4().hex}")
     assert create(folder, NAME, b"mine")
     assert not create(folder, NAME, b"other")
@@ -133,6 +134,6 @@ def test_on_a_store_without_a_condition_the_last_writer_has_won_even_if_the_answ
             waited.append(seconds)
             folder.write_bytes(NAME, b"other")
 
-    monkeypatch.setattr("flexray.sink.lock_file.time.sleep", overtaken)
+    monkeypatch.setattr("flexray.sink.lock.file.time.sleep", overtaken)
     assert not create(folder, NAME, b"mine")
     assert waited

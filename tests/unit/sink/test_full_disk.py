@@ -10,7 +10,7 @@ import pytest
 
 from flexray.errors import OutputError
 from flexray.sink import OutputFolder, committed_shards, hold, verify
-from flexray.sink.lock import is_lock
+from flexray.sink.lock.hold import is_lock
 from flexray.storage import StorageError
 from tests.unit.sink.builders import A, B, C, commit, start
 from tests.unit.sink.damages import quiet, resume

@@ -5,7 +5,7 @@ import pytest
 
 from flexray.errors import DataError, OutputError
 from flexray.sink import OutputFolder, committed_shards, compact, load_run, read_committed, repair, verify
-from flexray.sink.growth import MAX_METHODS
+from flexray.sink.plan.growth import MAX_METHODS
 from flexray.sink.records import PLAN_FOLDER, manifest_name
 from tests.unit.sink.builders import (
     ERROR,

@@ -8,7 +8,11 @@ import pytest
 from flexray.api import read
 from flexray.data.plan_rows import read_planned
 from flexray.sink import committed_shards, compact, read_committed, specs_of, verify
+from flexray.sink.plan import staging, writer
+from flexray.sink.plan.scratch import FolderScratch
+from flexray.sink.plan.site import Site
 from flexray.sink.records import RUN_FILE
+from tests.unit.sink import builders
 from tests.unit.sink.builders import commit, planned, question, row, start, table
 
 POOL = [f"qa/test/{i}" for i in range(14)]
@@ -87,9 +91,19 @@ def lose(folder, run, luck):
     return lost
 
 
+def plan_in_pieces(folder, monkeypatch):
+    """Each start plans as that of a large table does."""
+    site = Site(map, FolderScratch.new(folder))
+    monkeypatch.setattr(staging, "PIECE_ROWS", 2)
+    monkeypatch.setattr(writer, "FILE_ROWS", 3)
+    monkeypatch.setattr(builders, "stage_table", lambda table: staging.stage_table(table, site, buckets=3))
+
+
 @pytest.mark.parametrize("losses", [False, True], ids=["whole", "with losses"])
 @pytest.mark.parametrize("seed", range(4))
-def test_each_wanted_row_is_planned_once_and_never_computed_twice(folder, seed, losses):
+def test_each_wanted_row_is_planned_once_and_never_computed_twice(folder, seed, losses, monkeypatch):
+    if seed % 2:
+        plan_in_pieces(folder, monkeypatch)
     luck = random.Random(seed)
     model, run = Model(), None
     rows, methods = {POOL[0]: "q0"}, ("m",)

@@ -19,9 +19,10 @@ from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
 from flexray.errors import OutputError
-from flexray.sink import OutputFolder, discard_run, hold, lock_file, verify
-from flexray.sink.lock import HeldError, LostError, is_lock
-from flexray.sink.lock_file import Owner
+from flexray.sink import OutputFolder, discard_run, hold, verify
+from flexray.sink.lock import file as lock_file
+from flexray.sink.lock.file import Owner
+from flexray.sink.lock.hold import HeldError, LostError, is_lock
 from tests.unit.sink.builders import finished
 from tests.unit.sink.racers import QUICK, RACERS, race_all
 
@@ -249,7 +250,7 @@ def test_who_has_slept_sees_by_a_check_that_the_lock_is_lost_before_the_next_bea
         lock.check()  # it is awake, and reads nothing between two beats
         then = time.monotonic() + 121
         with monkeypatch.context() as patch:
-            patch.setattr("flexray.sink.lock.time.monotonic", lambda: then)
+            patch.setattr("flexray.sink.lock.hold.time.monotonic", lambda: then)
             with pytest.raises(LostError, match=message):
                 lock.check()
         assert locks(folder) == left
@@ -267,7 +268,7 @@ def test_a_process_that_proc_hides_is_not_taken_for_dead(monkeypatch):
 
 def test_a_start_that_finds_another_one_behind_its_own_lock_steps_back(folder, monkeypatch):
     def overtaken(*arguments):
-        monkeypatch.setattr("flexray.sink.lock.create", lock_file.create)
+        monkeypatch.setattr("flexray.sink.lock.hold.create", lock_file.create)
         _write("_lock-2.json")(folder)
         return lock_file.create(*arguments)
 
@@ -277,7 +278,7 @@ def test_a_start_that_finds_another_one_behind_its_own_lock_steps_back(folder, m
         seen.append(locks(folder))
         folder.remove("_lock-2.json")
 
-    monkeypatch.setattr("flexray.sink.lock.create", overtaken)
+    monkeypatch.setattr("flexray.sink.lock.hold.create", overtaken)
     with hold(folder, log=look_and_end_the_other, **QUICK):
         assert locks(folder) == ["_lock-1.json"]
     assert seen == [["_lock-2.json"]]

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from flexray.sink import compact, read_committed, verify
-from flexray.sink.commit import CommitError
+from flexray.sink.commit.shard import CommitError
 from tests.unit.sink.builders import commit, forge, planned, row, start, table
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from flexray.sink import DamageError, OutputFolder, committed_shards, compact, verify
-from flexray.sink.manifests import find_manifests
+from flexray.sink.commit.manifests import find_manifests
 from flexray.sink.records import manifest_name
 from tests.unit.sink.builders import A, B, commit, finished, planned, start
 

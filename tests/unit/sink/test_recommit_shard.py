@@ -13,8 +13,8 @@ from flexray.sink import (
     repair,
     verify,
 )
-from flexray.sink.commit import CommitError
-from flexray.sink.manifests import list_manifests
+from flexray.sink.commit.manifests import list_manifests
+from flexray.sink.commit.shard import CommitError
 from flexray.sink.records import DATA_FOLDER, MANIFEST_FOLDER, manifest_name
 from tests.unit.sink.builders import ERROR, A, B, C, commit, row, start, table
 

@@ -22,7 +22,7 @@ from flexray.sink import (
     repair,
     verify,
 )
-from flexray.sink.lock import is_lock
+from flexray.sink.lock.hold import is_lock
 from flexray.sink.records import QUARANTINE_FOLDER, RUN_FILE, manifest_name
 from tests.faulty_s3 import answer
 from tests.unit.sink.builders import PLAN_FILE, SHARDS, A, B, C, edit_json, finished, shard_id, start, table

@@ -12,7 +12,7 @@ from s3fs import S3FileSystem
 
 from flexray.errors import OutputError
 from flexray.sink import DamageError, OutputFolder, committed_shards, compact, read_committed, verify
-from flexray.sink.manifests import list_manifests
+from flexray.sink.commit.manifests import list_manifests
 from tests.faulty_s3 import answer, cut_request, cut_response, delay, drop_answer, stall
 from tests.s3 import PATIENCE, SECRET, TIMEOUT
 from tests.unit.sink.builders import SHARDS, A, B, commit, finished, start, table

@@ -16,7 +16,7 @@ from flexray.sink import (
     specs_of,
 )
 from flexray.sink.records import RUN_FILE
-from flexray.sink.sealed import SCHEMA_VERSION
+from flexray.sink.records.sealed import SCHEMA_VERSION
 from tests.unit.sink.builders import PARTS, PLAN_FILE, SHARDS, A, commit, edit_json, planned, question, start
 
 

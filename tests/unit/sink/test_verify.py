@@ -5,9 +5,9 @@ import pytest
 
 from flexray.errors import OutputError
 from flexray.sink import OutputFolder, committed_shards, repair, verify
-from flexray.sink.plan_files import write_part
+from flexray.sink.plan.files import write_part
 from flexray.sink.records import RUN_FILE, manifest_name
-from flexray.sink.row_table import to_parquet
+from flexray.sink.records.rows import to_parquet
 from tests.unit.sink.builders import (
     PLAN_FILE,
     ROWS,

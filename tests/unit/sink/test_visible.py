@@ -6,7 +6,7 @@ import pytest
 
 import flexray
 from flexray.sink import DamageError, OutputFolder, committed_shards, load_run, read_committed
-from flexray.sink.visible import view
+from flexray.sink.read.visible import view
 from tests.unit.sink.builders import ROWS, commit, commit_all, finished, planned, question, row, start, table
 
 

@@ -14,7 +14,7 @@ from flexray.preflight.plan.dry_folder import DryFolder, read_locks
 from flexray.preflight.plan.estimates import Room
 from flexray.preflight.plan.resource_checks import check_disk_space, check_locks
 from flexray.sink import OutputFolder, hold
-from flexray.sink.lock_file import Owner
+from flexray.sink.lock.file import Owner
 from tests.ray.jobs import question
 
 

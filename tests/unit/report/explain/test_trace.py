@@ -26,8 +26,13 @@ ATTENTION = [
     MethodConfig(paraphrase_scale="-log N"),
 ]
 ALONE = [MethodConfig(kind="origin"), MethodConfig(kind="per_prompt"), MethodConfig(kind="weighted_max")]
-LOGITS = [MethodConfig(kind=kind) for kind in ("avg", "max", "weighted_avg")]
-DRAWN = [MethodConfig(kind="sampled", samples=3), MethodConfig(kind="confidence", samples=2)]
+LOGITS = [MethodConfig(kind=kind) for kind in ("avg", "max", "weighted_avg", "mean_prob", "nbce")]
+DRAWN = [
+    MethodConfig(kind="sampled", samples=3),
+    MethodConfig(kind="confidence", samples=2),
+    MethodConfig(kind="draws", draws=2, size=2),
+    MethodConfig(kind="draws", draws=2, size=2, fusion="avg"),
+]
 ALL = [*ATTENTION, *ALONE, *LOGITS, *DRAWN]
 
 
@@ -171,6 +176,22 @@ def test_shares_of_a_paraphrase_alone_are_those_of_its_own_prompt(make_brief_mod
                 expected = by_segment(weights, alone, stream, names, len(answer.steps))
                 columns = [0, found.names.index(f"P{sequence.paraphrase}"), -2, -1]
                 assert np.allclose(sequence.attention_by_layer[:, :, columns], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("positions", ["restart", "continuous"])
+def test_few_shots_in_several_paraphrases_are_segments_of_their_own(
+    make_brief_model, make_engine, prompts, positions
+):
+    prompt = dataclasses.replace(prompts[0], few_shots=((10, 20, 26), (40, 45, 60, 61)))
+    engine = make_engine(make_brief_model(), positions=positions, backend="sdpa")
+    found = follow(engine, 0, prompt, engine.generate([prompt])[0][0])
+    assert found.answers[0].disagreements == []
+    assert found.names[:8] == ("context", "F1P1", "F1P2", "F1A", "F2P1", "F2P2", "F2P3", "F2A")
+    begins = [segment.tokens[0].position for segment in found.segments[:8]]
+    assert (
+        begins == [[0, 10, 20, 26, 40, 45, 60, 61], [0, 10, 10, 20, 34, 34, 34, 49]][positions == "restart"]
+    )
+    assert (found.answers[0].sequences[0].attention_by_layer[:, :, :8] > 0).all()
 
 
 @torch.no_grad()

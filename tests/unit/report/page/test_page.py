@@ -13,8 +13,8 @@ from flexray.report.page import default_page, write_page
 from flexray.report.page.page import gather
 from flexray.report.run_folder import MAX_ERRORS, RowNotes
 from flexray.sink import DamageError, OutputFolder, committed_shards, recommit_shard
-from flexray.sink.lock import hold
-from flexray.sink.lock_file import Owner
+from flexray.sink.lock.file import Owner
+from flexray.sink.lock.hold import hold
 from flexray.sink.records import manifest_name
 from tests.unit.report.page_reader import read_page, tiles
 from tests.unit.report.page_runs import MANY_METHODS, hostile_text

@@ -1,0 +1,1 @@
+"""A shard's rows become visible, whole or not at all: data file, then manifest."""

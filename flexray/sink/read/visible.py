@@ -1,0 +1,160 @@
+"""The rows that readers see: those that are committed, and that the last recipe names, or all."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flexray.sink.folder import OutputFolder
+from flexray.sink.plan.files import left_out_ids
+from flexray.sink.plan.shards import part_rows
+from flexray.sink.read.committed import committed_shards, load_shard
+from flexray.sink.records import AnyRecord, Manifest, OldRunRecord, RunRecord
+from flexray.sink.records.damage import DamageError
+from flexray.sink.run.existing import load_run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """What is planned of what is seen, committed or not."""
+
+    rows: int
+    """Output rows that are seen when they are committed."""
+    shards: int
+    """The shards that they are in."""
+    rows_in_shards: int
+    """All output rows of those shards."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which rows of each shard are seen."""
+
+    methods: tuple[str, ...]
+    planned: Planned
+    unseen: tuple[Mapping[str, pa.Array], ...] = ()
+    """Of each part of the plan, the row ids that are not seen, by shard id; only shards with any."""
+
+    def of_shard(self, shard_id: str, table: pa.Table) -> pa.Table:
+        """The seen rows (ROW_SCHEMA) of a shard, in order."""
+        if set(table["method"].unique().to_pylist()) - set(self.methods):
+            table = table.filter(pc.is_in(table["method"], pa.array(self.methods, pa.string())))
+        gone = self._unseen_of(shard_id)
+        return table if gone is None else table.filter(pc.invert(pc.is_in(table["row_id"], gone)))
+
+    def has(self, manifest: Manifest) -> bool:
+        """Whether any row of a shard is seen."""
+        by_method, gone = manifest.accounting.rows_by_method, self._unseen_of(manifest.shard_id)
+        seen = (rows for method, rows in by_method.items() if method in self.methods)
+        return any(rows > (0 if gone is None else len(gone)) for rows in seen)
+
+    def expression(self, manifests: Sequence[Manifest]) -> pc.Expression | None:
+        """The seen rows of these shards, as a filter of Arrow data sets; None: all are seen."""
+        shards, terms = {manifest.shard_id for manifest in manifests}, []
+        if any(set(m.accounting.rows_by_method) - set(self.methods) for m in manifests):
+            terms.append(pc.field("method").isin(pa.array(self.methods, pa.string())))
+        for of_part in self.unseen:
+            among = [shard_id for shard_id in of_part if shard_id in shards]
+            if among:  # a row is in one shard of a part
+                ids = pa.concat_arrays([of_part[shard_id] for shard_id in among])
+                terms.append(~(pc.field("shard_id").isin(among) & pc.field("row_id").isin(ids)))
+        return functools.reduce(operator.and_, terms) if terms else None
+
+    def _unseen_of(self, shard_id: str) -> pa.Array | None:
+        return next((of_part[shard_id] for of_part in self.unseen if shard_id in of_part), None)
+
+
+def view(
+    folder: OutputFolder, run: AnyRecord, *, everything: bool = False, methods: Sequence[str] = ()
+) -> View:
+    """What the last recipe names. Replaced rows are never seen.
+
+    Args:
+        everything: all methods and rows.
+        methods: these, whether the recipe names them or not. (): those that it names.
+
+    Raises:
+        DamageError: a plan file that is needed cannot be trusted.
+    """
+    chosen = tuple(methods) or (run.methods if everything else run.selection.methods)
+    left_out = pa.array([], pa.string())
+    if isinstance(run, OldRunRecord):
+        rows, known = run.plan.rows, [method for method in run.methods if method in chosen]
+        whole = Planned(
+            rows=rows * len(known), shards=run.planned_shards if known else 0, rows_in_shards=run.planned_rows
+        )
+        return View(chosen, whole)
+    if not everything:
+        left_out = left_out_ids(folder, run.selection)
+    unseen: list[dict[str, pa.Array]] = []
+    needed = len(left_out) or any(part.replaced for part in run.plan)
+    for found in part_rows(folder, run.plan) if needed else ():
+        ids = found.rows["row_id"].combine_chunks()
+        gone = found.by_shard(pc.or_(found.replaced, pc.is_in(ids, left_out)))
+        of_part = {
+            run.shard_id(number): of_shard
+            for number, row_ids in found.by_shard(ids).items()
+            if len(of_shard := row_ids.filter(gone[number]))
+        }
+        if of_part:
+            unseen.append(of_part)
+    return View(chosen, _planned(run, chosen, unseen), tuple(unseen))
+
+
+def _planned(run: RunRecord, methods: Sequence[str], unseen: Sequence[Mapping[str, pa.Array]]) -> Planned:
+    gone = {shard_id: len(ids) for of_part in unseen for shard_id, ids in of_part.items()}
+    rows = shards = rows_in_shards = 0
+    for part in run.plan:
+        known = sum(method in methods for method in part.methods)
+        for number, size in part.shards.items():
+            if seen := known * (size - gone.get(run.shard_id(number), 0)):
+                rows, shards = rows + seen, shards + 1
+                rows_in_shards += size * len(part.methods)
+    return Planned(rows=rows, shards=shards, rows_in_shards=rows_in_shards)
+
+
+def look(
+    folder: OutputFolder, *, everything: bool = False, methods: Sequence[str] = ()
+) -> tuple[AnyRecord, View]:
+    """The run's record, and what it says is seen (see `view`). A start that grows the table meanwhile may
+    remove plan files; then the new record is read.
+
+    Raises:
+        OutputError: the folder holds no run.
+        DamageError: the record, or a plan file that is needed, cannot be trusted.
+    """
+    run = load_run(folder)
+    while True:
+        try:
+            return run, view(folder, run, everything=everything, methods=methods)
+        except DamageError:
+            before, run = run, load_run(folder)
+            if run == before:
+                raise
+
+
+def read_committed(
+    folder: OutputFolder, *, everything: bool = False, methods: Sequence[str] = ()
+) -> Iterator[pa.Table]:
+    """The committed rows, one table (ROW_SCHEMA) per shard that has any, in order of shard ids. Each file is
+    checked.
+
+    Args:
+        everything, methods: as `view`.
+
+    Raises:
+        OutputError: the folder holds no run.
+        DamageError: a manifest, a data file or a plan file that is needed cannot be trusted.
+    """
+    run, seen = look(folder, everything=everything, methods=methods)
+    for shard_id, manifest in committed_shards(folder, run).items():
+        if not seen.has(manifest):
+            continue
+        table = seen.of_shard(shard_id, load_shard(folder, manifest))
+        if table.num_rows:
+            yield table

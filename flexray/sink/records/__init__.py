@@ -1,0 +1,62 @@
+"""What an output folder holds: names of files, sealed records of a run and of each commit, rows."""
+
+from flexray.sink.records.code import CODE_OF_0_1, CodeVersion
+from flexray.sink.records.manifest import Manifest, ShardStats, keys_digest
+from flexray.sink.records.names import (
+    DATA_FOLDER,
+    MANIFEST_FOLDER,
+    OLD_NIGHT,
+    OLD_PLAN_FILE,
+    OWN_NAMES,
+    PLAN_FOLDER,
+    QUARANTINE_FOLDER,
+    RUN_FILE,
+    SCRATCH_FOLDER,
+    SHARD_ID,
+    manifest_name,
+    shard_of_data_file,
+)
+from flexray.sink.records.run import (
+    AnyRecord,
+    IdsFile,
+    OldRunRecord,
+    PlanFile,
+    PlanPart,
+    RunRecord,
+    Selection,
+    fingerprint,
+    number_in,
+    parse_run,
+    utc_now,
+)
+
+__all__ = [
+    "CODE_OF_0_1",
+    "DATA_FOLDER",
+    "MANIFEST_FOLDER",
+    "OLD_NIGHT",
+    "OLD_PLAN_FILE",
+    "OWN_NAMES",
+    "PLAN_FOLDER",
+    "QUARANTINE_FOLDER",
+    "RUN_FILE",
+    "SCRATCH_FOLDER",
+    "SHARD_ID",
+    "AnyRecord",
+    "CodeVersion",
+    "IdsFile",
+    "Manifest",
+    "OldRunRecord",
+    "PlanFile",
+    "PlanPart",
+    "RunRecord",
+    "Selection",
+    "ShardStats",
+    "fingerprint",
+    "keys_digest",
+    "manifest_name",
+    "number_in",
+    "parse_run",
+    "shard_of_data_file",
+    "utc_now",
+]

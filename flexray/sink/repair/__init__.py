@@ -1,0 +1,1 @@
+"""Move aside what cannot stay, so that a run computes it again."""

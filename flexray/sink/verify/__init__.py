@@ -1,0 +1,1 @@
+"""Read everything back, and tell what is missing, doubled, damaged or unaccounted."""
