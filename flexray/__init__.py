@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flexray.config import RunConfig, load_config
     from flexray.data.adapters import DatasetAdapter, register_adapter
     from flexray.errors import ConfigError, DataError, ModelError, OutputError, UserError
-    from flexray.evaluation.answer_metrics import register_metric
+    from flexray.evaluation.metrics import register_metric
     from flexray.llm import LLM, Answer, Answers
     from flexray.methods import Method, register_method
     from flexray.processor import build_processor
@@ -53,7 +53,7 @@ _MODULES = {
     "config": ("RunConfig", "load_config"),
     "data.adapters": ("DatasetAdapter", "register_adapter"),
     "errors": ("ConfigError", "DataError", "ModelError", "OutputError", "UserError"),
-    "evaluation.answer_metrics": ("register_metric",),
+    "evaluation.metrics": ("register_metric",),
     "llm": ("LLM", "Answer", "Answers"),
     "methods": ("Method", "register_method"),
     "processor": ("build_processor",),

@@ -122,6 +122,7 @@ def evaluate(
     *,
     baseline: str | None = None,
     everything: bool = False,
+    overrides: Sequence[str] = (),
     plugins: Sequence[str] = (),
 ) -> Evaluation:
     """Score every method of one or more output folders and compare them, as `flexray evaluate` does.
@@ -129,11 +130,14 @@ def evaluate(
     Args:
         everything: also methods and rows that the last recipe of a folder does not name.
         baseline: the method that all others are compared with. None: each pair is compared.
+        overrides: `evaluation.key=value`: other metrics than those of the recipe, as with `--set`.
         plugins: modules or Python files that register metrics.
 
     Raises:
-        UserError: a folder that holds no run, or no method of the baseline's name.
+        UserError: a folder that holds no run, no method of the baseline's name, or no such metric.
     """
     load_plugins(plugins)
     folders = [outputs] if isinstance(outputs, str | Path) else outputs
-    return evaluate_folders([str(folder) for folder in folders], baseline=baseline, everything=everything)
+    return evaluate_folders(
+        [str(folder) for folder in folders], baseline=baseline, everything=everything, overrides=overrides
+    )

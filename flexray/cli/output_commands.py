@@ -115,6 +115,10 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there.")] = None,
     by_relation: Annotated[bool, typer.Option("--by-relation", help="Print each relation too.")] = False,
     everything: AllOption = False,
+    set_: Annotated[
+        list[str],
+        typer.Option("--set", help="evaluation.key=value, other than in the recipe; repeatable."),
+    ] = [],
     plugin: Annotated[
         list[str], typer.Option(help="Module or Python file that registers metrics; repeatable.")
     ] = [],
@@ -126,7 +130,7 @@ def evaluate(
     from flexray.report.output_files import write_file
 
     load_plugins(plugin)
-    evaluation = evaluate_runs(outputs, baseline=baseline, everything=everything)
+    evaluation = evaluate_runs(outputs, baseline=baseline, everything=everything, overrides=set_)
     print_evaluation(evaluation, by_relation=by_relation)
     if json_file is not None:
         write_file(json_file, evaluation.to_json(), "--json", "the evaluation")

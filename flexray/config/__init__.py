@@ -1,7 +1,8 @@
 """From a recipe to checked settings: the schema, merging of recipes, supported versions."""
 
 from flexray.config.data import DataConfig
-from flexray.config.load import load_config, parse_config
+from flexray.config.evaluation import EvaluationConfig
+from flexray.config.load import load_config, parse_config, parse_evaluation
 from flexray.config.schema import (
     Backend,
     EngineConfig,
@@ -19,6 +20,7 @@ __all__ = [
     "Backend",
     "DataConfig",
     "EngineConfig",
+    "EvaluationConfig",
     "FewShot",
     "GenerationConfig",
     "LimitsConfig",
@@ -29,4 +31,5 @@ __all__ = [
     "RunConfig",
     "load_config",
     "parse_config",
+    "parse_evaluation",
 ]

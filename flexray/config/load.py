@@ -6,16 +6,19 @@ Keys that had other names in 0.1 load for one version more, with one warning tha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from flexray.config.data import Section
+from flexray.config.evaluation import EvaluationConfig
 from flexray.config.recipe import read_recipe
 from flexray.config.schema import RunConfig
 from flexray.errors import ConfigError, shown
 
+S = TypeVar("S", bound=Section)
 RENAMED = {
     "prompt.cue": "prompt.answer_prefix",
     "data.template_seed": "data.paraphrase_seed",
@@ -45,11 +48,27 @@ def parse_config(tree: dict[str, Any], *, source: str) -> RunConfig:
     if renamed:
         message = f"{source}: {'; '.join(renamed)}. The old names are gone in 0.3."
         warnings.warn(message, FutureWarning, stacklevel=2)
+    return _checked(RunConfig, renewed, source)
+
+
+def parse_evaluation(recorded: Mapping[str, Any], overrides: Sequence[str]) -> EvaluationConfig:
+    """How a run's answers are scored: the section `evaluation` of its record, but for overrides
+    (`evaluation.key=value`). Raises ConfigError."""
+    tree = read_recipe([], overrides)
+    if others := [key for key in tree if key != "evaluation"]:
+        raise ConfigError(f"--set {others[0]}: only keys of the section evaluation can be set here.")
+    changed = tree.get("evaluation", {})
+    section = {**recorded, **changed} if isinstance(changed, dict) else changed
+    return _checked(EvaluationConfig, section, "evaluation", ("evaluation",))
+
+
+def _checked(kind: type[S], tree: Any, source: str, place: tuple[str, ...] = ()) -> S:
+    """The tree as a section, which is at a place of the configuration."""
     try:
-        return RunConfig.model_validate(renewed)
+        return kind.model_validate(tree)
     except ValidationError as e:
         faults = e.errors(include_url=False, include_context=False)
-    lines = [f"  {_describe(fault)}" for fault in faults[:MAX_FAULTS]]
+    lines = [f"  {_describe({**fault, 'loc': place + fault['loc']})}" for fault in faults[:MAX_FAULTS]]
     lines += [f"  and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
     # without the cause, whose text may be without end
     raise ConfigError("\n".join([f"{source}: {len(faults)} fault(s) in the configuration", *lines]))

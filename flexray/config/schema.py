@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from flexray.config.data import DataConfig, FewShotData, Files, Section
+from flexray.config.evaluation import EvaluationConfig
 from flexray.config.plugins import load_plugins
 
 PathOrUrl = Annotated[str, AfterValidator(os.path.expanduser)]  # a leading ~ is the home folder
@@ -357,6 +358,7 @@ class RunConfig(Section):
     generation: GenerationConfig = GenerationConfig()
     engine: EngineConfig = EngineConfig()
     limits: LimitsConfig = LimitsConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     ray: RayConfig = RayConfig()
     plugins: tuple[str, ...] = ()
     """Modules or Python files that register methods, data set adapters or metrics."""

@@ -1,8 +1,7 @@
-"""How good a prediction is, by each metric: a number from 0 to 1. `register_metric` adds one."""
+"""How good a prediction is: what each metric that is built in says of it."""
 
 from __future__ import annotations
 
-import math
 import re
 import string
 import unicodedata
@@ -11,18 +10,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from flexray.config.plugins import load_entry_points
-from flexray.errors import ConfigError
-
-Metric = Callable[[str, Sequence[str]], float]
-"""From a prediction and its accepted answers to a number from 0 to 1; NaN where the metric does not apply."""
-
 LANGUAGE = "en"
 CACHED_TEXTS = 16_384  # the methods of a question share its answers, and often their predictions
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _ASCII_PUNCTUATION = frozenset(string.punctuation)
+_UNSPACED = re.compile(
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff])"
+)
+"""A character of a script that writes no spaces between words: Thai, Lao, Burmese, Khmer, kana, Han."""
 
 
+@lru_cache(maxsize=CACHED_TEXTS)
 def normalize_answer(text: str) -> str:
     """Normalise as SQuAD does (Rajpurkar et al. 2016), after Unicode NFKC.
 
@@ -54,6 +52,61 @@ def _is_punctuation(char: str) -> bool:
 def tokens(text: str) -> tuple[str, ...]:
     """The normalised text, cut at spaces. Empty only for a text of nothing but spaces."""
     return tuple(normalize_answer(text).split())
+
+
+@lru_cache(maxsize=CACHED_TEXTS)
+def _words(text: str, *, split: bool) -> tuple[str, ...]:
+    """The normalised text's words; each character of a script without spaces is one.
+
+    split: what punctuation joins is two words ("Paris-based"), but in numbers ("3.5"). Else it is one
+    ("U.S." and "US").
+    """
+    text = _punctuation_as_spaces(text) if split else text
+    return tuple(_UNSPACED.sub(r" \1 ", normalize_answer(text)).split())
+
+
+def _punctuation_as_spaces(text: str) -> str:
+    def in_number(at: int) -> bool:
+        return text[at - 1 : at].isdigit() and text[at + 1 : at + 2].isdigit()
+
+    return "".join(" " if _is_punctuation(c) and not in_number(at) else c for at, c in enumerate(text))
+
+
+def contains(prediction: str, answers: Iterable[str]) -> bool:
+    """Whether an accepted answer stands in the prediction, as whole words and without a gap; both normalised.
+
+    An empty prediction, or an empty answer, matches nothing.
+
+    >>> contains("The capital of France is Paris.", ["paris"])
+    True
+    >>> contains("a parish", ["Paris"])
+    False
+    """
+    answers = tuple(answers)
+    return any(
+        bool(wanted := _words(answer, split=split)) and _holds(_words(prediction, split=split), wanted)
+        for split in (False, True)
+        for answer in answers
+    )
+
+
+def first_line_match(prediction: str, answers: Iterable[str]) -> bool:
+    """Exact match of the prediction's first line that is not blank."""
+    lines = (line for line in prediction.splitlines() if line.strip())
+    return exact_match(next(lines, ""), answers)
+
+
+def extracted_match(prediction: str, answers: Iterable[str], *, pattern: re.Pattern[str]) -> bool:
+    """Exact match of what the pattern finds first in the prediction: its first group that took part in the
+    match, or all of it. Nothing found: no match.
+
+    >>> extracted_match("So the answer is 42.", ["42"], pattern=re.compile("answer is (.+)"))
+    True
+    """
+    found = pattern.search(prediction)
+    if found is None:
+        return False
+    return exact_match(next((group for group in found.groups() if group is not None), found[0]), answers)
 
 
 def token_f1(prediction: str, answers: Iterable[str]) -> float:
@@ -121,70 +174,18 @@ def lemma_match(prediction: str, answers: Iterable[str], lemmatizer: Lemmatizer)
     return any(_holds(found, lemmatizer(answer)) for answer in answers)
 
 
+def lemma_either(prediction: str, answers: Iterable[str], lemmatizer: Lemmatizer) -> bool:
+    """Lemma match in either direction: the prediction's lemmas may also stand in an answer's, as "Obama" in
+    "Barack Obama". An empty prediction matches nothing."""
+    found, answers = lemmatizer(prediction), tuple(answers)
+    if not found:
+        return False
+    return lemma_match(prediction, answers, lemmatizer) or any(
+        _holds(lemmatizer(answer), found) for answer in answers
+    )
+
+
 def _holds(words: Sequence[str], run: Sequence[str]) -> bool:
     if not run:
         return not words
     return any(words[at : at + len(run)] == run for at in range(len(words) - len(run) + 1))
-
-
-def _first_word_match(prediction: str, answers: Sequence[str]) -> float:
-    found = first_word_match(prediction, answers)
-    return math.nan if found is None else found
-
-
-METRICS: dict[str, Metric] = {
-    "exact_match": exact_match,
-    "f1": token_f1,
-    "lemma_match": lambda prediction, answers: lemma_match(prediction, answers, find_lemmatizer()),
-    "first_word_match": _first_word_match,
-}
-"""By name, in the order in which `evaluate` prints them; it has a lemmatizer of its own for `lemma_match`."""
-
-
-def register_metric(name: str, function: Metric) -> None:
-    """Have `evaluate` print, compare and write another metric.
-
-    Raises:
-        ConfigError: there is a metric of this name.
-    """
-    if name in METRICS:
-        raise ConfigError(f"metric {name!r}: there is one of this name already. Register it by another one.")
-    METRICS[name] = function
-
-
-@lru_cache(maxsize=1)
-def load_installed_metrics() -> None:
-    """Register the metrics of installed packages, by their entry points; once in a process."""
-    load_entry_points("metrics", register_metric)
-
-
-def find_metric(name: str) -> Metric:
-    """A registered metric.
-
-    Raises:
-        ConfigError: there is none of this name.
-    """
-    if name not in METRICS:
-        load_installed_metrics()
-    if name not in METRICS:
-        raise ConfigError(f"metric {name!r} is unknown. Known: {', '.join(METRICS)}.")
-    return METRICS[name]
-
-
-def measure(name: str, function: Metric, prediction: str, answers: Sequence[str]) -> float:
-    """A metric of one prediction, checked.
-
-    Raises:
-        ConfigError: it is no number from 0 to 1, nor NaN.
-    """
-    found = function(prediction, answers)
-    try:
-        value = float(found)
-    except (TypeError, ValueError):
-        value = -1.0
-    if value < 0 or value > 1:
-        raise ConfigError(
-            f"metric {name!r}: gives {str(found)[:80]!r} for the prediction {prediction[:80]!r}. It must "
-            "give a number from 0 to 1, or NaN where it does not apply."
-        )
-    return value

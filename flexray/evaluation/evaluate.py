@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from flexray import __version__
+from flexray.config import EvaluationConfig, parse_evaluation
 from flexray.errors import OutputError, UserError
-from flexray.evaluation.answer_metrics import Lemmatizer, find_lemmatizer, load_installed_metrics
+from flexray.evaluation.answer_metrics import Lemmatizer, find_lemmatizer
 from flexray.evaluation.bootstrap import Bootstrap, Estimate, estimate_mean
+from flexray.evaluation.metrics import Metric, make_metrics
 from flexray.evaluation.paired import Comparison, compare
 from flexray.evaluation.paraphrases import ParaphraseSummary
 from flexray.evaluation.relations import RelationSummary, by_relation
 from flexray.evaluation.scores import MethodScores, collect_scores
-from flexray.sink import OutputFolder, read_committed
+from flexray.sink import OutputFolder, load_run, read_committed
 from flexray.sink.read.visible import look
 
 
@@ -41,7 +43,7 @@ class MethodSummary:
     rows: int
     errors: int
     scored: int
-    metrics: dict[str, Estimate | None]  # over the scored rows
+    metrics: dict[str, Estimate | None]  # over the scored rows; the headline metric first
     relations: RelationSummary | None  # None: no row names a relation
     paraphrases: ParaphraseSummary | None  # None: no paraphrase was answered alone
 
@@ -51,7 +53,9 @@ class Evaluation:
     """Everything `flexray evaluate` finds."""
 
     flexray: str
-    lemmas: str  # what gave the lemmas of lemma_match
+    settings: EvaluationConfig
+    """Its headline metric is the one that comparisons, intervals of relations and paraphrases are of."""
+    lemmas: str  # what gave the lemmas
     bootstrap: Bootstrap
     folders: tuple[FolderSummary, ...]
     methods: tuple[MethodSummary, ...]
@@ -60,7 +64,8 @@ class Evaluation:
 
     def to_json(self) -> str:
         """All of it as JSON, one key a line; what does not apply is null."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        tree = dataclasses.asdict(self) | {"settings": self.settings.model_dump(mode="json")}
+        return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def evaluate(
@@ -68,6 +73,7 @@ def evaluate(
     *,
     baseline: str | None = None,
     everything: bool = False,
+    overrides: Sequence[str] = (),
     bootstrap: Bootstrap = Bootstrap(),  # noqa: B008  frozen
     lemmatizer: Lemmatizer | None = None,
 ) -> Evaluation:
@@ -79,18 +85,21 @@ def evaluate(
         outputs: output folders or URLs.
         everything: also methods and rows that the last recipe of a folder does not name.
         baseline: the label of the method that every other one is compared with. None: each pair.
+        overrides: `evaluation.key=value`, in place of what the first folder's recipe says.
         lemmatizer: None: the best that is installed.
 
     Raises:
         OutputError: a folder holds no run, cannot be trusted, or has no scored row; or two folders
             have other answers for the same row.
+        ConfigError: an override or a metric that cannot be used.
         UserError: no such baseline, or the same folder twice.
     """
-    load_installed_metrics()
     lemmatizer = lemmatizer or find_lemmatizer()
     folders = [OutputFolder(output) for output in outputs]
     names = _folder_names(folders)
-    read = [_read(folder, lemmatizer, everything) for folder in folders]
+    settings = parse_evaluation(load_run(folders[0]).config.get("evaluation", {}), overrides)
+    metrics = make_metrics(settings, lemmatizer)
+    read = [_read(folder, metrics, everything) for folder in folders]
     shared = Counter(method for _, methods in read for method in methods)
     found = {
         method if shared[method] == 1 else f"{name}:{method}": (str(folder), method, scores)
@@ -100,6 +109,7 @@ def evaluate(
     pairs = _pairs(list(found), baseline)
     return Evaluation(
         flexray=__version__,
+        settings=settings,
         lemmas=lemmatizer.name,
         bootstrap=bootstrap,
         folders=tuple(summary for summary, _ in read),
@@ -110,10 +120,10 @@ def evaluate(
 
 
 def _read(
-    folder: OutputFolder, lemmatizer: Lemmatizer, everything: bool
+    folder: OutputFolder, metrics: dict[str, Metric], everything: bool
 ) -> tuple[FolderSummary, dict[str, MethodScores]]:
     run, seen = look(folder, everything=everything)
-    methods = collect_scores(read_committed(folder, everything=everything), lemmatizer, where=str(folder))
+    methods = collect_scores(read_committed(folder, everything=everything), metrics, where=str(folder))
     rows = sum(scores.rows for scores in methods.values())
     if not rows:
         raise OutputError(f"{folder}: holds a run of which nothing is committed yet. Run it first.")

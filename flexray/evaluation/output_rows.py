@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.config import MethodConfig
-from flexray.evaluation.answer_metrics import exact_match, find_metric, measure, normalize_answer
+from flexray.evaluation.answer_metrics import exact_match, normalize_answer
+from flexray.evaluation.metrics import find_metric
 from flexray.methods import Answers, answers_of
 from flexray.sink.records.rows import LOGPROBS, ROW_SCHEMA
 
@@ -116,7 +117,7 @@ def agreement(texts: Sequence[str], match: str = DEFAULT_MATCH) -> float:
     0.5
     """
     metric, (first, *others) = find_metric(match), texts
-    found = [measure(match, metric, text, (first,)) for text in others]
+    found = [metric(text, (first,)) for text in others]
     return sum(value for value in found if not math.isnan(value)) / len(found)
 
 

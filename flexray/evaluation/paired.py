@@ -27,7 +27,7 @@ class Difference:
 class Comparison:
     """A method against another, over the questions that both answered and that are scored.
 
-    The four counts are of exact match.
+    The four counts are of the headline metric, over the questions that it applies to: right is where it is 1.
     """
 
     method: str
@@ -37,7 +37,7 @@ class Comparison:
     only_method_right: int
     only_other_right: int
     neither_right: int
-    mcnemar_p: float | None  # None: no question in common
+    mcnemar_p: float | None  # None: no such question in common
     differences: dict[str, Difference | None]
 
 
@@ -58,8 +58,8 @@ def compare(
             f"{method} and {other}: {changed:,} of the {len(mine):,} rows they have in common have other "
             "accepted answers in one than in the other. Compare outputs of the same data."
         )
-    right = scores.metrics["exact_match"][mine] == 1
-    other_right = other_scores.metrics["exact_match"][others] == 1
+    pair = np.stack([scores.values(scores.headline)[mine], other_scores.values(scores.headline)[others]])
+    right, other_right = pair[:, ~np.isnan(pair).any(axis=0)] == 1
     neither, only_other, only_method, both = np.bincount(2 * right + other_right, minlength=4).tolist()
     return Comparison(
         method=method,
@@ -69,7 +69,7 @@ def compare(
         only_method_right=only_method,
         only_other_right=only_other,
         neither_right=neither,
-        mcnemar_p=mcnemar_p(only_method, only_other) if len(mine) else None,
+        mcnemar_p=mcnemar_p(only_method, only_other) if len(right) else None,
         differences={
             metric: _difference(
                 np.stack([scores.values(metric)[mine], other_scores.values(metric)[others]]), bootstrap

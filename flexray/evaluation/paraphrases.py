@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,12 @@ import numpy as np
 
 from flexray.evaluation.answer_metrics import normalize_answer
 from flexray.evaluation.bootstrap import Bootstrap, Estimate, estimate_mean
+from flexray.evaluation.metrics import Metric
 
 
 @dataclass(frozen=True, slots=True)
 class PositionAccuracy:
-    """Exact match of the paraphrases at one position of their questions' lists."""
+    """The headline metric of the paraphrases at one position of their questions' lists."""
 
     position: int  # counts from 1
     questions: int
@@ -24,11 +26,12 @@ class PositionAccuracy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParaphraseSummary:
-    """Paraphrases answered alone; the unit of every interval is the question."""
+    """Paraphrases answered alone, by the headline metric: right is where it is 1. The unit of every interval
+    is the question. Questions that the metric does not apply to are left out."""
 
     paraphrases: int
     accuracy: Estimate | None
-    """Share of a question's paraphrases that are right, mean over scored questions."""
+    """Mean over a question's paraphrases, then over scored questions."""
     any_right: Estimate | None
     """Share of scored questions with any paraphrase right: an oracle that picks the best each time."""
     every_right: Estimate | None
@@ -43,14 +46,17 @@ class ParaphraseSummary:
 
 
 class ParaphraseTally:
-    """Takes the questions one by one; keeps two numbers of each (16 bytes), and no text."""
+    """Takes the questions one by one; keeps three numbers of each (18 bytes), and no text."""
 
-    def __init__(self) -> None:
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
         self._paraphrases = 0
-        self._right_share = array("d")
+        self._means = array("d")  # of the metric, a question each
+        self._any_right = array("b")
+        self._every_right = array("b")
         self._consistency = array("d")
         self._asked_at: Counter[int] = Counter()  # by position
-        self._right_at: Counter[int] = Counter()
+        self._total_at: defaultdict[int, float] = defaultdict(float)  # sums of the metric
 
     def add(self, predictions: Sequence[str], answers: Sequence[str] | None) -> None:
         """Add a question: the prediction for each paraphrase, and what is right (None: not scored)."""
@@ -58,29 +64,37 @@ class ParaphraseTally:
         self._paraphrases += len(found)
         if len(found) > 1:
             self._consistency.append(_agreement(found))
-        if answers is not None and found:
-            wanted = {normalize_answer(answer) for answer in answers}
-            right = [prediction in wanted for prediction in found]
-            self._right_share.append(sum(right) / len(right))
-            self._asked_at.update(range(1, len(right) + 1))
-            self._right_at.update(position for position, is_right in enumerate(right, start=1) if is_right)
+        if answers is None or not found:
+            return
+        values = [float(self._metric(prediction, answers)) for prediction in predictions]
+        if any(map(math.isnan, values)):
+            return
+        self._means.append(sum(values) / len(values))
+        self._any_right.append(1.0 in values)
+        self._every_right.append(min(values) == 1)
+        for position, value in enumerate(values, start=1):
+            self._asked_at[position] += 1
+            self._total_at[position] += value
 
     def summary(self, bootstrap: Bootstrap) -> ParaphraseSummary | None:
         """What was found. None: there was no paraphrase."""
         if not self._paraphrases:
             return None
-        share, consistency = (np.array(kept) for kept in (self._right_share, self._consistency))
+        means, any_right, every_right, consistency = (
+            np.array(kept, dtype=float)
+            for kept in (self._means, self._any_right, self._every_right, self._consistency)
+        )
         positions = tuple(
-            PositionAccuracy(position, asked, self._right_at[position] / asked)
+            PositionAccuracy(position, asked, self._total_at[position] / asked)
             for position, asked in sorted(self._asked_at.items())
         )
         # a position that few questions have is best or worst by chance
-        common = [position for position in positions if 2 * position.questions >= len(share)]
+        common = [position for position in positions if 2 * position.questions >= len(means)]
         return ParaphraseSummary(
             paraphrases=self._paraphrases,
-            accuracy=estimate_mean(share, bootstrap),
-            any_right=estimate_mean((share > 0).astype(float), bootstrap),
-            every_right=estimate_mean((share == 1).astype(float), bootstrap),
+            accuracy=estimate_mean(means, bootstrap),
+            any_right=estimate_mean(any_right, bootstrap),
+            every_right=estimate_mean(every_right, bootstrap),
             consistency=estimate_mean(consistency, bootstrap),
             best=max(common, key=lambda position: position.accuracy, default=None),
             worst=min(common, key=lambda position: position.accuracy, default=None),

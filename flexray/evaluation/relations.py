@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flexray.evaluation.accuracy import wilson_interval
 from flexray.evaluation.bootstrap import (
     Bootstrap,
     Estimate,
@@ -26,8 +25,8 @@ class RelationScores:
 
     relation: str
     questions: int
-    correct: int
-    interval: Interval  # Wilson's, of exact match
+    correct: int  # the headline metric is 1
+    interval: Interval | None  # of the headline metric; None: it applies to no row
     means: dict[str, float | None]  # by metric; None: it applies to no row
 
 
@@ -63,14 +62,19 @@ def by_relation(scores: MethodScores, bootstrap: Bootstrap) -> RelationSummary |
             metric: estimate_mean_of_means([values[metric][rows] for rows in groups.values()], bootstrap)
             for metric in values
         },
-        relations=tuple(_relation_scores(name, rows, values) for name, rows in groups.items()),
+        relations=tuple(
+            _relation_scores(name, values, rows, scores.headline, bootstrap) for name, rows in groups.items()
+        ),
     )
 
 
-def _relation_scores(name: str, rows: np.ndarray, values: dict[str, Floats]) -> RelationScores:
-    correct = int(values["exact_match"][rows].sum())
+def _relation_scores(
+    name: str, values: dict[str, Floats], rows: np.ndarray, headline: str, bootstrap: Bootstrap
+) -> RelationScores:
     known = {metric: kept[rows] for metric, kept in values.items()}
     means = {
         metric: None if np.isnan(kept).all() else float(np.nanmean(kept)) for metric, kept in known.items()
     }
-    return RelationScores(name, len(rows), correct, wilson_interval(correct, len(rows)), means)
+    found = estimate_mean(known[headline], bootstrap)
+    correct = int(np.count_nonzero(known[headline] == 1))
+    return RelationScores(name, len(rows), correct, found.interval if found else None, means)

@@ -1,8 +1,8 @@
 """One pass over output tables: each row becomes a few numbers, and its text is not kept.
 
-A scored row takes 36 bytes for each method: digests of its id (to pair methods) and of its answers (to
-check that they are the same), its relation, and its scores; and 16 more if its paraphrases were answered
-alone. Other rows are only counted.
+A scored row takes 16 bytes for each method: digests of its id (to pair methods) and of its answers (to
+check that they are the same), and its relation; 4 to 8 more for each metric, and 16 more if its paraphrases
+were answered alone. Other rows are only counted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import zlib
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flexray.errors import OutputError
-from flexray.evaluation.answer_metrics import METRICS, Lemmatizer, Metric, lemma_match, measure
 from flexray.evaluation.bootstrap import Floats
+from flexray.evaluation.metrics import EXACT_MATCH, FLAGS, Metric
 from flexray.evaluation.paraphrases import ParaphraseTally
-
-FLAGS = ("exact_match", "lemma_match", "first_word_match")
-"""Metrics that are 0, 1 or NaN, kept in four bytes; any other takes eight."""
 
 COLUMNS = (
     "method",
@@ -50,7 +46,7 @@ class MethodScores:
     answers_digests: npt.NDArray[np.uint32]
     relations: npt.NDArray[np.int32]  # index in relation_names
     relation_names: tuple[str, ...]
-    metrics: dict[str, Floats | npt.NDArray[np.float32]]
+    metrics: dict[str, Floats | npt.NDArray[np.float32]]  # the headline metric first
     paraphrases: ParaphraseTally
 
     @property
@@ -59,9 +55,16 @@ class MethodScores:
         return len(self.row_keys)
 
     @property
+    def headline(self) -> str:
+        """The metric by which methods are compared."""
+        return next(iter(self.metrics))
+
+    @property
     def accuracy(self) -> float | None:
-        """Exact match, the mean over the scored rows. None: nothing is scored."""
-        return float(self.values("exact_match").mean()) if self.scored else None
+        """The headline metric's mean over the scored rows that it applies to. None: there are none."""
+        values = self.values(self.headline)
+        known = values[~np.isnan(values)]
+        return float(known.mean()) if len(known) else None
 
     def values(self, metric: str) -> Floats:
         """The metric of each scored row; NaN where it does not apply."""
@@ -69,42 +72,43 @@ class MethodScores:
 
 
 def collect_scores(
-    tables: Iterable[pa.Table], lemmatizer: Lemmatizer, *, where: str
+    tables: Iterable[pa.Table], metrics: dict[str, Metric], *, where: str
 ) -> dict[str, MethodScores]:
     """Score every row of the tables, method by method, sorted by the method's name.
 
     Args:
         tables: tables with at least COLUMNS of ROW_SCHEMA; read one at a time and not kept.
+        metrics: by name, the headline metric first (see `make_metrics`).
         where: what holds them, for messages.
 
     Raises:
         OutputError: a method has the same row twice.
     """
-    metrics = METRICS | {"lemma_match": partial(lemma_match, lemmatizer=lemmatizer)}
     methods: dict[str, _MethodRows] = {}
     relations: dict[str, int] = {}
     for table in tables:
         for batch in table.select(COLUMNS).to_batches(max_chunksize=_BATCH_ROWS):
             for row in batch.to_pylist():
-                methods.setdefault(row["method"], _MethodRows()).add(row, metrics, relations)
+                methods.setdefault(row["method"], _MethodRows(metrics)).add(row, relations)
     return {method: methods[method].finish(tuple(relations), method, where) for method in sorted(methods)}
 
 
 class _MethodRows:
     """One method's rows, as far as they are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: dict[str, Metric]) -> None:
         self.rows = 0
         self.errors = 0
         self._row_keys = array("Q")
         self._answers_digests = array("I")
         self._relations = array("i")
+        self._functions = metrics
         self._metrics: dict[str, array[Any]] = {
-            metric: array("f" if metric in FLAGS else "d") for metric in METRICS
+            metric: array("f" if metric in FLAGS else "d") for metric in metrics
         }
-        self._paraphrases = ParaphraseTally()
+        self._paraphrases = ParaphraseTally(next(iter(metrics.values())))
 
-    def add(self, row: dict[str, Any], metrics: dict[str, Metric], relations: dict[str, int]) -> None:
+    def add(self, row: dict[str, Any], relations: dict[str, int]) -> None:
         """Take a row. Its `correct` is the run's own exact match; null: not scored."""
         self.rows += 1
         if row["error"]:
@@ -119,8 +123,8 @@ class _MethodRows:
         self._row_keys.append(_key(row["row_id"]))
         self._answers_digests.append(zlib.crc32("\x1f".join(answers).encode()))
         self._relations.append(relations.setdefault(row["relation"], len(relations)))
-        for metric, function in metrics.items():
-            value = correct if metric == "exact_match" else measure(metric, function, prediction, answers)
+        for metric, function in self._functions.items():
+            value = correct if metric == EXACT_MATCH else function(prediction, answers)
             self._metrics[metric].append(value)
 
     def finish(self, relation_names: tuple[str, ...], method: str, where: str) -> MethodScores:

@@ -12,21 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from flexray.console.terminal import printable
-from flexray.evaluation.answer_metrics import METRICS
+from flexray.evaluation.accuracy import sentences_note
 from flexray.evaluation.bootstrap import Estimate, Interval
 from flexray.evaluation.evaluate import Evaluation, MethodSummary
+from flexray.evaluation.metrics import EXACT_MATCH, title
 from flexray.evaluation.paired import Comparison, Difference
 from flexray.evaluation.paraphrases import PositionAccuracy
 
-LOG_WIDTH = 120
+LOG_WIDTH = 130
 NAME_WIDTH = 32  # "attention/shared_context/restart"
 NOTHING = "-"
-TITLES = {
-    "exact_match": "exact match",
-    "f1": "F1",
-    "lemma_match": "lemmas",
-    "first_word_match": "first word",
-}
+SHOWN = 2
+"""Metrics, from the headline one on, that are shown over relations and as differences."""
 
 
 def print_evaluation(
@@ -64,17 +61,17 @@ def _method_table(methods: Sequence[MethodSummary]) -> Table:
     table = _Table(
         "Methods, over their scored rows",
         ["method"],
-        ["rows", "errors", "scored", *map(_title, METRICS)],
+        ["rows", "errors", "scored", *map(title, methods[0].metrics)],
     )
     for method in methods:
-        cells = [_estimate(method.metrics[metric]) for metric in METRICS]
+        cells = map(_estimate, method.metrics.values())
         table.add(_name(method.label), method.rows, method.errors, method.scored, *cells)
     return table
 
 
 def _paraphrase_table(methods: Sequence[MethodSummary]) -> Table:
     table = _Table(
-        "Paraphrases answered alone, by exact match",
+        f"Paraphrases answered alone, by {title(next(iter(methods[0].metrics)))}",
         ["method"],
         ["paraphrases", "mean", "any right", "every right", "consistency", "best place", "worst place"],
     )
@@ -87,8 +84,8 @@ def _paraphrase_table(methods: Sequence[MethodSummary]) -> Table:
 
 
 def _relation_means_table(methods: Sequence[MethodSummary]) -> Table:
-    shown = ("exact_match", "f1")
-    titles = [f"{_title(metric)}\n{mean}" for metric in shown for mean in ("micro", "macro")]
+    shown = list(methods[0].metrics)[:SHOWN]
+    titles = [f"{title(metric)}\n{mean}" for metric in shown for mean in ("micro", "macro")]
     table = _Table("Over relations", ["method"], ["relations", "questions", *titles])
     for method in methods:
         if found := method.relations:
@@ -98,8 +95,8 @@ def _relation_means_table(methods: Sequence[MethodSummary]) -> Table:
 
 
 def _relation_table(methods: Sequence[MethodSummary]) -> Table:
-    exact, *others = map(_title, METRICS)
-    table = _Table("By relation", ["relation", "method"], ["questions", exact, "interval", *others])
+    headline, *others = map(title, methods[0].metrics)
+    table = _Table("By relation", ["relation", "method"], ["questions", headline, "interval", *others])
     lines = [
         (scores.relation, method.label, scores)
         for method in methods
@@ -107,21 +104,25 @@ def _relation_table(methods: Sequence[MethodSummary]) -> Table:
         for scores in method.relations.relations
     ]
     for relation, label, scores in sorted(lines, key=lambda line: line[0]):
-        mean, *means = (_percent(scores.means[metric]) for metric in METRICS)
-        table.add(relation, _name(label), scores.questions, mean, _interval(scores.interval), *means)
+        mean, *means = map(_percent, scores.means.values())
+        interval = NOTHING if scores.interval is None else _interval(scores.interval)
+        table.add(relation, _name(label), scores.questions, mean, interval, *means)
     return table
 
 
 def _comparison_table(comparisons: Sequence[Comparison], other: str) -> Table:
+    headline, *others = list(comparisons[0].differences)[:SHOWN]
+    counts = ["questions", "both\nright", "only\nit", "only\nother", "none"]
     table = _Table(
         f"Difference from {other}, in points, on the questions that both answered",
         ["method"],
-        ["questions", "both\nright", "only\nit", "only\nother", "none", "exact match", "McNemar p", "F1"],
+        [*counts, title(headline), "McNemar p", *map(title, others)],
     )
     for found in comparisons:
-        exact, f1 = (_difference(found.differences[metric]) for metric in ("exact_match", "f1"))
+        difference, *more = (_difference(found.differences[metric]) for metric in (headline, *others))
         right = (found.both_right, found.only_method_right, found.only_other_right, found.neither_right)
-        table.add(_name(found.method), found.questions, *right, exact, _p_value(found.mcnemar_p), f1)
+        p = _p_value(found.mcnemar_p)
+        table.add(_name(found.method), found.questions, *right, difference, p, *more)
     return table
 
 
@@ -132,6 +133,11 @@ def _notes(evaluation: Evaluation, by_relation: bool) -> list[str]:
         f"bootstrap over questions ({resamples:,} resamples, seed {seed}).",
         f"Lemmas: {evaluation.lemmas}.",
     ]
+    for method in evaluation.methods:
+        exact, contained = (method.metrics.get(metric) for metric in (EXACT_MATCH, "contains"))
+        if evaluation.settings.headline == EXACT_MATCH and exact and contained:
+            note = sentences_note(exact.mean, contained.mean)
+            notes += [f"{method.label}: {note}"] * bool(note)
     if len(evaluation.comparisons) > 1:
         notes.append(
             f"McNemar's p is exact, and not corrected for {len(evaluation.comparisons)} comparisons."
@@ -177,10 +183,6 @@ def _name(label: str) -> str:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
-
-
-def _title(metric: str) -> str:
-    return TITLES.get(metric, metric)
 
 
 def _percent(share: float | None) -> str:

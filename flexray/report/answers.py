@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexray.evaluation import ScoreCounts, accuracy_by_method
+from flexray.evaluation import ScoreCounts, accuracy_by_method, sentences_note
+from flexray.evaluation.answer_metrics import contains
 from flexray.models.hub import has_chat_template
 from flexray.report.formatting import percent
 from flexray.report.run_folder import RunFolder
@@ -27,6 +28,8 @@ MAX_KINDS = 1_000
 """Kinds of errors, and different predictions of a method, that are counted."""
 MANY_EMPTY, MANY_EQUAL, MANY_CUT = 0.05, 0.5, 0.2
 """Shares of a method's answers from which on they are pointed out."""
+MAX_WRONG = 1_000
+"""Wrong answers of a method that are looked at for an accepted one in them."""
 FEW = 20
 """Answers of a method that say nothing about it yet."""
 _FAULT = re.compile(r"^.*?, row \d+, (field .*?) \(value: ", re.DOTALL)
@@ -69,6 +72,10 @@ class _Said:
     finish: Counter[str] = field(default_factory=Counter)
     empty: Counter[str] = field(default_factory=Counter)  # by finish reason
     predictions: Counter[str] = field(default_factory=Counter)  # of the frequent ones
+    scored: int = 0
+    exact: int = 0
+    wrong: int = 0  # of those, how many were looked at
+    contain: int = 0  # of these, how many contain an accepted answer
 
 
 @dataclass(kw_only=True, slots=True)
@@ -80,6 +87,8 @@ class AnswerNotes:
     shards: int
     """That have committed rows to show."""
     shards_read: int = 0
+    headline: str
+    """The metric that the accuracy is of."""
     accuracy: dict[str, ScoreCounts] = field(default_factory=dict)
     """By method."""
     examples: list[Example] = field(default_factory=list)
@@ -99,19 +108,25 @@ def look_at(run: RunFolder, *, examples: int = 5, only_wrong: bool = False) -> A
     shards = list(run.manifests)
     step = max(1.0, len(shards) / MAX_SHARDS)
     chosen = {shards[int(i * step)] for i in range(min(len(shards), MAX_SHARDS))}
-    notes = AnswerNotes(config=run.record.config, shards=len(shards), shards_read=len(chosen))
+    headline = run.headline
+    notes = AnswerNotes(
+        config=run.record.config, shards=len(shards), headline=headline.name, shards_read=len(chosen)
+    )
     drawn: list[tuple[bytes, Example]] = []
     said: dict[str, _Said] = {}
     kinds: dict[str, ErrorKind] = {}
     for table in run.tables(chosen):
-        for method, counts in accuracy_by_method([table]).items():
+        for method, counts in accuracy_by_method([table], headline.metric).items():
             notes.accuracy[method] = notes.accuracy.get(method, ScoreCounts()) + counts
         _count(table, said)
+        if headline.metric is None:
+            _count_contained(table, said)
         _count_errors(table, kinds)
         drawn = heapq.nsmallest(examples, [*drawn, *_examples(table, examples, only_wrong)], _first)
     notes.accuracy = {m: notes.accuracy[m] for m in run.seen.methods if m in notes.accuracy}
     notes.examples = [example for _, example in drawn]
     notes.errors = sorted(kinds.values(), key=lambda kind: -kind.rows)
+    notes.warnings += [headline.warning] * bool(headline.warning)
     for method in notes.accuracy:
         if method in said:
             notes.warnings += _odd(method, said[method], run.record.config)
@@ -165,6 +180,17 @@ def _count(table: pa.Table, said: dict[str, _Said]) -> None:
             of_method.predictions = Counter(dict(of_method.predictions.most_common(MAX_KINDS)))
 
 
+def _count_contained(table: pa.Table, said: dict[str, _Said]) -> None:
+    for method, of_method in said.items():
+        scored = table.filter(pc.and_(pc.equal(table["method"], method), pc.is_valid(table["correct"])))
+        wrong = scored.filter(pc.invert(scored["correct"])).select(["prediction", "answers"])
+        of_method.scored += scored.num_rows
+        of_method.exact += scored.num_rows - wrong.num_rows
+        rows = wrong.slice(0, MAX_WRONG - of_method.wrong).to_pylist()
+        of_method.wrong += len(rows)
+        of_method.contain += sum(contains(row["prediction"], row["answers"]) for row in rows)
+
+
 def _count_errors(table: pa.Table, kinds: dict[str, ErrorKind]) -> None:
     counts = table["error"].filter(pc.not_equal(table["error"], "")).value_counts().to_pylist()
     for error, rows in ((item["values"], item["counts"]) for item in counts):
@@ -204,6 +230,10 @@ def _odd(method: str, said: _Said, config: Mapping[str, Any]) -> Iterable[str]:
                 f"{method}: {percent(rows / said.rows)} of the answers are the same, {text[:80]!r}. "
                 "Look at a prompt with `flexray explain`: do all few-shots have that answer?"
             )
+    if said.scored >= FEW and said.wrong:
+        exact = said.exact / said.scored
+        if note := sentences_note(exact, exact + (1 - exact) * said.contain / said.wrong):
+            yield f"{method}: {note}"
     cut = said.finish["length"]
     if cut >= MANY_CUT * said.rows:
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,8 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexray.errors import OutputError
-from flexray.evaluation import ScoreCounts, accuracy_by_method
+from flexray.config import parse_evaluation
+from flexray.errors import ConfigError, OutputError
+from flexray.evaluation import ScoreCounts, accuracy_by_method, make_metrics
+from flexray.evaluation.answer_metrics import find_lemmatizer
+from flexray.evaluation.metrics import EXACT_MATCH, Metric
 from flexray.sink import AnyRecord, DamageError, Manifest, OutputFolder
 from flexray.sink.commit.manifests import find_manifests
 from flexray.sink.lock.file import Owner
@@ -21,6 +25,16 @@ from flexray.sink.read.visible import View, look
 
 MAX_ERRORS = 500  # on the page
 _ERROR_KEYS = ["row_id", "error", "source_file", "source_row"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Headline:
+    """The metric that a run's recipe compares methods by."""
+
+    name: str
+    metric: Metric | None  # None: exact match, which the rows have
+    warning: str = ""
+    """Why it is exact match, and not what the recipe names."""
 
 
 @dataclass
@@ -54,6 +68,16 @@ class RunFolder:
         shown = {shard_id: manifest for shard_id, manifest in manifests.items() if seen.has(manifest)}
         return cls(folder, record, seen, shown, list(found.damage.values()), _owners(folder))
 
+    @functools.cached_property
+    def headline(self) -> Headline:
+        """Exact match if the recipe's headline metric is not known in this process."""
+        try:
+            settings = parse_evaluation(self.record.config.get("evaluation", {}), ())
+            name, metric = next(iter(make_metrics(settings, find_lemmatizer()).items()))
+        except ConfigError as e:  # of a plug-in, or of another version
+            return Headline(name=EXACT_MATCH, metric=None, warning=f"scored by exact match, as {e}")
+        return Headline(name=name, metric=None if name == EXACT_MATCH else metric)
+
     def tables(self, only: Container[str] | None = None) -> Iterator[pa.Table]:
         """The committed rows, a table (ROW_SCHEMA) a shard; each file is checked, one is held at a time.
 
@@ -85,7 +109,8 @@ def _owners(folder: OutputFolder) -> list[Owner]:
 class RowNotes:
     """Counts over all rows, and the first error rows; it does not grow with their number."""
 
-    def __init__(self) -> None:
+    def __init__(self, metric: Metric | None = None) -> None:
+        self._metric = metric  # None: exact match
         self.accuracy: dict[str, ScoreCounts] = {}  # by method
         self.prompt_tokens: Counter[int] = Counter()  # length -> answered rows
         self.generated_tokens: Counter[int] = Counter()  # the same
@@ -104,7 +129,7 @@ class RowNotes:
             yield table
 
     def _note(self, table: pa.Table) -> None:
-        for method, found in accuracy_by_method([table]).items():
+        for method, found in accuracy_by_method([table], self._metric).items():
             self.accuracy[method] = self.accuracy.get(method, ScoreCounts()) + found
         failed = pc.not_equal(table["error"], "")
         answered = table.select(["prompt_tokens", "token_ids"]).filter(pc.invert(failed))

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from flexray.console.terminal import printable
 from flexray.evaluation import ScoreCounts
+from flexray.evaluation.metrics import title
 from flexray.report.answers import Answer, AnswerNotes, Example
 from flexray.report.formatting import cut
 from flexray.report.summary import LOG_WIDTH
@@ -36,7 +37,7 @@ def print_answers(notes: AnswerNotes, *, output: str, console: Console | None = 
     console = console or Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     if notes.shards_read < notes.shards:
         console.print(Text(f"From {notes.shards_read:,} of {notes.shards:,} shards:", "dim"))
-    console.print(_methods(notes.accuracy))
+    console.print(_methods(notes.accuracy, notes.headline))
     for example in notes.examples:
         _print_example(example, console)
     if notes.errors:
@@ -55,18 +56,18 @@ def print_answers(notes: AnswerNotes, *, output: str, console: Console | None = 
         console.print(_hung(f"{command}  ", what, "dim"))
 
 
-def _methods(accuracy: dict[str, ScoreCounts]) -> Table:
+def _methods(accuracy: dict[str, ScoreCounts], headline: str) -> Table:
     """A line for each method. Without accuracy if nothing is scored."""
     scored = any(counts.scored for counts in accuracy.values())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("method", overflow="fold")
-    for name in ("rows", "errors", *["right", "accuracy", "95% interval"] * scored):
+    for name in ("rows", "errors", *["right", title(headline), "95% interval"] * scored):
         table.add_column(name, justify="right", no_wrap=True)
     for method, counts in accuracy.items():
         cells = [f"{counts.rows:,}", f"{counts.errors:,}"]
         if scored and counts.accuracy is not None and counts.interval is not None:
             low, high = counts.interval
-            cells += [f"{counts.correct:,}", f"{counts.accuracy:.1%}", f"{low:.1%} to {high:.1%}"]
+            cells += [f"{counts.correct:,.0f}", f"{counts.accuracy:.1%}", f"{low:.1%} to {high:.1%}"]
         table.add_row(Text(printable(method)), *cells)
     return table
 

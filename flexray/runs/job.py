@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from flexray.config import FewShot, RunConfig
+from flexray.config import EvaluationConfig, FewShot, RunConfig
 from flexray.data import refuse_asked_few_shots, source_versions, with_few_shots
 from flexray.errors import UserError
+from flexray.evaluation import make_metrics
+from flexray.evaluation.answer_metrics import PLAIN_TOKENS
 from flexray.evaluation.output_rows import check_match
 from flexray.methods import make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
@@ -31,6 +33,7 @@ from flexray.sink import (
     load_run,
     open_run,
     plan_run,
+    record_evaluation,
     whole_shards,
 )
 from flexray.sink.plan.site import Mapper
@@ -96,6 +99,7 @@ def check_job(config: RunConfig, folder: OutputFolder | None) -> Job:
     check_adapters(config.model.path, config.model.lora)
     notes += tuple(f"note: {odd}" for odd in remark(config.model.path, tokenizer))
     prompt_builder(config)  # raises if no prompt can be made
+    make_metrics(config.evaluation, PLAIN_TOKENS)  # raises if there is no such metric
     return Job(config=config, notes=notes)
 
 
@@ -193,6 +197,8 @@ def _plan(
             code=code,
             replace_changed=replace_changed,
         )
+    elif run.config.get("evaluation", EvaluationConfig().model_dump(mode="json")) != tree["evaluation"]:
+        run = record_evaluation(folder, run, tree["evaluation"])
     return Planned(config=config, record=run, committed=committed)
 
 

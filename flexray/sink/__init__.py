@@ -29,7 +29,7 @@ from flexray.sink.records.damage import DamageError
 from flexray.sink.repair.repair import repair
 from flexray.sink.run.existing import NoRunError, discard_run, load_run
 from flexray.sink.run.other_run import other_parts
-from flexray.sink.run.start import open_run, plan_run
+from flexray.sink.run.start import open_run, plan_run, record_evaluation
 from flexray.sink.verify.verify import verify
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "plan_run",
     "read_committed",
     "recommit_shard",
+    "record_evaluation",
     "repair",
     "specs_of",
     "verify",

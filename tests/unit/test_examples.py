@@ -23,7 +23,7 @@ def test_each_page_has_its_examples():
 @pytest.mark.parametrize(("page", "number"), EXAMPLES)
 def test_an_example_runs_as_it_is_written(page, number, smollm2, monkeypatch):
     from flexray.data.adapters import ADAPTERS
-    from flexray.evaluation.answer_metrics import METRICS
+    from flexray.evaluation.metrics import _REGISTERED as METRICS
     from flexray.methods import METHODS
 
     # what an example registers is gone afterwards

@@ -11,6 +11,8 @@ from transformers import LlamaConfig
 
 from flexray.config import RunConfig
 from flexray.data import scan, with_few_shots
+from flexray.evaluation import make_metrics
+from flexray.evaluation.answer_metrics import PLAIN_TOKENS
 from flexray.methods import Method, make_methods
 from flexray.models.checkpoint import check_checkpoint, load_tokenizer
 from flexray.models.lora import check_adapters
@@ -55,6 +57,7 @@ def check_start(config: RunConfig, problems: Problems, *, on_cpu: bool) -> RunIn
     for note in notes:
         problems.warn("versions", note.removeprefix("note: "))
     methods = problems.attempt("methods", lambda: make_methods(config.methods)) or ()
+    problems.attempt("evaluation", lambda: make_metrics(config.evaluation, PLAIN_TOKENS))
     model = config.model
     shape = problems.attempt("model", lambda: check_checkpoint(model.path))
     tokenizer = shape and problems.attempt(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import collections
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from markupsafe import Markup, escape
 
 from flexray import __version__
 from flexray.console.terminal import duration, printable
 from flexray.evaluation import Bootstrap, ScoreCounts
-from flexray.evaluation.answer_metrics import PLAIN_TOKENS
+from flexray.evaluation.answer_metrics import exact_match
+from flexray.evaluation.metrics import title as metric_title
 from flexray.evaluation.paired import Comparison, Difference, compare
 from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.report import formatting
@@ -43,8 +43,8 @@ class MethodChange:
 
     @property
     def difference(self) -> Difference | None:
-        """Of exact match, on the rows that both have scored; None: there are none."""
-        return self.paired.differences["exact_match"] if self.paired else None
+        """Of the headline metric, on the rows that both have scored; None: there are none."""
+        return next(iter(self.paired.differences.values())) if self.paired else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +103,7 @@ def render(data: PageData) -> str:
         filters={name: getattr(formatting, name) for name in (*NUMBER_FILTERS, *TEXT_FILTERS)}
         | {
             "duration": duration,
+            "metric_title": metric_title,
             "redact": redact,
             "breakable": _breakable,
             "place": lambda share: f"{share:.2f}%",
@@ -121,13 +122,19 @@ def gather(output: str, earlier: str | None = None, *, everything: bool = False)
     Raises:
         OutputError: a folder holds no run or cannot be read, or the two cannot be compared.
     """
-    run, notes = RunFolder.open(output, everything=everything), RowNotes()
+    run = RunFolder.open(output, everything=everything)
+    notes = RowNotes(run.headline.metric)
     tables, change = notes.watch(run.tables()), None
     if earlier is None:
         collections.deque(tables, maxlen=0)  # reads them
     else:
         before = RunFolder.open(earlier, everything=everything)
-        change = _compare(run, _scores(run, tables), before, _scores(before, before.tables()))
+        metrics = {run.headline.name: run.headline.metric or exact_match}
+        scores, scores_then = (
+            collect_scores(rows, metrics, where=str(folder.folder))
+            for folder, rows in ((run, tables), (before, before.tables()))
+        )
+        change = _compare(run, scores, before, scores_then)
     totals = RunTotals.of(run.record, run.manifests.values())
     fallbacks = [
         (s.shard_id, reason, n) for s in totals.shards for reason, n in s.work.fallback_reason.items()
@@ -149,10 +156,6 @@ def gather(output: str, earlier: str | None = None, *, everything: bool = False)
             [end for method in changed if method.difference for end in method.difference.interval]
         ),
     )
-
-
-def _scores(run: RunFolder, tables: Iterable[pa.Table]) -> dict[str, MethodScores]:
-    return collect_scores(tables, PLAIN_TOKENS, where=str(run.folder))
 
 
 def _compare(

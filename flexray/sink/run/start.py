@@ -202,6 +202,16 @@ def write_run(
     return new
 
 
+def record_evaluation(folder: OutputFolder, run: RunRecord, section: dict[str, Any]) -> RunRecord:
+    """Write into the record how a recipe scores answers, on which no row depends. Raises OutputError."""
+    new = run.model_copy(update={"config": run.config | {"evaluation": redact(section)}}).sealed()
+    try:
+        folder.write_bytes(RUN_FILE, new.to_bytes())
+    except OSError as e:
+        raise OutputError(f"{folder.where(RUN_FILE)}: cannot be written: {e}") from e
+    return new
+
+
 def _refuse_foreign_files(folder: OutputFolder) -> None:
     own = (QUARANTINE_FOLDER, SCRATCH_FOLDER)
     names = [name for name in folder.list() if not (name in own or is_systems(name) or is_lock(name))]

@@ -49,7 +49,7 @@ def test_what_is_left_out_has_its_default(load):
         (
             "outputs",
             "x",
-            "known here: data, engine, generation, limits, methods, model, output, plugins, prompt, ray",
+            "known here: data, engine, evaluation, generation, limits, methods, model, output, ",
         ),
         ("engine.backnd", "flex", "known here: backend, "),
         (

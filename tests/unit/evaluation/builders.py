@@ -7,7 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from flexray.config import EvaluationConfig
 from flexray.evaluation.answer_metrics import PLAIN_TOKENS, exact_match
+from flexray.evaluation.metrics import Metric, make_metrics
 from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.sink import OutputFolder
 from flexray.sink.records.rows import ROW_SCHEMA
@@ -35,8 +37,12 @@ def table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=ROW_SCHEMA)
 
 
-def scores_of(rows: Iterable[dict[str, Any]]) -> dict[str, MethodScores]:
-    return collect_scores([table(list(rows))], PLAIN_TOKENS, where="out")
+def metrics(**settings: Any) -> dict[str, Metric]:
+    return make_metrics(EvaluationConfig(**settings), PLAIN_TOKENS)
+
+
+def scores_of(rows: Iterable[dict[str, Any]], **settings: Any) -> dict[str, MethodScores]:
+    return collect_scores([table(list(rows))], metrics(**settings), where="out")
 
 
 def commit_run(path: str, rows: Sequence[dict[str, Any]], *, planned: int | None = None) -> None:

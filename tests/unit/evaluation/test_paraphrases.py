@@ -21,7 +21,7 @@ QUESTION = st.tuples(
 
 
 def summary(*questions: tuple[list[str], list[str] | None]) -> ParaphraseSummary | None:
-    tally = ParaphraseTally()
+    tally = ParaphraseTally(exact_match)
     for predictions, answers in questions:
         tally.add(predictions, answers)
     return tally.summary(FEW)

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from flexray.errors import ConfigError
-from flexray.evaluation import METRICS, evaluate, print_evaluation, register_metric
+from flexray.evaluation import evaluate, print_evaluation, register_metric
+from flexray.evaluation.metrics import _REGISTERED
 from tests.unit.evaluation.builders import answered, commit_run, scores_of
 
 
@@ -23,7 +24,7 @@ def register():
     registered = []
     yield do
     for name in registered:
-        del METRICS[name]
+        del _REGISTERED[name]
 
 
 def length_share(prediction, answers):

@@ -10,10 +10,9 @@ import pyarrow.compute as pc
 import pytest
 
 from flexray.errors import OutputError
-from flexray.evaluation.answer_metrics import PLAIN_TOKENS
 from flexray.evaluation.bootstrap import Bootstrap
 from flexray.evaluation.scores import COLUMNS, collect_scores
-from tests.unit.evaluation.builders import answered, failed, scores_of, table
+from tests.unit.evaluation.builders import answered, failed, metrics, scores_of, table
 
 
 def test_rows_errors_and_scored_rows_are_counted_apart():
@@ -74,11 +73,11 @@ def test_a_row_that_is_there_twice_is_refused():
 
 def test_other_columns_are_not_needed():
     small = table([answered("a", 0, "Berlin")]).select(COLUMNS)
-    assert collect_scores([small], PLAIN_TOKENS, where="out")["a"].scored == 1
+    assert collect_scores([small], metrics(), where="out")["a"].scored == 1
 
 
 def test_no_tables_give_no_methods():
-    assert collect_scores([], PLAIN_TOKENS, where="out") == {}
+    assert collect_scores([], metrics(), where="out") == {}
 
 
 def test_tens_of_thousands_of_rows_stream_through_little_memory():
@@ -111,7 +110,7 @@ def test_tens_of_thousands_of_rows_stream_through_little_memory():
     before = pa.total_allocated_bytes()
     tracemalloc.start()
     try:
-        found = collect_scores(stream(), PLAIN_TOKENS, where="out")
+        found = collect_scores(stream(), metrics(), where="out")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from flexray.evaluation.answer_metrics import METRICS
+from flexray.config import EvaluationConfig
 from flexray.evaluation.bootstrap import Bootstrap, estimate_mean
 from flexray.evaluation.evaluate import Evaluation, FolderSummary, MethodSummary
 from flexray.evaluation.paired import compare
@@ -23,6 +23,7 @@ def evaluation(methods: dict[str, list[dict]], baseline: str | None = None) -> E
     found = scores_of([row for rows in methods.values() for row in rows])
     return Evaluation(
         flexray="0",
+        settings=EvaluationConfig(),
         lemmas="normalised tokens",
         bootstrap=FEW,
         folders=(FolderSummary(folder="out", fingerprint="f", planned_rows=8, committed_rows=8),),
@@ -34,7 +35,7 @@ def evaluation(methods: dict[str, list[dict]], baseline: str | None = None) -> E
                 rows=scores.rows,
                 errors=scores.errors,
                 scored=scores.scored,
-                metrics={metric: estimate_mean(scores.values(metric), FEW) for metric in METRICS},
+                metrics={metric: estimate_mean(scores.values(metric), FEW) for metric in scores.metrics},
                 relations=by_relation(scores, FEW),
                 paraphrases=scores.paraphrases.summary(FEW),
             )
@@ -93,7 +94,7 @@ def test_long_names_are_folded_and_the_numbers_stay(name):
 
 def test_a_long_name_is_broken_behind_its_separators():
     name = "night2:attention/myriadlama/continuous/cross/scale -log N"
-    lines = printed(evaluation({name: rows(name, 3)})).splitlines()
+    lines = printed(evaluation({name: rows(name, 3)}), width=130).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("night2:"))
     assert [line[:32].strip() for line in lines[at : at + 2]] == [
         "night2:attention/myriadlama/",

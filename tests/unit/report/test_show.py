@@ -147,3 +147,30 @@ def test_texts_are_never_markup_or_control_characters(folder):
     assert "[bold]x[/red] \\x1b[31m" in text
     assert "\x1b" not in text
     assert "flexray report 'my out'" in text
+
+
+def test_answers_in_sentences_are_pointed_out_with_what_to_do(folder):
+    def change(i: int, method: str) -> dict[str, Any]:
+        return {"prediction": "It is Berlin." if i % 4 else "It is Rome.", "correct": False}
+
+    warnings = look_at(made(folder, change, methods=("m",))).warnings
+    (warning,) = [text for text in warnings if "exact match" in text]
+    assert warning.startswith("m: exact match is 0.0%, but 75.0% of the answers contain an accepted one")
+    assert "evaluation.headline=contains" in warning
+
+
+def test_it_counts_by_the_headline_metric_of_the_recipe(folder, monkeypatch):
+    monkeypatch.setitem(CONFIG, "evaluation", {"headline": "contains"})
+    change = {"prediction": "It is Berlin", "correct": False}
+    notes = look_at(made(folder, lambda i, method: change, methods=("m",)))
+    assert (notes.headline, notes.accuracy["m"].accuracy) == ("contains", 1.0)
+    assert [text for text in notes.warnings if "exact match" in text] == []
+    line = next(line.split() for line in shown(notes).splitlines() if line.startswith("m "))
+    assert line[3:5] == ["40", "100.0%"]
+
+
+def test_a_headline_metric_that_is_not_known_here_is_said(folder, monkeypatch):
+    monkeypatch.setitem(CONFIG, "evaluation", {"headline": "mine"})
+    notes = look_at(made(folder, methods=("m",)))
+    assert (notes.headline, notes.accuracy["m"].accuracy) == ("exact_match", 1.0)
+    assert notes.warnings[0].startswith("scored by exact match, as evaluation.headline: there is no metric")

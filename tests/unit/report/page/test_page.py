@@ -85,7 +85,7 @@ def test_a_shard_has_an_accuracy_only_if_all_its_rows_are_of_one_method(folder, 
     finished(folder, methods=methods)
     table = page_of(folder, tmp_path).by_id("shards").all("table")[0]
     heads = [cell.words for cell in table.all("th")]
-    assert ("accuracy" in heads) == (len(methods) == 1)
+    assert ("exact match" in heads) == (len(methods) == 1)
     assert {len(row.inner) for row in table.all("tr")} == {len(heads)}
 
 
