@@ -1,0 +1,123 @@
+"""All methods on a recipe's data, without Ray: `python -m benchmarks.all_methods RECIPE`.
+
+The recipe's data, prompt and model; its methods are replaced by METHODS unless --own is given. Each method has
+an engine of its own, whose second call is timed. Prints accuracy with Wilson's interval, the paired difference
+to `origin` (bootstrap over questions, 2,000 resamples), and seconds of the device for 1,000 questions. With
+--out, predictions are written as JSON, to compare another run with by --beside.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.machine import describe_commit, describe_machine
+from flexray import LLM
+from flexray.config import load_config
+from flexray.data import scan
+from flexray.evaluation.accuracy import wilson_interval
+from flexray.evaluation.answer_metrics import contains, exact_match
+
+METHODS: tuple[dict[str, Any], ...] = (
+    {"kind": "origin"},
+    {"kind": "attention"},
+    {"kind": "attention", "paraphrase_scale": "-log N"},
+    {"kind": "attention", "positions": "continuous"},
+    {"kind": "attention", "layout": "full_prompt"},
+    {"kind": "attention", "layout": "full_prompt", "positions": "continuous"},
+    {"kind": "concat"},
+    {"kind": "per_prompt"},
+    {"kind": "avg"},
+    {"kind": "max"},
+    {"kind": "mean_prob"},
+    {"kind": "nbce"},
+    {"kind": "draws", "draws": 8, "size": 3},
+    {"kind": "draws", "draws": "leave_one_out"},
+)
+
+
+def main(
+    recipe: Annotated[list[str], typer.Argument(help="YAML files; a later one wins.")],
+    set_: Annotated[list[str], typer.Option("--set", help="section.key=value.")] = [],  # noqa: B006
+    quantization: Annotated[str | None, typer.Option(help="fp8, or none.")] = None,
+    own: Annotated[bool, typer.Option("--own", help="The recipe's own methods.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write predictions there.")] = None,
+    beside: Annotated[Path | None, typer.Option(help="Predictions to compare with.")] = None,
+    seconds: Annotated[float, typer.Option(help="Begin no method after so many.")] = 1e9,
+) -> None:
+    """Answer all questions by all methods, and print the table."""
+    began = time.perf_counter()
+    config = load_config(recipe, set_)
+    found = scan(config.data)
+    good = [row for row in found.to_pylist() if not row["error"]]
+    rows = [{key: row[key] for key in ("question", "paraphrases", "answers", "num_manual")} for row in good]
+    rows = [row | {"id": str(i)} for i, row in enumerate(rows)]
+    prompt = config.prompt
+    texts = {
+        "instruction": prompt.instruction,
+        "few_shots": [shot.model_dump(exclude_none=True) for shot in prompt.few_shots],
+        "question_template": prompt.question_template,
+        "answer_prefix": prompt.answer_prefix,
+        "max_new_tokens": config.generation.max_new_tokens,
+        "stop_at_newline": config.generation.stop_at_newline,
+        "include_question": False,
+    }
+    llm = LLM(config.model.path, quantization=quantization, deterministic=True)
+    print(f"commit {describe_commit()}; {describe_machine()}")
+    print(f"{len(rows)} questions of {config.data.name}; {config.model.path}, {quantization or 'as it is'}")
+    earlier = json.loads(beside.read_text()) if beside else {}
+    said: dict[str, list[str]] = {}
+    right: dict[str, np.ndarray] = {}
+    methods = [m.model_dump(exclude_defaults=True) for m in config.methods] if own else METHODS
+    print(
+        "| method | exact match % | interval | contains % | vs origin | interval | s for 1,000 | other answers % |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for method in methods:
+        if time.perf_counter() - began > seconds:
+            break
+        answers = llm.answer(rows, [method], **texts, progress=False)  # compiles
+        start = time.perf_counter()
+        answers = llm.answer(rows, [method], **texts, progress=False)
+        took = time.perf_counter() - start
+        name = answers[0].method
+        said[name] = [answer.text for answer in answers]
+        right[name] = np.array(
+            [exact_match(a.text, row["answers"]) for a, row in zip(answers, rows, strict=True)]
+        )
+        inside = [contains(a.text, row["answers"]) for a, row in zip(answers, rows, strict=True)]
+        low, high = wilson_interval(int(right[name].sum()), len(rows))
+        print(
+            f"| {name} | {100 * right[name].mean():.1f} | {100 * low:.1f} to {100 * high:.1f} "
+            f"| {100 * float(np.mean(inside)):.1f} | {_difference(right, name)} "
+            f"| {1000 * took / len(rows):.2f} | {_changed(earlier.get(name), said[name])} |",
+            flush=True,
+        )
+        if out:
+            out.write_text(json.dumps(said))
+
+
+def _difference(right: dict[str, np.ndarray], name: str) -> str:
+    """In points, and its interval."""
+    if name == "origin" or "origin" not in right:
+        return "- | -"
+    each = right[name].astype(float) - right["origin"]
+    source = np.random.default_rng(0)
+    means = [each[source.integers(0, len(each), len(each))].mean() for _ in range(2000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{100 * each.mean():+.1f} | {100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _changed(before: list[str] | None, now: list[str]) -> str:
+    if before is None:
+        return "-"
+    return f"{100 * float(np.mean([a != b for a, b in zip(before, now, strict=True)])):.1f}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
