@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -139,7 +139,9 @@ def evaluate(
 @command()
 def export(
     output: OutputArgument,
-    to: Annotated[str, typer.Option(help="File or URL that ends in .parquet, .csv, .jsonl or .feather.")],
+    to: Annotated[
+        str, typer.Option(help="File or URL that ends in .parquet, .csv, .jsonl, .feather or .sql.")
+    ],
     wide: Annotated[
         bool, typer.Option("--wide", help="A row a question and a column a method, with its prediction.")
     ] = False,
@@ -147,15 +149,27 @@ def export(
     rows_per_file: Annotated[
         int, typer.Option(min=0, help="Several files, NAME-00000 and so on, of so many rows. 0: one file.")
     ] = 0,
+    columns: Annotated[
+        Literal["output", "script"],
+        typer.Option(help="script: prompt, generation, predict_lemma and others of scripts for pandas."),
+    ] = "output",
     everything: AllOption = False,
 ) -> None:
-    """Write the committed rows into one file, or several, for other programs."""
+    """Write the committed rows into one file, or several, for other programs; or a view of SQL over them."""
     from flexray.runs.export import export as write_rows
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     done = write_rows(
-        output, to, wide=wide, methods=names, everything=everything, rows_per_file=rows_per_file
+        output,
+        to,
+        wide=wide,
+        methods=names,
+        everything=everything,
+        rows_per_file=rows_per_file,
+        columns=columns,
     )
+    for note in done.notes:
+        log(note)
     typer.echo(done.summary_line())
 
 

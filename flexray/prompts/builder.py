@@ -139,6 +139,13 @@ class PromptBuilder:
         apart = self._context.first_ids + self._frame.segment(text) + self.answer_prefix
         return apart, self._frame.whole(text, self._context.earlier)
 
+    def text(self, paraphrase: str) -> str:
+        """The text of a prompt of one paraphrase, with the first of each few-shot's, and without the BOS of
+        `add_bos`."""
+        frame = self._frame
+        middle = frame.middle(paraphrase.strip())
+        return "".join(p.text for p in (*self._context.earlier, *frame.before, middle, *frame.after))
+
     def tokens(self, token_ids: Sequence[int]) -> list[str]:
         """Each as it is written in the vocabulary."""
         return [str(token) for token in self._tokenizer.convert_ids_to_tokens(list(token_ids))]

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from flexray.errors import OutputError
+from flexray.runs.export_files import WRITERS
+from flexray.runs.script_columns import ScriptColumns
+from flexray.runs.sql_view import view_sql
 from flexray.sink import OutputFolder, load_run, read_committed
 from flexray.sink.folder import split_path
 from flexray.sink.records.rows import ROW_SCHEMA
@@ -31,8 +31,8 @@ OF_QUESTION = (
 )  # fmt: skip
 """The columns of a wide row that are the same for all methods."""
 
+SQL = ".sql"
 _WIDE = pa.schema([ROW_SCHEMA.field(name) for name in ("row_id", "prediction", *OF_METHOD)])
-Write = Callable[[pa.Table], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +41,8 @@ class Exported:
 
     files: tuple[str, ...]
     rows: int
+    notes: tuple[str, ...] = ()
+    """What a user should know of what was written."""
 
     def summary_line(self) -> str:
         """One line for people and programs."""
@@ -55,17 +57,20 @@ def export(
     methods: Sequence[str] = (),
     everything: bool = False,
     rows_per_file: int = 0,
+    columns: Literal["output", "script"] = "output",
 ) -> Exported:
     """Write the committed rows of a run, shard by shard, each checked against its manifest as it is read.
 
     Args:
         output: path or URL of the output folder.
         path: path or URL of a file that ends in .parquet, .csv, .jsonl or .feather; an earlier one is
-            replaced. Lists are JSON in a CSV file.
+            replaced. Lists are JSON in a CSV file. Or of a file that ends in .sql: a view of DuckDB's SQL
+            over the data files, named after the file; no rows are copied.
         wide: a row a question, and a column a method with its prediction. Else a row a question and method.
         methods: only these, in this order. (): those that the last recipe names.
         everything: also rows, and without `methods` methods, that the last recipe does not name.
         rows_per_file: at most, of files named NAME-00000 and so on; 0: all in one file.
+        columns: script: those of `flexray.runs.script_columns`.
 
     Raises:
         OutputError: there is no run or no such method, or the file cannot be written.
@@ -73,13 +78,24 @@ def export(
     """
     folder = OutputFolder(output)
     chosen = _chosen(folder, methods, everything)
-    suffix = next((suffix for suffix in _WRITERS if path.endswith(suffix)), None)
+    suffix = next((suffix for suffix in (*WRITERS, SQL) if path.endswith(suffix)), None)
     if suffix is None:
-        raise OutputError(f"{path}: the name of the file has to end in one of {', '.join(_WRITERS)}.")
+        raise OutputError(f"{path}: the name of the file has to end in one of {', '.join((*WRITERS, SQL))}.")
+    if wide and columns == "script":
+        raise OutputError(f"{path}: a wide row has no columns of a script. Export with one of the two.")
     to, name = split_path(path)
     if f"{to.url}/".startswith(f"{folder.url.rstrip('/')}/"):
         raise OutputError(f"{path}: is within the run's own folder. Name a file elsewhere.")
-    schema = _wide_schema(chosen) if wide else ROW_SCHEMA
+    if suffix == SQL:
+        if wide or rows_per_file or columns == "script":
+            raise OutputError(f"{path}: a view has the rows and columns of the output, and no others.")
+        statement, files = view_sql(folder, name.removesuffix(SQL), everything=everything, methods=chosen)
+        with _writing(path):
+            to.prepare()
+            to.write_bytes(name, statement.encode())
+        return Exported(files=(to.where(name),), rows=0, notes=(f"a view of the rows in {files} data files",))
+    script = ScriptColumns(load_run(folder)) if columns == "script" else None
+    schema = script.schema if script else _wide_schema(chosen) if wide else ROW_SCHEMA
     if len(set(schema.names)) < len(schema):
         raise OutputError(f"{path}: a method has the name of another column. Export without --wide.")
 
@@ -87,6 +103,7 @@ def export(
         return read_committed(folder, everything=everything, methods=chosen)
 
     tables = _widened(read, chosen) if wide else (_only(table, chosen) for table in read())
+    tables = map(script.of, tables) if script else tables
     to.prepare()
     names: list[str] = []
     rows = 0
@@ -95,7 +112,7 @@ def export(
     with tempfile.TemporaryDirectory(dir=to.local_path, prefix=".export-") as scratch, _writing(path):
         for part in _parts(tables, rows_per_file):
             names.append(f"{stem}-{len(names):05d}{suffix}" if rows_per_file else name)
-            with _WRITERS[suffix](Path(scratch) / names[-1], schema) as write:
+            with WRITERS[suffix](Path(scratch) / names[-1], schema) as write:
                 for table in part:
                     write(table)
                     rows += table.num_rows
@@ -104,7 +121,7 @@ def export(
         for old in to.list() if rows_per_file else ():
             if re.fullmatch(rf"{re.escape(stem)}-\d{{5,}}{re.escape(suffix)}", old) and old not in names:
                 to.remove(old)  # of an earlier export in more files
-    return Exported(files=tuple(map(to.where, names)), rows=rows)
+    return Exported(files=tuple(map(to.where, names)), rows=rows, notes=script.notes if script else ())
 
 
 def _chosen(folder: OutputFolder, methods: Sequence[str], everything: bool) -> tuple[str, ...]:
@@ -178,50 +195,3 @@ def _parts(tables: Iterable[pa.Table], rows: int) -> Iterator[Iterator[pa.Table]
     yield part()
     while rest is not None:
         yield part()
-
-
-@contextlib.contextmanager
-def _parquet(file: Path, schema: pa.Schema) -> Iterator[Write]:
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        yield writer.write_table
-
-
-@contextlib.contextmanager
-def _feather(file: Path, schema: pa.Schema) -> Iterator[Write]:
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with (
-        pa.OSFile(os.fspath(file), "wb") as stream,
-        pa.ipc.new_file(stream, schema, options=options) as writer,
-    ):
-        yield writer.write_table
-
-
-@contextlib.contextmanager
-def _csv(file: Path, schema: pa.Schema) -> Iterator[Write]:
-    lists = [field.name for field in schema if pa.types.is_list(field.type)]
-    flat = pa.schema([pa.field(f.name, pa.string()) if f.name in lists else f for f in schema])
-
-    def write(table: pa.Table) -> None:
-        for name in lists:
-            texts = [None if value is None else _json(value) for value in table[name].to_pylist()]
-            table = table.set_column(table.schema.get_field_index(name), name, pa.array(texts, pa.string()))
-        writer.write_table(table.cast(flat))
-
-    with pa.csv.CSVWriter(file, flat) as writer:
-        yield write
-
-
-@contextlib.contextmanager
-def _jsonl(file: Path, schema: pa.Schema) -> Iterator[Write]:
-    def write(table: pa.Table) -> None:
-        stream.writelines(f"{_json(row)}\n" for row in table.to_pylist())
-
-    with file.open("w", encoding="utf-8") as stream:
-        yield write
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-_WRITERS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl, ".feather": _feather}

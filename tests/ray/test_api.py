@@ -47,6 +47,12 @@ def test_a_recipe_with_a_plug_in_is_run_read_and_evaluated(tree, tmp_path):
     assert {row["source_id"] for row in rows if row["error"]} == {"q2"}
     scores = flexray.evaluate(tmp_path / "out")
     assert [(m.method, m.errors, m.scored) for m in scores.methods] == [("last_one", 1, 2), ("origin", 1, 2)]
+    flexray.run(recipe, overrides=["methods=[origin]"], log=lambda line: None)  # the other one is left out
+    for everything, count in ((False, 3), (True, 6)):
+        seen = flexray.read(tmp_path / "out", everything=everything)
+        in_ray = sorted((row["method"], row["row_id"]) for row in seen.to_ray().take_all())
+        assert len(in_ray) == count
+        assert in_ray == sorted((row["method"], row["row_id"]) for row in seen.to_arrow().to_pylist())
 
 
 def test_a_processor_keeps_the_rows_other_columns_and_error_rows(tree, tiny_model, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -55,18 +55,42 @@ class View:
 
     def expression(self, manifests: Sequence[Manifest]) -> pc.Expression | None:
         """The seen rows of these shards, as a filter of Arrow data sets; None: all are seen."""
-        shards, terms = {manifest.shard_id for manifest in manifests}, []
-        if any(set(m.accounting.rows_by_method) - set(self.methods) for m in manifests):
-            terms.append(pc.field("method").isin(pa.array(self.methods, pa.string())))
+        only_some, gone = self._filters(manifests)
+        terms = [pc.field("method").isin(pa.array(self.methods, pa.string()))] if only_some else []
+        for shards, ids in gone:
+            terms.append(~(pc.field("shard_id").isin(shards) & pc.field("row_id").isin(ids)))
+        return functools.reduce(operator.and_, terms) if terms else None
+
+    def condition(self, manifests: Sequence[Manifest]) -> str:
+        """The same as a condition of SQL; "": all are seen."""
+        only_some, gone = self._filters(manifests)
+        terms = [f"method IN {_sql(self.methods)}"] if only_some else []
+        for shards, ids in gone:
+            terms.append(f"NOT (shard_id IN {_sql(shards)} AND row_id IN {_sql(ids.to_pylist())})")
+        return " AND ".join(terms)
+
+    def _filters(self, manifests: Sequence[Manifest]) -> tuple[bool, list[tuple[list[str], pa.Array]]]:
+        """Whether these shards have other methods than those that are seen; and shards with the ids of rows
+        that are not seen in them."""
+        shards, gone = {manifest.shard_id for manifest in manifests}, []
         for of_part in self.unseen:
             among = [shard_id for shard_id in of_part if shard_id in shards]
             if among:  # a row is in one shard of a part
-                ids = pa.concat_arrays([of_part[shard_id] for shard_id in among])
-                terms.append(~(pc.field("shard_id").isin(among) & pc.field("row_id").isin(ids)))
-        return functools.reduce(operator.and_, terms) if terms else None
+                gone.append((among, pa.concat_arrays([of_part[shard_id] for shard_id in among])))
+        return any(set(m.accounting.rows_by_method) - set(self.methods) for m in manifests), gone
 
     def _unseen_of(self, shard_id: str) -> pa.Array | None:
         return next((of_part[shard_id] for of_part in self.unseen if shard_id in of_part), None)
+
+
+def _sql(texts: Iterable[str]) -> str:
+    """A list of string literals."""
+    return f"({', '.join(map(literal, texts))})"
+
+
+def literal(text: str) -> str:
+    """A string literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def view(

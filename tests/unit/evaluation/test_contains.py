@@ -57,7 +57,8 @@ def test_an_accepted_answer_stands_within_as_whole_words(prediction, answers, ri
 def test_an_exact_match_of_some_text_is_contained_also_in_a_sentence(prediction, answer):
     if exact_match(prediction, [answer]) and answer.strip():
         assert contains(prediction, [answer])
-        assert contains(f"It is {prediction} , he said.", [answer])
+        if set(answer.split()) - {"the", "?"}:  # these are not words of a longer text
+            assert contains(f"It is {prediction} , he said.", [answer])
 
 
 @pytest.mark.parametrize(
