@@ -1,8 +1,8 @@
 """All methods on a recipe's data, without Ray: `python -m benchmarks.all_methods RECIPE`.
 
-The recipe's data, prompt and model; its methods are replaced by METHODS unless --own is given. Each method has
-an engine of its own, whose second call is timed. Prints accuracy with Wilson's interval, the paired difference
-to `origin` (bootstrap over questions, 2,000 resamples), and seconds of the device for 1,000 questions. With
+The recipe's data, prompt and model; its methods are replaced by METHODS unless --own is given. Each method
+has an engine of its own, whose second call is timed. Prints accuracy with Wilson's interval, the paired
+difference to `origin` (bootstrap over questions, 2,000 resamples), and seconds for 1,000 questions. With
 --out, predictions are written as JSON, to compare another run with by --beside.
 """
 
@@ -74,9 +74,8 @@ def main(
     said: dict[str, list[str]] = {}
     right: dict[str, np.ndarray] = {}
     methods = [m.model_dump(exclude_defaults=True) for m in config.methods] if own else METHODS
-    print(
-        "| method | exact match % | interval | contains % | vs origin | interval | s for 1,000 | other answers % |"
-    )
+    columns = ("method", "exact match %", "interval", "contains %", "vs origin", "interval", "s for 1,000")
+    print(f"| {' | '.join(columns)} | other answers % |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for method in methods:
         if time.perf_counter() - began > seconds:
