@@ -75,7 +75,8 @@ def take_apart(name: str, words: Sequence[str]) -> JobCommand:
     context = commands[name].make_context(name, [*words])
     values = context.params
     recipes = [path for key in RECIPES for path in values.get(key, ())]
-    if not recipes and "set_" in values and name != "doctor":
+    of_recipes = any(key in values for key in RECIPES)
+    if not recipes and of_recipes and name != "doctor":
         raise ConfigError(f"no recipe is named. Give a YAML file: flexray submit --job {name} my.yaml")
     outputs = [path for key in OUTPUTS if key in values for path in _listed(values[key])]
     paths = {f"--{key.removesuffix('_file')}": str(values[key]) for key in PATHS if values.get(key)}
@@ -84,17 +85,16 @@ def take_apart(name: str, words: Sequence[str]) -> JobCommand:
     return JobCommand(
         name=name,
         recipes=tuple(recipes),
-        overrides=tuple(values.get("set_", ())),
+        overrides=tuple(values.get("set_", ())) if of_recipes else (),
         outputs=tuple(outputs),
         plugins=tuple(values.get("plugin", ())),
-        options=tuple(_options(context)),
+        options=tuple(_options(context, {*RECIPES, *OUTPUTS, "plugin", *["set_"] * of_recipes})),
         paths=paths,
     )
 
 
-def _options(context: Any) -> Iterator[str]:
+def _options(context: Any, changed: set[str]) -> Iterator[str]:
     """The options that were given, but for those that are changed on the way."""
-    changed = {*RECIPES, *OUTPUTS, "set_", "plugin"}
     for parameter in context.command.params:
         name, value = parameter.name, context.params[parameter.name]
         if name in changed or context.get_parameter_source(name).name != "COMMANDLINE":

@@ -217,6 +217,12 @@ class KVCache:
         for layer in (*self.keys, *self.values):
             layer.index_fill_(1, index, 0)
 
+    def zero_scratch(self) -> None:
+        """The same for the scratch block: a dense backend fills up its rows with it, and so multiplies by 0
+        what the last token of a broken prompt has written there."""
+        for layer in (*self.keys, *self.values):
+            layer[:, :BLOCK_SIZE].zero_()
+
     def _free_all(self) -> None:
         first = 1 + len(self.context_blocks)  # they are the first ones taken
         self._free_blocks = np.arange(self.num_blocks - 1, first - 1, -1)  # a stack

@@ -193,7 +193,10 @@ class ModelRunner:
         )
         self._stats.prefill_tokens += len(stream)
         self._stats.shared_tokens += sum(request.packed.num_shared for request in requests)
-        return self._finish_prefill(batch, hidden)
+        logits = self._finish_prefill(batch, hidden)
+        if self._backend != "flex":
+            kv_cache.zero_scratch()
+        return logits
 
     def _prefill(self, stream: TokenStream, *, once: bool = False) -> Tensor:
         """Write a stream's K/V into the cache. Hidden states [B, hidden] that go into the last layer, of the

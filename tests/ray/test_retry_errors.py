@@ -15,7 +15,7 @@ from tests.ray.jobs import contents, flexray_here, make_tree, manifests, questio
 ROWS = 7  # in shards of three
 INDIA = "qa/test/q6"  # the one question about it, in a shard of its own
 COPIES = {"kind": "attention", "layout": "full_prompt", "positions": "continuous"}
-FAILED = ("attention/full_prompt/continuous", INDIA)
+FAILED = ("origin", INDIA)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,14 @@ def errors_of(rows):
 @pytest.fixture(scope="module")
 def faulty(local_ray, faults_file, fault, tiny_model, tmp_path_factory):
     """A run by two methods with rows of which one never was good, one lacks what it needs, and one was failed
-    by its first method; returns the configuration's file and tree."""
+    by one method; returns the configuration's file and tree."""
     folder = tmp_path_factory.mktemp("faulty")
     changes = {1: {"question": ""}, 4: {"paraphrases": []}}
     records = [question(i, **changes.get(i, {})) for i in range(ROWS)]
     tree = make_tree(folder / "out", tiny_model, write(folder / "questions.jsonl", records))
     tree["methods"] = [COPIES, "origin"]
     config = write_config(folder, tree)
-    # sdpa and eager, by the first method; then the second one answers
+    # sdpa and eager, by the method whose positions restart, which comes first; then the other one answers
     faults_file.write_text(json.dumps([fault("India", times=2, ledger=str(folder / "ledger"))]))
     flexray("run", config)
     faults_file.write_text("[]")

@@ -43,6 +43,9 @@ ALLOWED = {
     # a pipe to a process that renders chat templates
     ("prompts/rendering.py", "multiprocessing.connection.Connection"): 1,
     ("prompts/rendering.py", "multiprocessing.get_context"): 1,
+    # between this process and the workers of its cluster, which run its code anyway
+    ("pipeline/ray_map.py", "pickle.dumps"): 2,
+    ("pipeline/ray_map.py", "pickle.loads"): 2,
     # whether an error can travel so
     ("engine/ranks.py", "pickle.dumps"): 1,
     ("engine/ranks.py", "pickle.loads"): 1,

@@ -96,6 +96,7 @@ def test_two_ranks_answer_as_one_and_as_the_oracle_in_calls_of_any_size(
         ]
 
 
+@pytest.mark.slow
 def test_three_ranks_answer_as_one_and_two_do_not_divide_the_heads(smollm2, make_prompts):
     prompts = make_prompts(4, longest=12)
     found = {}

@@ -80,7 +80,7 @@ def test_what_is_drawn_can_be_compared_by_any_metric():
     assert row["confidences"] == pytest.approx([(2 / 3 + 4 / 5) / 2, 0.5])
     assert row_of("confidence/samples 2/match lemma_match", texts)["confidences"] == [0.5, 0.5]
     assert MethodConfig(kind="confidence", match="f1").name == "confidence/match f1"
-    with pytest.raises(ConfigError, match=r"metric 'same' is unknown. Known: exact_match, f1, lemma_match"):
+    with pytest.raises(ConfigError, match=r"metric 'same' is unknown. Known: exact_match, f1, contains"):
         check_match([MethodConfig(kind="confidence", match="same")])
 
 

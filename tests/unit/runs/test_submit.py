@@ -83,6 +83,11 @@ def refusal(*arguments: str, address: str | None = "http://127.0.0.1:1") -> str:
             "evaluate-answers",
             "evaluate --baseline=avg s3://bucket/answers /mnt/b",
         ),
+        (
+            "evaluate /mnt/b --set evaluation.headline=contains",
+            "evaluate-b",
+            "evaluate --set=evaluation.headline=contains /mnt/b",
+        ),
         ("verify night.yaml --json", "verify-answers", "verify --json s3://bucket/answers"),
         (
             "export /mnt/a/ --to s3://b/a.csv --wide",
@@ -101,7 +106,7 @@ def test_a_command_is_submitted_with_its_options(words, subject, there):
 
 
 def test_every_command_can_be_submitted_and_its_files_and_folders_are_known():
-    values = {"baseline", "gpu", "method", "methods", "row"}  # words that name no file
+    values = {"baseline", "columns", "gpu", "method", "methods", "row"}  # words that name no file
     known = {*RECIPES, *OUTPUTS, *PATHS, "set_", "plugin", *values}
     for command in app.registered_commands:
         name = command.name or command.callback.__name__

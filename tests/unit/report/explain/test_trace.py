@@ -118,7 +118,9 @@ def test_the_shares_of_each_layer_sum_to_1_and_candidates_are_in_order(traces, m
                 assert len(step.top) == 5
 
 
-@pytest.mark.parametrize("method", [*ALONE, *LOGITS, *DRAWN], ids=named)
+@pytest.mark.parametrize(
+    "method", [m for m in (*ALONE, *LOGITS, *DRAWN) if m.name != "draws/draws 2/size 2"], ids=named
+)
 def test_a_sequence_of_one_paraphrase_gives_the_others_exactly_nothing(traces, method):
     for found in traces[method.name]:
         for answer in found.answers:
