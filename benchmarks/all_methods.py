@@ -20,6 +20,7 @@ from benchmarks.machine import describe_commit, describe_machine
 from flexray import LLM
 from flexray.config import load_config
 from flexray.data import scan
+from flexray.evaluation import Bootstrap
 from flexray.evaluation.accuracy import wilson_interval
 from flexray.evaluation.answer_metrics import contains, exact_match
 
@@ -106,9 +107,7 @@ def _difference(right: dict[str, np.ndarray], name: str) -> str:
     if name == "origin" or "origin" not in right:
         return "- | -"
     each = right[name].astype(float) - right["origin"]
-    source = np.random.default_rng(0)
-    means = [each[source.integers(0, len(each), len(each))].mean() for _ in range(2000)]
-    low, high = np.quantile(means, [0.025, 0.975])
+    low, high = Bootstrap().interval(each)
     return f"{100 * each.mean():+.1f} | {100 * low:+.1f} to {100 * high:+.1f}"
 
 

@@ -12,15 +12,15 @@ from typing import Any
 from flexray.errors import ConfigError
 
 INPUTS = (
-    "data.files",
-    "data.ids",
-    "data.paraphrase_files",
-    "data.template_files",
-    "model.lora",
     "model.path",
-    "plugins",
+    "model.lora",
+    "data.files",
+    "data.template_files",
+    "data.paraphrase_files",
+    "data.ids",
     "prompt.few_shot_data.files",
     "prompt.few_shot_data.template_files",
+    "plugins",
 )
 """Keys whose values name what is there already."""
 OUTPUT = "output"

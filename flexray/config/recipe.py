@@ -24,6 +24,7 @@ from flexray.config.paths import resolve_paths
 from flexray.errors import ConfigError, shown
 from flexray.storage import open_file, starting
 
+RECIPE_ENDINGS = (".yaml", ".yml")
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 50
 MAX_MERGED = 100_000

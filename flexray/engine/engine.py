@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,7 +14,7 @@ from flexray.engine.fallback import BackendFallback
 from flexray.engine.generation import Generation
 from flexray.engine.kv_cache import context_size
 from flexray.engine.model_runner import ModelRunner
-from flexray.engine.request import Request, group_by_prefix
+from flexray.engine.request import Request, group_by_prefix, seen_by
 from flexray.engine.sampler import Sampler
 from flexray.engine.scheduler import Scheduler
 from flexray.engine.scheduler_config import plan_scheduler
@@ -185,30 +186,26 @@ class Engine:
         return {number: self._answers_of(request, number, method) for number, method in request.group.methods}
 
     def _answers_of(self, request: Request, number: int, method: Method) -> Answers:
-        sequences = request.of_method(number)
+        answers = request.answers_of(number)
         if request.error:
             return (self._failure(request, request.error),)
-        if not sequences:
+        if not answers:
             return (self._failure(None, NO_CONFIDENCES),)
-        for sequence in sequences:
+        for sequence in itertools.chain(*answers):
             if not sequence.is_finite:
                 return (self._failure(request, self._not_finite(len(sequence.token_ids or ()))),)
-        if method.fusion is not None:  # sequences that choose together say the same
-            first = {sequence.answer: sequence for sequence in reversed(sequences)}
-            sequences = [first[answer] for answer in sorted(first)]
-        subsets = method.subsets_of(request.prompt, len(sequences))
         return tuple(
             Generation(
-                token_ids=sequence.token_ids or (),
-                logprobs=sequence.logprobs,
-                finish_reason=self.stopping.reason(sequence.token_ids or ()),
+                token_ids=together[0].token_ids or (),  # sequences that choose together say the same
+                logprobs=together[0].logprobs,
+                finish_reason=self.stopping.reason(together[0].token_ids or ()),
                 backend_requested=self.config.backend,
                 backend_used=request.backend or "",
                 fallback_reason="; ".join(request.reasons),
                 attempts=request.attempts,
-                subset=subset,
+                subset=seen_by(together) if method.records_subsets else (),
             )
-            for sequence, subset in zip(sequences, subsets, strict=True)
+            for together in answers
         )
 
     def _failure(self, request: Request | None, error: str) -> Generation:

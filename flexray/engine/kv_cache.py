@@ -4,7 +4,8 @@
 
 Paging as in vLLM (Kwon et al. 2023, arXiv:2309.06180); the block tables become the BlockMask's indices, so
 FlexAttention reads the blocks where they are and the context is stored once for all requests. Block 0 is
-scratch: padding writes there and sees only itself, hence is always finite and seen by nobody.
+scratch: padding writes there and is seen by padding only. A broken row's prefill may leave numbers there that
+are not finite; see `zero_scratch`.
 """
 
 from __future__ import annotations

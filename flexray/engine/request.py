@@ -68,9 +68,10 @@ class Sequence:
     request: Request
     method: int  # number in the run
     fusion: Fusion | None
+    scope: AttentionScope
     sampling: SamplingParams
-    weight: float  # among the sequences of its method that choose their tokens together
-    answer: int = 0  # of its method's answers, which of them it makes, alone or with others
+    weight: float  # among the sequences that make the same answer
+    answer: int  # of its method's answers, which of them it makes, alone or with others
     row: int = -1  # in the SequenceTable, while it is running
     steps_left: int = 0  # decode steps until it has finished at the latest
     token_ids: tuple[int, ...] | None = None  # once it has finished
@@ -106,35 +107,31 @@ class Request:
     @functools.cached_property
     def sequences(self) -> tuple[Sequence, ...]:
         """Its answers, method by method; none for a method that needs confidences that the prompt has not."""
-        return tuple(sequence for sequence, _ in self._sequences)
-
-    @functools.cached_property
-    def packed(self) -> PackedPrompt:
-        """Its own tokens, laid out."""
-        scopes = tuple(scope for _, scope in self._sequences)
-        return lay_out(self.prompt, self.group.prefix, scopes, self.max_new_tokens)
-
-    @functools.cached_property
-    def _sequences(self) -> list[tuple[Sequence, AttentionScope]]:
-        found: list[tuple[Sequence, AttentionScope]] = []
+        found: list[Sequence] = []
         for number, method in self.group.methods:
             if method.needs_confidences and self.prompt.confidences is None:
                 continue
             scopes = method.scopes(self.prompt)
-            weights = method.weights(self.prompt) if method.weights else [1 / len(scopes)] * len(scopes)
             sampling = method.sampling(self.prompt) if method.sampling else [GREEDY] * len(scopes)
-            answers = method.groups(self.prompt) if method.groups else (0,) * len(scopes)
-            for scope, weight, params, answer in zip(scopes, weights, sampling, answers, strict=True):
+            answers = method.answer_numbers(self.prompt, len(scopes))
+            weights = method.weights_of(self.prompt, answers)
+            for scope, params, weight, answer in zip(scopes, sampling, weights, answers, strict=True):
                 assert scope.paraphrase is not None or not method.attends_to_one
-                found.append((Sequence(self, number, method.fusion, params, weight, answer), scope))
-        return found
+                found.append(Sequence(self, number, method.fusion, scope, params, weight, answer))
+        return tuple(found)
+
+    @functools.cached_property
+    def packed(self) -> PackedPrompt:
+        """Its own tokens, laid out."""
+        scopes = tuple(sequence.scope for sequence in self.sequences)
+        return lay_out(self.prompt, self.group.prefix, scopes, self.max_new_tokens)
 
     @functools.cached_property
     def seen(self) -> dict[Sequence, frozenset[int]]:
         """Of each of its sequences the ids of all prompt tokens that it sees."""
         prompt, found = self.prompt, {}
-        for sequence, scope in self._sequences:
-            seen = scope.subset if scope.paraphrase is None else (scope.paraphrase,)
+        for sequence in self.sequences:
+            seen = sequence.scope.chosen
             segments = prompt.segments if seen is None else [prompt.segments[i] for i in seen]
             found[sequence] = frozenset().union(prompt.context, *segments, prompt.answer_prefix)
         return found
@@ -172,6 +169,13 @@ class Request:
         """The sequences of one method."""
         return [sequence for sequence in self.sequences if sequence.method == number]
 
+    def answers_of(self, method: int) -> list[list[Sequence]]:
+        """Those that make each answer of one method, in the order of its answers."""
+        answers: dict[int, list[Sequence]] = {}
+        for sequence in self.of_method(method):
+            answers.setdefault(sequence.answer, []).append(sequence)
+        return [answers[number] for number in sorted(answers)]
+
     def explain(self, reason: str) -> None:
         """Add a reason, once."""
         if reason not in self.reasons:
@@ -183,6 +187,11 @@ class Request:
         for sequence in self.sequences:
             sequence.row, sequence.token_ids, sequence.is_finite = -1, None, True
             sequence.logprobs = None
+
+
+def seen_by(sequences: Listed[Sequence]) -> tuple[int, ...]:
+    """Indices of the paraphrases that were chosen for one answer's sequences, in their order."""
+    return tuple(index for sequence in sequences for index in sequence.scope.chosen or ())
 
 
 def sequences_at_once(requests: Listed[Request], most: int) -> int:

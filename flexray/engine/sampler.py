@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -100,18 +100,14 @@ class LogitsFuser:
         if self.fusion == "nbce":
             return self._nbce(logits_BV)
         fused: Tensor | None = None
+        combine = torch.maximum if self.fusion == "max" else torch.add
         for index_G, weight_G in zip(self.members, self.weights, strict=True):
             scores_GV = logits_BV[index_G].float()
-            if self.fusion == "mean":
+            if self.fusion in OF_PROBABILITIES:
+                scores_GV = scores_GV.softmax(-1)
+            if self.fusion != "max":
                 scores_GV = scores_GV * weight_G[:, None]
-                fused = scores_GV if fused is None else fused + scores_GV
-                continue
-            scores_GV = scores_GV.softmax(-1)
-            if self.fusion == "mean_prob":
-                scores_GV = scores_GV * weight_G[:, None]
-                fused = scores_GV if fused is None else fused + scores_GV
-            else:
-                fused = scores_GV if fused is None else torch.maximum(fused, scores_GV)
+            fused = scores_GV if fused is None else combine(fused, scores_GV)
         assert fused is not None
         return fused
 
@@ -124,7 +120,8 @@ class LogitsFuser:
         least = torch.full((G,), math.inf, device=logits_BV.device)
         for index_G, weight_G in zip(self.members, self.weights, strict=True):
             log_probs_GV = logits_BV[index_G].float().log_softmax(-1)
-            entropy_G = _in_parts(_entropy, log_probs_GV)
+            parts = [_entropy(log_probs_GV[some]) for some in _parts_of(log_probs_GV)]
+            entropy_G = torch.cat(parts)[:G]
             better = (entropy_G < least) & (weight_G > 0)
             # one that is not finite makes the group void, though it cannot be the surest
             broken = ~entropy_G.isfinite() & (weight_G != 0)
@@ -140,13 +137,12 @@ def _entropy(log_probs_NV: Tensor) -> Tensor:
     return entropy
 
 
-def _in_parts(function: Callable[[Tensor], Tensor], rows_NV: Tensor) -> Tensor:
-    """A function of each row, of so many rows at once that their number does not decide on rounding."""
-    n, found = len(rows_NV), []
+def _parts_of(rows_NV: Tensor) -> Iterator[Tensor]:
+    """Indices of rows, int64 [DRAWN_TOGETHER] at a time so that the number of rows does not decide on
+    rounding: all of them in order, the last one again in the rest of the last part."""
+    n = len(rows_NV)
     for start in range(0, n, DRAWN_TOGETHER):
-        some = torch.arange(start, start + DRAWN_TOGETHER, device=rows_NV.device).clamp_max(n - 1)
-        found.append(function(rows_NV[some]))
-    return torch.cat(found)[:n]
+        yield torch.arange(start, start + DRAWN_TOGETHER, device=rows_NV.device).clamp_max(n - 1)
 
 
 def greedy(logits_BV: Tensor) -> SampledTokens:
@@ -239,9 +235,8 @@ class Sampler:
             return greedy(logits_BV) if fuser is None else fuser(logits_BV)
         scores_GV = logits_BV if fuser is None else fuser.scores(logits_BV)
         n, found = len(scores_GV), []
-        for start in range(0, n, DRAWN_TOGETHER):
-            some = torch.arange(start, start + DRAWN_TOGETHER, device=logits_BV.device)
-            chosen = self._choose_some(scores_GV[some.clamp_max(n - 1)], part, some.clamp_max(n - 1))
+        for start, some in zip(range(0, n, DRAWN_TOGETHER), _parts_of(scores_GV), strict=True):
+            chosen = self._choose_some(scores_GV[some], part, some)
             found.append((some[: n - start], chosen.of(slice(n - start))))
         chosen = together(found, n)
         return chosen if fuser is None else chosen.of(fuser.group)
@@ -275,9 +270,9 @@ def _parts(sequences: Listed[Sequence], device: torch.device, *, seen: bool) -> 
     parts = []
     for (fusion, drawn, nucleus), members in found.items():
         own = [sequences[i] for i in members]
-        groups: dict[object, list[Sequence]] = {}
+        groups: dict[tuple[int, int, int], list[Sequence]] = {}
         for s in own:
-            groups.setdefault(s if fusion is None else s.fusion_group, []).append(s)
+            groups.setdefault(s.fusion_group, []).append(s)
         fuser = None
         if fusion is not None:
             fuser = LogitsFuser(fusion, [s.fusion_group for s in own], [s.weight for s in own], device)

@@ -164,9 +164,7 @@ class Scheduler:
     def _decode_batches(self) -> Iterator[DecodeBatch]:
         """The running sequences in batches of at most `max_num_seqs`; those that choose together stay
         together."""
-        together = itertools.groupby(
-            self.running, key=lambda s: s.fusion_group if s.fusion is not None else s
-        )
+        together = itertools.groupby(self.running, key=lambda s: s.fusion_group)
         part: list[Sequence] = []
         for _, members in together:
             group = list(members)

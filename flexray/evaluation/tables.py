@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 
 from rich import box
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flexray.console.standard_output import standard_output
 from flexray.console.terminal import printable
 from flexray.evaluation.accuracy import sentences_note
 from flexray.evaluation.bootstrap import Estimate, Interval
@@ -19,7 +19,7 @@ from flexray.evaluation.metrics import EXACT_MATCH, title
 from flexray.evaluation.paired import Comparison, Difference
 from flexray.evaluation.paraphrases import PositionAccuracy
 
-LOG_WIDTH = 130
+LOG_WIDTH = 130  # below it the methods' names are folded
 NAME_WIDTH = 32  # "attention/shared_context/restart"
 NOTHING = "-"
 SHOWN = 2
@@ -37,8 +37,7 @@ def print_evaluation(
 
     All names are printed as they are, never read as rich markup.
     """
-    # a log has no width of its own; rich would take 80 and fold the methods' names
-    console = console or Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+    console = console or standard_output(LOG_WIDTH)
     methods = evaluation.methods
     tables = [_method_table(methods)]
     if any(method.paraphrases for method in methods):

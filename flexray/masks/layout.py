@@ -81,6 +81,11 @@ class AttentionScope:
     paraphrase_bias: float = 0.0  # added to its scores against paraphrases
     subset: tuple[int, ...] | None = None  # indices of those it sees, of at most MAX_CHOSEN; None: see above
 
+    @property
+    def chosen(self) -> tuple[int, ...] | None:
+        """Indices of the paraphrases that it sees; None: all."""
+        return self.subset if self.paraphrase is None else (self.paraphrase,)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Layout:

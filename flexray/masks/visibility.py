@@ -120,23 +120,16 @@ def make_visible(queries: QueryTables, keys: KeyTables, *, subsets: bool = False
     """
     q_first, q_last, q_own = queries.visible_first, queries.visible_last, queries.own
     q_index, k_first, k_last, k_index = queries.causal_index, keys.first, keys.last, keys.causal_index
+    q_members = queries.members if subsets else None
 
     def visible(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
         first = k_first[kv]
         seen = (first <= q_last[b, q]) & (q_first[b, q] <= k_last[kv])
+        if q_members is not None:
+            seen = seen & ((((q_members[b, q] >> (first & 63)) & 1) == 1) | (first < 0))
         return (seen | (first == q_own[b, q])) & (k_index[kv] <= q_index[b, q])
 
-    if not subsets:
-        return visible
-    q_members = queries.members
-
-    def visible_in_part(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        first = k_first[kv]
-        member = (((q_members[b, q] >> (first & 63)) & 1) == 1) | (first < 0)
-        seen = (first <= q_last[b, q]) & (q_first[b, q] <= k_last[kv]) & member
-        return (seen | (first == q_own[b, q])) & (k_index[kv] <= q_index[b, q])
-
-    return visible_in_part
+    return visible
 
 
 def make_score_mod(queries: QueryTables, keys: KeyTables, bias: Bias) -> ScoreMod:

@@ -21,10 +21,12 @@ def draws(config: MethodConfig) -> Method:
     With `draws: leave_one_out` the subsets are all paraphrases but the first, all but the second, and so on.
     """
 
+    fusion = _FUSIONS[config.fusion]
+
     def subsets(prompt: Prompt) -> Subsets:
         return subsets_of(prompt.row_id, len(prompt.segments), config.draws, config.size, config.seed)
 
-    def fused(prompt: Prompt) -> tuple[AttentionScope, ...]:
+    def in_attention(prompt: Prompt) -> tuple[AttentionScope, ...]:
         return tuple(AttentionScope(subset=subset) for subset in subsets(prompt))
 
     def each_alone(prompt: Prompt) -> tuple[AttentionScope, ...]:
@@ -33,34 +35,19 @@ def draws(config: MethodConfig) -> Method:
     def groups(prompt: Prompt) -> tuple[int, ...]:
         return tuple(number for number, subset in enumerate(subsets(prompt)) for _ in subset)
 
-    def weights(prompt: Prompt) -> tuple[float, ...]:
-        return tuple(1 / len(subset) for subset in subsets(prompt) for _ in subset)
-
-    fusion = _FUSIONS[config.fusion]
-    if fusion is None:
-        return Method(
-            name=config.name,
-            prefix=SharedPrefix(apart=True),
-            scopes=fused,
-            answers="samples",
-            subsets=subsets,
-        )
     return Method(
         name=config.name,
-        prefix=SharedPrefix(),
-        scopes=each_alone,
-        attends_to_one=True,
+        prefix=SharedPrefix(apart=fusion is None),
+        scopes=in_attention if fusion is None else each_alone,
+        attends_to_one=fusion is not None,
         answers="samples",
         fusion=fusion,
-        weights=weights,
-        groups=groups,
-        subsets=subsets,
+        groups=None if fusion is None else groups,
+        records_subsets=True,
     )
 
 
-def subsets_of(
-    row_id: str, count: int, draws: int | str, size: int, seed: int
-) -> tuple[tuple[int, ...], ...]:
+def subsets_of(row_id: str, count: int, draws: int | str, size: int, seed: int) -> Subsets:
     """The subsets of so many paraphrases: of the row and the seed only. Of fewer than `size` paraphrases each
     subset has all.
 

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flexray.config import MethodConfig
 from flexray.masks.layout import AttentionScope, SharedPrefix
-from flexray.methods.method import Method, choices
+from flexray.methods.method import Fusion, Method, choices
 from flexray.methods.single import each_alone
 from flexray.prompts.prompt import Prompt
 
 
 def average(config: MethodConfig) -> Method:
     """avg: the mean of the raw logits."""
-    return Method(
-        name=config.name,
-        prefix=SharedPrefix(),
-        scopes=each_alone,
-        sampling=choices(config, each_alone, together=True),
-        attends_to_one=True,
-        fusion="mean",
-    )
+    return _fused(config, "mean")
 
 
 def maximum(config: MethodConfig) -> Method:
     """max: softmax each, then the elementwise maximum."""
-    return Method(
-        name=config.name,
-        prefix=SharedPrefix(),
-        scopes=each_alone,
-        sampling=choices(config, each_alone, together=True),
-        attends_to_one=True,
-        fusion="max",
-    )
+    return _fused(config, "max")
 
 
 def weighted_average(config: MethodConfig) -> Method:
@@ -43,27 +31,29 @@ def weighted_average(config: MethodConfig) -> Method:
             return (1 / len(prompt.segments),) * len(prompt.segments)
         return tuple(c / total for c in prompt.confidences)
 
-    return Method(
-        name=config.name,
-        prefix=SharedPrefix(),
-        scopes=each_alone,
-        sampling=choices(config, each_alone, together=True),
-        attends_to_one=True,
-        fusion="mean",
-        weights=weights,
-        needs_confidences=True,
-    )
+    return _fused(config, "mean", by_confidence=weights)
 
 
 def mean_prob(config: MethodConfig) -> Method:
     """mean_prob: softmax each, then the mean."""
+    return _fused(config, "mean_prob")
+
+
+def _fused(
+    config: MethodConfig,
+    fusion: Fusion,
+    *,
+    by_confidence: Callable[[Prompt], tuple[float, ...]] | None = None,
+) -> Method:
     return Method(
         name=config.name,
         prefix=SharedPrefix(),
         scopes=each_alone,
         sampling=choices(config, each_alone, together=True),
         attends_to_one=True,
-        fusion="mean_prob",
+        fusion=fusion,
+        weights=by_confidence,
+        needs_confidences=by_confidence is not None,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,18 +74,27 @@ class Method:
     sampling: Callable[[Prompt], tuple[SamplingParams, ...]] | None = None
     """One for each sequence. None: all are greedy."""
     weights: Callable[[Prompt], tuple[float, ...]] | None = None
-    """Of the sequences in a fusion, which sum to 1. None: equal."""
+    """Of the sequences in a fusion, which sum to 1 in each answer. None: equal."""
     groups: Callable[[Prompt], tuple[int, ...]] | None = None
     """Of each sequence in a fusion the answer that it makes with the others of the same number, from 0 on.
     None: all make one."""
-    subsets: Callable[[Prompt], tuple[tuple[int, ...], ...]] | None = None
-    """Of each answer the paraphrases that it is made from, in order. None: that is not recorded."""
+    records_subsets: bool = False
+    """Whether each answer says which paraphrases it is made from, in the order of its scopes."""
     needs_confidences: bool = False
     biased: bool = False
     """Whether a scope may have a bias."""
     attends_to_one: bool = False
     """Whether each scope names the one paraphrase that is attended to."""
 
-    def subsets_of(self, prompt: Prompt, answers: int) -> tuple[tuple[int, ...], ...]:
-        """The paraphrases that each of so many answers is made from; () where that is not recorded."""
-        return self.subsets(prompt) if self.subsets else ((),) * answers
+    def answer_numbers(self, prompt: Prompt, count: int) -> tuple[int, ...]:
+        """Of each of so many sequences the answer that it makes, alone or with others, from 0 on."""
+        if self.fusion is None:
+            return tuple(range(count))
+        return self.groups(prompt) if self.groups else (0,) * count
+
+    def weights_of(self, prompt: Prompt, answer_numbers: Sequence[int]) -> tuple[float, ...]:
+        """The weight of each sequence in its answer."""
+        if self.weights:
+            return self.weights(prompt)
+        sizes = Counter(answer_numbers)
+        return tuple(1 / sizes[number] for number in answer_numbers)

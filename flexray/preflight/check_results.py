@@ -1,20 +1,16 @@
-"""What the checks of `plan` and `doctor` find, and where it is printed."""
+"""What the checks of `plan` and `doctor` find."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
-
-from rich.console import Console
 
 from flexray.errors import UserError
 from flexray.storage import redact
 
 T = TypeVar("T")
 Status = Literal["pass", "warn", "fail"]
-LOG_WIDTH = 120  # a log has no width of its own; rich would take 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +62,3 @@ class Problems:
         except (UserError, OSError) as e:
             self.fail(check, str(e))
             return None
-
-
-def standard_output() -> Console:
-    """A console for standard output."""
-    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)

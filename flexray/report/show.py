@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 
 from rich import box
@@ -11,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flexray.console.standard_output import standard_output
 from flexray.console.terminal import printable
 from flexray.evaluation import ScoreCounts
 from flexray.evaluation.metrics import title
 from flexray.report.answers import Answer, AnswerNotes, Example
 from flexray.report.formatting import cut
-from flexray.report.summary import LOG_WIDTH
 
 MAX_KINDS = 5
 """Kinds of errors that are printed."""
@@ -34,7 +33,7 @@ def print_answers(notes: AnswerNotes, *, output: str, console: Console | None = 
 
     All texts are printed as they are, never read as rich markup.
     """
-    console = console or Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+    console = console or standard_output()
     if notes.shards_read < notes.shards:
         console.print(Text(f"From {notes.shards_read:,} of {notes.shards:,} shards:", "dim"))
     console.print(_methods(notes.accuracy, notes.headline))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from rich import box
@@ -10,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flexray.console.standard_output import standard_output
 from flexray.console.terminal import printable
 from flexray.report.work import Shard, WorkSummary
 
 MAX_SHARDS = 20
 MAX_REASONS = 10
-LOG_WIDTH = 120
 
 
 def print_summary(
@@ -35,7 +34,7 @@ def print_summary(
     All names and reasons are printed as they are, never read as rich markup.
     """
     # a log or a job's output has no width of its own; rich would take 80 and fold the shards' names
-    console = console or Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+    console = console or standard_output()
     work = WorkSummary.sum(shard.work for shard in shards)
     console.print(_totals_table(work, len(shards), methods, seconds))
     console.print()

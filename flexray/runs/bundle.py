@@ -14,7 +14,7 @@ import yaml
 
 from flexray.config import RunConfig
 from flexray.config.load import parse_config
-from flexray.config.recipe import read_recipe
+from flexray.config.recipe import RECIPE_ENDINGS, read_recipe
 from flexray.errors import ConfigError
 from flexray.runs.fingerprint import COMMIT_FILE, PACKAGE, find_commit
 
@@ -53,7 +53,7 @@ class Bundle:
             tree = tree | {"plugins": [*map(self.add_plugin, config.plugins)]}
         name = PurePosixPath(paths[-1]).name
         return self._add(
-            name if name.endswith((".yaml", ".yml")) else f"{name}.yaml",
+            name if name.endswith(RECIPE_ENDINGS) else f"{name}.yaml",
             yaml.safe_dump(tree, sort_keys=False).encode(),
         ), config
 

@@ -6,14 +6,15 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from flexray.config import RunConfig, load_config
-from flexray.config.recipe import read_recipe
+from flexray.config.paths import INPUTS
+from flexray.config.recipe import RECIPE_ENDINGS, read_recipe
 from flexray.errors import ConfigError
 from flexray.models.hub import hub_model
 from flexray.runs.bundle import Bundle
@@ -22,7 +23,6 @@ from flexray.runs.nightly import find_recipes
 from flexray.storage import redact
 
 NIGHTLY = "nightly"
-RECIPE_ENDINGS = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +79,7 @@ def make_submission(
     outputs = [_output(path) for path in command.outputs]
     places = [("output", output) for output in outputs] + [*command.paths.items()]
     for config in configs:
-        places += [("output", config.output), *_model_places(config), *_data_places(config)]
+        places += [("output", config.output), *_input_places(config)]
     _refuse_relative(places)
 
     words = [*command.options, *(f"--plugin={bundle.add_plugin(plugin)}" for plugin in command.plugins)]
@@ -125,19 +125,23 @@ def _refuse_relative(places: list[tuple[str, str]]) -> None:
         )
 
 
-def _model_places(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """The folders of the model and of its adapters; none of a model that is a name on the hub, which the job
-    looks for in the cluster's cache."""
-    path = config.model.path
-    if hub_model(path) is None or os.path.isdir(path.partition("/")[0]):  # a folder here, or meant as one
-        yield "model.path", path
-    yield from (("model.lora", folder) for folder in config.model.lora)
+def _input_places(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """What a recipe names that is there already; but not plug-ins, which are in the bundle, and no names on
+    the hub, which the job looks for in the cluster's cache."""
+    for key in INPUTS:
+        if key != "plugins" and not (key == "model.path" and _is_on_hub(config.model.path)):
+            yield from ((key, path) for path in _values(config, key))
+    for key in ("data.hub.name", "prompt.few_shot_data.hub.name"):
+        yield from ((key.removesuffix(".name"), name) for name in _values(config, key) if os.path.isdir(name))
 
 
-def _data_places(config: RunConfig) -> Iterator[tuple[str, str]]:
-    sources = {"data": config.data, "prompt.few_shot_data": config.prompt.few_shot_data}
-    for section, source in sources.items():
-        if source is not None and source.hub is not None and os.path.isdir(source.hub.name):
-            yield f"{section}.hub", source.hub.name
-        for key in ("files", "template_files", "paraphrase_files"):
-            yield from ((f"{section}.{key}", path) for path in getattr(source, key, ()))
+def _is_on_hub(model: str) -> bool:
+    is_here = os.path.isdir(model.partition("/")[0])  # a folder, or meant as one
+    return hub_model(model) is not None and not is_here
+
+
+def _values(config: RunConfig, key: str) -> Sequence[str]:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name, None)
+    return (value,) if isinstance(value, str) else value or ()

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flexray.config.data import DataConfig, Fields
-from flexray.data.identity import text_problem
+from flexray.data.identity import short_digest, text_problem
 from flexray.data.record import FieldFault, Record, found, lookup
 from flexray.data.required_fields import RequiredFields
 
 PARTS = "(parts)"
 """The field of a grouped record with the parts of all its records, a list of tuples."""
+
+OF_QUESTION = "id (made from the question)"
+"""The field with the id of a record that has none; see `id_of_question`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,11 @@ class FieldReader:
         assert self._record.value is not None
         value = self._record.value | values
         return replace(self._record, value=value, fields=fields, faults=tuple(self.faults))
+
+
+def id_of_question(question: str) -> dict[str, str]:
+    """The value of OF_QUESTION: the beginning of the question's sha256; none of an empty one."""
+    return {OF_QUESTION: short_digest(question.encode())} if question else {}
 
 
 def distinct(texts: list[Any]) -> list[Any]:

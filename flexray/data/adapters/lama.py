@@ -8,16 +8,22 @@ without a uuid gets an id that is made from its relation, subject, object and se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 from flexray.config.data import DataConfig, Fields
 from flexray.data.adapters.adapter import DatasetAdapter, FieldReader, distinct
-from flexray.data.adapters.templates import Template, Templates, fill_all, masked, slots_problem
+from flexray.data.adapters.templates import (
+    Template,
+    Templates,
+    fill_all,
+    masked,
+    read_templates,
+    slots_problem,
+)
 from flexray.data.choice import drawn
 from flexray.data.identity import short_digest
-from flexray.data.readers import FileVersions, find_versions, in_auxiliary_file, read_whole, record_error
+from flexray.data.readers import FileVersions, find_versions
 from flexray.data.record import MISSING, FieldFault, Record, canonical, found
 from flexray.data.required_fields import RequiredFields
 
@@ -92,17 +98,11 @@ def _sentences(reader: FieldReader) -> list[Any]:
 
 @lru_cache(maxsize=4)
 def _load(versions: FileVersions) -> Templates:
-    return Templates(_read(versions))
+    return read_templates(versions, _TEMPLATES, _read)
 
 
-def _read(versions: FileVersions) -> Iterator[tuple[str, Template | None, list[FieldFault]]]:
-    for file, record in read_whole(versions, _TEMPLATES):
-        reader = FieldReader(record)
-        relation = reader.text("relation")
-        if not relation:
-            raise record_error(file, record, reader.faults[0])
-        pattern = reader.text("template")
-        if pattern and (problem := slots_problem(pattern)):
-            reader.fault("template", problem, "Correct it.")
-        template = None if reader.faults else Template(masked(pattern).strip(), manual=True)
-        yield relation, template, in_auxiliary_file(file, record, reader.faults)
+def _read(reader: FieldReader, file: str) -> tuple[str, Template | None]:
+    relation, pattern = reader.text("relation"), reader.text("template")
+    if pattern and (problem := slots_problem(pattern)):
+        reader.fault("template", problem, "Correct it.")
+    return relation, None if reader.faults else Template(masked(pattern).strip(), manual=True)

@@ -13,7 +13,6 @@ sub_ent, or the first of sub_exps if there is no sub_ent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -26,9 +25,10 @@ from flexray.data.adapters.templates import (
     fill_all,
     in_order,
     masked,
+    read_templates,
     slots_problem,
 )
-from flexray.data.readers import FileVersions, find_versions, in_auxiliary_file, read_whole, record_error
+from flexray.data.readers import FileVersions, find_versions
 from flexray.data.record import MISSING, FieldFault, Record, found
 from flexray.data.required_fields import RequiredFields
 
@@ -134,21 +134,17 @@ def _to_template(pattern: Any, is_manual: Any) -> tuple[Template | None, str]:
 
 @lru_cache(maxsize=4)
 def _load(versions: FileVersions) -> Templates:
-    return Templates(_templates(versions))
+    return read_templates(versions, _TEMPLATES, _read)
 
 
-def _templates(versions: FileVersions) -> Iterator[tuple[str, Template | None, list[FieldFault]]]:
-    for file, record in read_whole(versions, _TEMPLATES):
-        reader = FieldReader(record)
-        relation = reader.text("rel_uri")
-        if not relation:
-            raise record_error(file, record, reader.faults[0])
-        kind, is_manual = reader.get("type"), reader.get("is_manual")
-        if isinstance(kind, str) and kind in _TYPES:
-            is_manual = _TYPES[kind]
-        elif kind is not MISSING:
-            reader.fault("type", "manual or auto is needed", "Write one of them.")
-        template, problem = _to_template(reader.get("template"), is_manual)
-        if template is None and not reader.faults:
-            reader.fault("template", problem, "Correct it.")
-        yield relation, template, in_auxiliary_file(file, record, reader.faults)
+def _read(reader: FieldReader, file: str) -> tuple[str, Template | None]:
+    relation = reader.text("rel_uri")
+    kind, is_manual = reader.get("type"), reader.get("is_manual")
+    if isinstance(kind, str) and kind in _TYPES:
+        is_manual = _TYPES[kind]
+    elif kind is not MISSING:
+        reader.fault("type", "manual or auto is needed", "Write one of them.")
+    template, problem = _to_template(reader.get("template"), is_manual)
+    if template is None and not reader.faults:
+        reader.fault("template", problem, "Correct it.")
+    return relation, template

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from flexray.config.data import Fields
-from flexray.data.adapters.adapter import DatasetAdapter, FieldReader, distinct
-from flexray.data.identity import short_digest
+from flexray.data.adapters.adapter import OF_QUESTION, DatasetAdapter, FieldReader, distinct, id_of_question
 from flexray.data.record import Record, found, listed
 from flexray.data.required_fields import RequiredFields
-
-_OF_QUESTION = "id (made from the question)"
 
 
 class PopQA(DatasetAdapter):
@@ -44,11 +41,10 @@ class NaturalQuestions(DatasetAdapter):
 
     def adapt(self, record: Record, file: str) -> Record:
         reader = FieldReader(record)
-        question = reader.text("question")
-        values: dict[str, Any] = {_OF_QUESTION: short_digest(question.encode())} if question else {}
+        values: dict[str, Any] = {**id_of_question(reader.text("question"))}
         if (texts := listed(reader.get("answer"))) is not None:  # of CSV
             values["answer"] = texts
-        fields = Fields(id=_OF_QUESTION, paraphrases=None, answers="answer", num_manual="num_manual")
+        fields = Fields(id=OF_QUESTION, paraphrases=None, answers="answer", num_manual="num_manual")
         return reader.row(fields, num_manual=0, **values)
 
 

@@ -6,7 +6,6 @@ from its relation, subject and object.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import PurePosixPath
 
@@ -18,11 +17,12 @@ from flexray.data.adapters.templates import (
     completion,
     fill_all,
     masked,
+    read_templates,
     slots_problem,
 )
 from flexray.data.identity import short_digest
-from flexray.data.readers import FileVersions, find_versions, in_auxiliary_file, read_whole
-from flexray.data.record import MISSING, FieldFault, Record, canonical
+from flexray.data.readers import FileVersions, find_versions
+from flexray.data.record import MISSING, Record, canonical
 from flexray.data.required_fields import RequiredFields
 
 _FIELDS = Fields(id="uuid", answers="obj_label", relation="relation", num_manual="num_manual")
@@ -57,15 +57,11 @@ class ParaRel(DatasetAdapter):
 
 @lru_cache(maxsize=4)
 def _load(versions: FileVersions, style: str) -> Templates:
-    return Templates(_patterns(versions, style))
-
-
-def _patterns(versions: FileVersions, style: str) -> Iterator[tuple[str, Template | None, list[FieldFault]]]:
-    for file, record in read_whole(versions, _PATTERNS):
-        reader = FieldReader(record)
+    def read(reader: FieldReader, file: str) -> tuple[str, Template | None]:
         pattern = reader.text("pattern")
         if pattern and (problem := slots_problem(pattern)):
             reader.fault("pattern", problem, "Correct the pattern.")
         text = masked(pattern) if style == "mask" else completion(pattern)
-        template = Template(text, manual=True) if text else None
-        yield PurePosixPath(file).stem, template, in_auxiliary_file(file, record, reader.faults)
+        return PurePosixPath(file).stem, Template(text, manual=True) if text else None
+
+    return read_templates(versions, _PATTERNS, read)

@@ -6,14 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from flexray.config.data import DataConfig, Fields
-from flexray.data.adapters.adapter import DatasetAdapter, FieldReader, distinct
-from flexray.data.identity import short_digest
+from flexray.data.adapters.adapter import OF_QUESTION, DatasetAdapter, FieldReader, distinct, id_of_question
 from flexray.data.record import MISSING, Record, found, listed, lookup, paraphrases_path, parse_json
 from flexray.data.required_fields import RequiredFields, of_fields
 
-_OF_QUESTION = "id (made from the question)"
 _WITH_ID = Fields(id="qId", question="qText", paraphrases=None, num_manual="num_manual")
-_WITHOUT_ID = Fields(id=_OF_QUESTION, paraphrases=None, num_manual="num_manual")
+_WITHOUT_ID = Fields(id=OF_QUESTION, paraphrases=None, num_manual="num_manual")
 _HIDDEN = "<unk>"
 
 
@@ -67,8 +65,7 @@ class WebQuestions(DatasetAdapter):
         if "qText" in (record.value or {}):
             return reader.row(_WITH_ID, num_manual=0)
         question = reader.text("question")
-        id_ = {_OF_QUESTION: short_digest(question.encode())} if question else {}
-        return reader.row(_WITHOUT_ID, num_manual=0, **id_)
+        return reader.row(_WITHOUT_ID, num_manual=0, **id_of_question(question))
 
 
 class TriviaQA(DatasetAdapter):

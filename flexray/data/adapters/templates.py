@@ -7,13 +7,16 @@ relation, the manual ones come first.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flexray.config.data import DataConfig
+from flexray.data.adapters.adapter import FieldReader
 from flexray.data.choice import drawn
+from flexray.data.readers import FileVersions, in_auxiliary_file, read_whole, record_error
 from flexray.data.record import FieldFault
+from flexray.data.required_fields import RequiredFields
 from flexray.storage import redact
 
 MASK = "[MASK]"
@@ -57,6 +60,32 @@ class Templates:
             problem = f"no template{style} for it in {files}"
             return (), [FieldFault(field, relation, problem, "Add one, or correct data.template_files.")]
         return templates, faults
+
+
+def read_templates(
+    versions: FileVersions,
+    required: RequiredFields,
+    read: Callable[[FieldReader, str], tuple[str, Template | None]],
+) -> Templates:
+    """The templates of auxiliary files.
+
+    Args:
+        required: the fields of their records.
+        read: gives a record's relation and template, or none; it gets its file's name too.
+
+    Raises:
+        DataError: a file cannot be read, or a record has no relation.
+    """
+
+    def all_found() -> Iterator[tuple[str, Template | None, list[FieldFault]]]:
+        for file, record in read_whole(versions, required):
+            reader = FieldReader(record)
+            relation, template = read(reader, file)
+            if not relation:
+                raise record_error(file, record, reader.faults[0])
+            yield relation, template, in_auxiliary_file(file, record, reader.faults)
+
+    return Templates(all_found())
 
 
 def masked(pattern: str) -> str:

@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from flexray.config import RunConfig, load_config
+from flexray.console.standard_output import standard_output
 from flexray.console.terminal import printable
 from flexray.errors import UserError
-from flexray.preflight.check_results import CheckResult, Status, standard_output
+from flexray.preflight.check_results import CheckResult, Status
 from flexray.preflight.doctor.machine_checks import check_compiler, check_disk, check_gpu, check_memory
 from flexray.preflight.doctor.packages import check_packages, check_python
 from flexray.preflight.doctor.process_checks import check_attention, check_cluster

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,7 +15,7 @@ from flexray.data.files import SourceFile, find_files, reading
 from flexray.data.readers import read_records
 from flexray.data.record import MISSING, lookup
 from flexray.data.required_fields import RequiredFields
-from flexray.errors import DataError, UserError
+from flexray.errors import DataError
 from flexray.storage import starting
 from flexray.storage.hub import HubName
 
@@ -61,27 +61,30 @@ def peek(data: str) -> Peek:
 def _files(data: str) -> tuple[dict[str, Any], list[SourceFile]]:
     if not os.path.exists(data) and HubName.parse(data, "dataset") and "://" not in data:
         wanted = HubDataSet.model_validate(data)
-        error: UserError | None = None
-        for split in SPLITS:
+
+        def of_hub(split: str) -> list[SourceFile]:
             file = SourceFile(hub.path_of(wanted, split), "hub")
-            try:
-                next(iter(read_records(file, RequiredFields(((),), everything=True))), None)
-            except DataError as e:
-                error = error or e
-                continue
-            return {"hub": data, "split": split}, [file]
-        assert error is not None
-        raise error
+            next(iter(read_records(file, RequiredFields(((),), everything=True))), None)
+            return [file]
+
+        split, files = _first_split(of_hub)
+        return {"hub": data, "split": split}, files
     if not os.path.isdir(data):
         return {"files": data}, find_files((data,), "DATA")
-    error = None
+    split, files = _first_split(lambda split: find_files((data,), "DATA", split=split))
+    return {"files": data, "split": split}, files
+
+
+def _first_split(files_of: Callable[[str], list[SourceFile]]) -> tuple[str, list[SourceFile]]:
+    """The first of SPLITS that is there, and its files. Raises what was raised for the first one if none
+    is."""
+    errors: list[DataError] = []
     for split in SPLITS:
         try:
-            return {"files": data, "split": split}, find_files((data,), "DATA", split=split)
+            return split, files_of(split)
         except DataError as e:
-            error = error or e
-    assert error is not None
-    raise error
+            errors.append(e)
+    raise errors[0]
 
 
 def _first(files: list[SourceFile], under: str) -> tuple[list[dict[str, Any]], str]:

@@ -9,9 +9,9 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from flexray.console.standard_output import standard_output
 from flexray.console.terminal import duration, printable
 from flexray.engine.scheduler_config import GIB
-from flexray.preflight.check_results import standard_output
 from flexray.preflight.plan.cards import CardPlan, least_cards
 from flexray.preflight.plan.dry_run import LEVELS, DataFigures, DryRun
 from flexray.preflight.plan.estimates import TimeEstimate

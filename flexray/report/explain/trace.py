@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flexray.engine.generation import Generation
-from flexray.engine.sampler import LogitsFuser
+from flexray.engine.sampler import OF_PROBABILITIES, LogitsFuser
 from flexray.masks.stream import Segment, Stream, make_stream
 from flexray.methods import Fusion, Method
 from flexray.models.llama import Llama
@@ -48,12 +48,10 @@ def trace(
         The segments that all sequences share, in stream order; and the answers.
     """
     scopes = method.scopes(prompt)
-    weights = method.weights(prompt) if method.weights else (1 / len(scopes),) * len(scopes)
+    answer_number = method.answer_numbers(prompt, len(scopes))  # of each sequence
+    weights = method.weights_of(prompt, answer_number)
     sampling = method.sampling(prompt) if method.sampling else None
     failed = any(generation.error for generation in generations)
-    fused = method.fusion is not None  # then all sequences give one answer
-    numbers = method.groups(prompt) if method.groups else (0,) * len(scopes)
-    answer_number = numbers if fused else range(len(scopes))  # of each sequence
     said = [() if failed else generations[answer].token_ids for answer in answer_number]
     stream = make_stream(prompt, method.prefix, scopes, said)
     shared = tuple(_tokens(stream, s, text_of) for s in stream.segments if s.sequence is None)
@@ -70,7 +68,7 @@ def trace(
         paraphrase = -1 if scopes[sequence].subset == () else scopes[sequence].paraphrase
         return SequenceAttention(
             paraphrase=None if paraphrase is None else paraphrase + 1,
-            weight=weights[sequence] if fused else 1.0,
+            weight=weights[sequence],
             segments=(_tokens(stream, answer_prefix, text_of), _tokens(stream, answer, text_of)),
             attention_by_layer=passed[sequence][1][:, :, columns].transpose(0, 1).cpu().numpy(),
         )
@@ -102,7 +100,7 @@ def _log_scores(logits_BV: Tensor, fusion: Fusion | None, weights: Sequence[floa
     if fusion is None:
         return logits_BV[0].float().log_softmax(-1)
     scores = LogitsFuser(fusion, [0] * len(weights), weights, logits_BV.device).scores(logits_BV)[0]
-    return scores.log_softmax(-1) if fusion in ("mean", "nbce") else scores.log()
+    return scores.log() if fusion in OF_PROBABILITIES else scores.log_softmax(-1)
 
 
 def _step(scores_V: Tensor, token_id: int, top: int, text_of: TextOf) -> Step:

@@ -18,11 +18,11 @@ from flexray.data.repeats import find_repeats
 from flexray.sink.folder import OutputFolder
 from flexray.sink.plan.files import read_part, shard_tables
 from flexray.sink.plan.scratch import Scratch, Slice
-from flexray.sink.plan.staging import INDEX_SCHEMA, by_bucket
+from flexray.sink.plan.staging import COMPARED, INDEX_SCHEMA, by_bucket, compared_columns
 from flexray.sink.records import PlanPart
 
 SHOWN_CHANGES = 5
-KNOWN_SCHEMA = pa.schema([*list(INDEX_SCHEMA)[:4], pa.field("replaces", pa.bool_())])
+KNOWN_SCHEMA = pa.schema([*COMPARED, pa.field("replaces", pa.bool_())])
 CHANGES_SCHEMA = pa.schema(
     [
         pa.field("place", pa.int64()),  # in its piece
@@ -98,14 +98,7 @@ def index_part(folder: OutputFolder, scratch: Scratch, buckets: int, part: PlanP
     """Index the rows of a part, without those of its withdrawn shards; KNOWN_SCHEMA, by bucket. Raises
     DamageError as `read_part`."""
     table = read_part(folder, part, ["row_id", "content", "error", "replaces"])
-    columns = {
-        "row_id": table["row_id"],
-        "content": table["content"],
-        "faulty": pc.not_equal(table["error"], ""),
-        "place": pa.array(np.arange(table.num_rows)),
-        "replaces": table["replaces"],
-    }
-    table = pa.table(columns, schema=KNOWN_SCHEMA)
+    table = pa.table(compared_columns(table) | {"replaces": table["replaces"]}, schema=KNOWN_SCHEMA)
     rows = pa.concat_tables([table.slice(0, 0), *shard_tables(part, table).values()]).combine_chunks()
     return scratch.put(f"part-{part.file.first_shard}", by_bucket(rows, buckets))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -46,12 +46,15 @@ UNIT_BYTES = 16 * 2**20
 """Small files are read together until they have so many."""
 BUCKET_BYTES = 256 * 2**20
 """Of sources, for each bucket."""
+COMPARED = (
+    pa.field("row_id", pa.string()),
+    pa.field("content", pa.binary(16)),
+    pa.field("faulty", pa.bool_()),
+    pa.field("place", pa.int64()),  # row in its piece, or in its plan file
+)
 INDEX_SCHEMA = pa.schema(
     [
-        pa.field("row_id", pa.string()),
-        pa.field("content", pa.binary(16)),
-        pa.field("faulty", pa.bool_()),
-        pa.field("place", pa.int64()),  # row in its piece, or in its plan file
+        *COMPARED,
         pa.field("source_file", pa.dictionary(pa.int32(), pa.string())),
         pa.field("source_row", pa.int64()),
     ]
@@ -201,6 +204,16 @@ def by_bucket(index: pa.Table, buckets: int) -> list[pa.Table]:
     return [ordered.slice(start, stop - start) for start, stop in pairwise(ends)]
 
 
+def compared_columns(rows: pa.Table) -> dict[str, Any]:
+    """What is compared of rows of a piece or a plan file, in their order (COMPARED)."""
+    return {
+        "row_id": rows["row_id"],
+        "content": rows["content"],
+        "faulty": pc.not_equal(rows["error"], ""),
+        "place": pa.array(np.arange(rows.num_rows)),
+    }
+
+
 def _stage_if_visible(
     config: DataConfig, scratch: Scratch, buckets: int, unit: Unit
 ) -> tuple[list[Summary], list[Piece]] | None:
@@ -250,12 +263,5 @@ def _pieces(tables: Iterable[pa.Table], scratch: Scratch, buckets: int, name: st
 
 
 def _index(rows: pa.Table) -> pa.Table:
-    columns = {
-        "row_id": rows["row_id"],
-        "content": rows["content"],
-        "faulty": pc.not_equal(rows["error"], ""),
-        "place": pa.array(np.arange(rows.num_rows)),
-        "source_file": rows["source_file"].dictionary_encode(),
-        "source_row": rows["source_row"],
-    }
-    return pa.table(columns, schema=INDEX_SCHEMA)
+    source = {"source_file": rows["source_file"].dictionary_encode(), "source_row": rows["source_row"]}
+    return pa.table(compared_columns(rows) | source, schema=INDEX_SCHEMA)
