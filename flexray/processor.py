@@ -32,6 +32,7 @@ QUESTION_COLUMNS = (
     "relation",
     "num_manual",
     "confidences",
+    "candidates",
 )
 """The columns of the output that describe the question, which the rows have already."""
 ANSWER_COLUMNS = tuple(name for name in ROW_SCHEMA.names if name not in QUESTION_COLUMNS)

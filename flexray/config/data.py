@@ -97,6 +97,8 @@ class Fields(Section):
     none."""
     confidences: str | None = None
     """A list of numbers in [0, 1], one for each paraphrase. null: unknown."""
+    candidates: str | None = None
+    """A list of answers to choose among, also as JSON in a string; read by `generation.candidates: row`."""
 
 
 class HubDataSet(Section):

@@ -153,6 +153,9 @@ class MethodConfig(Section):
     """This and the row's id determine what is drawn."""
     match: str = "exact_match"
     """confidence: the metric that compares drawn answers with the greedy one; its mean is the confidence."""
+    ties: Literal["first", "logprob"] = "first"
+    """vote: which of the most frequent answers counts: the first, or the one whose log-probabilities have the
+    highest sum, for which generation.logprobs must be set."""
     draws: Annotated[int, Field(ge=1, le=1000)] | Literal["leave_one_out"] = 8
     """Subsets of the paraphrases that are drawn, an answer each. leave_one_out: all but the first, all but
     the second, and so on."""
@@ -168,7 +171,7 @@ class MethodConfig(Section):
         """As in records from before the keys."""
         tree: dict[str, Any] = handler(self)
         fields = type(self).model_fields
-        later = [key for key in ("do_sample", "match") if getattr(self, key) == fields[key].default]
+        later = [key for key in ("do_sample", "match", "ties") if getattr(self, key) == fields[key].default]
         return {key: value for key, value in tree.items() if key not in later}
 
     @model_validator(mode="after")
@@ -215,6 +218,11 @@ class MethodConfig(Section):
         return self.kind == "concat" or (self.kind == "attention" and self.positions == "continuous")
 
     @property
+    def draws_tokens(self) -> bool:
+        """Whether tokens are drawn at random."""
+        return self.do_sample or self.kind in ("sampled", "confidence")
+
+    @property
     def max_paraphrases(self) -> int:
         """The most paraphrases of a question: each is a bit of a number where a sequence sees some of them
         only, and sequences are counted in 11 bits."""
@@ -239,6 +247,8 @@ def _exact(number: float) -> str:
 
 
 FIRST_KEYS = ("max_new_tokens", "stop_at_newline")
+CHANGES_CHOICE = ("stop", "min_new_tokens", "repetition_penalty")
+"""Keys of `generation` that say how tokens are chosen and when an answer ends."""
 
 
 class GenerationConfig(Section):
@@ -257,6 +267,39 @@ class GenerationConfig(Section):
     logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     """Write the log-probability of each generated token, and of the so many most likely ones; 0: of none
     besides. null: no log-probabilities."""
+    candidates: Literal["row"] | tuple[str, ...] | dict[str, tuple[str, ...]] | None = None
+    """Answers to choose among, instead of generating: the one of the highest score is the prediction. A list
+    for all rows; a list for each relation; or `row`: those in the row's `data.fields.candidates`."""
+    length_penalty: float = 1.0
+    """A candidate's score is the sum of its tokens' log-probabilities, divided by their number to the power
+    of this. 1: their mean; 0: their sum."""
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """`logprobs`; those of the tokens themselves are also what candidates are scored by."""
+        return 0 if self.logprobs is None and self.candidates is not None else self.logprobs
+
+    @field_validator("candidates")
+    @classmethod
+    def _some_candidates(cls, value: Any) -> Any:
+        lists = value if isinstance(value, dict) else {"": value} if isinstance(value, tuple) else {}
+        for relation, texts in lists.items():
+            of = f"{relation!r}: " if relation else ""
+            if not texts or not all(text.strip() for text in texts):
+                raise ValueError(f"{of}a list of texts is needed, none of them empty")
+            if again := next((text for i, text in enumerate(texts) if text in texts[:i]), None):
+                raise ValueError(f"{of}{again!r} stands there twice. Remove one")
+        return value
+
+    @model_validator(mode="after")
+    def _chooses_or_generates(self) -> GenerationConfig:
+        fields = type(self).model_fields
+        changed = [key for key in CHANGES_CHOICE if getattr(self, key) != fields[key].default]
+        if self.candidates is not None and changed:
+            raise ValueError(f"candidates are scored as they are, so {changed[0]} has no effect. Remove it")
+        if self.candidates is None and self.length_penalty != 1:
+            raise ValueError("length_penalty has no effect without candidates. Remove it, or give some")
+        return self
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -380,6 +423,28 @@ class RunConfig(Section):
             raise ValueError(
                 f"ray.num_gpus_per_actor is {gpus:g}, but engine.tensor_parallel {ranks} takes as many GPUs. "
                 "Leave ray.num_gpus_per_actor out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ties_can_be_broken(self) -> RunConfig:
+        if self.generation.num_logprobs is None and any(method.ties == "logprob" for method in self.methods):
+            raise ValueError(
+                "methods: vote with ties: logprob needs log-probabilities. Set generation.logprobs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _candidates_are_there(self) -> RunConfig:
+        if self.generation.candidates is None:
+            return self
+        if drawn := [method.name for method in self.methods if method.draws_tokens]:
+            raise ValueError(
+                f"methods: {drawn[0]} draws its answers, but generation.candidates gives them. Remove one"
+            )
+        if self.generation.candidates == "row" and not self.data.fields.candidates:
+            raise ValueError(
+                "generation.candidates: row needs the field that has them. Set data.fields.candidates"
             )
         return self
 

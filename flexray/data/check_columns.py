@@ -28,7 +28,7 @@ def check_columns(
     """
     include, most = config.include_question, config.max_paraphrases
     good = _has_text(found.id) & _has_text(found.question)
-    lists = [array for array in (found.paraphrases, found.answers) if array is not None]
+    lists = [array for array in (found.paraphrases, found.answers, found.candidates) if array is not None]
     for array in lists:
         good &= _has_texts(array)
     if found.num_manual is not None:
@@ -72,6 +72,7 @@ def check_columns(
         "relation": relation,
         "num_manual": num_manual,
         "confidences": confidences,
+        "candidates": pa.nulls(count, TEXTS) if found.candidates is None else picked(found.candidates),
         "error": pa.repeat("", count),
     }
     if found.confidences is not None:

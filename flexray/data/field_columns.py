@@ -33,6 +33,7 @@ class FieldColumns:
     relation: pa.Array | None = None  # string; "": no group
     num_manual: pa.Array | None = None  # int64
     confidences: pa.Array | None = None  # list of double
+    candidates: pa.Array | None = None  # list of string
 
 
 def of_values(values: Sequence[dict[str, Any] | None], fields: Fields) -> FieldColumns:
@@ -149,6 +150,7 @@ _OF_VALUES: dict[str, Callable[[Sequence[Any]], pa.Array]] = {
     "relation": _relations,
     "num_manual": _counts,
     "confidences": _numbers,
+    "candidates": _paraphrases,
 }
 
 
@@ -199,4 +201,5 @@ _OF_COLUMN: dict[str, Callable[[pa.Array], pa.Array | None]] = {
     "relation": _relation_column,
     "num_manual": _count_column,
     "confidences": _number_column,
+    "candidates": lambda column: _list_column(column, _paraphrases),
 }

@@ -17,7 +17,7 @@ from flexray.data.question import Question, ShardSpec
 from flexray.errors import DataError
 from flexray.storage import open_file, redact
 
-VALUES = ("question", "paraphrases", "answers", "relation", "num_manual", "confidences")
+VALUES = ("question", "paraphrases", "answers", "relation", "num_manual", "confidences", "candidates")
 """The columns that say what is asked, and what is scored."""
 PLAN_SCHEMA = pa.schema(
     [
@@ -31,6 +31,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("relation", pa.string(), nullable=False),
         pa.field("num_manual", pa.int32(), nullable=False),
         pa.field("confidences", pa.list_(pa.float64())),  # null: unknown
+        pa.field("candidates", pa.list_(pa.string())),  # null: none of its own
         pa.field("error", pa.string(), nullable=False),
         pa.field("content", pa.binary(16), nullable=False),  # digest of VALUES
     ]
@@ -48,25 +49,28 @@ def digest_of(values: Sequence[Any]) -> bytes:
     It is the BLAKE2b of a text (UTF-8) that no other values have:
 
     - a head, `num_manual paraphrases answers confidences`: the number of manual paraphrases, of paraphrases
-      and of answers ("-" for null), and the confidences with commas between ("-" for null);
+      and of answers ("-" for null), and the confidences with commas between ("-" for null); behind it the
+      number of candidates, if there are any;
     - then the question, the relation, each paraphrase and each answer, each with a NUL before it; where there
-      are no paraphrases or no answers, an empty text stands for them.
+      are no paraphrases or no answers, an empty text stands for them; then each candidate.
 
     If one of the texts has a NUL, the text is instead a NUL and the JSON list of head, question, relation,
-    paraphrases and answers.
+    paraphrases, answers and, if there are any, candidates.
 
     Args:
-        values: str, strings, strings or None, str, int, floats or None; lists or tuples.
+        values: str, strings, strings or None, str, int, floats or None, strings or None; lists or tuples.
     """
-    question, paraphrases, answers, relation, num_manual, confidences = values
+    question, paraphrases, answers, relation, num_manual, confidences, candidates = values
     numbers = "-" if confidences is None else ",".join(map(repr, map(float, confidences)))
     head = f"{num_manual} {len(paraphrases)} {'-' if answers is None else len(answers)} {numbers}"
-    answers = answers or ()
-    texts = (question, relation, *paraphrases, *answers)
+    answers, candidates = answers or (), candidates or ()
+    head += f" {len(candidates)}" if candidates else ""
+    texts = (question, relation, *paraphrases, *answers, *candidates)
     if any(_END in text for text in texts):
-        text = _END + json.dumps([head, question, relation, list(paraphrases), list(answers)])
+        lists = [list(some) for some in (paraphrases, answers, candidates)]
+        text = _END + json.dumps([head, question, relation, *(lists if candidates else lists[:2])])
     else:
-        text = _END.join((head, question, relation, _END.join(paraphrases), _END.join(answers)))
+        text = _END.join((head, question, relation, _END.join(paraphrases), _END.join(answers), *candidates))
     return blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
 
 
@@ -74,6 +78,9 @@ def with_digests(columns: dict[str, pa.Array]) -> pa.Table:
     """PLAN_SCHEMA, with the column `content` from the others: `digest_of` of each row."""
     paraphrases, answers, confidences = (columns[n] for n in ("paraphrases", "answers", "confidences"))
     num_answers = pc.list_value_length(answers)
+    candidates = columns["candidates"]
+    num_candidates = pc.fill_null(pc.list_value_length(candidates), 0)
+    further = pc.greater(num_candidates, 0)
     heads = pc.binary_join_element_wise(
         pc.cast(columns["num_manual"], pa.string()),
         pc.cast(pc.list_value_length(paraphrases), pa.string()),
@@ -83,6 +90,9 @@ def with_digests(columns: dict[str, pa.Array]) -> pa.Table:
         else "-",
         " ",
     )
+    if candidates.null_count < len(candidates):
+        counts = pc.binary_join_element_wise("", pc.cast(num_candidates, pa.string()), " ")
+        heads = pc.binary_join_element_wise(heads, pc.if_else(further, counts, ""), "")
     texts = pc.binary_join_element_wise(
         heads,
         columns["question"],
@@ -91,9 +101,13 @@ def with_digests(columns: dict[str, pa.Array]) -> pa.Table:
         pc.fill_null(pc.binary_join(answers, _END), ""),
         _END,
     )
+    if candidates.null_count < len(candidates):
+        behind = pc.binary_join_element_wise("", pc.fill_null(pc.binary_join(candidates, _END), ""), _END)
+        texts = pc.binary_join_element_wise(texts, pc.if_else(further, behind, ""), "")
     offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
     data = memoryview(texts.buffers()[2] or b"")
     ends = 4 * len(texts) + _gaps(pc.list_value_length(paraphrases)) + _gaps(num_answers)
+    ends += pc.sum(num_candidates).as_py() or 0
     if len(texts) and np.count_nonzero(np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] == 0) != ends:
         rows = zip(*(columns[name].to_pylist() for name in VALUES), strict=True)  # a text has a NUL
         digests = b"".join(map(digest_of, rows))
@@ -130,10 +144,19 @@ def to_questions(table: pa.Table, *, dataset: str, split: str) -> list[Question]
 
 def _questions(table: pa.Table, dataset: str, split: str) -> Iterator[Question]:
     for row in table.drop_columns(["content"]).to_pylist():
-        for name in ("paraphrases", "answers", "confidences"):
+        for name in ("paraphrases", "answers", "confidences", "candidates"):
             if row[name] is not None:
                 row[name] = tuple(row[name])
         yield Question(dataset=dataset, split=split, **row)
+
+
+def complete(table: pa.Table) -> pa.Table:
+    """Rows of a plan file with the column that it lacks if it was written before there were candidates."""
+    field = PLAN_SCHEMA.field("candidates")
+    if field.name in table.column_names:
+        return table
+    place = table.column_names.index("confidences") + 1
+    return table.add_column(place, field, pa.nulls(len(table), field.type))
 
 
 def read_planned(spec: ShardSpec, columns: Sequence[str] = PLAN_SCHEMA.names) -> pa.Table:
@@ -148,6 +171,7 @@ def read_planned(spec: ShardSpec, columns: Sequence[str] = PLAN_SCHEMA.names) ->
         with open_file(spec.file, chunk=_SHARD_BYTES) as stream:
             file = pq.ParquetFile(stream, page_checksum_verification=True)
             table = file.read_row_group(spec.row_group, columns=list(columns))
+            table = complete(table) if "candidates" in columns else table
     except FileNotFoundError as e:
         raise DataError(f"{redact(spec.file)}: the plan file is missing. {again}") from e
     except (pa.ArrowException, IndexError) as e:

@@ -21,6 +21,7 @@ class Question:
     relation: str = ""  # the group of questions that it belongs to, for accuracy by relation
     num_manual: int = 0  # the first num_manual paraphrases are manual templates, the others automatic
     confidences: tuple[float, ...] | None = None  # one per paraphrase, in [0, 1]; None: unknown
+    candidates: tuple[str, ...] | None = None  # answers to choose among, at least one; None: none of its own
     error: str = ""  # the row's faults; "" for a good row
 
 

@@ -161,6 +161,7 @@ def field_paths(fields: Fields) -> dict[str, str]:
         "relation": fields.relation,
         "num_manual": fields.num_manual,
         "confidences": fields.confidences,
+        "candidates": fields.candidates,
     }
     return {role: path for role, path in roles.items() if path is not None}
 

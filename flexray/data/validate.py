@@ -28,6 +28,7 @@ def to_question(record: Record, identity: Identity, config: DataConfig, file: st
     question = ""
     paraphrases: tuple[str, ...] = ()
     answers: tuple[str, ...] | None = None
+    candidates: tuple[str, ...] | None = None
     relation, num_manual, confidences = "", 0, None
     if record.value is None:
         check.unreadable()
@@ -39,6 +40,7 @@ def to_question(record: Record, identity: Identity, config: DataConfig, file: st
         relation = _relation(check, fields.relation)
         num_manual = _num_manual(check, config, len(paraphrases))
         confidences = _confidences(check, config, len(paraphrases))
+        candidates = _candidates(check, fields.candidates)
         if chooses(config) and not check.faults and not record.faults:
             asked, num_manual, lacking = choose(paraphrases, num_manual, identity.source_id, config)
             if lacking is not None:
@@ -61,6 +63,7 @@ def to_question(record: Record, identity: Identity, config: DataConfig, file: st
         relation=relation,
         num_manual=num_manual,
         confidences=confidences,
+        candidates=candidates or None,
         error=_error(check.faults),
     )
 
@@ -109,6 +112,10 @@ def _confidences(check: _RowChecker, config: DataConfig, num_paraphrases: int) -
     if len(values) != num_paraphrases and not check.faults:
         check.mismatch(path, values, f"{len(values)} numbers for {num_paraphrases} paraphrases")
     return values
+
+
+def _candidates(check: _RowChecker, path: str | None) -> tuple[str, ...] | None:
+    return None if path is None else check.texts(path, "Give each row at least one.", "a candidate")
 
 
 class _RowChecker:

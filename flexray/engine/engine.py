@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from flexray.config import Backend, EngineConfig, GenerationConfig, MethodConfig
+from flexray.engine.candidates import best_of_each, too_many
 from flexray.engine.determinism import describe_rounding, set_rounding
 from flexray.engine.fallback import BackendFallback
 from flexray.engine.generation import Generation
 from flexray.engine.kv_cache import context_size
 from flexray.engine.model_runner import ModelRunner
 from flexray.engine.request import Request, group_by_prefix, seen_by
+from flexray.engine.request import Sequence as Answering
 from flexray.engine.sampler import Sampler
 from flexray.engine.scheduler import Scheduler
 from flexray.engine.scheduler_config import plan_scheduler
@@ -79,7 +81,8 @@ class Engine:
             self.stopping.any.to(self.device),
             generation.max_new_tokens,
             bias=_together(group.bias for group in self.groups),
-            logprobs=generation.logprobs,
+            logprobs=generation.num_logprobs,
+            forced=generation.candidates is not None,
             find_end=self.stopping.find_end if generation.stop else None,
             subsets=any(group.prefix.apart for group in self.groups),
         )
@@ -149,6 +152,8 @@ class Engine:
                 needed = sizes.least_slots(context_size(context), request.num_slots)
             if not request.sequences:
                 request.error = NO_CONFIDENCES
+            elif error := too_many(len(request.sequences)):
+                request.error = error
             elif needed > sizes.max_num_slots:
                 request.attempts = 1
                 request.error = f"needs a KV cache of {needed} slots; the memory holds {sizes.max_num_slots}"
@@ -194,18 +199,23 @@ class Engine:
         for sequence in itertools.chain(*answers):
             if not sequence.is_finite:
                 return (self._failure(request, self._not_finite(len(sequence.token_ids or ()))),)
-        return tuple(
-            Generation(
-                token_ids=together[0].token_ids or (),  # sequences that choose together say the same
-                logprobs=together[0].logprobs,
-                finish_reason=self.stopping.reason(together[0].token_ids or ()),
-                backend_requested=self.config.backend,
-                backend_used=request.backend or "",
-                fallback_reason="; ".join(request.reasons),
-                attempts=request.attempts,
-                subset=seen_by(together) if method.records_subsets else (),
-            )
-            for together in answers
+        said = [self._generation(request, together, method) for together in answers]
+        if request.prompt.candidates:
+            return tuple(best_of_each(said, request.num_candidates, self.generation))
+        return tuple(said)
+
+    def _generation(self, request: Request, together: Sequence[Answering], method: Method) -> Generation:
+        """The answer of sequences that choose together, and so say the same."""
+        first = together[0]
+        return Generation(
+            token_ids=first.token_ids or (),
+            logprobs=first.logprobs,
+            finish_reason="candidate" if first.forced else self.stopping.reason(first.token_ids or ()),
+            backend_requested=self.config.backend,
+            backend_used=request.backend or "",
+            fallback_reason="; ".join(request.reasons),
+            attempts=request.attempts,
+            subset=seen_by(together) if method.records_subsets else (),
         )
 
     def _failure(self, request: Request | None, error: str) -> Generation:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from flexray.config import Backend
 
-FinishReason = Literal["eos", "newline", "stop", "length", "error"]
+FinishReason = Literal["eos", "newline", "stop", "length", "candidate", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +33,10 @@ class Generation:
     attempts: int = 1
     error: str = ""
     subset: tuple[int, ...] = ()  # indices of the paraphrases that a draw was made from; else ()
+    candidate_scores: tuple[float, ...] | None = None  # of each candidate; None: it was generated
+
+    @property
+    def candidate(self) -> int | None:
+        """Index of the candidate that this is, the first of those of the highest score."""
+        scores = self.candidate_scores
+        return None if scores is None else scores.index(max(scores))

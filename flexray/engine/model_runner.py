@@ -42,7 +42,7 @@ class ModelRunner:
         stop: bool [V], tokens that end an answer, on the model's device.
         max_new_tokens: of an answer.
         bias: what may be added to scores by any method of the run.
-        logprobs, find_end: see SequenceTable.
+        logprobs, find_end, forced: see SequenceTable.
         subsets: whether a sequence of any method may see some of the paraphrases only.
     """
 
@@ -57,12 +57,13 @@ class ModelRunner:
         logprobs: int | None = None,
         find_end: FindEnd | None = None,
         subsets: bool = False,
+        forced: bool = False,
     ):
         self.model, self.device = model, model.device
         self.masks = BlockMaskCache(MASK_CACHE_BYTES)
         self._stats, self._stop, self._max_new_tokens, self._bias = stats, stop, max_new_tokens, bias
         self._logprobs, self._find_end = logprobs, find_end
-        self._subsets = subsets
+        self._subsets, self._forced = subsets, forced
         self._context: SharedContext | None = None
         self._kv_cache: KVCache | None = None
         self._table: SequenceTable | None = None
@@ -120,6 +121,7 @@ class ModelRunner:
                 self._max_new_tokens,
                 self._stop,
                 logprobs=self._logprobs,
+                forced=self._forced,
                 find_end=self._find_end,
                 subsets=self._subsets,
             )

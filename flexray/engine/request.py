@@ -72,6 +72,7 @@ class Sequence:
     sampling: SamplingParams
     weight: float  # among the sequences that make the same answer
     answer: int  # of its method's answers, which of them it makes, alone or with others
+    forced: tuple[int, ...] = ()  # a candidate's tokens, which it takes whatever it would choose
     row: int = -1  # in the SequenceTable, while it is running
     steps_left: int = 0  # decode steps until it has finished at the latest
     token_ids: tuple[int, ...] | None = None  # once it has finished
@@ -115,10 +116,22 @@ class Request:
             sampling = method.sampling(self.prompt) if method.sampling else [GREEDY] * len(scopes)
             answers = method.answer_numbers(self.prompt, len(scopes))
             weights = method.weights_of(self.prompt, answers)
-            for scope, params, weight, answer in zip(scopes, sampling, weights, answers, strict=True):
-                assert scope.paraphrase is not None or not method.attends_to_one
-                found.append(Sequence(self, number, method.fusion, scope, params, weight, answer))
+            assert not method.attends_to_one or all(scope.paraphrase is not None for scope in scopes)
+            own = list(zip(scopes, sampling, weights, answers, strict=True))
+            count = self.num_candidates
+            for index, forced in enumerate(self.prompt.candidates or ((),)):
+                found += [
+                    Sequence(
+                        self, number, method.fusion, scope, params, weight, answer * count + index, forced
+                    )
+                    for scope, params, weight, answer in own
+                ]
         return tuple(found)
+
+    @property
+    def num_candidates(self) -> int:
+        """Of each answer: the sequences of a method make each of them with every candidate."""
+        return len(self.prompt.candidates) or 1
 
     @functools.cached_property
     def packed(self) -> PackedPrompt:
@@ -170,7 +183,8 @@ class Request:
         return [sequence for sequence in self.sequences if sequence.method == number]
 
     def answers_of(self, method: int) -> list[list[Sequence]]:
-        """Those that make each answer of one method, in the order of its answers."""
+        """Those that make each answer of one method, in the order of its answers; with candidates, each
+        answer with the first candidate, then with the second, and so on."""
         answers: dict[int, list[Sequence]] = {}
         for sequence in self.of_method(method):
             answers.setdefault(sequence.answer, []).append(sequence)

@@ -201,7 +201,7 @@ class Sampler:
         self.table, self.processors = table, LogitsProcessors(generation, table)
         self._batch: Batch | None = None
         self._parts: list[_Part] = []
-        self._logprobs = generation.logprobs
+        self._logprobs = generation.num_logprobs
         self._only_chooses = self._logprobs is None and not self.processors
         self._greedy: dict[tuple[int, int], CudaGraph[SampledTokens]] = {}  # by place and size of logits
 
@@ -256,6 +256,10 @@ class Sampler:
             chosen = draw(changed_NV, temperature, top_p, uniform, nucleus=part.nucleus)
         else:
             chosen = greedy(changed_NV if self.processors else scores_NV)
+        if table.forced is not None:
+            next_one = table.produced[rows].clamp_max(table.max_new_tokens - 1)
+            forced = table.forced[rows, next_one]
+            chosen = replace(chosen, token_ids=forced.where(table.num_forced[rows] > 0, chosen.token_ids))
         if self._logprobs is None:
             return chosen
         return replace(chosen, logprobs=token_logprobs(logits_NV, chosen.token_ids, self._logprobs))

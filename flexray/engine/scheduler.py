@@ -109,8 +109,8 @@ class Scheduler:
         if isinstance(batch, PrefillBatch):
             self.running += batch.sequences
             for sequence in batch.sequences:
-                sequence.steps_left = self._table.max_new_tokens - 1
-            if self._table.max_new_tokens == 1:
+                sequence.steps_left = (len(sequence.forced) or self._table.max_new_tokens) - 1
+            if all(sequence.steps_left <= 0 for sequence in self.running):
                 self._collect()
             return ready
         for sequence in batch.sequences:

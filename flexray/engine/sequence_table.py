@@ -36,6 +36,7 @@ class SequenceTable:
         find_end: looks whether tokens end an answer besides. The device goes on with it until the host looks
             in `finished`; what comes behind the end is dropped.
         subsets: whether a sequence may see some of the paraphrases only.
+        forced: whether sequences may have tokens to take.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class SequenceTable:
         logprobs: int | None = None,
         find_end: FindEnd | None = None,
         subsets: bool = False,
+        forced: bool = False,
     ):
         R, device = max_sequences, kv_cache.device
 
@@ -71,6 +73,9 @@ class SequenceTable:
         self.logprobs: LogprobsTable | None = None
         if logprobs is not None:
             self.logprobs = LogprobsTable(R + 1, max_new_tokens, min(logprobs, len(stop)), device)
+        self.forced: Tensor | None = None  # tokens to take, and how many
+        if forced:
+            self.forced, self.num_forced = zeros(R + 1, max_new_tokens), zeros(R + 1)
         self.slots = zeros(R + 1, max_new_tokens)  # where each generated token's K/V go
         self.biases = zeros(3, R + 1, dtype=torch.float32)
         self.sampling = zeros(2, R + 1, dtype=torch.float32)  # temperature and top_p
@@ -145,6 +150,11 @@ class SequenceTable:
         self.done.index_fill_(0, rows, False)
         self.not_finite.index_fill_(0, rows, False)
         self._set_sampling(sequences)
+        if self.forced is not None:
+            count = self.max_new_tokens
+            tokens = np.asarray([s.forced + (0,) * (count - len(s.forced)) for s in sequences])
+            self.forced[rows] = to_device(tokens, device)
+            self.num_forced[rows] = to_device(np.asarray([len(s.forced) for s in sequences]), device)
         return rows
 
     def _set_sampling(self, sequences: Listed[Sequence]) -> None:
@@ -191,7 +201,11 @@ class SequenceTable:
         self.produced[rows] = produced
         not_finite = self.not_finite[rows] | (going & ~sampled.is_finite)
         self.not_finite[rows] = not_finite
-        self.done[rows] |= self.stop[token] | not_finite | (produced >= self.max_new_tokens)
+        ends = self.stop[token] | (produced >= self.max_new_tokens)
+        if self.forced is not None:
+            num_forced = self.num_forced[rows]
+            ends = torch.where(num_forced > 0, produced >= num_forced, ends)
+        self.done[rows] |= ends | not_finite
 
     def finished(self, sequences: Listed[Sequence]) -> list[Sequence]:
         """Those of the sequences that have finished, with their tokens; their rows are free. Waits for the

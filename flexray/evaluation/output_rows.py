@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the pipeline brings Ray and torch, which evaluating output 
 
 _CHOSEN = (
     *("token_ids", "finish_reason", "backend_requested", "backend_used", "fallback_reason", "attempts"),
-    "error",
+    *("error", "candidate_scores"),
 )
 """The columns that an output row has from the answer that counts."""
 DEFAULT_MATCH = "exact_match"
@@ -33,14 +33,18 @@ def to_table(shard: AnsweredShard, methods: tuple[str, ...]) -> pa.Table:
     """ROW_SCHEMA: for each method in turn, a row for each question in order."""
     asked = pa.concat_tables([shard.questions] * len(methods))
     num_questions = shard.questions.num_rows
-    kinds = [(answers_of(name), match_of(name)) for name in methods for _ in range(num_questions)]
+    rules = [(answers_of(name), match_of(name), breaks_ties(name)) for name in methods]
+    kinds = [rule for rule in rules for _ in range(num_questions)]
     said = shard.answers.flatten()
     texts, errors, drawn = (said.field(name).to_pylist() for name in ("text", "error", "subset"))
     edges = list(accumulate(shard.answers.value_lengths().to_pylist(), initial=0))
     rows, places = [], []
     scored = shard.questions.select(["paraphrases", "answers", "confidences"]).to_pylist() * len(methods)
-    for question, (kind, match), (start, end) in zip(scored, kinds, pairwise(edges), strict=True):
-        chosen, row = _score(question, kind, match, texts[start:end], failed=bool(errors[start]))
+    each = pc.struct_field(said, ("logprobs", "chosen"))
+    sums = [math.fsum(values or ()) for values in each.to_pylist()]
+    for question, (kind, match, by_sum), (start, end) in zip(scored, kinds, pairwise(edges), strict=True):
+        weights = sums[start:end] if by_sum else None
+        chosen, row = _score(question, kind, match, texts[start:end], weights, failed=bool(errors[start]))
         row["subsets"] = drawn[start:end] if any(drawn[start:end]) else None
         places.append(start + chosen)
         rows.append(row)
@@ -72,7 +76,13 @@ def _logprobs(answers: pa.StructArray) -> dict[str, pa.Array]:
 
 
 def _score(
-    question: dict[str, Any], kind: Answers, match: str, texts: list[str], *, failed: bool
+    question: dict[str, Any],
+    kind: Answers,
+    match: str,
+    texts: list[str],
+    logprobs: list[float] | None,
+    *,
+    failed: bool,
 ) -> tuple[int, dict[str, Any]]:
     """Which of the answers to a question counts, and the columns _SCORED. Of several answers, one for each
     paraphrase or sample, the most frequent counts."""
@@ -90,11 +100,16 @@ def _score(
         confidences = [agreement(texts[i : i + group], match) for i in range(0, len(texts), group)]
         several["samples"] = [text for i, text in enumerate(texts) if i % group]
         texts = several["paraphrase_predictions"] = texts[::group]
-    chosen = most_frequent(texts)
+    chosen = most_frequent(texts, None if failed else logprobs)
     prediction = texts[chosen]
     correct = None if failed or answers is None else exact_match(prediction, answers)
     columns = {"confidences": confidences, "prediction": prediction, "correct": correct, **several}
     return chosen * group, columns
+
+
+def breaks_ties(method: str) -> bool:
+    """Whether log-probabilities decide between answers that are equally frequent, by the `method` of rows."""
+    return "ties logprob" in method.split("/")
 
 
 def match_of(method: str) -> str:
@@ -121,11 +136,21 @@ def agreement(texts: Sequence[str], match: str = DEFAULT_MATCH) -> float:
     return sum(value for value in found if not math.isnan(value)) / len(found)
 
 
-def most_frequent(texts: Sequence[str]) -> int:
-    """Index of the most frequent text, normalised; of several the first.
+def most_frequent(texts: Sequence[str], logprobs: Sequence[float] | None = None) -> int:
+    """Index of the most frequent text, normalised; of several the one whose `logprobs` have the highest sum,
+    or without these the first.
 
     >>> most_frequent(("Rome", "the Paris", "paris"))
     1
+    >>> most_frequent(("Rome", "Paris"), (-2.0, -1.0))
+    1
     """
     normal = [normalize_answer(text) for text in texts]
-    return normal.index(Counter(normal).most_common(1)[0][0])
+    counts = Counter(normal)
+    most = [text for text, count in counts.items() if count == max(counts.values())]
+    if logprobs is None:
+        return normal.index(most[0])
+    sums = {
+        text: math.fsum(p for p, own in zip(logprobs, normal, strict=True) if own == text) for text in most
+    }
+    return normal.index(max(most, key=sums.__getitem__))

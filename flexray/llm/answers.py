@@ -34,6 +34,8 @@ class Answer:
     top_token_ids: tuple[tuple[int, ...], ...] | None
     """For each of `token_ids` the most likely tokens in its place, the best first."""
     top_logprobs: tuple[tuple[float, ...], ...] | None
+    candidate_scores: tuple[float, ...] | None
+    """Of each candidate, in order; None: without `candidates`, or an error."""
     finish_reason: str
     backend_used: str
     fallback_reason: str

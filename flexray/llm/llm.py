@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import Progress
@@ -115,6 +115,8 @@ class LLM:
         min_new_tokens: int = 0,
         repetition_penalty: float = 1.0,
         logprobs: int | None = None,
+        candidates: Literal["row"] | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        length_penalty: float = 1.0,
         include_question: bool | None = None,
         fields: Mapping[str, str | None] | None = None,
         progress: bool | None = None,
@@ -123,8 +125,8 @@ class LLM:
 
         Args:
             rows: dicts, a pandas or Arrow table, or a `datasets.Dataset`. Each has a `question`, and may have
-                `paraphrases`, `answers` (accepted ones, for `correct`), `id`, `relation`, `num_manual` and
-                `confidences`.
+                `paraphrases`, `answers` (accepted ones, for `correct`), `id`, `relation`, `num_manual`,
+                `confidences` and `candidates`.
             methods: kinds of methods, or their settings, as in a recipe.
             instruction, few_shots, question_template, answer_prefix, chat: the prompt, as in a recipe;
                 few-shots are dicts of `question` and `answer`.
@@ -135,6 +137,10 @@ class LLM:
             repetition_penalty: above 1, tokens that stand there already are less likely.
             logprobs: tell the log-probability of each token, and of the so many most likely ones; 0: of none
                 besides. None: do not.
+            candidates: answers to choose among instead of generating: for all rows, for each relation, or
+                "row": each row's own.
+            length_penalty: a candidate's score is the sum of its log-probabilities by the number of its
+                tokens to the power of this.
             include_question: ask the question itself as the first paraphrase. None: if no row has
                 paraphrases.
             fields: other names of the rows' fields, such as {"question": "query"}.
@@ -147,7 +153,8 @@ class LLM:
             ConfigError: settings that cannot be used. DataError: `rows` is of another type.
         """
         given = rows_of(rows)
-        names = fields_of(given, Fields.model_validate(fields or {}))
+        by_name = {name: name for name in Fields.model_fields}
+        names = fields_of(given, Fields.model_validate(by_name | dict(fields or {})))
         if include_question is None:
             include_question = names.paraphrases is None
         prompt = {"instruction": instruction, "few_shots": list(few_shots), "chat": chat}
@@ -170,6 +177,8 @@ class LLM:
                     "min_new_tokens": min_new_tokens,
                     "repetition_penalty": repetition_penalty,
                     "logprobs": logprobs,
+                    "candidates": candidates,
+                    "length_penalty": length_penalty,
                 },
             }
         )

@@ -48,7 +48,7 @@ class RowAnswerer:
         for done, (number, said) in enumerate(self._engine.stream(list(prompts.values())), start=1):
             answers[rows_asked[number]] = said
             on_answered(done + n - len(prompts))
-        texts = decode_answers(answers, self._tokenizer, config)
+        texts = decode_answers(answers, shard.questions, self._tokenizer, config)
         said = answer_lists(answers, texts)
         answered = AnsweredShard(spec, shard.questions, shard.prompt_tokens, said, {}, 0.0)
         table = to_table(answered, tuple(method.name for method in config.methods))

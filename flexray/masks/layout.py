@@ -45,6 +45,8 @@ SEGMENT_BITS = 12
 ones (see flexray.masks.shared_context)."""
 FIRST_ANSWER = 1 << (SEGMENT_BITS - 1)
 """Paraphrases are segments 1 to 2047, answers 2048 to 4095."""
+MAX_ANSWERS = FIRST_ANSWER
+"""The most sequences that continue one shared prefix."""
 ALL_PARAPHRASES = (1, FIRST_ANSWER - 1)
 """The range of segments that a sequence sees which attends to all paraphrases."""
 ALL_MEMBERS = -1

@@ -56,7 +56,7 @@ register_method("attention", attention, (*_ATTENTION, *_CHOICE))
 register_method("concat", concat, _CHOICE)
 register_method("origin", origin, _CHOICE)
 register_method("per_prompt", per_prompt, _CHOICE)
-register_method("vote", per_prompt, _CHOICE)
+register_method("vote", per_prompt, ("ties", *_CHOICE))
 register_method("avg", average, _CHOICE)
 register_method("max", maximum, _CHOICE)
 register_method("mean_prob", mean_prob, _CHOICE)
@@ -79,7 +79,7 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
         make = _find(config.kind)
         extra = [
             name
-            for name in (*_ATTENTION, "samples", "match", *_CHOICE, *_DRAWS[:-1], *_NBCE)
+            for name in (*_ATTENTION, "samples", "match", "ties", *_CHOICE, *_DRAWS[:-1], *_NBCE)
             if name in config.model_fields_set - {*_SETTINGS[config.kind]}
         ]
         if extra:

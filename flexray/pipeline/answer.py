@@ -27,6 +27,7 @@ from flexray.errors import RowFault
 from flexray.pipeline.counters import add, difference
 from flexray.pipeline.crash_tracker import Attempt, RowRange
 from flexray.pipeline.shards import AnsweredShard, PreparedShard, answer_lists
+from flexray.prompts.candidates import candidates_of
 from flexray.prompts.prompt import Prompt
 
 Note = Callable[[Mapping[str, RowRange]], None]
@@ -153,7 +154,7 @@ class Answerer:
     def _finish(self, draft: _Draft) -> AnsweredShard:
         start = time.perf_counter()
         shard = draft.shard
-        texts = decode_answers(draft.answers, self._tokenizer, self._config)
+        texts = decode_answers(draft.answers, shard.questions, self._tokenizer, self._config)
         seconds = draft.seconds + time.perf_counter() - start
         now = self._counters()
         stats = {
@@ -206,19 +207,32 @@ def unanswered(config: RunConfig, error: str, attempts: int = 0) -> tuple[Answer
 
 
 def decode_answers(
-    answers: Sequence[tuple[Answers, ...]], tokenizer: PreTrainedTokenizerBase | None, config: RunConfig
+    answers: Sequence[tuple[Answers, ...]],
+    questions: pa.Table,
+    tokenizer: PreTrainedTokenizerBase | None,
+    config: RunConfig,
 ) -> list[tuple[tuple[str, ...], ...]]:
-    """The text of each answer, in the same shape; "" if it has no tokens. `tokenizer` may be None if no
-    answer has tokens."""
+    """The text of each answer, in the same shape; "" if it has no tokens.
 
+    Args:
+        questions: those answered, with columns of QUESTION_SCHEMA.
+        tokenizer: None if no answer has tokens.
+    """
     rules = config.generation
 
-    def text(generation: Generation) -> str:
+    def text(generation: Generation, candidates: tuple[str, ...]) -> str:
+        if generation.candidate is not None:
+            return candidates[generation.candidate].strip()
         if tokenizer is None or not generation.token_ids:
             return ""
         return answer_text(tokenizer, generation.token_ids, at_newline=rules.stop_at_newline, stop=rules.stop)
 
-    return [tuple(tuple(map(text, method)) for method in methods) for methods in answers]
+    own, relations = (questions[name].to_pylist() for name in ("candidates", "relation"))
+    given = [candidates_of(mine, relation, rules) for mine, relation in zip(own, relations, strict=True)]
+    return [
+        tuple(tuple(text(said, candidates) for said in method) for method in methods)
+        for methods, candidates in zip(answers, given, strict=True)
+    ]
 
 
 def untried(shard: PreparedShard) -> Attempt:

@@ -32,7 +32,13 @@ _SHARD = (
     pa.field("failure", FAILURE),  # null: none. Otherwise all other fields are null
     pa.field("questions", pa.list_(pa.struct(list(QUESTION_SCHEMA)))),
 )
-_PROMPT = pa.struct([pa.field("segments", pa.list_(_TOKENS)), pa.field("num_head", pa.int32())])
+_PROMPT = pa.struct(
+    [
+        pa.field("segments", pa.list_(_TOKENS)),
+        pa.field("num_head", pa.int32()),
+        pa.field("candidates", pa.list_(_TOKENS)),
+    ]
+)
 PREPARED_SCHEMA = pa.schema(
     [
         *_SHARD,
@@ -73,7 +79,7 @@ def prepared_row(shard: PreparedShard) -> pa.Table:
     """One row of PREPARED_SCHEMA."""
     some = next((prompt for prompt in shard.prompts if prompt), None)
     own = [
-        {"segments": prompt.segments, "num_head": prompt.num_head} if prompt else None
+        {field.name: getattr(prompt, field.name) for field in _PROMPT} if prompt else None
         for prompt in shard.prompts
     ]
     return _row(
@@ -177,11 +183,17 @@ def _questions(row: pa.Table) -> pa.Table:
 
 def _prompts(row: pa.Table) -> list[Prompt | None]:
     own = _cell(row, "prompts")
-    segments, num_heads = own.flatten()
+    segments, num_heads, candidates = own.flatten()
     context, answer_prefix = (tuple(row[name][0].as_py()) for name in ("context", "answer_prefix"))
     few_shots = tuple(map(tuple, row["few_shots"][0].as_py()))
     asked = _questions(row).select(["num_manual", "confidences", "row_id"])
-    columns = (own.is_valid().to_pylist(), _tuples(segments), num_heads.to_pylist(), asked.to_pylist())
+    columns = (
+        own.is_valid().to_pylist(),
+        _tuples(segments),
+        num_heads.to_pylist(),
+        _tuples(candidates),
+        asked.to_pylist(),
+    )
     return [
         Prompt(
             context,
@@ -192,10 +204,11 @@ def _prompts(row: pa.Table) -> list[Prompt | None]:
             question["row_id"],
             num_head,
             few_shots,
+            choices,
         )
         if valid
         else None
-        for valid, mine, num_head, question in zip(*columns, strict=True)
+        for valid, mine, num_head, choices, question in zip(*columns, strict=True)
     ]
 
 

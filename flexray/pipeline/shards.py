@@ -44,6 +44,7 @@ ANSWER_FIELDS = (
     pa.field("error", pa.string()),
     pa.field("logprobs", LOGPROBS),
     pa.field("subset", pa.list_(pa.int32())),
+    pa.field("candidate_scores", pa.list_(pa.float64())),
 )
 """The fields of Generation."""
 ANSWERS = pa.list_(pa.struct([*ANSWER_FIELDS, pa.field("text", pa.string())]))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
 from flexray.data.question import Question
 from flexray.errors import ConfigError, RowFault
+from flexray.prompts.candidates import candidates_of
 from flexray.prompts.chat import split_template
 from flexray.prompts.context import make_context, plain_text
 from flexray.prompts.encoding import TextEncoder, find_bos
@@ -28,6 +29,10 @@ _NO_ANSWER_PREFIX_IN_CHAT = (
     "prompt.chat: the tokenizer's chat template writes nothing behind the question that an answer could "
     "begin at. Set prompt.chat to false."
 )
+
+
+MOST_KNOWN = 10_000
+"""Candidates whose token ids are kept."""
 
 
 class PromptBuilder:
@@ -88,6 +93,8 @@ class PromptBuilder:
         self._few_shots = tuple(
             tuple(bound + len(begin) for bound in few_shot) for few_shot in context.few_shots
         )
+        self._gap = "" if prompt.chat else " "  # before an answer, as before those of few-shots
+        self._known: dict[str, tuple[int, ...]] = {}  # candidates, which many rows have
         self._check_few_shots()
         self._check_shared_tokens()
 
@@ -95,8 +102,9 @@ class PromptBuilder:
         """The prompt of one good row.
 
         Raises:
-            RowFault: a paraphrase that has no tokens, or one that the model does not know, or a prompt that
-                leaves the model no room for `max_new_tokens` (the message says by how much).
+            RowFault: a paraphrase or candidate that has no tokens, or one that the model does not know, no
+                candidates or too long ones, or a prompt that leaves the model no room for `max_new_tokens`
+                (the message says by how much).
         """
         most = min(MAX_PARAPHRASES, *(method.max_paraphrases for method in self._methods))
         if (count := len(question.paraphrases)) > most:
@@ -112,6 +120,7 @@ class PromptBuilder:
             question.row_id,
             self._num_head(segments),
             self._few_shots,
+            self._candidates(question),
         )
         needed = max(self._positions_needed(prompt, method) for method in self._methods)
         if needed > self._max_positions:
@@ -158,6 +167,37 @@ class PromptBuilder:
             raise self._fault(question, paraphrase, self._is_unknown(unknown), "Leave the token out.")
         return ids
 
+    def _candidates(self, question: Question) -> tuple[tuple[int, ...], ...]:
+        given = self._generation.candidates
+        if given is None:
+            return ()
+        texts = candidates_of(question.candidates, question.relation, self._generation)
+        if not texts:
+            problem = f"generation.candidates has no candidates for the relation {question.relation!r}"
+            if given == "row":
+                raise self._fault(question, None, "no candidates", "Give the row at least one.", "candidates")
+            raise self._fault(question, question.relation, problem, "Give it some there.", "relation")
+        return tuple(self._candidate(question, text) for text in texts)
+
+    def _candidate(self, question: Question, text: str) -> tuple[int, ...]:
+        if (ids := self._known.get(text)) is not None:
+            return ids
+        ids = self._frame.answer(self._gap + text.strip())
+        most = self._generation.max_new_tokens
+        problem, advice = "", "Change it."
+        if not ids:
+            problem = "the candidate has no tokens"
+        elif max(ids) >= self._vocab_size:
+            problem = self._is_unknown(max(ids))
+        elif len(ids) > most:
+            problem = f"the candidate has {len(ids)} tokens, but generation.max_new_tokens is {most}"
+            advice = "Raise generation.max_new_tokens, or shorten it."
+        if problem:
+            raise self._fault(question, text, problem, advice, "candidates")
+        if len(self._known) < MOST_KNOWN:
+            self._known[text] = ids
+        return ids
+
     def _num_head(self, segments: Sequence[tuple[int, ...]]) -> int:
         """How many tokens of the template every segment begins with: those of its head, or none if the
         tokenizer has joined that with a question."""
@@ -198,5 +238,11 @@ class PromptBuilder:
         return self.tokens([token_id])[0]
 
     @staticmethod
-    def _fault(question: Question, value: str | Sequence[str], problem: str, advice: str) -> RowFault:
-        return RowFault(question.source_file, question.source_row, "paraphrases", value, problem, advice)
+    def _fault(
+        question: Question,
+        value: str | Sequence[str] | None,
+        problem: str,
+        advice: str,
+        field: str = "paraphrases",
+    ) -> RowFault:
+        return RowFault(question.source_file, question.source_row, field, value, problem, advice)

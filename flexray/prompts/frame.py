@@ -56,6 +56,13 @@ class Frame:
         follows = self._follows or any(piece.text for piece in self.before)
         return self._encoder.encode(self.middle(question), follows=follows)
 
+    def answer(self, text: str) -> tuple[int, ...]:
+        """Ids of an answer behind the answer prefix, with the white space before it."""
+        whole, n = self._encoder.encode(*self.after, TextPiece(text), follows=True), len(self.answer_prefix)
+        if whole[:n] == self.answer_prefix:
+            return whole[n:]
+        return self._encoder.encode(TextPiece(text), follows=True)  # the tokenizer has joined the two
+
     @functools.cached_property
     def head(self) -> tuple[int, ...]:
         """The ids that a segment begins with whatever its question is, as far as the probes can tell."""

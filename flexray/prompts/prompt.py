@@ -23,6 +23,8 @@ class Prompt:
     few_shots: tuple[tuple[int, ...], ...] = ()
     """Of each few-shot that is asked in several paraphrases: the token of the context that each of them
     begins at, and the one behind the last, where its answer begins."""
+    candidates: tuple[tuple[int, ...], ...] = ()
+    """Answers to choose among, as they follow the answer prefix. (): the answer is generated."""
 
     def __post_init__(self) -> None:
         if not self.segments or any(not s for s in self.segments):
@@ -34,6 +36,8 @@ class Prompt:
         bounds = [bound for few_shot in self.few_shots for bound in few_shot]
         if any(b <= a for a, b in pairwise([-1, *bounds, len(self.context)])):
             raise ValueError("few-shots must be in order, and none of their parts may be empty")
+        if not all(self.candidates):
+            raise ValueError("no candidate may be empty")
         if not self.answer_prefix:
             raise ValueError(
                 "a prompt needs at least one answer prefix token: the first answer token is fused from it"

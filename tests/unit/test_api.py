@@ -39,6 +39,30 @@ def test_one_answer_a_row_and_method_and_error_rows_among_them(llm):
         answers[8]
 
 
+def test_rows_choose_among_their_candidates(llm):
+    rows = [ROWS[0] | {"candidates": ["one", "two words"]}, ROWS[1] | {"candidates": ["three"]}]
+    first, second = llm.answer(rows, candidates="row", max_new_tokens=30)
+    assert first.text == ["one", "two words"][first.candidate_scores.index(max(first.candidate_scores))]
+    assert (second.text, second.finish_reason) == ("three", "candidate")
+    assert first.logprobs is None
+    same = llm.answer(rows, candidates=["one", "two words"], max_new_tokens=30)[0]
+    assert (same.text, same.candidate_scores) == (
+        first.text,
+        pytest.approx(first.candidate_scores, abs=1e-5),
+    )
+    (bad, good) = llm.answer([ROWS[0] | {"candidates": []}, rows[1]], candidates="row", max_new_tokens=30)
+    assert "rows, row 1, field 'candidates'" in bad.error
+    assert good.candidate_scores == pytest.approx(second.candidate_scores, abs=1e-5)
+
+
+def test_rows_may_have_all_fields_by_their_names(llm):
+    row = ROWS[0] | {"confidences": [0.25, 1.0], "relation": "P36", "num_manual": 1}
+    (answer,) = llm.answer([row], "weighted_max", max_new_tokens=3)
+    assert not answer.error
+    (found,) = llm.answer([row], max_new_tokens=3).to_arrow().to_pylist()
+    assert (found["relation"], found["num_manual"], found["confidences"]) == ("P36", 1, [0.25, 1.0])
+
+
 def test_call_after_call_on_one_engine_computes_the_context_once(llm):
     few = [{"question": "What?", "answer": "This"}]
     asked = {"instruction": "Answer.", "few_shots": few, "max_new_tokens": 3}

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flexray.data.plan_rows import PLAN_SCHEMA, with_digests
+from flexray.data.plan_rows import PLAN_SCHEMA, complete, with_digests
 from flexray.sink.folder import OutputFolder
 from flexray.sink.records import (
     PLAN_FOLDER,
@@ -140,7 +140,8 @@ def read_part(folder: OutputFolder, part: PlanPart, columns: Sequence[str] | Non
     data = read_checked(folder, part.file.file, part.file.sha256)
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        return file.read(columns=columns).replace_schema_metadata(None)
+        table = file.read(columns=columns).replace_schema_metadata(None)
+        return complete(table) if columns is None else table
     except (pa.ArrowException, OSError) as e:
         raise damaged(folder, part.file.file, f"is not a Parquet file ({e})") from e
 
@@ -187,7 +188,7 @@ def part_in(name: str, data: bytes, fingerprint: str) -> tuple[PlanPart, pa.Tabl
         about = json.loads((file.schema_arrow.metadata or {})[_KEY])
         if about["fingerprint"] != fingerprint:
             return None
-        table = file.read().replace_schema_metadata(None)
+        table = complete(file.read().replace_schema_metadata(None))
         if not table.schema.equals(FILE_SCHEMA):
             return None
         columns = {name: table[name].combine_chunks() for name in PLAN_SCHEMA.names[:-1]}

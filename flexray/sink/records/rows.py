@@ -14,7 +14,8 @@ from flexray.engine.generation import FinishReason
 from flexray.sink.records import ShardStats
 from flexray.sink.records.differences import differences
 
-_QUESTION = [field for field in PLAN_SCHEMA if field.name not in ("row_id", "error", "content")]
+_NOT_HERE = ("row_id", "candidates", "error", "content")  # they stand elsewhere, or not at all
+_QUESTION = [field for field in PLAN_SCHEMA if field.name not in _NOT_HERE]
 # One output row. An error row has the same schema; `error` is "" for a good row, never null.
 ROW_SCHEMA = pa.schema(
     [
@@ -46,10 +47,14 @@ ROW_SCHEMA = pa.schema(
         pa.field("logprob_mean", pa.float64()),
         pa.field("top_token_ids", pa.list_(pa.list_(pa.int32()))),
         pa.field("top_logprobs", pa.list_(pa.list_(pa.float32()))),
+        # the row's own, with generation.candidates: row; else null
+        PLAN_SCHEMA.field("candidates"),
+        # of each of these, or of each that generation.candidates names for the row, in its order; null: none
+        pa.field("candidate_scores", pa.list_(pa.float64())),
     ]
 )
 LOGPROBS = ("logprobs", "logprob_sum", "logprob_mean", "top_token_ids", "top_logprobs")
-ADDED = ("subsets", *LOGPROBS)
+ADDED = ("subsets", *LOGPROBS, "candidates", "candidate_scores")
 """The last columns, which tables may lack that were begun before there were any: all null there."""
 
 

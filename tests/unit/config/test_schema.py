@@ -55,7 +55,7 @@ def test_what_is_left_out_has_its_default(load):
         (
             "data.fields.anwsers",
             "a",
-            "known here: answers, confidences, id, num_manual, paraphrases, question",
+            "known here: answers, candidates, confidences, id, num_manual, paraphrases, question",
         ),
         (
             "prompt.few_shots",
@@ -68,6 +68,17 @@ def test_what_is_left_out_has_its_default(load):
         ("generation.max_new_tokens", 1.5, "1.5"),
         ("generation.stop", ["END", ""], '"" would end every answer before it begins. Leave it out'),
         ("generation.logprobs", 21, "21"),
+        ("generation.candidates", [], "a list of texts is needed"),
+        ("generation.candidates", {"P36": ["Rome"], "P19": [" "]}, "'P19': a list of texts is needed"),
+        ("generation.candidates", ["yes", "no", "yes"], "'yes' stands there twice. Remove one"),
+        ("generation.candidates", "row", "Set data.fields.candidates"),
+        ("generation.length_penalty", 0.0, "length_penalty has no effect without candidates"),
+        ("generation", {"candidates": ["a"], "stop": "b"}, "so stop has no effect. Remove it"),
+        (
+            "methods",
+            [{"kind": "vote", "ties": "logprob"}],
+            "needs log-probabilities. Set generation.logprobs",
+        ),
         ("generation.min_new_tokens", 17, "min_new_tokens (17) is above max_new_tokens (16)"),
         ("engine.gpu_memory_utilization", 2, "2"),
         ("data.files", [], "[]"),
@@ -195,3 +206,12 @@ def test_keys_that_came_later_are_in_a_fingerprint_only_if_they_are_used(load):
     assert used == generation | {"stop": ["END"], "logprobs": 0}
     (method,) = load(GOOD).methods
     assert "do_sample" not in method.model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    "method", [{"kind": "sampled"}, {"kind": "confidence"}, {"kind": "avg", "do_sample": True}]
+)
+def test_methods_that_draw_choose_from_no_candidates(load, method):
+    tree = with_value("generation.candidates", ["yes", "no"]) | {"methods": [method]}
+    with pytest.raises(ConfigError, match=r"draws its answers, but generation\.candidates gives them"):
+        load(tree)

@@ -20,6 +20,7 @@ from tests.unit.data.conftest import data_config, read_all, record, write
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 WITHOUT: dict[str, Any] = {"relation": None, "num_manual": None, "confidences": None}
 _without = st.sets(st.sampled_from([*WITHOUT, "answers"])).map(dict.fromkeys)
+_candidates = st.sampled_from([None, "answers", "paraphrases", "meta.relation"])
 
 
 def one_by_one(config: DataConfig) -> pa.Table | str:
@@ -45,15 +46,29 @@ def assert_same(file: NastyFile, fields: dict[str, Any]) -> None:
 
 
 @MANY
-@given(file=json_files(max_rows=8), without=_without, relation=st.sampled_from(["meta.relation", "id"]))
-def test_records_of_json(file: NastyFile, without: dict[str, Any], relation: str) -> None:
-    assert_same(file, FIELDS | {"relation": relation} | without)
+@given(
+    file=json_files(max_rows=8),
+    without=_without,
+    relation=st.sampled_from(["meta.relation", "id"]),
+    candidates=_candidates,
+)
+def test_records_of_json(
+    file: NastyFile, without: dict[str, Any], relation: str, candidates: str | None
+) -> None:
+    assert_same(file, FIELDS | {"relation": relation, "candidates": candidates} | without)
 
 
 @MANY
-@given(file=parquet_files(max_rows=8), without=_without, relation=st.sampled_from(["meta.relation", "id"]))
-def test_records_of_parquet(file: NastyFile, without: dict[str, Any], relation: str) -> None:
-    assert_same(file, FIELDS | {"relation": relation} | without)
+@given(
+    file=parquet_files(max_rows=8),
+    without=_without,
+    relation=st.sampled_from(["meta.relation", "id"]),
+    candidates=_candidates,
+)
+def test_records_of_parquet(
+    file: NastyFile, without: dict[str, Any], relation: str, candidates: str | None
+) -> None:
+    assert_same(file, FIELDS | {"relation": relation, "candidates": candidates} | without)
 
 
 def test_white_space_is_what_python_takes_for_it(tmp_path: Path) -> None:

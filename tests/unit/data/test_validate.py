@@ -194,3 +194,24 @@ def test_a_key_that_is_there_twice_is_the_rows_error(tmp_path: Path, extension: 
     assert "row 1, field 'question': the key is repeated (value: 'R?'). Keep only one of them." in first.error
     assert "row 2, field 'k': the key is repeated (value: 2). Keep only one of them." in nested.error
     assert (first.source_id, nested.source_id, good.error) == ("a", "b", "")
+
+
+@pytest.mark.parametrize("value", [["Rome", "Oslo"], '["Rome", "Oslo"]'])
+def test_candidates_are_a_list_or_one_that_is_json_in_a_text(tmp_path: Path, value: Any) -> None:
+    assert with_candidates(tmp_path, value).candidates == ("Rome", "Oslo")
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [([], "the list is empty"), ("Rome", "not a string"), (["Rome", " "], "element 2 of 2 is empty")],
+)
+def test_bad_candidates_are_the_rows_error(tmp_path: Path, value: Any, problem: str) -> None:
+    error = with_candidates(tmp_path, value).error
+    assert "in.jsonl, row 1, field 'options'" in error
+    assert problem in error
+
+
+def with_candidates(tmp_path: Path, value: Any) -> Question:
+    path = write(tmp_path / "in.jsonl", [record(1, options=value)])
+    (question,) = read_all(data_config(path, fields={"candidates": "options"}))
+    return question

@@ -28,7 +28,7 @@ QUESTION = Question(
 )
 
 
-def row_of(method, texts, error="", subsets=None):
+def row_of(method, texts, error="", subsets=None, logprobs=None):
     """The output row of a question that a method answered so."""
     finish = "error" if error else "eos"
     generations = tuple(
@@ -38,6 +38,7 @@ def row_of(method, texts, error="", subsets=None):
             backend_requested="flex",
             error=error,
             subset=subsets[i] if subsets else (),
+            logprobs=Logprobs((logprobs[i],), ((),), ((),)) if logprobs else None,
         )
         for i, _ in enumerate(texts)
     )
@@ -107,3 +108,12 @@ def test_the_log_probabilities_are_those_of_the_answer_that_counts():
 def test_an_error_row_has_no_answers(method):
     row = row_of(method, ("",), error="a.jsonl, row 1: bad")
     assert (row["paraphrase_predictions"], row["samples"], row["correct"]) == ([], [], None)
+
+
+def test_a_tie_of_votes_goes_to_the_first_answer_or_to_the_more_likely_one():
+    said = ("Rome", "Oslo", "rome", "oslo", "Bern")
+    logprobs = (-1.0, -0.5, -1.0, -1.0, -0.1)
+    assert row_of("vote", said, logprobs=logprobs)["prediction"] == "Rome"
+    row = row_of("vote/ties logprob", said, logprobs=logprobs)
+    assert (row["prediction"], row["token_ids"], row["logprob_sum"]) == ("Oslo", [1], -0.5)
+    assert row_of("vote/ties logprob", ("",), error="bad")["prediction"] == ""

@@ -31,13 +31,13 @@ QUESTIONS = [
     make("d/test/1", paraphrases=("q1?", "q2?"), answers=("Rome",), confidences=(0.1, 1.0), num_manual=1),
     make("d/test/日本", paraphrases=("日本?\0 \n🎉", ""), answers=(), relation="é", source_row=2**40),
     make("d/test/3", error="a.jsonl, row 3: bad"),
-    make("d/test/4", paraphrases=("q",), answers=None, confidences=None),
+    make("d/test/4", paraphrases=("q",), answers=None, confidences=None, candidates=("a", "b")),
 ]
 PROMPTS = [
     Prompt((1, 2), ((5, 6), (5, 7)), (3,), 1, (0.1, 1.0), "d/test/1", 1),
     Prompt((1, 2), ((5,), (50_000, 2**31 - 1)), (3,), 0, None, "d/test/日本"),
     None,
-    Prompt((1, 2), ((9,),), (3,), 0, None, "d/test/4"),
+    Prompt((1, 2), ((9,),), (3,), 0, None, "d/test/4", candidates=((4,), (5, 6))),
 ]
 
 
@@ -50,7 +50,7 @@ ANSWERS = [  # by a method with one answer, and by one with an answer for each p
     ((generation(1, 2, backend_used="flex"),), (generation(1), generation())),
     ((generation(2, fallback_reason="flex: X: y"),), (generation(3), generation(4))),
     ((FAILED,), (FAILED,)),
-    ((generation(7),), (generation(8),)),
+    ((generation(7, candidate_scores=(-1.0, -0.5)),), (generation(8),)),
 ]
 TEXTS = [
     tuple(tuple(f"é{g.token_ids}" if g.token_ids else "" for g in method) for method in q) for q in ANSWERS

@@ -1,5 +1,7 @@
 """Prompts: which ids, in which order, and what is refused."""
 
+import dataclasses
+
 import pytest
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig
@@ -36,15 +38,19 @@ def build(tokenizer):
         positions="restart",
         new=16,
         kind="attention",
+        candidates=None,
+        own=None,
+        relation="",
         **texts,
     ):
         methods = [MethodConfig(kind=kind, layout=layout, positions=positions)]
-        generation = GenerationConfig(max_new_tokens=new)
+        generation = GenerationConfig(max_new_tokens=new, candidates=candidates)
         size = len(tokenizer)
         builder = PromptBuilder(
             tokenizer, PromptConfig(**texts), methods, generation, max_positions, vocab_size=size
         )
-        return builder.build(question(*paraphrases))
+        asked = dataclasses.replace(question(*paraphrases), candidates=own, relation=relation)
+        return builder.build(asked)
 
     return build
 
@@ -157,3 +163,37 @@ def test_a_plain_prompt_needs_the_positions_of_all_paraphrases(build):
 def test_a_paraphrase_without_tokens_is_a_fault(build):
     with pytest.raises(RowFault, match="the paraphrase has no tokens"):
         build("Who?", " ", question_template="{question}")
+
+
+def test_candidates_follow_the_answer_prefix_as_answers_of_few_shots_do(build, ids):
+    prompt = build("Who?", candidates=("Paris", "New York"), answer_prefix="\nA:")
+    assert prompt.candidates == (ids(" Paris"), ids(" New York"))
+    whole = ids("\nA: New York")
+    assert prompt.answer_prefix + prompt.candidates[1] == whole
+
+
+def test_candidates_are_those_of_the_row_of_its_relation_or_of_all(build, ids):
+    by_relation = {"P36": ("Paris",), "P19": ("Ulm", "Bonn")}
+    assert build("Who?", candidates=by_relation, relation="P19").candidates == (ids(" Ulm"), ids(" Bonn"))
+    assert build("Who?", candidates="row", own=("Ulm",), relation="P36").candidates == (ids(" Ulm"),)
+    assert build("Who?", candidates=("a",), own=("Ulm",)).candidates == (ids(" a"),)
+    assert build("Who?", own=("Ulm",)).candidates == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "problem"),
+    [
+        ({"candidates": "row"}, "candidates", "no candidates"),
+        ({"candidates": {"P36": ("Paris",)}, "relation": "P19"}, "relation", "for the relation 'P19'"),
+        (
+            {"candidates": ("one two three",), "new": 2},
+            "candidates",
+            "3 tokens, but generation.max_new_tokens",
+        ),
+    ],
+)
+def test_candidates_that_cannot_be_scored_are_the_rows_fault(build, given, field, problem):
+    with pytest.raises(RowFault) as fault:
+        build("Who?", **given)
+    assert fault.value.field == field
+    assert problem in str(fault.value)
