@@ -103,14 +103,16 @@ def paraphrase(
     download: DownloadOption = False,
 ) -> None:
     """Sample paraphrases of each question and write them as a data set; resumes as `run` does."""
-    from flexray.runs.data_sets import check_export, write_paraphrases
+    from flexray.runs.data_sets import check_export, few_shot_runs, write_paraphrases
     from flexray.sink import OutputFolder
 
     recipes = named(recipe, config)
     checked = load_config(recipes, set_)
     check_export(checked, "sampled", to)
-    run(recipes, set_=set_, fresh=fresh, download=download)
-    typer.echo(write_paraphrases(OutputFolder(checked.output), to, keep=keep).summary_line())
+    runs = few_shot_runs(checked)
+    for overrides in runs.values():
+        run(recipes, set_=[*set_, *overrides], fresh=fresh, download=download)
+    typer.echo(write_paraphrases([*map(OutputFolder, runs)], to, keep=keep).summary_line())
 
 
 @command()

@@ -84,6 +84,9 @@ class PromptConfig(Section):
     """Questions with answers, which follow the instruction in this order."""
     few_shot_data: FewShotData | None = None
     """Instead of few_shots: draw them from other rows."""
+    few_shot_sets: tuple[tuple[FewShot, ...], ...] = ()
+    """Instead of few_shots, for `flexray paraphrase`: samples are drawn with each of these sets, in a run of
+    its own in the folder `set-0`, `set-1` and so on of the output."""
     question_template: str = "\nQ: {question}"
     """The text of a paraphrase, in a segment and in a few-shot. docs/algorithm.md, Boundaries, says where its
     tokens begin and end. With chat: the whole turn, by default "{question}"."""
@@ -120,9 +123,19 @@ class PromptConfig(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> PromptConfig:
-        if self.few_shots and self.few_shot_data is not None:
-            raise ValueError("few_shots and few_shot_data: give one of them, and set the other to [] or null")
+        sources = {key: getattr(self, key) for key in ("few_shots", "few_shot_data", "few_shot_sets")}
+        given = [key for key, value in sources.items() if value not in ((), None)]
+        if len(given) > 1:
+            one, other = given[:2]
+            raise ValueError(f"{one} and {other}: give one of them, and set the other to [] or null")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        if not self.few_shot_sets:  # as in fingerprints and records from before the key
+            tree.pop("few_shot_sets", None)
+        return tree
 
 
 class MethodConfig(Section):

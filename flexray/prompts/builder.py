@@ -65,6 +65,10 @@ class PromptBuilder:
         vocab_size: int,
         named_bos: int | None = None,
     ):
+        if prompt.few_shot_sets:
+            raise ConfigError(
+                "prompt.few_shot_sets is for `flexray paraphrase`. Give prompt.few_shots instead."
+            )
         self._tokenizer, self._prompt = tokenizer, prompt
         self._methods, self._generation = tuple(methods), generation
         self._max_positions, self._vocab_size = max_positions, vocab_size

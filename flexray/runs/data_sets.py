@@ -10,9 +10,11 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flexray.config import RunConfig
@@ -72,13 +74,32 @@ def check_export(config: RunConfig, kind: Literal["sampled", "confidence"], path
     split_path(path)[0].prepare()
 
 
-def write_paraphrases(folder: OutputFolder, path: str, *, keep: int) -> Exported:
-    """Write the samples of each question (method sampled) as its paraphrases.
+def few_shot_runs(config: RunConfig) -> dict[str, list[str]]:
+    """The output folder of each run that samples are drawn in, and how it overrides the configuration."""
+    sets = config.prompt.few_shot_sets
+    if not sets:
+        return {config.output: []}
+    outputs = [f"{config.output.rstrip('/')}/set-{number}" for number in range(len(sets))]
+    return {
+        output: [
+            f"output={json.dumps(output)}",
+            "prompt.few_shot_sets=[]",
+            f"prompt.few_shots={json.dumps([few_shot.model_dump() for few_shot in few_shots])}",
+        ]
+        for output, few_shots in zip(outputs, sets, strict=True)
+    }
+
+
+def write_paraphrases(folders: Sequence[OutputFolder], path: str, *, keep: int) -> Exported:
+    """Write the samples of each question (method sampled) as its paraphrases: the first of each folder, then
+    the second ones, and so on.
 
     A sample is dropped if it is empty or, once case, punctuation and articles are normalised, equal to the
-    question, to one of its paraphrases or to an earlier sample.
+    question, to one of its paraphrases or to an earlier sample. A question is left out if it is an error row
+    in all folders.
 
     Args:
+        folders: of one or several runs over the same questions.
         path: path or URL of a .jsonl or .parquet file; an earlier one is replaced.
         keep: the most paraphrases of a question.
 
@@ -86,11 +107,22 @@ def write_paraphrases(folder: OutputFolder, path: str, *, keep: int) -> Exported
         OutputError: the folder holds no run or damage, or the file cannot be written.
     """
 
-    def change(row: dict[str, Any]) -> dict[str, Any]:
-        known = [row["question"], *row["paraphrases"]]
-        return row | {"paraphrases": new_texts(known, row["samples"])[:keep], "confidences": None}
+    first, *others = folders
+    further: list[dict[str, list[str]]] = []
+    for other in others:
+        tables = (table.filter(pc.equal(table["error"], "")) for table in read_committed(other))
+        columns = ((table[name].to_pylist() for name in ("row_id", "samples")) for table in tables)
+        further.append({row_id: samples for part in columns for row_id, samples in zip(*part, strict=True)})
 
-    return _write(folder, path, change)
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        drawn = [row["samples"], *(samples.get(row["row_id"], []) for samples in further)]
+        known = [row["question"], *row["paraphrases"]]
+        texts = (text for texts in zip_longest(*drawn, fillvalue="") for text in texts)
+        error = "" if any(drawn) else row["error"]
+        paraphrases = new_texts(known, texts)[:keep]
+        return row | {"paraphrases": paraphrases, "confidences": None, "error": error}
+
+    return _write(first, path, change)
 
 
 def write_confidences(folder: OutputFolder, path: str) -> Exported:
@@ -124,7 +156,7 @@ def _write(folder: OutputFolder, path: str, change: Any) -> Exported:
         nonlocal errors, paraphrases, records
         for table in read_committed(folder):
             found = table.select(_COLUMNS).to_pylist()
-            good = [change(row) for row in found if not row["error"]]
+            good = [row for row in map(change, found) if not row["error"]]
             errors += len(found) - len(good)
             records += len(good)
             paraphrases += sum(len(row["paraphrases"]) for row in good)

@@ -110,6 +110,27 @@ def test_the_data_sets_feed_the_weighted_methods(chain):
         assert set(table["error"].to_pylist()) == {""}
 
 
+def test_samples_of_several_few_shot_sets_are_taken_in_turn(chain):
+    folder, config, _, _ = chain
+    sampling = {"kind": "sampled", "samples": 3, "temperature": 2.0, "seed": 3}
+    recipe = config(
+        "sets", [sampling], folder / "bare.jsonl", include_question=True, fields={"paraphrases": None}
+    )
+    sets = [[{"question": f"q{i}?", "answer": f"{i}?"}] for i in range(2)]
+    told = ("--set", "prompt.few_shots=[]", "--set", f"prompt.few_shot_sets={json.dumps(sets)}")
+    code, out, _ = flexray_here("paraphrase", "-c", recipe, "--to", folder / "sets.jsonl", "--keep", 6, *told)
+    assert code == 0
+    by_set = [rows_of(folder / "sets" / f"set-{i}") for i in range(2)]
+    for record in records(folder / "sets.jsonl"):
+        one, other = (rows[f"qa/test/{record['id']}"]["samples"] for rows in by_set)
+        assert one != other
+        drawn = [" ".join(text.split()) for pair in zip(one, other, strict=True) for text in pair]
+        order = [drawn.index(text) for text in record["paraphrases"]]
+        assert order == sorted(order)
+        assert {place % 2 for place in order} == {0, 1}
+    assert out.splitlines()[-1].endswith("left_out_errors=1")
+
+
 @pytest.mark.parametrize("command", ["paraphrase", "confidence"])
 def test_a_recipe_for_another_method_is_refused_before_anything_runs(chain, command):
     folder, config, _, _ = chain
