@@ -3,7 +3,8 @@
 The recipe's data, prompt and model; its methods are replaced by METHODS unless --own is given. Each method
 has an engine of its own, whose second call is timed. Prints accuracy with Wilson's interval, the paired
 difference to `origin` (bootstrap over questions, 2,000 resamples), and seconds for 1,000 questions. With
---out, predictions are written as JSON, to compare another run with by --beside.
+--out, predictions are written as JSON, to compare another run with by --beside. With --reword, a recipe such
+as jobs/recipes/prompts/paraphrase.yaml, the model first writes other wordings of each question.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ import typer
 
 from benchmarks.machine import describe_commit, describe_machine
 from flexray import LLM
-from flexray.config import load_config
+from flexray.config import RunConfig, load_config
 from flexray.data import scan
+from flexray.data.few_shots import with_few_shots
 from flexray.evaluation import Bootstrap
 from flexray.evaluation.accuracy import wilson_interval
 from flexray.evaluation.answer_metrics import contains, exact_match
+from flexray.runs.data_sets import new_texts
 
+WORDINGS = 5
+"""Of a question at most, itself included, with --reword."""
 METHODS: tuple[dict[str, Any], ...] = (
     {"kind": "origin"},
     {"kind": "attention"},
@@ -49,27 +54,25 @@ def main(
     own: Annotated[bool, typer.Option("--own", help="The recipe's own methods.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write predictions there.")] = None,
     beside: Annotated[Path | None, typer.Option(help="Predictions to compare with.")] = None,
+    reword: Annotated[str | None, typer.Option(help="A recipe by which the model writes wordings.")] = None,
     seconds: Annotated[float, typer.Option(help="Begin no method after so many.")] = 1e9,
 ) -> None:
     """Answer all questions by all methods, and print the table."""
     began = time.perf_counter()
     config = load_config(recipe, set_)
     found = scan(config.data)
+    config = with_few_shots(config, [found])
     good = [row for row in found.to_pylist() if not row["error"]]
     rows = [{key: row[key] for key in ("question", "paraphrases", "answers", "num_manual")} for row in good]
     rows = [row | {"id": str(i)} for i, row in enumerate(rows)]
-    prompt = config.prompt
-    texts = {
-        "instruction": prompt.instruction,
-        "few_shots": [shot.model_dump(exclude_none=True) for shot in prompt.few_shots],
-        "question_template": prompt.question_template,
-        "answer_prefix": prompt.answer_prefix,
-        "max_new_tokens": config.generation.max_new_tokens,
-        "stop_at_newline": config.generation.stop_at_newline,
-        "include_question": False,
-    }
+    texts = _settings(config)
     llm = LLM(config.model.path, quantization=quantization, deterministic=True)
     print(f"commit {describe_commit()}; {describe_machine()}")
+    if reword:
+        of_data = [value for value in set_ if not value.startswith("prompt.")]
+        rows = _reword(llm, rows, load_config([*recipe, reword], of_data))
+        mean = np.mean([len(row["paraphrases"]) for row in rows])
+        print(f"the model has written wordings, {mean:.1f} of a question with itself")
     print(f"{len(rows)} questions of {config.data.name}; {config.model.path}, {quantization or 'as it is'}")
     earlier = json.loads(beside.read_text()) if beside else {}
     said: dict[str, list[str]] = {}
@@ -100,6 +103,30 @@ def main(
         )
         if out:
             out.write_text(json.dumps(said))
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """Prompt and generation, as `LLM.answer` takes them."""
+    prompt = config.prompt
+    return {
+        "instruction": prompt.instruction,
+        "few_shots": [shot.model_dump(exclude_none=True) for shot in prompt.few_shots],
+        "question_template": prompt.question_template,
+        "answer_prefix": prompt.answer_prefix,
+        "max_new_tokens": config.generation.max_new_tokens,
+        "stop_at_newline": config.generation.stop_at_newline,
+        "include_question": False,
+    }
+
+
+def _reword(llm: LLM, rows: list[dict[str, Any]], config: RunConfig) -> list[dict[str, Any]]:
+    """The rows with the question and what the model writes as their paraphrases."""
+    methods = [method.model_dump(exclude_defaults=True) for method in config.methods]
+    written = llm.answer(rows, methods, **_settings(config), progress=False)
+    return [
+        row | {"paraphrases": [row["question"], *new_texts([row["question"]], a.samples)][:WORDINGS]}
+        for row, a in zip(rows, written, strict=True)
+    ]
 
 
 def _difference(right: dict[str, np.ndarray], name: str) -> str:
