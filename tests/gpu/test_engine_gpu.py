@@ -24,7 +24,7 @@ from flexray.prompts import PromptBuilder
 from tests import oracles
 from tests.conftest import PROJECT
 from tests.expected import oracle_answers, tokens
-from tests.unit.engine import test_few_shots
+from tests.unit.engine import test_candidates, test_few_shots
 from tests.unit.engine.test_methods import DRAWS, LOGITS, OTHERS, make_rated_prompts  # noqa: F401  a fixture
 from tests.unit.engine.test_methods import oracle_says as oracle_of_method
 from tests.unit.engine.test_methods import tokens as tokens_of_all
@@ -130,6 +130,27 @@ def test_few_shots_in_several_paraphrases_are_those_of_the_oracle(make_model, ma
         for method, (answer,) in zip(methods, by_method, strict=True):
             best = test_few_shots.logits_along(model, prompt, method, answer).argmax(-1)
             assert best.tolist() == list(answer), method.name
+
+
+def test_candidates_are_scored_as_by_the_oracle(make_brief_model, make_engine, make_prompts):
+    prompts = test_candidates.with_candidates(make_prompts(12, num_context=20, longest=10))
+    methods, model = test_candidates.METHODS, make_brief_model()
+    engine = make_engine(
+        make_brief_model().cuda(),
+        methods=methods,
+        max_new_tokens=test_candidates.NEW,
+        max_num_seqs=64,
+        gpu_memory_utilization=0.1,
+        generation=test_candidates.GIVEN | {"length_penalty": 0.0},
+    )
+    said = engine.generate(prompts)
+    again = engine.generate(prompts)  # replays CUDA graphs
+    for prompt, by_method, once_more in zip(prompts, said, again, strict=True):
+        for method, answers, same in zip(methods, by_method, once_more, strict=True):
+            expected = test_candidates.oracle_says(model, prompt, method)
+            for answer, sums, twin in zip(answers, expected, same, strict=True):
+                assert answer.candidate_scores == pytest.approx(sums, abs=1e-3), method.name
+                assert twin.candidate_scores == answer.candidate_scores
 
 
 @pytest.mark.parametrize("shape", [(1, 256), (64, 1)])

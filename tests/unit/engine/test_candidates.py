@@ -28,25 +28,27 @@ METHODS = [
 GIVEN = {"candidates": ("given", "to", "the", "builder")}  # whose tokens the prompts below have
 
 
+def with_candidates(prompts):
+    """With candidates of 1 to NEW tokens: some begin alike, some have tokens that end answers."""
+    rnd, found = random.Random(3), []
+    for i, prompt in enumerate(prompts):
+        some = tuple(rnd.randrange(3, 200) for _ in range(NEW))
+        candidates = (some[:1], some[:3], some, (some[0], 2, some[1]), (10,))
+        found.append(
+            dataclasses.replace(
+                prompt,
+                row_id=f"qa/test/{i}",
+                num_manual=1,
+                confidences=tuple(1 / (1 + n) for n in range(len(prompt.segments))),
+                candidates=candidates[: 2 + i % 4],
+            )
+        )
+    return found
+
+
 @pytest.fixture(scope="module")
 def prompts(make_prompts):
-    """With candidates of 1 to NEW tokens: some begin alike, some have tokens that end answers."""
-    rnd = random.Random(3)
-
-    def candidates():
-        some = tuple(rnd.randrange(3, 200) for _ in range(NEW))
-        return (some[:1], some[:3], some, (some[0], 2, some[1]), (10,))
-
-    return [
-        dataclasses.replace(
-            prompt,
-            row_id=f"qa/test/{i}",
-            num_manual=1,
-            confidences=tuple(1 / (1 + n) for n in range(len(prompt.segments))),
-            candidates=candidates()[: 2 + i],
-        )
-        for i, prompt in enumerate(make_prompts(4, num_context=20, longest=10))
-    ]
+    return with_candidates(make_prompts(4, num_context=20, longest=10))
 
 
 def sums(model, prompt, method, paraphrase=0):
