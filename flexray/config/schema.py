@@ -125,6 +125,9 @@ class PromptConfig(Section):
         return self
 
 
+APE = ("attention_temperature", "attention_scale")
+
+
 class MethodConfig(Section):
     kind: str = "attention"
     """attention, concat, origin, per_prompt, vote, avg, max, mean_prob, nbce, weighted_avg, weighted_max,
@@ -162,13 +165,18 @@ class MethodConfig(Section):
     """How the paraphrases of a subset make one answer: as the method of this name."""
     beta: float = Field(default=0.25, ge=0)
     """How much the prediction without any paraphrase counts against those with one."""
+    attention_temperature: float = Field(default=0.9, gt=0)
+    """ape: divides the answer's attention scores against the paraphrases. Below 1 it looks at fewer tokens."""
+    attention_scale: float = Field(default=0.9, gt=0)
+    """ape: scales the log of the sum of these scores: below 1, what paraphrases weigh together. With 1 for both
+    ape is attention."""
 
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """As in records from before the keys."""
         tree: dict[str, Any] = handler(self)
         fields = type(self).model_fields
-        later = [key for key in ("do_sample", "match") if getattr(self, key) == fields[key].default]
+        later = [key for key in ("do_sample", "match", *APE) if getattr(self, key) == fields[key].default]
         return {key: value for key, value in tree.items() if key not in later}
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from flexray.config import MethodConfig
 from flexray.config.plugins import load_entry_points
 from flexray.errors import ConfigError
 from flexray.methods.draws import draws
-from flexray.methods.fused_attention import attention, concat
+from flexray.methods.fused_attention import ape, attention, concat
 from flexray.methods.logits import average, maximum, mean_prob, nbce, weighted_average
 from flexray.methods.method import GREEDY, Answers, Fusion, Method, SamplingParams
 from flexray.methods.sampled import confidence, sampled
@@ -52,7 +52,9 @@ _SAMPLING = ("samples", *_DRAWN)
 _CHOICE = ("do_sample", *_DRAWN)  # greedy, or drawn
 _DRAWS = ("draws", "size", "fusion", "seed")
 _NBCE = ("beta",)
+_APE = ("attention_temperature", "attention_scale")
 register_method("attention", attention, (*_ATTENTION, *_CHOICE))
+register_method("ape", ape, (*_APE, *_CHOICE))
 register_method("concat", concat, _CHOICE)
 register_method("origin", origin, _CHOICE)
 register_method("per_prompt", per_prompt, _CHOICE)
@@ -79,7 +81,7 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
         make = _find(config.kind)
         extra = [
             name
-            for name in (*_ATTENTION, "samples", "match", *_CHOICE, *_DRAWS[:-1], *_NBCE)
+            for name in (*_ATTENTION, "samples", "match", *_CHOICE, *_DRAWS[:-1], *_NBCE, *_APE)
             if name in config.model_fields_set - {*_SETTINGS[config.kind]}
         ]
         if extra:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,9 +41,13 @@ def attend_by_flex(
     if metadata.context is not None and not query.is_cuda:
         # torch compiles no flex for CPUs that tells the LSE
         flex, block_mask = _counted_flex, _with_lists_in_mask_mod(block_mask)
-    out, lse = flex(
-        folded, keys[None], values[None], block_mask, metadata.score_mod, scale, metadata.calls, merged
-    )
+    score_mod = metadata.score_mod
+    if metadata.adaptive is not None:
+        only_paraphrases = metadata.adaptive.of_paraphrases(score_mod)
+        find = _log_sums if query.is_cuda else log_sums_by_block
+        found = find(folded, keys, values, metadata.block_mask, only_paraphrases, scale)
+        score_mod = metadata.adaptive.scaled(score_mod, found)
+    out, lse = flex(folded, keys[None], values[None], block_mask, score_mod, scale, metadata.calls, merged)
     out = out.reshape(B, H, T, D)
     if metadata.context is None:
         return out
@@ -77,6 +82,63 @@ def _counted_flex(
         return_aux=AuxRequest(lse=True) if with_lse else None,
     )
     return (found[0], found[1].lse) if with_lse else (found, None)
+
+
+def _log_sums(
+    query: Tensor, keys: Tensor, values: Tensor, block_mask: BlockMask, score_mod: ScoreMod, scale: float
+) -> Tensor:
+    """Log of the sum of the exponentiated scores of each query, float32 [B, H, T].
+
+    Args:
+        query: [B, H, T, D]. keys, values: [K, P, D].
+    """
+    found: Any = flex_attention(
+        query,
+        keys[None],
+        values[None],
+        score_mod=score_mod,
+        block_mask=block_mask,
+        scale=scale,
+        enable_gqa=query.shape[1] != keys.shape[0],
+        kernel_options=_kernel_options(query, block_mask),
+        return_aux=AuxRequest(lse=True),
+    )
+    lse: Tensor = found[1].lse
+    return lse
+
+
+def log_sums_by_block(
+    query: Tensor, keys: Tensor, values: Tensor, block_mask: BlockMask, score_mod: ScoreMod, scale: float
+) -> Tensor:
+    """The same on a CPU, for which torch compiles no flex that tells the LSE. Block by block of each tile's
+    list, as flex does: so blocks of other requests add exact zeros.
+
+    Scores of a block: [B, Q, K, G, t, block], Q tiles of t query tokens.
+    """
+    (B, H, T, D), K = query.shape, keys.shape[0]
+    query_block, key_block = block_mask.BLOCK_SIZE
+    t = min(T, query_block)
+    tiles = query.float().reshape(B, K, H // K, T // t, t, D).permute(0, 3, 1, 2, 4, 5)
+    batch = torch.arange(B)[:, None, None, None, None, None]
+    token = torch.arange(T).reshape(T // t, 1, 1, t, 1)
+    zero = torch.zeros((), dtype=torch.int64)
+    sums = torch.full(tiles.shape[:-1], -math.inf)
+    lists = [(block_mask.kv_num_blocks, block_mask.kv_indices, block_mask.mask_mod)]
+    if block_mask.full_kv_num_blocks is not None:
+        assert block_mask.full_kv_indices is not None
+        lists.append((block_mask.full_kv_num_blocks, block_mask.full_kv_indices, None))
+    for counts, indices, mask_mod in lists:
+        for n in range(int(counts.max())):
+            first = indices[:, 0, :, n].long() * key_block
+            slots = first[..., None] + torch.arange(key_block)  # [B, Q, block]
+            kv = slots[:, :, None, None, None]
+            scores = torch.einsum("bqkgtd,kbqsd->bqkgts", tiles, keys[:, slots].float()) * scale
+            scores = score_mod(scores, batch, zero, token, kv)
+            seen = (n < counts[:, 0])[:, :, None, None, None, None]
+            if mask_mod is not None:
+                seen = seen & mask_mod(batch, zero, token, kv)
+            sums = torch.logaddexp(sums, scores.masked_fill(~seen, -math.inf).logsumexp(-1))
+    return sums.permute(0, 2, 3, 1, 4).reshape(B, H, T)
 
 
 def _with_lists_in_mask_mod(block_mask: BlockMask) -> BlockMask:

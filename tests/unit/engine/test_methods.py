@@ -32,7 +32,12 @@ DRAWS = [
     MethodConfig(kind="draws", draws=2, size=2, fusion="max"),
 ]
 OTHERS = [MethodConfig(kind="concat"), MethodConfig(kind="vote")]
-ALL = [*ATTENTION, *ALONE, *LOGITS, *DRAWS, *OTHERS]
+APE = [
+    MethodConfig(kind="ape"),
+    MethodConfig(kind="ape", attention_temperature=0.5, attention_scale=1.2),
+    MethodConfig(kind="ape", attention_temperature=1.5, attention_scale=0.4),
+]
+ALL = [*ATTENTION, *APE, *ALONE, *LOGITS, *DRAWS, *OTHERS]
 MAX_NEW_TOKENS = 8
 
 
@@ -68,6 +73,9 @@ def oracle_says(model, prompt, method, *, stop_ids, max_new_tokens=MAX_NEW_TOKEN
     if method.kind == "attention":
         settings = method.model_dump(include={"layout", "positions", "cross_attention", "paraphrase_scale"})
         found = [oracles.answer(model, prompt, **settings, **rules)]
+    elif method.kind == "ape":
+        settings = {"temperature": method.attention_temperature, "scale": method.attention_scale}
+        found = [oracles.ape(model, prompt, **settings, **rules)]
     elif method.kind == "origin":
         found = [oracles.alone(model, prompt, 0, **rules)]
     elif method.kind == "concat":
