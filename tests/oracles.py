@@ -184,9 +184,7 @@ def answer(
 
 
 @torch.no_grad()
-def ape_logits(
-    model: LlamaForCausalLM, tokens: list[Token], *, temperature: float, scale: float
-) -> Tensor:
+def ape_logits(model: LlamaForCausalLM, tokens: list[Token], *, temperature: float, scale: float) -> Tensor:
     """Logits [L, V] of a stream whose answer attends to the paraphrases by adaptive parallel encoding."""
     visible = mask_of(tokens).to(model.device)
     answer = torch.tensor([t.part == ANSWER for t in tokens], device=model.device)

@@ -1,6 +1,6 @@
 """Adaptive parallel encoding (Yang et al. 2025, arXiv:2502.05431): how answers attend to paraphrases.
 
-A query attends to paraphrases C at a temperature T, and to the rest O as ever. The two outputs are merged with
+A query attends to paraphrases C at a temperature T, and to the rest O as ever. The two outputs are merged,
 the log of the sum of C's exponentiated scores scaled by S and T:
 
     L_C = log sum exp(s_j / T) over C        L_O = log sum exp(s_j) over O

@@ -40,8 +40,8 @@ def attention(config: MethodConfig) -> Method:
 
 
 def ape(config: MethodConfig) -> Method:
-    """Adaptive parallel encoding (Yang et al. 2025, arXiv:2502.05431): `attention`, its answer's scores against
-    the paraphrases sharpened, and scaled together."""
+    """Adaptive parallel encoding (Yang et al. 2025, arXiv:2502.05431): `attention` whose answer's scores
+    against the paraphrases are sharpened, and scaled together (see flexray.masks.adaptive)."""
 
     def scopes(prompt: Prompt) -> tuple[AttentionScope, ...]:
         return (AttentionScope(temperature=config.attention_temperature, scale=config.attention_scale),)

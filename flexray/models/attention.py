@@ -93,9 +93,10 @@ def _sdpa(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: A
     seen_keys, seen_values = _gather(keys, metadata.dense), _gather(values, metadata.dense)
     mask = metadata.dense.mask
     if metadata.dense.adaptive is not None:
-        # the scores as they are; in float32, as they are more than biases
+        # these are all of the scores, not biases: beside a query of zeros, and in float32
         mask = _scores(query, seen_keys, scale, metadata.dense)
-        query, seen_keys, seen_values = torch.zeros_like(query).float(), seen_keys.float(), seen_values.float()
+        query = torch.zeros_like(query, dtype=torch.float32)
+        seen_keys, seen_values = seen_keys.float(), seen_values.float()
     elif metadata.dense.bias is not None:
         mask = metadata.dense.bias.to(query.dtype).masked_fill(~mask, float("-inf"))
     metadata.calls.add_(1)

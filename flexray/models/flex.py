@@ -43,9 +43,9 @@ def attend_by_flex(
         flex, block_mask = _counted_flex, _with_lists_in_mask_mod(block_mask)
     score_mod = metadata.score_mod
     if metadata.adaptive is not None:
-        only_paraphrases = metadata.adaptive.of_paraphrases(score_mod)
-        find = _log_sums if query.is_cuda else log_sums_by_block
-        found = find(folded, keys, values, metadata.block_mask, only_paraphrases, scale)
+        of_paraphrases = metadata.adaptive.of_paraphrases(score_mod)
+        log_sums = _log_sums if query.is_cuda else log_sums_by_block
+        found = log_sums(folded, keys, values, metadata.block_mask, of_paraphrases, scale)
         score_mod = metadata.adaptive.scaled(score_mod, found)
     out, lse = flex(folded, keys[None], values[None], block_mask, score_mod, scale, metadata.calls, merged)
     out = out.reshape(B, H, T, D)
@@ -110,14 +110,16 @@ def _log_sums(
 def log_sums_by_block(
     query: Tensor, keys: Tensor, values: Tensor, block_mask: BlockMask, score_mod: ScoreMod, scale: float
 ) -> Tensor:
-    """The same on a CPU, for which torch compiles no flex that tells the LSE. Block by block of each tile's
-    list, as flex does: so blocks of other requests add exact zeros.
+    """The same on a CPU, for which torch compiles no flex that tells the LSE. Block by block in the order of
+    each tile's list, as flex does: so a row's sum is of its own blocks, to which those of others add exact
+    zeros.
 
     Scores of a block: [B, Q, K, G, t, block], Q tiles of t query tokens.
     """
     (B, H, T, D), K = query.shape, keys.shape[0]
     query_block, key_block = block_mask.BLOCK_SIZE
     t = min(T, query_block)
+    assert T % t == 0
     tiles = query.float().reshape(B, K, H // K, T // t, t, D).permute(0, 3, 1, 2, 4, 5)
     batch = torch.arange(B)[:, None, None, None, None, None]
     token = torch.arange(T).reshape(T // t, 1, 1, t, 1)

@@ -158,7 +158,7 @@ def test_all_methods_in_one_engine_say_what_their_oracles_say(
 
 
 def test_the_methods_of_a_trunk_share_one_prefill_of_the_paraphrases(make_model, make_engine, prompts):
-    others = ("concat", "draws", "nbce")
+    others = ("ape", "concat", "draws", "nbce")
     one_trunk = [
         m for m in ALL if m.positions == "restart" and not m.cross_attention and m.kind not in others
     ]
@@ -207,7 +207,7 @@ def test_to_one_paraphrase_all_methods_say_the_same(make_brief_model, make_engin
         m
         for m in ALL
         if not (isinstance(m.paraphrase_scale, float) and m.paraphrase_scale)
-        and m.kind not in ("draws", "nbce")
+        and m.kind not in ("ape", "draws", "nbce")
     ]
     engine = make_engine(make_brief_model(), methods=methods, max_new_tokens=MAX_NEW_TOKENS, backend="sdpa")
     origin = [m.kind for m in methods].index("origin")
