@@ -202,7 +202,7 @@ def ape_logits(model: LlamaForCausalLM, tokens: list[Token], *, temperature: flo
         value: Tensor,
         attention_mask: Tensor,
         scaling: float,
-        **_: object,
+        **_others: object,
     ) -> tuple[Tensor, None]:
         keys, values = (x[0].repeat_interleave(query.shape[1] // x.shape[1], 0) for x in (key, value))
         scores = query[0] @ keys.transpose(1, 2) * scaling

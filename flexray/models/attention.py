@@ -93,10 +93,9 @@ def _sdpa(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: A
     seen_keys, seen_values = _gather(keys, metadata.dense), _gather(values, metadata.dense)
     mask = metadata.dense.mask
     if metadata.dense.adaptive is not None:
-        # these are all of the scores, not biases: beside a query of zeros, and in float32
-        mask = _scores(query, seen_keys, scale, metadata.dense)
-        query = torch.zeros_like(query, dtype=torch.float32)
-        seen_keys, seen_values = seen_keys.float(), seen_values.float()
+        # the mask is all of the scores, in float32, and no bias: queries and keys add nothing to it
+        mask, seen_values = _scores(query, seen_keys, scale, metadata.dense), seen_values.float()
+        query, seen_keys = (torch.zeros_like(x, dtype=torch.float32) for x in (query, seen_keys))
     elif metadata.dense.bias is not None:
         mask = metadata.dense.bias.to(query.dtype).masked_fill(~mask, float("-inf"))
     metadata.calls.add_(1)

@@ -5,9 +5,7 @@ Shapes: B batch rows, T query tokens a row, H query heads, K key/value heads, G 
 
 from __future__ import annotations
 
-import copy
 import functools
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
+from flexray.masks.adaptive import AdaptiveTables
 from flexray.masks.visibility import ScoreMod
+from flexray.models.flex_on_cpu import log_sums_by_block, with_lists_in_mask_mod
 
 if TYPE_CHECKING:
     from flexray.models.attention import AttentionMetadata
@@ -40,12 +40,11 @@ def attend_by_flex(
     flex = _counted_flex if torch.compiler.is_compiling() else compiled_flex()
     if metadata.context is not None and not query.is_cuda:
         # torch compiles no flex for CPUs that tells the LSE
-        flex, block_mask = _counted_flex, _with_lists_in_mask_mod(block_mask)
+        flex, block_mask = _counted_flex, with_lists_in_mask_mod(block_mask)
     score_mod = metadata.score_mod
     if metadata.adaptive is not None:
-        of_paraphrases = metadata.adaptive.of_paraphrases(score_mod)
         log_sums = _log_sums if query.is_cuda else log_sums_by_block
-        found = log_sums(folded, keys, values, metadata.block_mask, of_paraphrases, scale)
+        found = log_sums(folded, keys, values, scale, metadata.block_mask, metadata.adaptive, score_mod)
         score_mod = metadata.adaptive.scaled(score_mod, found)
     out, lse = flex(folded, keys[None], values[None], block_mask, score_mod, scale, metadata.calls, merged)
     out = out.reshape(B, H, T, D)
@@ -85,18 +84,25 @@ def _counted_flex(
 
 
 def _log_sums(
-    query: Tensor, keys: Tensor, values: Tensor, block_mask: BlockMask, score_mod: ScoreMod, scale: float
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    scale: float,
+    block_mask: BlockMask,
+    adaptive: AdaptiveTables,
+    score_mod: ScoreMod | None,
 ) -> Tensor:
-    """Log of the sum of the exponentiated scores of each query, float32 [B, H, T].
+    """Log of the sum of each query's exponentiated scores against paraphrases, float32 [B, H, T].
 
     Args:
         query: [B, H, T, D]. keys, values: [K, P, D].
+        score_mod: what is done to all scores besides.
     """
     found: Any = flex_attention(
         query,
         keys[None],
         values[None],
-        score_mod=score_mod,
+        score_mod=adaptive.of_paraphrases(score_mod),
         block_mask=block_mask,
         scale=scale,
         enable_gqa=query.shape[1] != keys.shape[0],
@@ -105,68 +111,6 @@ def _log_sums(
     )
     lse: Tensor = found[1].lse
     return lse
-
-
-def log_sums_by_block(
-    query: Tensor, keys: Tensor, values: Tensor, block_mask: BlockMask, score_mod: ScoreMod, scale: float
-) -> Tensor:
-    """The same on a CPU, for which torch compiles no flex that tells the LSE. Block by block in the order of
-    each tile's list, as flex does: so a row's sum is of its own blocks, to which those of others add exact
-    zeros.
-
-    Scores of a block: [B, Q, K, G, t, block], Q tiles of t query tokens.
-    """
-    (B, H, T, D), K = query.shape, keys.shape[0]
-    query_block, key_block = block_mask.BLOCK_SIZE
-    t = min(T, query_block)
-    assert T % t == 0
-    tiles = query.float().reshape(B, K, H // K, T // t, t, D).permute(0, 3, 1, 2, 4, 5)
-    batch = torch.arange(B)[:, None, None, None, None, None]
-    token = torch.arange(T).reshape(T // t, 1, 1, t, 1)
-    zero = torch.zeros((), dtype=torch.int64)
-    sums = torch.full(tiles.shape[:-1], -math.inf)
-    lists = [(block_mask.kv_num_blocks, block_mask.kv_indices, block_mask.mask_mod)]
-    if block_mask.full_kv_num_blocks is not None:
-        assert block_mask.full_kv_indices is not None
-        lists.append((block_mask.full_kv_num_blocks, block_mask.full_kv_indices, None))
-    for counts, indices, mask_mod in lists:
-        for n in range(int(counts.max())):
-            first = indices[:, 0, :, n].long() * key_block
-            slots = first[..., None] + torch.arange(key_block)  # [B, Q, block]
-            kv = slots[:, :, None, None, None]
-            scores = torch.einsum("bqkgtd,kbqsd->bqkgts", tiles, keys[:, slots].float()) * scale
-            scores = score_mod(scores, batch, zero, token, kv)
-            seen = (n < counts[:, 0])[:, :, None, None, None, None]
-            if mask_mod is not None:
-                seen = seen & mask_mod(batch, zero, token, kv)
-            sums = torch.logaddexp(sums, scores.masked_fill(~seen, -math.inf).logsumexp(-1))
-    return sums.permute(0, 2, 3, 1, 4).reshape(B, H, T)
-
-
-def _with_lists_in_mask_mod(block_mask: BlockMask) -> BlockMask:
-    """For flex that is not compiled: it asks the mask_mod of all keys, not of those in the partial blocks."""
-    visible, (query_block, key_block) = block_mask.mask_mod, block_mask.BLOCK_SIZE
-    partial = _listed(block_mask.kv_num_blocks, block_mask.kv_indices)
-    assert block_mask.full_kv_num_blocks is not None
-    assert block_mask.full_kv_indices is not None
-    full = _listed(block_mask.full_kv_num_blocks, block_mask.full_kv_indices)
-
-    def mask_mod(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        place = b, q // query_block, kv // key_block
-        return full[place] | (partial[place] & visible(b, h, q, kv))
-
-    found = copy.copy(block_mask)
-    found.mask_mod = mask_mod
-    return found
-
-
-def _listed(counts: Tensor, indices: Tensor) -> Tensor:
-    """Block lists of one head, [B, 1, Q] and [B, 1, Q, N], as bool [B, Q, N]."""
-    listed = torch.arange(indices.shape[-1], device=counts.device) < counts[:, 0, :, None]
-    found = torch.zeros_like(listed)
-    batch, query, place = listed.nonzero(as_tuple=True)
-    found[batch, query, indices[batch, 0, query, place].long()] = True
-    return found
 
 
 def attend_to_all(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
