@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from unittest import mock
 
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
+from transformers.models.llama import modeling_llama
 
 from flexray.prompts.prompt import Prompt
 
@@ -177,6 +179,59 @@ def answer(
         tokens = stream(prompt, layout, positions, generated)
         n = len(tokens)
         return logits_of(model, tokens, mask[:n, :n], scales[:n, :n])[-1].float()
+
+    return greedy(model, scores, max_new_tokens, stop_ids)
+
+
+@torch.no_grad()
+def ape_logits(model: LlamaForCausalLM, tokens: list[Token], *, temperature: float, scale: float) -> Tensor:
+    """Logits [L, V] of a stream whose answer attends to the paraphrases by adaptive parallel encoding."""
+    visible = mask_of(tokens).to(model.device)
+    answer = torch.tensor([t.part == ANSWER for t in tokens], device=model.device)
+    paraphrases = torch.tensor([isinstance(t.part, int) for t in tokens], device=model.device)
+
+    def part(scores: Tensor, values: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Attention to some keys only, [H, L, D], and log of the sum of the exponentiated scores."""
+        scores = scores.masked_fill(~keys, float("-inf"))
+        return scores.softmax(-1).nan_to_num() @ values, scores.logsumexp(-1, keepdim=True)
+
+    def attention(
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor,
+        scaling: float,
+        **_others: object,
+    ) -> tuple[Tensor, None]:
+        keys, values = (x[0].repeat_interleave(query.shape[1] // x.shape[1], 0) for x in (key, value))
+        scores = query[0] @ keys.transpose(1, 2) * scaling
+        plain, _ = part(scores, values, visible)
+        to_paraphrases, log_sum = part(scores / temperature, values, visible & paraphrases)
+        to_others, other_log_sum = part(scores, values, visible & ~paraphrases)
+        share = torch.sigmoid(scale * temperature * log_sum - other_log_sum)
+        merged = share * to_paraphrases + (1 - share) * to_others
+        return torch.where(answer[:, None], merged, plain).transpose(0, 1)[None], None
+
+    assert model.config._attn_implementation == "eager"
+    with mock.patch.object(modeling_llama, "eager_attention_forward", attention):
+        return logits_of(model, tokens)
+
+
+def ape(
+    model: LlamaForCausalLM,
+    prompt: Prompt,
+    *,
+    temperature: float,
+    scale: float,
+    max_new_tokens: int,
+    stop_ids: Collection[int] = (),
+) -> OracleAnswer:
+    """The answer by adaptive parallel encoding, in shared_context at `restart`."""
+
+    def scores(generated: list[int]) -> Tensor:
+        tokens = stream(prompt, "shared_context", "restart", generated)
+        return ape_logits(model, tokens, temperature=temperature, scale=scale)[-1].float()
 
     return greedy(model, scores, max_new_tokens, stop_ids)
 

@@ -140,10 +140,10 @@ class PromptConfig(Section):
 
 class MethodConfig(Section):
     kind: str = "attention"
-    """attention, concat, origin, per_prompt, vote, avg, max, mean_prob, nbce, weighted_avg, weighted_max,
-    draws, sampled, confidence, or a registered method. The next four settings are for attention, samples for
-    sampled and confidence; do_sample and those up to seed for all but draws (seed for it, too), the last four
-    for draws and nbce."""
+    """attention, ape, concat, origin, per_prompt, vote, avg, max, mean_prob, nbce, weighted_avg,
+    weighted_max, draws, sampled, confidence, or a registered method. The next four settings are for
+    attention, samples for sampled and confidence; do_sample and those up to seed for all but draws (seed for
+    it, too), draws and those up to beta for draws and nbce, the last two for ape."""
     layout: Literal["shared_context", "full_prompt", "myriadlama"] = "shared_context"
     """full_prompt: each paraphrase has its own copy of the context. myriadlama: shared_context that
     distinguishes manual and automatic templates."""
@@ -178,13 +178,19 @@ class MethodConfig(Section):
     """How the paraphrases of a subset make one answer: as the method of this name."""
     beta: float = Field(default=0.25, ge=0)
     """How much the prediction without any paraphrase counts against those with one."""
+    attention_temperature: float = Field(default=0.9, gt=0)
+    """ape: T, which divides the answer's attention scores against the paraphrases; below 1 it looks at fewer
+    of their tokens."""
+    attention_scale: float = Field(default=0.9, gt=0)
+    """ape: S, by which what the paraphrases weigh together is scaled. With 1 for both, ape is attention."""
 
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """As in records from before the keys."""
         tree: dict[str, Any] = handler(self)
         fields = type(self).model_fields
-        later = [key for key in ("do_sample", "match", "ties") if getattr(self, key) == fields[key].default]
+        since = "do_sample", "match", "ties", "attention_temperature", "attention_scale"
+        later = [key for key in since if getattr(self, key) == fields[key].default]
         return {key: value for key, value in tree.items() if key not in later}
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from flexray.config import Backend
 from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
 from flexray.engine.sequence_table import SequenceTable
+from flexray.masks.adaptive import AdaptiveTables
 from flexray.masks.block_masks import BlockMaskCache, make_block_mask
 from flexray.masks.visibility import Bias, QueryTables, make_score_mod, make_visible
 from flexray.models.attention import AttentionMetadata, Slots, make_dense_mask
@@ -23,6 +24,7 @@ class DecodeInputs:
         group: query heads for each key/value head.
         apart: slots of the context that the sequences' block lists leave out.
         subsets: whether a sequence of this run may see some of the paraphrases only.
+        adaptive: whether the sequences' shared prefix is.
     """
 
     def __init__(
@@ -36,9 +38,11 @@ class DecodeInputs:
         bias: Bias | None,
         apart: Slots | None,
         subsets: bool,
+        adaptive: bool,
     ):
         self.size, self.table, self.kv_cache = size, table, kv_cache
         self.backend, self.bias, self.apart, self.subsets = backend, bias, apart, subsets
+        self.adaptive = adaptive
         device = kv_cache.device
         self.rows = torch.full((size,), table.padding_row, dtype=torch.int64, device=device)
         # folded heads are query tokens: each of the G copies of a sequence has the sequence's tables
@@ -66,7 +70,15 @@ class DecodeInputs:
         """The mask of this batch size over this cache: its tensors' contents follow the sequences."""
         kv_cache = self.kv_cache
         return masks.get(
-            ("decode", self.size, self.apart, kv_cache.num_slots, BLOCK_SIZE, str(kv_cache.device)),
+            (
+                "decode",
+                self.size,
+                self.apart,
+                self.adaptive,
+                kv_cache.num_slots,
+                BLOCK_SIZE,
+                str(kv_cache.device),
+            ),
             lambda: make_block_mask(
                 self.block_counts,
                 self.block_indices,
@@ -97,8 +109,16 @@ class DecodeInputs:
                 fold_heads=True,
                 context=self.apart,
                 context_bias=bias,
+                adaptive=AdaptiveTables(self.tables, self.kv_cache.tables) if self.adaptive else None,
             )
         # unused block indices are 0, the scratch block, which no real sequence sees
         blocks = self.block_indices[:, :, 0, 0, :widest].transpose(0, 1).flatten(1).long()
-        dense = make_dense_mask(blocks, BLOCK_SIZE, self.tables, self.kv_cache.tables, bias=self.bias)
+        dense = make_dense_mask(
+            blocks,
+            BLOCK_SIZE,
+            self.tables,
+            self.kv_cache.tables,
+            bias=self.bias,
+            adaptive=self.adaptive,
+        )
         return AttentionMetadata(self.backend, slots, calls, dense=dense)

@@ -68,10 +68,11 @@ class ModelRunner:
         self._kv_cache: KVCache | None = None
         self._table: SequenceTable | None = None
         self._prefills: dict[int, PrefillInputs] = {}
-        self._decodes: dict[tuple[Backend, int, Slots | None], DecodeInputs] = {}
+        self._decodes: dict[tuple[Backend, int, Slots | None, bool], DecodeInputs] = {}
         # slots of the context that passes and decode steps attend to apart: block lists leave them out
         self._apart_in_prefill: Slots | None = None
         self._apart_in_decode: Slots | None = None
+        self._adaptive = False  # whether the requests' shared prefix is
         self._loaded: DecodeBatch | None = None
         self._backend: Backend = "flex"
         self._sizes: SchedulerConfig | None = None
@@ -128,11 +129,12 @@ class ModelRunner:
         if context and self._context != context:
             if not len(self.kv_cache.context_blocks):
                 self.kv_cache.allocate_context(context)
-            self._apart_in_prefill = None
+            self._apart_in_prefill, self._adaptive = None, False
             self._prefill(context_stream(context, self.kv_cache), once=True)
             self._stats.context_tokens += len(context)
         self._context = context
         sees_context = not requests[0].group.prefix.copies
+        self._adaptive = requests[0].group.prefix.adaptive
         together = sizes.decode_bucket(min(num_sequences, sizes.max_num_seqs))
         self._apart_in_prefill = self._apart(sizes.apart_in_prefill, 1) if sees_context else None
         self._apart_in_decode = self._apart(sizes.apart_in_decode, together) if sees_context else None
@@ -208,7 +210,7 @@ class ModelRunner:
             once: there will be none like it, so it is not worth a graph.
         """
         assert self._sizes is not None
-        found, apart = [], self._apart_in_prefill
+        found, apart, adaptive = [], self._apart_in_prefill, self._adaptive
         for part in stream.passes(self._sizes):
             bucket = self._sizes.prefill_bucket(len(part))
             if bucket not in self._prefills:
@@ -216,13 +218,15 @@ class ModelRunner:
                     bucket, self.kv_cache, bias=self._bias, subsets=self._subsets
                 )
             inputs, calls = self._prefills[bucket], self._stats.calls[self._backend]
-            ids, positions, metadata = inputs.load(part, self._backend, self.masks, calls, apart=apart)
+            ids, positions, metadata = inputs.load(
+                part, self._backend, self.masks, calls, apart=apart, adaptive=adaptive
+            )
             keys, values = self.kv_cache.keys, self.kv_cache.values
             run = partial(self.model.prefill, ids[None], positions[None], metadata, keys, values)
             is_graphed = self._is_graphed and bucket <= LARGEST_GRAPH and not once
-            if is_graphed and apart not in inputs.graphs:
-                inputs.graphs[apart] = CudaGraph(run)
-            hidden, update = inputs.graphs[apart]() if is_graphed else run()
+            if is_graphed and (apart, adaptive) not in inputs.graphs:
+                inputs.graphs[apart, adaptive] = CudaGraph(run)
+            hidden, update = inputs.graphs[apart, adaptive]() if is_graphed else run()
             indices = to_device(part.logits_indices, self.device)
             found.append(hidden[0, indices] + update[0, indices])
             self._expected_calls += self.model.num_layers - 1
@@ -314,12 +318,13 @@ class ModelRunner:
     def _inputs_for(self, num_sequences: int) -> DecodeInputs:
         """The inputs of a batch of this size."""
         assert self._sizes is not None
-        key = (self._backend, self._sizes.decode_bucket(num_sequences), self._apart_in_decode)
+        size = self._sizes.decode_bucket(num_sequences)
+        key = (self._backend, size, self._apart_in_decode, self._adaptive)
         if key not in self._decodes:
             shape = self.model.shape
             heads = shape.num_heads // shape.num_kv_heads
             self._decodes[key] = DecodeInputs(
-                key[1],
+                size,
                 self.table,
                 self.kv_cache,
                 backend=self._backend,
@@ -327,6 +332,7 @@ class ModelRunner:
                 bias=self._bias,
                 subsets=self._subsets,
                 apart=self._apart_in_decode,
+                adaptive=self._adaptive,
             )
         return self._decodes[key]
 

@@ -28,6 +28,7 @@ from flexray.engine.kv_cache import (
 )
 from flexray.engine.scheduler_config import SchedulerConfig
 from flexray.masks import runs as run_columns
+from flexray.masks.adaptive import AdaptiveTables
 from flexray.masks.block_masks import (
     NO_BLOCKS,
     QUERY_TILE,
@@ -36,7 +37,7 @@ from flexray.masks.block_masks import (
     make_block_mask,
     tile_blocks,
 )
-from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER, PackedPrompt
+from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER, NUM_BIASES, PackedPrompt
 from flexray.masks.runs import expand, tabulate
 from flexray.masks.shared_context import SharedContext
 from flexray.masks.visibility import Bias, QueryTables, make_score_mod, make_visible
@@ -52,7 +53,7 @@ class TokenStream:
     """S tokens to prefill, on the host, one request behind the other."""
 
     columns: np.ndarray  # int64 [7, S]
-    biases: np.ndarray  # float32 [3, S]
+    biases: np.ndarray  # float32 [NUM_BIASES, S]
     members: np.ndarray | None  # int64 [S], as QueryTables has them; None: all bits
     requests: np.ndarray  # int64 [S], index into `blocks`, ascending
     reach: np.ndarray  # int64 [S], how many of its request's key blocks a token may look at
@@ -92,7 +93,7 @@ def context_stream(context: SharedContext, kv_cache: KVCache) -> TokenStream:
     )
     return TokenStream(
         columns,
-        np.zeros((3, C), dtype=np.float32),
+        np.zeros((NUM_BIASES, C), dtype=np.float32),
         None,
         np.zeros(C, dtype=np.int64),
         kv_cache.context_slots // BLOCK_SIZE,  # its blocks are the first ones behind the scratch block
@@ -112,7 +113,7 @@ def requests_stream(
     prefilled = runs[:, run_columns.PREFILLED] == 1
     runs, request = runs[prefilled], request[prefilled]
     is_answer, lengths = runs[:, run_columns.FIRST] >= FIRST_ANSWER, runs[:, run_columns.LENGTH]
-    biases = np.zeros((3, len(runs)), dtype=np.float32)
+    biases = np.zeros((NUM_BIASES, len(runs)), dtype=np.float32)
     biases[:, is_answer] = np.array([own for layout in layouts for own in layout.biases]).T
     members = None
     if layouts[0].members is not None:
@@ -163,7 +164,8 @@ class PrefillInputs:
         self.mask_mod = make_visible(self.tables, kv_cache.tables, subsets=subsets)
         self.score_mod = make_score_mod(self.tables, kv_cache.tables, bias) if bias else None
         self.columns = torch.zeros((7, bucket), dtype=torch.int64, device=device)
-        self.graphs: dict[Slots | None, CudaGraph[HiddenStates]] = {}  # by what is attended to apart
+        # by what is attended to apart, and whether attention is adaptive
+        self.graphs: dict[tuple[Slots | None, bool], CudaGraph[HiddenStates]] = {}
         self.padding = np.zeros((7, bucket), dtype=np.int64)
         self.padding[[VISIBLE_FIRST, VISIBLE_LAST, OWN]] = PADDING_ID
         self.padding[SLOT] = np.arange(bucket) % BLOCK_SIZE  # of the scratch block
@@ -176,11 +178,13 @@ class PrefillInputs:
         calls: Tensor,
         *,
         apart: Slots | None = None,
+        adaptive: bool = False,
     ) -> tuple[Tensor, Tensor, AttentionMetadata]:
         """Token ids and positions, int64 [bucket], and how to attend: by flex, always the same tensors.
 
         Args:
             apart: slots of the context that the stream's block lists leave out.
+            adaptive: whether its shared prefix is.
         """
         S, device = len(stream), self.kv_cache.device
         assert self.bucket >= S
@@ -190,7 +194,7 @@ class PrefillInputs:
         ids, positions, slots = columns_S[ID], columns_S[POSITION], columns_S[SLOT]
         visible, own, causal_index = columns_S[VISIBLE_FIRST:OWN], columns_S[OWN], columns_S[CAUSAL_INDEX]
         biases = None
-        if self.bias:
+        if self.bias or adaptive:
             biases = to_device(np.pad(stream.biases, ((0, 0), (0, self.bucket - S))), device)
         members = None
         if self.subsets:
@@ -207,6 +211,7 @@ class PrefillInputs:
                 self.tables,
                 self.kv_cache.tables,
                 bias=self.bias,
+                adaptive=adaptive,
             )
             return ids, positions, AttentionMetadata(backend, slots, calls, dense=dense)
         requests = np.pad(stream.requests, (0, self.bucket - S), constant_values=len(stream.blocks))
@@ -223,6 +228,7 @@ class PrefillInputs:
             self.score_mod,
             context=apart,
             context_bias=self.tables.context_bias if apart and self.bias == "all" else None,
+            adaptive=AdaptiveTables(self.tables, self.kv_cache.tables) if adaptive else None,
         )
         return ids, positions, metadata
 

@@ -16,7 +16,7 @@ from flexray.engine.request import Request, Sequence
 from flexray.engine.sampler import SampledTokens, uniform_numbers
 from flexray.engine.token_logprobs import LogprobsTable
 from flexray.masks.block_masks import BlockLists
-from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER
+from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER, NUM_BIASES
 from flexray.masks.runs import FIRST, POSITION, PREFILLED, SLOT, VISIBLE_FIRST, VISIBLE_LAST, tabulate
 
 FindEnd = Callable[[Listed[int]], int]
@@ -77,7 +77,7 @@ class SequenceTable:
         if forced:
             self.forced, self.num_forced = zeros(R + 1, max_new_tokens), zeros(R + 1)
         self.slots = zeros(R + 1, max_new_tokens)  # where each generated token's K/V go
-        self.biases = zeros(3, R + 1, dtype=torch.float32)
+        self.biases = zeros(NUM_BIASES, R + 1, dtype=torch.float32)
         self.sampling = zeros(2, R + 1, dtype=torch.float32)  # temperature and top_p
         self.uniforms = zeros(R + 1, max_new_tokens, dtype=torch.float32)  # for each token to draw
         # [2, ...]: partial blocks, full blocks. Of the partial ones a sequence looks at the first

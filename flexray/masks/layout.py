@@ -54,6 +54,8 @@ ALL_MEMBERS = -1
 MAX_CHOSEN = 63
 """Paraphrases that a question may have if a sequence sees some of them: each is a bit of a number."""
 MAX_REQUESTS = 1 << (31 - SEGMENT_BITS)
+NUM_BIASES = 5
+"""Numbers of a query that its scores depend on; all are 0 for one that answers nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class SharedPrefix:
     apart: bool = False  # no token is shared between paraphrases, so that a sequence may see any of them
     merged: bool = False  # equal beginnings of paraphrases are computed and stored once
     head_in_context: bool = False  # the template's head of all paraphrases is computed with the context
+    adaptive: bool = False  # its answers attend to paraphrases as `flexray.masks.adaptive` says
 
     @property
     def can_merge(self) -> bool:
@@ -81,6 +84,8 @@ class AttentionScope:
     paraphrase: int | None = None  # index of the only one it sees; None: all
     context_bias: float = 0.0  # added to its scores against the shared context
     paraphrase_bias: float = 0.0  # added to its scores against paraphrases
+    temperature: float = 1.0  # divides these scores; other than 1, as the next, in an adaptive prefix only
+    scale: float = 1.0  # of the log of their sum (see flexray.masks.adaptive)
     subset: tuple[int, ...] | None = None  # indices of those it sees, of at most MAX_CHOSEN; None: see above
 
     @property
@@ -103,7 +108,7 @@ class Layout:
     paraphrase_segments: tuple[int, ...]  # the segment of each paraphrase
     copy_slots: np.ndarray  # int64 [M], slot, and position, of each rotated copy's first token
     members: tuple[int, ...] | None  # [B], see `member_bits`; None: no sequence sees some paraphrases only
-    biases: tuple[tuple[float, float, float], ...]  # [B], as QueryTables has them
+    biases: tuple[tuple[float, ...], ...]  # [B] of NUM_BIASES, as QueryTables has them
     logits_indices: tuple[int, ...]  # [B], own token whose logits give a sequence's first token
     answer_positions: tuple[int, ...]  # [B], of the first generated token
     answer_slots: tuple[int, ...]  # [B], of the first generated token
@@ -182,6 +187,7 @@ def lay_out(
     answer_positions: list[int] = []
     answer_slots: list[int] = []
     for number, scope in enumerate(scopes, start=FIRST_ANSWER):
+        assert prefix.adaptive or scope.temperature == scope.scale == 1
         if scope.subset is not None:
             assert prefix.apart
             longest = max((len(paraphrases[index]) for index in scope.subset), default=0)
@@ -232,11 +238,14 @@ def _members(scopes: Sequence[AttentionScope], count: int) -> tuple[int, ...] | 
     return tuple(bit - (1 << 64) if bit >= 1 << 63 else bit for bit in bits)  # as int64
 
 
-def _biases(scope: AttentionScope, count: int) -> tuple[float, float, float]:
-    """Of a sequence: against the context, log of how many paraphrases it sees, and against those."""
+def _biases(scope: AttentionScope, count: int) -> tuple[float, ...]:
+    """Of a sequence: against the context, log of how many paraphrases it sees, and against those; and what
+    its temperature and scale come to."""
     if scope.subset is not None:
         count = max(1, len(scope.subset))
-    return scope.context_bias, math.log(count if scope.paraphrase is None else 1), scope.paraphrase_bias
+    log_copies = math.log(count if scope.paraphrase is None else 1)
+    sharpness, power = 1 / scope.temperature - 1, scope.scale * scope.temperature - 1
+    return scope.context_bias, log_copies, scope.paraphrase_bias, sharpness, power
 
 
 def _isolate(

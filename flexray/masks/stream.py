@@ -17,6 +17,7 @@ import torch
 from flexray.masks.layout import (
     ALL_MEMBERS,
     FIRST_ANSWER,
+    NUM_BIASES,
     SEGMENT_BITS,
     AttentionScope,
     SharedPrefix,
@@ -53,7 +54,7 @@ class Stream:
     positions: np.ndarray  # int64 [S], RoPE
     visible: np.ndarray  # int64 [2, S], segment ids of the first and the last paraphrase that a token sees
     segment_ids: np.ndarray  # int64 [S], of its own segment
-    biases: np.ndarray  # float32 [3, S], as QueryTables has them
+    biases: np.ndarray  # float32 [NUM_BIASES, S], as QueryTables has them
     members: np.ndarray  # int64 [S], likewise
     segments: tuple[Segment, ...]
 
@@ -139,7 +140,7 @@ def make_stream(
         add("answer_prefix", prompt.answer_prefix, prefix_position, visible, own, sequence)
         add("answer", answer, position, visible, own, sequence)
 
-    biases = np.zeros((3, segments[-1].stop), np.float32)
+    biases = np.zeros((NUM_BIASES, segments[-1].stop), np.float32)
     members = np.full(segments[-1].stop, ALL_MEMBERS, np.int64)
     for s in segments:
         if s.sequence is not None:

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER
+from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER, NUM_BIASES
 from flexray.masks.shared_context import CONTEXT_ID, HEAD_ID
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -47,6 +47,8 @@ class QueryTables:
     context_bias: Tensor  # float32, added to its scores against the shared context
     log_copies: Tensor  # float32, log of how many paraphrases it sees; 0: one
     paraphrase_bias: Tensor  # float32, added to its scores against paraphrases
+    sharpness: Tensor  # float32, 1 / T - 1: these scores are divided by T (see flexray.masks.adaptive)
+    power: Tensor  # float32, S T - 1: what of the log of their sum is added to them
 
     @classmethod
     def zeros(cls, shape: tuple[int, ...], device: torch.device) -> QueryTables:
@@ -55,7 +57,7 @@ class QueryTables:
             torch.zeros(shape, dtype=torch.int32, device=device) for _ in range(4)
         )
         members = torch.full(shape, ALL_MEMBERS, dtype=torch.int64, device=device)
-        floats = [torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(3)]
+        floats = [torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(NUM_BIASES)]
         return cls(first, last, own, members, causal_index, *floats)
 
     def refresh(
@@ -66,8 +68,8 @@ class QueryTables:
         biases: Tensor | None,
         members: Tensor | None = None,
     ) -> None:
-        """Fill in place, from integers, of `visible` [2, ...], and floats [3, ...], that broadcast to
-        [B, T]. None: they stay as they are."""
+        """Fill in place, from integers, of `visible` [2, ...], and floats [NUM_BIASES, ...], that broadcast
+        to [B, T]. None: they stay as they are."""
         self.visible_first.copy_(visible[0].expand_as(self.visible_first))
         self.visible_last.copy_(visible[1].expand_as(self.visible_last))
         self.own.copy_(own.expand_as(self.own))
@@ -75,9 +77,9 @@ class QueryTables:
         if members is not None:
             self.members.copy_(members.expand_as(self.members))
         if biases is not None:
-            self.context_bias.copy_(biases[0].expand_as(self.context_bias))
-            self.log_copies.copy_(biases[1].expand_as(self.log_copies))
-            self.paraphrase_bias.copy_(biases[2].expand_as(self.paraphrase_bias))
+            tables = self.context_bias, self.log_copies, self.paraphrase_bias, self.sharpness, self.power
+            for table, values in zip(tables, biases, strict=True):
+                table.copy_(values.expand_as(table))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +145,16 @@ def make_score_mod(queries: QueryTables, keys: KeyTables, bias: Bias) -> ScoreMo
 
     def add_all(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
         first = k_first[kv]
-        of_paraphrase = ((first & FIRST_ANSWER) == 0) | (first == HEAD_ID)
-        on_paraphrase = torch.where(of_paraphrase, q_paraphrase[b, q], 0.0)
+        on_paraphrase = torch.where(is_of_paraphrase(first), q_paraphrase[b, q], 0.0)
         own = torch.where(first <= CONTEXT_ID, q_context[b, q], on_paraphrase)
         return add_copies(score, b, h, q, kv) + own
 
     return add_copies if bias == "copies" else add_all
+
+
+def is_of_paraphrase(first: Tensor) -> Tensor:
+    """Whether keys, by the id of their first segment, are tokens of paraphrases, or of the head of all."""
+    return ((first & FIRST_ANSWER) == 0) | (first == HEAD_ID)
 
 
 def dense_mask(queries: QueryTables, keys: KeyTables, slots_BL: Tensor) -> Tensor:

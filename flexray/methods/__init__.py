@@ -13,7 +13,7 @@ from flexray.config import MethodConfig
 from flexray.config.plugins import load_entry_points
 from flexray.errors import ConfigError
 from flexray.methods.draws import draws
-from flexray.methods.fused_attention import attention, concat
+from flexray.methods.fused_attention import ape, attention, concat
 from flexray.methods.logits import average, maximum, mean_prob, nbce, weighted_average
 from flexray.methods.method import GREEDY, Answers, Fusion, Method, SamplingParams
 from flexray.methods.sampled import confidence, sampled
@@ -52,7 +52,9 @@ _SAMPLING = ("samples", *_DRAWN)
 _CHOICE = ("do_sample", *_DRAWN)  # greedy, or drawn
 _DRAWS = ("draws", "size", "fusion", "seed")
 _NBCE = ("beta",)
+_APE = ("attention_temperature", "attention_scale")
 register_method("attention", attention, (*_ATTENTION, *_CHOICE))
+register_method("ape", ape, (*_APE, *_CHOICE))
 register_method("concat", concat, _CHOICE)
 register_method("origin", origin, _CHOICE)
 register_method("per_prompt", per_prompt, _CHOICE)
@@ -77,11 +79,8 @@ def make_methods(configs: Sequence[MethodConfig]) -> tuple[Method, ...]:
     methods: dict[str, Method] = {}
     for config in configs:
         make = _find(config.kind)
-        extra = [
-            name
-            for name in (*_ATTENTION, "samples", "match", "ties", *_CHOICE, *_DRAWS[:-1], *_NBCE)
-            if name in config.model_fields_set - {*_SETTINGS[config.kind]}
-        ]
+        foreign = config.model_fields_set - {"kind", *_SETTINGS[config.kind]}
+        extra = [name for name in MethodConfig.model_fields if name in foreign]
         if extra:
             have = [kind for kind, settings in _SETTINGS.items() if extra[0] in settings]
             who = f"only {' and '.join(have)} {'has' if len(have) == 1 else 'have'}"

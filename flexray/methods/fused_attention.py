@@ -39,6 +39,21 @@ def attention(config: MethodConfig) -> Method:
     )
 
 
+def ape(config: MethodConfig) -> Method:
+    """Adaptive parallel encoding (Yang et al. 2025, arXiv:2502.05431): `attention` whose answer's scores
+    against the paraphrases are sharpened, and scaled together (see flexray.masks.adaptive)."""
+
+    def scopes(prompt: Prompt) -> tuple[AttentionScope, ...]:
+        return (AttentionScope(temperature=config.attention_temperature, scale=config.attention_scale),)
+
+    return Method(
+        name=config.name,
+        prefix=SharedPrefix(adaptive=True),
+        scopes=scopes,
+        sampling=choices(config, scopes),
+    )
+
+
 def concat(config: MethodConfig) -> Method:
     """All paraphrases in one prompt, one after the other, by plain causal attention: no isolation."""
 

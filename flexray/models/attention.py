@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
 from flexray.config import Backend
+from flexray.masks.adaptive import AdaptiveTables
 from flexray.masks.visibility import Bias, KeyTables, QueryTables, ScoreMod, dense_biases, dense_mask
 from flexray.models.flex import attend_by_flex
 
@@ -28,10 +29,17 @@ class DenseMask:
     slots: Tensor  # int64 [B, L]
     mask: Tensor  # bool [B, 1, T, L]
     bias: Tensor | None  # float32 [B, 1, T, L], added to the scores
+    adaptive: AdaptiveTables | None = None  # what is done to the scores before that
 
 
 def make_dense_mask(
-    blocks_BN: Tensor, block_size: int, queries: QueryTables, keys: KeyTables, *, bias: Bias | None
+    blocks_BN: Tensor,
+    block_size: int,
+    queries: QueryTables,
+    keys: KeyTables,
+    *,
+    bias: Bias | None,
+    adaptive: bool = False,
 ) -> DenseMask:
     """The view of blocks, int64 [B, N]: L is N * block_size."""
     slots = blocks_BN[:, :, None] * block_size + torch.arange(block_size, device=blocks_BN.device)
@@ -40,6 +48,7 @@ def make_dense_mask(
         slots_BL,
         dense_mask(queries, keys, slots_BL),
         dense_biases(queries, keys, slots_BL, bias) if bias else None,
+        AdaptiveTables(queries, keys) if adaptive else None,
     )
 
 
@@ -56,7 +65,8 @@ class AttentionMetadata:
     fold_heads: bool = False  # flex, T == 1: the G heads of a group become G query tokens
     context: Slots | None = None  # flex: not in the block mask, but seen by all queries; see `merge`
     context_bias: Tensor | None = None  # float32 [B, T], added to the scores against it
-    watch: Callable[[Tensor, Tensor, float], None] | None = None  # eager: told each layer's queries and keys
+    adaptive: AdaptiveTables | None = None  # flex: see flexray.masks.adaptive
+    watch: Callable[[Tensor], None] | None = None  # eager: told each layer's scores, see `_scores`
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: AttentionMetadata) -> Tensor:
@@ -82,30 +92,65 @@ def _sdpa(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: A
     K = keys.shape[0]
     seen_keys, seen_values = _gather(keys, metadata.dense), _gather(values, metadata.dense)
     mask = metadata.dense.mask
-    if metadata.dense.bias is not None:
+    if metadata.dense.adaptive is not None:
+        # the mask is all of the scores, in float32, and no bias: queries and keys add nothing to it
+        mask, seen_values = _scores(query, seen_keys, scale, metadata.dense), seen_values.float()
+        query, seen_keys = (torch.zeros_like(x, dtype=torch.float32) for x in (query, seen_keys))
+    elif metadata.dense.bias is not None:
         mask = metadata.dense.bias.to(query.dtype).masked_fill(~mask, float("-inf"))
     metadata.calls.add_(1)
-    return nn.functional.scaled_dot_product_attention(
+    out = nn.functional.scaled_dot_product_attention(
         query, seen_keys, seen_values, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != K
     )
+    return out.to(keys.dtype)
 
 
 def _eager(query: Tensor, keys: Tensor, values: Tensor, scale: float, metadata: AttentionMetadata) -> Tensor:
     """Softmax written out, in float32."""
     assert metadata.dense is not None
-    B, H, T, D = query.shape
-    K = keys.shape[0]
-    grouped = query.reshape(B, K, H // K, T, D).float()
-    seen_keys, seen_values = _gather(keys, metadata.dense).float(), _gather(values, metadata.dense).float()
-    scores = torch.einsum("bkgtd,bkld->bkgtl", grouped, seen_keys) * scale
-    if metadata.dense.bias is not None:
-        scores = scores + metadata.dense.bias[:, None]
-    scores = scores.masked_fill(~metadata.dense.mask[:, None], float("-inf"))
-    out = torch.einsum("bkgtl,bkld->bkgtd", scores.softmax(-1), seen_values)
+    scores = _scores(query, _gather(keys, metadata.dense), scale, metadata.dense)
+    grouped = scores.unflatten(1, (keys.shape[0], -1))
+    seen_values = _gather(values, metadata.dense).float()
+    out = torch.einsum("bkgtl,bkld->bkgtd", grouped.softmax(-1), seen_values)
     metadata.calls.add_(1)
     if metadata.watch is not None:
-        metadata.watch(query, keys, scale)
-    return out.reshape(B, H, T, D).to(query.dtype)
+        metadata.watch(scores)
+    return out.flatten(1, 2).to(query.dtype)
+
+
+def _scores(query: Tensor, keys: Tensor, scale: float, dense: DenseMask) -> Tensor:
+    """What a softmax makes weights of, float32 [B, H, T, L]; minus infinity where a key is not seen.
+
+    Args:
+        query: [B, H, T, D]. keys: [B, K, L, D], those at the mask's slots.
+    """
+    grouped = query.unflatten(1, (keys.shape[1], -1)).float()
+    scores = (torch.einsum("bkgtd,bkld->bkgtl", grouped, keys.float()) * scale).flatten(1, 2)
+    if dense.adaptive is not None:
+        return _adapt(scores, dense, dense.adaptive)
+    if dense.bias is not None:
+        scores = scores + dense.bias
+    return scores.masked_fill(~dense.mask, float("-inf"))
+
+
+def _adapt(scores: Tensor, dense: DenseMask, adaptive: AdaptiveTables) -> Tensor:
+    (B, H, T, _), device, bias = scores.shape, scores.device, dense.bias
+    batch, head = (torch.arange(n, device=device) for n in (B, H))
+    index = (
+        batch[:, None, None, None],
+        head[:, None, None],
+        torch.arange(T, device=device)[:, None],
+        dense.slots[:, None, None],
+    )
+
+    def add_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        return score if bias is None else score + bias
+
+    def masked(score_mod: ScoreMod) -> Tensor:
+        return score_mod(scores, *index).masked_fill(~dense.mask, float("-inf"))
+
+    log_sums = masked(adaptive.of_paraphrases(add_bias)).logsumexp(-1)
+    return masked(adaptive.scaled(add_bias, log_sums))
 
 
 def _gather(cache: Tensor, view: DenseMask) -> Tensor:

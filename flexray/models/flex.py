@@ -5,7 +5,6 @@ Shapes: B batch rows, T query tokens a row, H query heads, K key/value heads, G 
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
+from flexray.masks.adaptive import AdaptiveTables
 from flexray.masks.visibility import ScoreMod
+from flexray.models.flex_on_cpu import log_sums_by_block, with_lists_in_mask_mod
 
 if TYPE_CHECKING:
     from flexray.models.attention import AttentionMetadata
@@ -39,10 +40,13 @@ def attend_by_flex(
     flex = _counted_flex if torch.compiler.is_compiling() else compiled_flex()
     if metadata.context is not None and not query.is_cuda:
         # torch compiles no flex for CPUs that tells the LSE
-        flex, block_mask = _counted_flex, _with_lists_in_mask_mod(block_mask)
-    out, lse = flex(
-        folded, keys[None], values[None], block_mask, metadata.score_mod, scale, metadata.calls, merged
-    )
+        flex, block_mask = _counted_flex, with_lists_in_mask_mod(block_mask)
+    score_mod = metadata.score_mod
+    if metadata.adaptive is not None:
+        log_sums = _log_sums if query.is_cuda else log_sums_by_block
+        found = log_sums(folded, keys, values, scale, metadata.block_mask, metadata.adaptive, score_mod)
+        score_mod = metadata.adaptive.scaled(score_mod, found)
+    out, lse = flex(folded, keys[None], values[None], block_mask, score_mod, scale, metadata.calls, merged)
     out = out.reshape(B, H, T, D)
     if metadata.context is None:
         return out
@@ -79,30 +83,34 @@ def _counted_flex(
     return (found[0], found[1].lse) if with_lse else (found, None)
 
 
-def _with_lists_in_mask_mod(block_mask: BlockMask) -> BlockMask:
-    """For flex that is not compiled: it asks the mask_mod of all keys, not of those in the partial blocks."""
-    visible, (query_block, key_block) = block_mask.mask_mod, block_mask.BLOCK_SIZE
-    partial = _listed(block_mask.kv_num_blocks, block_mask.kv_indices)
-    assert block_mask.full_kv_num_blocks is not None
-    assert block_mask.full_kv_indices is not None
-    full = _listed(block_mask.full_kv_num_blocks, block_mask.full_kv_indices)
+def _log_sums(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    scale: float,
+    block_mask: BlockMask,
+    adaptive: AdaptiveTables,
+    score_mod: ScoreMod | None,
+) -> Tensor:
+    """Log of the sum of each query's exponentiated scores against paraphrases, float32 [B, H, T].
 
-    def mask_mod(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        place = b, q // query_block, kv // key_block
-        return full[place] | (partial[place] & visible(b, h, q, kv))
-
-    found = copy.copy(block_mask)
-    found.mask_mod = mask_mod
-    return found
-
-
-def _listed(counts: Tensor, indices: Tensor) -> Tensor:
-    """Block lists of one head, [B, 1, Q] and [B, 1, Q, N], as bool [B, Q, N]."""
-    listed = torch.arange(indices.shape[-1], device=counts.device) < counts[:, 0, :, None]
-    found = torch.zeros_like(listed)
-    batch, query, place = listed.nonzero(as_tuple=True)
-    found[batch, query, indices[batch, 0, query, place].long()] = True
-    return found
+    Args:
+        query: [B, H, T, D]. keys, values: [K, P, D].
+        score_mod: what is done to all scores besides.
+    """
+    found: Any = flex_attention(
+        query,
+        keys[None],
+        values[None],
+        score_mod=adaptive.of_paraphrases(score_mod),
+        block_mask=block_mask,
+        scale=scale,
+        enable_gqa=query.shape[1] != keys.shape[0],
+        kernel_options=_kernel_options(query, block_mask),
+        return_aux=AuxRequest(lse=True),
+    )
+    lse: Tensor = found[1].lse
+    return lse
 
 
 def attend_to_all(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,8 @@ from tests import oracles
 from tests.conftest import PROJECT
 from tests.expected import oracle_answers, tokens
 from tests.unit.engine import test_candidates, test_few_shots
-from tests.unit.engine.test_methods import DRAWS, LOGITS, OTHERS, make_rated_prompts  # noqa: F401  a fixture
+from tests.unit.engine.test_ape import AS_ATTENTION
+from tests.unit.engine.test_methods import APE, DRAWS, LOGITS, OTHERS, make_rated_prompts  # noqa: F401  a fixture
 from tests.unit.engine.test_methods import oracle_says as oracle_of_method
 from tests.unit.engine.test_methods import tokens as tokens_of_all
 from tests.unit.engine.test_sampler import oracle_says as oracle_draws
@@ -53,14 +54,14 @@ def _full_float32():
 
 
 @pytest.mark.parametrize("attention_apart", [False, True])
-def test_methods_of_logits_draws_and_concat_say_what_their_oracles_say(
+def test_methods_of_logits_draws_concat_and_ape_say_what_their_oracles_say(
     make_brief_model,
     make_engine,
     make_rated_prompts,  # noqa: F811
     attention_apart,
 ):
     prompts = make_rated_prompts(20, num_context=600 if attention_apart else 70)
-    methods = [*LOGITS, *DRAWS, *OTHERS]
+    methods = [*LOGITS, *DRAWS, *OTHERS, *APE]
     model = make_brief_model()
     expected = [[oracle_of_method(model, p, m, stop_ids={2, 10}) for m in methods] for p in prompts]
     engine = make_engine(
@@ -94,6 +95,35 @@ def test_float32_generates_what_the_oracle_does(
     first = tokens(engine.generate(prompts))  # compiles, captures
     assert tokens(engine.generate(prompts)) == first  # replays CUDA graphs
     assert first == oracle_answers(make_model(**shape).cuda(), prompts, engine)
+
+
+@pytest.mark.parametrize("attention_apart", [False, True])
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(9, 3, 64), (24, 8, 128)])
+def test_adaptive_parallel_encoding_is_the_oracle_s_and_with_1_and_1_attention(
+    make_model, make_engine, make_prompts, heads, kv_heads, head_dim, attention_apart
+):
+    head = (90, 91, 92)
+    prompts = [
+        dataclasses.replace(p, segments=tuple((*head, *s) for s in p.segments), num_head=len(head))
+        for p in make_prompts(12, num_context=APART_IN_PREFILL + 50 if attention_apart else 70)
+    ]
+    shape = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
+    methods = [MethodConfig(), AS_ATTENTION, *APE]
+    engine = make_engine(
+        make_model(**shape).cuda(), methods=methods, max_num_seqs=64, gpu_memory_utilization=0.1
+    )
+    first = tokens_of_all(engine.generate(prompts))  # compiles, captures
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert tokens_of_all(engine.generate(prompts)) == first  # replays CUDA graphs
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+    assert (engine.runner._apart_in_decode is not None) == attention_apart
+    assert [said[1] for said in first] == [said[0] for said in first]
+    model = make_model(**shape).cuda()
+    for number, method in enumerate(methods[2:], start=2):
+        rules = {"stop_ids": engine.stopping.stop_ids(), "max_new_tokens": 6}
+        expected = [oracle_of_method(model, p, method, **rules) for p in prompts]
+        assert [said[number] for said in first] == expected, method.name
+    assert engine.stats.calls["sdpa"] == engine.stats.calls["eager"] == 0
 
 
 @pytest.mark.parametrize("num_head", [0, 3])

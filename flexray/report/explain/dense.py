@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flexray.masks.stream import Stream
-from flexray.models.attention import AttentionMetadata, DenseMask, make_dense_mask
+from flexray.models.attention import AttentionMetadata, make_dense_mask
 from flexray.models.llama import Llama
 
 QUERIES_AT_ONCE = 512
@@ -46,18 +46,12 @@ def dense_pass(model: Llama, stream: Stream) -> list[tuple[Tensor, Tensor]]:
         stop = min(S, start + QUERIES_AT_ONCE)
         watched = queries[(start <= queries) & (queries < stop)] - start
         tables = stream.tables(device, start, stop)
-        mask = make_dense_mask(torch.arange(S, device=device)[None], 1, *tables, bias="all")
+        slots, adaptive = torch.arange(S, device=device)[None], bool(stream.biases[3:].any())
+        mask = make_dense_mask(slots, 1, *tables, bias="all", adaptive=adaptive)
         by_layer: list[Tensor] = []
 
-        def watch(
-            query: Tensor,
-            keys: Tensor,
-            scale: float,
-            mask: DenseMask = mask,
-            watched: Tensor = watched,
-            found: list[Tensor] = by_layer,
-        ) -> None:
-            found.append(_shares(query[0, :, watched], keys, scale, mask, watched) @ member)
+        def watch(scores: Tensor, watched: Tensor = watched, found: list[Tensor] = by_layer) -> None:
+            found.append(scores[0, :, watched].softmax(-1).mean(0) @ member)
 
         metadata = AttentionMetadata(
             backend="eager",
@@ -71,13 +65,3 @@ def dense_pass(model: Llama, stream: Stream) -> list[tuple[Tensor, Tensor]]:
         shares.append(torch.stack(by_layer))
     per_sequence = torch.cat(hidden).split(lengths), torch.cat(shares, dim=1).split(lengths, dim=1)
     return list(zip(*per_sequence, strict=True))
-
-
-def _shares(query: Tensor, keys: Tensor, scale: float, mask: DenseMask, watched: Tensor) -> Tensor:
-    """What the watched tokens of a pass, int64 [W], weigh the keys with, float32 [W, S]: the mean of the
-    heads. query: theirs, [H, W, D]; keys: [K, S, D]."""
-    assert mask.bias is not None
-    (H, W, D), (K, S, _) = query.shape, keys.shape
-    scores = query.float().reshape(K, H // K * W, D) @ keys.float().transpose(1, 2) * scale
-    scores = scores.reshape(H, W, S) + mask.bias[0, :, watched]
-    return scores.masked_fill(~mask.mask[0, :, watched], float("-inf")).softmax(-1).mean(0)

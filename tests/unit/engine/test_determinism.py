@@ -17,6 +17,7 @@ METHODS = [
     MethodConfig(kind="nbce"),
     MethodConfig(kind="draws", draws=2, size=2),
     MethodConfig(kind="sampled", samples=2),
+    MethodConfig(kind="ape"),
 ]
 
 

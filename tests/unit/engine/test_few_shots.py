@@ -21,6 +21,7 @@ METHODS = [
     MethodConfig(layout="myriadlama", cross_attention=True),
     MethodConfig(layout="myriadlama", positions="continuous", paraphrase_scale=1.5),
     MethodConfig(kind="avg"),
+    MethodConfig(kind="ape", attention_temperature=0.5, attention_scale=1.2),
 ]
 MAX_NEW_TOKENS = 5
 
@@ -63,6 +64,10 @@ def prompts():
 
 def logits_along(model, prompt, method, said):
     """The oracle's logits [T, V], behind the prompt and behind each token of an answer but the last."""
+    if method.kind == "ape":
+        stream = oracles.stream(prompt, "shared_context", "restart", said[:-1])
+        settings = {"temperature": method.attention_temperature, "scale": method.attention_scale}
+        return oracles.ape_logits(model, stream, **settings)[-len(said) :]
     if method.kind != "attention":
         logits = [
             [oracles.logits_alone(model, prompt, i, said[:end]) for end in range(len(said))]

@@ -32,7 +32,12 @@ DRAWS = [
     MethodConfig(kind="draws", draws=2, size=2, fusion="max"),
 ]
 OTHERS = [MethodConfig(kind="concat"), MethodConfig(kind="vote")]
-ALL = [*ATTENTION, *ALONE, *LOGITS, *DRAWS, *OTHERS]
+APE = [
+    MethodConfig(kind="ape"),
+    MethodConfig(kind="ape", attention_temperature=0.5, attention_scale=1.2),
+    MethodConfig(kind="ape", attention_temperature=1.5, attention_scale=0.4),
+]
+ALL = [*ATTENTION, *APE, *ALONE, *LOGITS, *DRAWS, *OTHERS]
 MAX_NEW_TOKENS = 8
 
 
@@ -68,6 +73,9 @@ def oracle_says(model, prompt, method, *, stop_ids, max_new_tokens=MAX_NEW_TOKEN
     if method.kind == "attention":
         settings = method.model_dump(include={"layout", "positions", "cross_attention", "paraphrase_scale"})
         found = [oracles.answer(model, prompt, **settings, **rules)]
+    elif method.kind == "ape":
+        settings = {"temperature": method.attention_temperature, "scale": method.attention_scale}
+        found = [oracles.ape(model, prompt, **settings, **rules)]
     elif method.kind == "origin":
         found = [oracles.alone(model, prompt, 0, **rules)]
     elif method.kind == "concat":
@@ -150,7 +158,7 @@ def test_all_methods_in_one_engine_say_what_their_oracles_say(
 
 
 def test_the_methods_of_a_trunk_share_one_prefill_of_the_paraphrases(make_model, make_engine, prompts):
-    others = ("concat", "draws", "nbce")
+    others = ("ape", "concat", "draws", "nbce")
     one_trunk = [
         m for m in ALL if m.positions == "restart" and not m.cross_attention and m.kind not in others
     ]
@@ -199,7 +207,7 @@ def test_to_one_paraphrase_all_methods_say_the_same(make_brief_model, make_engin
         m
         for m in ALL
         if not (isinstance(m.paraphrase_scale, float) and m.paraphrase_scale)
-        and m.kind not in ("draws", "nbce")
+        and m.kind not in ("ape", "draws", "nbce")
     ]
     engine = make_engine(make_brief_model(), methods=methods, max_new_tokens=MAX_NEW_TOKENS, backend="sdpa")
     origin = [m.kind for m in methods].index("origin")

@@ -106,3 +106,28 @@ def test_the_engine_generates_the_oracles_tokens_on_real_questions(
                 assert token_ids[-1] in stops or len(token_ids) == 8
                 assert not set(token_ids[:-1]) & stops
             assert said.setdefault(i, token_ids) == token_ids, max_num_seqs
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("backend", ["flex", "sdpa", "eager"])
+def test_adaptive_parallel_encoding_generates_the_oracles_tokens_on_real_questions(
+    models, questions, backend
+):
+    patched, plain, tokenizer = models
+    methods, generation = [MethodConfig(kind="ape"), MethodConfig()], GenerationConfig(max_new_tokens=8)
+    builder = PromptBuilder(tokenizer, PROMPT, methods, generation, 8192, vocab_size=49_152)
+    prompts = [builder.build(q) for q in questions]
+    config = EngineConfig(strict=True, max_num_seqs=8, backend=backend)
+    engine = Engine(patched, tokenizer, methods, generation, config)
+    settings = {
+        "temperature": methods[0].attention_temperature,
+        "scale": methods[0].attention_scale,
+    }
+    others = 0
+    for prompt, ((answer,), (attention,)) in zip(prompts, engine.generate(prompts), strict=True):
+        stream = oracles.stream(prompt, "shared_context", "restart", answer.token_ids[:-1])
+        best = oracles.ape_logits(plain, stream, **settings)[-len(answer.token_ids) :].argmax(-1)
+        assert list(answer.token_ids) == best.tolist()
+        others += answer.token_ids != attention.token_ids
+    assert others

@@ -26,6 +26,7 @@ from tests.expected import oracle_answers, tokens
 from tests.random_models import save_model
 
 GENERATION = GenerationConfig(max_new_tokens=5)
+MANY = ("per_prompt", "avg", "sampled", "ape")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_two_ranks_answer_as_one_and_as_the_oracle_in_calls_of_any_size(
         assert tokens(engine.generate(prompts)) == together
         assert tokens(engine.generate(prompts[3:5])) == together[3:5]
         assert engine.rounding["tensor_parallel"] == 2
-        many = answers(model, prompts, "sdpa", methods=("per_prompt", "avg", "sampled"), deterministic=False)
+        many = answers(model, prompts, "sdpa", methods=MANY, deterministic=False)
         by_two = [[[g.token_ids for g in said] for said in row] for row in many.generate(prompts[:4])]
         # what all ranks meet alike is raised, and not answered by another backend, on which they had to agree
         fault = {"point": "engine.prefill", "action": "raise:builtins.NotImplementedError", "times": None}
@@ -89,7 +90,7 @@ def test_two_ranks_answer_as_one_and_as_the_oracle_in_calls_of_any_size(
     with pytest.raises(RankError, match="Load the model again"):
         engine.generate(prompts)
     with loaded(folder, 1) as model:
-        whole = answers(model, prompts, "sdpa", methods=("per_prompt", "avg", "sampled"), deterministic=False)
+        whole = answers(model, prompts, "sdpa", methods=MANY, deterministic=False)
         assert "tensor_parallel" not in whole.rounding
         assert by_two == [
             [[g.token_ids for g in said] for said in row] for row in whole.generate(prompts[:4])

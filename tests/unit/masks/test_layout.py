@@ -124,4 +124,12 @@ def test_merged_paraphrases_have_the_tokens_and_positions_that_they_had(seed):
 def test_biases_are_those_of_each_answers_scope_with_how_many_paraphrases_it_sees():
     scopes = (AttentionScope(context_bias=0.5, paraphrase_bias=-1.5), AttentionScope(0))
     layout = lay_out(PROMPT, SharedPrefix(), scopes, 1).layout
-    assert layout.biases == ((0.5, math.log(2), -1.5), (0, 0, 0))
+    assert layout.biases == ((0.5, math.log(2), -1.5, 0, 0), (0, 0, 0, 0, 0))
+
+
+def test_a_temperature_and_a_scale_are_of_adaptive_prefixes_only():
+    scopes = (AttentionScope(temperature=0.5, scale=0.75),)
+    layout = lay_out(PROMPT, SharedPrefix(adaptive=True), scopes, 1).layout
+    assert layout.biases == ((0, math.log(2), 0, 1 / 0.5 - 1, 0.75 * 0.5 - 1),)
+    with pytest.raises(AssertionError):
+        lay_out(PROMPT, SharedPrefix(), scopes, 1)

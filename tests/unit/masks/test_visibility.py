@@ -8,6 +8,7 @@ import torch
 from flexray.masks.layout import (
     ALL_PARAPHRASES,
     FIRST_ANSWER,
+    NUM_BIASES,
     SEGMENT_BITS,
     AttentionScope,
     SharedPrefix,
@@ -32,7 +33,7 @@ POSITIONS = ["restart", "continuous"]
 CONTEXT, HEAD, ANSWER = CONTEXT_ID, HEAD_ID, FIRST_ANSWER
 
 
-def tables(row, part, order, biases=(0.0, 0.0, 0.0)):
+def tables(row, part, order, biases=(0.0,) * NUM_BIASES):
     """Tables of tokens that are queries and keys: each row's number, part and order."""
     codes = [p if p in (CONTEXT, HEAD) else r << SEGMENT_BITS | p for r, p in zip(row, part, strict=True)]
     own = torch.tensor(codes, dtype=torch.int32)
@@ -129,7 +130,7 @@ def test_padding_is_seen_by_nobody_but_padding():
 
 def test_each_bias_reaches_its_keys_only():
     parts = [CONTEXT, HEAD, 1, ANSWER]
-    queries, keys = tables([0] * 4, parts, [0, 1, 2, 3], biases=(0.5, 0.125, -0.25))
+    queries, keys = tables([0] * 4, parts, [0, 1, 2, 3], biases=(0.5, 0.125, -0.25, 0.0, 0.0))
     bias = dense_biases(queries, keys, torch.arange(4)[None], "all")[0, 0]
     # the head is part of all paraphrases, and weighs as much as so many copies
     assert bias[3].tolist() == [0.5, 0.125 - 0.25, -0.25, 0.0]
@@ -157,7 +158,7 @@ def test_a_token_that_paraphrases_share_is_seen_by_those_and_by_no_other():
     low, high = ALL_PARAPHRASES
     order = torch.arange(6, dtype=torch.int32)
     queries = QueryTables.zeros((1, 6), first.device)
-    biases = torch.zeros(3, 6)
+    biases = torch.zeros(NUM_BIASES, 6)
     biases[1, 4] = math.log(3)
     queries.refresh(torch.tensor([[1, 1, 2, 3, low, 2], [1, 1, 2, 3, high, 2]]), first, order, biases)
     keys = KeyTables.of(first, last, order)

@@ -25,6 +25,22 @@ def test_a_setting_of_attention_is_refused_by_every_other_kind(kind):
         make_methods([MethodConfig(kind=kind, layout="full_prompt", positions="restart")])
 
 
+@pytest.mark.parametrize("kind", sorted(set(METHODS) - {"ape"}))
+def test_a_setting_of_ape_is_refused_by_every_other_kind(kind):
+    with pytest.raises(ConfigError, match=f"{kind} has no attention_scale; only ape has"):
+        make_methods([MethodConfig(kind=kind, attention_scale=1)])
+
+
+@pytest.mark.parametrize("key", ["attention_temperature", "attention_scale"])
+def test_ape_has_a_temperature_and_a_scale_above_0_and_its_records_tell_what_is_not_the_default(key):
+    with pytest.raises(ValueError, match="greater than 0"):
+        MethodConfig(kind="ape", **{key: 0})
+    method = MethodConfig(kind="ape", **{key: 0.75})
+    assert method.name == f"ape/{key} 0.75"
+    assert method.model_dump().keys() - MethodConfig(kind="ape").model_dump().keys() == {key}
+    assert MethodConfig(**method.model_dump()) == method
+
+
 @pytest.mark.parametrize("kind", sorted(set(METHODS) - {"sampled", "confidence"}))
 def test_a_setting_of_sampling_is_refused_by_methods_that_do_not_sample(kind):
     with pytest.raises(ConfigError, match=f"{kind} has no samples; only sampled and confidence have"):

@@ -33,7 +33,8 @@ DRAWN = [
     MethodConfig(kind="draws", draws=2, size=2),
     MethodConfig(kind="draws", draws=2, size=2, fusion="avg"),
 ]
-ALL = [*ATTENTION, *ALONE, *LOGITS, *DRAWN]
+ADAPTIVE = MethodConfig(kind="ape", attention_temperature=0.5, attention_scale=1.2)
+ALL = [*ATTENTION, ADAPTIVE, *ALONE, *LOGITS, *DRAWN]
 
 
 def named(method):
