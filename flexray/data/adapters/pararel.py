@@ -28,6 +28,7 @@ from flexray.data.identity import short_digest
 from flexray.data.readers import FileVersions, find_versions
 from flexray.data.record import MISSING, FieldFault, Record, canonical, found
 from flexray.data.required_fields import RequiredFields
+from flexray.data.text import is_compressed, name_of
 
 _FIELDS = Fields(id="uuid", answers="obj_label", relation="relation", num_manual="num_manual")
 _PATTERNS = RequiredFields((("pattern",),), named="data.template_files", kind="pararel")
@@ -75,7 +76,7 @@ class ParaRel(DatasetAdapter):
         return reader.row(_FIELDS, **values)
 
     def _of_files(self, reader: FieldReader, file: str, found_templates: Templates) -> Record:
-        relation = PurePosixPath(file).stem
+        relation = _relation_of(file)
         subject, answer = reader.text("sub_label"), reader.text("obj_label")
         values: dict[str, object] = {"relation": relation}
         if answer:
@@ -91,6 +92,12 @@ class ParaRel(DatasetAdapter):
         return reader.row(_FIELDS, **values)
 
 
+def _relation_of(file: str) -> str:
+    """The file's name without its extensions; of a member of an archive, the member's."""
+    name = name_of(file)
+    return PurePosixPath(name.stem if is_compressed(file) else name.name).stem
+
+
 def _styled(pattern: str, style: str) -> str:
     """What is asked of a pattern; "" if the style cannot ask it."""
     return masked(pattern) if style == "mask" else completion(pattern)
@@ -103,6 +110,6 @@ def _load(versions: FileVersions, style: str) -> Templates:
         if pattern and (problem := slots_problem(pattern)):
             reader.fault("pattern", problem, "Correct the pattern.")
         text = _styled(pattern, style)
-        return PurePosixPath(file).stem, Template(text, manual=True) if text else None
+        return _relation_of(file), Template(text, manual=True) if text else None
 
     return read_templates(versions, _PATTERNS, read)

@@ -1,6 +1,8 @@
 """Published data sets: a few rows in the form in which authors or the hub have them, read by the recipes."""
 
+import gzip
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,26 @@ def test_pararel_of_the_hub_has_a_row_for_each_pattern(tmp_path: Path) -> None:
     write(tmp_path / "facts" / "P30.jsonl", facts)
     (of_authors,) = by_recipe("pararel", tmp_path)
     assert (of_authors.source_id, of_authors.paraphrases) == (second.source_id, second.paraphrases)
+
+
+def test_pararel_of_its_authors_in_an_archive(tmp_path: Path) -> None:
+    for relation, pattern in {"P30": "[X] is located in [Y] .", "P36": "The capital of [X] is [Y] ."}.items():
+        write(tmp_path / "patterns" / f"{relation}.jsonl", [{"pattern": pattern}])
+        facts = [{"sub_label": f"S{relation}", "obj_label": "O", "uuid": f"u{relation}"}]
+        write(tmp_path / "facts" / f"{relation}.jsonl", facts)
+    unpacked = by_recipe("pararel", tmp_path)
+    assert answers_of(unpacked) == [("uP30", ("O",), "P30"), ("uP36", ("O",), "P36")]
+    with zipfile.ZipFile(tmp_path / "pararel.zip", "w") as zipped:
+        for path in sorted(tmp_path.glob("*/P*.jsonl")):
+            packed = path.parent.name == "patterns"
+            name = f"{path.parent.name}/{path.name}{'.gz' * packed}"
+            zipped.writestr(name, gzip.compress(path.read_bytes()) if packed else path.read_bytes())
+    templates = f"zip://patterns/P*.jsonl.gz::{tmp_path}/pararel.zip"
+    found = by_recipe(
+        "pararel", f"zip://facts/P*.jsonl::{tmp_path}/pararel.zip", f"data.template_files={templates}"
+    )
+    assert answers_of(found) == answers_of(unpacked)
+    assert [q.paraphrases for q in found] == [q.paraphrases for q in unpacked]
 
 
 def test_a_faulty_row_of_pararel_on_the_hub_is_told(tmp_path: Path) -> None:
