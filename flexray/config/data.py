@@ -6,7 +6,7 @@ import os
 import re
 from glob import has_magic
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -22,7 +22,9 @@ from pydantic import (
 # Kinds of built-in adapters (see flexray/data/adapters), whose settings are checked here.
 WITHOUT_PARAPHRASES = ("webqa", "triviaqa", "popqa", "nq_open", "squad")
 WITHOUT_TEMPLATES = ("records", *WITHOUT_PARAPHRASES)
-FROM_TEMPLATES = ("pararel", "myriadlama", "lama")
+_OF_FACTS = (".jsonl", ".parquet", ".arrow")
+"""Extensions of ParaRel's files: of facts alone, and of the hub's, which have the patterns, too."""
+FROM_TEMPLATES = ("pararel", "myriadlama", "lama", "lama_hub")
 
 
 def _texts(value: Any) -> Any:
@@ -129,14 +131,18 @@ class HubDataSet(Section):
 class SourceConfig(Section):
     """Files of questions, and how to read them."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("myriadlama_answers",)
+    """Keys that are written only if they are not at their defaults."""
+
     kind: str = "records"
-    """records: records read by `fields`. webqa, triviaqa, popqa, nq_open, squad, pararel, lama,
+    """records: records read by `fields`. webqa, triviaqa, popqa, nq_open, squad, pararel, lama, lama_hub,
     myriadlama: data sets as they are published. Others: the name of a registered adapter; see
     flexray/data/adapters."""
     files: Files = ()
-    """Paths, URLs or globs of jsonl, json (one array of records), CSV, TSV, Parquet or Arrow files; members
-    of archives, as `zip://**/*.jsonl::questions.zip` or `tar://a.csv::questions.tar.gz`; or the folder of a
-    Hugging Face data set (save_to_disk, or Parquet files named after their split). Globs are a shell's: `**`
+    """Paths, URLs or globs of jsonl, json (one array of records), CSV, TSV, Parquet or Arrow files; of zip
+    and tar archives, for their members of these formats, or for some of them, as
+    `zip://dev/*.jsonl::questions.zip` or `tar://a.csv::questions.tar.gz`; or the folder of a Hugging Face
+    data set (save_to_disk, or Parquet files named after their split). Globs are a shell's: `**`
     matches any folders, links are followed, the dot of a hidden name must be spelt out."""
     hub: HubDataSet | None = None
     """In place of `files`: a data set of the Hugging Face hub."""
@@ -145,10 +151,13 @@ class SourceConfig(Section):
     format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow"] = "auto"
     """auto: by each file's extension, to which text files may add .gz, .bz2, .xz or .zst."""
     template_files: Files = ()
-    """pararel: patterns/P*.jsonl. myriadlama: files of rel_uri, template and type; none: the facts have
-    them. lama: relations.jsonl; none: the facts' masked sentences are asked."""
+    """pararel: patterns/P*.jsonl; none: the facts have them, as on the hub. myriadlama: files of rel_uri,
+    template and type; none: the facts have them. lama: relations.jsonl; none: the facts' masked sentences are
+    asked."""
     pararel_style: Literal["completion", "mask"] = "completion"
     """completion: the patterns that end in [Y], without it. mask: all patterns, with [MASK] for [Y]."""
+    myriadlama_answers: Literal["all", "aliases"] = "all"
+    """all: of obj_ent, obj_ents, obj_exps and obj_aliases. aliases: of obj_aliases alone."""
     max_manual: int | None = Field(default=None, ge=0)
     """How many manual templates of a relation, or manual paraphrases of a row, are used. null: all."""
     max_automatic: int | None = Field(default=None, ge=0)
@@ -163,10 +172,18 @@ class SourceConfig(Section):
             return tree
         files = tree.get("files")
         folder = files[0] if isinstance(files, list | tuple) and len(files) == 1 else files
-        if not isinstance(folder, str) or has_magic(folder) or PurePosixPath(folder).suffix == ".jsonl":
+        if not isinstance(folder, str) or has_magic(folder) or PurePosixPath(folder).suffix in _OF_FACTS:
             return tree
         folder = folder.rstrip("/")
         return tree | {"files": f"{folder}/facts/P*.jsonl", "template_files": f"{folder}/patterns/P*.jsonl"}
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        for key in self.LATER:  # as in fingerprints and records from before the key
+            if tree.get(key) == type(self).model_fields[key].default:
+                tree.pop(key, None)
+        return tree
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -185,15 +202,18 @@ class SourceConfig(Section):
 
     @model_validator(mode="after")
     def _keys_of_the_kind(self) -> SourceConfig:
-        if self.kind == "pararel" and not self.template_files:
+        columns = all(PurePosixPath(file).suffix in _OF_FACTS[1:] for file in self.files)
+        if self.kind == "pararel" and not self.template_files and self.hub is None and not columns:
             raise ValueError(
                 "kind pararel needs template_files, such as DIR/patterns/P*.jsonl; or give as files the one "
-                "folder that holds facts/ and patterns/"
+                "folder that holds facts/ and patterns/, or the hub's Parquet files, which have templates"
             )
-        if self.kind in WITHOUT_TEMPLATES and self.template_files:
+        if self.kind in (*WITHOUT_TEMPLATES, "lama_hub") and self.template_files:
             raise ValueError(f"template_files: kind {self.kind} has no templates. Remove it, or correct kind")
         if self.pararel_style != "completion" and self.kind != "pararel":
             raise ValueError(f"pararel_style: kind {self.kind} has none. Remove it, or correct kind")
+        if self.myriadlama_answers != "all" and self.kind != "myriadlama":
+            raise ValueError(f"myriadlama_answers: kind {self.kind} has none. Remove it, or correct kind")
         if self.max_manual == 0 and (self.max_automatic == 0 or self.kind == "pararel"):
             raise ValueError("max_manual is 0, and there are no automatic ones: nothing would be left")
         return self
@@ -221,8 +241,11 @@ class DataConfig(SourceConfig):
     sample: float | None = Field(default=None, gt=0, le=1)
     """Ask about this share of the rows that all other keys leave, chosen by their ids: a larger share has all
     rows of a smaller one. null: all."""
+    sample_rows: int | None = Field(default=None, ge=1)
+    """In place of `sample`: so many rows, those that come first in the order by hash of id and seed. With
+    more data others may come first; then these are asked. null: all."""
     sample_seed: int = 0
-    """Seed by which the share is chosen."""
+    """Seed by which the share, or the rows, are chosen."""
     shard_rows: int = Field(default=512, ge=1)
     """Rows in a shard: the unit of work, of commit and of resume."""
 
@@ -232,6 +255,12 @@ class DataConfig(SourceConfig):
         if isinstance(tree, dict) and tree.get("kind") in WITHOUT_PARAPHRASES:
             return {"include_question": True} | tree
         return tree
+
+    @model_validator(mode="after")
+    def _one_sample(self) -> DataConfig:
+        if self.sample is not None and self.sample_rows is not None:
+            raise ValueError("sample and sample_rows: a share and a number of rows. Remove one of them")
+        return self
 
     @model_validator(mode="after")
     def _fits_into_names(self) -> DataConfig:
@@ -272,6 +301,7 @@ class FewShotFields(Section):
 class FewShotData(SourceConfig):
     """Rows of another file or split that become the few-shots. The run asks none of them."""
 
+    LATER = (*SourceConfig.LATER, "max_paraphrases")
     split: str = Field(default="train", pattern=_NAME)
     """The split to draw from, if `files` is a data set's folder."""
     fields: FewShotFields = FewShotFields()
@@ -293,10 +323,3 @@ class FewShotData(SourceConfig):
         if self.fields.paraphrases is None:
             raise ValueError("max_paraphrases: fields.paraphrases is null. Name the field that has them")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        tree: dict[str, Any] = handler(self)
-        if self.max_paraphrases == 1:  # as in fingerprints and records from before the key
-            tree.pop("max_paraphrases", None)
-        return tree

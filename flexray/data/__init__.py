@@ -13,10 +13,12 @@ from flexray.data.scan import (
     Summary,
     check_files,
     check_summaries,
+    last_asked,
     read_range,
     scan,
     source_versions,
 )
+from flexray.data.selection import up_to
 
 __all__ = [
     "PLAN_SCHEMA",
@@ -27,6 +29,7 @@ __all__ = [
     "check_files",
     "check_summaries",
     "find_repeats",
+    "last_asked",
     "list_files",
     "list_ranges",
     "mark_repeats",
@@ -35,5 +38,6 @@ __all__ = [
     "scan",
     "source_versions",
     "to_questions",
+    "up_to",
     "with_few_shots",
 ]

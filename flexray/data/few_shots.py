@@ -150,7 +150,7 @@ def _check_files(source: DataConfig, data: DataConfig) -> None:
     except DataError as e:
         raise _of_few_shots(e) from e
     both = ours.intersection(file.path for file in list_files(data))
-    if both and data.limit is None and data.sample is None and not data.ids:
+    if both and data.limit is None and data.sample is None and data.sample_rows is None and not data.ids:
         names = redact(", ".join(sorted(both)))
         raise ConfigError(
             f"prompt.few_shot_data: {names}: is also in data.files, and all its questions are asked. "

@@ -18,7 +18,7 @@ from flexray.config.data import DataConfig
 from flexray.data import hub
 from flexray.data.hf_folder import split_files
 from flexray.data.text import COMPRESSED, is_compressed, name_of
-from flexray.errors import DataError
+from flexray.errors import DataError, first_few
 from flexray.storage import connect, describe, matches, one_each, redact, retry, type_of
 
 Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "hub"]
@@ -34,12 +34,9 @@ _FORMATS: dict[str, Format] = {
 }
 _COLUMNAR = ("parquet", "arrow")
 
-_MEMBERS = "Name files in the archive: {0}://MEMBER.jsonl::ARCHIVE, or a glob {0}://**/*.jsonl::ARCHIVE."
-_ADVICE = {
-    **dict.fromkeys((".zip",), _MEMBERS.format("zip")),
-    **dict.fromkeys((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz"), _MEMBERS.format("tar")),
-    **dict.fromkeys((".7z", ".rar", ".lz4"), "Unpack the file."),
-}
+_ARCHIVES = {".zip": "zip", **dict.fromkeys((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz"), "tar")}
+"""Extensions of archives, and the protocol that reads each."""
+_ADVICE = dict.fromkeys((".7z", ".rar", ".lz4"), "Unpack the file.")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -69,8 +66,10 @@ def list_files(config: DataConfig) -> list[SourceFile]:
 def find_files(
     patterns: Sequence[str], key: str, *, form: Format | Literal["auto"] = "auto", split: str = ""
 ) -> list[SourceFile]:
-    """As `list_files`, for any list of paths, URLs and globs; `key` is its key in the configuration."""
-    paths = {path for pattern in patterns for path in _expand(pattern, key, split)}
+    """As `list_files`, for any list of paths, URLs and globs; `key` is its key in the configuration. An
+    archive stands for its members of the format, or with "auto" for those of a known format."""
+    found = {path for pattern in patterns for path in _expand(pattern, key, split)}
+    paths = {member for path in found for member in _unpacked(path, key, form)}
     local = {path for path in paths if os.path.isabs(path)}
     once = paths - local | set(one_each(LocalFileSystem(), local))  # a link to a file is not another file
     return sorted(
@@ -132,6 +131,23 @@ def _expand(pattern: str, key: str, split: str) -> list[str]:
     return [cast(str, fs.unstrip_protocol(n)) for n in names]
 
 
+def _unpacked(path: str, key: str, form: str) -> list[str]:
+    """The members of an archive that are read; of another file, the file."""
+    name = name_of(path).name.lower()
+    protocol = next((p for extension, p in _ARCHIVES.items() if name.endswith(extension)), None)
+    if protocol is None:
+        return [path]
+    members = _expand(f"{protocol}://**::{path}", key, "")
+    known = [member for member in members if form != "auto" or _extension(member)[0] in _FORMATS]
+    if not known:
+        names = first_few((repr(member.partition("::")[0].partition("://")[2]) for member in members), 5)
+        raise DataError(
+            f"{redact(path)}: no member of the archive has a known format ({', '.join(_FORMATS)}); found: "
+            f"{names}. Name the member and set data.format, or correct {key}."
+        )
+    return known
+
+
 def _check_utf8(name: str) -> None:
     try:
         name.encode("utf-8")
@@ -162,10 +178,20 @@ def _chained(names: list[str], meant: str, pattern: str) -> list[str]:
     return [f"{first}::{rest}"]
 
 
-def _format(path: str) -> Format:
+def is_member(path: str) -> bool:
+    """Whether the file is in an archive."""
+    return split_protocol(path.partition("::")[0])[0] in _ARCHIVES.values()
+
+
+def _extension(path: str) -> tuple[str, str]:
+    """What says the format, and what says that the file is compressed; "" if it is not."""
     name = name_of(path)
     packed = name.suffix.lower() if is_compressed(path) else ""
-    extension = PurePosixPath(name.stem if packed else name.name).suffix.lower()
+    return PurePosixPath(name.stem if packed else name.name).suffix.lower(), packed
+
+
+def _format(path: str) -> Format:
+    extension, packed = _extension(path)
     if extension not in _FORMATS:
         known = f"known: {', '.join(_FORMATS)}, and text also as {', '.join(COMPRESSED)}"
         raise DataError(

@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from flexray.config.data import DataConfig
 from flexray.data import arrow, hub, json_lines, parquet
 from flexray.data.adapters import open_adapter
-from flexray.data.files import SourceFile, list_files, reading
+from flexray.data.files import SourceFile, is_member, list_files, reading
 from flexray.data.readers import find_versions, read_blocks
 from flexray.data.required_fields import RequiredFields
 from flexray.data.text import is_compressed
@@ -44,7 +44,7 @@ def list_ranges(config: DataConfig, target_bytes: int = TARGET_BYTES) -> list[Ra
 
     A jsonl file of more than `target_bytes` is read here to find ends of lines and count the rows; of Parquet
     and local Arrow files, only the row groups or batches are counted. Files of json, CSV and TSV, compressed
-    files, splits of the hub and remote Arrow files are not cut.
+    files, members of archives, splits of the hub and remote Arrow files are not cut.
 
     Args:
         target_bytes: files of more bytes are cut into parts of about so many.
@@ -128,8 +128,8 @@ def _bytes(file: SourceFile, size: int) -> int:
 
 
 def _can_be_cut(file: SourceFile) -> bool:
-    if is_compressed(file.path):
-        return False
+    if is_compressed(file.path) or is_member(file.path):
+        return False  # each part would be unpacked from the beginning of the file
     local = isinstance(retry(file.path, lambda: connect(file.path))[0], LocalFileSystem)
     return file.format in ("jsonl", "parquet") or (file.format == "arrow" and local)
 

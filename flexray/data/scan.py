@@ -1,18 +1,20 @@
 """Read a data set, once: each record becomes a checked row of PLAN_SCHEMA.
 
 In one process, `scan` does all of it. In several, `list_ranges` cuts the data set, `read_range` reads a part
-in any process, and where all parts are read, `check_summaries` judges what no part can by itself, and
-`find_repeats` and `mark_repeats` make the row ids distinct.
+in any process. Where all parts are read, `check_summaries` judges what no part can by itself, `last_asked`
+and `up_to` leave out what `data.sample_rows` does not ask, `find_repeats` and `mark_repeats` make the row ids
+distinct.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import groupby
 
+import numpy as np
 import pyarrow as pa
 
 from flexray.config.data import DataConfig
@@ -23,7 +25,7 @@ from flexray.data.ranges import Range, list_ranges
 from flexray.data.readers import find_versions
 from flexray.data.repeats import find_repeats, mark_repeats
 from flexray.data.required_fields import FieldCheck
-from flexray.data.selection import check_ids, id_versions
+from flexray.data.selection import Places, check_ids, id_versions, last_place, up_to
 from flexray.data.source import Source
 from flexray.errors import DataError
 from flexray.storage import redact, starting
@@ -39,6 +41,7 @@ class Summary:
     num_read: int  # rows, also those that are not selected
     ids: frozenset[str]  # those of data.ids that its rows have
     id_field: str | None  # the field of the ids; None: they are made from the content
+    places: Places = field(compare=False)  # as Selection.places
 
 
 class RangeReader:
@@ -71,12 +74,13 @@ class RangeReader:
                 f"{redact(part.files[0].path)}: was changed while it was read: it had {part.num_rows} rows "
                 f"from row {part.first_row}, and now {source.num_read}. Start again."
             )
-        ids = frozenset() if source.selection is None else frozenset(source.selection.found)
+        chosen = source.selection
         joined = None if source.joined is None else source.joined.count()
         self._summary = Summary(
             num_rows=rows,
             num_read=source.num_read,
-            ids=ids,
+            ids=frozenset(chosen.found) if chosen else frozenset(),
+            places=chosen.places if chosen else np.array([], np.uint64),
             checks=tuple(source.checks.values()),
             joined=joined,
             id_field=source.id_field,
@@ -130,6 +134,11 @@ def check_summaries(config: DataConfig, summaries: Sequence[Summary]) -> None:
     check_joined([summary.joined for summary in summaries if summary.joined is not None], config)
 
 
+def last_asked(config: DataConfig, summaries: Sequence[Summary]) -> int | None:
+    """Up to which place rows are asked (see `up_to`), where all parts are read. None: all that were kept."""
+    return last_place(config, [summary.places for summary in summaries])
+
+
 def scan(config: DataConfig) -> pa.Table:
     """Read the whole data set in this process. All of it is in memory.
 
@@ -151,6 +160,7 @@ def scan(config: DataConfig) -> pa.Table:
         check_files(summaries[before:])
     check_summaries(config, summaries)
     table = pa.concat_tables(tables) if tables else PLAN_SCHEMA.empty_table()
+    table = up_to(table, config, last_asked(config, summaries))
     repeats = find_repeats(table["row_id"])
     first = pa.array([repeat.first for repeat in repeats], pa.int64())
     files, rows = (table[name].take(first).to_pylist() for name in ("source_file", "source_row"))

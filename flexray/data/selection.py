@@ -1,16 +1,21 @@
-"""Which rows are asked: those of listed ids (`data.ids`), or a share of all (`data.sample`).
+"""Which rows are asked: those of listed ids (`data.ids`), a share of all (`data.sample`), or so many
+(`data.sample_rows`).
 
-Whether a row is chosen depends on its id alone, not on other rows or on the order of reading. So each part of
-a data set is chosen from by itself, and a table grows if the share or the list does.
+An id and the seed give each row a place between 0 and 2**64, a hash. A share has the rows below a place, so
+whether a row is in it depends on its id alone: each part of a data set is chosen from by itself, and a table
+grows if the share or the list does. Of a number of rows each part keeps those that come first in it, and when
+all parts are read, `last_place` says where the first of all end. A row that repeats an id has its place, too.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,6 +28,7 @@ from flexray.storage import redact
 _SHOWN = 5
 _log = logging.getLogger(__name__)
 Versions = tuple[tuple[SourceFile, str], ...]
+Places = npt.NDArray[np.uint64]
 
 
 class Selection:
@@ -33,9 +39,18 @@ class Selection:
     """
 
     def __init__(self, config: DataConfig) -> None:
-        self._share, self._seed = config.sample, config.sample_seed
+        self._share, self._rows, self._seed = config.sample, config.sample_rows, config.sample_seed
         self._ids = _load(id_versions(config)) if config.ids else None
         self.found: set[str] = set()
+        self.places: Places = np.array([], np.uint64)
+        """Of `sample_rows`, the places of the first so many ids that were seen, in order."""
+
+    @classmethod
+    def of_config(cls, config: DataConfig) -> Selection | None:
+        """None: all rows are asked. Raises as the class."""
+        if config.ids or config.sample is not None or config.sample_rows is not None:
+            return cls(config)
+        return None
 
     def of(self, table: pa.Table) -> pa.Table:
         """The chosen rows, in order. A row without a usable id is in no list."""
@@ -46,7 +61,30 @@ class Selection:
             most = self._share * 2**64
             chosen = [_place(row_id, self._seed) < most for row_id in table["row_id"].to_pylist()]
             table = table.filter(pa.array(chosen, pa.bool_()))
+        if self._rows is not None and len(table):
+            places = _places(table, self._seed)
+            self.places = np.unique(np.concatenate([self.places, places]))[: self._rows]
+            table = table.filter(pa.array(places <= self.places[-1]))
         return table
+
+
+def last_place(config: DataConfig, places: Sequence[Places]) -> int | None:
+    """The place of the last row that `data.sample_rows` asks; None: all that were kept are asked.
+
+    Args:
+        places: `Selection.places` of each part of the data set.
+    """
+    if config.sample_rows is None:
+        return None
+    found = np.unique(np.concatenate(places))
+    return int(found[config.sample_rows - 1]) if len(found) > config.sample_rows else None
+
+
+def up_to(table: pa.Table, config: DataConfig, last: int | None) -> pa.Table:
+    """The rows of a table (PLAN_SCHEMA, row ids as they were read) up to a place, in order."""
+    if last is None:
+        return table
+    return table.filter(pa.array(_places(table, config.sample_seed) <= np.uint64(last)))
 
 
 def check_ids(config: DataConfig, found: Iterable[frozenset[str]]) -> None:
@@ -104,6 +142,10 @@ def _load(versions: Versions) -> pa.Array:
         files = ", ".join(redact(file.path) for file, _ in versions)
         raise DataError(f"{files}: has no id. Write one a line, or remove data.ids.")
     return pa.array(ids, pa.string())
+
+
+def _places(table: pa.Table, seed: int) -> Places:
+    return np.array([_place(row_id, seed) for row_id in table["row_id"].to_pylist()], np.uint64)
 
 
 def _place(row_id: str, seed: int) -> int:

@@ -52,7 +52,7 @@ class Source:
             and not isinstance(config.fields.paraphrases, tuple)
             and not chooses(config)
         )
-        self.selection = Selection(config) if config.ids or config.sample is not None else None
+        self.selection = Selection.of_config(config)
         self.num_read = 0  # rows, also those that are not selected
         self.checks: dict[str, FieldCheck] = {}  # of each file
         self.id_field = config.fields.id  # of the first record; others may have another
@@ -165,8 +165,8 @@ def group_by(records: Iterable[tuple[str, Record]], grouping: Grouping) -> dict[
     A row has the position of its first record. A record without a usable key becomes a separate row.
     """
     rows: dict[str, list[Record]] = {}
-    parts: dict[str, list[tuple[Any, ...]]] = {}
-    first: dict[str, tuple[list[Record], int]] = {}  # key -> position of the row
+    parts: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    first: dict[tuple[str, ...], tuple[list[Record], int]] = {}  # key -> position of the row
     shared: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # equal parts share one object, to save memory
     for file, record in records:
         mine = rows.setdefault(file, [])
@@ -176,11 +176,12 @@ def group_by(records: Iterable[tuple[str, Record]], grouping: Grouping) -> dict[
         values = tuple(lookup(record.value, path) for path in grouping.part)
         if all(isinstance(v, str | bool) for v in values):
             values = shared.setdefault(values, values)
-        key = lookup(record.value, grouping.by)
-        if key is not MISSING and not id_problem(key):
-            known = parts.setdefault(str(key), [])
+        there = [v for path in grouping.by if (v := lookup(record.value, path)) not in (MISSING, None)]
+        if there and not any(map(id_problem, there)):
+            key = tuple(map(str, there))
+            known = parts.setdefault(key, [])
             known.append(values)
-            theirs, place = first.setdefault(str(key), (mine, len(mine)))
+            theirs, place = first.setdefault(key, (mine, len(mine)))
             if len(known) > 1:
                 if record.faults:
                     faults = (*theirs[place].faults, *in_auxiliary_file(file, record, record.faults))

@@ -64,6 +64,8 @@ def connect(url: str) -> tuple[AbstractFileSystem, str]:
     protocols = {split_protocol(part)[0] for part in url.split("::")}
     settings = {protocol: _s3_settings() for protocol in protocols & _S3}
     settings |= {protocol: _http_settings(protocol) for protocol in protocols & _HTTP}
+    if any(part.lower().endswith(".tgz") for part in url.split("::")):
+        settings["tar"] = {"compression": "gzip"}  # fsspec infers it of .tar.gz only
     fs, name = url_to_fs(url, **settings)
     if protocols & _S3:
         fs.retries = 1

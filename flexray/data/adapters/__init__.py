@@ -13,7 +13,7 @@ templates), see `pararel.py`. If a row is spread over several records, the adapt
 from flexray.config.data import DataConfig
 from flexray.config.plugins import load_entry_points
 from flexray.data.adapters.adapter import DatasetAdapter
-from flexray.data.adapters.lama import LAMA
+from flexray.data.adapters.lama import LAMA, LAMAOfHub
 from flexray.data.adapters.myriadlama import MyriadLAMA
 from flexray.data.adapters.open_questions import NaturalQuestions, PopQA, SQuAD
 from flexray.data.adapters.pararel import ParaRel
@@ -27,6 +27,7 @@ ADAPTERS: dict[str, type[DatasetAdapter]] = {
     "popqa": PopQA,
     "nq_open": NaturalQuestions,
     "squad": SQuAD,
+    "lama_hub": LAMAOfHub,
     "lama": LAMA,
     "pararel": ParaRel,
     "myriadlama": MyriadLAMA,

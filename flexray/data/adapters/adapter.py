@@ -22,7 +22,7 @@ OF_QUESTION = "id (made from the question)"
 class Grouping:
     """Which records make up one row."""
 
-    by: str  # the field that has the same value in all of them
+    by: tuple[str, ...]  # the fields that have the same values in all of them; a record may lack some
     part: tuple[str, ...]  # the fields that differ; all other fields are taken from the first record
 
 

@@ -4,6 +4,10 @@ With `template_files` (relations.jsonl {relation, template}), a record of T-REx 
 sub_label, obj_label} is asked by the template of its relation. Without, its sentences are the paraphrases:
 those of `masked_sentences` (Google-RE, ConceptNet, SQuAD), or of each of its `evidences` (T-REx). A record
 without a uuid gets an id that is made from its relation, subject, object and sentences.
+
+On the hub (kind lama_hub), a record is a fact with one of its sentences, {uuid (SQuAD: id), obj_label,
+masked_sentence}; of T-REx and Google-RE with the relation's template, too. The records of a fact are grouped,
+also across files; so one process reads the whole data set and has it in memory.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from flexray.config.data import DataConfig, Fields
-from flexray.data.adapters.adapter import DatasetAdapter, FieldReader, distinct
+from flexray.data.adapters.adapter import PARTS, DatasetAdapter, FieldReader, Grouping, distinct
 from flexray.data.adapters.templates import (
     Template,
     Templates,
@@ -79,6 +83,44 @@ class LAMA(DatasetAdapter):
         return reader.row(_FIELDS, **values)
 
 
+class LAMAOfHub(DatasetAdapter):
+    """Facts as facebook/lama has them: the template of the relation, if there is one, is manual, the fact's
+    sentences are automatic. `max_automatic: 0` asks the template alone, `max_manual: 0` the sentences."""
+
+    required = RequiredFields(
+        (("uuid", "obj_label", "masked_sentence"), ("id", "obj_label", "masked_sentence")),
+        also=("sub_label", "template", *_RELATION),
+        kind="lama_hub",
+    )
+    grouping = Grouping(("uuid", "id"), ("masked_sentence",))
+
+    def adapt(self, record: Record, file: str) -> Record:
+        reader = FieldReader(record)
+        id_ = "id" if reader.get("uuid") in (None, MISSING) else "uuid"
+        row = str(reader.get(id_))
+        sentences = distinct([sentence for (sentence,) in reader.get(PARTS)])
+        _check_masks(reader, "masked_sentence", sentences)
+        relations = [reader.get(path) for path in _RELATION]
+        values: dict[str, Any] = {"relation": next((r for r in relations if isinstance(r, str)), "")}
+        if answer := reader.text("obj_label"):
+            values["obj_label"] = [answer]
+        if not reader.faults:
+            pattern = reader.get("template")
+            template: tuple[str, ...] = ()
+            if isinstance(pattern, str) and pattern.strip():
+                if problem := slots_problem(pattern):
+                    reader.fault("template", problem, "Correct it.")
+                text = masked(pattern).strip().replace("[X]", reader.text("sub_label"))
+                template = (text,)[: self.config.max_manual]
+            kept = drawn(sentences, self.config.max_automatic, row, self.config.paraphrase_seed)
+            texts = distinct([*template, *(sentences[i] for i in kept)])
+            if not texts:
+                advice = "Raise data.max_manual or data.max_automatic."
+                reader.fault("template", "nothing is left of the fact's template and sentences", advice)
+            values |= {"question": (texts or [""])[0], "paraphrases": texts, "num_manual": len(template)}
+        return reader.row(_FIELDS.model_copy(update={"id": id_}), **values)
+
+
 def _sentences(reader: FieldReader) -> list[Any]:
     """The masked sentences, each once."""
     own = reader.get("masked_sentences")
@@ -89,11 +131,15 @@ def _sentences(reader: FieldReader) -> list[Any]:
         reader.fault(path, f"a list with a masked sentence is needed, not {what}", "Give the row one.")
         return []
     texts = [e.get("masked_sentence") if isinstance(e, dict) else e for e in value]
+    _check_masks(reader, path, texts)
+    return distinct(texts)
+
+
+def _check_masks(reader: FieldReader, path: str, texts: list[Any]) -> None:
     for number, text in enumerate(texts, start=1):
         if not isinstance(text, str) or "[MASK]" not in text:
             problem = f"element {number} of {len(texts)} is no sentence with [MASK]"
             reader.faults.append(FieldFault(path, text, problem, "Correct or remove this element."))
-    return distinct(texts)
 
 
 @lru_cache(maxsize=4)

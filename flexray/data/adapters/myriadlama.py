@@ -7,12 +7,14 @@ the whole data set and has it in memory.
 With `template_files` of {rel_uri, template, type} (type is manual or auto; or is_manual, a boolean), a record
 is a fact {uuid, rel_uri, sub_ent, obj_aliases}, and each part of a file is read by itself.
 
-Accepted answers are all of obj_ent, obj_ents, obj_exps and obj_aliases that a record has. The subject is
-sub_ent, or the first of sub_exps if there is no sub_ent.
+Accepted answers are all of obj_ent, obj_ents, obj_exps and obj_aliases that a record has; or, with
+`myriadlama_answers: aliases`, those of obj_aliases alone. The subject is sub_ent, or the first of sub_exps if
+there is no sub_ent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -35,7 +37,6 @@ from flexray.data.required_fields import RequiredFields
 _OBJECTS = ("obj_ent", "obj_ents", "obj_exps", "obj_aliases")
 _SUBJECTS = ("sub_ent", "sub_exps")
 _PART = ("template", "is_manual")
-_FORMS = tuple(("uuid", "rel_uri", s, o) for s, o in product(_SUBJECTS, _OBJECTS))
 _ANSWERS = ", ".join(_OBJECTS)
 _FIELDS = Fields(id="uuid", answers=_ANSWERS, relation="rel_uri", num_manual="num_manual")
 _TEMPLATES = RequiredFields(
@@ -52,13 +53,15 @@ class MyriadLAMA(DatasetAdapter):
     def __init__(self, config: DataConfig) -> None:
         super().__init__(config)
         own = () if config.template_files else _PART
-        forms = tuple((*form, *own) for form in _FORMS)
-        self.required = RequiredFields(forms, also=(*_SUBJECTS, *_OBJECTS), kind="myriadlama")
+        objects = ("obj_aliases",) if config.myriadlama_answers == "aliases" else _OBJECTS
+        forms = tuple(("uuid", "rel_uri", s, o, *own) for s, o in product(_SUBJECTS, objects))
+        self.required = RequiredFields(forms, also=(*_SUBJECTS, *objects), kind="myriadlama")
+        self._objects = objects
         self._templates: Templates | None = None
         if config.template_files:
             self._templates = _load(find_versions(config.template_files, "data.template_files"))
         else:
-            self.grouping = Grouping("uuid", _PART)
+            self.grouping = Grouping(("uuid",), _PART)
 
     def adapt(self, record: Record, file: str) -> Record:
         reader = FieldReader(record)
@@ -69,7 +72,7 @@ class MyriadLAMA(DatasetAdapter):
         elif relation:
             templates, faults = self._templates.for_relation(relation, "rel_uri", self.config)
             reader.faults += faults
-        return _row(reader, templates, self.config)
+        return _row(reader, templates, self._objects, self.config)
 
 
 def _own_templates(reader: FieldReader) -> tuple[Template, ...]:
@@ -85,8 +88,10 @@ def _own_templates(reader: FieldReader) -> tuple[Template, ...]:
     return in_order(templates)
 
 
-def _row(reader: FieldReader, templates: tuple[Template, ...], config: DataConfig) -> Record:
-    subject, answers = _subject(reader), _answers(reader)
+def _row(
+    reader: FieldReader, templates: tuple[Template, ...], objects: Sequence[str], config: DataConfig
+) -> Record:
+    subject, answers = _subject(reader), _answers(reader, objects)
     values: dict[str, Any] = {_ANSWERS: answers} if answers else {}
     if not reader.faults:
         asked = fill_all(templates, subject, str(reader.get("uuid")), config)
@@ -106,11 +111,12 @@ def _subject(reader: FieldReader) -> str:
     return reader.text("sub_ent")
 
 
-def _answers(reader: FieldReader) -> list[Any]:
-    """All expressions of all objects. Values that are not strings are kept, so that they are reported."""
+def _answers(reader: FieldReader, objects: Sequence[str]) -> list[Any]:
+    """All expressions of all objects in these fields. Values that are not strings are kept, so that they are
+    reported."""
     answers: list[Any] = []
     before = len(reader.faults)
-    for path in _OBJECTS:
+    for path in objects:
         value = reader.get(path)
         if isinstance(value, str):
             answers.append(value)
@@ -119,7 +125,7 @@ def _answers(reader: FieldReader) -> list[Any]:
         elif value is not None and value is not MISSING:
             reader.fault(path, f"a list of strings is needed, not {found(value)}", "Write it as a list.")
     if not answers and len(reader.faults) == before:
-        reader.fault("obj_aliases", "the fact has no object", f"Give it one of {_ANSWERS}.")
+        reader.fault("obj_aliases", "the fact has no object", f"Give it {' or '.join(objects)}.")
     return distinct(answers)
 
 

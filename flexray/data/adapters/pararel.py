@@ -1,7 +1,10 @@
-"""ParaRel: patterns/P19.jsonl {pattern} and facts/P19.jsonl {sub_label, obj_label, uuid}.
+"""ParaRel: patterns/P19.jsonl {pattern} and facts/P19.jsonl {sub_label, obj_label, uuid}; or as on the hub.
 
-The name of the file is the relation. All patterns are manual. A fact without a uuid gets an id that is made
-from its relation, subject and object.
+Of the authors' files, the name is the relation. On the hub (no `template_files`), a record is a fact with one
+of its patterns, {relation, template, subject, object}; the relation is the name of that file. The records of
+a fact are grouped, also across files; so one process reads the whole data set and has it in memory.
+
+All patterns are manual. A fact without a uuid gets an id that is made from its relation, subject and object.
 """
 
 from __future__ import annotations
@@ -10,36 +13,70 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 
 from flexray.config.data import DataConfig, Fields
-from flexray.data.adapters.adapter import DatasetAdapter, FieldReader
+from flexray.data.adapters.adapter import PARTS, DatasetAdapter, FieldReader, Grouping
 from flexray.data.adapters.templates import (
     Template,
     Templates,
     completion,
     fill_all,
+    in_order,
     masked,
     read_templates,
     slots_problem,
 )
 from flexray.data.identity import short_digest
 from flexray.data.readers import FileVersions, find_versions
-from flexray.data.record import MISSING, Record, canonical
+from flexray.data.record import MISSING, FieldFault, Record, canonical, found
 from flexray.data.required_fields import RequiredFields
+from flexray.data.text import is_compressed, name_of
 
 _FIELDS = Fields(id="uuid", answers="obj_label", relation="relation", num_manual="num_manual")
 _PATTERNS = RequiredFields((("pattern",),), named="data.template_files", kind="pararel")
 
 
+_OF_HUB = RequiredFields((("relation", "template", "subject", "object"),), kind="pararel")
+
+
 class ParaRel(DatasetAdapter):
+    """Facts, with the patterns of their relations in other files or in the same records."""
+
     required = RequiredFields((("sub_label", "obj_label"),), also=("uuid",), kind="pararel")
 
     def __init__(self, config: DataConfig) -> None:
         super().__init__(config)
-        versions = find_versions(config.template_files, "data.template_files")
-        self._templates = _load(versions, config.pararel_style)
+        self._templates: Templates | None = None
+        if config.template_files:
+            versions = find_versions(config.template_files, "data.template_files")
+            self._templates = _load(versions, config.pararel_style)
+        else:
+            self.required = _OF_HUB
+            self.grouping = Grouping(("relation", "subject", "object"), ("template",))
 
     def adapt(self, record: Record, file: str) -> Record:
-        relation = PurePosixPath(file).stem
         reader = FieldReader(record)
+        return self._of_files(reader, file, self._templates) if self._templates else self._of_hub(reader)
+
+    def _of_hub(self, reader: FieldReader) -> Record:
+        relation = reader.text("relation").removesuffix(".jsonl")
+        subject, answer = reader.text("subject").strip(), reader.text("object").strip()
+        templates = []
+        for (pattern,) in reader.get(PARTS):
+            problem = slots_problem(pattern) if isinstance(pattern, str) else f"it is {found(pattern)}"
+            if problem:
+                reader.faults.append(FieldFault("template", pattern, problem, "Correct the fact's rows."))
+            elif text := _styled(pattern, self.config.pararel_style):
+                templates.append(Template(text, manual=True))
+        row = f"{relation}-{short_digest(canonical([subject, answer]).encode())}"
+        values: dict[str, object] = {"relation": relation, "uuid": row, "obj_label": [answer]}
+        if not reader.faults and not templates:
+            problem = f"it has no template of style {self.config.pararel_style}"
+            reader.fault("template", problem, "Set data.pararel_style to mask.")
+        if not reader.faults:
+            values |= fill_all(in_order(templates), subject, row, self.config)
+        return reader.row(_FIELDS, **values)
+
+    def _of_files(self, reader: FieldReader, file: str, found_templates: Templates) -> Record:
+        relation = _relation_of(file)
         subject, answer = reader.text("sub_label"), reader.text("obj_label")
         values: dict[str, object] = {"relation": relation}
         if answer:
@@ -47,12 +84,23 @@ class ParaRel(DatasetAdapter):
         if reader.get("uuid") in (None, "", MISSING):
             content = canonical([reader.get("sub_label"), reader.get("obj_label")])
             values["uuid"] = f"{relation}-{short_digest(content.encode())}"
-        templates, faults = self._templates.for_relation(relation, "relation", self.config)
+        templates, faults = found_templates.for_relation(relation, "relation", self.config)
         reader.faults += faults
         if not reader.faults:
             row = str(values.get("uuid", reader.get("uuid")))
             values |= fill_all(templates, subject, row, self.config)
         return reader.row(_FIELDS, **values)
+
+
+def _relation_of(file: str) -> str:
+    """The file's name without its extensions; of a member of an archive, the member's."""
+    name = name_of(file)
+    return PurePosixPath(name.stem if is_compressed(file) else name.name).stem
+
+
+def _styled(pattern: str, style: str) -> str:
+    """What is asked of a pattern; "" if the style cannot ask it."""
+    return masked(pattern) if style == "mask" else completion(pattern)
 
 
 @lru_cache(maxsize=4)
@@ -61,7 +109,7 @@ def _load(versions: FileVersions, style: str) -> Templates:
         pattern = reader.text("pattern")
         if pattern and (problem := slots_problem(pattern)):
             reader.fault("pattern", problem, "Correct the pattern.")
-        text = masked(pattern) if style == "mask" else completion(pattern)
-        return PurePosixPath(file).stem, Template(text, manual=True) if text else None
+        text = _styled(pattern, style)
+        return _relation_of(file), Template(text, manual=True) if text else None
 
     return read_templates(versions, _PATTERNS, read)

@@ -20,6 +20,11 @@ from flexray.storage import starting
 from flexray.storage.hub import HubName
 
 RECORDS = 200
+_WITH_TEMPLATES = {
+    "myriadlama": ("uuid", "rel_uri", "template"),
+    "pararel": ("relation", "template", "subject", "object"),
+}
+"""The fields of kinds whose records have a template each, if no `template_files` are named."""
 SPLITS = ("test", "validation", "dev", "train")
 
 
@@ -112,8 +117,9 @@ def _first(files: list[SourceFile], under: str) -> tuple[list[dict[str, Any]], s
 
 def _kind(records: list[dict[str, Any]], kinds: dict[str, RequiredFields]) -> str:
     """The data set that the records are of, as it is published; records: none that is known."""
-    if all(lookup(records[0], path) is not MISSING for path in ("uuid", "rel_uri", "template")):
-        return "myriadlama"
+    for kind, paths in _WITH_TEMPLATES.items():
+        if all(lookup(records[0], path) is not MISSING for path in paths):
+            return kind
     for kind, required in kinds.items():
         for form in required.forms:
             usual = {"question", "answers", "answer", "id"}

@@ -26,8 +26,10 @@ from flexray.data import (
     Summary,
     check_files,
     check_summaries,
+    last_asked,
     list_ranges,
     read_range,
+    up_to,
 )
 from flexray.data.readers import find_versions
 from flexray.data.repeats import family_of
@@ -133,6 +135,9 @@ class Sources:
                     of_file = []
                 summaries.append(summary)
         check_summaries(self.config, summaries)
+        if (last_place := last_asked(self.config, summaries)) is not None:
+            leave = partial(_left, self.config, site.scratch, buckets, last_place)
+            pieces = [piece for found in site.map(leave, list(enumerate(pieces))) for piece in found]
         return Staged(tuple(pieces), summaries[0].id_field, buckets, site)
 
 
@@ -190,6 +195,16 @@ def stage_unit(
                 check_files(summaries[-1:])
 
     return summaries, list(_pieces(tables(), scratch, buckets, f"rows-{unit.number:05d}"))
+
+
+def _left(
+    config: DataConfig, scratch: Scratch, buckets: int, last: int, numbered: tuple[int, Piece]
+) -> list[Piece]:
+    """A piece without the rows that are not asked; [] if it has no others. Raises OSError."""
+    number, piece = numbered
+    (rows,) = scratch.get([piece.rows])
+    rows = up_to(rows, config, last)
+    return list(_pieces([rows], scratch, buckets, f"asked-{number:05d}"))
 
 
 def by_bucket(index: pa.Table, buckets: int) -> list[pa.Table]:

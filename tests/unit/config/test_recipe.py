@@ -37,7 +37,8 @@ def test_each_data_set_goes_with_each_model(tmp_path: Path, data: Path, model: P
     config = load_config([str(data), str(model)])
     extending = write(tmp_path / "a.yaml", {"extends": [str(data), str(model)]})
     assert load_config(extending) == config
-    assert config.data.kind == config.data.name == data.stem
+    assert config.data.name == data.stem.removesuffix("_hub")
+    assert config.data.kind in (data.stem, config.data.name)
     assert config.prompt.instruction
     assert config.prompt.few_shots or config.prompt.few_shot_data
     assert config.model.path == yaml.safe_load(model.read_text())["model"]["path"]
@@ -60,9 +61,11 @@ def test_the_recipes_of_written_data_sets_and_results_go_on_top_of_those() -> No
 def test_there_is_a_recipe_for_each_data_set_and_model() -> None:
     assert [path.stem for path in DATA] == [
         "lama",
+        "lama_hub",
         "myriadlama",
         "nq_open",
         "pararel",
+        "pararel_hub",
         "popqa",
         "squad",
         "triviaqa",

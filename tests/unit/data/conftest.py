@@ -17,11 +17,13 @@ from flexray.data import (
     PLAN_SCHEMA,
     check_summaries,
     find_repeats,
+    last_asked,
     list_ranges,
     mark_repeats,
     read_range,
     scan,
     to_questions,
+    up_to,
 )
 from flexray.data.question import Question
 
@@ -71,6 +73,8 @@ def read_in_parts(config: DataConfig, target_bytes: int) -> pa.Table:
         tables.append(pa.concat_tables([PLAN_SCHEMA.empty_table(), *reader]))
         summaries.append(pickle.loads(pickle.dumps(reader.summary)))
     check_summaries(config, summaries)
+    last = last_asked(config, summaries)
+    tables = [up_to(table, config, last) for table in tables]
     whole = pa.concat_tables(tables)
     repeats = find_repeats(whole["row_id"])
     marked, offset = [], 0

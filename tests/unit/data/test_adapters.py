@@ -24,7 +24,7 @@ def test_the_kinds_that_the_configuration_checks_are_registered(kind: str) -> No
 
 def test_a_kind_that_is_not_registered_is_an_error_that_lists_those_that_are(tmp_path: Path) -> None:
     config = data_config(write(tmp_path / "a.jsonl", WEBQA), kind="otherqa")
-    names = "lama, myriadlama, nq_open, pararel, popqa, records, squad, triviaqa, webqa"
+    names = "lama, lama_hub, myriadlama, nq_open, pararel, popqa, records, squad, triviaqa, webqa"
     with pytest.raises(
         ConfigError, match=rf"data\.kind: no dataset adapter is named 'otherqa'; known: {names}\."
     ):

@@ -1,3 +1,4 @@
+import gzip
 import json
 import tarfile
 import zipfile
@@ -6,10 +7,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from flexray.data import list_files, scan
+from flexray.data import list_files, list_ranges, scan
 from flexray.data.files import SourceFile, _format
 from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
+from tests.unit.data.test_text_formats import write_table
 
 
 def test_files_are_sorted_and_named_once_whatever_the_configuration_says(tmp_path: Path) -> None:
@@ -48,13 +50,14 @@ def test_memory_urls_and_globs_are_read() -> None:
         ("x.txt", "the format of the extension '.txt' is unknown"),
         ("x.txt.gz", "the format of the extension '.txt.gz' is unknown"),
         ("x.parquet.gz", "only text is read from compressed files"),
-        ("x.zip", "zip://MEMBER.jsonl::ARCHIVE"),
-        ("x.tar.gz", "tar://MEMBER.jsonl::ARCHIVE"),
+        ("x.zip", "cannot be listed: .*not a zip file"),
+        ("x.tar.gz", "cannot be listed: .*Not a gzipped file"),
+        ("x.7z", "Unpack the file"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, problem: str) -> None:
     (tmp_path / "folder").mkdir()
-    for file in ("x.txt", "x.txt.gz", "x.parquet.gz", "x.zip", "x.tar.gz"):
+    for file in ("x.txt", "x.txt.gz", "x.parquet.gz", "x.zip", "x.tar.gz", "x.7z"):
         (tmp_path / file).write_text("{}")
     with pytest.raises(DataError, match=problem) as e:
         list_files(data_config(tmp_path / name))
@@ -129,6 +132,64 @@ def test_members_of_archives_are_read_by_name_and_by_glob(
                 path == f"{kind}://q/{name.replace('*', 'a')}::{tmp_path / archive}"
             )  # for any working folder
             assert [question.source_id for question in read_all(config)] == [f"q{i}" for i in range(7)]
+
+
+def test_an_archive_stands_for_its_members_of_known_formats(tmp_path: Path) -> None:
+    lines, array = write(tmp_path / "b.jsonl", [record(1)]), write(tmp_path / "c.json", [record(2)])
+    table = write_table(tmp_path / "a.csv", [record(0)])
+    table.write_bytes(gzip.compress(table.read_bytes()))
+    members = {
+        "relation=P1/q/a.csv.gz": table,
+        "relation=P36/b.jsonl": lines,
+        "relation=P36/c.json": array,
+        "README.md": lines,
+        "__MACOSX/._b.jsonl": lines,
+        ".hidden.jsonl": lines,
+    }
+    with (
+        zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as zipped,
+        tarfile.open(tmp_path / "a.tgz", "w:gz") as tarred,
+        tarfile.open(tmp_path / "a.tar.xz", "w:xz") as xz,
+        tarfile.open(tmp_path / "a.tar.bz2", "w:bz2") as bz2,
+        tarfile.open(tmp_path / "a.tar", "w") as plain,
+    ):
+        for name, path in members.items():
+            zipped.write(path, name)
+            for tar in (tarred, xz, bz2, plain):
+                tar.add(path, name)
+    tars = [("tar", f"a.{end}") for end in ("tgz", "tar.xz", "tar.bz2", "tar")]
+    for kind, files in (("zip", "a.zip"), ("zip", "*.zip"), *tars):
+        config = data_config(tmp_path / files, fields={"relation": "relation"})
+        archive = tmp_path / files.replace("*", "a")
+        assert [file.path for file in list_files(config)] == [
+            f"{kind}://{name}::{archive}" for name in list(members)[:3]
+        ]
+        found = [(q.source_id, q.relation, q.error) for q in read_all(config)]
+        assert found == [("q0", "P1", ""), ("q1", "P36", ""), ("q2", "P36", "")]
+    chosen = data_config(f"zip://*/b.jsonl::{tmp_path}/a.zip")
+    assert [q.source_id for q in read_all(chosen)] == ["q1"]
+
+
+def test_an_archive_without_a_readable_member_says_what_it_has(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr("notes.txt", "{}")
+    with pytest.raises(
+        DataError, match=r"a\.zip: no member .* known format .*found: 'notes\.txt'.*data\.format"
+    ):
+        list_files(data_config(tmp_path / "a.zip"))
+    (file,) = list_files(data_config(tmp_path / "a.zip", format="jsonl"))
+    assert file.path == f"zip://notes.txt::{tmp_path}/a.zip"
+    (tmp_path / "bad.zip").write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"bad\.zip: cannot be listed: "):
+        list_files(data_config(tmp_path / "bad.zip"))
+
+
+def test_members_of_archives_are_not_cut(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [record(i) for i in range(50)])
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.write(path, "a.jsonl")
+    assert len(list_ranges(data_config(path), 100)) > 1
+    assert len(list_ranges(data_config(tmp_path / "a.zip"), 100)) == 1
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Rows of listed ids, and a share of all rows."""
+"""Rows of listed ids, a share of all rows, and so many of them."""
 
 import gzip
 import logging
@@ -56,3 +56,33 @@ def test_a_share_that_leaves_no_row_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", RECORDS[:2])
     with pytest.raises(DataError, match=r"no rows are left of 2\. Raise data\.sample"):
         scan(data_config(path, sample=1e-9))
+
+
+def test_so_many_rows_are_drawn_by_id_and_seed_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", RECORDS)
+    some = ids_of(path, sample_rows=25)
+    assert len(some) == len(set(some)) == 25
+    assert [q.source_id for q in read_all(data_config(path, sample_rows=25))] == some
+    assert set(some) < set(ids_of(path, sample_rows=26)) < set(ids_of(path, sample=0.5))
+    assert ids_of(path, sample_rows=25, sample_seed=1) != some
+    turned = write(tmp_path / "b.parquet", list(reversed(RECORDS)))
+    assert ids_of(turned, sample_rows=25) == some[::-1]
+    assert ids_of(path, sample_rows=400) == ids_of(path, sample_rows=1000) == ids_of(path)
+    first = ids_of(path, limit=10, sample_rows=3)
+    assert len(first) == 3
+    assert set(first) < {f"q{i}" for i in range(10)}
+
+
+def test_with_more_data_others_may_be_drawn(tmp_path: Path) -> None:
+    some = write(tmp_path / "some.jsonl", RECORDS[:200])
+    before, after = ids_of(some, sample_rows=20), ids_of(write(tmp_path / "a.jsonl", RECORDS), sample_rows=20)
+    assert len(after) == 20
+    assert {i for i in after if int(i[1:]) < 200} < set(before)
+
+
+def test_a_drawn_row_that_repeats_an_id_is_an_error_row_beside_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [*RECORDS[:50], *RECORDS[:50]])
+    found = read_all(data_config(path, sample_rows=5))
+    good = [q.row_id for q in found if not q.error]
+    assert len(good) == 5
+    assert [q.row_id for q in found if q.error] == [f"{row_id}#2" for row_id in good]

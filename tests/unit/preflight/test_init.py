@@ -108,6 +108,14 @@ def test_the_recipe_reads_the_data_that_it_was_made_for(tmp_path, tiny_model, su
 def test_data_sets_as_they_are_published_are_recognised(tmp_path, tiny_model):
     data = write(tmp_path / "w.json", [{"qId": "1", "qText": "Where?", "answers": ["here"]}])
     assert draft_recipe(str(data), str(tiny_model)).guesses["data.kind"].value == "webqa"
+    sentence = {"uuid": "1", "pred": "/p", "evidences": "[]", "obj_label": "1941", "sub_label": "Ann"}
+    pattern = {"relation": "P1.jsonl", "template": "[X] is in [Y].", "subject": "Rome", "object": "Italy"}
+    for kind, row in {
+        "lama_hub": sentence | {"masked_sentence": "Ann, born [MASK].", "template": "[X] (born [Y])."},
+        "pararel": pattern,
+    }.items():
+        draft = draft_recipe(str(write(tmp_path / f"{kind}.parquet", [row])), str(tiny_model))
+        assert (draft.guesses["data.kind"].value, draft.problems) == (kind, ())
     facts = [{"sub_label": "Rome", "obj_label": "Italy", "uuid": "1"}]
     write(tmp_path / "p/facts/P1.jsonl", facts)
     write(tmp_path / "p/patterns/P1.jsonl", [{"pattern": "[X] is in [Y]."}])

@@ -15,7 +15,7 @@ from flexray.config.fault_injection import VARIABLE
 from flexray.data import scan
 from flexray.data.plan_rows import PLAN_SCHEMA
 from flexray.errors import DataError
-from flexray.sink import OutputFolder, clear_scratch, open_run, plan_run, verify
+from flexray.sink import OutputFolder, clear_scratch, open_run, plan_run, read_committed, verify
 from flexray.sink.plan import compare, staging, writer
 from flexray.sink.plan.files import read_part
 from flexray.sink.plan.scratch import FolderScratch
@@ -113,6 +113,27 @@ def test_a_table_grows_alike_in_one_process_and_in_many(tmp_path, monkeypatch, s
     assert "'What is 0?' -> 'Who?'" in refused
     assert selection.left_out.rows == 1
     assert sum(part.replaced for part in plan) == 1
+
+
+def test_so_many_rows_are_drawn_alike_in_one_process_and_in_many(tmp_path, folder, small_pieces):
+    for number in range(3):
+        write(tmp_path / f"{number}.jsonl", [record(10 * number + i) for i in range(10)])
+    config = data_config(f"{tmp_path}/?.jsonl", sample_rows=7)
+    with ProcessPoolExecutor(2) as pool:
+        run = start(folder, config, pool.map)
+    asked = rows_of(folder, run)
+    assert sorted(asked["row_id"].to_pylist()) == sorted(scan(config)["row_id"].to_pylist())
+    assert len(asked) == 7
+    kept = {row_id for shard in planned(folder, run)[:2] for row_id in shard.row_ids}
+    for shard in planned(folder, run)[:2]:
+        commit(folder, run, shard)
+    write(tmp_path / "3.jsonl", [record(30 + i) for i in range(30)])
+    run = start(folder, config)
+    wanted = set(scan(config)["row_id"].to_pylist())
+    seen = [row_id for table in read_committed(folder) for row_id in table["row_id"].to_pylist()]
+    assert (len(seen), set(seen)) == (len(kept & wanted), kept & wanted)
+    assert set(rows_of(folder, run)["row_id"].to_pylist()) == kept | wanted
+    assert len(wanted) == 7
 
 
 def get_by_others_only(driver):
