@@ -28,10 +28,10 @@ from unittest import mock
 import pyarrow as pa
 import typer
 
-from benchmarks.job import make_config
 from benchmarks.machine import describe_commit, describe_machine
 from benchmarks.models import SMOLLM2_FOLDER
 from benchmarks.processes import Processes
+from benchmarks.questions import make_config
 from benchmarks.scale_sink import (
     AGAIN,
     COMPACTION,
