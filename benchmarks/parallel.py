@@ -1,12 +1,17 @@
-"""One model on several cards: `python -m benchmarks.tensor_parallel`, on a machine with two GPUs.
+"""Models split over this machine's GPUs: `python -m benchmarks.parallel`, for any number of them.
 
-Each case is measured in processes of its own, a card each, with random weights. Samples are W1, all in one
-call. The limit is that of the matrix products alone of what a card holds, at full batches, with lm_head,
-which each card has whole. Without GPUs a tiny shape is measured, only for trying.
+All GPUs are at work in each case: engines of 2, of 4, .. GPUs, as many as fit, beside each other; for shapes
+that one GPU holds, of 1 too. Each GPU has a process of its own. Samples are W1, all in one call. The limit is
+that of the matrix products alone of what a card holds, at full batches, with lm_head, which each card has
+whole. Weights are random, made on the cards; with --folder they are loaded from a checkpoint there, as a run
+loads them, and the time to load is measured. Without GPUs a tiny shape is measured, only for trying.
+
+`python -m benchmarks.job --tensor-parallel 2 --kill` is a whole job with such a model; a rank is killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,12 +19,16 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+DTYPES = {"bf16": None, "fp8": "fp8"}
 WORKER = "FLEXRAY_BENCHMARK_RANK"
 """Environment variable: a worker's settings as JSON."""
 
@@ -34,26 +43,32 @@ class Case:
     quantization: str | None = None
 
 
-CASES = (
-    Case(shape="70b", ranks=2),
-    Case(shape="70b", ranks=2, quantization="fp8"),
-    Case(shape="8b", ranks=1),
-    Case(shape="8b", ranks=2),
-    Case(shape="8b", ranks=1, copies=2),
-)
-TRIAL = (
-    Case(shape="tiny", ranks=1),
-    Case(shape="tiny", ranks=2),
-    Case(shape="tiny", ranks=2, quantization="fp8"),
-    Case(shape="tiny", ranks=1, copies=2),
-)
+ALONE = ("3b", "8b", "tiny")
+"""Shapes that one card holds."""
+COLUMNS = (
+    "model", "engines x GPUs", "samples/s", "of an engine", "of the limit", "KV slots",
+    "GiB for keys and values", "GiB when loaded", "s to load",
+)  # fmt: skip
 
 
-def measure(case: Case, rank: int, card: int, port: int, samples: int) -> dict[str, Any]:
+def cases_for(shape: str, dtypes: Sequence[str], cards: int) -> list[Case]:
+    """All ways to share the cards among engines that have 2, 4, .. each, or 1."""
+    sizes = [2**i for i in range(0 if shape in ALONE else 1, 10) if 2**i <= cards]
+    return [
+        Case(shape=shape, ranks=ranks, copies=cards // ranks, quantization=DTYPES[dtype])
+        for dtype in dtypes
+        for ranks in sizes
+    ]
+
+
+def measure(
+    case: Case, rank: int, card: int, port: int, samples: int, checkpoint: str | None
+) -> dict[str, Any]:
     """What a worker does; all ranks of an engine do the same."""
     import torch
 
     from benchmarks.clock import repeated
+    from benchmarks.limit import measure_split_limit
     from benchmarks.models import NoStops
     from benchmarks.parts import make_part
     from benchmarks.work import CPU, GPU, W1
@@ -64,6 +79,7 @@ def measure(case: Case, rank: int, card: int, port: int, samples: int) -> dict[s
     from flexray.engine.scheduler_config import slot_bytes
     from flexray.models import llama
     from flexray.models.all_reduce import join_ranks
+    from flexray.models.checkpoint import load_model
 
     on_gpu = torch.cuda.is_available()
     device, group = torch.device("cpu"), None
@@ -74,11 +90,16 @@ def measure(case: Case, rank: int, card: int, port: int, samples: int) -> dict[s
         talk_on_loopback()
         listener = socket.create_server((LOOPBACK, port)) if rank == 0 else None
         group = join_ranks(rank, case.ranks, connect(port, listener=listener), device)
-    part = make_part(case.shape, rank, case.ranks, device)
+    start = time.perf_counter()
+    if checkpoint:
+        part, _ = load_model(checkpoint, device=device, rank=rank, ranks=case.ranks)
+        part.generation_config.eos_token_id = None
+    else:
+        part = make_part(case.shape, rank, case.ranks, device)
     model = llama.patch(part, case.quantization, group)  # type: ignore[arg-type]
-    if on_gpu:
-        made = torch.cuda.max_memory_allocated()
-    limit = _limit(model, GPU if on_gpu else CPU)
+    loading = time.perf_counter() - start
+    made = torch.cuda.max_memory_allocated() if on_gpu else 0
+    limit = measure_split_limit(model, GPU if on_gpu else CPU)
     engine = Engine(
         part,
         NoStops(),  # type: ignore[arg-type]
@@ -98,106 +119,92 @@ def measure(case: Case, rank: int, card: int, port: int, samples: int) -> dict[s
         "limit": limit,
         "slots": slots,
         "cache_gib": slots * slot_bytes(part.config, model.dtype.itemsize) / 2**30,
-        "made_gib": made / 2**30 if on_gpu else None,
+        "made_gib": made / 2**30,
+        "load_seconds": loading if checkpoint else None,
     }
-
-
-def _limit(model: Any, sizes: Any) -> float:
-    """Samples per second if only the products took time, as `benchmarks.limit`."""
-    import torch
-
-    from benchmarks.clock import median_seconds
-    from benchmarks.work import W1
-    from flexray.models.fused import as_rows
-    from flexray.models.quantization import Rows, apply_linear
-
-    shape, quantized = model.shape, model.quantization is not None
-
-    def rows(x: torch.Tensor) -> Rows:
-        return as_rows(x, quantized=quantized)
-
-    hidden = torch.randn(sizes.gemm_tokens, model.config.hidden_size, device=model.device).to(model.dtype)
-    wide = hidden.new_zeros(sizes.gemm_tokens, model.config.intermediate_size).normal_()
-    heads = hidden.new_zeros(sizes.gemm_tokens, shape.num_heads * shape.head_dim).normal_()
-    inputs = [rows(hidden), rows(heads), rows(hidden), rows(wide)]
-    few = [rows(x[: sizes.rows].clone()) for x in (hidden, heads, hidden, wide)]
-
-    @torch.no_grad()
-    def products(given: list[Rows]) -> None:
-        for layer in model.layers:
-            for x, linear in zip(given, (layer.qkv, layer.out, layer.gate_up, layer.down), strict=True):
-                apply_linear(x, linear)
-
-    def step() -> None:
-        products(few)
-        model.model.lm_head(hidden[: sizes.rows])
-
-    prefill = median_seconds(lambda: products(inputs), at_most=sizes.seconds)
-    decode = median_seconds(step, at_most=sizes.seconds)
-    return 1 / (W1.own_tokens * prefill / sizes.gemm_tokens + W1.new_tokens * decode / sizes.rows)
 
 
 def main(
     samples: Annotated[int, typer.Option(help="In one call. 0: 512, without GPUs 8.")] = 0,
-    shapes: Annotated[str, typer.Option(help="Only cases of these shapes.")] = "70b,8b,tiny",
+    shape: Annotated[str, typer.Option(help="By commas. Without GPUs: tiny.")] = "70b,8b",
+    dtype: Annotated[str, typer.Option(help="Of bf16 and fp8, by commas.")] = "bf16,fp8",
+    gpus: Annotated[int, typer.Option(help="0: all that there are, without GPUs 2 processes.")] = 0,
+    folder: Annotated[Path | None, typer.Option(help="Load checkpoints, which are written here.")] = None,
 ) -> None:
-    """Print a table: samples per second, the share of the limit, and the memory for keys and values."""
+    """Print a table, each line as soon as it is known."""
     import torch
 
+    from benchmarks.checkpoint import save_checkpoint
     from benchmarks.machine import describe_commit, describe_machine
 
     cards = torch.cuda.device_count()
-    chosen = [case for case in (CASES if cards else TRIAL) if case.shape in shapes.split(",")]
-    needed = max(case.ranks * case.copies for case in chosen)
-    if 0 < cards < needed:
-        raise typer.BadParameter(f"needs {needed} GPUs, and torch finds {cards}")
+    gpus = gpus or cards or 2
+    if 0 < cards < gpus:
+        raise typer.BadParameter(f"needs {gpus} GPUs, and torch finds {cards}")
     samples = samples or (512 if cards else 8)
-    lines = [
-        "| model | cards | samples/s | of the limit | KV slots | GiB for keys and values | GiB when made |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for case in chosen:
-        found = _in_processes(case, samples)
-        lines.append(_line(case, found))
-        print(lines[-1], file=sys.stderr, flush=True)
-    print(f"{describe_machine()}\ncommit {describe_commit()}; {samples} samples of W1 in a call\n")
-    print("\n".join(lines))
+    print(
+        f"{describe_machine()}, {gpus} GPUs\ncommit {describe_commit()}; {samples} samples of W1 in a call\n"
+    )
+    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
+    failed = []
+    for name in shape.split(",") if cards else ["tiny"]:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            checkpoint = None
+            if folder:
+                with contextlib.redirect_stdout(sys.stderr):
+                    checkpoint = save_checkpoint(Path(place), name, torch.device("cuda" if cards else "cpu"))
+                    torch.cuda.empty_cache()
+            for case in cases_for(name, dtype.split(","), gpus):
+                try:
+                    print(_line(case, _in_processes(case, samples, checkpoint)), flush=True)
+                except RuntimeError as e:  # the others are worth having, and the exit code tells
+                    print(f"{e}", file=sys.stderr, flush=True)
+                    failed.append(case)
+    if failed:
+        raise SystemExit(f"failed: {failed}")
 
 
 def _line(case: Case, found: list[dict[str, Any]]) -> str:
     """A row of the table. `found`: of rank 0 of each copy; a card's memory is that of each."""
     rate, limit = sum(f["rate"] for f in found), sum(f["limit"] for f in found)
-    cards = f"tensor_parallel {case.ranks}" if case.ranks > 1 else "1"
-    if case.copies > 1:
-        cards = f"{case.copies} engines of 1"
-    made = f"{found[0]['made_gib']:.1f}" if found[0]["made_gib"] else "-"
-    return (
-        f"| {case.shape} {case.quantization or ''} | {cards} | {rate:.1f} | {rate / limit:.0%} | "
-        f"{found[0]['slots']:,} | {found[0]['cache_gib']:.1f} | {made} |"
-    )
+    first, loading = found[0], [f["load_seconds"] for f in found]
+    cells = [
+        f"{case.shape} {case.quantization or 'bf16'}",
+        f"{case.copies} x {case.ranks}",
+        f"{rate:.1f}",
+        f"{rate / case.copies:.1f}",
+        f"{rate / limit:.0%}",
+        f"{first['slots']:,}",
+        f"{first['cache_gib']:.1f}",
+        f"{first['made_gib']:.1f}" if first["made_gib"] else "-",
+        f"{max(loading):.0f}" if None not in loading else "-",
+    ]
+    return "| " + " | ".join(cells) + " |"
 
 
-def _in_processes(case: Case, samples: int) -> list[dict[str, Any]]:
+def _in_processes(case: Case, samples: int, checkpoint: Path | None) -> list[dict[str, Any]]:
+    """What rank 0 of each copy has measured. Raises RuntimeError if a process fails."""
     workers = []
     for copy in range(case.copies):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         for rank in range(case.ranks):
             settings = {"rank": rank, "card": copy * case.ranks + rank, "port": port, "samples": samples}
+            settings["checkpoint"] = str(checkpoint) if checkpoint else None
             told = json.dumps({"case": dataclasses.asdict(case), **settings})
-            command = [sys.executable, "-m", "benchmarks.tensor_parallel"]
+            command = [sys.executable, "-m", "benchmarks.parallel"]
             workers.append(subprocess.Popen(command, env=os.environ | {WORKER: told}, stdout=subprocess.PIPE))
     try:
         while any(worker.poll() is None for worker in workers):
             if failed := [worker.returncode for worker in workers if worker.returncode]:
-                raise SystemExit(f"{case}: a process has ended with {failed[0]}")
+                raise RuntimeError(f"{case}: a process has ended with {failed[0]}")
             time.sleep(0.2)
     finally:
         for worker in workers:
             worker.kill()
     said = [worker.communicate()[0].decode().strip().splitlines() for worker in workers]
     if failed := [worker.returncode for worker in workers if worker.returncode]:
-        raise SystemExit(f"{case}: a process has ended with {failed[0]}")
+        raise RuntimeError(f"{case}: a process has ended with {failed[0]}")
     return [json.loads(lines[-1]) for lines in said[:: case.ranks]]
 
 
