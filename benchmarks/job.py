@@ -113,12 +113,12 @@ def measure_job(
         "driver_cores": cores.get("driver"),
         "driver_cpu_seconds": used["driver"].cpu_seconds,
         "driver_mib": used["driver"].rss / 2**20,
-        "cores": sum(cores.values()),
+        "cores": sum(cores.values()) if cores else None,
         "cores_by_kind": cores,
         "object_store_mib": watched.processes.object_store / 2**20,
         "commits_per_second": found.rows_per_second / shard_rows,
-        "commit_lag": statistics.median(lags),
-        "commit_lag_max": max(lags),
+        "commit_lag": statistics.median(lags) if lags else None,
+        "commit_lag_max": max(lags, default=None),
         "job_seconds": watched.seconds,
     }
     if not report.ok:

@@ -115,20 +115,22 @@ class Loss:
 
 
 def loss(calls: Mapping[str, list[Call]], lanes: Mapping[str, Lane], killed: str, when: float) -> Loss:
-    """From calls of all processes, and the lanes until the kill."""
+    """What a kill has cost.
+
+    Args:
+        calls: of all processes.
+        lanes: until the kill; a process without one came in place of the killed one.
+        killed: the process, and `when` it was killed.
+    """
     came = [call for process, some in calls.items() if process not in lanes for call in some]
+    others = [calls[process][-1].end for process in lanes if process != killed]
     lost = 0.0
-    last = (
-        min(some[-1].end for process, some in calls.items() if process in lanes and process != killed)
-        if len(lanes) > 1
-        else None
-    )
     for process, lane in lanes.items():
         before = max(call.end for call in calls[process] if call.end <= when)
         after = [call for call in calls[process] if call.end > when]
         if process == killed:
-            after = [*after, *came]
-        end = max((call.end for call in after), default=last or before)
+            after += came
+        end = max((call.end for call in after), default=min(others, default=before))
         lost += end - before - sum(call.rows for call in after) / lane.rate
     first = min((call.end for call in came), default=None)
     return Loss(until_answers=None if first is None else first - when, actor_seconds=lost)

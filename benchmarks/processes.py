@@ -73,6 +73,10 @@ class Processes:
         (began, before), (ended, after) = looks[0], looks[-1]
         return {kind: (cpu - before.get(kind, 0.0)) / (ended - began) for kind, cpu in after.items()}
 
+    def timeline(self, kind: str) -> list[tuple[float, float]]:
+        """Times (of `time.time`), and the seconds of CPU that a kind had used by then."""
+        return [(when, cpu.get(kind, 0.0)) for when, cpu in self._looks]
+
     def _watch(self) -> None:
         while True:
             rss: defaultdict[str, int] = defaultdict(int)
