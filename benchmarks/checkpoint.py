@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,20 +25,23 @@ WRITERS = 4
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
-def checkpoint_bytes(name: str) -> int:
-    """Of the files of a shape in bfloat16."""
-    with torch.device("meta"):
-        model = LlamaForCausalLM(shape_config(SHAPES[name]))
-    return 2 * sum(weight.numel() for weight in model.parameters())
-
-
-def save_checkpoint(folder: Path, name: str, device: torch.device) -> Path:
-    """Write a shape's model, in bfloat16 if the device is a GPU, else float32, and SmolLM2's tokenizer, into
-    `folder/name`; prints how long it took. SmolLM2 itself has a folder."""
+def save_checkpoint(folder: Path, name: str, device: str) -> Path:
+    """Write a shape's model, in bfloat16 if the device is "cuda", else float32, and SmolLM2's tokenizer, into
+    `folder/name`, in a process of its own, so that nothing stays on the device. SmolLM2 has one."""
     if name == SMOLLM2:
         return SMOLLM2_FOLDER
+    code = "import sys; from benchmarks.checkpoint import write; write(*sys.argv[1:])"
     start = time.perf_counter()
-    folder = folder / name
+    subprocess.run([sys.executable, "-c", code, str(folder / name), name, device], check=True)
+    seconds = time.perf_counter() - start
+    size = sum(file.stat().st_size for file in (folder / name).iterdir()) / 1e9
+    print(f"{SHAPES[name].title}: {size:.1f} GB written in {seconds:.1f} s", file=sys.stderr, flush=True)
+    return folder / name
+
+
+def write(place: str, name: str, kind: str) -> None:
+    """What `save_checkpoint` does in its process."""
+    folder, device = Path(place), torch.device(kind)
     folder.mkdir(parents=True)
     config = shape_config(SHAPES[name])
     before = torch.get_default_dtype()
@@ -76,9 +81,6 @@ def save_checkpoint(folder: Path, name: str, device: torch.device) -> Path:
             future.result()
     index = {"metadata": {"total_size": size}, "weight_map": files}
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
-    seconds = time.perf_counter() - start
-    print(f"{SHAPES[name].title}: {size / 1e9:.1f} GB written in {seconds:.1f} s to {folder}", flush=True)
-    return folder
 
 
 def _save(weights: dict[str, Tensor], path: Path) -> None:

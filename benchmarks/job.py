@@ -187,9 +187,7 @@ def main(
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         place = Path(temporary)
         for name in shape.split(","):
-            model = save_checkpoint(place, name, torch.device(device))
-            if on_gpu:
-                torch.cuda.empty_cache()
+            model = save_checkpoint(place, name, device)
             for kind in dtype.split(","):
                 tree = recipe(place, model, 512 if on_gpu else CPU_ROWS)
                 tree["model"] |= {"device": device, "quantization": DTYPES[kind]}

@@ -11,7 +11,6 @@ loads them, and the time to load is measured. Without GPUs a tiny shape is measu
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -151,9 +150,7 @@ def main(
         with tempfile.TemporaryDirectory(dir=folder) as place:
             checkpoint = None
             if folder:
-                with contextlib.redirect_stdout(sys.stderr):
-                    checkpoint = save_checkpoint(Path(place), name, torch.device("cuda" if cards else "cpu"))
-                    torch.cuda.empty_cache()
+                checkpoint = save_checkpoint(Path(place), name, "cuda" if cards else "cpu")
             for case in cases_for(name, dtype.split(","), gpus):
                 try:
                     print(_line(case, _in_processes(case, samples, checkpoint)), flush=True)
