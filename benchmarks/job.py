@@ -1,188 +1,239 @@
-"""The whole job on Ray against the bare engine, same model and prompts, in one process and in turn:
-`python -m benchmarks.job`. Its last line is `job_vs_engine=..`.
+"""Whole jobs on this machine's GPUs, an actor a GPU, against the bare engine: `python -m benchmarks.job`.
 
-Every GPU of the machine gets an actor; the bare engine has one GPU, and the job is held against that times
-their number. Only the second half of an actor's calls counts, as processes that start, import and compile
-are nothing in a night; the bare engine is warmed up as well. The job's clock is that of its actors, from the
-end of one call to the end of the last, with whatever they wait for in between. Commits are no clock: they
-arrive in bunches.
+For each shape and precision, a checkpoint of random weights is written, and a bare engine on one GPU answers
+W1 rows in a process of its own. Then `flexray run` answers enough of them for `--seconds` of steady state, on
+1, 2, 4, .. GPUs: a process with a Ray of its own, through plan, pipeline and sink. Efficiency is its speed
+against the bare engine's times the number of actors. With --kill an actor is killed once that was measured.
+
+A line is printed as soon as it is known; a table, and a picture in OUT, come last. Without GPUs, for trying:
+`python -m benchmarks.job --shape tiny --device cpu --seconds 10 --gpus 1,2`, where actors are processes.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import math
 import shutil
 import statistics
 import tempfile
-import time
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import ray
 import torch
 import typer
 
-from benchmarks.clock import seconds
+from benchmarks.checkpoint import save_checkpoint
+from benchmarks.job_bare import bare_engine
+from benchmarks.job_rate import calls_of, lanes_of, loss, steady
+from benchmarks.job_run import Kill, run_job
 from benchmarks.machine import describe_commit, describe_machine
-from benchmarks.models import SMOLLM2_FOLDER, free_memory, make_model
-from benchmarks.work import SHAPES, SMOLLM2
-from flexray.config import RunConfig, parse_config
-from flexray.data import scan, to_questions
-from flexray.engine.engine import Engine
-from flexray.models.checkpoint import load_model
+from benchmarks.plot import draw_jobs
+from benchmarks.questions import recipe, write_questions
+from benchmarks.work import SHAPES
+from flexray.config import parse_config
 from flexray.pipeline.actors import CALL_BATCHES
-from flexray.pipeline.prepare import prompt_builder
-from flexray.pipeline.ray_connection import connect_ray
-from flexray.pipeline.ray_data import answer_shards
-from flexray.runs.commit import Commit
-from flexray.runs.job import check_job, plan
-from flexray.sink import OutputFolder, committed_shards, specs_of, verify
+from flexray.sink import OutputFolder, committed_shards, load_run, verify
 
-SHARDS_A_CALL = CALL_BATCHES  # as shards are as large as a batch
-WORDS = [
-    "which", "city", "river", "mountain", "king", "book", "song", "year", "language", "country", "people",
-    "war", "film", "team", "name", "old", "new",
-]  # fmt: skip
-
-
-def write_questions(path: Path, rows: int) -> Path:
-    """Made-up questions of five wordings, about 24 tokens each."""
-    with path.open("w", encoding="utf-8") as file:
-        for i in range(rows):
-            wordings = [
-                " ".join(WORDS[(i * 7 + k * 5 + j * (k + 3)) % len(WORDS)] for j in range(20)) + f" {i}?"
-                for k in range(5)
-            ]
-            record = {"id": f"q{i}", "question": wordings[0], "paraphrases": wordings, "answers": ["x"]}
-            file.write(json.dumps(record) + "\n")
-    return path
-
-
-def make_config(folder: Path, model: Path, rows: int, shard_rows: int) -> RunConfig:
-    """W1 by words: a context of about 136 tokens, 16 new tokens, nothing stops an answer but EOS."""
-    shots = [{"question": " ".join(WORDS), "answer": "an answer of some words"} for _ in range(4)]
-    tree: dict[str, Any] = {
-        "output": str(folder / "out"),
-        "data": {"name": "bench", "files": str(folder / "questions.jsonl"), "shard_rows": shard_rows},
-        "model": {"path": str(model)},
-        "prompt": {"instruction": "Answer each question with a short phrase.", "few_shots": shots},
-        "generation": {"max_new_tokens": 16, "stop_at_newline": False},
-        "engine": {"strict": True},
-        "ray": {"object_store_mb": 512},
-    }
-    write_questions(folder / "questions.jsonl", rows)
-    return parse_config(tree, source="benchmark")
+DTYPES = {"bf16": None, "fp8": "fp8"}
+AFTER_KILL = 1.5
+"""Of --seconds: how long the job goes on after a kill."""
+CPU_ROWS = 8
+"""Of a shard, and of an engine's batch, on CPUs; 512 on GPUs."""
+COLUMNS = {
+    "shape": "shape",
+    "GPUs": "gpus",
+    "actors": "actors",
+    "bare rows/s": "bare_rows_per_second",
+    "job rows/s": "rows_per_second",
+    "efficiency": "efficiency",
+    "steady s": "steady_seconds",
+    "in calls": "busy",
+    "driver, cores": "driver_cores",
+    "driver, MiB": "driver_mib",
+    "all CPUs, cores": "cores",
+    "object store, MiB": "object_store_mib",
+    "commits/s": "commits_per_second",
+    "commit lag, s": "commit_lag",
+}
+KILL_COLUMNS = {
+    "shape": "shape",
+    "GPUs": "gpus",
+    "actors": "actors",
+    "killed": "killed",
+    "verify": "verify",
+    "a new actor's first answers after, s": "until_answers",
+    "lost, s of an actor": "lost_actor_seconds",
+}
 
 
-@dataclass(frozen=True)
-class Rate:
-    """What a job reached in the second half of its actors' calls of the engine."""
+def measure_job(
+    tree: dict[str, Any], place: Path, actors: int, cards: int, bare: float, seconds: float, kill: bool
+) -> dict[str, Any]:
+    """Run a recipe with enough rows, check its output, and say how fast it was.
 
-    rows_per_second: float
-    """By each actor's clock, from the end of a call to the end of its last one; added up."""
-    in_calls: float
-    """Share of that time which an actor spent answering, on average."""
-    commit_lag: float
-    """Seconds from the last answer to the last commit."""
-
-
-def measure_job(config: RunConfig, actors: int) -> Rate:
-    """Run the job, check its output, and take its rate."""
+    Args:
+        bare: rows a second of an engine.
+    """
+    config = parse_config(tree, source="benchmark")
+    shard_rows, ranks = config.data.shard_rows, config.engine.tensor_parallel
+    at_once = CALL_BATCHES * shard_rows
+    calls = 3 + math.ceil(seconds * bare / at_once)  # the first ones and the last one do not count
+    more = math.ceil(AFTER_KILL * seconds * bare / at_once) if kill else 0
+    rows = actors * (calls + more) * at_once
+    write_questions(place / "questions.jsonl", rows)
+    file = place / "job.json"
+    file.write_text(json.dumps(tree), encoding="utf-8")
+    plan = Kill(actors * calls * at_once, at_once / bare / 2, rank=ranks > 1) if kill else None
+    watched = run_job(file, config.output, cards, plan)
     folder = OutputFolder(config.output)
-    job = plan(check_job(config, folder), folder)
-    record = job.record
-    connect_ray(config.ray)
-    commit = Commit(folder.url, record.fingerprint)
-    for shard in answer_shards(list(specs_of(folder, record).values()), job.config, commit):
-        print(f"  {shard['shard_id']}: {shard['rows']} rows, {shard['seconds']:.2f} s", flush=True)
-    committed = time.time()
-    ray.shutdown()
     report = verify(folder)
-    assert report.ok, report.summary_line()
-    answered = defaultdict(list)
-    for manifest in committed_shards(folder, record).values():
-        stats = manifest.engine_stats
-        answered[stats["process"]].append((stats["answered_at"], manifest.rows, stats["seconds"]))
-    assert len(answered) == actors, f"only {len(answered)} actors had anything to do"
-    rates, shares, ends = [], [], []
-    for shards in map(sorted, answered.values()):
-        half = len(shards) // SHARDS_A_CALL // 2 * SHARDS_A_CALL
-        taken = shards[-1][0] - shards[half - 1][0]
-        rates.append(sum(rows for _, rows, _ in shards[half:]) / taken)
-        shares.append(sum(seconds for *_, seconds in shards[half:]) / taken)
-        ends.append(shards[-1][0])
-    return Rate(sum(rates), statistics.mean(shares), commit_lag=committed - max(ends))
+    record = load_run(folder)
+    assert record is not None
+    manifests = committed_shards(folder, record)
+    tokens = sum(manifest.engine_stats["generated_tokens"] for manifest in manifests.values())
+    process, when = watched.killed or ("", float("inf"))
+    every = calls_of(manifests.values())
+    lanes = lanes_of(every, when)
+    found = steady(lanes, actors)
+    used = watched.processes.used()
+    cores = watched.processes.cores(found.start, found.end)
+    lags = [
+        watched.commits[shard_id] - answered
+        for shard_id, manifest in manifests.items()
+        if found.start <= (answered := manifest.engine_stats["answered_at"]) <= found.end
+    ]
+    result = {
+        "rows": rows,
+        "generated_tokens_a_row": tokens / rows,
+        "verify": report.summary_line(),
+        "rows_per_second": found.rows_per_second,
+        "efficiency": found.rows_per_second / (actors * bare),
+        "steady_seconds": found.seconds,
+        "busy": found.busy,
+        "driver_cores": cores.get("driver"),
+        "driver_cpu_seconds": used["driver"].cpu_seconds,
+        "driver_mib": used["driver"].rss / 2**20,
+        "cores": sum(cores.values()) if cores else None,
+        "cores_by_kind": cores,
+        "object_store_mib": watched.processes.object_store / 2**20,
+        "commits_per_second": found.rows_per_second / shard_rows,
+        "commit_lag": statistics.median(lags) if lags else None,
+        "commit_lag_max": max(lags, default=None),
+        "job_seconds": watched.seconds,
+    }
+    if not report.ok:
+        raise SystemExit(f"rows are lost or doubled: {report.summary_line()}")
+    if kill:
+        assert watched.killed is not None, "the run had ended before the kill"
+        cost = loss(every, lanes, process, when)
+        result |= {
+            "killed": f"rank {ranks - 1} of {ranks}" if ranks > 1 else "actor",
+            "until_answers": cost.until_answers,
+            "lost_actor_seconds": cost.actor_seconds,
+        }
+    return result
 
 
-def measure_bare(config: RunConfig, at_once: int) -> float:
-    """Rows per second of `Engine.generate` with the same prompts, so many at once."""
-    model, tokenizer = load_model(config.model.path)
-    engine = Engine(model, tokenizer, config.methods, config.generation, config.engine)
-    builder = prompt_builder(config)
-    data = config.data
-    prompts = [builder.build(q) for q in to_questions(scan(data), dataset=data.name, split=data.split)]
-    parts = [prompts[i : i + at_once] for i in range(0, len(prompts), at_once)]
-    engine.generate(parts[0])  # compiles
-    engine.generate(parts[0])
-    taken = [seconds(lambda part=part: engine.generate(part)) for part in parts[:4]]
-    return at_once / statistics.median(taken)
+def table(results: list[dict[str, Any]], columns: dict[str, str]) -> str:
+    """In Markdown."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += [
+        "| " + " | ".join(_cell(key, result.get(key)) for key in columns.values()) + " |"
+        for result in results
+    ]
+    return "\n".join(lines)
 
 
-def save_model(folder: Path, name: str, device: str) -> Path:
-    """A shape's model with random weights, and SmolLM2's tokenizer."""
-    if name == SMOLLM2:
-        return SMOLLM2_FOLDER
-    torch.manual_seed(0)
-    model = make_model(name, device)
-    model.save_pretrained(folder)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(SMOLLM2_FOLDER / file, folder / file)
-    del model
-    free_memory()
-    return folder
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if not isinstance(value, float):
+        return str(value)
+    digits = {"efficiency": 3, "busy": 3, "driver_cores": 3, "commits_per_second": 2, "commit_lag": 2}.get(
+        key, 1
+    )
+    return f"{value:,.{digits}f}"
 
 
 def main(
-    shape: Annotated[str, typer.Option(envvar="SHAPE", help=f"Of {', '.join(SHAPES)}.")] = "",
-    calls: Annotated[int, typer.Option(min=4, help="Calls of the engine by each actor of the job.")] = 12,
-    out: Annotated[Path, typer.Option(envvar="OUT", help="Folder for the JSON.")] = Path("out/bench"),
+    shape: Annotated[str, typer.Option(help=f"Of {', '.join(SHAPES)}, by commas.")] = "3b,8b",
+    dtype: Annotated[str, typer.Option(help="Of bf16 (float32 on CPUs) and fp8, by commas.")] = "bf16,fp8",
+    gpus: Annotated[str, typer.Option(help="By commas. All: 1, 2, 4, .. as far as there are.")] = "",
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of an actor.")] = 1,
+    seconds: Annotated[float, typer.Option(help="Of steady state, at least.")] = 60.0,
+    kill: Annotated[bool, typer.Option(help="Kill an actor, or a rank, in the middle.")] = False,
+    device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda"
+    if torch.cuda.is_available()
+    else "cpu",
+    folder: Annotated[Path | None, typer.Option(help="On a fast disk: checkpoint, rows and output.")] = None,
+    out: Annotated[Path, typer.Option(envvar="OUT", help="For results as JSON, and the picture.")] = Path(
+        "out/bench"
+    ),
 ) -> None:
-    """Measure both, and print the ratio."""
-    on_gpu = torch.cuda.is_available()
-    name = shape or ("3b" if on_gpu else SMOLLM2)
-    shard_rows = 512 if on_gpu else 32
-    at_once = SHARDS_A_CALL * shard_rows
-    actors = max(1, torch.cuda.device_count())
-    rows = actors * calls * at_once
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        model = save_model(folder / "model", name, "cuda" if on_gpu else "cpu")
-        config = make_config(folder, model, rows, shard_rows)
-        job = measure_job(config, actors)
-        bare = measure_bare(config, at_once)
-    result = {
-        "machine": describe_machine(),
-        "commit": describe_commit(),
-        "command": f"python -m benchmarks.job --calls {calls}",
-        "shape": SHAPES[name].title,
-        "rows": rows,
-        "actors": actors,
-        "job_rows_per_second": job.rows_per_second,
-        "job_in_calls": job.in_calls,
-        "job_commit_lag": job.commit_lag,
-        "engine_rows_per_second": bare,
-        "job_vs_engine": job.rows_per_second / (actors * bare),
-    }
+    """Measure all cases, and print a table."""
+    on_gpu = device == "cuda"
+    numbers = [int(number) for number in gpus.split(",") if number]
+    if not numbers:
+        most = torch.cuda.device_count() if on_gpu else 1
+        numbers = [2**i for i in range(10) if tensor_parallel <= 2**i <= most]
+    if on_gpu and max(numbers) > torch.cuda.device_count():
+        raise typer.BadParameter(f"--gpus: torch finds {torch.cuda.device_count()}")
+    if odd := [number for number in numbers if number % tensor_parallel]:
+        raise typer.BadParameter(f"--gpus: {odd} are no actors of {tensor_parallel} GPUs each")
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"job-{name}-{actors}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"{result['machine']['hardware']}; {SHAPES[name].title}; commit {result['commit']}")
-    print(f"bare engine {bare:.1f} rows/s, job with {actors} actors {job.rows_per_second:.1f} rows/s")
-    print(f"an actor answers {job.in_calls:.1%} of its time; last commit {job.commit_lag:.1f} s after it")
-    print(f"job_vs_engine={job.rows_per_second / (actors * bare):.3f}")
+    head = {"machine": describe_machine(), "commit": describe_commit()}
+    print(head, flush=True)
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        place = Path(temporary)
+        for name in shape.split(","):
+            model = save_checkpoint(place, name, device)
+            for kind in dtype.split(","):
+                tree = recipe(place, model, 512 if on_gpu else CPU_ROWS)
+                tree["model"] |= {"device": device, "quantization": DTYPES[kind]}
+                tree["engine"] |= {"tensor_parallel": tensor_parallel}
+                tree["engine"] |= {} if on_gpu else {"max_num_seqs": CPU_ROWS}
+                bare = _bare(tree, place)
+                print(f"{name} {kind}: bare engine {bare}", flush=True)
+                for number in numbers:
+                    actors = number // tensor_parallel
+                    tree["ray"] = _ray(actors, tensor_parallel, on_gpu)
+                    found = measure_job(
+                        tree, place, actors, number if on_gpu else 0, bare["rows_per_second"], seconds, kill
+                    )
+                    shutil.rmtree(tree["output"])
+                    case = {"shape": f"{name} {kind}", "gpus": number, "actors": actors}
+                    case |= {f"bare_{key}": value for key, value in bare.items()}
+                    results.append(head | {"command": _command()} | case | found)
+                    path = out / f"job-{name}-{kind}-{number}-{tensor_parallel}.json"
+                    path.write_text(json.dumps(results[-1], indent=1) + "\n", encoding="utf-8")
+                    print(json.dumps(case | found), flush=True)
+            if model.is_relative_to(place):
+                shutil.rmtree(model)
+    draw_jobs(results, out / "job.png")
+    print(f"{head['machine']}\ncommit {head['commit']}: {_command()}\n\n{table(results, COLUMNS)}")
+    if kill:
+        print(f"\n{table(results, KILL_COLUMNS)}")
+
+
+def _bare(tree: dict[str, Any], place: Path) -> dict[str, Any]:
+    at_once = CALL_BATCHES * tree["data"]["shard_rows"]
+    write_questions(place / "questions.jsonl", at_once)
+    file = place / "bare.json"
+    file.write_text(json.dumps(tree), encoding="utf-8")
+    return bare_engine(file, at_once)
+
+
+def _ray(actors: int, ranks: int, on_gpu: bool) -> dict[str, Any]:
+    """So many actors, and on CPUs few CPUs for each, so that some are left for the stages beside them."""
+    needs: dict[str, Any] = {} if on_gpu else {"num_gpus_per_actor": 0, "num_cpus_per_actor": 0.1}
+    return {"min_actors": actors, "max_actors": actors, **needs}
+
+
+def _command() -> str:
+    import sys
+
+    return " ".join(["python -m benchmarks.job", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from benchmarks.clock import median_seconds
-from benchmarks.work import Sizes, Work
+from benchmarks.work import W1, Sizes, Work
+from flexray.models.fused import as_rows
+from flexray.models.quantization import Rows, apply_linear
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,3 +58,32 @@ def _products(model: LlamaForCausalLM, x: Tensor) -> None:
         gate = mlp.gate_proj(x)
         mlp.up_proj(x)
         mlp.down_proj(gate)
+
+
+def measure_split_limit(model: Any, sizes: Sizes) -> float:
+    """Samples of W1 a second, of a rank of a model that `flexray.models.llama` has patched: merged products,
+    in FP8 or not."""
+    shape, quantized = model.shape, model.quantization is not None
+
+    def rows(x: Tensor) -> Rows:
+        return as_rows(x, quantized=quantized)
+
+    hidden = torch.randn(sizes.gemm_tokens, model.config.hidden_size, device=model.device).to(model.dtype)
+    wide = hidden.new_zeros(sizes.gemm_tokens, model.config.intermediate_size).normal_()
+    heads = hidden.new_zeros(sizes.gemm_tokens, shape.num_heads * shape.head_dim).normal_()
+    inputs = [rows(hidden), rows(heads), rows(hidden), rows(wide)]
+    few = [rows(x[: sizes.rows].clone()) for x in (hidden, heads, hidden, wide)]
+
+    @torch.no_grad()
+    def products(given: list[Rows]) -> None:
+        for layer in model.layers:
+            for x, linear in zip(given, (layer.qkv, layer.out, layer.gate_up, layer.down), strict=True):
+                apply_linear(x, linear)
+
+    def step() -> None:
+        products(few)
+        model.model.lm_head(hidden[: sizes.rows])
+
+    prefill = median_seconds(lambda: products(inputs), at_most=sizes.seconds)
+    decode = median_seconds(step, at_most=sizes.seconds)
+    return 1 / (W1.own_tokens * prefill / sizes.gemm_tokens + W1.new_tokens * decode / sizes.rows)

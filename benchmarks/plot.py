@@ -59,3 +59,30 @@ def draw_beside_vllm(entry: dict[str, Any], path: Path) -> Path:
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
     return path
+
+
+def draw_jobs(results: list[dict[str, Any]], path: Path) -> Path:
+    """Draw rows per second of jobs over GPUs into a PNG, and those of bare engines, dashed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panel = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    numbers = sorted({result["gpus"] for result in results})
+    for shape in dict.fromkeys(result["shape"] for result in results):
+        found = [result for result in results if result["shape"] == shape]
+        x = [result["gpus"] for result in found]
+        (line,) = panel.plot(x, [result["rows_per_second"] for result in found], marker="o", label=shape)
+        bare = [result["actors"] * result["bare_rows_per_second"] for result in found]
+        panel.plot(x, bare, linestyle="--", color=line.get_color(), alpha=0.6)
+    panel.set_xticks(numbers, [str(number) for number in numbers])
+    panel.set_ylim(bottom=0)
+    panel.set_xlabel("GPUs; dashed: as many bare engines")
+    panel.set_ylabel("rows/s")
+    panel.grid(alpha=0.3)
+    panel.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return path

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from types import TracebackType
@@ -36,6 +39,9 @@ class Processes:
         self._driver = psutil.Process(driver)
         self._last: dict[tuple[int, str], float] = {}
         self._rss: defaultdict[str, int] = defaultdict(int)
+        self._looks: list[tuple[float, dict[str, float]]] = []  # when, and seconds of CPU so far by kind
+        self.object_store = 0
+        """The most bytes of memory that Ray's object store has touched."""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -59,6 +65,18 @@ class Processes:
             found[kind].rss = rss
         return dict(found)
 
+    def cores(self, start: float, end: float) -> dict[str, float]:
+        """By kind: seconds of CPU a second between two times (of `time.time`), as far as was looked."""
+        looks = [look for look in self._looks if start <= look[0] <= end]
+        if len(looks) < 2:
+            return {}
+        (began, before), (ended, after) = looks[0], looks[-1]
+        return {kind: (cpu - before.get(kind, 0.0)) / (ended - began) for kind, cpu in after.items()}
+
+    def timeline(self, kind: str) -> list[tuple[float, float]]:
+        """Times (of `time.time`), and the seconds of CPU that a kind had used by then."""
+        return [(when, cpu.get(kind, 0.0)) for when, cpu in self._looks]
+
     def _watch(self) -> None:
         while True:
             rss: defaultdict[str, int] = defaultdict(int)
@@ -73,6 +91,10 @@ class Processes:
                 rss[kind] += held
             for kind, held in rss.items():
                 self._rss[kind] = max(self._rss[kind], held)
+            so_far: defaultdict[str, float] = defaultdict(float)
+            for (_, kind), cpu in self._last.items():
+                so_far[kind] += cpu
+            self._looks.append((time.time(), dict(so_far)))
             if self._ended.wait(SECONDS):
                 return
 
@@ -90,6 +112,8 @@ class Processes:
                     times = process.cpu_times()
                     cpu = times.user + times.system
                     found.append((process.pid, kind, cpu, process.memory_info().rss))
+                if kind == _RAY["raylet"]:
+                    self.object_store = max(self.object_store, _plasma_bytes(process.pid))
             except psutil.Error:  # it has ended meanwhile
                 continue
         return found
@@ -103,3 +127,15 @@ def _kind(process: psutil.Process) -> str:
         if part in command:
             return kind
     return OTHERS if command.startswith("ray::") else "other"
+
+
+def _plasma_bytes(raylet: int) -> int:
+    """Memory behind the files of the object store, which have no name any more: what was touched so far."""
+    files = {}
+    with contextlib.suppress(OSError):  # it has ended
+        for entry in os.scandir(f"/proc/{raylet}/fd"):
+            with contextlib.suppress(OSError):
+                if "plasma" in os.readlink(entry.path):
+                    status = os.stat(entry.path)
+                    files[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(files.values())

@@ -12,7 +12,6 @@ others use too, seconds tell little.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -23,15 +22,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
-from unittest import mock
 
 import pyarrow as pa
 import typer
 
-from benchmarks.job import make_config
-from benchmarks.machine import describe_commit, describe_machine
 from benchmarks.models import SMOLLM2_FOLDER
-from benchmarks.processes import Processes
+from benchmarks.questions import make_config
+from benchmarks.scale_pipeline import head, in_process, pipeline
 from benchmarks.scale_sink import (
     AGAIN,
     COMPACTION,
@@ -42,25 +39,25 @@ from benchmarks.scale_sink import (
     sizes,
     write_folder,
 )
-from flexray.config import RunConfig
 from flexray.sink import OutputFolder, specs_of
 from flexray.sink.commit.manifests import list_manifests
 from flexray.storage import retry
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
+app.command()(pipeline)
 
 
 @app.command()
 def sink(shards: int = 100_000) -> None:
     """Each step in a process of its own; those that read manifests once more after the compaction."""
-    _head()
+    head()
     with tempfile.TemporaryDirectory() as place:
         folder = OutputFolder(place)
         write_folder(folder, shards)
         print(f"{shards:,} shards; bytes: {sizes(folder)}")
         print("| step | seconds | CPU s | MiB |\n|---|---|---|---|")
         for name in (*STEPS, *AGAIN):
-            found = _in_process("measure_step_in", place, name)
+            found = in_process("scale", "measure_step_in", place, name)
             print(f"| {name} | {found['seconds']:.1f} | {found['cpu_seconds']:.1f} | {found['mib']:.0f} |")
         print(f"bytes after compaction: {sizes(folder)}")
 
@@ -68,7 +65,7 @@ def sink(shards: int = 100_000) -> None:
 @app.command()
 def s3(shards: int = 500) -> None:
     """The server is a process of its own, so what is measured is the client: s3fs, TLS left out."""
-    _head()
+    head()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = subprocess.Popen(
@@ -108,7 +105,7 @@ def plan(shards: Annotated[str, typer.Option(help="In the file, by commas.")] = 
     from flexray.data.plan_rows import read_planned
     from flexray.data.question import ShardSpec
 
-    _head()
+    head()
     print("| shards in the file | write, CPU s | read a shard, CPU ms | MB |\n|---|---|---|---|")
     for count in map(int, shards.split(",")):
         with tempfile.TemporaryDirectory() as place:
@@ -133,7 +130,7 @@ def stages(shards: int = 8, shard_rows: int = 512) -> None:
     from flexray.runs.job import check_job
     from flexray.runs.job import plan as plan_job
 
-    _head()
+    head()
     with tempfile.TemporaryDirectory() as place:
         config = make_config(Path(place), SMOLLM2_FOLDER, (shards + 1) * shard_rows, shard_rows)
         folder = OutputFolder(config.output)
@@ -166,89 +163,12 @@ def stages(shards: int = 8, shard_rows: int = 512) -> None:
     print(f"| all | {1000 * sum(taken.values()) / shards:.1f} | |")
 
 
-@app.command()
-def pipeline(
-    shards: Annotated[str, typer.Option(help="Of each run, by commas.")] = "100,200",
-    shard_rows: int = 512,
-    actors: int = 2,
-) -> None:
-    """The real plan, lock, pipeline, commit and compaction. A run a process."""
-    _head()
-    print("| shards | rows | actors | seconds | shards/s | rows/s | process | CPU s | peak MiB | processes |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for count in map(int, shards.split(",")):
-        found = _in_process("measure_pipeline", count, shard_rows, actors)
-        took, rows = found["seconds"], count * shard_rows
-        head = f"| {count:,} | {rows:,} | {actors} | {took:.1f} | {count / took:.2f} | {rows / took:,.0f} "
-        for kind, used in sorted(found["processes"].items()):
-            cpu, rss = used.cpu_seconds, used.rss / 2**20
-            print(f"{head}| {kind} | {cpu:.1f} | {rss:.0f} | {used.processes} |", flush=True)
-            head = "| | | | | | "
-
-
-def measure_pipeline(shards: int, shard_rows: int, actors: int) -> dict[str, Any]:
-    """Seconds from the first to the last commit."""
-    from benchmarks.instant import InstantActor
-    from flexray.console.progress import CommittedShard, Lines
-    from flexray.pipeline.ray_connection import connect_ray
-    from flexray.pipeline.ray_data import answer_shards
-    from flexray.runs import run as running
-
-    times: list[float] = []
-
-    class Times(Lines):
-        def committed(self, shard: CommittedShard) -> None:
-            times.append(time.perf_counter())
-            super().committed(shard)
-
-    with tempfile.TemporaryDirectory() as place:
-        config = make_config(Path(place), SMOLLM2_FOLDER, shards * shard_rows, shard_rows)
-        config = _with_actors(config, actors)
-        instant = partial(answer_shards, actor=InstantActor)
-        connect_ray(config.ray)
-        with mock.patch.object(running, "answer_shards", instant):
-            result = running.run(config, progress=Times(lambda line: print(line, file=sys.stderr)))
-        assert result.rows_now == shards * shard_rows
-    return {"seconds": times[-1] - times[0]}
-
-
-def _with_actors(config: RunConfig, actors: int) -> RunConfig:
-    """So many actors, which take nearly no CPUs from the two stages beside them."""
-    ray = {
-        "num_cpus": max(2, os.cpu_count() or 1),
-        "num_cpus_per_actor": 0.01,
-        "num_gpus_per_actor": 0.0,
-        "min_actors": actors,
-        "max_actors": actors,
-    }
-    return config.model_copy(update={"ray": config.ray.model_copy(update=ray)})
-
-
 def _cpu(call: Callable[[], Any], times: int) -> float:
     call()
     start = time.process_time()
     for _ in range(times):
         call()
     return (time.process_time() - start) / times
-
-
-def _head() -> None:
-    machine = ", ".join(f"{key} {value}" for key, value in describe_machine().items())
-    print(f"{machine}; commit {describe_commit()}; load {os.getloadavg()[0]:.1f}", flush=True)
-
-
-def _in_process(call: str, *arguments: Any) -> dict[str, Any]:
-    """What a function of this module gives in a process of its own."""
-    code = "import json, sys; from benchmarks import scale; name, *given = json.loads(sys.argv[1]); "
-    code += "print(json.dumps(getattr(scale, name)(*given)))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps([call, *arguments])], stdout=subprocess.PIPE, text=True
-    )
-    with Processes(process.pid) as processes:
-        said, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{call} has failed")
-    return {**json.loads(said.strip().splitlines()[-1]), "processes": processes.used()}
 
 
 if __name__ == "__main__":

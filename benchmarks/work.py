@@ -94,7 +94,7 @@ SHAPES = {
     ),
     "tiny": Shape(
         title="a tiny shape, random weights: only for trying",
-        hidden=128, inter=256, layers=2, heads=4, kv_heads=2, head_dim=32, vocab=512, tied=False,
+        hidden=128, inter=256, layers=2, heads=4, kv_heads=2, head_dim=32, vocab=49152, tied=False,
     ),
 }  # fmt: skip
 
