@@ -1,6 +1,6 @@
 """Whether each node of a cluster has what a run needs, the same as the others, before any row is answered.
 
-Model, adapters and output are meant to lie on storage that all nodes see, and flexray to be the same
+Model, adapters and output are meant to lie on storage that all nodes see, flexray and plug-ins to be the same
 everywhere. But a mount may be missing, a copy old, and a cache of the Hugging Face hub is each machine's own.
 """
 
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import ray
-
 from flexray.config import RunConfig
+from flexray.config.plugins import load_plugins, plugin_digests
 from flexray.data import list_files
 from flexray.errors import ConfigError, ModelError, OutputError, UserError, first_few
 from flexray.models.hub import files_of, hub_model, model_folder
 from flexray.pipeline.each_node import ask_each_node
 from flexray.pipeline.failures import Failure
+from flexray.pipeline.nodes import find_nodes
 from flexray.pipeline.ray_connection import is_for_a_cluster
 from flexray.runs.fingerprint import adapter_digest, code_version, file_digests
 from flexray.sink import NoRunError, OutputFolder, RunRecord, load_run
@@ -33,6 +33,8 @@ class Seen:
     model: Mapping[str, bytes]
     """Digests of the model's files."""
     adapters: tuple[str, ...]
+    plugins: Mapping[str, str]
+    """Digests by the names in the recipe."""
     fingerprint: str
     """Of the run in the output folder."""
 
@@ -49,7 +51,7 @@ def check_nodes(config: RunConfig, record: RunRecord) -> None:
         UserError: nodes lack something, or have something else. The message names nodes, what it is, and
             what to do.
     """
-    if not is_for_a_cluster(config) and len(ray.nodes()) == 1:
+    if not is_for_a_cluster(config) and len(find_nodes()) == 1:
         return
     here = look(config)
     faults: dict[str, list[str]] = {}
@@ -69,6 +71,7 @@ def look(config: RunConfig) -> Seen:
     Raises:
         UserError: it does not see something, or cannot read it.
     """
+    load_plugins(config.plugins)
     path = config.model.path
     folder = model_folder(path)  # raises for a name that the cache lacks
     if hub_model(path) is None:
@@ -88,6 +91,7 @@ def look(config: RunConfig) -> Seen:
         source_sha256=code_version().source_sha256,
         model=file_digests(folder, files_of(path)),
         adapters=tuple(map(adapter_digest, config.model.lora)),
+        plugins=plugin_digests(config.plugins),
         fingerprint=run.fingerprint,
     )
 
@@ -114,6 +118,9 @@ def difference(config: RunConfig, here: Seen, there: Seen) -> UserError | None:
             f"{there.source_sha256[:12]}, not {here.source_sha256[:12]}. Install the same one there, or let "
             "`flexray submit` bring it."
         )
+    if there.plugins != here.plugins:
+        names = [name for name in config.plugins if there.plugins[name] != here.plugins[name]]
+        return ConfigError(f"plugins: {first_few(names)}: not the driver's file. Copy it there again.")
     if there.model != here.model:
         return ModelError(
             f"model.path: {config.model.path}: not the driver's model: "

@@ -58,14 +58,25 @@ def test_files_that_are_missing_or_extra_are_told(config: RunConfig, tmp_path: P
 @pytest.mark.parametrize(("name", "key"), [("model", "model.path"), ("adapter", "model.lora")])
 def test_a_folder_that_is_missing_is_told(config: RunConfig, tmp_path: Path, name: str, key: str) -> None:
     shutil.rmtree(tmp_path / name)
-    with pytest.raises(ModelError, match=f"{key}: {tmp_path / name}: no such folder there. Mount the storage"):
+    with pytest.raises(ModelError, match=f"{key}: {tmp_path / name}: no such folder there"):
         look(config)
+
+
+def test_another_plug_in_is_told_by_its_name(config: RunConfig, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.py"
+    file.write_text("")
+    config = config.model_copy(update={"plugins": (str(file),)})
+    here = look(config)
+    file.write_text("# changed")
+    fault = difference(config, here, look(config))
+    assert isinstance(fault, ConfigError)
+    assert f"plugins: {file}: not the driver's file" in str(fault)
 
 
 def test_an_output_that_is_not_shared_is_told(config: RunConfig, tmp_path: Path) -> None:
     here = look(config)
     (tmp_path / "out").rename(tmp_path / "elsewhere")
-    with pytest.raises(OutputError, match="is not to be seen there. Mount the storage"):
+    with pytest.raises(OutputError, match="is not to be seen there"):
         look(config)
     (tmp_path / "elsewhere").rename(tmp_path / "out")
     fault = difference(config, here, dataclasses.replace(here, fingerprint="0" * 64))
