@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from flexray.config import RunConfig
@@ -106,7 +106,7 @@ def _need_folder(key: str, path: str) -> None:
 
 
 def _fault(failure: Failure) -> UserError:
-    error = failure.error()
+    error = replace(failure, host="").error()  # whose node is named by `check_nodes`
     return error if isinstance(error, UserError) else OutputError(str(error))
 
 
