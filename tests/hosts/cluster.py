@@ -25,6 +25,8 @@ GCS_PORT, S3_PORT = 6379, 9000
 HOSTS = ("head", "storage", "worker")
 BUCKET = "answers"
 START_ATTEMPTS = 4
+PATIENCE = 2400
+"""Seconds of a test, on a machine that is busy with other work."""
 # A host that does not answer is given up after about 20 seconds, not after more than a minute.
 RAY_SETTINGS = {
     "RAY_health_check_initial_delay_ms": "1000",
@@ -92,7 +94,7 @@ class HostsCluster:
 
     def flexray(self, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         """A command of flexray on the head, to its end, whatever its exit code."""
-        options = {"check": False, "timeout": 600, "env": self._env} | options
+        options = {"check": False, "timeout": PATIENCE, "env": self._env} | options
         return self.head.run(sys.executable, "-m", "flexray.cli", *map(str, arguments), **options)
 
     def start_flexray(self, *arguments: object, log: Path) -> subprocess.Popen[bytes]:

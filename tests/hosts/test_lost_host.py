@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests.chaos.trial import METHODS, ROWS, SHARDS, answer_undisturbed, make_job
-from tests.hosts.cluster import BUCKET, HostsCluster
+from tests.hosts.cluster import BUCKET, PATIENCE, HostsCluster
 from tests.hosts.network import Host
 from tests.ray.jobs import write_config
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
 SLOW = {"point": "pipeline.answer", "action": "sleep:2", "times": None}
 """Each engine call takes that long, so that the lost host has work in hand."""
 READ = """
@@ -34,8 +35,6 @@ def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> l
     return json.loads(json.dumps(sorted(rows.items())))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("storage", "lose"),
     [
@@ -59,7 +58,7 @@ def test_a_run_outlives_a_host_and_every_row_is_there_once(
     try:
         with cluster.faults(SLOW):
             driver = cluster.start_flexray("run", "--config", recipe, log=log)
-            end = time.monotonic() + 300
+            end = time.monotonic() + PATIENCE / 4
             while shards(log) < 3 or not cluster.actors(cluster.worker, "AnswerActor"):
                 assert driver.poll() is None, log.read_text()
                 assert time.monotonic() < end, log.read_text()
@@ -67,7 +66,7 @@ def test_a_run_outlives_a_host_and_every_row_is_there_once(
             assert cluster.actors(cluster.head, "JobTracker")  # beside the driver
             lose(cluster.worker)
             before = shards(log)
-            code = driver.wait(timeout=500)
+            code = driver.wait(timeout=PATIENCE / 4)
         assert code == 0, log.read_text()
         assert before < SHARDS
         checked = cluster.flexray("verify", output)

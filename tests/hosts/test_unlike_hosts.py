@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import PROJECT
-from tests.hosts.cluster import HostsCluster
+from tests.hosts.cluster import PATIENCE, HostsCluster
 from tests.ray.jobs import assert_whole, make_tree, manifests, question, write, write_config
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
 ROWS = 4
 
 
@@ -27,8 +28,6 @@ def recipe(cluster: HostsCluster, tiny_model: Path, tmp_path: Path) -> Path:
     return write_config(tmp_path, tree)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_host_that_sees_other_things_is_named_with_them(
     cluster: HostsCluster, recipe: Path, save_tiny_model: Any, tmp_path: Path
 ) -> None:
@@ -74,8 +73,6 @@ def test_a_host_that_sees_other_things_is_named_with_them(
     assert_whole(answers / "out", ROWS)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_hosts_that_lack_the_same_are_named_in_one_line(
     cluster: HostsCluster, recipe: Path, tmp_path: Path
 ) -> None:
