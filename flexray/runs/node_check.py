@@ -21,7 +21,7 @@ from flexray.pipeline.failures import Failure
 from flexray.pipeline.nodes import find_nodes
 from flexray.pipeline.ray_connection import is_for_a_cluster
 from flexray.runs.fingerprint import adapter_digest, code_version, file_digests
-from flexray.sink import NoRunError, OutputFolder, RunRecord, load_run
+from flexray.sink import NoRunError, OutputFolder, load_run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,13 +39,12 @@ class Seen:
     """Of the run in the output folder."""
 
 
-def check_nodes(config: RunConfig, record: RunRecord) -> None:
+def check_nodes(config: RunConfig) -> None:
     """Compare what each node that is there and may work sees with what this process sees. A Ray that this
     process has started on this machine sees the same, and is not asked.
 
     Args:
-        config: pinned, so that all nodes look for the same commits and folders.
-        record: of the run, as it is in the output folder.
+        config: pinned, so that all nodes look for the same commits and folders. Its run is planned.
 
     Raises:
         UserError: nodes lack something, or have something else. The message names nodes, what it is, and
@@ -114,7 +113,7 @@ def difference(config: RunConfig, here: Seen, there: Seen) -> UserError | None:
     """What is wrong with a node that sees `there`, where the driver sees `here`; None: nothing."""
     if there.source_sha256 != here.source_sha256:
         return ConfigError(
-            f"another flexray is installed there than the driver's: the digest of its code is "
+            "another flexray is installed there than the driver's: the digest of its code is "
             f"{there.source_sha256[:12]}, not {here.source_sha256[:12]}. Install the same one there, or let "
             "`flexray submit` bring it."
         )

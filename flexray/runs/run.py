@@ -234,7 +234,7 @@ def answer(
 
     with ending_by(end):
         connect_ray(config.ray)
-        check_nodes(config, record)
+        check_nodes(config)
     events.info("run.started", rows=rows, shards=len(shards), output=config.output)
     progress.planned(rows=rows, shards=len(shards))
     report_remaining(label, rows)
