@@ -20,7 +20,7 @@ def pytest_xdist_make_scheduler(config, log):
     class OneRayAtATime(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.partition("::")[0]
-            return "tests/ray" if file.startswith("tests/ray/") else file
+            return "tests/ray" if file.startswith(("tests/ray/", "tests/hosts/")) else file
 
     return OneRayAtATime(config, log)
 

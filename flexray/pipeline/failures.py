@@ -7,6 +7,7 @@ error that the user can correct is returned instead of raised, and the driver ra
 from __future__ import annotations
 
 import json
+import platform
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ FAILURE = pa.struct(
         pa.field("message", pa.string()),
         pa.field("facts", pa.string()),
         pa.field("notes", pa.list_(pa.string())),
+        pa.field("host", pa.string()),
     ]
 )
 """The fields of Failure."""
@@ -42,6 +44,8 @@ class Failure:
     """A JSON object: the error's attributes that are texts."""
     notes: list[str]
     """The last one is the traceback, for the log."""
+    host: str
+    """The name of the host on which it was raised."""
 
     @classmethod
     def of(cls, error: UserError | OSError) -> Self:
@@ -53,13 +57,16 @@ class Failure:
             message=_printable(str(error)),
             facts=json.dumps({key: value for key, value in vars(error).items() if isinstance(value, str)}),
             notes=[*map(_printable, getattr(error, "__notes__", ())), _printable(f"In a worker:\n{lines}")],
+            host=platform.node(),
         )
 
     def error(self) -> UserError | OSError:
-        """The error again, with its notes. A class that this process has not imported becomes UserError."""
+        """The error again, with its notes; its message names the host, if that is not this one. A class that
+        this process has not imported becomes UserError."""
         kind = _kinds().get(self.kind, UserError)
         error = kind.__new__(kind)  # not by its constructor, which may take other arguments
-        error.args = (self.message,)
+        is_here = self.host in ("", platform.node())
+        error.args = (self.message if is_here else f"node {self.host}: {self.message}",)
         vars(error).update(json.loads(self.facts))
         for note in self.notes:
             error.add_note(note)

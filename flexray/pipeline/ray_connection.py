@@ -25,6 +25,12 @@ from flexray.errors import ConfigError
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 KNOCK_SECONDS = 10
 ASK_SECONDS = 10
+# Milliseconds. A host without power or network closes no connection. By default, Ray asks after five minutes
+# whether the host of a task is there, waits for two more, and only then runs the task elsewhere.
+_KEEPALIVE = {
+    "RAY_grpc_client_keepalive_time_ms": "30000",
+    "RAY_grpc_client_keepalive_timeout_ms": "60000",
+}
 # Read-only calls: of a cluster's GCS, and of its server for Ray clients (ray://).
 _GCS, _CLIENT_SERVER = "/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo"
 
@@ -60,6 +66,8 @@ def _address(config: RayConfig) -> str | None:
 
 
 def _join(address: str) -> None:
+    for name, value in _KEEPALIVE.items():
+        os.environ.setdefault(name, value)
     try:
         reach(address, "ray.address")
         _init(address=address)

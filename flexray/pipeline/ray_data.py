@@ -34,7 +34,6 @@ from flexray.pipeline.columns import (
     spec_row,
 )
 from flexray.pipeline.failures import Failure, or_failure
-from flexray.pipeline.hub_check import check_nodes
 from flexray.pipeline.job_tracker import JobTracker, StatusPrinter
 from flexray.pipeline.nodes import can_grow, find_nodes
 from flexray.pipeline.prepare import prepare_shard
@@ -72,8 +71,7 @@ def answer_shards(
         actor: answers the shards, in processes of its own.
 
     Raises:
-        ConfigError: an engine needs more than any node of the cluster has, or a node's cache of the Hugging
-            Face hub lacks the model or the data set.
+        ConfigError: an engine needs more than any node of the cluster has.
         UserError, OSError: raised in a worker.
     """
     label = label or RunLabel(dataset=config.data.name)
@@ -82,7 +80,6 @@ def answer_shards(
     if settled.note:
         note(settled.note)
     config = settled.config
-    check_nodes(config)
     adjust_ray_data()
     tracker = _start_tracker()
 
@@ -149,6 +146,6 @@ def adjust_ray_data() -> None:
 def _start_tracker() -> Any:
     """Start the tracker on the driver's node, because it should outlive the actors that report to it. If it
     crashes nevertheless, Ray restarts it without its records, and the run goes on."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lives = {"max_restarts": -1, "max_task_retries": -1}
     return ray.remote(JobTracker).options(num_cpus=0, scheduling_strategy=here, **lives).remote()

@@ -75,19 +75,26 @@ def checkpoint_digest(folder: str | Path, only: Collection[str] | None = None) -
         only: names of the files that count, relative to the folder: a repository of the hub may hold others,
             of which the cache has some or none. None: all.
     """
-    total, root = hashlib.sha256(), Path(folder)
-    templates = (root / TEMPLATES).glob("*.jinja")
-    for path in sorted([*root.iterdir(), *templates], key=lambda p: p.relative_to(root).as_posix()):
-        if only is not None and path.relative_to(root).as_posix() not in only:
+    total = hashlib.sha256()
+    for name, part in file_digests(folder, only).items():
+        total.update(name.encode() + b"\0" + part)
+    return total.hexdigest()
+
+
+def file_digests(folder: str | Path, only: Collection[str] | None = None) -> dict[str, bytes]:
+    """What `checkpoint_digest` takes of each file, by its name in the folder, in order."""
+    root, found = Path(folder), {}
+    for path in sorted(
+        [*root.iterdir(), *(root / TEMPLATES).glob("*.jinja")], key=lambda p: p.relative_to(root).as_posix()
+    ):
+        name = path.relative_to(root).as_posix()
+        if only is not None and name not in only:
             continue
         if path.suffix == ".safetensors":
-            part = _sampled(path)
+            found[name] = _sampled(path)
         elif path.suffix in {".json", ".jinja", ".model", ".py", ".txt"}:
-            part = hashlib.sha256(path.read_bytes()).digest()
-        else:
-            continue
-        total.update(path.relative_to(root).as_posix().encode() + b"\0" + part)
-    return total.hexdigest()
+            found[name] = hashlib.sha256(path.read_bytes()).digest()
+    return found
 
 
 def adapter_digest(folder: str | Path) -> str:

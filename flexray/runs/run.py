@@ -28,6 +28,7 @@ from flexray.report.answers import look_at
 from flexray.report.run_folder import RunFolder
 from flexray.runs.commit import Commit
 from flexray.runs.job import check_job, plan, refuse_other_settings
+from flexray.runs.node_check import check_nodes
 from flexray.sink import (
     Lock,
     Manifest,
@@ -213,7 +214,8 @@ def answer(
         How many of the rows are errors.
 
     Raises:
-        UserError: raised in a worker; a failing storage is one.
+        UserError: a node of the cluster lacks what the run needs; or raised in a worker: a failing storage is
+            one.
     """
     label = RunLabel.of_start(record.fingerprint, config.data.name)
     events = Log(run=label.run_id, dataset=label.dataset)
@@ -232,6 +234,7 @@ def answer(
 
     with ending_by(end):
         connect_ray(config.ray)
+        check_nodes(config)
     events.info("run.started", rows=rows, shards=len(shards), output=config.output)
     progress.planned(rows=rows, shards=len(shards))
     report_remaining(label, rows)

@@ -69,7 +69,7 @@ class LossyCluster:
 
     def engines(self) -> list[psutil.Process]:
         """The actors that hold an engine."""
-        return [p for p in psutil.Process().children(recursive=True) if "AnswerActor" in _command(p)]
+        return [p for p in psutil.Process().children(recursive=True) if "AnswerActor" in command_of(p)]
 
     def lose_node(self, rnd: random.Random) -> None:
         """Kill all processes of one worker node."""
@@ -96,7 +96,7 @@ class LossyCluster:
         )
 
 
-def _command(process: psutil.Process) -> str:
+def command_of(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
     except psutil.Error:  # it has ended meanwhile

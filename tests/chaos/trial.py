@@ -61,11 +61,9 @@ class Outcome:
 def answer_undisturbed(model: Path, folder: Path) -> Rows:
     """The rows that each trial must have, planned at once and computed in this process, without Ray."""
     folder.mkdir()
-    config = parse_config(
-        _make_job(folder, str(folder / "out"), model, *GROWTHS[0][-1]), source="undisturbed"
-    )
+    config = parse_config(make_job(folder, str(folder / "out"), model, *GROWTHS[0][-1]), source="undisturbed")
     run_shards(config, range(SHARDS))
-    return _read_rows(OutputFolder(config.output))
+    return read_rows(OutputFolder(config.output))
 
 
 class Trial:
@@ -91,7 +89,7 @@ class Trial:
         for step, (rows, methods) in enumerate(self.growth):
             recipe = folder / f"recipe-{step}"
             recipe.mkdir()
-            tree = _make_job(folder, self.output.url, model, rows, methods, ray=ray)
+            tree = make_job(folder, self.output.url, model, rows, methods, ray=ray)
             self._recipes.append(write_config(recipe, tree))
 
     def run(self, kills: Sequence[Kill], expected: Rows) -> Outcome:
@@ -201,7 +199,7 @@ class Trial:
         outcome.repeated = sum(pq.read_metadata(file).num_rows for file in files) - report.rows
         if report.damaged:  # then not all can be read
             return
-        rows = _read_rows(self.output)
+        rows = read_rows(self.output)
         if rows != expected:
             wrong = sum(rows.get(key) != row for key, row in expected.items())
             outcome.lost = max(outcome.lost, wrong)
@@ -212,7 +210,7 @@ class Trial:
         return " | ".join(lines[-3:])[-600:]
 
 
-def _make_job(
+def make_job(
     folder: Path, output: str, model: Path, rows: int, methods: int, **sections: dict[str, Any]
 ) -> dict[str, Any]:
     """The configuration of a start that names the first of the rows, in one or two files, and of METHODS."""
@@ -232,7 +230,8 @@ def _make_job(
     return tree | {"output": output, "methods": list(METHODS[:methods])}
 
 
-def _read_rows(folder: OutputFolder) -> Rows:
+def read_rows(folder: OutputFolder) -> Rows:
+    """What is compared of the committed rows."""
     found: Rows = {}
     for table in read_committed(folder):
         for row in table.to_pylist():

@@ -13,7 +13,7 @@ from flexray.cli import app
 from flexray.config.reference import reference
 from tests.conftest import PROJECT
 
-NAMED = re.compile(r"`((?:unit|ray|gpu|chaos)/[\w/]+\.py)`|`(test_\w+)`")
+NAMED = re.compile(r"`((?:unit|ray|hosts|gpu|chaos)/[\w/]+\.py)`|`(test_\w+)`")
 
 
 def functions(path):

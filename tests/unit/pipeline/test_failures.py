@@ -1,5 +1,6 @@
 """An error of the user's comes from a worker as it was raised there."""
 
+import dataclasses
 import json
 import traceback
 
@@ -93,7 +94,7 @@ def test_a_name_of_a_file_that_is_not_utf_8_is_written_with_escapes():
 
 
 def test_a_class_that_the_driver_does_not_know_arrives_as_an_error_of_the_users():
-    failure = Failure("plugin.TheirError", "no", "{}", [])
+    failure = Failure("plugin.TheirError", "no", "{}", [], "")
     assert (type(sent(failure)), str(sent(failure))) == (UserError, "no")
 
 
@@ -131,3 +132,10 @@ def test_what_tells_a_user_nothing_stays_an_error(kind):
 
 def test_what_succeeds_is_returned():
     assert or_failure(lambda: 3) == 3
+
+
+def test_the_host_is_named_if_it_is_another_one():
+    failure = Failure.of(DataError("gone"))
+    assert str(failure.error()) == "gone"
+    error = dataclasses.replace(failure, host="gpu-3").error()
+    assert (type(error), str(error)) == (DataError, "node gpu-3: gone")

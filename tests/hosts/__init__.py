@@ -1,0 +1,1 @@
+"""Several hosts on one machine: each in namespaces of its own, joined by a network of their own."""
