@@ -76,14 +76,17 @@ def submit(
             )
     except _FAILURES as e:
         raise _refusal(client, address, submission, e) from None
-    log(f"{submission.id}: submitted: {redact(submission.entrypoint)}")
-    if not wait:
-        log(f"to follow it: ray job logs --address {redact(address)} --follow {submission.id}")
-        return 0
     try:
+        log(f"{submission.id}: submitted: {redact(submission.entrypoint)}")
+        if not wait:
+            log(f"to follow it: ray job logs --address {redact(address)} --follow {submission.id}")
+            return 0
         job = _follow(client, address, submission.id, log)
     except Stopped as e:
-        e.add_note(_stop(client, address, submission.id) if stop_job else _goes_on(address, submission.id))
+        if stop_job:
+            _stop(client, address, submission.id, e)
+        else:
+            e.add_note(_goes_on(address, submission.id))
         raise
     if job.status == JobStatus.SUCCEEDED:
         log(f"{submission.id}: {job.status}")
@@ -184,14 +187,16 @@ def _follow(client: JobSubmissionClient, address: str, job: str, log: Callable[[
     return _await_end(client, address, job)
 
 
-def _stop(client: JobSubmissionClient, address: str, job: str) -> str:
-    """Stop a job, and wait until it has released its folder. Returns what to say about it."""
+def _stop(client: JobSubmissionClient, address: str, job: str, why: Stopped) -> None:
+    """Stop a job, note that, and wait until it has released its folder, or this process is ended."""
     try:
         client.stop_job(job)
+    except _FAILURES as e:
+        why.add_note(f"the job could not be stopped ({_last_line(str(e))}); {_goes_on(address, job)}")
+        return
+    why.add_note(f"the job {job} is stopped, too; submitted again, it goes on")
+    with contextlib.suppress(SubmitError):
         _await_end(client, address, job)
-    except (*_FAILURES, SubmitError) as e:
-        return f"the job could not be stopped ({_last_line(str(e))}); {_goes_on(address, job)}"
-    return f"the job {job} is stopped, too; submitted again, it goes on"
 
 
 def _goes_on(address: str, job: str) -> str:

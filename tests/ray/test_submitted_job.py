@@ -196,14 +196,11 @@ def test_a_submission_that_is_ended_stops_its_job_too_if_told_so(head, environme
     assert said.splitlines()[-1] == (
         "stopped by SIGTERM: the job stopped-1 is stopped, too; submitted again, it goes on"
     )
-    asked = subprocess.run(
-        [RAY, "job", "status", f"--address={head.dashboard}", "stopped-1"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "was stopped" in asked.stdout + asked.stderr
+    asked = [RAY, "job", "status", f"--address={head.dashboard}", "stopped-1"]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    end = time.monotonic() + 60
+    while "was stopped" not in subprocess.run(asked, env=environment, **output).stdout:
+        assert time.monotonic() < end
 
 
 def test_who_has_not_the_token_is_refused_in_one_line_and_told_where_it_belongs(

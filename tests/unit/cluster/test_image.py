@@ -117,7 +117,7 @@ def test_pip_finds_all_packages_of_the_stages_at_their_pins(tmp_path):
             arguments = [
                 a.replace("/tmp/requirements.txt", str(tmp_path / "requirements.txt")) for a in arguments
             ]
-            command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", *arguments]
+            command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", *arguments]
             done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=500)
             assert done.returncode == 0, done.stderr
 
