@@ -49,6 +49,9 @@ def submit(
         typer.Option(help="YAML file: what the nodes install instead, and the job's environment."),
     ] = None,
     wait: Annotated[bool, typer.Option(help="Follow the log, and exit with the job's exit code.")] = True,
+    stop_job: Annotated[
+        bool, typer.Option("--stop-job", help="SIGTERM or Ctrl-C, while it is followed, stops the job, too.")
+    ] = False,
 ) -> None:
     """Have a command run as a job on a running Ray cluster, by this flexray, with this recipe."""
     taken = take_apart(job, words)
@@ -56,7 +59,7 @@ def submit(
     from flexray.runs.submit import submit as submit_job
 
     submission = make_submission(taken, runtime_env=runtime_env, install=install, submission_id=id_)
-    raise typer.Exit(submit_job(submission, address, wait=wait, log=log))
+    raise typer.Exit(submit_job(submission, address, wait=wait, stop_job=stop_job, log=log))
 
 
 def take_apart(name: str, words: Sequence[str]) -> JobCommand:

@@ -42,13 +42,19 @@ class SubmitError(UserError):
 
 
 def submit(
-    submission: Submission, address: str | None, *, wait: bool = True, log: Callable[[str], None] = print
+    submission: Submission,
+    address: str | None,
+    *,
+    wait: bool = True,
+    stop_job: bool = False,
+    log: Callable[[str], None] = print,
 ) -> int:
     """Submit a job and, with `wait`, follow its log to its end. Ray finds the cluster's token by itself.
 
     Args:
         address: of the dashboard, or one that `ray.init` takes. None: that of RAY_API_SERVER_ADDRESS or
             RAY_ADDRESS.
+        stop_job: a signal that ends this process stops the job, too.
 
     Returns:
         The exit code to end with: 0 if the job succeeded (without `wait`: was accepted), else the job's own,
@@ -70,18 +76,18 @@ def submit(
             )
     except _FAILURES as e:
         raise _refusal(client, address, submission, e) from None
-    log(f"{submission.id}: submitted: {redact(submission.entrypoint)}")
-    if not wait:
-        log(f"to follow it: ray job logs --address {redact(address)} --follow {submission.id}")
-        return 0
     try:
-        asyncio.run(_tail(client, submission.id, log))
+        log(f"{submission.id}: submitted: {redact(submission.entrypoint)}")
+        if not wait:
+            log(f"to follow it: ray job logs --address {redact(address)} --follow {submission.id}")
+            return 0
+        job = _follow(client, address, submission.id, log)
     except Stopped as e:
-        e.add_note(f"the job goes on; to end it: ray job stop --address {redact(address)} {submission.id}")
+        if stop_job:
+            _stop(client, address, submission.id, e)
+        else:
+            e.add_note(_goes_on(address, submission.id))
         raise
-    except (*_FAILURES, ClientError) as e:
-        log(f"{submission.id}: its log broke off ({e}); waits for its end")
-    job = _await_end(client, address, submission.id)
     if job.status == JobStatus.SUCCEEDED:
         log(f"{submission.id}: {job.status}")
         return 0
@@ -170,6 +176,31 @@ def _refusal(
         f"{submission.id}: this cluster has had a job of this id, and Ray takes none twice; it is "
         f"{seen.status}. If there is more to do, submit it with another: --id {submission.id}-b"
     )
+
+
+def _follow(client: JobSubmissionClient, address: str, job: str, log: Callable[[str], None]) -> JobDetails:
+    """Log what a job logs, to its end."""
+    try:
+        asyncio.run(_tail(client, job, log))
+    except (*_FAILURES, ClientError) as e:
+        log(f"{job}: its log broke off ({e}); waits for its end")
+    return _await_end(client, address, job)
+
+
+def _stop(client: JobSubmissionClient, address: str, job: str, why: Stopped) -> None:
+    """Stop a job, note that, and wait until it has released its folder, or this process is ended."""
+    try:
+        client.stop_job(job)
+    except _FAILURES as e:
+        why.add_note(f"the job could not be stopped ({_last_line(str(e))}); {_goes_on(address, job)}")
+        return
+    why.add_note(f"the job {job} is stopped, too; submitted again, it goes on")
+    with contextlib.suppress(SubmitError):
+        _await_end(client, address, job)
+
+
+def _goes_on(address: str, job: str) -> str:
+    return f"the job goes on; to end it: ray job stop --address {redact(address)} {job}"
 
 
 async def _tail(client: JobSubmissionClient, job: str, log: Callable[[str], None]) -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from tests.conftest import PROJECT
 from tests.ray.jobs import assert_whole, kill, make_tree, question, rows_of, write, write_config
+from tests.unit.cluster.manifests import cluster_spec
 
 RAY = str(Path(sys.executable).with_name("ray"))
 ROWS = 5
@@ -180,6 +180,29 @@ def test_a_job_that_fails_gives_its_exit_code_and_its_id_is_not_taken_twice(
     )
 
 
+def test_a_submission_that_is_ended_stops_its_job_too_if_told_so(head, environment, tiny_model, tmp_path):
+    data = write(tmp_path / "questions.jsonl", [question(i) for i in range(ROWS)])
+    write_config(tmp_path, make_tree(tmp_path / "out", tiny_model, data))
+    command = [sys.executable, "-m", "flexray.cli", "submit", "--no-install", "config.yaml", "--stop-job"]
+    command += [f"--address={head.dashboard}", "--id=stopped-1"]
+    env = environment | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=env, cwd=tmp_path, **pipes)
+    first = process.stdout.readline()  # its job has just begun to start
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert first.startswith("stopped-1: submitted: "), first + said
+    assert process.returncode == 143
+    assert said.splitlines()[-1] == (
+        "stopped by SIGTERM: the job stopped-1 is stopped, too; submitted again, it goes on"
+    )
+    asked = [RAY, "job", "status", f"--address={head.dashboard}", "stopped-1"]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    end = time.monotonic() + 60
+    while "was stopped" not in subprocess.run(asked, env=environment, **output).stdout:
+        assert time.monotonic() < end
+
+
 def test_who_has_not_the_token_is_refused_in_one_line_and_told_where_it_belongs(
     submit, head, environment, tiny_model, tmp_path
 ):
@@ -201,7 +224,7 @@ def test_who_has_not_the_token_is_refused_in_one_line_and_told_where_it_belongs(
 
 
 def test_what_the_probes_of_the_manifests_ask_is_answered_without_a_token(head):
-    spec = yaml.safe_load((PROJECT / "cluster" / "raycluster.yaml").read_text())["spec"]
+    spec = cluster_spec("cluster")
     pods = [group["template"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
     probes = [
         pod["spec"]["containers"][0][f"{kind}Probe"] for pod in pods for kind in ("liveness", "readiness")

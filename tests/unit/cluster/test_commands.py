@@ -3,32 +3,21 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-import typer
-from ray.scripts.scripts import cli as ray_cli
 
-from flexray.cli import app
 from flexray.cli.submit_command import take_apart
+from flexray.config import load_config
 from flexray.errors import ConfigError
 from flexray.runs.nightly import find_recipes
 from tests.conftest import PROJECT
-from tests.unit.cluster.manifests import CLUSTER, load, submitter
+from tests.unit.cluster.manifests import CLUSTER, JOBS, resource, submitter
+from tests.unit.cluster.tools import parse
 
 UP = CLUSTER / "up.sh"
 MADE_BY_THE_READER = {"jobs/recipes/night.yaml", "my.yaml", "recipes/"}
-
-
-def parse(words: list[str]) -> dict:
-    """The options of a `flexray` or `ray` command, as it reads them; raises for one it does not know."""
-    command = typer.main.get_command(app) if words[0] == "flexray" else ray_cli
-    while hasattr(command, "commands"):
-        words = words[1:]
-        command = command.commands[words[0]]
-    return command.make_context(words[0], words[1:]).params
 
 
 def submitted(words: list[str]) -> tuple[dict, list[str]]:
@@ -74,24 +63,47 @@ def test_the_readme_has_commands_of_each_kind():
 
 
 def test_the_cron_job_submits_what_the_image_has():
-    (container,) = submitter()["containers"]
+    (container,) = submitter("nightly")["spec"]["containers"]
     params, recipes = submitted(container["command"])
     assert (params["job"], params["wait"], params["install"]) == ("nightly", True, False)
+    assert params["stop_job"]  # else what goes on would hold the recipes' folders when it is tried again
     assert find_recipes([str(PROJECT / path) for path in recipes])
-    assert params["address"] == f"http://{load('raycluster.yaml')['metadata']['name']}-head-svc:8265"
+    cluster = resource("nightly", "RayCluster")["metadata"]["name"]
+    assert params["address"] == f"http://{cluster}-head-svc:8265"
     mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
     assert [f"{container['workingDir']}/{path}" for path in recipes] == mounts
     assert params["id_"] == "$(POD_NAME)"
 
 
-def test_the_ray_job_runs_a_script_of_the_image_on_the_mounted_recipes():
-    spec = load("rayjob.yaml")["spec"]
-    python, script, *arguments = spec["entrypoint"].split()
-    assert python == "python"
-    assert (PROJECT / script.removeprefix("/opt/flexray/")).is_file()
-    parse(["flexray", "nightly", *arguments])
-    (head,) = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
-    assert set(arguments) <= {mount["mountPath"] for mount in head["volumeMounts"]}
+def mounts_of_head(job):
+    (head,) = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    return {mount["mountPath"] for mount in head["volumeMounts"]}
+
+
+@pytest.mark.parametrize("name", [name for name in JOBS if name != "cpu"])
+def test_the_jobs_run_a_night_of_the_mounted_recipes_in_a_script_of_the_image(name):
+    again, *words = shlex.split(JOBS[name]["entrypoint"])
+    assert os.access(PROJECT / again.removeprefix("/opt/flexray/"), os.X_OK)
+    assert words[:2] == ["flexray", "nightly"]
+    assert set(parse(words)["recipes"]) <= mounts_of_head(JOBS[name])
+
+
+def test_the_try_out_answers_the_demos_questions_of_the_image():
+    params = parse(shlex.split(JOBS["cpu"]["entrypoint"]))
+    here = [value.replace("/opt/flexray", str(PROJECT)) for value in params["set_"]]
+    (recipe,) = [path.replace("/opt/flexray", str(PROJECT)) for path in params["recipe"]]
+    config = load_config(recipe, here)
+    assert config.data.files == (str(PROJECT / "jobs" / "data" / "demo.jsonl"),)
+    assert config.model.path == str(PROJECT / "models" / "smollm2-135m")
+    assert any(config.output.startswith(f"{mount}/") for mount in mounts_of_head(JOBS["cpu"]))
+
+
+def test_the_check_reads_the_mounted_recipes_with_a_script_of_the_image():
+    (container,) = submitter("check")["spec"]["containers"]
+    script, folder = container["command"]
+    assert os.access(PROJECT / script.removeprefix("/opt/flexray/"), os.X_OK)
+    mounts = {mount["mountPath"]: mount["readOnly"] for mount in container["volumeMounts"]}
+    assert mounts == {folder: True, "/mnt/qa": True}
 
 
 def test_the_crontab_line_is_one_that_cron_takes():
@@ -180,11 +192,3 @@ def test_up_without_what_to_do_says_how_it_is_used(arguments):
     done = subprocess.run([str(UP), *arguments], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert "cluster/up.sh up HEAD [WORKER ..]" in done.stderr
-
-
-def test_the_shell_scripts_are_sound():
-    scripts = list(CLUSTER.glob("*.sh"))
-    assert scripts == [UP]
-    subprocess.run(["bash", "-n", str(UP)], check=True)
-    if shellcheck := shutil.which("shellcheck"):
-        subprocess.run([shellcheck, str(UP)], check=True)
