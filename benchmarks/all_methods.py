@@ -36,6 +36,7 @@ METHODS: tuple[dict[str, Any], ...] = (
     {"kind": "attention", "positions": "continuous"},
     {"kind": "attention", "layout": "full_prompt"},
     {"kind": "attention", "layout": "full_prompt", "positions": "continuous"},
+    {"kind": "ape"},
     {"kind": "concat"},
     {"kind": "per_prompt"},
     {"kind": "avg"},
