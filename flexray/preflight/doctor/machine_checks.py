@@ -12,9 +12,9 @@ from importlib import metadata
 from rich.filesize import decimal
 
 from flexray.config import RunConfig
+from flexray.console.checks import Finding, Status, fail, passed, warn
 from flexray.engine.scheduler_config import GIB
 from flexray.models.checkpoint import resolve_dtype
-from flexray.preflight.check_results import CheckResult, Status, fail, passed, warn
 from flexray.preflight.host import check_writable, existing_folder, free_bytes, ram_bytes
 from flexray.preflight.plan.dry_folder import DryFolder
 
@@ -26,7 +26,7 @@ OLDEST_CAPABILITY = (7, 0)  # of a GPU that Triton compiles for
 FREE_SHARE = 0.9  # of a GPU's memory; with less, another process is using it
 
 
-def check_compiler(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_compiler(config: RunConfig | None) -> Iterator[Finding]:
     """What compiles FlexAttention: Triton on a GPU, a C++ compiler on CPUs."""
     import torch
 
@@ -55,26 +55,19 @@ def check_compiler(config: RunConfig | None) -> Iterator[CheckResult]:
             yield _no_flex(config, "no C++ compiler", "Install g++, or name one in CXX.")
 
 
-def check_gpu(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_gpu(config: RunConfig | None) -> Iterator[Finding]:
     """The CUDA devices of this machine, and whether they support the configured dtype."""
     import torch
 
-    if not torch.cuda.is_available():
-        if config is not None and config.model.device == "cuda":
-            yield fail(
-                "torch finds no CUDA device, and model.device is cuda",
-                "Set it to auto, or install a torch and a driver for CUDA.",
-            )
-        elif driver := _driver():
-            yield warn(
-                f"the machine has a GPU (driver {driver}), but torch {torch.__version__} finds none",
-                "Install a torch for CUDA that is no newer than the driver.",
-            )
-        else:
-            yield passed("none: models run on the CPUs here")
-        return
-    for number in range(torch.cuda.device_count()):
-        yield _gpu(number, config)
+    if torch.cuda.is_available():
+        yield from (_gpu(number, config) for number in range(torch.cuda.device_count()))
+    elif driver := _driver():
+        yield warn(
+            f"the machine has a GPU (driver {driver}), but torch {torch.__version__} finds none",
+            "Install a torch for CUDA that is no newer than the driver.",
+        )
+    else:
+        yield passed("none: models run on the CPUs here")
 
 
 def runs_on_gpu(config: RunConfig | None) -> bool:
@@ -84,7 +77,7 @@ def runs_on_gpu(config: RunConfig | None) -> bool:
     return torch.cuda.is_available() and (config is None or config.model.device != "cpu")
 
 
-def _gpu(number: int, config: RunConfig | None) -> CheckResult:
+def _gpu(number: int, config: RunConfig | None) -> Finding:
     import torch
 
     found = torch.cuda.get_device_properties(number)
@@ -107,7 +100,7 @@ def _gpu(number: int, config: RunConfig | None) -> CheckResult:
     return passed(what)
 
 
-def check_memory(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_memory(config: RunConfig | None) -> Iterator[Finding]:
     """RAM, and the shared memory that holds Ray's object store."""
     ram = ram_bytes()
     yield passed(f"{ram / GIB:.1f} GiB of RAM")
@@ -126,7 +119,7 @@ def check_memory(config: RunConfig | None) -> Iterator[CheckResult]:
         yield passed(what)
 
 
-def check_disk(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_disk(config: RunConfig | None) -> Iterator[Finding]:
     """Free space and write access for output, temporary files, Ray's files and compiled kernels."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
@@ -150,7 +143,7 @@ def check_disk(config: RunConfig | None) -> Iterator[CheckResult]:
         yield _room(group)
 
 
-def _room(places: dict[str, str]) -> CheckResult:
+def _room(places: dict[str, str]) -> Finding:
     """The free space of folders on one file system."""
     path = next(iter(places.values()))
     free = free_bytes(path)
@@ -159,10 +152,10 @@ def _room(places: dict[str, str]) -> CheckResult:
     status: Status = "fail" if free < NO_DISK else "warn" if free < LOW_DISK else "pass"
     if "Ray" in places and used > RAY_FULL and status == "pass":
         return warn(f"{what}; {used:.0%} used", f"Ray stores nothing on a disk over {RAY_FULL:.0%}.")
-    return CheckResult(status, what, "" if status == "pass" else "Make room.")
+    return Finding(status, what, "" if status == "pass" else "Make room.")
 
 
-def _no_flex(config: RunConfig | None, what: str, advice: str) -> CheckResult:
+def _no_flex(config: RunConfig | None, what: str, advice: str) -> Finding:
     """FlexAttention cannot be compiled: a run uses another backend, unless engine.strict forbids it."""
     if config is not None and config.engine.strict:
         return fail(f"{what}; engine.strict forbids another backend than flex", advice)

@@ -14,13 +14,13 @@ from packaging.version import Version
 
 import flexray
 from flexray.config import RunConfig
-from flexray.preflight.check_results import CheckResult, fail, passed, warn
+from flexray.console.checks import Finding, fail, passed, warn
 
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 INSTALL = "make setup, or: pip install -c constraints.txt -e ."
 
 
-def check_python(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_python(config: RunConfig | None) -> Iterator[Finding]:
     """The interpreter's version."""
     wanted, _ = _required()
     found = platform.python_version()
@@ -30,7 +30,7 @@ def check_python(config: RunConfig | None) -> Iterator[CheckResult]:
         yield fail(f"Python {found}, but {wanted} is needed", "Make an environment of a newer one.")
 
 
-def check_packages(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_packages(config: RunConfig | None) -> Iterator[Finding]:
     """Whether each required package is installed, and in the version of constraints.txt."""
     _, requirements = _required()
     tested = _tested()
