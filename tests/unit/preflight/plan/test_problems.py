@@ -23,7 +23,7 @@ def problems_of(plan, status):
 
 
 def test_a_metric_of_methods_that_is_not_known_is_an_error_as_at_a_start(config_of):
-    plan = make_plan(config_of(methods=[{"kind": "vote", "match": "nosuch"}]))
+    plan = make_plan(config_of(methods=[{"kind": "confidence", "match": "nosuch"}]))
     (error,) = problems_of(plan, "fail")
     assert error.startswith("methods: ")
     assert "nosuch" in error
