@@ -13,7 +13,6 @@ from flexray.preflight.plan.resource_checks import check_device
 from flexray.runs.start_checks import START_CHECKS
 
 MACHINE_CHECKS: tuple[Check[RunConfig | None], ...] = (
-    Check("python", packages.check_python),
     Check("packages", packages.check_packages),
     Check("compiler", machine_checks.check_compiler),
     Check("gpu", machine_checks.check_gpu),

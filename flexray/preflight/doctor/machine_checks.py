@@ -12,7 +12,7 @@ from importlib import metadata
 from rich.filesize import decimal
 
 from flexray.config import RunConfig
-from flexray.console.checks import Finding, Status, fail, passed, warn
+from flexray.console.checks import Finding, fail, passed, warn
 from flexray.engine.scheduler_config import GIB
 from flexray.models.checkpoint import resolve_dtype
 from flexray.preflight.host import check_writable, existing_folder, free_bytes, ram_bytes
@@ -123,36 +123,27 @@ def check_disk(config: RunConfig | None) -> Iterator[Finding]:
     """Free space and write access for output, temporary files, Ray's files and compiled kernels."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    temporary = tempfile.gettempdir()
-    ray = os.environ.get("RAY_TMPDIR", temporary)
     places = {
-        "temporary files": temporary,
-        "Ray": ray,
+        "temporary files": tempfile.gettempdir(),
+        "Ray": os.environ.get("RAY_TMPDIR", tempfile.gettempdir()),
         "compiled kernels": os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir(),
     }
     if config is not None and (folder := DryFolder(config.output)).is_local:
         places = {"output": folder.url} | places
-    by_device: dict[int, dict[str, str]] = {}
     for purpose, path in places.items():
         try:
             check_writable(path)
-            by_device.setdefault(existing_folder(path).stat().st_dev, {})[purpose] = path
+            free, total = free_bytes(path), shutil.disk_usage(existing_folder(path)).total or 1
         except OSError as e:
             yield fail(f"{purpose}: {path} cannot be written: {e.strerror}", "Make it writable.")
-    for group in by_device.values():
-        yield _room(group)
-
-
-def _room(places: dict[str, str]) -> Finding:
-    """The free space of folders on one file system."""
-    path = next(iter(places.values()))
-    free = free_bytes(path)
-    used = 1 - free / (shutil.disk_usage(existing_folder(path)).total or 1)
-    what = f"{decimal(free)} free for " + ", ".join(f"{purpose} ({path})" for purpose, path in places.items())
-    status: Status = "fail" if free < NO_DISK else "warn" if free < LOW_DISK else "pass"
-    if "Ray" in places and used > RAY_FULL and status == "pass":
-        return warn(f"{what}; {used:.0%} used", f"Ray stores nothing on a disk over {RAY_FULL:.0%}.")
-    return Finding(status, what, "" if status == "pass" else "Make room.")
+            continue
+        what, used = f"{decimal(free)} free for {purpose} ({path})", 1 - free / total
+        if free < LOW_DISK:
+            yield Finding("fail" if free < NO_DISK else "warn", what, "Make room.")
+        elif purpose == "Ray" and used > RAY_FULL:
+            yield warn(f"{what}; {used:.0%} used", f"Ray stores nothing on a disk over {RAY_FULL:.0%}.")
+        else:
+            yield passed(what)
 
 
 def _no_flex(config: RunConfig | None, what: str, advice: str) -> Finding:

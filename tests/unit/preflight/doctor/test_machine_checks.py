@@ -1,4 +1,4 @@
-"""Python, packages, compiler, memory and disks, as they are here and as they are described."""
+"""Packages, compiler, memory and disks, as they are here and as they are described."""
 
 import pytest
 
@@ -11,8 +11,6 @@ def statuses(results):
 
 
 def test_this_environment_has_what_the_project_requires():
-    (found,) = packages.check_python(None)
-    assert found.status == "pass"
     assert "fail" not in statuses(packages.check_packages(None))
 
 
@@ -20,10 +18,8 @@ def test_this_environment_has_what_the_project_requires():
 def project(tmp_path, monkeypatch):
     """A project that requires this, and was tested with that."""
 
-    def write(dependencies, tested="", python=">=3.11"):
-        (tmp_path / "pyproject.toml").write_text(
-            f"[project]\nrequires-python = {python!r}\ndependencies = {dependencies!r}\n"
-        )
+    def write(dependencies, tested=""):
+        (tmp_path / "pyproject.toml").write_text(f"[project]\ndependencies = {dependencies!r}\n")
         (tmp_path / "constraints.txt").write_text(f"# tested on Linux\n{tested}\n")
         monkeypatch.setattr(packages, "PROJECT", tmp_path)
 
@@ -49,18 +45,11 @@ def test_a_version_that_was_not_tested_is_a_warning_and_a_local_build_is_none(pr
     assert "torch" not in found.what
 
 
-def test_a_python_that_is_too_old_fails(project):
-    project([], python=">=99")
-    (found,) = packages.check_python(None)
-    assert found.status == "fail"
-
-
 def test_where_flexray_is_installed_without_its_sources_its_metadata_is_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(packages, "PROJECT", tmp_path)
     (found,) = packages.check_packages(None)
     assert found.status == "pass"
     assert "tested" not in found.what
-    assert statuses(packages.check_python(None)) == ["pass"]
 
 
 def test_no_compiler_is_needed_for_another_backend(config_of):
