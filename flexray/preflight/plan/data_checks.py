@@ -16,13 +16,13 @@ from flexray.sink.lock.hold import EXPIRY_SECONDS
 def open_folder(run: DryRun) -> Iterator[Finding]:
     """The output folder, which is only read."""
     run.folder = DryFolder(run.config.output)
-    yield passed(str(run.folder))
+    yield from ()
 
 
 def read_first_locks(run: DryRun) -> Iterator[Finding]:
     """Read the lock files, and again at the end: one that has changed in between has a live owner."""
     run.locks = read_locks(run.dry_folder)
-    yield from ()
+    yield passed(str(run.folder), "output")
 
 
 def read_data(run: DryRun) -> Iterator[Finding]:

@@ -44,7 +44,7 @@ def take_sample_of_rows(run: DryRun) -> Iterator[Finding]:
     assert run.drawn is not None
     run.rows = take_sample(run.found, run.drawn, run.sample_rows)
     run.sample = sample = figures(run.rows)
-    yield passed("\n".join([f"{sample.rows:,} rows, {sample.faulty:,} faulty", *sample.faults]))
+    yield passed(f"{sample.rows:,} rows, {sample.faulty:,} faulty")
     if sample.prompt_tokens and sample.paraphrases:
         yield passed(
             f"{sample.prompt_tokens} tokens, of which {sample.context_tokens:,} are the context and "
@@ -62,7 +62,8 @@ def check_sample(run: DryRun) -> Iterator[Finding]:
     faults = [question.error for question in sample.questions if question.error]
     if faults:
         yield warn(
-            f"{len(faults)} of {rows} sampled rows are faulty and will be error rows. The first: {faults[0]}"
+            f"{len(faults)} of {rows} sampled rows are faulty and will be error rows. The first: "
+            f"{first_few(faults, separator=' ')}"
         )
     weighing = [method.name for method in methods if method.needs_confidences]
     missing = sum(prompt.confidences is None for prompt in sample.prompts) if weighing else 0

@@ -27,6 +27,7 @@ from tests.lora_adapters import plain_model, save_adapter
 from tests.ray.jobs import make_tree, question, rows_of, write
 from tests.runs import run_shards
 from tests.tiny_model import VOCAB
+from tests.unit.preflight.doctor.conftest import told  # noqa: F401  a fixture
 
 ROWS = [question(i) for i in range(6)]
 METHODS = ["attention", "avg"]
@@ -146,7 +147,11 @@ def test_the_same_adapter_elsewhere_is_the_same_run_and_each_byte_of_its_files_c
 
 
 def test_what_is_wrong_with_an_adapter_is_told_by_plan_doctor_night_and_run_alike(
-    config_of, told, tree_of, adapters, tmp_path
+    config_of,
+    told,  # noqa: F811
+    tree_of,
+    adapters,
+    tmp_path,
 ):
     broken = Path(shutil.copytree(adapters[0], tmp_path / "broken"))
     file = broken / "adapter_config.json"
@@ -164,7 +169,7 @@ def test_what_is_wrong_with_an_adapter_is_told_by_plan_doctor_night_and_run_alik
     assert "peft_type is 'VERA'" in " ".join(done.output.split())
 
 
-def test_plan_and_doctor_count_a_head_that_the_adapters_make(config_of, told, tiny_model, adapters):
+def test_plan_and_doctor_count_a_head_that_the_adapters_make(config_of, told, tiny_model, adapters):  # noqa: F811
     config = config_of(*adapters)
     plain, more = count_parameters(tiny_model), VOCAB * 48
     plan = make_plan(config)
