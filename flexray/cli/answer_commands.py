@@ -46,6 +46,7 @@ def run(
 ) -> None:
     """Answer what the recipe names and its output folder does not have yet."""
     checked = load_recipe(named(recipe, config), set_, download)
+    log("checking methods, output folder and model")  # the imports below take seconds
     from flexray.report import Shard, print_summary
     from flexray.report.answers import look_at
     from flexray.report.progress_bar import show_progress
@@ -84,6 +85,7 @@ def retry_errors(
 ) -> None:
     """Answer the error rows of a run again; good rows, and shards not committed yet, stay as they are."""
     checked = load_recipe(named(recipe, config), set_, download)
+    log("checking methods, output folder and model")
     from flexray.report.progress_bar import show_progress
     from flexray.runs.retry_errors import retry_errors as retry
 

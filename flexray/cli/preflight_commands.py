@@ -66,14 +66,16 @@ def plan(
     Reads the data and a sample of prompts. Holds no GPU, loads no weights, writes nothing.
     """
     checked = load_recipe(named(recipe, config), set_, download)
-    from flexray.preflight.plan import make_plan, print_plan
+    from flexray.console.checks import print_findings
+    from flexray.preflight.plan import look, start_plan
 
-    made = make_plan(checked, sample_rows=sample, gpu=gpu, gpu_memory=gpu_memory, like=like)
+    run = start_plan(checked, sample_rows=sample, gpu=gpu, gpu_memory=gpu_memory, like=like)
     if as_json:
-        typer.echo(json.dumps(made.to_dict(), indent=2))
+        list(look(run))
+        typer.echo(json.dumps(run.to_dict(), indent=2))
     else:
-        print_plan(made)
-    if not made.ready:
+        print_findings(look(run))
+    if not run.ready:
         raise typer.Exit(2)
 
 
@@ -88,16 +90,14 @@ def doctor(
 
     Compiles attention for a tiny model, starts a Ray and stops it, and leaves nothing behind.
     """
-    from flexray.preflight.doctor import CHECKS, print_results, run_checks
+    from flexray.console.checks import is_ready, print_findings
+    from flexray.preflight.doctor import examine
 
-    results = run_checks(CHECKS, [*recipe, *config], set_)
+    found = examine([*recipe, *config], set_)
+    findings = list(found) if as_json else print_findings(found)
     if as_json:
-        found = list(results)
-        typer.echo(json.dumps([dataclasses.asdict(result) for result in found], indent=2))
-        ok = all(result.status != "fail" for result in found)
-    else:
-        ok = print_results(results)
-    if not ok:
+        typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    if not is_ready(findings):
         raise typer.Exit(1)
 
 

@@ -57,6 +57,6 @@ def _check(name: str, package: Package, found: str) -> Iterator[str]:
             )
     if version > Version(package.newest):
         yield (
-            f"note: {name} {found} is newer than any that flexray was tested with ({package.newest}); "
+            f"{name} {found} is newer than any that flexray was tested with ({package.newest}); "
             "`flexray doctor` compares its attention with a slow one on this machine"
         )

@@ -1,14 +1,7 @@
 """The log: one line for each event on standard error. It is for programs; people read the progress.
 
-FLEXRAY_LOG chooses:
-
-    json   each event as one JSON object on a line of ASCII
-    text   the same for reading
-    off    nothing
-    unset  warnings and errors of Ray's workers, as text; the command itself prints what matters
-
-Ray's workers use the setting of the process that started the run. Their log is in Ray's log files on their
-node.
+FLEXRAY_LOG chooses the format (docs/operations.md). Ray's workers use the setting of the process that started
+the run; their log is in Ray's log files on their node.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ data set, wherever a branch moves meanwhile, and the run's record has them.
 from __future__ import annotations
 
 import os.path
+from collections.abc import Collection
 
 from flexray.config import RunConfig
 from flexray.config.data import HubDataSet
@@ -36,10 +37,21 @@ def pin(config: RunConfig) -> RunConfig:
     Raises:
         ConfigError: the cache does not have the model or a data set.
     """
+    return pin_data_sets(pin_model_paths(config))
+
+
+def pin_model_paths(config: RunConfig) -> RunConfig:
+    """`pin` for the model and its adapters."""
     path = config.model.path
     path = os.path.abspath(path) if hub_model(path) is None else pin_model(path)
     lora = tuple(map(os.path.abspath, config.model.lora))
-    changes: dict[str, object] = {"model": config.model.model_copy(update={"path": path, "lora": lora})}
+    model = config.model.model_copy(update={"path": path, "lora": lora})
+    return config.model_copy(update={"model": model})
+
+
+def pin_data_sets(config: RunConfig) -> RunConfig:
+    """`pin` for the data set and that of the few-shots."""
+    changes: dict[str, object] = {}
     if config.data.hub is not None:
         changes["data"] = config.data.model_copy(update={"hub": pin_data_set(config.data.hub)})
     drawn_from = config.prompt.few_shot_data
@@ -49,10 +61,11 @@ def pin(config: RunConfig) -> RunConfig:
     return config.model_copy(update=changes)
 
 
-def notes_of(config: RunConfig) -> tuple[str, ...]:
-    """A line for each commit that a pinned configuration names."""
-    notes = [] if hub_model(config.model.path) is None else [f"model.path: {config.model.path}"]
-    return (*notes, *(f"{key}: {source}" for key, source in _data_sets(config).items()))
+def notes_of(config: RunConfig, keys: Collection[str]) -> list[str]:
+    """A line for each commit that a pinned configuration names under these keys."""
+    found = {} if hub_model(config.model.path) is None else {"model.path": config.model.path}
+    sources = found | _data_sets(config)
+    return [f"{key}: {source}" for key, source in sources.items() if key in keys]
 
 
 def _data_sets(config: RunConfig) -> dict[str, HubDataSet]:

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +35,27 @@ _KEEPALIVE = {
 _GCS, _CLIENT_SERVER = "/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo"
 
 
-def connect_ray(config: RayConfig) -> None:
+def connect_ray(config: RayConfig, note: Callable[[str], None] = lambda line: None) -> None:
     """Connect to the configured cluster; does nothing if this process is already connected.
 
     A job that was submitted to a cluster connects to that cluster, because RAY_ADDRESS is set there. If no
     address is configured and RAY_ADDRESS is not set, Ray is started on this machine, bound to loopback, and
     ends with this process.
 
+    Args:
+        note: called with a line that says what is begun, which takes seconds.
+
     Raises:
         ConfigError: no cluster answers at the configured address, or it requires a token.
     """
     if ray.is_initialized():
         return
+    address = _address(config)
+    note(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     logging.getLogger("ray.data._internal.progress").addFilter(
         lambda r: "Progress bars disabled" not in r.getMessage()
     )
-    if address := _address(config):
+    if address:
         _join(address)
     else:
         _start(config)

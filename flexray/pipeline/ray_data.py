@@ -80,6 +80,8 @@ def answer_shards(
     if settled.note:
         note(settled.note)
     config = settled.config
+    engines = f"{settled.first} engine{'s' * (settled.first != 1)}"
+    note(f"starting {engines}: each loads {config.model.path}, and compiles kernels for its first rows")
     adjust_ray_data()
     tracker = _start_tracker()
 

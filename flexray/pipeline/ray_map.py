@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -25,6 +26,7 @@ and meanwhile the third is at work."""
 MAX_ITEMS = 8
 """That a task has, for the same reason; fewer, so that each CPU has TASKS_A_CPU tasks, if it can be."""
 TASKS_A_CPU = 4
+NOTE_SECONDS = 30.0
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -40,6 +42,8 @@ class RayMap:
     """Called at a signal, before this process ends."""
     check: Callable[[], None] = lambda: None
     """Called with each result; may raise."""
+    note: Callable[[str], None] = lambda line: None
+    """Called with a line about how far it is, every NOTE_SECONDS at most."""
 
     def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
         """The results in order of the items. Raises a UserError or an OSError that the function raises."""
@@ -47,7 +51,7 @@ class RayMap:
         if not waiting:
             return
         with ending_by(self.stopped):
-            connect_ray(self.config.ray)
+            connect_ray(self.config.ray, self.note)
             cpus = max(int(ray.cluster_resources().get("CPU", 1)), 1)
         size = max(1, min(MAX_ITEMS, len(waiting) // (TASKS_A_CPU * cpus)))
         tasks = [
@@ -82,7 +86,11 @@ class RayMap:
             .iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         )
         ended: dict[int, bytes] = {}
+        last_note = time.monotonic()
         for number in range(len(tasks)):
+            if time.monotonic() - last_note >= NOTE_SECONDS:
+                self.note(f"planning: {number:,} of {len(tasks):,} tasks of this step are done")
+                last_note = time.monotonic()
             while number not in ended:
                 with ending_by(self.stopped):
                     batch: pa.Table = next(stream)

@@ -10,18 +10,10 @@ import pyarrow as pa
 from flexray.config import EvaluationConfig, FewShot, RunConfig
 from flexray.data import refuse_asked_few_shots, source_versions, with_few_shots
 from flexray.errors import UserError
-from flexray.evaluation import make_metrics
-from flexray.evaluation.answer_metrics import PLAIN_TOKENS
-from flexray.evaluation.output_rows import check_match
 from flexray.methods import make_methods
-from flexray.models.checkpoint import check_checkpoint, load_tokenizer
-from flexray.models.lora import check_adapters
-from flexray.models.remarks import remark
-from flexray.models.tensor_parallel import local_config
-from flexray.pipeline.hub import notes_of, pin
-from flexray.pipeline.prepare import prompt_builder
-from flexray.pipeline.software import check_software
+from flexray.pipeline.hub import pin
 from flexray.runs.fingerprint import code_version, fingerprint_parts, provenance
+from flexray.runs.start_checks import START_CHECKS, Start
 from flexray.sink import (
     DamageError,
     Manifest,
@@ -83,24 +75,15 @@ def refuse_other_settings(config: RunConfig, folder: OutputFolder) -> None:
 
 
 def check_job(config: RunConfig, folder: OutputFolder | None) -> Job:
-    """Check versions, storage and model. Raises UserError.
+    """Make the checks at the start of a run. Raises the UserError or OSError of the first that fails.
 
     Args:
         folder: checked for writing; None: nothing is to be written.
     """
-    check_match(config.methods)
-    notes = check_software(config)
-    if folder is not None:
-        folder.prepare()
-    config = pin(config)
-    notes += notes_of(config)
-    tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
-    local_config(check_checkpoint(config.model.path), config.engine.tensor_parallel)  # raises
-    check_adapters(config.model.path, config.model.lora)
-    notes += tuple(f"note: {odd}" for odd in remark(config.model.path, tokenizer))
-    prompt_builder(config)  # raises if no prompt can be made
-    make_metrics(config.evaluation, PLAIN_TOKENS)  # raises if there is no such metric
-    return Job(config=config, notes=notes)
+    start = Start(config=config, folder=folder)
+    found = [finding for check in START_CHECKS for finding in check.look(start)]
+    notes = (f"note: {finding.what}" if finding.status == "warn" else finding.what for finding in found)
+    return Job(config=start.config, notes=tuple(notes))
 
 
 def plan(
@@ -121,7 +104,7 @@ def plan(
         fresh: discard an earlier run, once the data are known to be good.
         found: the data set (PLAN_SCHEMA). None: it is read if that is needed.
         distribute: reads and plans large data sets in other processes. None: this process plans all.
-        note: called with a line about what was planned.
+        note: called with a line about what is planned.
 
     Raises:
         UserError: see `open_run` and `plan_run`; or the data cannot be used.
@@ -132,6 +115,7 @@ def plan(
     def read(run: RunRecord | None) -> Staged:
         nonlocal reads
         reads += 1
+        note(f"reading the data set {job.config.data.name}/{job.config.data.split}, and planning its rows")
         return stage(job.config.data, folder, run, distribute) if found is None else stage_table(found)
 
     try:

@@ -105,7 +105,12 @@ def run(
             fresh=fresh,
             allow_code_change=allow_code_change,
             replace_changed=replace_changed,
-            distribute=RayMap(config=job.config, stopped=lambda _: lock.release(), check=lock.check),
+            distribute=RayMap(
+                config=job.config,
+                stopped=lambda _: lock.release(),
+                check=lock.check,
+                note=progress.note,
+            ),
             note=progress.note,
         )
         config, record, before = planned.config, planned.record, planned.committed
@@ -233,7 +238,7 @@ def answer(
         lock.release()
 
     with ending_by(end):
-        connect_ray(config.ray)
+        connect_ray(config.ray, progress.note)
         check_nodes(config)
     events.info("run.started", rows=rows, shards=len(shards), output=config.output)
     progress.planned(rows=rows, shards=len(shards))

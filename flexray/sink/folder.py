@@ -83,18 +83,13 @@ class OutputFolder:
         return str(redact(self.url_of(name)))
 
     def prepare(self) -> None:
-        """Create the folder, and check that a file in it can be written, read and deleted.
+        """Create the folder, and check that a file in it can be written, read, listed and deleted.
 
         Raises:
             OutputError: this failed; the message names the path and the reason.
         """
-        probe = f"{_PROBE}{uuid4().hex}"
         try:
-            self._make_folder(self._root)
-            self._write(probe, b"flexray", patience=_START_PATIENCE)
-            if self.read_bytes(probe) != b"flexray":
-                raise OSError("a file that was just written reads back differently")
-            self.remove(probe)
+            self._try_out()
         except OSError as e:
             advice = "Give another output folder, or make this one writable."
             if isinstance(e, StorageError) and e.advice:
@@ -102,6 +97,16 @@ class OutputFolder:
             raise OutputError(
                 f"{self}: the output folder cannot be created or written: {_reason(e)}. {advice}"
             ) from e
+
+    def _try_out(self) -> None:
+        probe = f"{_PROBE}{uuid4().hex}"
+        self._make_folder(self._root)
+        self._write(probe, b"flexray", patience=_START_PATIENCE)
+        if self.read_bytes(probe) != b"flexray":
+            raise OSError("a file that was just written reads back differently")
+        if probe not in self.list():
+            raise OSError("a file that was just written is not in the listing")
+        self.remove(probe)
 
     def read_bytes(self, name: str) -> bytes:
         """The whole file. Raises FileNotFoundError, or another OSError if it cannot be read."""

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from flexray.errors import DataError
+from flexray.pipeline import ray_map
 from flexray.pipeline.ray_map import RayMap
 from flexray.runs.run import run
 from flexray.sink import OutputFolder
@@ -35,7 +36,10 @@ def test_ray_makes_the_plan_of_one_process_and_bears_the_death_of_a_worker(
     expected = planned(alone, map).record
     inject({"point": "plan.scratch", "action": "kill", "skip": 2, "ledger": str(tmp_path / "ledger")})
     monkeypatch.setattr(FolderScratch, "get", lambda *_: pytest.fail("the driver reads no rows"))
-    record = planned(many, RayMap(config=many, stopped=pytest.fail)).record
+    monkeypatch.setattr(ray_map, "NOTE_SECONDS", 0.0)
+    notes = []
+    record = planned(many, RayMap(config=many, stopped=pytest.fail, note=notes.append)).record
+    assert any(note.startswith("planning: 1 of ") for note in notes)
     assert len(list((tmp_path / "ledger").iterdir())) > 3
     assert (record.plan, record.selection, record.next_shard) == (
         expected.plan,

@@ -29,6 +29,8 @@ def test_a_shard_is_told_of_before_the_next_one_is_committed(inject, tiny_model,
         lines.append((line, len(manifests(tmp_path / "out"))))
 
     run(make_config(tmp_path / "out", tiny_model, data, data={"shard_rows": 1}), log=log)
+    begun = [line.partition(":")[0].partition(",")[0] for line, _ in lines]
+    assert begun.index("reading the data set qa/test") < begun.index("starting 1 engine")
     told = [committed for line, committed in lines if line.startswith("  qa-")]
     assert told == list(range(1, SHARDS + 1))
 

@@ -41,7 +41,7 @@ def start(tree, **options):
 def test_a_second_start_has_nothing_to_do_and_asks_for_no_ray(again, output, tmp_path, monkeypatch):
     start(again)  # the copy's data file is another one than that of the run, so this looks into it
     before = contents(output)
-    monkeypatch.setattr("flexray.runs.run.connect_ray", lambda config: pytest.fail("no Ray is needed"))
+    monkeypatch.setattr("flexray.runs.run.connect_ray", lambda *_: pytest.fail("no Ray is needed"))
     code, said, errors = flexray_here("run", "--config", write_config(tmp_path, again))
     assert code == 0, errors
     assert "everything is committed: nothing to do" in said

@@ -97,7 +97,7 @@ def test_the_error_rows_are_answered_and_nothing_else_changes(faulty, inject, fa
 
 def test_a_run_without_error_rows_is_left_alone_and_asks_for_no_ray(again, output, tmp_path, monkeypatch):
     before = contents(output)
-    monkeypatch.setattr("flexray.runs.run.connect_ray", lambda config: pytest.fail("no Ray is needed"))
+    monkeypatch.setattr("flexray.runs.run.connect_ray", lambda *_: pytest.fail("no Ray is needed"))
     config = write_config(tmp_path, again)
     assert flexray("retry-errors", config)[-1] == "retried=0 answered=0 still_errors=0"
     assert contents(output) == before

@@ -31,9 +31,7 @@ def refused(tree, tmp_path):
 
 
 def test_a_plan_file_that_is_lost_under_way(tree, refused, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "flexray.runs.run.connect_ray", lambda config: shutil.rmtree(tmp_path / "out" / "plan")
-    )
+    monkeypatch.setattr("flexray.runs.run.connect_ray", lambda *_: shutil.rmtree(tmp_path / "out" / "plan"))
     message = refused()
     assert f"{tmp_path}/out/plan/0000.parquet: the plan file is missing. Run again" in message
 

@@ -12,9 +12,9 @@ from importlib import metadata
 from rich.filesize import decimal
 
 from flexray.config import RunConfig
+from flexray.console.checks import Finding, fail, passed, warn
 from flexray.engine.scheduler_config import GIB
 from flexray.models.checkpoint import resolve_dtype
-from flexray.preflight.check_results import CheckResult, Status, fail, passed, warn
 from flexray.preflight.host import check_writable, existing_folder, free_bytes, ram_bytes
 from flexray.preflight.plan.dry_folder import DryFolder
 
@@ -26,7 +26,7 @@ OLDEST_CAPABILITY = (7, 0)  # of a GPU that Triton compiles for
 FREE_SHARE = 0.9  # of a GPU's memory; with less, another process is using it
 
 
-def check_compiler(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_compiler(config: RunConfig | None) -> Iterator[Finding]:
     """What compiles FlexAttention: Triton on a GPU, a C++ compiler on CPUs."""
     import torch
 
@@ -55,26 +55,19 @@ def check_compiler(config: RunConfig | None) -> Iterator[CheckResult]:
             yield _no_flex(config, "no C++ compiler", "Install g++, or name one in CXX.")
 
 
-def check_gpu(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_gpu(config: RunConfig | None) -> Iterator[Finding]:
     """The CUDA devices of this machine, and whether they support the configured dtype."""
     import torch
 
-    if not torch.cuda.is_available():
-        if config is not None and config.model.device == "cuda":
-            yield fail(
-                "torch finds no CUDA device, and model.device is cuda",
-                "Set it to auto, or install a torch and a driver for CUDA.",
-            )
-        elif driver := _driver():
-            yield warn(
-                f"the machine has a GPU (driver {driver}), but torch {torch.__version__} finds none",
-                "Install a torch for CUDA that is no newer than the driver.",
-            )
-        else:
-            yield passed("none: models run on the CPUs here")
-        return
-    for number in range(torch.cuda.device_count()):
-        yield _gpu(number, config)
+    if torch.cuda.is_available():
+        yield from (_gpu(number, config) for number in range(torch.cuda.device_count()))
+    elif driver := _driver():
+        yield warn(
+            f"the machine has a GPU (driver {driver}), but torch {torch.__version__} finds none",
+            "Install a torch for CUDA that is no newer than the driver.",
+        )
+    else:
+        yield passed("none: models run on the CPUs here")
 
 
 def runs_on_gpu(config: RunConfig | None) -> bool:
@@ -84,7 +77,7 @@ def runs_on_gpu(config: RunConfig | None) -> bool:
     return torch.cuda.is_available() and (config is None or config.model.device != "cpu")
 
 
-def _gpu(number: int, config: RunConfig | None) -> CheckResult:
+def _gpu(number: int, config: RunConfig | None) -> Finding:
     import torch
 
     found = torch.cuda.get_device_properties(number)
@@ -107,7 +100,7 @@ def _gpu(number: int, config: RunConfig | None) -> CheckResult:
     return passed(what)
 
 
-def check_memory(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_memory(config: RunConfig | None) -> Iterator[Finding]:
     """RAM, and the shared memory that holds Ray's object store."""
     ram = ram_bytes()
     yield passed(f"{ram / GIB:.1f} GiB of RAM")
@@ -126,43 +119,34 @@ def check_memory(config: RunConfig | None) -> Iterator[CheckResult]:
         yield passed(what)
 
 
-def check_disk(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_disk(config: RunConfig | None) -> Iterator[Finding]:
     """Free space and write access for output, temporary files, Ray's files and compiled kernels."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    temporary = tempfile.gettempdir()
-    ray = os.environ.get("RAY_TMPDIR", temporary)
     places = {
-        "temporary files": temporary,
-        "Ray": ray,
+        "temporary files": tempfile.gettempdir(),
+        "Ray": os.environ.get("RAY_TMPDIR", tempfile.gettempdir()),
         "compiled kernels": os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir(),
     }
     if config is not None and (folder := DryFolder(config.output)).is_local:
         places = {"output": folder.url} | places
-    by_device: dict[int, dict[str, str]] = {}
     for purpose, path in places.items():
         try:
             check_writable(path)
-            by_device.setdefault(existing_folder(path).stat().st_dev, {})[purpose] = path
+            free, total = free_bytes(path), shutil.disk_usage(existing_folder(path)).total or 1
         except OSError as e:
             yield fail(f"{purpose}: {path} cannot be written: {e.strerror}", "Make it writable.")
-    for group in by_device.values():
-        yield _room(group)
+            continue
+        what, used = f"{decimal(free)} free for {purpose} ({path})", 1 - free / total
+        if free < LOW_DISK:
+            yield Finding("fail" if free < NO_DISK else "warn", what, "Make room.")
+        elif purpose == "Ray" and used > RAY_FULL:
+            yield warn(f"{what}; {used:.0%} used", f"Ray stores nothing on a disk over {RAY_FULL:.0%}.")
+        else:
+            yield passed(what)
 
 
-def _room(places: dict[str, str]) -> CheckResult:
-    """The free space of folders on one file system."""
-    path = next(iter(places.values()))
-    free = free_bytes(path)
-    used = 1 - free / (shutil.disk_usage(existing_folder(path)).total or 1)
-    what = f"{decimal(free)} free for " + ", ".join(f"{purpose} ({path})" for purpose, path in places.items())
-    status: Status = "fail" if free < NO_DISK else "warn" if free < LOW_DISK else "pass"
-    if "Ray" in places and used > RAY_FULL and status == "pass":
-        return warn(f"{what}; {used:.0%} used", f"Ray stores nothing on a disk over {RAY_FULL:.0%}.")
-    return CheckResult(status, what, "" if status == "pass" else "Make room.")
-
-
-def _no_flex(config: RunConfig | None, what: str, advice: str) -> CheckResult:
+def _no_flex(config: RunConfig | None, what: str, advice: str) -> Finding:
     """FlexAttention cannot be compiled: a run uses another backend, unless engine.strict forbids it."""
     if config is not None and config.engine.strict:
         return fail(f"{what}; engine.strict forbids another backend than flex", advice)

@@ -1,4 +1,4 @@
-"""Python and the installed packages, compared with what is required and what was tested."""
+"""The installed packages, compared with what is required and what was tested."""
 
 from __future__ import annotations
 
@@ -9,31 +9,19 @@ from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 import flexray
 from flexray.config import RunConfig
-from flexray.preflight.check_results import CheckResult, fail, passed, warn
+from flexray.console.checks import Finding, fail, passed, warn
 
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 INSTALL = "make setup, or: pip install -c constraints.txt -e ."
 
 
-def check_python(config: RunConfig | None) -> Iterator[CheckResult]:
-    """The interpreter's version."""
-    wanted, _ = _required()
-    found = platform.python_version()
-    if found in SpecifierSet(wanted, prereleases=True):
-        yield passed(f"Python {found} ({wanted} is needed)")
-    else:
-        yield fail(f"Python {found}, but {wanted} is needed", "Make an environment of a newer one.")
-
-
-def check_packages(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_packages(config: RunConfig | None) -> Iterator[Finding]:
     """Whether each required package is installed, and in the version of constraints.txt."""
-    _, requirements = _required()
-    tested = _tested()
+    requirements, tested = _required(), _tested()
     wrong, other = [], []
     for requirement in requirements:
         name = requirement.name
@@ -52,19 +40,17 @@ def check_packages(config: RunConfig | None) -> Iterator[CheckResult]:
         yield warn(f"not the tested versions: {', '.join(other)}", f"For the tested ones: {INSTALL}.")
     if not wrong and not other:
         as_tested = ", at the tested versions" if tested else ""
-        yield passed(f"{len(requirements)} required packages{as_tested}")
+        yield passed(f"Python {platform.python_version()}, {len(requirements)} required packages{as_tested}")
 
 
-def _required() -> tuple[str, list[Requirement]]:
-    """The required Python and packages: from pyproject.toml, or else from the installed metadata."""
+def _required() -> list[Requirement]:
+    """From pyproject.toml, or else from the installed metadata."""
     project = PROJECT / "pyproject.toml"
     if project.is_file():
-        tree = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
-        return tree["requires-python"], [Requirement(text) for text in tree["dependencies"]]
-    found = metadata.distribution("flexray")
-    requirements = map(Requirement, found.requires or ())
-    kept = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
-    return found.metadata["Requires-Python"], kept
+        tree = tomllib.loads(project.read_text(encoding="utf-8"))
+        return list(map(Requirement, tree["project"]["dependencies"]))
+    requirements = map(Requirement, metadata.requires("flexray") or ())
+    return [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
 
 
 def _tested() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -12,11 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from flexray.config import EngineConfig, RayConfig, RunConfig
+from flexray.console.checks import Finding, fail, passed, warn
 from flexray.errors import UserError
 from flexray.models.checkpoint import check_checkpoint, resolve_dtype
 from flexray.models.families import kv_shape
 from flexray.pipeline.ray_connection import is_for_a_cluster
-from flexray.preflight.check_results import CheckResult, fail, passed, warn
 from flexray.preflight.doctor.machine_checks import runs_on_gpu
 from flexray.preflight.doctor.packages import PROJECT
 
@@ -27,7 +28,7 @@ LEAST_STORE_MB = 80
 SHOWN_LINES = 3
 
 
-def check_attention(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_attention(config: RunConfig | None) -> Iterator[Finding]:
     """Whether a tiny random model answers with the same tokens by the configured backend and by `eager`.
 
     In float32 both must agree. In 16 bits, if the run uses them, the backend only has to work.
@@ -49,7 +50,7 @@ def check_attention(config: RunConfig | None) -> Iterator[CheckResult]:
             return
 
 
-def judge(found: dict[str, Any], engine: EngineConfig, dtype: str) -> CheckResult:
+def judge(found: dict[str, Any], engine: EngineConfig, dtype: str) -> Finding:
     """What the outcome of `process_tasks.compare_backends` means for a run."""
     what = f"{engine.backend} on {found['device']} in {dtype} ({found['seconds']:.0f} s)"
     if error := found["error"]:
@@ -71,25 +72,16 @@ def _task(config: RunConfig | None, engine: EngineConfig, dtype: str) -> dict[st
     """The task for the process, with the head sizes of the configured model if they can be read."""
     heads, width = 3, 64
     if config is not None:
-        try:
+        with contextlib.suppress(UserError):  # which the check of the model reports
             shape = check_checkpoint(config.model.path)
-        except UserError:  # `check_model` reports it
-            pass
-        else:
             kv_heads, width = kv_shape(shape)
             heads = shape.num_attention_heads // kv_heads
     device = "cuda" if runs_on_gpu(config) else "cpu"
-    return {
-        "task": "attention",
-        "backend": engine.backend,
-        "device": device,
-        "dtype": dtype,
-        "heads": heads,
-        "width": width,
-    }
+    asked = {"backend": engine.backend, "device": device, "dtype": dtype, "heads": heads, "width": width}
+    return {"task": "attention", **asked}
 
 
-def check_cluster(config: RunConfig | None) -> Iterator[CheckResult]:
+def check_cluster(config: RunConfig | None) -> Iterator[Finding]:
     """Start and stop a Ray of one CPU, or join the cluster of ray.address or RAY_ADDRESS."""
     joins = is_for_a_cluster(config) if config else bool(os.environ.get("RAY_ADDRESS"))
     ray = config.ray if config and joins else RayConfig(num_cpus=1, object_store_mb=LEAST_STORE_MB)
@@ -116,10 +108,8 @@ def check_cluster(config: RunConfig | None) -> Iterator[CheckResult]:
         each = config.ray.num_gpus_per_actor
         wanted = config.ray.max_actors * (1 if each is None else each)
         if wanted > gpus:
-            yield warn(
-                f"{what}; ray.max_actors asks for {wanted:g} GPUs",
-                "Fewer actors than that will work: lower ray.max_actors, or add nodes.",
-            )
+            advice = "Fewer actors than that will work: lower ray.max_actors, or add nodes."
+            yield warn(f"{what}; ray.max_actors asks for {wanted:g} GPUs", advice)
             return
     yield passed(what)
 
@@ -147,15 +137,9 @@ def call_module(module: str, argument: dict[str, Any], seconds: float) -> dict[s
     except subprocess.TimeoutExpired as e:
         raise ProcessError(f"gave no answer in {seconds:.0f} s") from e
     if done.returncode:
+        end = f"ended with exit code {done.returncode}"
+        if done.returncode < 0:
+            end = f"was killed by {signal.Signals(-done.returncode).name}"
         last = " / ".join(done.stderr.strip().splitlines()[-SHOWN_LINES:])
-        raise ProcessError(f"{_end(done.returncode)}: {last}" if last else _end(done.returncode))
+        raise ProcessError(f"{end}: {last}" if last else end)
     return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def _end(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"

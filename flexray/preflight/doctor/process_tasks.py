@@ -22,8 +22,9 @@ from flexray.engine.fallback import describe_fault, handled_errors
 from flexray.prompts.prompt import Prompt
 
 VOCABULARY = 256
-PROMPTS = 4
 METHODS = (MethodConfig(), MethodConfig(kind="per_prompt"))  # fused, and each paraphrase by itself
+CONTEXT, SEGMENT_SIZES = 45, ((2, 7, 12), (3, 9, 4), (12, 2, 5), (8, 8, 3))
+"""Tokens: of a context longer than a block, and of each prompt's paraphrases."""
 
 
 class Bytes:
@@ -49,61 +50,51 @@ def compare_backends(task: dict[str, Any]) -> dict[str, Any]:
         from it. Also device and seconds.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
-    device = torch.device(task["device"])
     start = time.perf_counter()
     found: dict[str, Any] = {"error": "", "falls_back": False, "same": 0, "answers": 0}
-    expected = _answers(task, "eager", device)
+    expected = _answers(task, "eager")
     try:
-        got = _answers(task, task["backend"], device)
+        got = _answers(task, task["backend"])
     except Exception as e:
         found |= {"error": describe_fault(task["backend"], e), "falls_back": isinstance(e, handled_errors())}
     else:
         found["answers"] = len(expected)
         found["same"] = sum(a == b for a, b in zip(got, expected, strict=True))
-    found["device"] = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    found["device"] = torch.cuda.get_device_name() if task["device"] == "cuda" else "CPU"
     found["seconds"] = time.perf_counter() - start
     return found
 
 
-def _answers(task: dict[str, Any], backend: Backend, device: torch.device) -> list[tuple[int, ...]]:
-    """The tokens of all answers; the model is the same each time."""
-    heads = task["heads"]
+def _answers(task: dict[str, Any], backend: Backend) -> list[tuple[int, ...]]:
+    """The tokens of all answers; the model and the prompts are the same each time."""
     shape = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=heads * 32,
+        hidden_size=task["heads"] * 32,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=heads,
+        num_attention_heads=task["heads"],
         num_key_value_heads=1,
         head_dim=task["width"],
         max_position_embeddings=512,
         initializer_range=0.2,
     )
     torch.manual_seed(0)
-    model = LlamaForCausalLM(shape).eval().to(device, getattr(torch, task["dtype"]))
     engine = Engine(
-        model,
+        LlamaForCausalLM(shape).eval().to(task["device"], getattr(torch, task["dtype"])),
         Bytes(),  # type: ignore[arg-type]
         METHODS,
         GenerationConfig(max_new_tokens=6, stop_at_newline=False),
         EngineConfig(backend=backend, strict=True, max_num_seqs=8, max_num_batched_tokens=256),
     )
-    answers = engine.generate(_prompts())
-    return [generation.token_ids for methods in answers for method in methods for generation in method]
-
-
-def _prompts() -> list[Prompt]:
-    """A context longer than a block, and paraphrases of several lengths."""
-    rnd = random.Random(0)
+    tokens = iter(random.Random(0).choices(range(1, VOCABULARY), k=1000))
 
     def words(count: int) -> tuple[int, ...]:
-        return tuple(rnd.randrange(1, VOCABULARY) for _ in range(count))
+        return tuple(next(tokens) for _ in range(count))
 
-    context, answer_prefix = words(45), words(2)
-    return [
-        Prompt(context, tuple(words(rnd.randint(2, 12)) for _ in range(3)), answer_prefix)
-        for _ in range(PROMPTS)
-    ]
+    context, answer_prefix = words(CONTEXT), words(2)
+    prompts = [Prompt(context, tuple(map(words, sizes)), answer_prefix) for sizes in SEGMENT_SIZES]
+    answers = engine.generate(prompts)
+    return [generation.token_ids for methods in answers for method in methods for generation in method]
 
 
 def try_ray(task: dict[str, Any]) -> dict[str, Any]:

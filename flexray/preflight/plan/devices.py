@@ -46,6 +46,12 @@ class Device:
     memory: int | None  # bytes; None: unknown
     gpu: Gpu | None = None  # None: a CPU, or a GPU of an unknown model
 
+    @property
+    def has(self) -> str:
+        """Its name and memory, for people."""
+        memory = "memory that is not known" if self.memory is None else f"{self.memory / GIB:.1f} GiB"
+        return f"{self.name} has {memory}"
+
     def peak(self, dtype: str) -> float | None:
         """Peak performance in FLOP/s by its data sheet; None: not known."""
         if self.gpu is None:
@@ -67,19 +73,13 @@ def find_device(config: RunConfig, name: str | None, memory_gib: float | None) -
         return Device(name=known, is_gpu=True, memory=int((memory_gib or gpu.memory_gib) * GIB), gpu=gpu)
     if memory_gib is not None:
         return Device(name=f"a GPU of {memory_gib:g} GiB", is_gpu=True, memory=int(memory_gib * GIB))
-    if config.model.device == "cpu":
-        return _cpu()
     import torch
 
-    if torch.cuda.is_available():
+    if config.model.device != "cpu" and torch.cuda.is_available():
         local = torch.cuda.get_device_properties(0)
         return Device(name=local.name, is_gpu=True, memory=local.total_memory, gpu=_look_up(local.name))
-    if config.model.device == "cuda" or is_for_a_cluster(config):
+    if config.model.device == "cuda" or (config.model.device == "auto" and is_for_a_cluster(config)):
         return Device(name="a GPU", is_gpu=True, memory=None)
-    return _cpu()
-
-
-def _cpu() -> Device:
     return Device(name=f"{os.cpu_count()} CPUs of this machine", is_gpu=False, memory=ram_bytes())
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fsspec.implementations.local import LocalFileSystem
+import contextlib
 
-from flexray.errors import OutputError
 from flexray.preflight.host import check_writable
 from flexray.sink import OutputFolder
 from flexray.sink.lock.hold import is_lock
 from flexray.sink.records import RUN_FILE
-from flexray.storage import StorageError, connect, retry
+from flexray.storage import retry
 
 PATIENCE = 15.0  # seconds: a person is waiting for the plan
 
@@ -25,22 +24,15 @@ class DryFolder(OutputFolder):
     @property
     def is_local(self) -> bool:
         """Whether it is on a file system of this machine."""
-        return isinstance(connect(self.url)[0], LocalFileSystem)
+        return self._local
 
-    def prepare(self) -> None:
-        """Check without writing that a local folder can be written, or that a remote one can be read. Raises
-        OutputError."""
-        try:
-            if self.is_local:
-                check_writable(self.url)
-            else:
-                retry(self.url, lambda: self._fs.cat_file(self._path(RUN_FILE)), patience=PATIENCE)
-        except FileNotFoundError:
-            pass  # no run yet
-        except OSError as e:
-            advice = e.advice if isinstance(e, StorageError) and e.advice else "Give another output folder."
-            reason = e.reason if isinstance(e, StorageError) else e.strerror or str(e)
-            raise OutputError(f"{self}: cannot be used as an output folder: {reason}. {advice}") from e
+    def _try_out(self) -> None:
+        """Look, without writing, whether a local folder can be written, or a remote one read."""
+        if self.is_local:
+            check_writable(self.url)
+            return
+        with contextlib.suppress(FileNotFoundError):  # no run yet
+            retry(self.url, lambda: self._fs.cat_file(self._path(RUN_FILE)), patience=PATIENCE)
 
     def read_bytes(self, name: str) -> bytes:
         """The file, or what this object was asked to write there."""
@@ -55,13 +47,6 @@ class DryFolder(OutputFolder):
 
     def remove_folder(self, name: str) -> None:
         """Nothing is removed."""
-
-
-def open_dry(url: str) -> DryFolder:
-    """The output folder, checked by `prepare`. Raises OutputError."""
-    folder = DryFolder(url)
-    folder.prepare()
-    return folder
 
 
 def read_locks(folder: OutputFolder) -> dict[str, bytes]:

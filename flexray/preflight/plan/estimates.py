@@ -49,38 +49,39 @@ class Room:
     """Whether it is taken from rows of this run."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class CommittedOutput:
     """The committed shards of an output folder."""
 
     output: str
+    parts: dict[str, Any]
+    """Of the run's fingerprint."""
     manifests: Collection[Manifest]
-    differs_in: tuple[str, ...] = ()
-    """The settings in which that run differs from the planned one."""
+
+    def differs_in(self, parts: dict[str, Any] | None) -> list[str]:
+        """The sections in which that run differs from one whose fingerprint has these parts; [] if they are
+        not known."""
+        lines = differences(self.parts, json.loads(json.dumps(redact(parts)))) if parts else []
+        return list(dict.fromkeys(line.partition(":")[0].partition(".")[0] for line in lines))
 
 
-def read_output(output: str, parts: dict[str, Any] | None) -> CommittedOutput:
-    """The committed shards of another output folder.
-
-    Args:
-        parts: the fingerprint's parts of the planned run; None: not known.
-
-    Raises:
-        OutputError: the folder holds no run, or cannot be read.
-    """
+def read_output(output: str) -> CommittedOutput:
+    """The committed shards of another output folder. Raises OutputError if it holds no run, or cannot be
+    read."""
     folder = OutputFolder(output)
     run = load_run(folder)
-    lines = [] if parts is None else differences(run.parts, json.loads(json.dumps(redact(parts))))
-    sections = dict.fromkeys(line.partition(":")[0].partition(".")[0] for line in lines)
-    manifests = committed_shards(folder, run).values()
-    return CommittedOutput(output=str(folder), manifests=manifests, differs_in=tuple(sections))
+    return CommittedOutput(str(folder), run.parts, committed_shards(folder, run).values())
 
 
 def from_committed(
-    committed: CommittedOutput, config: RunConfig, rows: int, shards: int
+    committed: CommittedOutput, parts: dict[str, Any] | None, config: RunConfig, rows: int, shards: int
 ) -> tuple[TimeEstimate, Room] | None:
     """Time and disk space for the `rows` and `shards` that are left, as committed shards took them; None if
-    these have no times or no rows."""
+    these have no times or no rows.
+
+    Args:
+        parts: of the planned run's fingerprint; None: not known.
+    """
     manifests = committed.manifests
     rates = [manifest.rows / manifest.seconds for manifest in manifests if manifest.seconds]
     measured_rows = sum(manifest.rows for manifest in manifests)
@@ -89,12 +90,13 @@ def from_committed(
     devices = Counter(str(manifest.engine_stats.get("device", "unknown")) for manifest in manifests)
     device = devices.most_common(1)[0][0]
     basis = f"measured: median of {len(rates)} committed shards of {committed.output}, on {device}"
-    if committed.differs_in:
-        basis += f"; that run differs in {', '.join(committed.differs_in)}"
+    differs_in = committed.differs_in(parts)
+    if differs_in:
+        basis += f"; that run differs in {', '.join(differs_in)}"
     rate = median(rates)  # the first shard of each actor includes compilation
     time = _estimate(basis, config, rows, shards, rate=rate, rough=False, on_gpu=device != "cpu")
     size = rows * sum(manifest.bytes for manifest in manifests) / measured_rows
-    return time, Room(int(size), f"measured in {committed.output}", not committed.differs_in)
+    return time, Room(int(size), f"measured in {committed.output}", not differs_in)
 
 
 def from_peak(

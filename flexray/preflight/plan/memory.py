@@ -1,4 +1,5 @@
-"""The memory that weights and KV cache will take, and how many questions fit at once.
+"""The memory that weights and KV cache will take, how many questions fit at once, and how many cards hold the
+model.
 
 The engine's own functions compute it from sizes; nothing is loaded.
 """
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any, Literal
 
 from transformers import LlamaConfig
 
@@ -21,7 +23,7 @@ from flexray.methods import Method
 from flexray.models.checkpoint import resolve_dtype
 from flexray.models.hub import model_folder
 from flexray.models.lora import check_adapters
-from flexray.models.tensor_parallel import local_config
+from flexray.models.tensor_parallel import local_config, possible_ranks
 from flexray.models.weights import is_part_of_model, read_weights
 from flexray.preflight.plan.devices import Device
 from flexray.prompts.prompt import Prompt
@@ -30,6 +32,10 @@ ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CUDA_BYTES = 2**29
 """What CUDA and its libraries take of a GPU's memory for a process, about."""
 UNBOUNDED = 2**50  # bytes, for a GPU of unknown memory
+MOST_CARDS = 16  # of one node
+QUANTIZATIONS: tuple[Literal["fp8"] | None, ...] = (None, "fp8")
+SPLIT = re.compile(r"[.](?:(?:q|k|v|gate|up)_proj[.](?:weight|bias)|(?:o|down)_proj[.]weight)$")
+"""Names of weights that the ranks of tensor parallelism share out; each has all others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +51,10 @@ class Work:
 class MemoryPlan:
     """Bytes on the device, and the batch sizes that follow from them."""
 
+    device_bytes: int | None
+    """The device's memory; None: not known."""
     dtype: str
+    quantization: Literal["fp8"] | None
     parameters: int
     """Of the whole model."""
     ranks: int
@@ -75,30 +84,44 @@ class MemoryPlan:
         """Bytes in all."""
         return self.weight_bytes + self.cuda_bytes + self.activation_bytes + self.cache_bytes
 
+    @property
+    def fits(self) -> bool | None:
+        """Weights, and a KV cache of one row. None: the memory is not known."""
+        if self.device_bytes is None:
+            return None
+        most = max(self.loading_bytes, self.weight_bytes)
+        return most < self.device_bytes and self.questions_at_once > 0
+
+    def as_card(self) -> dict[str, Any]:
+        """For JSON, as one of several sizes."""
+        return {
+            "numbers": self.quantization or self.dtype,
+            "quantization": self.quantization,
+            "tensor_parallel": self.ranks,
+            "weight_bytes": self.weight_bytes,
+            "needed_bytes": self.needed,
+            "most_slots": None if self.device_bytes is None else self.most_slots,
+            "fits": self.fits,
+        }
+
 
 def count_parameters(path: str | Path, lora: Sequence[str] = ()) -> int:
     """The parameters of a checked checkpoint with adapters merged, counted by the headers of its files:
     those of quantised weights, too, which are dequantised when they are loaded."""
-    shapes = [shape for name, shape in _shapes(path).items() if is_part_of_model(name)]
-    return sum(map(prod, shapes)) + check_adapters(path, lora).more_parameters
+    sizes = [size for name, size in _sizes(path).items() if is_part_of_model(name)]
+    return sum(sizes) + check_adapters(path, lora).more_parameters
+
+
+def _sizes(path: str | Path) -> dict[str, int]:
+    """Numbers in each tensor."""
+    return {name: prod(weight.shape) for name, weight in read_weights(model_folder(path)).items()}
 
 
 def _count_linear(path: str | Path) -> int:
     """The weights of the decoder layers' linear layers, which are quantised."""
-    layers = [shape for name, shape in _shapes(path).items() if name.startswith("model.layers.")]
-    return sum(prod(shape) for shape in layers if len(shape) == 2)
-
-
-def _count_split(path: str | Path) -> int:
-    """The weights that the ranks of tensor parallelism share out; each has all others."""
-    return sum(prod(shape) for name, shape in _shapes(path).items() if _SPLIT.search(name))
-
-
-_SPLIT = re.compile(r"[.](?:(?:q|k|v|gate|up)_proj[.](?:weight|bias)|(?:o|down)_proj[.]weight)$")
-
-
-def _shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
-    return {name: weight.shape for name, weight in read_weights(model_folder(path)).items()}
+    weights = read_weights(model_folder(path)).items()
+    shapes = [weight.shape for name, weight in weights if name.startswith("model.layers.")]
+    return sum(prod(shape) for shape in shapes if len(shape) == 2)
 
 
 def engine_rows(
@@ -129,7 +152,7 @@ def plan_memory(
     ranks = config.engine.tensor_parallel
     shape = local_config(shape, ranks)
     parameters = count_parameters(config.model.path, config.model.lora)
-    split = _count_split(config.model.path)
+    split = sum(size for name, size in _sizes(config.model.path).items() if SPLIT.search(name))
     loading = weights = (parameters - split + split // ranks) * itemsize
     if config.model.quantization is not None:  # a CPU holds the quantised numbers as float32
         weights += _count_linear(config.model.path) // ranks * ((1 if device.is_gpu else 4) - itemsize)
@@ -146,7 +169,9 @@ def plan_memory(
     wanted = min(sizes.max_num_requests, shard_rows)
     token_bytes = slot_bytes(shape, itemsize)
     return MemoryPlan(
+        device_bytes=device.memory,
         dtype=dtype,
+        quantization=config.model.quantization,
         parameters=parameters,
         ranks=ranks,
         weight_bytes=weights,
@@ -173,6 +198,30 @@ def plan_work(config: RunConfig, rows: Sequence[Sequence[Request]]) -> Work:
         prefill_tokens=sum(row.packed.num_tokens for part in rows for row in part) / questions,
         answers=answers,
         answer_tokens=answers * config.generation.max_new_tokens,
+    )
+
+
+def plan_cards(
+    config: RunConfig, shape: LlamaConfig, device: Device, rows: Sequence[Sequence[Request]], shard_rows: int
+) -> tuple[MemoryPlan, ...]:
+    """The memory of each card, for each number of cards that divides the model, by quantisation; () on a CPU,
+    whose processes share their memory. Arguments as of `plan_memory`."""
+    if not device.is_gpu:
+        return ()
+    found = []
+    for quantization in QUANTIZATIONS:
+        model = config.model.model_copy(update={"quantization": quantization})
+        for ranks in [n for n in possible_ranks(shape) if n <= MOST_CARDS]:
+            engine = config.engine.model_copy(update={"tensor_parallel": ranks})
+            asked = config.model_copy(update={"model": model, "engine": engine})
+            found.append(plan_memory(asked, shape, device, rows, shard_rows))
+    return tuple(found)
+
+
+def least_cards(cards: Sequence[MemoryPlan], quantization: str | None) -> int | None:
+    """The least `engine.tensor_parallel` whose cards hold the model; None: none does, or it is not known."""
+    return min(
+        (card.ranks for card in cards if card.fits and card.quantization == quantization), default=None
     )
 
 

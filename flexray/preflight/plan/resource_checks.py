@@ -1,73 +1,115 @@
-"""Device, memory, output folder and disk: what would stop a run, or surprise its user, after the start."""
+"""Device, memory, time, disk and place: what would stop a run, or surprise its user, after the start."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.filesize import decimal
 
 from flexray.config import RunConfig
+from flexray.console.checks import Finding, fail, passed, warn
+from flexray.console.terminal import duration
 from flexray.engine.scheduler_config import GIB
 from flexray.models.checkpoint import resolve_dtype
 from flexray.pipeline.actors import settle_actors
 from flexray.pipeline.nodes import this_machine
 from flexray.pipeline.ray_connection import is_for_a_cluster
-from flexray.preflight.check_results import Problems
 from flexray.preflight.host import free_bytes
 from flexray.preflight.plan.devices import Device
-from flexray.preflight.plan.dry_folder import DryFolder
-from flexray.preflight.plan.estimates import Room
-from flexray.preflight.plan.memory import MemoryPlan
-from flexray.sink.lock.file import Owner
-from flexray.sink.lock.hold import EXPIRY_SECONDS
+from flexray.preflight.plan.dry_run import DryRun
+from flexray.preflight.plan.estimates import (
+    CommittedOutput,
+    TimeEstimate,
+    from_committed,
+    from_peak,
+    room_of_sample,
+)
+from flexray.preflight.plan.memory import (
+    MemoryPlan,
+    engine_rows,
+    least_cards,
+    plan_cards,
+    plan_memory,
+    plan_work,
+)
+from flexray.runs.fingerprint import fingerprint_parts
 
 
-def check_device(config: RunConfig, device: Device, named: bool, problems: Problems) -> None:
-    """Whether a run would use the device, and whether it has the dtype.
-
-    Args:
-        named: the device is not this machine's, but the one that the user asked for.
-    """
-    if device.is_gpu and config.model.device == "cpu":
-        problems.warn("device", "model.device is cpu: the run would leave the GPU idle. Set it to auto.")
-    if device.is_gpu and not named and device.memory is None and not is_for_a_cluster(config):
-        problems.fail(
-            "device",
+def check_device(run: DryRun) -> Iterator[Finding]:
+    """Whether a run would use the device, and whether it has the dtype."""
+    device, model = run.device, run.config.model
+    yield passed(device.has)
+    if device.is_gpu and model.device == "cpu":
+        yield warn("model.device is cpu: the run would leave the GPU idle. Set it to auto.")
+    if lacks_cuda(device, run.config):
+        yield fail(
             "model.device is cuda, but torch finds no CUDA device here. Set it to auto or cpu, or install a "
-            "torch for CUDA.",
+            "torch for CUDA."
         )
-    wants_bfloat16 = resolve_dtype(config.model.dtype, on_gpu=True) == "bfloat16"
+    wants_bfloat16 = resolve_dtype(model.dtype, on_gpu=True) == "bfloat16"
     if device.gpu is not None and not device.gpu.has_bfloat16 and wants_bfloat16:
-        problems.warn("device", f"{device.name} has no bfloat16 of its own. Set model.dtype: float16.")
+        yield warn(f"{device.name} has no bfloat16 of its own. Set model.dtype: float16.")
 
 
-def check_actors(config: RunConfig, device: Device, shards: int, problems: Problems) -> RunConfig:
-    """Whether this machine has the CPUs and GPUs for the engines, if a run would start Ray here.
-
-    Returns:
-        The configuration with the number of engines that a run would start, if that is known.
-    """
-    if is_for_a_cluster(config) or (
-        device.is_gpu and device.memory is None
-    ):  # which `check_device` has reported
-        return config
-    gpus = 0
-    if device.is_gpu:
-        import torch
-
-        gpus = torch.cuda.device_count()
-    here = this_machine(config.ray.num_cpus, gpus)
-    settled = problems.attempt("engines", lambda: settle_actors(config, [here], shards))
-    if settled is None:
-        return config
-    if settled.note:
-        problems.warn("engines", settled.note.removeprefix("note: "))
-    return settled.config
+def lacks_cuda(device: Device, config: RunConfig) -> bool:
+    """Whether a run would start Ray here for a GPU that is not here."""
+    return device.is_gpu and device.memory is None and not is_for_a_cluster(config)
 
 
-def check_model_fits(memory: MemoryPlan, device: Device, problems: Problems, cards: int | None) -> None:
+def plan_memory_of_rows(run: DryRun) -> Iterator[Finding]:
+    """The engine's work and memory, and whether weights and KV cache fit."""
+    assert run.drawn is not None
+    assert run.rows is not None
+    assert run.shape is not None
+    assert run.found is not None
+    config, device = run.drawn, run.device
+    rows = engine_rows(config, run.methods, run.rows.prompts)
+    if not rows:
+        return
+    largest = min(config.data.shard_rows, run.found.num_rows)
+    run.work = plan_work(config, rows)
+    run.memory = plan_memory(config, run.shape, device, rows, largest)
+    run.cards = plan_cards(config, run.shape, device, rows, largest)
+    yield passed(
+        f"for a question {run.work.prefill_tokens:,.0f} tokens to prefill, beside the context; answers to "
+        f"decode: {run.work.answers:.3g}, each of up to {config.generation.max_new_tokens} tokens",
+        "work",
+    )
+    yield from _memory_lines(run.memory)
+    yield from _card_lines(run.cards)
+    yield from _check_fit(run.memory, device, least_cards(run.cards, config.model.quantization))
+
+
+def _memory_lines(memory: MemoryPlan) -> Iterator[Finding]:
+    cuda = f", about {memory.cuda_bytes / GIB:.1f} GiB for CUDA" if memory.cuda_bytes else ""
+    each = f" on each of {memory.ranks} cards" if memory.ranks > 1 else ""
+    yield passed(
+        f"{memory.needed / GIB:.2f} GiB{each}: {memory.weight_bytes / GIB:.2f} GiB of weights "
+        f"({memory.parameters / 1e6:,.1f} million parameters in {memory.dtype}), "
+        f"{memory.cache_bytes / GIB:.2f} GiB of KV cache ({memory.cache_slots:,} slots), "
+        f"{memory.activation_bytes / GIB:.2f} GiB for the largest prefill pass{cuda}"
+    )
+    fewer = ""
+    if memory.questions_at_once < memory.wanted_at_once:
+        fewer = f", not {memory.wanted_at_once:,}: the memory holds {memory.most_slots:,} slots"
+    yield passed(f"{memory.questions_at_once:,} questions at once{fewer}", "batch")
+
+
+def _card_lines(cards: Sequence[MemoryPlan]) -> Iterator[Finding]:
+    """For each quantisation the least tensor_parallel that fits, and what each takes."""
+    for quantization in dict.fromkeys(card.quantization for card in cards):
+        own = [card for card in cards if card.quantization == quantization]
+        weights = ", ".join(f"{card.ranks}: {card.weight_bytes / GIB:.2f}" for card in own)
+        least = least_cards(own, quantization)
+        fits = f"fits with engine.tensor_parallel {least}; " if least else "fits with none; "
+        known = "" if own[0].fits is None else fits
+        numbers = quantization or own[0].dtype
+        yield passed(f"{numbers}: {known}GiB of weights on each card by tensor_parallel: {weights}", "cards")
+
+
+def _check_fit(memory: MemoryPlan, device: Device, cards: int | None) -> Iterator[Finding]:
     """Whether weights and KV cache fit.
 
     Args:
@@ -78,77 +120,117 @@ def check_model_fits(memory: MemoryPlan, device: Device, problems: Problems, car
     sharing = 1 if device.is_gpu else memory.ranks  # the processes that share the memory
     more = "" if cards is None else f"Set engine.tensor_parallel to {cards}, or more. Or take"
     larger = f"{more or 'Take'} a larger GPU"
-    has = f"{device.name} has {device.memory / GIB:.1f} GiB"
     weights = f"{memory.weight_bytes / GIB:.1f} GiB of weights ({memory.dtype})"
     if max(memory.loading_bytes, memory.weight_bytes) * sharing >= device.memory:
         if memory.weight_bytes < memory.loading_bytes:
             first = f"({memory.dtype}, before they are quantised)"
             weights = f"{memory.loading_bytes / GIB:.1f} GiB of weights {first}"
         smaller = ", model.dtype: bfloat16" if memory.dtype == "float32" else ""
-        problems.fail("memory", f"{weights} do not fit: {has}. {larger}{smaller}, or a smaller model.")
+        yield fail(f"{weights} do not fit: {device.has}. {larger}{smaller}, or a smaller model.")
     elif device.is_gpu and not memory.questions_at_once:
-        problems.fail(
-            "memory",
-            f"{has}: beside {weights} there is no room for a KV cache of one row. {larger}, raise "
-            "engine.gpu_memory_utilization, or lower engine.max_num_batched_tokens.",
+        yield fail(
+            f"{device.has}: beside {weights} there is no room for a KV cache of one row. {larger}, raise "
+            "engine.gpu_memory_utilization, or lower engine.max_num_batched_tokens."
         )
     elif memory.least_slots > memory.most_slots:
-        problems.warn(
-            "memory",
+        yield warn(
             f"the largest sampled row needs a KV cache of {memory.least_slots} slots, and the memory holds "
             f"{memory.most_slots}: such rows will be error rows. Lower data.max_paraphrases, or take a "
-            "larger GPU.",
+            "larger GPU."
         )
     elif not device.is_gpu and memory.needed * sharing > device.memory:
-        problems.warn(
-            "memory",
-            f"{memory.needed * sharing / GIB:.1f} GiB for weights and KV cache, and {has}. Lower "
-            "engine.max_num_seqs or data.shard_rows.",
+        yield warn(
+            f"{memory.needed * sharing / GIB:.1f} GiB for weights and KV cache, and {device.has}. Lower "
+            "engine.max_num_seqs or data.shard_rows."
         )
 
 
-def check_place(folder: DryFolder, config: RunConfig, problems: Problems) -> None:
-    """Whether the nodes of a cluster see the output folder, and whether it outlives the job."""
-    if is_for_a_cluster(config) and folder.is_local and Path(folder.url).is_relative_to(Path.cwd()):
-        problems.warn(
-            "output",
-            f"{folder}: lies in the working directory, but the run is for the cluster at "
-            f"{config.ray.address or os.environ.get('RAY_ADDRESS')}. A job's uploaded working directory is "
-            "another one on each node, and is deleted with the job. Give an absolute path or a URL on "
-            "storage that every node sees.",
+def check_engines(run: DryRun) -> Iterator[Finding]:
+    """Whether this machine has the CPUs and GPUs for the engines, if a run would start Ray here. Keeps the
+    configuration with the number of engines that a run would start, if that is known."""
+    assert run.data is not None
+    if run.named or is_for_a_cluster(run.config) or lacks_cuda(run.device, run.config):
+        return
+    gpus = 0
+    if run.device.is_gpu:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    here = this_machine(run.config.ray.num_cpus, gpus)
+    settled = settle_actors(run.config, [here], run.data.shards)
+    if settled.note:
+        yield warn(settled.note.removeprefix("note: "))
+    run.config = settled.config
+
+
+def estimate_time(run: DryRun) -> Iterator[Finding]:
+    """Time and disk space for the rows that are left: as this run or another one has taken them, else by the
+    device's peak and the texts of the sample."""
+    data = run.data
+    if data is None or not data.left_rows:
+        return
+    left = (run.config, data.left_rows, data.left_shards)
+    parts = None
+    if run.drawn is not None and run.shape is not None:
+        parts = fingerprint_parts(run.drawn, run.config.prompt.few_shot_data)
+    outputs = [run.like] if run.like else []
+    if run.planned is not None:
+        own = run.planned
+        outputs.insert(0, CommittedOutput(str(run.dry_folder), own.record.parts, own.committed.values()))
+    measured = [both for output in outputs if (both := from_committed(output, parts, *left))]
+    estimates = [time for time, _ in measured]
+    if run.memory and run.work and (rough := from_peak(run.device, run.memory, run.work, *left)):
+        estimates.append(rough)
+    run.estimates = tuple(estimates)
+    if measured:
+        run.room = measured[0][1]
+    elif run.rows and run.rows.questions:
+        run.room = room_of_sample(data.left_rows, run.rows)
+    yield from map(passed, map(_time, estimates))
+    if not estimates:
+        yield passed(
+            "not estimated: nothing is committed here to go by, and no peak of the device is known. Give "
+            "--like OUT, the output of a run of this kind, or --gpu NAME."
         )
 
 
-def check_disk_space(folder: DryFolder, room: Room, problems: Problems) -> None:
+def _time(estimate: TimeEstimate) -> str:
+    hours = "" if estimate.gpu_hours is None else f", {_figure(estimate.gpu_hours)} GPU-hours"
+    return (
+        f"{duration(estimate.seconds)}{hours}, and start-up on top; {_figure(estimate.rows_per_second)} "
+        f"output rows/s of each actor (actors: {estimate.actors}). "
+        f"{estimate.basis[0].upper()}{estimate.basis[1:]}"
+    )
+
+
+def _figure(value: float) -> str:
+    """The number with three significant digits, or all digits before the point."""
+    if 0 < value < 0.01:
+        return "less than 0.01"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def check_disk_space(run: DryRun) -> Iterator[Finding]:
     """Whether the rows that are left fit on a local disk."""
-    free = problems.attempt("disk", lambda: free_bytes(folder.url))
-    if free is not None and room.bytes > free:
-        note = problems.fail if room.measured else problems.warn
-        note(
-            "disk",
-            f"{folder}: {decimal(free)} are free, and the rows that are left need "
-            f"{decimal(room.bytes)} ({room.basis}). Make room, or give another output folder.",
+    if run.room is None:
+        return
+    needed = f"{decimal(run.room.bytes)} ({run.room.basis})"
+    yield passed(needed)
+    if run.dry_folder.is_local and (free := free_bytes(run.dry_folder.url)) < run.room.bytes:
+        note = fail if run.room.measured else warn
+        yield note(
+            f"{run.dry_folder}: {decimal(free)} are free, and the rows that are left need {needed}. Make "
+            "room, or give another output folder."
         )
 
 
-def check_locks(
-    folder: DryFolder, before: Mapping[str, bytes], now: Mapping[str, bytes], problems: Problems
-) -> None:
-    """Whether another run works in the folder. Its lock files are read twice: a lock that changed in between
-    has a live owner. The lock of a dead process does not stop a run."""
-    for name, data in now.items():
-        owner = Owner.parse(data)
-        if owner is not None and owner.is_dead():
-            continue
-        who = owner or "a process that did not say its name"
-        is_here = owner is not None and bool(owner.machine) and owner.machine == Owner.me().machine
-        if is_here or before.get(name, data) != data:
-            problems.fail(
-                "lock", f"{folder}: another run is at work there: {who}. Wait until it has ended, or stop it."
-            )
-        else:
-            problems.warn(
-                "lock",
-                f"{folder}: another run may be at work there: {who}. A start watches it for up to "
-                f"{EXPIRY_SECONDS:.0f} s, and takes over if there is no heartbeat.",
-            )
+def check_place(run: DryRun) -> Iterator[Finding]:
+    """Whether the nodes of a cluster see the output folder, and whether it outlives the job."""
+    folder = run.dry_folder
+    if is_for_a_cluster(run.config) and folder.is_local and Path(folder.url).is_relative_to(Path.cwd()):
+        yield warn(
+            f"{folder}: lies in the working directory, but the run is for the cluster at "
+            f"{run.config.ray.address or os.environ.get('RAY_ADDRESS')}. A job's uploaded working directory "
+            "is another one on each node, and is deleted with the job. Give an absolute path or a URL on "
+            "storage that every node sees."
+        )

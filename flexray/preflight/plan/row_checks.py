@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from flexray.config import LimitsConfig, RunConfig
+from flexray.console.checks import Finding, fail, passed, warn
 from flexray.data.repeats import first_of
 from flexray.errors import first_few
-from flexray.methods import Method
-from flexray.preflight.check_results import Problems
-from flexray.preflight.plan.sample import Sample
+from flexray.pipeline.prepare import prompt_builder
+from flexray.preflight.plan.dry_run import DryRun
+from flexray.preflight.plan.sample import figures, take_sample
 from flexray.prompts import PromptBuilder
 
 BEFORE = 4
@@ -22,8 +21,10 @@ SHOWN = 24
 """The most tokens shown of each list."""
 
 
-def check_duplicates(found: pa.Table, problems: Problems) -> None:
-    """Report rows (PLAN_SCHEMA) that repeat the id or the content of an earlier row of the data set."""
+def check_duplicates(run: DryRun) -> Iterator[Finding]:
+    """Rows that repeat the id or the content of an earlier row of the data set."""
+    found = run.found
+    assert found is not None
     faulty = found.filter(pc.not_equal(found["error"], "")).select(["source_file", "source_row", "error"])
     twice = [
         f"{row['source_file']}, row {row['source_row']}, as {first}"
@@ -31,67 +32,82 @@ def check_duplicates(found: pa.Table, problems: Problems) -> None:
         if (first := first_of(row["error"]))
     ]
     if twice:
-        problems.warn(
-            "rows",
+        yield warn(
             f"{len(twice)} of {found.num_rows} rows have the id or the content of another row and will be "
             f"error rows (the first ones: {first_few(twice, separator='; ')}). Remove them, or give them ids "
-            "of their own.",
+            "of their own."
         )
 
 
-def check_sample(sample: Sample, methods: Sequence[Method], limits: LimitsConfig, problems: Problems) -> None:
-    """Report sampled rows that will be error rows, and whether there are more than the limit allows."""
+def take_sample_of_rows(run: DryRun) -> Iterator[Finding]:
+    """Make the prompts of some rows."""
+    assert run.drawn is not None
+    run.rows = take_sample(run.found, run.drawn, run.sample_rows)
+    run.sample = sample = figures(run.rows)
+    yield passed(f"{sample.rows:,} rows, {sample.faulty:,} faulty")
+    if sample.prompt_tokens and sample.paraphrases:
+        yield passed(
+            f"{sample.prompt_tokens} tokens, of which {sample.context_tokens:,} are the context and "
+            f"{sample.answer_prefix_tokens:,} the answer prefix",
+            "prompt",
+        )
+        yield passed(f"{sample.paraphrases} a row", "paraphrases")
+
+
+def check_sample(run: DryRun) -> Iterator[Finding]:
+    """Sampled rows that will be error rows, and whether there are more than the limit allows."""
+    sample, methods, limits = run.rows, run.methods, run.config.limits
+    assert sample is not None
     rows = len(sample.questions)
     faults = [question.error for question in sample.questions if question.error]
     if faults:
-        problems.warn(
-            "rows",
-            f"{len(faults)} of {rows} sampled rows are faulty and will be error rows. The first: {faults[0]}",
+        yield warn(
+            f"{len(faults)} of {rows} sampled rows are faulty and will be error rows. The first: "
+            f"{first_few(faults, separator=' ')}"
         )
     weighing = [method.name for method in methods if method.needs_confidences]
     missing = sum(prompt.confidences is None for prompt in sample.prompts) if weighing else 0
     if missing:
-        note = problems.fail if missing == len(sample.prompts) else problems.warn
-        note(
-            "methods",
+        note = fail if missing == len(sample.prompts) else warn
+        yield note(
             f"{', '.join(weighing)}: {missing} of {rows} sampled rows have no confidences, which these need, "
             "and will be error rows of theirs. Map data.fields.confidences, give data.paraphrase_files with "
-            "confidences, or leave these methods out.",
+            "confidences, or leave these methods out."
         )
     errors = len(faults) * len(methods) + missing * len(weighing)
     if errors > limits.max_error_share * rows * len(methods):
-        problems.fail(
-            "limits",
+        yield fail(
             f"{errors} of the {rows * len(methods)} output rows of the sample would be errors, more than "
             f"limits.max_error_share ({limits.max_error_share}) allows: the run would end with exit code 1. "
-            "Correct the rows, or raise the limit.",
+            "Correct the rows, or raise the limit."
         )
 
 
-def check_tokens(builder: PromptBuilder, sample: Sample, config: RunConfig, problems: Problems) -> None:
-    """Report a missing BOS, and prompts whose segments have other tokens than the text as a whole, which is
-    how few-shots are tokenised; shows both token lists of the first such prompt."""
+def check_tokens(run: DryRun) -> Iterator[Finding]:
+    """A missing BOS, and prompts whose segments have other tokens than the text as a whole, which is how
+    few-shots are tokenised; shows both token lists of the first such prompt."""
+    assert run.drawn is not None
+    assert run.rows is not None
+    builder = prompt_builder(run.drawn)
     if builder.lacks_bos:
-        if_not = "" if config.prompt.chat else "; if not, set prompt.add_bos to false"
-        problems.warn(
-            "prompt",
-            f"{config.model.path}: the tokenizer has no BOS token, so prompts begin without one. If the "
-            f"model was trained with one, copy its tokenizer_config.json into the folder{if_not}.",
+        if_not = "" if run.config.prompt.chat else "; if not, set prompt.add_bos to false"
+        yield warn(
+            f"{run.config.model.path}: the tokenizer has no BOS token, so prompts begin without one. If the "
+            f"model was trained with one, copy its tokenizer_config.json into the folder{if_not}."
         )
-    texts = [text for question in sample.questions if not question.error for text in question.paraphrases]
+    texts = [text for question in run.rows.questions if not question.error for text in question.paraphrases]
     pairs = [builder.apart_and_whole(text) for text in texts]
     differing = [(apart, whole) for apart, whole in pairs if apart != whole]
     if differing:
         apart, whole = differing[0]
         same = next((i for i, (a, b) in enumerate(zip(apart, whole, strict=False)) if a != b), len(whole))
         start = max(0, same - BEFORE)
-        problems.warn(
-            "prompt",
+        yield warn(
             f"{len(differing)} of {len(pairs)} sampled paraphrases have other tokens in their prompts than "
             "the same text has as a whole, which is how few-shots are written: the tokenizer joins what "
             "stands around a boundary. Begin question_template and answer_prefix with a newline. The first: "
             "in parts "
-            f"{_shown(builder, apart[start:])}, as a whole {_shown(builder, whole[start:])}.",
+            f"{_shown(builder, apart[start:])}, as a whole {_shown(builder, whole[start:])}."
         )
 
 

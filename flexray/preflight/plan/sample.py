@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,6 @@ from flexray.pipeline.prepare import build_prompts, prompt_builder
 from flexray.prompts.prompt import Prompt
 
 SEED = 0
-BINS = 8
 SHOWN_FAULTS = 5
 
 
@@ -37,6 +37,18 @@ class Spread:
     p95: int
     max: int
 
+    @classmethod
+    def of(cls, values: Sequence[int]) -> Spread | None:
+        """None: there are no values."""
+        if not values:
+            return None
+        return cls(*(int(v) for v in np.percentile(values, [0, 50, 95, 100], method="nearest")))
+
+    def __str__(self) -> str:
+        if self.min == self.max:
+            return f"{self.min:,}"
+        return f"{self.min:,} to {self.max:,} (median {self.median:,}, p95 {self.p95:,})"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleFigures:
@@ -51,14 +63,14 @@ class SampleFigures:
     prompt_tokens: Spread | None
     """See `Prompt.num_tokens`. None: no good row."""
     paraphrases: Spread | None
-    histogram: tuple[tuple[int, int, int], ...]
-    """Of prompt_tokens: (from, to, rows), both ends included."""
 
 
 def take_sample(found: pa.Table, config: RunConfig, rows: int) -> Sample:
-    """Tokenise about `rows` rows of a data set (PLAN_SCHEMA); the same data gives the same sample. Raises
-    UserError if the tokenizer cannot be used."""
-    places = _spread(found.num_rows, min(found.num_rows, rows), random.Random(SEED))
+    """Tokenise about `rows` rows of a data set (PLAN_SCHEMA), a random one from each of as many equal parts;
+    the same data gives the same sample. Raises UserError if the tokenizer cannot be used."""
+    count, rnd = min(found.num_rows, rows), random.Random(SEED)
+    edges = [i * found.num_rows // count for i in range(count + 1)]
+    places = [rnd.randrange(low, high) for low, high in itertools.pairwise(edges)]
     asked = to_questions(found.take(places), dataset=config.data.name, split=config.data.split)
     questions, prompts = build_prompts(asked, prompt_builder(config))
     return Sample(questions, [prompt for prompt in prompts if prompt is not None])
@@ -66,7 +78,6 @@ def take_sample(found: pa.Table, config: RunConfig, rows: int) -> Sample:
 
 def figures(sample: Sample) -> SampleFigures:
     """The sample in numbers."""
-    lengths = [prompt.num_tokens for prompt in sample.prompts]
     faults = [question.error for question in sample.questions if question.error]
     first = sample.prompts[0] if sample.prompts else None
     return SampleFigures(
@@ -75,28 +86,6 @@ def figures(sample: Sample) -> SampleFigures:
         faults=tuple(faults[:SHOWN_FAULTS]),
         context_tokens=len(first.context) if first else 0,
         answer_prefix_tokens=len(first.answer_prefix) if first else 0,
-        prompt_tokens=_spread_of(lengths),
-        paraphrases=_spread_of([len(p.segments) for p in sample.prompts]),
-        histogram=_histogram(lengths),
+        prompt_tokens=Spread.of([prompt.num_tokens for prompt in sample.prompts]),
+        paraphrases=Spread.of([len(prompt.segments) for prompt in sample.prompts]),
     )
-
-
-def _spread(total: int, count: int, rnd: random.Random) -> list[int]:
-    """`count` numbers below `total`: a random one from each of `count` equal parts."""
-    edges = [i * total // count for i in range(count + 1)]
-    return [rnd.randrange(low, high) for low, high in itertools.pairwise(edges)]
-
-
-def _spread_of(values: list[int]) -> Spread | None:
-    if not values:
-        return None
-    return Spread(*(int(v) for v in np.percentile(values, [0, 50, 95, 100], method="nearest")))
-
-
-def _histogram(values: list[int]) -> tuple[tuple[int, int, int], ...]:
-    if not values:
-        return ()
-    low, width = min(values), max(1, -(-(max(values) - min(values) + 1) // BINS))
-    counts = np.bincount([(value - low) // width for value in values])
-    highs = [min(low + (i + 1) * width - 1, max(values)) for i in range(len(counts))]
-    return tuple((low + i * width, highs[i], int(count)) for i, count in enumerate(counts))

@@ -9,12 +9,11 @@ import pytest
 
 from flexray.config import parse_config
 from flexray.errors import ModelError
-from flexray.preflight.doctor.recipe_checks import check_model
 from flexray.preflight.plan import make_plan
 from flexray.runs.fingerprint import fingerprint_parts
 from flexray.runs.job import check_job
 from flexray.sink import OutputFolder
-from tests.unit.preflight.doctor.conftest import config_of  # noqa: F401  a fixture
+from tests.unit.preflight.doctor.conftest import config_of, told  # noqa: F401  fixtures
 
 
 @pytest.fixture
@@ -39,26 +38,24 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_what_is_wrong_with_a_model_is_told_by_plan_doctor_and_run_alike(config_of, folder, broken):  # noqa: F811
+def test_what_is_wrong_with_a_model_is_told_by_plan_doctor_and_run_alike(config_of, told, folder, broken):  # noqa: F811
     BROKEN[broken](folder)
     config = config_of(model={"path": str(folder)})
-    with pytest.raises(ModelError) as told:
+    with pytest.raises(ModelError) as refused:
         checked(config)
     (problem,) = make_plan(config).problems
-    assert (problem.status, problem.check, problem.what) == ("fail", "model", str(told.value))
-    with pytest.raises(ModelError) as by_doctor:
-        list(check_model(config))
-    assert str(by_doctor.value) == str(told.value)
+    assert (problem.status, problem.check, problem.what) == ("fail", "model", str(refused.value))
+    assert told(config, "model") == [problem]
 
 
-def test_what_is_odd_about_a_model_is_told_by_plan_doctor_and_run_alike(config_of, folder):  # noqa: F811
+def test_what_is_odd_about_a_model_is_told_by_plan_doctor_and_run_alike(config_of, told, folder):  # noqa: F811
     edit(folder / "generation_config.json", eos_token_id=[10**6])
     config = config_of(model={"path": str(folder)})
     (problem,) = make_plan(config).problems
     assert (problem.status, problem.check) == ("warn", "model")
     assert "the EOS 1000000 (generation_config.json)" in problem.what
-    warning, _ = check_model(config)
-    assert (warning.status, warning.what) == ("warn", problem.what)
+    warning, _ = told(config, "model")
+    assert warning == problem
     assert f"note: {problem.what}" in checked(config).notes
 
 

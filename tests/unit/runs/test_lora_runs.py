@@ -17,7 +17,6 @@ import flexray
 from flexray.cli import app
 from flexray.config import parse_config
 from flexray.errors import ConfigError, OutputError
-from flexray.preflight.doctor.recipe_checks import check_model
 from flexray.preflight.plan import make_plan
 from flexray.preflight.plan.memory import count_parameters
 from flexray.report.explain import explain
@@ -28,6 +27,7 @@ from tests.lora_adapters import plain_model, save_adapter
 from tests.ray.jobs import make_tree, question, rows_of, write
 from tests.runs import run_shards
 from tests.tiny_model import VOCAB
+from tests.unit.preflight.doctor.conftest import told  # noqa: F401  a fixture
 
 ROWS = [question(i) for i in range(6)]
 METHODS = ["attention", "avg"]
@@ -147,33 +147,35 @@ def test_the_same_adapter_elsewhere_is_the_same_run_and_each_byte_of_its_files_c
 
 
 def test_what_is_wrong_with_an_adapter_is_told_by_plan_doctor_night_and_run_alike(
-    config_of, tree_of, adapters, tmp_path
+    config_of,
+    told,  # noqa: F811
+    tree_of,
+    adapters,
+    tmp_path,
 ):
     broken = Path(shutil.copytree(adapters[0], tmp_path / "broken"))
     file = broken / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"peft_type": "VERA"}))
     config = config_of(broken)
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as refused:
         check_job(config, OutputFolder(config.output))
-    assert f"model.lora: {file}: peft_type is 'VERA'" in str(told.value)
+    assert f"model.lora: {file}: peft_type is 'VERA'" in str(refused.value)
     (problem,) = make_plan(config).problems
-    assert (problem.status, problem.check, problem.what) == ("fail", "model", str(told.value))
-    with pytest.raises(ConfigError) as by_doctor:
-        list(check_model(config))
-    assert str(by_doctor.value) == str(told.value)
+    assert (problem.status, problem.check, problem.what) == ("fail", "model", str(refused.value))
+    assert told(config, "model") == [problem]
     (tmp_path / "night.yaml").write_text(yaml.safe_dump(tree_of(broken)))
     done = CliRunner().invoke(app, ["nightly", str(tmp_path / "night.yaml")])
     assert done.exit_code == 2
     assert "peft_type is 'VERA'" in " ".join(done.output.split())
 
 
-def test_plan_and_doctor_count_a_head_that_the_adapters_make(config_of, tiny_model, adapters):
+def test_plan_and_doctor_count_a_head_that_the_adapters_make(config_of, told, tiny_model, adapters):  # noqa: F811
     config = config_of(*adapters)
     plain, more = count_parameters(tiny_model), VOCAB * 48
     plan = make_plan(config)
     assert plan.ready, plan.problems
     assert plan.memory.parameters == plain + more
     assert make_plan(config_of(adapters[0])).memory.parameters == plain
-    (found,) = check_model(config)
+    (found,) = told(config, "model")
     assert found.status == "pass"
     assert f"LoRA adapters to merge: {adapters[0]}, {adapters[1]}" in found.what

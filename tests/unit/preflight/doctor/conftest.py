@@ -3,6 +3,9 @@
 import pytest
 
 from flexray.config import parse_config
+from flexray.console.checks import make_checks
+from flexray.preflight.doctor import RECIPE_CHECKS
+from flexray.preflight.plan import start_plan
 from tests.ray.jobs import make_tree, question, write
 
 
@@ -17,3 +20,15 @@ def config_of(tmp_path, tiny_model):
         return parse_config(tree | {"methods": list(methods)}, source="test")
 
     return make
+
+
+@pytest.fixture
+def told():
+    """What `doctor` finds about the parts of a recipe: those findings whose check has this name."""
+
+    def told(config, name):
+        return [
+            finding for finding in make_checks(RECIPE_CHECKS, start_plan(config)) if finding.check == name
+        ]
+
+    return told

@@ -8,7 +8,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from flexray.cli import app
-from flexray.preflight.plan import make_plan, print_plan
+from flexray.console.checks import print_findings
+from flexray.preflight.plan import make_plan
 from tests.ray.jobs import make_tree, question, write, write_config
 
 
@@ -28,10 +29,10 @@ def test_a_run_that_can_start_is_0_and_says_so_last(planned, tmp_path):
     done = planned("--gpu", "H100")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[-1] == "ready: 0 errors, 0 warnings"
-    assert lines[0].split() == ["output", f"{tmp_path}/out"]
+    assert lines[-1].startswith("ready: ")
+    assert lines[-1].endswith(" pass, 0 warn, 0 fail")
+    assert ["pass", "output", f"{tmp_path}/out"] in [line.split() for line in lines]
     assert any("8 rows in 3 shards of 1 file; 8 output rows" in line for line in lines)
-    assert any("####" in line for line in lines)
     assert "Rough, not measured: 2 x" in " ".join(done.stdout.split())
     assert not (tmp_path / "out").exists()
 
@@ -39,9 +40,11 @@ def test_a_run_that_can_start_is_0_and_says_so_last(planned, tmp_path):
 def test_a_run_that_cannot_start_is_2_with_each_problem(planned):
     done = planned("--set", "model.path=no/model", "--set", "data.files=none.jsonl")
     assert done.exit_code == 2
-    assert "error: model: no/model: no such model folder" in done.stdout
-    assert "error: data: none.jsonl: no such file" in done.stdout
-    assert done.stdout.splitlines()[-1] == "not ready: 2 errors, 0 warnings"
+    assert "fail  model        no/model: no such model folder" in done.stdout
+    assert "fail  data         none.jsonl: no such file" in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("not ready: ")
+    assert last.endswith(" 0 warn, 2 fail")
 
 
 @pytest.mark.parametrize("arguments", [["--gpu", "B9000"], ["--like", "nowhere"], ["--set", "a.b=1"]])
@@ -77,6 +80,6 @@ def test_what_comes_from_the_data_is_neither_markup_nor_obeyed(planned):
 
 def test_without_a_terminal_the_text_is_plain(config_of):
     out = io.StringIO()
-    print_plan(make_plan(config_of()), console=Console(file=out, width=120))
+    print_findings(make_plan(config_of()).findings, console=Console(file=out, width=120))
     assert "\x1b" not in out.getvalue()
     assert "not estimated" in out.getvalue()

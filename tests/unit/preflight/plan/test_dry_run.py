@@ -12,8 +12,8 @@ def test_a_plan_counts_rows_shards_and_what_each_method_answers(config_of):
     plan = make_plan(config_of(methods=["attention", "per_prompt"]))
     data = plan.data
     assert plan.ready
-    assert plan.problems == ()
-    assert plan.methods == ("attention/shared_context/restart", "per_prompt")
+    assert plan.problems == []
+    assert tuple(method.name for method in plan.methods) == ("attention/shared_context/restart", "per_prompt")
     assert (data.name, data.files, data.rows, data.shards, data.output_rows) == ("qa/test", 1, 8, 3, 16)
     assert (data.committed_rows, data.committed_shards, data.left_rows, data.left_shards) == (0, 0, 16, 3)
 
@@ -25,9 +25,6 @@ def test_prompts_of_the_sample_are_those_of_the_run(config_of):
     in_output = sum(manifest.accounting.prompt_tokens for manifest in manifests) / 2  # two methods
     sample = plan.sample
     assert (sample.rows, sample.faulty) == (8, 0)
-    assert sum(rows for _, _, rows in sample.histogram) == 8
-    assert sample.histogram[0][0] == sample.prompt_tokens.min
-    assert sample.histogram[-1][1] == sample.prompt_tokens.max
     assert sample.prompt_tokens.min * 8 <= in_output <= sample.prompt_tokens.max * 8
     prefilled = sum(manifest.engine_stats["prefill_tokens"] for manifest in manifests)
     assert plan.work.prefill_tokens * 8 == prefilled
@@ -90,7 +87,8 @@ def test_the_sample_is_spread_over_the_shards_and_the_same_each_time(config_of):
     config = config_of([question(i) for i in range(40)], data={"shard_rows": 2})
     first, second = make_plan(config, sample_rows=10), make_plan(config, sample_rows=10)
     assert first.sample.rows == 10
-    assert first == second
+    assert first.findings == second.findings
+    assert first.to_dict() == second.to_dict()
     assert make_plan(config, sample_rows=1000).sample.rows == 40
 
 
@@ -126,6 +124,6 @@ def test_a_bucket_that_is_not_there_is_an_error(s3, config_of):
     plan = make_plan(config_of().model_copy(update={"output": "s3://no-such-bucket/out"}))
     assert not plan.ready
     (problem,) = plan.problems
-    assert "s3://no-such-bucket/out: cannot be used as an output folder" in problem.what
+    assert "s3://no-such-bucket/out: the output folder cannot be created or written" in problem.what
     assert "Create the bucket" in problem.what
     assert plan.data.rows == 8

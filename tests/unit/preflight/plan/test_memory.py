@@ -14,9 +14,8 @@ from flexray.engine.scheduler_config import GIB, plan_scheduler, scheduler_confi
 from flexray.methods import make_methods
 from flexray.models.checkpoint import check_checkpoint, load_model
 from flexray.preflight.plan import make_plan
-from flexray.preflight.plan.cards import least_cards
 from flexray.preflight.plan.devices import GPUS, Device
-from flexray.preflight.plan.memory import count_parameters, engine_rows, plan_memory
+from flexray.preflight.plan.memory import count_parameters, engine_rows, least_cards, plan_memory
 from flexray.preflight.plan.sample import take_sample
 from tests.quantised_models import write_quantised
 from tests.random_models import save_model
@@ -195,11 +194,11 @@ def test_the_plan_says_what_each_card_has_to_hold_and_how_many_are_needed(config
     model = {"path": str(save_shape(**LLAMA_70B))}
     plan = make_plan(config_of(model=model), gpu="H100 80GB")
     whole = 2 * 128256 * 8192 + (2 * 80 + 1) * 8192  # embeddings, head and norms, which each card has
-    assert {(c.numbers, c.tensor_parallel) for c in plan.cards} == {
+    assert {(c.quantization or c.dtype, c.ranks) for c in plan.cards} == {
         (numbers, n) for numbers in ("bfloat16", "fp8") for n in (1, 2, 4, 8)
     }
     for card in plan.cards:
-        layers = (plan.memory.parameters - whole) // card.tensor_parallel
+        layers = (plan.memory.parameters - whole) // card.ranks
         assert card.weight_bytes == 2 * whole + layers * (1 if card.quantization else 2)
     assert least_cards(plan.cards, None) == 2
     assert least_cards(plan.cards, "fp8") in (1, 2)  # one, if they are quantised as they are loaded

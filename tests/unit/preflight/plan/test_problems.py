@@ -8,11 +8,11 @@ import pytest
 
 from flexray.config import RayConfig, versions
 from flexray.config.versions import Package
-from flexray.preflight.check_results import Problems
-from flexray.preflight.plan import make_plan
-from flexray.preflight.plan.dry_folder import DryFolder, read_locks
+from flexray.preflight.plan import make_plan, start_plan
+from flexray.preflight.plan.data_checks import check_locks, read_first_locks
+from flexray.preflight.plan.dry_folder import DryFolder
 from flexray.preflight.plan.estimates import Room
-from flexray.preflight.plan.resource_checks import check_disk_space, check_locks
+from flexray.preflight.plan.resource_checks import check_disk_space
 from flexray.sink import OutputFolder, hold
 from flexray.sink.lock.file import Owner
 from tests.ray.jobs import question
@@ -22,6 +22,13 @@ def problems_of(plan, status):
     return [f"{problem.check}: {problem.what}" for problem in plan.problems if problem.status == status]
 
 
+def test_a_metric_of_methods_that_is_not_known_is_an_error_as_at_a_start(config_of):
+    plan = make_plan(config_of(methods=[{"kind": "confidence", "match": "nosuch"}]))
+    (error,) = problems_of(plan, "fail")
+    assert error.startswith("methods: ")
+    assert "nosuch" in error
+
+
 def test_all_that_is_wrong_is_named_at_once(config_of, tmp_path):
     config = config_of(methods=["guess"], data={"files": str(tmp_path / "none.jsonl")})
     (tmp_path / "out").write_text("in the way")
@@ -29,10 +36,12 @@ def test_all_that_is_wrong_is_named_at_once(config_of, tmp_path):
     plan = make_plan(config)
     errors = problems_of(plan, "fail")
     assert not plan.ready
-    assert [error.partition(":")[0] for error in errors] == ["methods", "model", "output", "data"]
+    assert [error.partition(":")[0] for error in errors] == ["methods", "output", "model", "data"]
     assert "unknown kind 'guess'; known: attention" in errors[0]
-    assert "no/model: no such model folder" in errors[1]
-    assert f"{tmp_path}/out: cannot be used as an output folder: a file is in the way" in errors[2]
+    assert (
+        f"{tmp_path}/out: the output folder cannot be created or written: a file is in the way" in errors[1]
+    )
+    assert "no/model: no such model folder" in errors[2]
     assert "none.jsonl: no such file. Correct data.files." in errors[3]
 
 
@@ -83,7 +92,7 @@ def test_weighted_methods_without_confidences_are_an_error(config_of):
 def test_weighted_methods_with_confidences_are_none(config_of):
     records = [question(i, confidences=[0.5, 0.25]) for i in range(8)]
     config = config_of(records, methods=["weighted_avg"], data={"fields": {"confidences": "confidences"}})
-    assert make_plan(config).problems == ()
+    assert make_plan(config).problems == []
 
 
 def test_a_folder_that_holds_another_run_is_an_error_that_says_what_differs(config_of, commit, files):
@@ -121,7 +130,7 @@ def test_a_run_at_work_in_the_folder_is_an_error_and_goes_on(config_of, commit):
     (error,) = problems_of(plan, "fail")
     assert "another run is at work there: host" in error
     assert plan.data.committed_rows == 3
-    assert make_plan(config).problems == ()
+    assert make_plan(config).problems == []
 
 
 ME = json.loads(Owner.me().to_bytes())
@@ -132,16 +141,17 @@ def owner(**changes):
 
 
 @pytest.fixture
-def locked(tmp_path):
+def locked(config_of, tmp_path):
     """What is said of a folder with this lock, if it is the second one at the second look."""
 
     def look(before, now):
-        folder, problems = DryFolder(str(tmp_path)), Problems()
-        (tmp_path / "_lock-3.json").write_bytes(before)
-        first = read_locks(folder)
-        (tmp_path / "_lock-3.json").write_bytes(now)
-        check_locks(folder, first, read_locks(folder), problems)
-        return [problem.status for problem in problems.found]
+        run = start_plan(config_of())
+        run.folder = DryFolder(run.config.output)
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "_lock-3.json").write_bytes(before)
+        list(read_first_locks(run))
+        (tmp_path / "out" / "_lock-3.json").write_bytes(now)
+        return [problem.status for problem in check_locks(run)]
 
     return look
 
@@ -158,19 +168,22 @@ def test_a_silent_lock_of_another_machine_is_a_warning_and_a_beating_one_an_erro
     assert locked(b"{", b"{") == ["warn"]
 
 
-def test_a_full_disk_is_an_error_if_the_need_is_measured_and_else_a_warning(tmp_path):
-    folder, problems = DryFolder(str(tmp_path / "out")), Problems()
-    for measured in (True, False):
-        check_disk_space(folder, Room(10**18, "a basis", measured), problems)
-        check_disk_space(folder, Room(1, "a basis", measured), problems)
-    assert [problem.status for problem in problems.found] == ["fail", "warn"]
-    assert "1.0 EB (a basis)" in problems.found[0].what
+def test_a_full_disk_is_an_error_if_the_need_is_measured_and_else_a_warning(config_of):
+    run = start_plan(config_of())
+    run.folder = DryFolder(run.config.output)
+    for measured, status in ((True, "fail"), (False, "warn")):
+        run.room = Room(1, "a basis", measured)
+        assert [finding.status for finding in check_disk_space(run)] == ["pass"]
+        run.room = Room(10**18, "a basis", measured)
+        need, problem = check_disk_space(run)
+        assert (need.status, problem.status) == ("pass", status)
+        assert "1.0 EB (a basis)" in problem.what
 
 
 def test_an_output_in_the_working_directory_of_a_cluster_job_is_a_warning(config_of, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = config_of()
-    assert make_plan(config).problems == ()
+    assert make_plan(config).problems == []
     config = config.model_copy(update={"ray": RayConfig(address="ray://head:10001")})
     (warning,) = problems_of(make_plan(config), "warn")
     assert "lies in the working directory, but the run is for the cluster at ray://head:10001" in warning
@@ -184,7 +197,7 @@ def test_cuda_that_is_not_there_is_an_error_unless_another_gpu_is_planned_for(co
     config = config_of(model={"device": "cuda"})
     (error,) = problems_of(make_plan(config), "fail")
     assert "torch finds no CUDA device here" in error
-    assert make_plan(config, gpu="H100").problems == ()
+    assert make_plan(config, gpu="H100").problems == []
 
 
 @pytest.fixture
@@ -222,7 +235,7 @@ def test_versions_that_a_run_refuses_are_an_error_and_untested_ones_a_warning(co
 def test_a_gpu_without_bfloat16_is_a_warning(config_of):
     (warning,) = problems_of(make_plan(config_of(), gpu="T4"), "warn")
     assert "T4-16GB has no bfloat16" in warning
-    assert make_plan(config_of(model={"dtype": "float16"}), gpu="T4").problems == ()
+    assert make_plan(config_of(model={"dtype": "float16"}), gpu="T4").problems == []
 
 
 def test_credentials_in_a_url_are_not_shown(config_of):
@@ -240,4 +253,4 @@ def test_engines_that_find_no_cpus_here_are_told_of_before_a_run(config_of, monk
     (warning,) = problems_of(fewer, "warn")
     assert "engines: ray.min_actors is 3, but there is room only for 2 with 1 CPU each" in warning
     assert fewer.ready
-    assert make_plan(config_of(ray={"num_cpus": 1})).problems == ()
+    assert make_plan(config_of(ray={"num_cpus": 1})).problems == []

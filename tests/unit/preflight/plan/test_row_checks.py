@@ -19,7 +19,7 @@ def test_both_token_lists_of_a_template_that_the_tokenizer_joins_are_shown_once(
 
 
 def test_a_template_whose_parts_keep_their_tokens_is_no_problem(config_of):
-    assert make_plan(config_of()).problems == ()
+    assert make_plan(config_of()).problems == []
 
 
 def test_a_tokenizer_without_bos_is_a_warning_unless_none_is_wanted(config_of, tmp_path, smollm2):
@@ -29,4 +29,4 @@ def test_a_tokenizer_without_bos_is_a_warning_unless_none_is_wanted(config_of, t
     (warning,) = problems_of(make_plan(config), "warn")
     assert "the tokenizer has no BOS token, so prompts begin without one" in warning
     unwanted = config.prompt.model_copy(update={"add_bos": False})
-    assert make_plan(config.model_copy(update={"prompt": unwanted})).problems == ()
+    assert make_plan(config.model_copy(update={"prompt": unwanted})).problems == []
