@@ -25,7 +25,8 @@ set -euo pipefail
 cd "${FLEXRAY_DIR:-$SLURM_SUBMIT_DIR}"
 PATH=$PWD/.venv/bin:$PATH
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-port=$((10000 + SLURM_JOB_ID % 5000 * 4)) # of this job's own: others may be on the same nodes
+# Of this job's own, as others may be on the same nodes, and none of Ray's workers' (10002 to 19999).
+port=$((20000 + SLURM_JOB_ID % 2500 * 4))
 
 # Who reaches Ray's ports can run code: only this job has the token.
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
@@ -60,18 +61,27 @@ run() { # run COMMAND ..: to its end; a signal is passed on to it
 
 # shellcheck disable=SC2329 # called by run
 await_nodes() {
-    exec python - "${#nodes[@]}" << 'EOF'
-import sys, time
+    exec python - "${#nodes[@]}" "${steps[@]}" << 'EOF'
+import os, socket, sys, time
 import ray
 
-wanted, deadline = int(sys.argv[1]), time.monotonic() + 300
+wanted, steps, deadline = int(sys.argv[1]), [int(pid) for pid in sys.argv[2:]], time.monotonic() + 300
+host, port = os.environ["RAY_ADDRESS"].rsplit(":", 1)
 while True:
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+        break
+    except OSError:
+        if time.monotonic() > deadline or not all(os.path.exists(f"/proc/{pid}") for pid in steps):
+            sys.exit("error: Ray's head has not started; what it said is above")
+        time.sleep(1)
+while True:  # the port is there before the node is
     try:
         ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
         break
     except ConnectionError:
         if time.monotonic() > deadline:
-            sys.exit("error: Ray's head did not start within 5 minutes; what it said is above")
+            sys.exit("error: Ray's head does not answer; what it said is above")
         time.sleep(1)
 while (there := sum(node["Alive"] for node in ray.nodes())) < wanted:
     if time.monotonic() > deadline:

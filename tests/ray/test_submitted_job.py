@@ -1,11 +1,9 @@
 """`flexray submit`, and `ray job submit` of the project, to a Ray that runs already."""
 
-import contextlib
 import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,11 +12,11 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.conftest import PROJECT
-from tests.ray.jobs import assert_whole, kill, make_tree, question, rows_of, write, write_config
+from tests.ray.heads import end, free_ports, wait_until_it_listens
+from tests.ray.jobs import assert_whole, make_tree, question, rows_of, write, write_config
 from tests.unit.cluster.manifests import cluster_spec
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -56,7 +54,8 @@ def head(environment):
             command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=temp
         )
     try:
-        wait_until_it_listens(dashboard, starter, temp / "log")
+        for port in (dashboard, agent):
+            wait_until_it_listens(port, starter, temp / "log")
         urls = [f"http://127.0.0.1:{port}" for port in (dashboard, agent)]
         yield Head(f"127.0.0.1:{gcs}", *urls)
     finally:
@@ -81,34 +80,6 @@ def submit(head, environment, tmp_path):
         )
 
     return submit
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-
-
-def wait_until_it_listens(port, starter, log, seconds=60):
-    end_time = time.monotonic() + seconds
-    while True:
-        assert starter.poll() is None, log.read_text()
-        assert time.monotonic() < end_time, log.read_text()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.2)
-
-
-def end(starter):
-    """End `ray start --block` and what it has started; `ray stop` would end every Ray of the machine."""
-    processes: list[psutil.Process] = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(starter.pid)
-        processes = [parent, *parent.children(recursive=True)]
-    kill(processes)
-    starter.wait()
 
 
 PLUGIN = """

@@ -11,7 +11,7 @@ from tests.unit.cluster.manifests import CLUSTER
 from tests.unit.cluster.slurm import slurm_job
 from tests.unit.cluster.tools import parse, stand_in, told, wait_for, waiting
 
-PORT = 10000 + 4711 % 5000 * 4
+PORT = 20000 + 4711 % 2500 * 4
 RAY = waiting('echo "ended $2" >> $TOLD; exit 0')
 RAY_STARTS = 'until [ "$(grep -c "^ray is ready" $TOLD)" = 2 ]; do sleep 0.02; done'
 
