@@ -47,7 +47,7 @@ def run(
     """Answer what the recipe names and its output folder does not have yet."""
     checked = load_recipe(named(recipe, config), set_, download)
     from flexray.report import Shard, print_summary
-    from flexray.report.answers import look_at
+    from flexray.report.notes import look_at
     from flexray.report.progress_bar import show_progress
     from flexray.report.run_folder import RunFolder
     from flexray.report.show import print_answers

@@ -19,9 +19,8 @@ from flexray.report.explain.explanation import (
     Step,
     Token,
 )
-from flexray.report.explanation_html import explanation_page
-from flexray.report.explanation_lines import summary_lines
-from flexray.report.explanation_text import WIDTH, fold_segments, print_explanation
+from flexray.report.explanation_output import WIDTH, explanation_page, print_explanation
+from flexray.report.explanation_parts import facts
 from flexray.report.formatting import percentage
 from tests.unit.report.test_mask_page import NASTY, Page
 
@@ -103,7 +102,7 @@ def lines(text):
 
 
 def line_of(explained, name):
-    (found,) = [line for line in summary_lines(explained) if line.name == name]
+    (found,) = [line for line in facts(explained) if line.name == name]
     return found
 
 
@@ -168,11 +167,11 @@ def test_a_token_that_the_dense_pass_would_not_choose_is_pointed_at():
     explained = explanation(answers=(answer(names, steps=(good.steps[0], wrong)),))
     found = line_of(explained, "dense pass")
     assert found.text == "another best token at 1 of 2 steps: step 2 (its best is ahead by 0.012)"
-    assert found.mood == "bad"
+    assert found.tone == "bad"
     assert "rank 3, behind by 0.012" in " ".join(shown(explained).split())
     assert "rank 3, behind by 0.012" in Page(explanation_page(explained)).text
     drawn = explanation(answers=(answer(names, steps=(good.steps[0], wrong), draw=SamplingParams(0.7)),))
-    assert line_of(drawn, "dense pass").mood == ""
+    assert line_of(drawn, "dense pass").tone == ""
 
 
 @pytest.mark.parametrize(
@@ -200,7 +199,7 @@ def test_the_committed_row_is_compared(changes, mood, text):
         changed=("model.dtype: a -> b",),
     )
     explained = explanation(committed=dataclasses.replace(committed, **changes))
-    assert (line_of(explained, "committed").text, line_of(explained, "committed").mood) == (text, mood)
+    assert (line_of(explained, "committed").text, line_of(explained, "committed").tone) == (text, mood)
     assert line_of(explained, "changed since").text == "model.dtype: a -> b"
 
 
