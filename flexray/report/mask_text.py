@@ -13,7 +13,7 @@ from flexray.masks.stream import Segment
 from flexray.report.formatting import one_line
 from flexray.report.mask_picture import MaskPicture
 
-MAX_CELLS = 40  # a side; up to here each token has a row and a column of its own
+MAX_CELLS = 36  # a side; up to here each token has a row and a column of its own
 LABEL_WIDTH = 12  # terminal cells for a token's text
 LEGEND_WIDTH = 78
 HIDDEN = "·"  # a key in the past that the query must not see
@@ -22,7 +22,7 @@ HIDDEN = "·"  # a key in the past that the query must not see
 def render_mask_text(picture: MaskPicture) -> Text:
     """Draw a mask; `str()` of the result is the picture without colours.
 
-    Up to 40 tokens each row has its token's text. Beyond, several neighbours of one segment share a row and
+    Up to 36 tokens each row has its token's text. Beyond, several neighbours of one segment share a row and
     a column, and the caption says how many.
     """
     out = Text(no_wrap=True, overflow="ignore")

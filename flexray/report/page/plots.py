@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -91,13 +92,11 @@ def histogram(
     return _plot(figure, title, summary)
 
 
-def throughput(shards: Sequence[Shard], start: float, end: float) -> Plot | None:
-    """Rows a second from `start` to `end` (seconds since 1970); None: nothing was timed.
+def time_line(shards: Sequence[Shard], start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """Edges [N + 1] of N parts of the time from `start` to `end` (seconds since 1970); rows a second, [N].
 
     When a row was answered within its shard is not recorded, so rows are spread evenly over the shard's time.
     """
-    if not shards:
-        return None
     end = max(end, start + 1)
     edges = np.linspace(start, end, min(60, math.ceil(end - start)) + 1)
     answered = np.zeros(len(edges))
@@ -105,9 +104,16 @@ def throughput(shards: Sequence[Shard], start: float, end: float) -> Plot | None
         begun, done = shard.span
         length = max(done - begun, 1e-3)
         answered += shard.work.rows * np.clip((edges - done + length) / length, 0, 1)
-    rates = np.diff(answered) / np.diff(edges)
+    return edges, np.diff(answered) / np.diff(edges)
+
+
+def throughput(shards: Sequence[Shard], start: float, end: float) -> Plot | None:
+    """Rows a second over time (see `time_line`); None: nothing was timed."""
+    if not shards:
+        return None
+    edges, rates = time_line(shards, start, end)
     units = (("days", 86400), ("hours", 3600), ("minutes", 60))
-    unit, size = next((u for u in units if end - start > 2 * u[1]), ("seconds", 1))
+    unit, size = next((u for u in units if edges[-1] - start > 2 * u[1]), ("seconds", 1))
     figure, axes = _figure()
     axes.stairs(rates, (edges - start) / size, fill=True, color=BAR)
     axes.set_xlabel(f"{unit} since the start")
@@ -154,7 +160,8 @@ def _figure(height: float = HEIGHT, grid: Literal["x", "y"] = "y") -> tuple[Figu
 
 def _plot(figure: Figure, title: str, summary: str) -> Plot:
     file = io.StringIO()
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the browser has other fonts
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     style = "<style>:root{color-scheme:light dark}text{font-family:system-ui,sans-serif!important}</style>"
     svg = file.getvalue().replace("<defs>", style + "<defs>", 1)

@@ -1,4 +1,4 @@
-"""The pages in a real browser: what a reader does with 50,000 rows, text stays text, small screens, no network."""
+"""Pages in a real browser: 50,000 rows are searched and filtered, text stays text, small screens will do."""
 
 from __future__ import annotations
 
@@ -129,18 +129,22 @@ def test_of_all_rows_one_page_is_in_the_document_and_turns(visit, many):
     assert first.locator("ol").inner_text().splitlines() == ["Number 0 is which city?", "City 0?"]
 
 
-@pytest.mark.parametrize("names", [["wrong"], ["differ"], ["fallback"], ["error"], ["wrong", "fallback"]])
-def test_a_filter_keeps_exactly_its_questions_and_says_how_many(visit, many, names):
+def test_a_filter_keeps_exactly_its_questions_and_says_how_many(visit, many):
     page = visit(many[0])
-    for name in names:
-        expected = sum(KEPT[name](*rows) for rows in many[1])
-        assert page.locator(f"[data-filter={name}] span").text_content() == f"{expected:,}"
-        page.click(f"[data-filter={name}]")
-    assert found(page) == sum(all(KEPT[name](*rows) for name in names) for rows in many[1])
-    page.select_option("#method", label="origin")
-    assert found(page) == sum(
-        all(KEPT[name](*(rows if name == "differ" else rows[1:])) for name in names) for rows in many[1]
-    )
+    for names in (["wrong"], ["differ"], ["fallback"], ["error"], ["wrong", "fallback"]):
+        for name in names:
+            expected = sum(KEPT[name](*rows) for rows in many[1])
+            assert page.locator(f"[data-filter={name}] span").text_content() == f"{expected:,}"
+            page.click(f"[data-filter={name}]")
+        assert found(page) == sum(all(KEPT[name](*rows) for name in names) for rows in many[1])
+        page.select_option("#method", label="origin")
+        assert found(page) == sum(
+            all(KEPT[name](*(rows if name == "differ" else rows[1:])) for name in names) for rows in many[1]
+        )
+        page.select_option("#method", label="any method")
+        for name in names:
+            page.click(f"[data-filter={name}]")
+    assert found(page) == QUESTIONS
 
 
 def test_a_search_finds_exactly_the_rows_that_hold_the_text(visit, many):
@@ -167,33 +171,40 @@ def test_a_cell_of_the_matrix_shows_the_questions_on_which_two_methods_differ(vi
     assert found(page) == QUESTIONS
 
 
-def pages(tmp_path):
-    """Each kind of page, with hostile texts in it."""
-    write_page(hostile_run(tmp_path / "out").url, tmp_path / "run.html")
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """Each kind of page with hostile texts in it, by name."""
+    place = tmp_path_factory.mktemp("hostile")
+    write_page(hostile_run(place / "out").url, place / "run.html")
     prompt = Prompt(context=(1, 2), segments=((3,), (4, 5)), answer_prefix=(7,))
     picture = MaskPicture.of(stream_of(prompt, MethodConfig(), 2), lambda i: HOSTILE)
-    (tmp_path / "mask.html").write_text(mask_page(picture, title=HOSTILE, question=HOSTILE))
-    (tmp_path / "explanation.html").write_text(
-        explanation_page(explanation(question=HOSTILE, row_id=HOSTILE))
-    )
-    return [tmp_path / f"{name}.html" for name in ("run", "mask", "explanation")]
+    (place / "mask.html").write_text(mask_page(picture, title=HOSTILE, question=HOSTILE))
+    (place / "explanation.html").write_text(explanation_page(explanation(question=HOSTILE, row_id=HOSTILE)))
+    return {name: place / f"{name}.html" for name in ("run", "mask", "explanation")}
 
 
-def test_hostile_text_stays_text_and_no_page_is_wider_than_a_small_screen(visit, many, tmp_path):
-    for path in [many[0], *pages(tmp_path)]:
+def test_hostile_text_does_nothing_and_no_page_is_wider_than_a_small_screen(visit, many, hostile):
+    for path in [many[0], *hostile.values()]:
         page = visit(path, width=400)
-        page.wait_for_function("document.querySelector('.answers tbody tr, canvas, table')")
-        wide, screen = page.evaluate(
-            "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-        )
+        page.wait_for_function("document.querySelector('.answers tbody tr, canvas, [data-answer] td')")
+        widths = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+        wide, screen = page.evaluate(widths)
         assert wide <= screen == 400, path
-        assert "owned" not in page.title() or "document.title" in page.title()
+        assert page.title() != "owned"
         assert page.locator("iframe, link, img:not([src^='data:image/svg'])").count() == 0
         assert page.locator("script").count() == 2
 
 
-def test_texts_are_shown_as_they_are_with_invisible_characters_spelled_out(visit, tmp_path):
-    page = visit(pages(tmp_path)[0])
+def test_the_same_text_would_do_harm_if_it_were_not_escaped(visit, tmp_path):
+    (tmp_path / "bait.html").write_text(f'<!doctype html><title>bait</title><p title="{HOSTILE}')
+    page = visit(tmp_path / "bait.html")
+    assert page.title() == "owned"
+    assert any(url.endswith("/img") for url in page.trouble)
+    page.trouble.clear()
+
+
+def test_texts_are_shown_as_they_are_with_invisible_characters_spelled_out(visit, hostile):
+    page = visit(hostile["run"])
     question = page.locator(".answers .question").first.text_content()
     assert question == HOSTILE.replace("\x00", "\\x00").replace("\x1b", "\\x1b").replace(
         "\u202e", "\\u202e"
@@ -213,8 +224,8 @@ def test_colours_follow_the_system_and_plots_are_drawn(visit, many):
     assert seen[False] != seen[True]
 
 
-def test_a_pair_of_the_mask_is_told_when_it_is_pointed_at(visit, tmp_path):
-    page = visit(pages(tmp_path)[1])
+def test_a_pair_of_the_mask_is_told_when_it_is_pointed_at(visit, hostile):
+    page = visit(hostile["mask"])
     box = page.locator("canvas").bounding_box()
     cell = box["width"] / 8
     page.mouse.move(box["x"] + 2.5 * cell, box["y"] + 3.5 * cell)
@@ -224,8 +235,8 @@ def test_a_pair_of_the_mask_is_told_when_it_is_pointed_at(visit, tmp_path):
     assert "context, token 2 of 2" in page.locator("#key").text_content()
 
 
-def test_attention_of_one_layer_can_be_chosen(visit, tmp_path):
-    page = visit(pages(tmp_path)[2])
+def test_attention_of_one_layer_can_be_chosen(visit, hostile):
+    page = visit(hostile["explanation"])
     shown = page.locator("[data-answer='0']")
     layers = shown.locator("option").all_text_contents()[: 1 + LAYERS]
     assert layers == ["all layers", "layer 1", "layer 2"]
