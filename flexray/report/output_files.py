@@ -16,14 +16,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from flexray import __version__
-from flexray.console.terminal import duration, printable
+from flexray.console.terminal import printable
 from flexray.errors import OutputError
 from flexray.report import formatting
 from flexray.report.tables import toned
 from flexray.storage import redact
 
 ASSETS = Path(__file__).parent / "assets"
-NUMBER_FILTERS = ("count", "cut", "fixed", "leaves", "moment", "rate", "share")
+NUMBER_FILTERS = ("count", "cut", "leaves", "moment", "share")
 
 
 def write_file(path: Path, content: str | bytes, option: str, what: str = "") -> None:
@@ -67,7 +67,7 @@ def fill_page(name: str, data: object, **values: Any) -> str:
         finalize=lambda value: value if isinstance(value, Markup) else printable(value),
     )
     environment.filters.update({name: getattr(formatting, name) for name in NUMBER_FILTERS})
-    environment.filters.update(redact=redact, toned=toned, duration=duration)
+    environment.filters.update(redact=redact, toned=toned)
     return environment.get_template(f"{name}.html.j2").render(
         **values,
         version=__version__,

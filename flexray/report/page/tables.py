@@ -8,14 +8,61 @@ from typing import TYPE_CHECKING
 from flexray.console.terminal import duration
 from flexray.report.formatting import NOTHING, count, fixed, moment, p_value, percent, points, rate, share
 from flexray.report.notes import RunNotes
-from flexray.report.tables import Table, Toned
-from flexray.report.work import RunTotals
+from flexray.report.tables import Fact, Table, Toned
+from flexray.report.work import RunTotals, WorkSummary
+from flexray.sink.read.visible import Planned
 
 if TYPE_CHECKING:
     from flexray.report.page.page import MethodChange
 
 MAX_KINDS = 50
 MAX_SHARDS = 20
+
+
+def tiles(totals: RunTotals, planned: Planned) -> list[tuple[str, str, str, str]]:
+    """The figures on top: what, how much, a note, and a tone."""
+    work, shards, of = totals.work, len(totals.shards), "of the rows"
+    by_wall = f"{rate(totals.rows_per_second(totals.wall_seconds))} over the wall time"
+    busy = f"shards in work for {duration(totals.busy_seconds)}"
+    errors, fallbacks = "bad" if work.errors else "", "warn" if work.fallbacks else ""
+    return [
+        ("Rows", count(work.rows), f"of {count(planned.rows_in_shards)} planned", ""),
+        ("Answered", count(work.answered), f"{share(work.answered, work.rows)} {of}", ""),
+        ("Errors", count(work.errors), f"{share(work.errors, work.rows)} {of}", errors),
+        ("Fallbacks", count(work.fallbacks), f"{share(work.fallbacks, work.rows)} {of}", fallbacks),
+        ("Rows a second", rate(totals.rows_per_second(totals.busy_seconds)), by_wall, ""),
+        ("Wall time", duration(totals.wall_seconds), busy, ""),
+        ("Work time", duration(work.seconds), "of all shards together", ""),
+        ("Shards", count(shards), f"of {count(planned.shards)} planned", ""),
+    ]
+
+
+def shares(work: WorkSummary) -> dict[str, list[tuple[str, str, float, str]]]:
+    """What the time went into, how answers end: of each part its colour, name, size, and this in words."""
+    prefill, decoding = work.engine["prefill_seconds"], work.engine["decode_seconds"]
+    seconds = {"prefill": prefill, "decoding": decoding, "other": max(0, work.seconds - prefill - decoding)}
+    names = {"eos": "end of text", "newline": "newline", "length": "length limit", "stop": "a stop text"}
+    ends = {name: work.finish_reason[reason] for reason, name in (names | {"error": "error"}).items()}
+    colours = [f"var(--{name})" for name in ("a", "b", "c", "warn", "bad")]
+    return {
+        title: [(colour, name, n, text(n)) for colour, (name, n) in zip(colours, parts.items(), strict=False)]
+        for title, parts, text in (("Work time", seconds, duration), ("Answers end with", ends, count))
+    }
+
+
+def work_done(work: WorkSummary) -> list[Fact]:
+    """What the engines did."""
+    engine, masks = work.engine, work.mask_cache
+    return [
+        Fact("prompt tokens of all rows", count(work.prompt_tokens)),
+        Fact("context tokens computed", count(engine["context_tokens"])),
+        Fact("other tokens prefilled", count(engine["prefill_tokens"])),
+        Fact("saved, as paraphrases begin alike", count(engine["shared_tokens"])),
+        Fact("tokens generated", count(engine["generated_tokens"])),
+        Fact("decoding steps", count(engine["decode_steps"])),
+        Fact("tokens a step", fixed(work.tokens_per_step)),
+        Fact("mask cache hits", share(masks["hits"], masks["hits"] + masks["misses"])),
+    ]
 
 
 def problems(kinds: Sequence[tuple[int, str]]) -> Table:
