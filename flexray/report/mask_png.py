@@ -60,9 +60,8 @@ def mask_png(picture: MaskPicture, *, title: str) -> bytes:
 
 def _draw_borders(axes: Axes, picture: MaskPicture) -> None:
     count, segments = len(picture.mask), picture.segments
-    tokens = (
-        np.arange(1, count) - 0.5 if count <= 64 else []
-    )  # few enough that lines between them are visible
+    # lines between tokens, if these are few enough
+    tokens = (np.arange(1, count) - 0.5).tolist() if count <= 64 else []
     borders, strength = [s.start - 0.5 for s in segments[1:]], 0.55 if len(segments) <= 16 else 0.25
     for places, colour, alpha in ((tokens, BORDER, 1.0), (borders, INK, strength)):
         for lines in (axes.hlines, axes.vlines):

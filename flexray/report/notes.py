@@ -52,16 +52,6 @@ class RunNotes:
     _said: dict[str, Said] = field(default_factory=dict)
 
     @property
-    def shards(self) -> int:
-        """That have committed rows to show."""
-        return len(self.run.manifests)
-
-    @property
-    def headline(self) -> str:
-        """The metric that the accuracy is of."""
-        return self.run.headline.name
-
-    @property
     def accuracy(self) -> dict[str, ScoreCounts]:
         """By method, in the run's order, by the headline metric."""
         return {
@@ -82,7 +72,7 @@ class RunNotes:
                 rows[-1].append(f"{low} to {high}" if n.interval else NOTHING)
         heads = ["method", "#rows", "#errors"]
         return Table(
-            heads + ["#scored", "#right", f"#{title(self.headline)}", "#95% interval"] * scored, rows
+            heads + ["#scored", "#right", f"#{title(self.run.headline.name)}", "#95% interval"] * scored, rows
         )
 
     @property

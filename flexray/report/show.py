@@ -32,8 +32,8 @@ def print_answers(notes: RunNotes, *, output: str, console: Console | None = Non
     All texts are printed as they are, never read as rich markup.
     """
     console = console or standard_output()
-    if notes.shards_read < notes.shards:
-        console.print(Text(f"From {notes.shards_read:,} of {notes.shards:,} shards:", "dim"))
+    if notes.shards_read < (shards := len(notes.run.manifests)):
+        console.print(Text(f"From {notes.shards_read:,} of {shards:,} shards:", "dim"))
     print_table(notes.accuracy_table, console)
     for example in notes.examples:
         _print_example(example, console)

@@ -124,7 +124,7 @@ def render(data: PageData) -> str:
         data.answers.tree(),
         page=data,
         tables=tables,
-        headline=metric_title(data.notes.headline),
+        headline=metric_title(data.run.headline.name),
         now=formatting.moment(utc_now()),
     )
 

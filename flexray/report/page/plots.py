@@ -88,6 +88,7 @@ def histogram(
     axes.stairs(heights, edges, fill=True, color=BAR)
     axes.set_xlabel(unit + (f", the last bar: {last:,.4g} or more" if last < xs[-1] else ""))
     axes.set_ylabel(things)
+    axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     summary = f"median {median:,.4g} · 95th percentile {p95:,.4g} · highest {xs[-1]:,.4g}"
     return _plot(figure, title, summary)
 
@@ -151,7 +152,8 @@ def _figure(height: float = HEIGHT, grid: Literal["x", "y"] = "y") -> tuple[Figu
     # without pyplot, which would keep global state and choose a backend for the process
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height))
-        axes = figure.add_axes((0.1, 0.42 / height, 0.88, 1 - 0.5 / height))
+        left = 0.14 if grid == "y" else 0.06
+        axes = figure.add_axes((left, 0.42 / height, 0.96 - left, 1 - 0.5 / height))
         axes.grid(axis=grid)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
         axes.yaxis.set_major_locator(MaxNLocator(3))

@@ -163,7 +163,7 @@ def test_it_counts_by_the_headline_metric_of_the_recipe(folder, monkeypatch):
     monkeypatch.setitem(CONFIG, "evaluation", {"headline": "contains"})
     change = {"prediction": "It is Berlin", "correct": False}
     notes = look_at(made(folder, lambda i, method: change, methods=("m",)))
-    assert (notes.headline, notes.accuracy["m"].accuracy) == ("contains", 1.0)
+    assert (notes.run.headline.name, notes.accuracy["m"].accuracy) == ("contains", 1.0)
     assert [text for text in notes.warnings if "exact match" in text] == []
     line = next(line.split() for line in shown(notes).splitlines() if line.startswith("m "))
     assert line[3:6] == ["40", "40", "100.0%"]
@@ -172,5 +172,5 @@ def test_it_counts_by_the_headline_metric_of_the_recipe(folder, monkeypatch):
 def test_a_headline_metric_that_is_not_known_here_is_said(folder, monkeypatch):
     monkeypatch.setitem(CONFIG, "evaluation", {"headline": "mine"})
     notes = look_at(made(folder, methods=("m",)))
-    assert (notes.headline, notes.accuracy["m"].accuracy) == ("exact_match", 1.0)
+    assert (notes.run.headline.name, notes.accuracy["m"].accuracy) == ("exact_match", 1.0)
     assert notes.warnings[0].startswith("scored by exact match, as evaluation.headline: there is no metric")
