@@ -106,19 +106,17 @@ class AnswerTable:
         """Of each answer, in the order of methods, the method's index and a number of what it says: the same
         for predictions that are the same once normalised; -1 for an error."""
         groups: dict[str, int] = {}
-        return sorted(
-            (
-                (
-                    self.methods.index(answer.method),
-                    -1
-                    if answer.error
-                    else groups.setdefault(normalize_answer(answer.prediction), len(groups)),
-                    answer,
-                )
-                for answer in question.answers
-            ),
-            key=lambda found: found[0],
-        )
+        found = []
+        for place, answer in sorted(
+            ((self.methods.index(a.method), a) for a in question.answers), key=_first
+        ):
+            said = normalize_answer(answer.prediction)
+            found.append((place, -1 if answer.error else groups.setdefault(said, len(groups)), answer))
+        return found
+
+
+def _first(pair: tuple[int, Answer]) -> int:
+    return pair[0]
 
 
 def _disagreement(said: np.ndarray, right: np.ndarray, one: int, two: int) -> Disagreement:
