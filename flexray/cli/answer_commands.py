@@ -48,7 +48,7 @@ def run(
     checked = load_recipe(named(recipe, config), set_, download)
     log("checking methods, output folder and model")  # the imports below take seconds
     from flexray.report import Shard, print_summary
-    from flexray.report.answers import look_at
+    from flexray.report.notes import look_at
     from flexray.report.progress_bar import show_progress
     from flexray.report.run_folder import RunFolder
     from flexray.report.show import print_answers

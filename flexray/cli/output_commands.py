@@ -98,7 +98,7 @@ def show(
     everything: AllOption = False,
 ) -> None:
     """Print accuracy by method, some answers, the most frequent errors, and what looks odd."""
-    from flexray.report.answers import look_at
+    from flexray.report.notes import look_at
     from flexray.report.run_folder import RunFolder
     from flexray.report.show import print_answers
 
@@ -224,8 +224,7 @@ def explain(
     """Answer one row again on this machine, and show the alternatives and the attention of each token."""
     checked = load_recipe(named(recipe, config), set_, download)
     from flexray.report.explain import explain as explain_row
-    from flexray.report.explanation_html import explanation_page
-    from flexray.report.explanation_text import print_explanation
+    from flexray.report.explanation_output import explanation_page, print_explanation
     from flexray.report.output_files import write_file
 
     explanation = explain_row(checked, row=row, method=method, top=top)

@@ -60,7 +60,7 @@ def accuracy_by_method(tables: Iterable[pa.Table], metric: Metric | None = None)
     """
     totals: dict[str, ScoreCounts] = {}
     for table in tables:
-        correct = table["correct"].cast(pa.int8()) if metric is None else _measured(table, metric)
+        correct = row_scores(table, metric)
         flags = pa.table(
             {
                 "method": table["method"],
@@ -98,8 +98,11 @@ def sentences_note(exact: float, contained: float) -> str:
     )
 
 
-def _measured(table: pa.Table, metric: Metric) -> pa.Array:
-    """The metric of each row; null: the row is not scored, or the metric does not apply."""
+def row_scores(table: pa.Table, metric: Metric | None) -> pa.Array | pa.ChunkedArray:
+    """The metric of each row (see `accuracy_by_method`); null: the row is not scored, or the metric does not
+    apply."""
+    if metric is None:
+        return table["correct"].cast(pa.int8())
     columns = (table[name].to_pylist() for name in ("correct", "prediction", "answers"))
     values = (
         None if correct is None else metric(prediction, answers)

@@ -70,24 +70,6 @@ def points(difference: float) -> str:
     return text[1:] if text[1:] == "0.0" else text.replace("-", "−")
 
 
-def points_mark(difference: float) -> str:
-    """The same for a mark of an axis, which is round.
-
-    >>> [points_mark(d) for d in (-0.2, 0.0, 0.005)]
-    ['−20', '0', '+0.5']
-    """
-    return f"{100 * difference:+.6g}".replace("-", "−") if difference else "0"
-
-
-def percent_mark(share: float) -> str:
-    """A share for a mark of an axis, which is round.
-
-    >>> percent_mark(0.65)
-    '65%'
-    """
-    return f"{100 * share:.6g}%"
-
-
 def p_value(p: float | None) -> str:
     """Of a test."""
     if p is None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from flexray.config import parse_evaluation
 from flexray.errors import ConfigError, OutputError
-from flexray.evaluation import ScoreCounts, accuracy_by_method, make_metrics
+from flexray.evaluation import make_metrics
 from flexray.evaluation.answer_metrics import find_lemmatizer
 from flexray.evaluation.metrics import EXACT_MATCH, Metric
 from flexray.sink import AnyRecord, DamageError, Manifest, OutputFolder
@@ -22,9 +19,6 @@ from flexray.sink.lock.file import Owner
 from flexray.sink.lock.hold import is_lock
 from flexray.sink.read.committed import load_shard, only_planned
 from flexray.sink.read.visible import View, look
-
-MAX_ERRORS = 500  # on the page
-_ERROR_KEYS = ["row_id", "error", "source_file", "source_row"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,44 +98,3 @@ def _owners(folder: OutputFolder) -> list[Owner]:
         raise OutputError(f"{folder}: cannot be listed: {e}") from e
     owners = [Owner.parse(data) for data in files if data is not None]
     return [owner for owner in owners if owner is not None and not owner.is_dead()]
-
-
-class RowNotes:
-    """Counts over all rows, and the first error rows; it does not grow with their number."""
-
-    def __init__(self, metric: Metric | None = None) -> None:
-        self._metric = metric  # None: exact match
-        self.accuracy: dict[str, ScoreCounts] = {}  # by method
-        self.prompt_tokens: Counter[int] = Counter()  # length -> answered rows
-        self.generated_tokens: Counter[int] = Counter()  # the same
-        self.backends: Counter[tuple[str, str]] = Counter()  # requested, used -> rows
-        self.errors: list[dict[str, Any]] = []  # the first MAX_ERRORS: _ERROR_KEYS and `method_list`
-
-    @property
-    def error_rows(self) -> int:
-        """Rows whose error is in `errors`."""
-        return sum(len(error["method_list"]) for error in self.errors)
-
-    def watch(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Hand on the tables (ROW_SCHEMA), one at a time, and take notes of each."""
-        for table in tables:
-            self._note(table)
-            yield table
-
-    def _note(self, table: pa.Table) -> None:
-        for method, found in accuracy_by_method([table], self._metric).items():
-            self.accuracy[method] = self.accuracy.get(method, ScoreCounts()) + found
-        failed = pc.not_equal(table["error"], "")
-        answered = table.select(["prompt_tokens", "token_ids"]).filter(pc.invert(failed))
-        self.prompt_tokens.update(_counts(answered["prompt_tokens"]))
-        self.generated_tokens.update(_counts(pc.list_value_length(answered["token_ids"])))
-        pairs = table.group_by(["backend_requested", "backend_used"]).aggregate([([], "count_all")])
-        for pair in pairs.to_pylist():
-            self.backends[pair["backend_requested"], pair["backend_used"]] += pair["count_all"]
-        # the rows of one question are in one table
-        errors = table.filter(failed).group_by(_ERROR_KEYS, use_threads=False).aggregate([("method", "list")])
-        self.errors += errors.slice(0, MAX_ERRORS - len(self.errors)).to_pylist()
-
-
-def _counts(column: pa.ChunkedArray) -> dict[int, int]:
-    return {item["values"]: item["counts"] for item in column.value_counts().to_pylist()}

@@ -5,17 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from flexray.console.standard_output import standard_output
 from flexray.console.terminal import printable
-from flexray.evaluation import ScoreCounts
-from flexray.evaluation.metrics import title
-from flexray.report.answers import Answer, AnswerNotes, Example
 from flexray.report.formatting import cut
+from flexray.report.notes import RunNotes
+from flexray.report.questions import Answer, AnsweredQuestion
+from flexray.report.tables import print_table
 
 MAX_KINDS = 5
 """Kinds of errors that are printed."""
@@ -24,7 +22,7 @@ MAX_ANSWER = 200
 """Characters of a question or an answer."""
 
 
-def print_answers(notes: AnswerNotes, *, output: str, console: Console | None = None) -> None:
+def print_answers(notes: RunNotes, *, output: str, console: Console | None = None) -> None:
     """Print accuracy by method, some answers, the most frequent errors, what looks odd, and what to do next.
 
     Args:
@@ -34,9 +32,9 @@ def print_answers(notes: AnswerNotes, *, output: str, console: Console | None = 
     All texts are printed as they are, never read as rich markup.
     """
     console = console or standard_output()
-    if notes.shards_read < notes.shards:
-        console.print(Text(f"From {notes.shards_read:,} of {notes.shards:,} shards:", "dim"))
-    console.print(_methods(notes.accuracy, notes.headline))
+    if notes.shards_read < (shards := len(notes.run.manifests)):
+        console.print(Text(f"From {notes.shards_read:,} of {shards:,} shards:", "dim"))
+    print_table(notes.accuracy_table, console)
     for example in notes.examples:
         _print_example(example, console)
     if notes.errors:
@@ -55,23 +53,7 @@ def print_answers(notes: AnswerNotes, *, output: str, console: Console | None = 
         console.print(_hung(f"{command}  ", what, "dim"))
 
 
-def _methods(accuracy: dict[str, ScoreCounts], headline: str) -> Table:
-    """A line for each method. Without accuracy if nothing is scored."""
-    scored = any(counts.scored for counts in accuracy.values())
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("method", overflow="fold")
-    for name in ("rows", "errors", *["right", title(headline), "95% interval"] * scored):
-        table.add_column(name, justify="right", no_wrap=True)
-    for method, counts in accuracy.items():
-        cells = [f"{counts.rows:,}", f"{counts.errors:,}"]
-        if scored and counts.accuracy is not None and counts.interval is not None:
-            low, high = counts.interval
-            cells += [f"{counts.correct:,.0f}", f"{counts.accuracy:.1%}", f"{low:.1%} to {high:.1%}"]
-        table.add_row(Text(printable(method)), *cells)
-    return table
-
-
-def _print_example(example: Example, console: Console) -> None:
+def _print_example(example: AnsweredQuestion, console: Console) -> None:
     console.print(_hung("\n", _text(example.question), "bold"))
     if example.gold is not None:
         more = len(example.gold) - MAX_GOLD
@@ -84,7 +66,7 @@ def _print_example(example: Example, console: Console) -> None:
 
 def _answer(answer: Answer, *, with_method: bool) -> Text:
     marks = {True: ("right", "green"), False: ("wrong", "red"), None: ("answer", "")}
-    word, style = ("error", "red") if answer.error else marks[answer.correct]
+    word, style = ("error", "red") if answer.error else marks[answer.right]
     said = _text(answer.error or answer.prediction) or "(empty)"
     return _hung(f"  {word:<9}", f"{said}  [{printable(answer.method)}]" if with_method else said, style)
 
@@ -98,13 +80,13 @@ def _hung(first: str, text: str, style: str = "") -> Text:
     return Text.assemble((first, style), printable(text))
 
 
-def _next(notes: AnswerNotes, output: str) -> Sequence[tuple[str, str]]:
+def _next(notes: RunNotes, output: str) -> Sequence[tuple[str, str]]:
     """Commands that lead on from here."""
     commands = []
     if any(counts.correct < counts.scored for counts in notes.accuracy.values()):
         commands.append((f"flexray show {output} --wrong", "questions that were answered wrongly"))
     if any(counts.scored for counts in notes.accuracy.values()):
         commands.append((f"flexray evaluate {output}", "all metrics, methods compared in pairs"))
-    commands.append((f"flexray report {output}", "a page with speed, fallbacks and errors"))
+    commands.append((f"flexray report {output}", "a page with all answers, speed, fallbacks and errors"))
     commands.append((f"flexray export {output} --to answers.csv", "all rows in one file"))
     return commands

@@ -22,6 +22,7 @@ from flexray.report.mask_picture import MaskPicture, segment_kind
 from flexray.report.mask_png import mask_png
 from flexray.report.mask_text import render_mask_text
 from flexray.report.output_files import fill_page, write_file
+from flexray.report.tables import Table
 
 
 def show_mask(
@@ -89,27 +90,39 @@ def mask_page(picture: MaskPicture, *, title: str, question: str) -> str:
         title: what mask it is.
         question: the row's id and question.
     """
-    colours = picture.colours
+    positions = [picture.positions[s.start : s.stop] for s in picture.segments]
+    texts = [[one_line(label) for label in picture.labels[s.start : s.stop]] for s in picture.segments]
     segments = [
         {
             "name": s.name,
             "kind": segment_kind(s.name),
-            "colour": colours[s.name],
+            "colour": picture.colours[s.name],
             "start": s.start,
             "stop": s.stop,
-            "positions": picture.positions[s.start : s.stop].tolist(),
-            "tokens": [one_line(label) for label in picture.labels[s.start : s.stop]],
+            "positions": ids.tolist(),
+            "tokens": tokens,
         }
-        for s in picture.segments
+        for s, ids, tokens in zip(picture.segments, positions, texts, strict=True)
     ]
     return fill_page(
         "mask",
-        data={"segments": segments, "rows": visible_spans(picture.mask)},
+        {"segments": segments, "rows": visible_spans(picture.mask)},
         title=title,
         question=question,
         counts=picture.counts(),
         segments=segments,
+        table=Table(
+            ("segment", "#tokens", "#in the stream", "#positions", "text"),
+            [
+                (s.name, f"{len(s)}", _span(s.start, s.stop - 1), _span(*ids[[0, -1]]), "".join(tokens))
+                for s, ids, tokens in zip(picture.segments, positions, texts, strict=True)
+            ],
+        ),
     )
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first}–{last}"
 
 
 def visible_spans(mask: np.ndarray) -> list[list[int]]:

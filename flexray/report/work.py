@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -126,6 +127,10 @@ class RunTotals:
     def wall_seconds(self) -> float | None:
         """From the first start to the last commit, pauses included; None: not known."""
         return self.end - self.start if self.timed else None
+
+    def slowest(self, most: int) -> list[Shard]:
+        """The slowest shards, the slowest first."""
+        return heapq.nlargest(most, self.shards, key=lambda shard: shard.work.seconds)
 
     def rows_per_second(self, seconds: float | None) -> float | None:
         """Rows of the timed shards over a time; None: not measured."""

@@ -24,7 +24,7 @@ from flexray.pipeline.ray_data import answer_shards
 from flexray.pipeline.ray_map import RayMap
 from flexray.pipeline.shards import AnsweredShard
 from flexray.pipeline.telemetry import report_remaining
-from flexray.report.answers import look_at
+from flexray.report.notes import look_at
 from flexray.report.run_folder import RunFolder
 from flexray.runs.commit import Commit
 from flexray.runs.job import check_job, plan, refuse_other_settings

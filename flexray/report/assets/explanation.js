@@ -1,50 +1,39 @@
-"use strict";
-const { segment_names, colours, answers } = JSON.parse(document.getElementById("data").textContent);
+// For each answer a table of its attention: a row a step, a column a segment, the mean of the layers or one layer.
+const { segment_names, colours, answers } = await load();
 
-function element(name, text) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  return made;
+function shares(sequence, step, layer) {
+  const layers = sequence.shares[step];
+  return layer ? layers[layer - 1] : layers[0].map((_, i) => layers.reduce((sum, of) => sum + of[i], 0) / layers.length);
+}
+
+/** A segment's cell is the fuller of its colour the more it gets. */
+function attention(answer, sequence, layer) {
+  const head = make("tr", {}, make("th", {}, "step"), ...sequence.segments.map((i) => make("th", {}, segment_names[i])));
+  const rows = answer.steps.map((text, step) => {
+    const cells = shares(sequence, step, layer).map((share, i) => {
+      const cell = make("td", { className: "number" }, (100 * share).toFixed(1));
+      const fullness = Math.round(80 * Math.sqrt(share));
+      cell.style.background = `color-mix(in srgb, ${colours[sequence.segments[i]]} ${fullness}%, transparent)`;
+      return cell;
+    });
+    return make("tr", {}, make("th", {}, `${step + 1} “${text}”`), ...cells);
+  });
+  return make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
 }
 
 function chooser(labels, change) {
-  const select = element("select");
-  labels.forEach((label) => select.append(element("option", label)));
-  select.addEventListener("change", change);
-  return select;
+  return make("select", { onchange: change }, ...labels.map((label) => make("option", {}, label)));
 }
 
-// A row for each layer, the first layer first; a segment's cell is the fuller of its colour the more it gets.
-function layerTable(sequence, step) {
-  const table = element("table");
-  const head = element("tr");
-  head.append(element("th", "layer"), ...sequence.segments.map((i) => element("th", segment_names[i])));
-  table.append(head);
-  sequence.shares[step].forEach((shares, layer) => {
-    const row = element("tr");
-    row.append(element("th", String(layer + 1)));
-    shares.forEach((share, i) => {
-      const cell = element("td", (100 * share).toFixed(1));
-      const fullness = Math.round(80 * Math.sqrt(share));
-      cell.style.background = `color-mix(in srgb, ${colours[sequence.segments[i]]} ${fullness}%, transparent)`;
-      row.append(cell);
-    });
-    table.append(row);
-  });
-  return table;
-}
-
-for (const details of document.querySelectorAll(".layers")) {
-  const answer = answers[Number(details.dataset.answer)];
-  const place = element("div");
-  place.className = "wide";
-  const show = () => place.replaceChildren(layerTable(answer.sequences[sequence.selectedIndex], step.selectedIndex));
-  const step = chooser(answer.steps.map((text, i) => `step ${i + 1}: “${text}”`), show);
-  const sequence = chooser(answer.sequences.map((one) => one.label), show);
-  sequence.hidden = answer.sequences.length === 1;
-  const tools = element("p");
-  tools.className = "tools";
-  tools.append(step, sequence, element("span", "% of the query's attention, mean of heads"));
-  details.append(tools, place);
-  details.addEventListener("toggle", show, { once: true });
+for (const place of document.querySelectorAll("[data-answer]")) {
+  const answer = answers[Number(place.dataset.answer)];
+  if (!answer.steps.length) continue;
+  const shown = make("div", { className: "scroll" });
+  const show = () => shown.replaceChildren(attention(answer, answer.sequences[of.selectedIndex], layer.selectedIndex));
+  const of = chooser(answer.sequences.map((sequence) => sequence.label), show);
+  of.hidden = answer.sequences.length === 1;
+  const layers = answer.sequences[0].shares[0].map((_, i) => `layer ${i + 1}`);
+  const layer = chooser(["all layers", ...layers], show);
+  place.append(make("p", { className: "controls" }, "Attention, %, mean of heads", layer, of), shown);
+  show();
 }

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import collections
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup, escape
+import pyarrow as pa
 
-from flexray import __version__
-from flexray.console.terminal import duration, printable
 from flexray.evaluation import Bootstrap, ScoreCounts
 from flexray.evaluation.answer_metrics import exact_match
 from flexray.evaluation.metrics import title as metric_title
 from flexray.evaluation.paired import Comparison, Difference, compare
 from flexray.evaluation.scores import MethodScores, collect_scores
 from flexray.report import formatting
+from flexray.report.notes import RunNotes
 from flexray.report.output_files import fill_page, write_file
-from flexray.report.page.plots import Axis, Plot, difference_axis, histogram, share_axis, throughput
-from flexray.report.run_folder import RowNotes, RunFolder
-from flexray.report.work import RunTotals, Shard
+from flexray.report.page import tables
+from flexray.report.page.answers import AnswerTable
+from flexray.report.page.plots import Plot, histogram, intervals, throughput
+from flexray.report.run_folder import RunFolder
+from flexray.report.work import RunTotals
 from flexray.sink import OutputFolder
 from flexray.sink.records import utc_now
 from flexray.sink.records.differences import differences
-from flexray.storage import redact
-
-NUMBER_FILTERS = ("count", "fixed", "p_value", "percent", "points", "rate", "share")
-TEXT_FILTERS = ("cut", "leaves", "moment")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,15 +60,40 @@ class PageData:
 
     run: RunFolder
     totals: RunTotals
-    notes: RowNotes
+    notes: RunNotes
     accuracy: dict[str, ScoreCounts]  # by method, in the run's order
-    accuracy_axis: Axis
-    throughput: Plot | None
-    histograms: tuple[tuple[str, Plot, str], ...]  # title, plot, what its axis counts
-    slowest: list[Shard]  # first
-    fallbacks: list[tuple[str, str, int]]  # shard, reason, rows; most rows first
+    answers: AnswerTable
     change: RunChange | None
-    difference_axis: Axis
+
+    @property
+    def plots(self) -> dict[str, Plot | None]:
+        """By name; None: there is nothing to draw."""
+        totals, notes, changed = self.totals, self.notes, self.change.methods if self.change else ()
+        seconds = Counter(shard.work.seconds for shard in totals.shards)
+        means = Counter(mean for shard in totals.shards if (mean := shard.work.tokens_per_step))
+        scored = ((m, s.accuracy, s.interval) for m, s in self.accuracy.items() if s.accuracy is not None)
+        return {
+            "accuracy": intervals("Accuracy with its 95% interval", [(m, a, i) for m, a, i in scored if i]),
+            "change": intervals(
+                "Change of the accuracy with its 95% interval",
+                ((m.method, m.difference.difference, m.difference.interval) for m in changed if m.difference),
+                zero=True,
+            ),
+            "throughput": throughput(totals.timed, totals.start, totals.end),
+            "prompt": histogram("Prompt length", notes.prompt_tokens, "tokens", "rows"),
+            "generated": histogram("Generated length", notes.generated_tokens, "tokens", "rows"),
+            "seconds": histogram("Time of a shard", seconds, "seconds", "shards"),
+            "decoded": histogram("Decoded at once", means, "tokens a step, the mean of a shard", "shards"),
+        }
+
+    @property
+    def problems(self) -> dict[str, list[tuple[int, str]]]:
+        """What went wrong: rows and an example of each kind of error, and of each reason of a fallback."""
+        reasons = self.totals.work.fallback_reason.most_common()
+        return {
+            "error rows, by what is wrong": [(kind.rows, kind.example) for kind in self.notes.errors],
+            "rows that needed another backend, or fewer rows at once": [(n, reason) for reason, n in reasons],
+        }
 
 
 def default_page(output: str) -> Path:
@@ -96,65 +118,49 @@ def write_page(output: str, html: Path, *, earlier: str | None = None, everythin
 
 
 def render(data: PageData) -> str:
-    """The page, with its styles, script and plots in it: a browser loads nothing else."""
+    """The page, with its style, script and plots in it: a browser loads nothing else."""
     return fill_page(
         "run",
-        style="run.css",
-        filters={name: getattr(formatting, name) for name in (*NUMBER_FILTERS, *TEXT_FILTERS)}
-        | {
-            "duration": duration,
-            "metric_title": metric_title,
-            "redact": redact,
-            "breakable": _breakable,
-            "place": lambda share: f"{share:.2f}%",
-        },
+        data.answers.tree(),
         page=data,
-        percent_mark=formatting.percent_mark,
-        points_mark=formatting.points_mark,
-        version=__version__,
+        tables=tables,
+        headline=metric_title(data.run.headline.name),
         now=formatting.moment(utc_now()),
     )
 
 
 def gather(output: str, earlier: str | None = None, *, everything: bool = False) -> PageData:
-    """Read a run, and an earlier one to compare it with. One shard's rows are in memory at a time.
+    """Read a run, and an earlier one to compare it with. One shard's rows are in memory at a time, beside the
+    page's answers.
 
     Raises:
         OutputError: a folder holds no run or cannot be read, or the two cannot be compared.
     """
     run = RunFolder.open(output, everything=everything)
-    notes = RowNotes(run.headline.metric)
-    tables, change = notes.watch(run.tables()), None
+    notes, answers, change = RunNotes(run), AnswerTable(run.seen.methods, run.headline.metric), None
+
+    def watched() -> Iterator[pa.Table]:
+        for table in run.tables():
+            notes.add(table)
+            answers.add(table)
+            yield table
+
     if earlier is None:
-        collections.deque(tables, maxlen=0)  # reads them
+        collections.deque(watched(), maxlen=0)  # reads them
     else:
         before = RunFolder.open(earlier, everything=everything)
         metrics = {run.headline.name: run.headline.metric or exact_match}
-        scores, scores_then = (
-            collect_scores(rows, metrics, where=str(folder.folder))
-            for folder, rows in ((run, tables), (before, before.tables()))
+        scores = collect_scores(watched(), metrics, where=str(run.folder))
+        change = _compare(
+            run, scores, before, collect_scores(before.tables(), metrics, where=str(before.folder))
         )
-        change = _compare(run, scores, before, scores_then)
-    totals = RunTotals.of(run.record, run.manifests.values())
-    fallbacks = [
-        (s.shard_id, reason, n) for s in totals.shards for reason, n in s.work.fallback_reason.items()
-    ]
-    accuracy = {method: notes.accuracy.get(method, ScoreCounts()) for method in run.seen.methods}
-    changed = change.methods if change else ()
     return PageData(
         run=run,
-        totals=totals,
+        totals=RunTotals.of(run.record, run.manifests.values()),
         notes=notes,
-        accuracy=accuracy,
-        accuracy_axis=share_axis([end for found in accuracy.values() for end in found.interval or ()]),
-        throughput=throughput(totals.timed, totals.start, totals.end),
-        histograms=tuple(_histograms(notes, totals.shards)),
-        slowest=sorted(totals.shards, key=lambda shard: -shard.work.seconds),
-        fallbacks=sorted(fallbacks, key=lambda fallback: -fallback[2]),
+        accuracy={method: notes.accuracy.get(method, ScoreCounts()) for method in run.seen.methods},
+        answers=answers,
         change=change,
-        difference_axis=difference_axis(
-            [end for method in changed if method.difference for end in method.difference.interval]
-        ),
     )
 
 
@@ -184,25 +190,3 @@ def _by_place(tree: Any) -> Any:
     if isinstance(tree, list):
         tree = {str(place): item for place, item in enumerate(tree, 1)}
     return {key: _by_place(item) for key, item in tree.items()} if isinstance(tree, dict) else tree
-
-
-def _histograms(notes: RowNotes, shards: Sequence[Shard]) -> Iterator[tuple[str, Plot, str]]:
-    seconds = Counter(shard.work.seconds for shard in shards)
-    means = Counter(mean for shard in shards if (mean := shard.work.tokens_per_step))
-    for title, axis, plot in (
-        ("Prompt length", "tokens", histogram(notes.prompt_tokens, unit="tokens")),
-        ("Generated length", "tokens", histogram(notes.generated_tokens, unit="tokens")),
-        ("Time of a shard", "seconds", histogram(seconds, unit="s", things="shards", whole=False)),
-        (
-            "Decoded at once",
-            "tokens a step, the mean of a shard",
-            histogram(means, unit="tokens a step", things="shards", whole=False),
-        ),
-    ):
-        if plot is not None:
-            yield title, plot, axis
-
-
-def _breakable(name: str) -> Markup:
-    """A method's name, with a possible line break after each slash."""
-    return escape(printable(name)).replace("/", Markup("/<wbr>"))

@@ -1,225 +1,172 @@
-"""Plots as plain numbers: positions in percent of the drawing, from its left and its top.
+"""The plots of the page, drawn by matplotlib as SVG.
 
-The template draws them as SVG, which takes colours and fonts from the page and stretches to any width.
+Each is a picture (a data URL) with its summary in words. Its text stays text, and its colours follow the
+reader's, by a style sheet in the picture.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from flexray.console.terminal import duration
-from flexray.report.formatting import compact, count, rate, share
+from flexray.console.terminal import printable
+from flexray.report.formatting import compact, cut, rate
 from flexray.report.work import Shard
 
-_MAX_BARS = 40
-_MIN_BARS = 8  # else one bar would fill the plot
-_TIME_BARS = 60
-_DURATIONS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
+WIDTH, HEIGHT = 5.0, 1.9
+"""Inches, at 72 dots each: readable on a screen of 400 pixels."""
+BARS = 40
+COLOURS = {
+    "#111111": ("#59636e", "#98a3ae"),
+    "#222222": ("#e1e5ea", "#2b323a"),
+    "#333333": ("#2563a8", "#6fb1f3"),
+}
+"""What stands for a colour while it is drawn, by day and by night."""
+INK, LINE, BAR = COLOURS
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "flexray",
+    "text.parse_math": False,
+    "font.family": ["sans-serif"],
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": LINE,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "ytick.left": False,
+    "grid.color": LINE,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """A vertical bar from the bottom; in percent of the drawing."""
-
-    left: float
-    width: float
-    height: float
-    text: str  # what a pointer shows
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A labelled mark on an axis."""
-
-    at: float
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Plot:
-    """Bars over an axis."""
+    """A picture."""
 
-    bars: tuple[Bar, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
+    title: str
     summary: str  # in words
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """A line of numbers from `low` to `high`."""
-
-    low: float
-    high: float
-
-    def at(self, value: float) -> float:
-        """The position of a value, in percent."""
-        return 100 * (value - self.low) / (self.high - self.low)
-
-    def ticks(self, parts: int, text: Callable[[float], str] = compact) -> tuple[Tick, ...]:
-        """Marks at round numbers, which cut the axis into at most `parts` parts."""
-        return _ticks(self, nice_step(self.high - self.low, parts), text)
+    url: str
 
 
 def histogram(
-    values: Mapping[int, int] | Mapping[float, int], *, unit: str, things: str = "rows", whole: bool = True
+    title: str, values: Mapping[int, int] | Mapping[float, int], unit: str, things: str
 ) -> Plot | None:
     """How often each value occurs; None: there are no values.
 
     Args:
         values: value -> how many have it. Values are not negative.
         unit, things: what the values count, and what has them, in words.
-        whole: the values are integers.
 
-    A few values far above the others share one bar, "or more", so that the other bars stay wide enough.
+    Values above the 99th percentile share the last bar, so that the other bars stay wide enough.
     """
     if not values:
         return None
-    pairs = sorted(values.items())
-    xs, ns = np.array([x for x, _ in pairs], dtype=float), np.array([n for _, n in pairs])
-    median, p95, p99 = (_quantile(xs, ns, part) for part in (0.5, 0.95, 0.99))
-    cut = p99 if xs[-1] - xs[0] > 2 * (p99 - xs[0]) > 0 else xs[-1]
-    step = nice_step(cut - xs[0], _MAX_BARS)
-    if whole:
-        step = max(1.0, step)
-    first, last = math.floor(xs[0] / step), math.floor(cut / step)
-    spare = max(0, _MIN_BARS - 1 - (last - first))
-    first, last = first - min(first, spare // 2), last + spare - min(first, spare // 2)
-    places = np.minimum(np.floor(xs / step).astype(int), last + 1) - first
-    heights = np.bincount(places, weights=ns, minlength=last - first + 1)
-    axis = Axis(first * step, (first + len(heights)) * step)
-
-    def text(place: int) -> str:
-        low = (first + place) * step
-        high = low + step - (1 if whole else 0)
-        if first + place > last:
-            values = f"{_number(low)} {unit} or more"
-        else:
-            values = f"{_number(low)} {unit}" if low == high else f"{_number(low)} to {_number(high)} {unit}"
-        return f"{values}: {count(heights[place])} {things} ({share(heights[place], ns.sum())})"
-
-    middle = 50 / len(heights) if whole and step == 1 else 0.0  # a bar of one value has it in its middle
-    return _plot(
-        heights,
-        text,
-        x_ticks=(Tick(tick.at + middle, tick.text) for tick in axis.ticks(5) if tick.at + middle <= 100),
-        summary=f"median {_number(median)} · 95th percentile {_number(p95)} · highest {_number(xs[-1])}",
-        whole=True,
-    )
+    xs, counts = (np.array(column, dtype=float) for column in zip(*sorted(values.items()), strict=True))
+    median, p95, p99 = xs[np.searchsorted(counts.cumsum(), np.array([0.5, 0.95, 0.99]) * counts.sum())]
+    last = p99 if p99 > xs[0] and xs[-1] - xs[0] > 2 * (p99 - xs[0]) else xs[-1]
+    whole = (xs == xs.round()).all()
+    width = max(1.0, math.ceil((last - xs[0]) / BARS)) if whole else (last - xs[0]) / BARS or 1.0
+    bars = max(8, math.floor((last - xs[0]) / width) + 1)
+    edges = xs[0] + width * (np.arange(bars + 1) - (0.5 if whole else 0))
+    heights, _ = np.histogram(xs.clip(max=edges[-1] - width / 2), edges, weights=counts)
+    figure, axes = _figure()
+    axes.stairs(heights, edges, fill=True, color=BAR)
+    axes.set_xlabel(unit + (f", the last bar: {last:,.4g} or more" if last < xs[-1] else ""))
+    axes.set_ylabel(things)
+    axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    summary = f"median {median:,.4g} · 95th percentile {p95:,.4g} · highest {xs[-1]:,.4g}"
+    return _plot(figure, title, summary)
 
 
-def throughput(shards: Sequence[Shard], start: float, end: float) -> Plot | None:
-    """Rows a second from `start` to `end` (seconds since 1970); None: nothing was timed.
+def time_line(shards: Sequence[Shard], start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """Edges [N + 1] of N parts of the time from `start` to `end` (seconds since 1970); rows a second, [N].
 
     When a row was answered within its shard is not recorded, so rows are spread evenly over the shard's time.
     """
-    if not shards:
-        return None
     end = max(end, start + 1)
-    edges = np.linspace(start, end, min(_TIME_BARS, math.ceil(end - start)) + 1)
+    edges = np.linspace(start, end, min(60, math.ceil(end - start)) + 1)
     answered = np.zeros(len(edges))
     for shard in shards:
         begun, done = shard.span
         length = max(done - begun, 1e-3)
         answered += shard.work.rows * np.clip((edges - done + length) / length, 0, 1)
-    rates = np.diff(answered) / np.diff(edges)
-    passed = [duration(edge - start) for edge in edges]
-    axis = Axis(0, end - start)
-    step = next((d for d in _DURATIONS if axis.high / d <= 6), 86400 * nice_step(axis.high / 86400, 6))
-    return _plot(
-        rates,
-        lambda place: f"{passed[place]} to {passed[place + 1]}: {rate(rates[place])} rows/s",
-        x_ticks=_ticks(axis, step, _elapsed),
-        summary=f"highest {rate(rates.max())} rows/s",
-    )
+    return edges, np.diff(answered) / np.diff(edges)
 
 
-def share_axis(values: Sequence[float]) -> Axis:
-    """An axis of shares in [0, 1] that shows all of these, from and to tenths."""
-    if not values:
-        return Axis(0, 1)
-    low, high = math.floor(10 * min(values)) / 10, math.ceil(10 * max(values)) / 10
-    return Axis(low, high) if high > low else Axis(max(0.0, low - 0.1), min(1.0, low + 0.1))
+def throughput(shards: Sequence[Shard], start: float, end: float) -> Plot | None:
+    """Rows a second over time (see `time_line`); None: nothing was timed."""
+    if not shards:
+        return None
+    edges, rates = time_line(shards, start, end)
+    units = (("days", 86400), ("hours", 3600), ("minutes", 60))
+    unit, size = next((u for u in units if edges[-1] - start > 2 * u[1]), ("seconds", 1))
+    figure, axes = _figure()
+    axes.stairs(rates, (edges - start) / size, fill=True, color=BAR)
+    axes.set_xlabel(f"{unit} since the start")
+    return _plot(figure, "Rows a second over time", f"highest {rate(rates.max())} rows/s")
 
 
-def difference_axis(values: Sequence[float]) -> Axis:
-    """An axis with 0 in its middle that shows all of these differences."""
-    reach = max((abs(value) for value in values), default=0.0)
-    step = nice_step(reach, 4)
-    high = step * math.ceil(reach / step - 1e-9) if reach else 0.01
-    return Axis(-high, high)
-
-
-def nice_step(span: float, parts: int) -> float:
-    """The smallest of 1, 2 and 5 times a power of ten that cuts `span` into at most `parts` steps.
-
-    >>> nice_step(97, 5)
-    20.0
-    """
-    if span <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(span / parts))
-    return next(
-        (times * power for times in (1, 2, 5) if span / (times * power) <= parts * (1 + 1e-9)), 10 * power
-    )
-
-
-def _plot(
-    heights: np.ndarray,
-    text: Callable[[int], str],
-    *,
-    x_ticks: Iterable[Tick],
-    summary: str,
-    whole: bool = False,
-) -> Plot:
-    """Bars side by side, under an axis from 0 to a round number that is not below the highest.
+def intervals(
+    title: str, found: Iterable[tuple[str, float, tuple[float, float]]], *, zero: bool = False
+) -> Plot | None:
+    """Shares in [0, 1] (name, value, its interval), each a dot on its interval; None: there are none.
 
     Args:
-        text: what a pointer shows, by the bar's place.
-        whole: the heights are integers.
+        zero: they are differences of shares, shown in points, with a line at none.
     """
-    highest, width = heights.max(), 100 / len(heights)
-    step = nice_step(highest, 3)
-    step = max(1.0, step) if whole else step
-    axis = Axis(0, step * max(1, math.ceil(highest / step - 1e-9)))
-    return Plot(
-        bars=tuple(
-            Bar(place * width, width, axis.at(height), text(place))
-            for place, height in enumerate(heights)
-            if height > 0
-        ),
-        x_ticks=tuple(x_ticks),
-        y_ticks=tuple(Tick(100 - tick.at, tick.text) for tick in _ticks(axis, step, compact)),
-        summary=summary,
-    )
+    lines = list(found)
+    if not lines:
+        return None
+    figure, axes = _figure(0.5 + 0.4 * len(lines), "x")
+    across = axes.get_yaxis_transform()
+    for place, (name, value, (low, high)) in enumerate(lines):
+        axes.plot([low, high], [-place, -place], color=BAR, linewidth=6, alpha=0.35, solid_capstyle="round")
+        axes.plot(value, -place, "o", color=BAR)
+        label = cut(printable(name), 60)
+        axes.text(0, 0.17 - place, label, color=INK, va="bottom", parse_math=False, transform=across)
+    axes.set_ylim(-len(lines) + 0.6, 0.7)
+    axes.set_yticks([])
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" points" if zero else "%"))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    if zero:
+        axes.axvline(0, color=INK, linewidth=0.8)
+    return _plot(figure, title, "")
 
 
-def _ticks(axis: Axis, step: float, text: Callable[[float], str]) -> tuple[Tick, ...]:
-    first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
-    return tuple(Tick(axis.at(place * step), text(place * step)) for place in range(first, last + 1))
+def _figure(height: float = HEIGHT, grid: Literal["x", "y"] = "y") -> tuple[Figure, Axes]:
+    # without pyplot, which would keep global state and choose a backend for the process
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height))
+        left = 0.14 if grid == "y" else 0.06
+        axes = figure.add_axes((left, 0.42 / height, 0.96 - left, 1 - 0.5 / height))
+        axes.grid(axis=grid)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+    return figure, axes
 
 
-def _quantile(xs: np.ndarray, ns: np.ndarray, part: float) -> float:
-    """The smallest value that is not below `part` of all; `xs` is sorted, each is there `ns` times."""
-    reached = np.cumsum(ns)
-    return float(xs[np.searchsorted(reached, part * reached[-1])])
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 or value == round(value) else f"{value:.3g}"
-
-
-def _elapsed(seconds: float) -> str:
-    """Marks of a time axis, all round.
-
-    >>> [_elapsed(s) for s in (0, 30, 90, 5400, 7200, 86400)]
-    ['0', '30 s', '1.5 min', '1.5 h', '2 h', '1 d']
-    """
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= length:
-            return f"{seconds / length:g} {unit}"
-    return "0"
+def _plot(figure: Figure, title: str, summary: str) -> Plot:
+    file = io.StringIO()
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the browser has other fonts
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    style = "<style>:root{color-scheme:light dark}text{font-family:system-ui,sans-serif!important}</style>"
+    svg = file.getvalue().replace("<defs>", style + "<defs>", 1)
+    for colour, (day, night) in COLOURS.items():
+        svg = svg.replace(colour, f"light-dark({day}, {night})")
+    return Plot(title, summary, f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
-ALONE = {"meta", "wbr", "input"}  # elements without an end
+ALONE = {"meta", "wbr", "input", "img", "br"}  # elements without an end
 
 
 @dataclass
@@ -39,7 +43,8 @@ class Element:
 
     def rows(self, table: int = 0) -> list[list[str]]:
         """The cells' texts of a table in it, row by row, without the head."""
-        (body,) = self.all("table")[table].all("tbody")
+        tables = [self] if self.name == "table" else self.all("table")
+        (body,) = tables[table].all("tbody")
         return [[cell.words for cell in row.inner] for row in body.all("tr")]
 
 
@@ -84,3 +89,8 @@ def tiles(page: Element) -> dict[str, tuple[str, str]]:
         number, note = tile.all("dd")[0], tile.all("small")[0]
         figures[tile.all("dt")[0].words] = number.text.removesuffix(note.text), note.words
     return figures
+
+
+def data_of(page: Element) -> Any:
+    """The tree of JSON that the page's script has."""
+    return json.loads(gzip.decompress(base64.b64decode(page.by_id("data").text)))

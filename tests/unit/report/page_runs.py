@@ -12,7 +12,17 @@ from flexray.sink import Manifest, OutputFolder
 from flexray.sink.commit.compaction import replace_manifest_files
 from flexray.sink.records import keys_digest
 from flexray.sink.records.rows import account, keys_of, to_parquet
-from tests.unit.sink.builders import ERROR, Shard, row, shard_id, start, table
+from tests.unit.sink.builders import (
+    ERROR,
+    Shard,
+    commit,
+    planned,
+    question,
+    row,
+    shard_id,
+    start,
+    table,
+)
 
 MANY_METHODS = ("attention/shared_context/restart", "origin", "avg")
 RIGHT = {"attention/shared_context/restart": 0.62, "origin": 0.55, "avg": 0.6}
@@ -20,16 +30,43 @@ OUT_OF_MEMORY = "flex: CUDA out of memory. Tried to allocate 2.50 GiB; half as m
 NO_COMPILER = "flex: InductorError: no C++ compiler was found; sdpa answers"
 
 
-def hostile_text(server: str) -> str:
-    """Markup that would call the server, and mark the document, if any of it were not text."""
-    return (
-        f'"><img src="{server}/img" onerror="document.title=\'owned\'">'
-        f"<script src='{server}/script'></script>"
-        f"<script>document.title='owned'</script><style>@import '{server}/css';</style>"
-        f"<link rel=stylesheet href='{server}/link'><iframe src='{server}/frame'></iframe>"
-        f"<svg onload=document.title='owned'><a href='javascript:document.title=1'>x</a></svg>"
-        "</td></table></script></style></title><!-- {{ 7 * 7 }} {% raw %} \x00\x1b[31m\u202e"
-    )
+SERVER = "http://127.0.0.1:1"
+"""A port that no server has; a test watches whether anything is asked of it."""
+HOSTILE = (
+    f'"><img src="{SERVER}/img" onerror="document.title=\'owned\'">'
+    f"<script src='{SERVER}/script'></script>"
+    f"<script>document.title='owned'</script><style>@import '{SERVER}/css';</style>"
+    f"<link rel=stylesheet href='{SERVER}/link'><iframe src='{SERVER}/frame'></iframe>"
+    f"<svg onload=document.title='owned'><a href='javascript:document.title=1'>x</a></svg>"
+    "</td></table></script></style></title><!-- {{ 7 * 7 }} {% raw %} &amp; $x^ \x00\x1b[31m\u202e\u2028"
+)
+"""Markup that would call the server, and mark the document, if any of it were not text."""
+
+
+def hostile_run(place: Path) -> OutputFolder:
+    """A run in which every text is hostile: an error, a good row and a fallback, by two methods."""
+    folder = OutputFolder(str(place))
+    folder.prepare()
+    methods = (HOSTILE, "other")
+    questions = [
+        question(f"{HOSTILE}{i}", question=HOSTILE, paraphrases=(HOSTILE,), answers=(HOSTILE,))
+        for i in range(3)
+    ]
+    known = {"config": {"data": {"name": HOSTILE}, HOSTILE: [HOSTILE]}, "provenance": {HOSTILE: HOSTILE}}
+    run = start(folder, questions, methods, **known)
+    (spec,) = planned(folder, run)
+    texts = {"question": HOSTILE, "paraphrases": [HOSTILE], "answers": [HOSTILE], "prediction": HOSTILE}
+    error = ERROR | {"error": HOSTILE, "source_file": HOSTILE}
+    fallback = {"backend_used": HOSTILE, "fallback_reason": HOSTILE}
+    rows = [
+        row(row_id, spec.shard_id, method=method, **(texts | values))
+        for method in methods
+        for row_id, values in zip(
+            spec.row_ids, (error, {"correct": method == HOSTILE}, fallback), strict=True
+        )
+    ]
+    commit(folder, run, spec, table=table(spec, rows=rows))
+    return folder
 
 
 def many_shards(folder: OutputFolder, shards: int = 1_000, *, committed: int | None = None) -> None:

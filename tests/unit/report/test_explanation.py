@@ -19,9 +19,8 @@ from flexray.report.explain.explanation import (
     Step,
     Token,
 )
-from flexray.report.explanation_html import explanation_page
-from flexray.report.explanation_lines import summary_lines
-from flexray.report.explanation_text import WIDTH, fold_segments, print_explanation
+from flexray.report.explanation_output import WIDTH, explanation_page, print_explanation
+from flexray.report.explanation_parts import facts
 from flexray.report.formatting import percentage
 from tests.unit.report.test_mask_page import NASTY, Page
 
@@ -103,7 +102,7 @@ def lines(text):
 
 
 def line_of(explained, name):
-    (found,) = [line for line in summary_lines(explained) if line.name == name]
+    (found,) = [line for line in facts(explained) if line.name == name]
     return found
 
 
@@ -113,36 +112,32 @@ def test_the_terminal_shows_segments_steps_and_shares():
     assert max(map(len, text.splitlines())) <= WIDTH
     assert ["P2", "2", "2-3", "Where?"] in lines(text)
     assert ["answer_prefix", "2", "9-10", "\\nA:"] in lines(text)
-    assert '1   " Rome"   75.0   " Rome" 75.0   " Paris" 12.5' in text
-    assert ["step", "chosen", "context", "P1", "P2", "answer_prefix", "answer"] in lines(text)
-    assert ["2", '"\\n"', *["20.0"] * 5] in lines(text)
+    assert '1   " Rome"   75.0   " Rome" 75.0  " Paris" 12.5   context 20.0  P1 20.0  P2 20.0' in text
+    assert ["step", "chosen", "%", "best,", "%", "attention,", "%"] in lines(text)
+    assert "the softmax of the logits" in text
     assert "\x1b[1m" in shown(explanation(), terminal=True)
 
 
-def test_many_paraphrases_are_added_up_and_the_largest_is_named():
+def test_of_many_paraphrases_those_that_get_most_attention_are_named():
     explained = explanation(paraphrases=30)
-    text = shown(explained)
+    sequence = explained.answers[0].sequences[0]
+    attention = np.array(sequence.attention_by_layer)
+    attention[:, :, 7] = 0.5
+    more = dataclasses.replace(sequence, attention_by_layer=attention)
+    answered = dataclasses.replace(explained.answers[0], sequences=(more,))
+    text = shown(dataclasses.replace(explained, answers=(answered,)))
     assert max(map(len, text.splitlines())) <= WIDTH
-    assert ["step", "chosen", "context", "paraphrases", "answer_prefix", "answer", "most"] in lines(text)
-    each = 100 / 33
-    assert ["1", '"', 'Rome"', "3.0", f"{30 * each:.1f}", "3.0", "3.0", "P1", "3.0"] in lines(text)
+    assert "P7 50.0  context 3.0  P1 3.0" in text
 
 
-def test_copies_of_the_context_are_one_column():
-    assert fold_segments(("C1", "P1", "C2", "P2", "answer_prefix", "answer")) == (
-        ["context", "P1", "P2", "answer_prefix", "answer"],
-        False,
-    )
-
-
-def test_sequences_that_are_fused_have_a_line_each_and_give_others_a_zero():
+def test_sequences_that_are_fused_have_a_line_each_without_those_they_do_not_see():
     names = explanation().segment_names
     sequences = tuple(sequence(names, 2, paraphrase=i, weight=0.5) for i in (1, 2))
     explained = explanation(fusion="mean", answers=(answer(names, sequences=sequences),))
     text = shown(explained)
     assert "softmax of the weighted mean" in text
-    assert ["1", '"', 'Rome"', "P1", "25.0", "25.0", "0", "25.0", "25.0"] in lines(text)
-    assert ["P2", "25.0", "0", "25.0", "25.0", "25.0"] in lines(text)
+    for name in ("P1", "P2"):
+        assert f"{name}, weight 0.5: context 25.0  {name} 25.0" in text
     assert ["answer_prefix", "of", "P1", "2", "9-10", "\\nA:"] in lines(text)
     page = Page(explanation_page(explained))
     assert "answer of P2" in page.text
@@ -168,11 +163,11 @@ def test_a_token_that_the_dense_pass_would_not_choose_is_pointed_at():
     explained = explanation(answers=(answer(names, steps=(good.steps[0], wrong)),))
     found = line_of(explained, "dense pass")
     assert found.text == "another best token at 1 of 2 steps: step 2 (its best is ahead by 0.012)"
-    assert found.mood == "bad"
+    assert found.tone == "bad"
     assert "rank 3, behind by 0.012" in " ".join(shown(explained).split())
     assert "rank 3, behind by 0.012" in Page(explanation_page(explained)).text
     drawn = explanation(answers=(answer(names, steps=(good.steps[0], wrong), draw=SamplingParams(0.7)),))
-    assert line_of(drawn, "dense pass").mood == ""
+    assert line_of(drawn, "dense pass").tone == ""
 
 
 @pytest.mark.parametrize(
@@ -200,7 +195,7 @@ def test_the_committed_row_is_compared(changes, mood, text):
         changed=("model.dtype: a -> b",),
     )
     explained = explanation(committed=dataclasses.replace(committed, **changes))
-    assert (line_of(explained, "committed").text, line_of(explained, "committed").mood) == (text, mood)
+    assert (line_of(explained, "committed").text, line_of(explained, "committed").tone) == (text, mood)
     assert line_of(explained, "changed since").text == "model.dtype: a -> b"
 
 
@@ -253,7 +248,6 @@ def test_the_page_has_the_shares_of_each_layer():
     assert np.allclose(np.sum(only["shares"], axis=-1), 1)
     assert one["steps"] == [" Rome", r"\n"]
     assert page.data["segment_names"] == list(explanation().segment_names)
-    assert "context: 20.0 %" in page.text
 
 
 def test_a_small_share_is_not_shown_as_none():

@@ -1,8 +1,5 @@
 """The page has the mask as it is, in few numbers, and whatever tokens hold stays text."""
 
-import json
-from html.parser import HTMLParser
-
 import numpy as np
 import pytest
 
@@ -10,38 +7,28 @@ from flexray.config import MethodConfig
 from flexray.prompts.prompt import Prompt
 from flexray.report.mask_picture import MaskPicture
 from flexray.report.show_mask import mask_page, stream_of, visible_spans
+from tests.unit.report.page_reader import data_of, read_page
 from tests.unit.report.pictures import picture_of
 
 NASTY = ["</script><img src=x onerror=alert(1)>", "\x1b[2J\n", "‮gnp.exe", "&amp;<b>", "日本"]
 
 
-class Page(HTMLParser):
-    """What a browser would make of it: elements, script data, text."""
+class Page:
+    """What a browser would make of it: elements, data of its script, text."""
 
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.text, self.scripts, self.policy = [], "", [], ""
-        self._inside = ""
-        self.feed(page)
-        self.data = json.loads(self.scripts[0])
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self._inside = tag
-        found = dict(attrs)
-        if found.get("http-equiv") == "Content-Security-Policy":
-            self.policy = found["content"]
-        assert not any(name.startswith("on") or name == "style" for name in found)
-        assert not {"src", "href"} & found.keys()
-
-    def handle_endtag(self, tag):
-        self._inside = ""
-
-    def handle_data(self, data):
-        if self._inside == "script":
-            self.scripts.append(data)
-        elif self._inside != "style":
-            self.text += data
+    def __init__(self, html):
+        page = read_page(html)
+        self.data, self.text = data_of(page), page.text
+        self.tags = [element.name for element in page.everything()]
+        (self.policy,) = (
+            e.attributes["content"]
+            for e in page.all("meta")
+            if e.attributes.get("http-equiv") == "Content-Security-Policy"
+        )
+        for element in page.everything():
+            names = element.attributes.keys()
+            assert not any(name.startswith("on") or name == "style" for name in names)
+            assert not {"src", "href"} & names
 
 
 def mask_of(page):
@@ -92,7 +79,7 @@ def test_whatever_tokens_and_question_hold_stays_text():
 def test_the_page_may_run_its_own_script_and_load_nothing():
     picture = picture_of(np.tri(2, dtype=bool), ["a", "b"], ["P1", "answer"])
     page = Page(mask_page(picture, title="t", question="q"))
-    assert page.policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert page.policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
     assert "unsafe" not in page.policy
 
 

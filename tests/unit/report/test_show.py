@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from flexray.models.hub import has_chat_template
-from flexray.report.answers import AnswerNotes, look_at
+from flexray.report.notes import RunNotes, look_at
 from flexray.report.run_folder import RunFolder
 from flexray.report.show import print_answers
 from flexray.sink import OutputFolder
@@ -41,7 +41,7 @@ def made(folder: OutputFolder, change: Any = None, *, shards: int = 1, methods: 
     return RunFolder.open(folder.url)
 
 
-def shown(notes: AnswerNotes, output: str = "out") -> str:
+def shown(notes: RunNotes, output: str = "out") -> str:
     out = io.StringIO()
     print_answers(notes, output=output, console=Console(file=out, width=150))
     return out.getvalue()
@@ -54,8 +54,8 @@ def half_wrong(i: int, method: str) -> dict[str, Any]:
 def test_each_method_has_its_accuracy_with_its_interval(folder):
     text = shown(look_at(made(folder, half_wrong)))
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
-    assert lines["attention"][1:5] == ["40", "0", "40", "100.0%"]
-    assert lines["origin"][1:] == ["40", "0", "20", "50.0%", "35.2%", "to", "64.8%"]
+    assert lines["attention"][1:6] == ["40", "0", "40", "40", "100.0%"]
+    assert lines["origin"][1:] == ["40", "0", "40", "20", "50.0%", "35.2%", "to", "64.8%"]
 
 
 def test_answers_are_shown_with_gold_and_whether_they_are_right(folder):
@@ -67,7 +67,7 @@ def test_answers_are_shown_with_gold_and_whether_they_are_right(folder):
     assert text.count("gold     Berlin") == 5
     assert "right    Berlin  [attention]" in text
     wrong = look_at(run, examples=3, only_wrong=True).examples
-    assert [any(not answer.correct for answer in example.answers) for example in wrong] == [True] * 3
+    assert [any(not answer.right for answer in example.answers) for example in wrong] == [True] * 3
     assert shown(look_at(run, examples=3, only_wrong=True)).count("wrong    Rome  [origin]") == 3
 
 
@@ -108,7 +108,7 @@ def test_empty_answers_are_pointed_out_with_their_likely_cause(folder, monkeypat
 
 def test_an_instruct_model_without_chat_is_named_as_the_cause(folder, monkeypatch):
     assert not has_chat_template("none")
-    monkeypatch.setattr("flexray.report.answers.has_chat_template", lambda path: path == "none")
+    monkeypatch.setattr("flexray.report.odd.has_chat_template", lambda path: path == "none")
     notes = look_at(
         made(folder, lambda i, method: {"prediction": "", "correct": False}, methods=("attention",))
     )
@@ -133,7 +133,7 @@ def test_nothing_is_said_of_accuracy_where_nothing_is_scored(folder):
 
 
 def test_of_many_shards_some_are_read_and_that_is_said(folder, monkeypatch):
-    monkeypatch.setattr("flexray.report.answers.MAX_SHARDS", 2)
+    monkeypatch.setattr("flexray.report.notes.MAX_SHARDS", 2)
     notes = look_at(made(folder, shards=3, methods=("attention",)))
     assert notes.accuracy["attention"].rows == 80
     assert "From 2 of 3 shards:" in shown(notes)
@@ -163,14 +163,14 @@ def test_it_counts_by_the_headline_metric_of_the_recipe(folder, monkeypatch):
     monkeypatch.setitem(CONFIG, "evaluation", {"headline": "contains"})
     change = {"prediction": "It is Berlin", "correct": False}
     notes = look_at(made(folder, lambda i, method: change, methods=("m",)))
-    assert (notes.headline, notes.accuracy["m"].accuracy) == ("contains", 1.0)
+    assert (notes.run.headline.name, notes.accuracy["m"].accuracy) == ("contains", 1.0)
     assert [text for text in notes.warnings if "exact match" in text] == []
     line = next(line.split() for line in shown(notes).splitlines() if line.startswith("m "))
-    assert line[3:5] == ["40", "100.0%"]
+    assert line[3:6] == ["40", "40", "100.0%"]
 
 
 def test_a_headline_metric_that_is_not_known_here_is_said(folder, monkeypatch):
     monkeypatch.setitem(CONFIG, "evaluation", {"headline": "mine"})
     notes = look_at(made(folder, methods=("m",)))
-    assert (notes.headline, notes.accuracy["m"].accuracy) == ("exact_match", 1.0)
+    assert (notes.run.headline.name, notes.accuracy["m"].accuracy) == ("exact_match", 1.0)
     assert notes.warnings[0].startswith("scored by exact match, as evaluation.headline: there is no metric")

@@ -7,6 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from flexray.cli import app
+from tests.unit.report.page_reader import data_of, read_page
 
 RECORDS = [
     {"id": "a", "question": "Who?", "paraphrases": ["Which person?", "Who is it?"], "answers": ["Ada"]},
@@ -100,7 +101,7 @@ def test_few_shots_paraphrases_are_drawn_isolated(show, tmp_path, method, contex
     settings = ("--set", f"prompt.few_shots={FEW_SHOTS}", "--set", full)
     code, output = show("--method", method, "--html", str(page), *settings)
     assert code == 0, output
-    data = json.loads(page.read_text().partition('id="data">')[2].partition("</script>")[0])
+    data = data_of(read_page(page))
     before = "" if context == "context" else f"{context}."
     parts = {s["name"]: s for s in data["segments"]}
     first, second, answer = (parts[f"{before}F1{name}"] for name in ("P1", "P2", "A"))

@@ -40,31 +40,18 @@ def test_totals_and_speed_are_printed():
     assert "25.00 rows/s" in line(text, "speed")
 
 
-def test_several_methods_are_not_scored_as_one():
-    text = summary([shard(0), shard(1)], methods=["attention/shared/restart", "origin"])
-    assert line(text, "methods").split() == ["methods", "attention/shared/restart,", "origin"]
-    assert "%" not in text
-    assert "correct" not in text
-    assert "60" not in line(text, "test-00000")
-    assert "120" not in line(text, "all")
-
-
-def test_each_shard_has_a_line_and_the_last_line_adds_up():
+def test_backends_and_fallbacks_are_those_of_all_shards():
     used = {"flex": 90, "sdpa": 8, "": 2}
     reasons = {"flex: out of memory": 8}
     text = summary([shard(0), shard(1, errors=2, backend_used=used, fallback_reason=reasons)])
-    assert line(text, "test-00001").split()[1:5] == ["100", "2", "8", "60/100"]
-    assert "flex 90, sdpa 8, none 2" in line(text, "test-00001")
-    assert line(text, "all").split()[1:5] == ["200", "2", "8", "120/200"]
-    assert "8 rows: flex: out of memory" in text
+    assert "flex 190, sdpa 8, none 2" in line(text, "backend used")
+    assert "fallback: 8 rows: flex: out of memory" in text
 
 
-def test_many_shards_are_cut_and_the_rest_added_up():
+def test_of_many_shards_there_is_no_list():
     text = summary([shard(i, errors=i % 2) for i in range(1000)])
-    assert sum("test-" in row for row in text.splitlines()) == 20
-    assert "... and 980 more" in text
-    assert line(text, "... and 980").split()[4:6] == ["98,000", "490"]
-    assert len(text.splitlines()) < 40
+    assert line(text, "shards").split() == ["shards", "1,000"]
+    assert len(text.splitlines()) < 12
 
 
 def test_many_reasons_are_cut():
@@ -89,7 +76,7 @@ def test_names_and_reasons_are_never_markup(terminal):
     console = Console(file=out, width=200, force_terminal=terminal, color_system=None)
     shards = [shard(0, shard_id=bad, backend_used={bad: 100}, fallback_reason={bad: 1})]
     print_summary(shards, methods=[bad], console=console)
-    assert out.getvalue().count(bad) >= 5
+    assert out.getvalue().count(bad) == 3
 
 
 def test_a_file_gets_plain_text():

@@ -1,197 +1,244 @@
-"""The page in a real browser: its script works, text stays text, and nothing is asked of a network."""
+"""Pages in a real browser: 50,000 rows are searched and filtered, text stays text, small screens will do."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import http.server
-import json
 import re
 import shutil
-import subprocess
-import threading
 
 import pytest
 
+from flexray.config import MethodConfig
+from flexray.evaluation.answer_metrics import normalize_answer
+from flexray.prompts.prompt import Prompt
+from flexray.report.explanation_output import explanation_page
+from flexray.report.mask_picture import MaskPicture
 from flexray.report.page import write_page
+from flexray.report.show_mask import mask_page, stream_of
 from flexray.sink import OutputFolder
-from tests.unit.report.page_runs import hostile_text
+from tests.unit.report.page_runs import HOSTILE, hostile_run
+from tests.unit.report.test_explanation import LAYERS, explanation
 from tests.unit.sink.builders import ERROR, commit, planned, row, start, table
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)"
-)
+if CHROMIUM is None:
+    pytest.skip("no Chromium here (Debian: apt-get install chromium)", allow_module_level=True)
+sync_api = pytest.importorskip("playwright.sync_api")
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=2000",
-]
-DARK, LIGHT = ("--blink-settings=preferredColorScheme=0", "--blink-settings=preferredColorScheme=1")
-
-# What a reader would do, in the page itself (in a block: the page's script has names of its own). What is
-# to be seen then is noted.
-READER = """{
-const seen = {};
-const part = (name) => document.getElementById(name);
-const rows = (name) => [...part(name).querySelectorAll("table:last-of-type tbody tr")];
-const status = (name) => part(name).querySelector("output").textContent;
-const first = (name) => rows(name)[0].cells[0].textContent;
-const press = (name, text) => [...part(name).querySelectorAll("button")]
-  .find((button) => button.textContent.includes(text)).click();
-const search = (name, text) => {
-  const box = part(name).querySelector("input");
-  box.value = text;
-  box.dispatchEvent(new Event("input"));
-};
-const note = (name) => ({ shown: rows(name).length, status: status(name), first: first(name) });
-const colour = () => getComputedStyle(document.body).backgroundColor;
-
-seen.opened = note("shards");
-press("shards", "Next");
-seen.next = note("shards");
-press("shards", "seconds");
-seen.slowest = note("shards");
-press("shards", "seconds");
-seen.fastest = note("shards");
-press("shards", "shard");
-seen.by_name = note("shards");
-search("shards", " QA-TEST-00012 ");
-seen.found = note("shards");
-search("errors", "qa-test-000032");
-seen.errors = { ...note("errors"), all: rows("errors").every((row) => row.textContent.includes("0000321")) };
-search("errors", "<b>no such</b>");
-seen.nothing = { shown: rows("errors").length, status: status("errors") };
-const toggle = document.querySelector(".toggle");
-seen.colours = [colour(), toggle.textContent];
-toggle.click();
-seen.colours.push(colour(), toggle.textContent);
-toggle.click();
-seen.colours.push(colour());
-seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-document.documentElement.setAttribute("data-seen", JSON.stringify(seen));
-}"""
-
-
-def dump(page, tmp_path, *flags):
-    """The document after its scripts have run."""
-    command = [
-        CHROMIUM,
-        *FLAGS,
-        f"--user-data-dir={tmp_path / 'profile'}",
-        *flags,
-        "--dump-dom",
-        page.as_uri(),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-
-def with_reader(page, tmp_path):
-    """A copy of a page with a reader, whom its policy lets in."""
-    digest = base64.b64encode(hashlib.sha256(READER.encode()).digest()).decode()
-    text = page.read_text(encoding="utf-8")
-    text = text.replace("script-src ", f"script-src 'sha256-{digest}' ", 1).replace(
-        "</body>", f"<script>{READER}</script></body>"
-    )
-    copy = tmp_path / "copy.html"
-    copy.write_text(text, encoding="utf-8")
-    return copy
-
-
-def seen_by_reader(page, tmp_path, *flags):
-    document = dump(with_reader(page, tmp_path), tmp_path, *flags)
-    return json.loads(html.unescape(re.search(r'data-seen="([^"]*)"', document)[1]))
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
+FLAGS += ("--disable-background-networking", "--disable-component-update")
+METHODS = ("attention", "origin")
+QUESTIONS = 25_000
+SHOWN = 20
 
 
 @pytest.fixture(scope="module")
-def seen(many_page, tmp_path_factory):
-    """What a reader of 1,000 shards sees in the dark."""
-    return seen_by_reader(many_page, tmp_path_factory.mktemp("dark"), DARK)
-
-
-def test_a_table_shows_one_page_and_turns(seen):
-    assert seen["opened"]["shown"] == seen["next"]["shown"] == 15
-    assert seen["opened"]["status"] == "1–15 of 1,000"
-    assert seen["next"]["status"] == "16–30 of 1,000"
-    assert seen["next"]["first"] != seen["opened"]["first"]
-
-
-def test_a_click_on_a_head_sorts_and_another_one_turns_it_round(seen):
-    assert seen["slowest"]["first"] == seen["opened"]["first"]
-    assert seen["slowest"]["status"] == "1–15 of 1,000"
-    assert seen["fastest"]["first"] not in (seen["slowest"]["first"], seen["next"]["first"])
-    assert seen["by_name"]["first"] == "qa-test-000000"
-
-
-def test_a_search_keeps_the_rows_that_hold_the_text(seen):
-    assert seen["found"] == {"shown": 10, "status": "10 found, of 1,000", "first": "qa-test-000120"}
-    assert seen["errors"]["all"]
-    assert seen["errors"]["status"] == "1 found, of 35"
-    assert seen["nothing"] == {"shown": 0, "status": "0 found, of 35"}
-
-
-def test_colours_follow_the_system_and_the_toggle(seen, many_page, tmp_path):
-    dark, to_light, light, to_dark, dark_again = seen["colours"]
-    assert dark == dark_again != light
-    assert (to_light, to_dark) == ("Light", "Dark")
-    by_day = seen_by_reader(many_page, tmp_path, LIGHT, "--window-size=500,900")
-    assert by_day["colours"] == [light, "Dark", dark, "Light", light]
-    assert by_day["overflow"] <= 0  # on a small screen tables scroll, and the page does not
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield launched
+        launched.close()
 
 
 @pytest.fixture
-def server():
-    """A server of this machine, and what was asked of it."""
-    asked = []
+def visit(browser):
+    """Opens a file; what it asks of a network, and errors of its script, are in `.trouble`."""
+    opened = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(404)
-            self.end_headers()
+    def visit(path, *, width=1280, dark=False):
+        page = browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
+        )
+        page.trouble = []
+        page.on("request", lambda r: r.url.startswith(("file:", "data:")) or page.trouble.append(r.url))
+        page.on("pageerror", lambda e: page.trouble.append(str(e)))
+        page.on("console", lambda m: m.type == "error" and page.trouble.append(m.text))
+        page.on("dialog", lambda d: (page.trouble.append(d.message), d.dismiss()))
+        page.goto(path.as_uri())
+        opened.append(page)
+        return page
 
-        def log_message(self, *arguments):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}", asked
-        running.shutdown()
+    yield visit
+    for page in opened:
+        assert page.trouble == []
+        page.close()
 
 
-def title(document):
-    return html.unescape(re.search(r"<title>(.*?)</title>", document, re.DOTALL)[1])
+def made(number, method):
+    """What a method makes of a question."""
+    changes = {"method": method, "question": f"Which city has number {number}?"}
+    changes["paraphrases"] = [f"Number {number} is which city?", f"City {number}?"]
+    if number % 250 == 2:
+        return changes | ERROR | {"error": f"d.jsonl, row {number}, field 'q': too long"}
+    if number % 3 == 0 and method == "origin":
+        changes |= {"prediction": f"Rome {number % 7}", "correct": False}
+    elif number % 5 == 0:
+        changes |= {"prediction": "the Berlin." if number % 2 else "Paris", "correct": bool(number % 2)}
+    if number % 100 == 1 and method == "attention":
+        changes |= {"backend_used": "sdpa", "fallback_reason": "flex: out of memory"}
+    return changes
 
 
-def test_hostile_text_runs_nothing_and_asks_for_nothing(server, tmp_path):
-    url, asked = server
-    hostile = hostile_text(url)
-    folder = OutputFolder(str(tmp_path / "out"))
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """The page of 50,000 rows, and these rows."""
+    place = tmp_path_factory.mktemp("many")
+    folder = OutputFolder(str(place / "out"))
     folder.prepare()
-    config = {"data": {"name": hostile}}
-    run = start(folder, ["1", "2"], methods=(hostile,), config=config, provenance={"x": hostile})
-    (spec,) = planned(folder, run)
+    ids = [f"qa/test/{number}" for number in range(QUESTIONS)]
+    run = start(folder, ids, METHODS, shard_rows=QUESTIONS)
+    (shard,) = planned(folder, run)
     rows = [
-        row("1", spec.shard_id, method=hostile, **(ERROR | {"error": hostile, "source_file": hostile})),
-        row("2", spec.shard_id, method=hostile, backend_used="sdpa", fallback_reason=hostile),
+        row(i, shard.shard_id, **made(number, method)) for method in METHODS for number, i in enumerate(ids)
     ]
-    commit(folder, run, spec, table=table(spec, rows=rows))
-    page = tmp_path / "page.html"
-    write_page(folder.url, page)
-    document = dump(page, tmp_path)
-    assert title(document) == f"{folder} – flexray"
-    assert "Next ›" in document, "the page's own script has not run"
-    assert asked == []
+    commit(folder, run, shard, table=table(shard, rows=rows))
+    write_page(folder.url, place / "page.html")
+    return place / "page.html", list(zip(rows[:QUESTIONS], rows[QUESTIONS:], strict=True))
 
-    bait = tmp_path / "bait.html"
-    bait.write_text(f'<!doctype html><title>bait</title><p title="{hostile}', encoding="utf-8")
-    assert title(dump(bait, tmp_path)) == "owned"  # the same text, if it were not escaped
-    assert {"/img", "/script", "/link", "/frame"} <= set(asked)
+
+def differ(one, two):
+    said = {normalize_answer(r["prediction"]) for r in (one, two) if not r["error"]}
+    return len(said) > 1
+
+
+KEPT = {
+    "wrong": lambda *rows: any(r["correct"] is False for r in rows),
+    "differ": differ,
+    "fallback": lambda *rows: any(r["fallback_reason"] for r in rows),
+    "error": lambda *rows: any(r["error"] for r in rows),
+}
+
+
+def found(page):
+    """How many questions the table has after search and filters."""
+    assert page.locator(".answers tbody tr").count() <= SHOWN
+    return int(re.search(r"([\d,]+) found", page.locator("#status").text_content())[1].replace(",", ""))
+
+
+def test_of_all_rows_one_page_is_in_the_document_and_turns(visit, many):
+    page = visit(many[0])
+    first = page.locator(".answers tbody tr").first
+    assert found(page) == QUESTIONS
+    assert page.locator("tr").count() < 100
+    assert "qa/test/0" in first.text_content()
+    page.click("#next")
+    assert page.locator("#status").text_content() == "21–40 of 25,000 found, of 25,000 questions"
+    assert f"qa/test/{SHOWN}" in first.text_content()
+    page.click("#back")
+    assert page.locator("#back").is_disabled()
+    first.locator("summary").click()
+    assert first.locator("ol").inner_text().splitlines() == ["Number 0 is which city?", "City 0?"]
+
+
+def test_a_filter_keeps_exactly_its_questions_and_says_how_many(visit, many):
+    page = visit(many[0])
+    for names in (["wrong"], ["differ"], ["fallback"], ["error"], ["wrong", "fallback"]):
+        for name in names:
+            expected = sum(KEPT[name](*rows) for rows in many[1])
+            assert page.locator(f"[data-filter={name}] span").text_content() == f"{expected:,}"
+            page.click(f"[data-filter={name}]")
+        assert found(page) == sum(all(KEPT[name](*rows) for name in names) for rows in many[1])
+        page.select_option("#method", label="origin")
+        assert found(page) == sum(
+            all(KEPT[name](*(rows if name == "differ" else rows[1:])) for name in names) for rows in many[1]
+        )
+        page.select_option("#method", label="any method")
+        for name in names:
+            page.click(f"[data-filter={name}]")
+    assert found(page) == QUESTIONS
+
+
+def test_a_search_finds_exactly_the_rows_that_hold_the_text(visit, many):
+    page = visit(many[0])
+    for text in ("NUMBER 1234", "city 24999?", "rome 3", "row 252, field", "out of memory", "no such"):
+        page.fill("#search", text)
+        held = [
+            any(text.lower() in str(value).lower() for r in rows for value in r.values()) for rows in many[1]
+        ]
+        assert found(page) == sum(held), text
+
+
+def test_a_cell_of_the_matrix_shows_the_questions_on_which_two_methods_differ(visit, many):
+    page = visit(many[0])
+    expected = [rows for rows in many[1] if differ(*rows)]
+    cell = page.locator("[data-pair='0 1']")
+    assert cell.get_attribute("title").startswith(f"{len(expected):,} of 24,900 differ; ")
+    right = sum(rows[0]["correct"] for rows in expected) / len(expected)
+    assert cell.locator("small").text_content() == f"{right:.1%} right"
+    cell.click()
+    assert found(page) == len(expected)
+    assert page.locator("#pair").text_content() == "attention ≠ origin ✕"
+    page.click("#pair")
+    assert found(page) == QUESTIONS
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """Each kind of page with hostile texts in it, by name."""
+    place = tmp_path_factory.mktemp("hostile")
+    write_page(hostile_run(place / "out").url, place / "run.html")
+    prompt = Prompt(context=(1, 2), segments=((3,), (4, 5)), answer_prefix=(7,))
+    picture = MaskPicture.of(stream_of(prompt, MethodConfig(), 2), lambda i: HOSTILE)
+    (place / "mask.html").write_text(mask_page(picture, title=HOSTILE, question=HOSTILE))
+    (place / "explanation.html").write_text(explanation_page(explanation(question=HOSTILE, row_id=HOSTILE)))
+    return {name: place / f"{name}.html" for name in ("run", "mask", "explanation")}
+
+
+def test_hostile_text_does_nothing_and_no_page_is_wider_than_a_small_screen(visit, many, hostile):
+    for path in [many[0], *hostile.values()]:
+        page = visit(path, width=400)
+        page.wait_for_function("document.querySelector('.answers tbody tr, canvas, [data-answer] td')")
+        widths = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+        wide, screen = page.evaluate(widths)
+        assert wide <= screen == 400, path
+        assert page.title() != "owned"
+        assert page.locator("iframe, link, img:not([src^='data:image/svg'])").count() == 0
+        assert page.locator("script").count() == 2
+
+
+def test_the_same_text_would_do_harm_if_it_were_not_escaped(visit, tmp_path):
+    (tmp_path / "bait.html").write_text(f'<!doctype html><title>bait</title><p title="{HOSTILE}')
+    page = visit(tmp_path / "bait.html")
+    assert page.title() == "owned"
+    assert any(url.endswith("/img") for url in page.trouble)
+    page.trouble.clear()
+
+
+def test_texts_are_shown_as_they_are_with_invisible_characters_spelled_out(visit, hostile):
+    page = visit(hostile["run"])
+    question = page.locator(".answers .question").first.text_content()
+    assert question == HOSTILE.replace("\x00", "\\x00").replace("\x1b", "\\x1b").replace(
+        "\u202e", "\\u202e"
+    ).replace("\u2028", "\\u2028")
+    page.fill("#search", "<img src=")
+    assert found(page) == 3
+
+
+def test_colours_follow_the_system_and_plots_are_drawn(visit, many):
+    seen = {}
+    for dark in (False, True):
+        page = visit(many[0], dark=dark)
+        plots = page.locator("figure img")
+        assert plots.evaluate_all("all => all.every((img) => img.complete && img.naturalWidth > 300)")
+        assert plots.count() >= 3
+        seen[dark] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert seen[False] != seen[True]
+
+
+def test_a_pair_of_the_mask_is_told_when_it_is_pointed_at(visit, hostile):
+    page = visit(hostile["mask"])
+    box = page.locator("canvas").bounding_box()
+    cell = box["width"] / 8
+    page.mouse.move(box["x"] + 2.5 * cell, box["y"] + 3.5 * cell)
+    assert page.locator("#reason").text_content() == "isolated: P2 does not see P1"
+    page.locator("canvas").press("ArrowLeft")
+    assert page.locator("#verdict").text_content() == "visible"
+    assert "context, token 2 of 2" in page.locator("#key").text_content()
+
+
+def test_attention_of_one_layer_can_be_chosen(visit, hostile):
+    page = visit(hostile["explanation"])
+    shown = page.locator("[data-answer='0']")
+    layers = shown.locator("option").all_text_contents()[: 1 + LAYERS]
+    assert layers == ["all layers", "layer 1", "layer 2"]
+    shown.locator("select").first.select_option(label="layer 2")
+    assert shown.locator("tbody tr").first.locator("td").all_text_contents() == ["20.0"] * 5

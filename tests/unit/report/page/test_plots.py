@@ -1,110 +1,86 @@
-"""The plots' numbers: bars add up to what was counted, and axes end in round numbers above it."""
+"""The plots: pictures of their own, the same for the same numbers, whose text is only text."""
 
 from __future__ import annotations
 
+import base64
 import doctest
+import math
+import warnings
 from collections import Counter
+from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexray.report import formatting
-from flexray.report.page import plots
-from flexray.report.page.plots import difference_axis, histogram, nice_step, share_axis, throughput
+from flexray.report.page.plots import histogram, intervals, throughput, time_line
 from flexray.report.work import Shard, WorkSummary
+from tests.unit.report.page_runs import HOSTILE
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def shard(committed: float, seconds: float, rows: int = 10) -> Shard:
     return Shard(shard_id="a", work=WorkSummary(rows=rows, seconds=seconds), committed=committed)
 
 
-def shown(plot: plots.Plot, thing: str = "rows") -> int:
-    """How many the bars' texts say there are."""
-    return sum(
-        int(bar.text.partition(": ")[2].partition(f" {thing}")[0].replace(",", "")) for bar in plot.bars
-    )
+def drawn(plot) -> ElementTree.Element:
+    head, _, data = plot.url.partition(",")
+    assert head == "data:image/svg+xml;base64"
+    return ElementTree.fromstring(base64.b64decode(data))
 
 
-@pytest.mark.parametrize("module", [plots, formatting], ids=lambda module: module.__name__)
-def test_the_examples_in_docstrings_hold(module):
-    assert doctest.testmod(module).failed == 0
+def texts(plot) -> list[str]:
+    return [element.text for element in drawn(plot).iter(f"{SVG}text")]
 
 
-@given(st.lists(st.integers(0, 100_000), min_size=1, max_size=200))
-def test_a_histogram_of_integers_loses_nothing_and_stays_in_its_frame(values):
-    plot = histogram(Counter(values), unit="tokens")
-    assert plot is not None
-    assert shown(plot) == len(values)
-    assert all(bar.left >= 0 and bar.left + bar.width <= 100.001 for bar in plot.bars)
-    assert all(0 < bar.height <= 100.001 for bar in plot.bars)
-    assert all(0 <= tick.at <= 100.001 for tick in (*plot.x_ticks, *plot.y_ticks))
-    assert len(plot.bars) <= 45
+def test_the_examples_in_docstrings_hold():
+    assert doctest.testmod(formatting).failed == 0
 
 
-@given(st.lists(st.integers(0, 10**9).map(lambda ms: ms / 1_000), min_size=1, max_size=100))
-def test_a_histogram_of_seconds_loses_nothing(values):
-    plot = histogram(Counter(values), unit="s", things="shards", whole=False)
-    assert plot is not None
-    assert shown(plot, "shards") == len(values)
+@pytest.mark.parametrize(
+    "values", [Counter([3]), Counter([0.5, 7.25]), Counter(range(500)), {10: 500, 11: 400, 9_000: 2}]
+)
+def test_a_histogram_is_a_picture_with_its_quantiles_in_words(values):
+    plot = histogram("Length", values, "tokens", "rows")
+    assert plot == histogram("Length", dict(values), "tokens", "rows")
+    assert "rows" in texts(plot)
+    assert plot.summary.endswith(f"highest {max(values):,.4g}")
+    assert any("or more" in text for text in texts(plot)) == (9_000 in values)
 
 
-def test_a_bar_says_which_values_it_counts():
-    plot = histogram({3: 2, 4: 1}, unit="tokens")
-    assert [bar.text for bar in plot.bars] == ["3 tokens: 2 rows (66.7%)", "4 tokens: 1 rows (33.3%)"]
-    assert plot.summary == "median 3 · 95th percentile 4 · highest 4"
-
-
-def test_one_value_does_not_fill_the_plot():
-    (bar,) = histogram({50: 7}, unit="tokens").bars
-    assert bar.width < 15
-    assert 0 < bar.left < 85
-
-
-def test_a_few_values_far_above_the_others_are_one_bar():
-    plot = histogram({10: 500, 11: 400, 12: 300, 9_000: 2}, unit="tokens")
-    assert plot.bars[-1].text.endswith("tokens or more: 2 rows (0.2%)")
-    assert len(plot.bars) == 4
-    assert plot.summary.endswith("highest 9,000")
+def test_a_quantile_is_the_smallest_value_that_so_many_do_not_exceed():
+    plot = histogram("Length", Counter(range(1, 101)), "tokens", "rows")
+    assert plot.summary == "median 50 · 95th percentile 95 · highest 100"
 
 
 def test_nothing_counted_is_no_plot():
-    assert histogram({}, unit="tokens") is None
+    assert histogram("Length", {}, "tokens", "rows") is None
     assert throughput([], 0, 100) is None
+    assert intervals("Accuracy", []) is None
 
 
 @given(st.lists(st.tuples(st.floats(0, 5_000), st.floats(0, 900), st.integers(0, 500)), min_size=1))
+@settings(max_examples=30)
 def test_throughput_adds_up_to_the_rows(commits):
     shards = [shard(1_000 + at, seconds, rows) for at, seconds, rows in commits]
-    start = min(s.span[0] for s in shards) - 1
-    end = max(s.committed for s in shards)
-    plot = throughput(shards, start, end)
-    top = float(plot.y_ticks[-1].text.replace(",", "").replace("k", "e3"))
-    assert plot.y_ticks[-1].at == pytest.approx(0)
-    seconds = max(end - start, 1)
-    counted = sum(bar.height / 100 * top * bar.width / 100 * seconds for bar in plot.bars)
+    edges, rates = time_line(shards, min(s.span[0] for s in shards) - 1, max(s.committed for s in shards))
+    counted = math.fsum(rates * (edges[1:] - edges[:-1]))
     assert counted == pytest.approx(sum(s.work.rows for s in shards), rel=1e-6, abs=1e-6)
 
 
 def test_a_pause_is_seen_as_a_gap():
-    plot = throughput([shard(100, 100), shard(1_000, 100)], 0, 1_000)
-    assert all(bar.left < 11 or bar.left > 88 for bar in plot.bars)
+    edges, rates = time_line([shard(100, 100), shard(1_000, 100)], 0, 1_000)
+    assert all(edge < 110 or edge > 880 for edge, rate in zip(edges, rates, strict=False) if rate)
+    assert "minutes since the start" in texts(throughput([shard(100, 100), shard(1_000, 100)], 0, 1_000))
 
 
-def test_an_axis_of_shares_shows_all_of_them_between_tenths():
-    axis = share_axis([0.62, 0.68])
-    assert (axis.low, axis.high) == (0.6, 0.7)
-    assert share_axis([1.0, 1.0]).high == 1
-    assert share_axis([]).low == 0
-
-
-@given(st.lists(st.integers(-1_000_000, 1_000_000).map(lambda n: n / 1_000_000)))
-def test_an_axis_of_differences_has_0_in_its_middle_and_shows_all_of_them(values):
-    axis = difference_axis(values)
-    assert axis.at(0) == pytest.approx(50)
-    assert all(-0.001 <= axis.at(value) <= 100.001 for value in values)
-
-
-@given(st.floats(1e-6, 1e9), st.integers(1, 60))
-def test_a_step_cuts_a_span_into_no_more_parts_than_asked(span, parts):
-    assert span / nice_step(span, parts) <= parts * 1.001
+def test_names_are_text_whatever_they_hold():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot = intervals("Accuracy", [(HOSTILE[:50], 0.5, (0.4, 0.6)), ("$x^ 日本", 0.2, (0.1, 0.3))])
+    assert {element.tag for element in drawn(plot).iter()}.isdisjoint({f"{SVG}image", f"{SVG}script"})
+    assert HOSTILE[:50] in texts(plot)
+    assert "$x^ 日本" in texts(plot)
+    assert "−10.0 points" in texts(intervals("Change", [("m", 0.0, (-0.1, 0.1))], zero=True))
