@@ -1,4 +1,4 @@
-"""docs/config.md: every key of a recipe, from the docstrings in `config/schema.py` and `config/data.py`.
+"""docs/config.md: every key of a recipe, from the docstrings in `config/`.
 
 python -m flexray.config.reference > docs/config.md
 """
@@ -19,7 +19,7 @@ _HEAD = """\
 # Keys of a recipe
 
 What each key means, and its default; written by `python -m flexray.config.reference` from the docstrings of
-`config/schema.py` and `config/data.py`. `--set section.key=value` overrides any of them. An unknown key, a
+`flexray/config/`. `--set section.key=value` overrides any of them. An unknown key, a
 wrong type or a value out of range is an error that names the key.
 """
 
