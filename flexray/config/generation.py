@@ -33,7 +33,7 @@ class GenerationConfig(Section):
     candidates: Literal["row"] | tuple[str, ...] | dict[str, tuple[str, ...]] | None = None
     """Answers to choose among, instead of generating: the one of the highest score is the prediction. A list
     for all rows; a list for each relation; or `row`: those in the row's `data.fields.candidates`."""
-    length_penalty: float = 1.0
+    length_penalty: float = Field(default=1.0, ge=-10, le=10, allow_inf_nan=False)
     """A candidate's score is the sum of its tokens' log-probabilities, divided by their number to the power
     of this. 1: their mean; 0: their sum."""
 
@@ -45,6 +45,8 @@ class GenerationConfig(Section):
     @field_validator("candidates")
     @classmethod
     def _some_candidates(cls, value: Any) -> Any:
+        if value == {}:
+            raise ValueError("a relation's list is needed. Give some, or leave the key out")
         lists = value if isinstance(value, dict) else {"": value} if isinstance(value, tuple) else {}
         for relation, texts in lists.items():
             of = f"{relation!r}: " if relation else ""

@@ -147,7 +147,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _ties_can_be_broken(self) -> RunConfig:
-        if self.generation.num_logprobs is None and any(method.ties == "logprob" for method in self.methods):
+        if self.generation.logprobs is None and any(method.ties == "logprob" for method in self.methods):
             raise ValueError(
                 "methods: vote with ties: logprob needs log-probabilities. Set generation.logprobs"
             )

@@ -69,7 +69,8 @@ class Selection:
 
 
 def last_place(config: DataConfig, places: Sequence[Places]) -> int | None:
-    """The place of the last row that `data.sample_rows` asks; None: all that were kept are asked.
+    """The place of the last row that `data.sample_rows` asks; None: all that were kept are asked. Of its
+    beginning a part has kept rows behind this place, too.
 
     Args:
         places: `Selection.places` of each part of the data set.
@@ -77,7 +78,7 @@ def last_place(config: DataConfig, places: Sequence[Places]) -> int | None:
     if config.sample_rows is None:
         return None
     found = np.unique(np.concatenate(places))
-    return int(found[config.sample_rows - 1]) if len(found) > config.sample_rows else None
+    return int(found[config.sample_rows - 1]) if len(found) >= config.sample_rows else None
 
 
 def up_to(table: pa.Table, config: DataConfig, last: int | None) -> pa.Table:

@@ -147,17 +147,16 @@ class Engine:
         """Run the requests that can be run; yields all of them, each when its outcome is known."""
         sizes, good = self.fallback.sizes, []
         for request in requests:
+            request.error = too_many(len(request.sequences)) if request.sequences else NO_CONFIDENCES
+            if request.error:
+                yield request
+                continue
             needed = sizes.least_slots(context_size(context), request.most_slots)
             if needed > sizes.max_num_slots:
                 needed = sizes.least_slots(context_size(context), request.num_slots)
-            if not request.sequences:
-                request.error = NO_CONFIDENCES
-            elif error := too_many(len(request.sequences)):
-                request.error = error
-            elif needed > sizes.max_num_slots:
+            if needed > sizes.max_num_slots:
                 request.attempts = 1
                 request.error = f"needs a KV cache of {needed} slots; the memory holds {sizes.max_num_slots}"
-            if request.error:
                 yield request
             else:
                 good.append(request)

@@ -99,7 +99,6 @@ class ModelRunner:
         self._backend, self._sizes, self._loaded = backend, sizes, None
         self._expected_calls, self._calls_before = 0, int(self._stats.calls[backend])
         num_slots = sizes.cache_slots(context_size(context), [request.most_slots for request in requests])
-        num_sequences = sequences_at_once(requests, sizes.max_num_requests)
         width = context_size(context) // BLOCK_SIZE + max(
             blocks_for(request.most_slots) for request in requests
         )
@@ -112,6 +111,10 @@ class ModelRunner:
         ):
             self.reset()
             self._kv_cache = self._make_kv_cache(num_slots, sizes)
+        num_sequences = min(  # each has slots of its own in the cache for what it generates
+            sequences_at_once(requests, sizes.max_num_requests),
+            self.kv_cache.num_slots // min(request.max_new_tokens for request in requests),
+        )
         if self._table is None or self._table.max_sequences < num_sequences or self._table.max_blocks < width:
             self._drop_inputs()
             at_least, most = max(num_sequences, sizes.max_num_seqs), self.kv_cache.num_blocks

@@ -96,7 +96,7 @@ class Request:
     index: int  # of the prompt, in the caller's list
     prompt: Prompt
     group: PrefixGroup
-    max_new_tokens: int
+    max_new_tokens: int  # with candidates those of the longest one
     attempts: int = 0
     reasons: list[str] = field(
         default_factory=list
@@ -104,6 +104,10 @@ class Request:
     backend: Backend | None = None  # that answered it
     error: str = ""
     block_table: BlockTable | None = None  # while it holds KV blocks
+
+    def __post_init__(self) -> None:
+        if self.prompt.candidates:
+            self.max_new_tokens = max(map(len, self.prompt.candidates))
 
     @functools.cached_property
     def sequences(self) -> tuple[Sequence, ...]:

@@ -130,7 +130,9 @@ class SequenceTable:
                 runs[:, SLOT] % BLOCK_SIZE,
             ]
         )
-        slots = cache_slots[first[:, None] + np.arange(self.max_new_tokens)]
+        own = np.asarray([sequence.request.max_new_tokens for sequence in sequences])
+        places = np.minimum(np.arange(self.max_new_tokens), own[:, None] - 1)  # it goes no further
+        slots = cache_slots[first[:, None] + places]
         biases = np.array([own for layout in layouts for own in layout.biases], dtype=np.float32)
         device = self.token.device
         columns_B = to_device(columns, device)

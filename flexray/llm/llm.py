@@ -126,7 +126,7 @@ class LLM:
         Args:
             rows: dicts, a pandas or Arrow table, or a `datasets.Dataset`. Each has a `question`, and may have
                 `paraphrases`, `answers` (accepted ones, for `correct`), `id`, `relation`, `num_manual`,
-                `confidences` and `candidates`.
+                `confidences` (if all rows do) and `candidates`.
             methods: kinds of methods, or their settings, as in a recipe.
             instruction, few_shots, question_template, answer_prefix, chat: the prompt, as in a recipe;
                 few-shots are dicts of `question` and `answer`.
@@ -153,7 +153,10 @@ class LLM:
             ConfigError: settings that cannot be used. DataError: `rows` is of another type.
         """
         given = rows_of(rows)
-        by_name = {name: name for name in Fields.model_fields}
+        unread = set() if candidates == "row" else {"candidates"}
+        if any(row.get("confidences") is None for row in given):
+            unread.add("confidences")
+        by_name = {name: name for name in Fields.model_fields if name not in unread}
         names = fields_of(given, Fields.model_validate(by_name | dict(fields or {})))
         if include_question is None:
             include_question = names.paraphrases is None

@@ -32,11 +32,12 @@ RECORD_SCHEMA = pa.schema(
         pa.field("answers", pa.list_(pa.string())),  # null: nothing to score against
         pa.field("relation", pa.string()),  # null: none
         pa.field("num_manual", pa.int32()),
+        pa.field("candidates", pa.list_(pa.string())),  # null: none of its own
     ]
 )
 _COLUMNS = [
     "row_id", "source_id", "question", "paraphrases", "confidences", "answers", "relation", "num_manual",
-    "samples", "error",
+    "candidates", "samples", "error",
 ]  # fmt: skip
 
 

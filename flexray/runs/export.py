@@ -27,7 +27,7 @@ OF_METHOD = ("correct", "error")
 """The columns of a wide row beside each method's prediction, named METHOD.correct and METHOD.error."""
 OF_QUESTION = (
     "row_id", "dataset", "split", "source_file", "source_row", "source_id", "question", "paraphrases",
-    "answers", "relation", "num_manual", "confidences",
+    "answers", "relation", "num_manual", "confidences", "candidates",
 )  # fmt: skip
 """The columns of a wide row that are the same for all methods."""
 

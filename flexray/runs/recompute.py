@@ -27,7 +27,10 @@ from flexray.sink.records import RUN_FILE
 from flexray.sink.records.rows import keys_of
 from flexray.sink.run.other_run import other_parts
 
-VALUES = ("error", "prediction", "token_ids", "finish_reason", "paraphrase_predictions", "samples")
+VALUES = (
+    *("error", "prediction", "token_ids", "finish_reason", "paraphrase_predictions", "samples"),
+    "candidate_scores",
+)
 """The columns that are compared."""
 
 

@@ -71,8 +71,10 @@ def test_no_shard_reaches_over_the_end_of_a_file(job):
 
 def test_the_job_says_what_it_does_shard_by_shard(job):
     output, _, said = job
-    assert said[0] == f"qa/test: 10 rows in 4 shards, 0 rows in 0 shards committed already -> {output}"
-    assert len(said) == 5
+    assert said[0] == "reading the data set qa/test, and planning its rows"
+    assert said[1] == f"qa/test: 10 rows in 4 shards, 0 rows in 0 shards committed already -> {output}"
+    assert said[2].startswith("starting 1 engine: each loads ")
+    assert len(said) == 3 + 4
     assert "[10/10 rows" in said[-1]
 
 

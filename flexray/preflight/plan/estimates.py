@@ -21,6 +21,7 @@ PEAK_SHARE = 0.4
 """The share of a GPU's peak that a run is assumed to reach. docs/benchmarks.md: 53 to 65 % for the engine
 alone on an H100, with rows of equal length, full batches and no reading or committing beside it."""
 ROW_BYTES = 400  # of an output row beside its texts, about
+SCORE_BYTES = 8  # of a candidate's score
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +139,9 @@ def _estimate(
 
 def room_of_sample(rows: int, sample: Sample) -> Room:
     """Disk space for the `rows` that are left, from the texts of a sample."""
-    texts = [(q.question, *q.paraphrases, *(q.answers or ())) for q in sample.questions]
-    each = ROW_BYTES + sum(len(text.encode()) for row in texts for text in row) / len(texts)
+    texts = [
+        (q.question, *q.paraphrases, *(q.answers or ()), *(q.candidates or ())) for q in sample.questions
+    ]
+    scores = sum(SCORE_BYTES * len(prompt.candidates) for prompt in sample.prompts)
+    each = ROW_BYTES + (scores + sum(len(text.encode()) for row in texts for text in row)) / len(texts)
     return Room(int(rows * each), "at most: the sample's texts, which are compressed", False)

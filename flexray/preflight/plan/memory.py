@@ -19,6 +19,7 @@ from flexray.config import RunConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for, context_size
 from flexray.engine.request import Request, group_by_prefix
 from flexray.engine.scheduler_config import prefill_bytes, scheduler_config_for, slot_bytes
+from flexray.masks.layout import MAX_ANSWERS
 from flexray.methods import Method
 from flexray.models.checkpoint import resolve_dtype
 from flexray.models.hub import model_folder
@@ -127,14 +128,16 @@ def _count_linear(path: str | Path) -> int:
 def engine_rows(
     config: RunConfig, methods: Sequence[Method], prompts: Sequence[Prompt]
 ) -> list[list[Request]]:
-    """The prompts as requests of the engine: a list for each shared prefix, without requests that have no
-    sequences."""
+    """The prompts as requests of the engine: a list for each shared prefix, without requests that it refuses:
+    of no sequences, or of too many."""
     new = config.generation.max_new_tokens
     rows = [
         [Request(i, prompt, plan, new) for i, prompt in enumerate(prompts)]
         for plan in group_by_prefix(methods, share_prefixes=config.engine.share_prefixes)
     ]
-    return list(filter(None, ([row for row in part if row.sequences] for part in rows)))
+    return list(
+        filter(None, ([row for row in part if 0 < len(row.sequences) <= MAX_ANSWERS] for part in rows))
+    )
 
 
 def plan_memory(
@@ -193,11 +196,12 @@ def plan_memory(
 def plan_work(config: RunConfig, rows: Sequence[Sequence[Request]]) -> Work:
     """The engine's work for the rows of a sample, as `engine_rows` returns them."""
     questions = max(map(len, rows))
-    answers = sum(len(row.sequences) for part in rows for row in part) / questions
+    sequences = [sequence for part in rows for row in part for sequence in row.sequences]
+    new = config.generation.max_new_tokens
     return Work(
         prefill_tokens=sum(row.packed.num_tokens for part in rows for row in part) / questions,
-        answers=answers,
-        answer_tokens=answers * config.generation.max_new_tokens,
+        answers=len(sequences) / questions,
+        answer_tokens=sum(len(sequence.forced) or new for sequence in sequences) / questions,
     )
 
 

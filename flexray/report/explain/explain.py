@@ -13,10 +13,11 @@ from flexray.config import RunConfig
 from flexray.data import scan, with_few_shots
 from flexray.data.question import ShardSpec
 from flexray.engine.engine import Engine
-from flexray.engine.stopping_criteria import answer_text, token_text
+from flexray.engine.stopping_criteria import token_text
 from flexray.errors import UserError
 from flexray.evaluation import to_table
 from flexray.models.checkpoint import load_model
+from flexray.pipeline.answer import decode_answers
 from flexray.pipeline.hub import pin
 from flexray.pipeline.shards import AnsweredShard, answer_lists, question_table
 from flexray.report.explain.explanation import Committed, Explanation
@@ -69,19 +70,15 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
     def text_of(ids: Sequence[int]) -> str:
         return "".join(token_text(tokenizer, i) for i in ids)
 
-    rules = config.generation
-
-    def answer_of(ids: Sequence[int]) -> str:
-        return answer_text(tokenizer, ids, at_newline=rules.stop_at_newline, stop=rules.stop)
-
+    asked_of = question_table([question])
+    ((texts,),) = decode_answers([(generations,)], asked_of, tokenizer, config)
     (planned,) = engine.methods
     segments, answers = trace(
-        engine.model, planned, prompt, generations, top=top, text_of=text_of, answer_text=answer_of
+        engine.model, planned, prompt, generations, top=top, text_of=text_of, texts=texts
     )
-    texts = tuple(answer.text for answer in answers)
     spec = ShardSpec(shard_id="", file="", row_group=0, num_rows=1, methods=(asked.name,))
     said = answer_lists([(generations,)], [(texts,)])
-    answered = AnsweredShard(spec, question_table([question]), [0], said, {}, 0.0)
+    answered = AnsweredShard(spec, asked_of, [0], said, {}, 0.0)
     (output,) = to_table(answered, (asked.name,)).to_pylist()  # the row as a run would write it
     pairs = [(text, list(generation.token_ids)) for text, generation in zip(texts, generations, strict=True)]
     return Explanation(

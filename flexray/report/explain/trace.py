@@ -34,7 +34,7 @@ def trace(
     *,
     top: int,
     text_of: TextOf,
-    answer_text: TextOf,
+    texts: Sequence[str],
 ) -> tuple[tuple[SegmentTokens, ...], tuple[ExplainedAnswer, ...]]:
     """Run a dense pass over what the engine generated, and rank each token among all others.
 
@@ -42,7 +42,8 @@ def trace(
         model: the engine's.
         generations: the engine's, of this method: one answer, or one for each sequence.
         top: candidates of each step.
-        text_of: the text of tokens, as it is. answer_text: that of an answer, as it is scored.
+        text_of: the text of tokens, as it is.
+        texts: of the generations, as they are scored.
 
     Returns:
         The segments that all sequences share, in stream order; and the answers.
@@ -73,7 +74,7 @@ def trace(
             attention_by_layer=passed[sequence][1][:, :, columns].transpose(0, 1).cpu().numpy(),
         )
 
-    def answer_of(sequences: Sequence[int], generation: Generation) -> ExplainedAnswer:
+    def answer_of(sequences: Sequence[int], generation: Generation, text: str) -> ExplainedAnswer:
         first = sequences[0]
         steps = []
         for t, token_id in enumerate(generation.token_ids):
@@ -82,7 +83,7 @@ def trace(
             steps.append(_step(scores, token_id, top, text_of))
         return ExplainedAnswer(
             generation=generation,
-            text=answer_text(generation.token_ids),
+            text=text,
             draw=sampling[first] if sampling and sampling[first].temperature else None,
             steps=tuple(steps),
             sequences=tuple(attention_of(s) for s in sequences),
@@ -91,7 +92,7 @@ def trace(
     groups: dict[int, list[int]] = {}
     for sequence, answer in enumerate(answer_number):
         groups.setdefault(answer, []).append(sequence)
-    return shared, tuple(answer_of(*pair) for pair in zip(groups.values(), generations, strict=True))
+    return shared, tuple(answer_of(*pair) for pair in zip(groups.values(), generations, texts, strict=True))
 
 
 @torch.no_grad()

@@ -42,10 +42,15 @@ def shares(work: WorkSummary) -> dict[str, list[tuple[str, str, float, str]]]:
     prefill, decoding = work.engine["prefill_seconds"], work.engine["decode_seconds"]
     seconds = {"prefill": prefill, "decoding": decoding, "other": max(0, work.seconds - prefill - decoding)}
     names = {"eos": "end of text", "newline": "newline", "length": "length limit", "stop": "a stop text"}
-    ends = {name: work.finish_reason[reason] for reason, name in (names | {"error": "error"}).items()}
-    colours = [f"var(--{name})" for name in ("a", "b", "c", "warn", "bad")]
+    names |= {"candidate": "a candidate", "error": "error"}
+    ends = {name: work.finish_reason[reason] for reason, name in names.items()}
+    colours = dict.fromkeys(("prefill", "end of text", "a candidate"), "a") | {
+        "decoding": "b",
+        "newline": "b",
+    }
+    colours |= {"other": "c", "length limit": "c", "a stop text": "warn", "error": "bad"}
     return {
-        title: [(colour, name, n, text(n)) for colour, (name, n) in zip(colours, parts.items(), strict=False)]
+        title: [(f"var(--{colours[name]})", name, n, text(n)) for name, n in parts.items()]
         for title, parts, text in (("Work time", seconds, duration), ("Answers end with", ends, count))
     }
 

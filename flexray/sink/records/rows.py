@@ -47,9 +47,9 @@ ROW_SCHEMA = pa.schema(
         pa.field("logprob_mean", pa.float64()),
         pa.field("top_token_ids", pa.list_(pa.list_(pa.int32()))),
         pa.field("top_logprobs", pa.list_(pa.list_(pa.float32()))),
-        # the row's own, with generation.candidates: row; else null
+        # the row's own (data.fields.candidates), else null
         PLAN_SCHEMA.field("candidates"),
-        # of each of these, or of each that generation.candidates names for the row, in its order; null: none
+        # of each of these or of those that generation.candidates has for the row, in order; null: generated
         pa.field("candidate_scores", pa.list_(pa.float64())),
     ]
 )

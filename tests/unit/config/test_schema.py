@@ -72,6 +72,8 @@ def test_what_is_left_out_has_its_default(load):
         ("generation.candidates", {"P36": ["Rome"], "P19": [" "]}, "'P19': a list of texts is needed"),
         ("generation.candidates", ["yes", "no", "yes"], "'yes' stands there twice. Remove one"),
         ("generation.candidates", "row", "Set data.fields.candidates"),
+        ("generation.candidates", {}, "a relation's list is needed"),
+        ("generation", {"candidates": ["a"], "length_penalty": float("inf")}, "length_penalty"),
         ("generation.length_penalty", 0.0, "length_penalty has no effect without candidates"),
         ("generation", {"candidates": ["a"], "stop": "b"}, "so stop has no effect. Remove it"),
         (

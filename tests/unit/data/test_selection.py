@@ -86,3 +86,12 @@ def test_a_drawn_row_that_repeats_an_id_is_an_error_row_beside_it(tmp_path: Path
     good = [q.row_id for q in found if not q.error]
     assert len(good) == 5
     assert [q.row_id for q in found if q.error] == [f"{row_id}#2" for row_id in good]
+
+
+@pytest.mark.parametrize("count", [1, 10, 1000])
+def test_of_a_part_of_many_blocks_no_row_too_many_is_drawn(tmp_path: Path, count: int) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": f"q{i}", "question": "?"} for i in range(10_000)])
+    config = data_config(
+        path, sample_rows=count, include_question=True, fields={"paraphrases": None, "answers": None}
+    )
+    assert scan(config).num_rows == count

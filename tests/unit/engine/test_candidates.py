@@ -7,6 +7,7 @@ import random
 import pytest
 
 from flexray.config import MethodConfig
+from flexray.engine.request import Request
 from flexray.masks.layout import MAX_ANSWERS
 from flexray.methods.draws import subsets_of
 from tests import oracles
@@ -161,3 +162,31 @@ def test_more_candidates_than_the_mask_can_tell_apart_are_the_error_of_their_row
     ((bad,),), ((good,),) = engine.generate([many, prompts[1]])
     assert f"at most {MAX_ANSWERS} of a question" in bad.error
     assert good.finish_reason == "candidate"
+
+
+def test_a_row_needs_slots_for_its_longest_candidate_only(make_brief_model, make_engine, prompts):
+    short = [dataclasses.replace(prompt, candidates=((5,), (6, 7))) for prompt in prompts]
+    engine = make_engine(
+        make_brief_model(), methods=METHODS[:1], max_new_tokens=64, backend="sdpa", generation=GIVEN
+    )
+    model = make_brief_model()
+    for prompt, ((answer,),) in zip(short, engine.generate(short), strict=True):
+        one, two = sums(model, prompt, METHODS[0])
+        expected = [one, two / 2]
+        assert answer.candidate_scores == pytest.approx(expected, abs=1e-4)
+    needed = [Request(0, prompt, engine.groups[0], 64).most_slots for prompt in (short[0], prompts[0])]
+    plain = dataclasses.replace(prompts[0], candidates=())
+    segments = sum(map(len, plain.segments))
+    prefix = len(plain.answer_prefix)
+    assert needed == [segments + 2 * (prefix + 2), segments + 2 * (prefix + 3)]
+
+
+def test_the_table_has_no_more_rows_than_the_kv_cache_has_answers(make_brief_model, make_engine, prompts):
+    many = [dataclasses.replace(prompt, candidates=((5, 6, 7),) * 200) for prompt in prompts * 3]
+    engine = make_engine(
+        make_brief_model(), methods=METHODS[:1], max_new_tokens=NEW, backend="sdpa", generation=GIVEN
+    )
+    for (answer,), *_ in engine.generate(many):
+        assert answer.candidate_scores == pytest.approx(answer.candidate_scores[:1] * 200, abs=1e-4)
+    runner = engine.runner
+    assert runner.table.max_sequences <= runner.kv_cache.num_slots // 3

@@ -74,7 +74,7 @@ def follow(engine, number, prompt, generations, top=5):
             generations,
             top=top,
             text_of=lambda ids: bytes(ids).decode("latin-1"),
-            answer_text=lambda ids: bytes(ids).decode("latin-1").strip(),
+            texts=[bytes(g.token_ids).decode("latin-1").strip() for g in generations],
         )
     )
 
