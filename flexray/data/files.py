@@ -78,11 +78,15 @@ def find_files(
 
 
 def with_version(file: SourceFile) -> tuple[SourceFile, str]:
-    """The file and its version, as a cache key that changes with the file's size and time, or its ETag."""
+    """The file and its version, as a cache key that changes with the file's size and time, or its ETag; of a
+    member of an archive, with those of the archive."""
     if file.format == "hub":
         return file, ""  # a commit does not change
-    fs, name = retry(file.path, lambda: connect(file.path))
-    return file, str(retry(file.path, lambda: fs.ukey(name)))
+    place = file.path
+    while is_member(place):  # fsspec gives it another key in each process
+        place = place.partition("::")[2]
+    fs, name = retry(place, lambda: connect(place))
+    return file, str(retry(place, lambda: fs.ukey(name)))
 
 
 @contextmanager
@@ -180,7 +184,7 @@ def _chained(names: list[str], meant: str, pattern: str) -> list[str]:
 
 def is_member(path: str) -> bool:
     """Whether the file is in an archive."""
-    return split_protocol(path.partition("::")[0])[0] in _ARCHIVES.values()
+    return "::" in path and split_protocol(path.partition("::")[0])[0] in {*_ARCHIVES.values(), "libarchive"}
 
 
 def _extension(path: str) -> tuple[str, str]:

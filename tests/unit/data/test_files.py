@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from flexray.data import list_files, list_ranges, scan
+from flexray.data import list_files, list_ranges, scan, source_versions
 from flexray.data.files import SourceFile, _format
 from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
@@ -190,6 +190,29 @@ def test_members_of_archives_are_not_cut(tmp_path: Path) -> None:
         zipped.write(path, "a.jsonl")
     assert len(list_ranges(data_config(path), 100)) > 1
     assert len(list_ranges(data_config(tmp_path / "a.zip"), 100)) == 1
+
+
+def test_a_member_of_an_archive_has_the_version_of_the_archive(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [record(1)])
+
+    def versions(i: int) -> set[str]:
+        path = write(tmp_path / "a.jsonl", [record(i)])
+        with (
+            zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped,
+            tarfile.open(tmp_path / "a.tgz", "w:gz") as tarred,
+        ):
+            zipped.write(path, "a.jsonl")
+            tarred.add(path, "a.jsonl")
+        return {source_versions(config) for config in configs for _ in range(2)}
+
+    packed = (tmp_path / "a.zip", tmp_path / "a.tgz", f"zip://a.jsonl::tar://a.zip::{tmp_path}/b.tar")
+    with tarfile.open(tmp_path / "b.tar", "w") as outer, zipfile.ZipFile(tmp_path / "a.zip", "w") as inner:
+        inner.write(path, "a.jsonl")
+        inner.close()
+        outer.add(tmp_path / "a.zip", "a.zip")
+    configs = [data_config(path) for path in packed]
+    before, after = versions(1), versions(22)
+    assert (len(before), len(after), len(before & after)) == (3, 3, 1)
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
