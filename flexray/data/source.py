@@ -17,7 +17,7 @@ from flexray.data.block import BLOCK_ROWS, Block, of_records, without_collector
 from flexray.data.check_columns import Mask, check_columns
 from flexray.data.choice import chooses
 from flexray.data.field_columns import FieldColumns, of_batch, of_values
-from flexray.data.files import SourceFile, reading
+from flexray.data.files import SourceFile, reading, reading_file
 from flexray.data.identity import id_problem, identify
 from flexray.data.join import Join
 from flexray.data.plan_rows import to_table
@@ -84,7 +84,7 @@ class Source:
             self.checks[file.path] = FieldCheck(file.path, required)
         if grouping is None:
             (file,) = part.files
-            with reading(file.path):
+            with reading_file(file):
                 for block in read_blocks(file, required, part.start, part.stop, part.first_row):
                     yield file, block
             return
@@ -97,7 +97,7 @@ class Source:
 
     def _all_records(self, part: Range) -> Iterator[tuple[str, Record]]:
         for file in part.files:
-            with reading(file.path):
+            with reading_file(file):
                 for record in read_records(file, self._adapter.required):
                     self._look_at(record, file)
                     yield file.path, record
