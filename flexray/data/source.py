@@ -18,13 +18,13 @@ from flexray.data.check_columns import Mask, check_columns
 from flexray.data.choice import chooses
 from flexray.data.field_columns import FieldColumns, of_batch, of_values
 from flexray.data.files import SourceFile, reading, reading_file
-from flexray.data.identity import id_problem, identify
+from flexray.data.identity import identify
 from flexray.data.join import Join
 from flexray.data.plan_rows import to_table
 from flexray.data.question import Question
 from flexray.data.ranges import Range
 from flexray.data.readers import COLUMNAR, in_auxiliary_file, read_blocks, read_records
-from flexray.data.record import MISSING, Record, lookup
+from flexray.data.record import Record, lookup
 from flexray.data.required_fields import FieldCheck
 from flexray.data.selection import Selection
 from flexray.data.validate import to_question
@@ -176,9 +176,7 @@ def group_by(records: Iterable[tuple[str, Record]], grouping: Grouping) -> dict[
         values = tuple(lookup(record.value, path) for path in grouping.part)
         if all(isinstance(v, str | bool) for v in values):
             values = shared.setdefault(values, values)
-        there = [v for path in grouping.by if (v := lookup(record.value, path)) not in (MISSING, None)]
-        if there and not any(map(id_problem, there)):
-            key = tuple(map(str, there))
+        if (key := grouping.key(record.value)) is not None:
             known = parts.setdefault(key, [])
             known.append(values)
             theirs, place = first.setdefault(key, (mine, len(mine)))
