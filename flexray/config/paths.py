@@ -43,11 +43,12 @@ def resolve_paths(tree: dict[str, Any], recipe: str) -> dict[str, Any]:
 
     def seen(path: str, key: str) -> str:
         path = _with_variables(path, key, recipe)
-        if key == OUTPUT or not folder or "://" in path or os.path.isabs(os.path.expanduser(path)):
+        links, chained, last = path.rpartition("::")  # of zip://a.jsonl::questions.zip
+        if key == OUTPUT or not folder or "://" in last or os.path.isabs(os.path.expanduser(last)):
             return path
-        beside = os.path.normpath(os.path.join(folder, path))
-        there = any(glob.iglob(beside)) if glob.has_magic(path) else os.path.exists(beside)
-        return beside if there else path
+        beside = os.path.normpath(os.path.join(folder, last))
+        there = any(glob.iglob(beside)) if glob.has_magic(last) else os.path.exists(beside)
+        return links + chained + beside if there else path
 
     placed = dict(tree)
     for key in (*INPUTS, OUTPUT):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +12,15 @@ from typing import Literal, cast
 import pyarrow as pa
 from fsspec.core import split_protocol
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from flexray.config.data import DataConfig
 from flexray.data import hub
+from flexray.data.archives import Archive, is_member, protocol_of, way_out
 from flexray.data.hf_folder import split_files
 from flexray.data.text import COMPRESSED, is_compressed, name_of
 from flexray.errors import DataError, first_few
-from flexray.storage import connect, describe, matches, one_each, redact, retry, type_of
+from flexray.storage import connect, describe, distinct_files, matches, redact, retry, type_of
 
 Format = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "hub"]
 
@@ -34,8 +35,6 @@ _FORMATS: dict[str, Format] = {
 }
 _COLUMNAR = ("parquet", "arrow")
 
-_ARCHIVES = {".zip": "zip", **dict.fromkeys((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz"), "tar")}
-"""Extensions of archives, and the protocol that reads each."""
 _ADVICE = dict.fromkeys((".7z", ".rar", ".lz4"), "Unpack the file.")
 
 
@@ -68,21 +67,23 @@ def find_files(
 ) -> list[SourceFile]:
     """As `list_files`, for any list of paths, URLs and globs; `key` is its key in the configuration. An
     archive stands for its members of the format, or with "auto" for those of a known format."""
-    found = {path for pattern in patterns for path in _expand(pattern, key, split)}
-    paths = {member for path in found for member in _unpacked(path, key, form)}
-    local = {path for path in paths if os.path.isabs(path)}
-    once = paths - local | set(one_each(LocalFileSystem(), local))  # a link to a file is not another file
+    found = distinct_files(path for pattern in patterns for path in _expand(pattern, key, split))
+    once = distinct_files(member for path in found for member in _unpacked(path, key, form))
     return sorted(
         _check_packing(SourceFile(path, _format(path) if form == "auto" else form)) for path in once
     )
 
 
 def with_version(file: SourceFile) -> tuple[SourceFile, str]:
-    """The file and its version, as a cache key that changes with the file's size and time, or its ETag."""
+    """The file and its version, as a cache key that changes with the file's size and time, or its ETag; of a
+    member of an archive, with those of the archive."""
     if file.format == "hub":
         return file, ""  # a commit does not change
-    fs, name = retry(file.path, lambda: connect(file.path))
-    return file, str(retry(file.path, lambda: fs.ukey(name)))
+    place = file.path
+    while is_member(place):  # fsspec gives it another key in each process
+        place = place.partition("::")[2]
+    fs, name = retry(place, lambda: connect(place))
+    return file, str(retry(place, lambda: fs.ukey(name)))
 
 
 @contextmanager
@@ -94,17 +95,49 @@ def reading(path: str) -> Iterator[None]:
         raise DataError(f"{redact(path)}: cannot be read: {describe(e)}") from e
 
 
+@contextmanager
+def reading_file(file: SourceFile) -> Iterator[None]:
+    """As `reading`; if a member of an archive cannot be read, the error says how to choose others."""
+    try:
+        with reading(file.path):
+            yield
+    except DataError as e:
+        if advice := way_out(file.path):
+            raise DataError(f"{e}{advice}") from e
+        raise
+
+
+@contextmanager
+def _listing(pattern: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as e:  # each store has its own exceptions for a bad URL, key or permission
+        raise DataError(f"{redact(pattern)}: cannot be listed: {describe(e, pattern)}") from e
+
+
+def _connect(pattern: str) -> tuple[AbstractFileSystem, str]:
+    """As `connect`; an archive is an `Archive`."""
+    fs, name = retry(pattern, lambda: connect(pattern))
+    if is_member(pattern):
+        fs = Archive(fs, pattern.partition("::")[2])
+    return fs, name
+
+
 def _expand(pattern: str, key: str, split: str) -> list[str]:
     shown = redact(pattern)
-    try:
-        fs, name = retry(pattern, lambda: connect(pattern))
+    with _listing(pattern):
+        fs, name = _connect(pattern)
         if there := type_of(fs, name, pattern):  # checked first, because a file name may contain [ or *
             names: list[str] | None = [name]
             if there == "directory":
                 names = split_files(fs, name, split, pattern) if split else None
             if names is None:
+                first, chained, rest = shown.partition("::")
                 raise DataError(
-                    f"{shown}: a folder, not a file. Give a glob, e.g. {shown.rstrip('/')}/*.parquet."
+                    f"{shown}: a folder, not a file. Give a glob, e.g. {first.rstrip('/')}/*.parquet"
+                    f"{chained}{rest}."
                 )
         elif has_magic(str(name_of(name))):
             names = matches(fs, name, pattern)
@@ -116,12 +149,10 @@ def _expand(pattern: str, key: str, split: str) -> list[str]:
                 )
         else:
             raise DataError(f"{shown}: no such file. Correct {key}.")
-    except DataError:
-        raise
-    except Exception as e:  # each store has its own exceptions for a bad URL, key or permission
-        raise DataError(f"{shown}: cannot be listed: {describe(e, pattern)}") from e
     if not names:
         raise DataError(f"{shown}: no file matches this glob. Correct {key}.")
+    if isinstance(fs, Archive):
+        return _chained(fs.members_of(names), name, pattern)
     for n in names:
         _check_utf8(n)
     if isinstance(fs, LocalFileSystem):
@@ -133,19 +164,25 @@ def _expand(pattern: str, key: str, split: str) -> list[str]:
 
 def _unpacked(path: str, key: str, form: str) -> list[str]:
     """The members of an archive that are read; of another file, the file."""
-    name = name_of(path).name.lower()
-    protocol = next((p for extension, p in _ARCHIVES.items() if name.endswith(extension)), None)
-    if protocol is None:
+    if (protocol := protocol_of(path)) is None:
         return [path]
-    members = _expand(f"{protocol}://**::{path}", key, "")
-    known = [member for member in members if form != "auto" or _extension(member)[0] in _FORMATS]
+    pattern = f"{protocol}://**::{path}"
+    with _listing(path):
+        fs, _ = _connect(pattern)
+        assert isinstance(fs, Archive), pattern
+        names = fs.names()
+    formats = {name: _FORMATS.get(_extension(name)[0]) for name in names}
+    known = [name for name in names if formats[name] and form in ("auto", formats[name])]
+    if form != "auto":
+        known = known or names  # of a format that no name says
     if not known:
-        names = first_few((repr(member.partition("::")[0].partition("://")[2]) for member in members), 5)
+        found = first_few(map(repr, names), 5) or "(no files)"
         raise DataError(
             f"{redact(path)}: no member of the archive has a known format ({', '.join(_FORMATS)}); found: "
-            f"{names}. Name the member and set data.format, or correct {key}."
+            f"{found}. Name the member ({protocol}://MEMBER::{redact(path)}) and set data.format, or correct "
+            f"{key}."
         )
-    return known
+    return _chained(fs.members_of(known), "", pattern)
 
 
 def _check_utf8(name: str) -> None:
@@ -168,6 +205,8 @@ def _chained(names: list[str], meant: str, pattern: str) -> list[str]:
     if split_protocol(last)[0] in (None, "file", "local"):
         last = LocalFileSystem._strip_protocol(last)  # makes it absolute
     rest = "::".join([*between, last])
+    for name in names:
+        _check_utf8(name)
     if separator:  # an archive: the first link contains the file's name
         return [f"{protocol}://{name}::{rest}" for name in names]
     if names != [meant]:
@@ -176,11 +215,6 @@ def _chained(names: list[str], meant: str, pattern: str) -> list[str]:
             "(zip://*.jsonl::a.zip). Name each file."
         )
     return [f"{first}::{rest}"]
-
-
-def is_member(path: str) -> bool:
-    """Whether the file is in an archive."""
-    return split_protocol(path.partition("::")[0])[0] in _ARCHIVES.values()
 
 
 def _extension(path: str) -> tuple[str, str]:

@@ -10,7 +10,8 @@ from fsspec.implementations.local import LocalFileSystem
 from flexray.config.data import DataConfig
 from flexray.data import arrow, hub, json_lines, parquet
 from flexray.data.adapters import open_adapter
-from flexray.data.files import SourceFile, is_member, list_files, reading
+from flexray.data.archives import is_member
+from flexray.data.files import SourceFile, list_files, reading, reading_file
 from flexray.data.readers import find_versions, read_blocks
 from flexray.data.required_fields import RequiredFields
 from flexray.data.text import is_compressed
@@ -147,7 +148,7 @@ def _runs(counts: list[int], wanted: int) -> Iterator[tuple[int, int, int]]:
 def _count_rows(file: SourceFile, most: int, required: RequiredFields) -> int:
     """The rows of a file; if it has more than `most`, `most` or more."""
     rows = 0
-    with reading(file.path):
+    with reading_file(file):
         for block in read_blocks(file, required):
             rows += block.num_rows
             if rows >= most:

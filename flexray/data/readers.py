@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from flexray.data import arrow, delimited, hub, json_array, json_lines, parquet
 from flexray.data.block import Block
-from flexray.data.files import SourceFile, find_files, with_version
+from flexray.data.files import SourceFile, find_files, reading_file, with_version
 from flexray.data.partitions import keys_of, with_keys, without
 from flexray.data.record import FieldFault, Record
 from flexray.data.required_fields import FieldCheck, RequiredFields
@@ -79,7 +79,8 @@ def read_whole(versions: FileVersions, required: RequiredFields) -> Iterator[tup
     """
     for file, _ in versions:
         check = FieldCheck(file.path, required)
-        records = list(read_records(file, required))
+        with reading_file(file):
+            records = list(read_records(file, required))
         for record in records:
             check.add(record)
             if record.value is None:

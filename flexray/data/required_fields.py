@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flexray.config.data import Fields
+from flexray.data.archives import way_out
 from flexray.data.record import MISSING, Record, field_paths, lookup
 from flexray.errors import DataError, first_few
 from flexray.storage import redact
@@ -113,11 +114,14 @@ class FieldCheck:
         if self._rows and not self._objects:
             raise DataError(
                 f"{redact(self.path)}: none of the {self._rows} row(s) can be read; row 1: "
-                f"{self._first_problem}. Check {self._required.named} and data.format."
+                f"{self._first_problem}. Check {self._required.named} and data.format.{way_out(self.path)}"
             )
         if self._rows:
             has = set(self._required.paths()).difference(self._unseen)
-            self._required.check(self.path, has, self._known)
+            try:
+                self._required.check(self.path, has, self._known)
+            except DataError as e:
+                raise DataError(f"{e}{way_out(self.path)}") from e
 
 
 def _paths(value: dict[str, Any], prefix: str = "") -> Iterator[str]:

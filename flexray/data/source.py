@@ -17,14 +17,14 @@ from flexray.data.block import BLOCK_ROWS, Block, of_records, without_collector
 from flexray.data.check_columns import Mask, check_columns
 from flexray.data.choice import chooses
 from flexray.data.field_columns import FieldColumns, of_batch, of_values
-from flexray.data.files import SourceFile, reading
-from flexray.data.identity import id_problem, identify
+from flexray.data.files import SourceFile, reading, reading_file
+from flexray.data.identity import identify
 from flexray.data.join import Join
 from flexray.data.plan_rows import to_table
 from flexray.data.question import Question
 from flexray.data.ranges import Range
 from flexray.data.readers import COLUMNAR, in_auxiliary_file, read_blocks, read_records
-from flexray.data.record import MISSING, Record, lookup
+from flexray.data.record import Record, lookup
 from flexray.data.required_fields import FieldCheck
 from flexray.data.selection import Selection
 from flexray.data.validate import to_question
@@ -84,7 +84,7 @@ class Source:
             self.checks[file.path] = FieldCheck(file.path, required)
         if grouping is None:
             (file,) = part.files
-            with reading(file.path):
+            with reading_file(file):
                 for block in read_blocks(file, required, part.start, part.stop, part.first_row):
                     yield file, block
             return
@@ -97,7 +97,7 @@ class Source:
 
     def _all_records(self, part: Range) -> Iterator[tuple[str, Record]]:
         for file in part.files:
-            with reading(file.path):
+            with reading_file(file):
                 for record in read_records(file, self._adapter.required):
                     self._look_at(record, file)
                     yield file.path, record
@@ -176,9 +176,7 @@ def group_by(records: Iterable[tuple[str, Record]], grouping: Grouping) -> dict[
         values = tuple(lookup(record.value, path) for path in grouping.part)
         if all(isinstance(v, str | bool) for v in values):
             values = shared.setdefault(values, values)
-        there = [v for path in grouping.by if (v := lookup(record.value, path)) not in (MISSING, None)]
-        if there and not any(map(id_problem, there)):
-            key = tuple(map(str, there))
+        if (key := grouping.key(record.value)) is not None:
             known = parts.setdefault(key, [])
             known.append(values)
             theirs, place = first.setdefault(key, (mine, len(mine)))

@@ -116,7 +116,8 @@ def _last_part(outputs: list[str]) -> str:
 
 
 def _refuse_relative(places: list[tuple[str, str]]) -> None:
-    wrong = [f"{key}: {path}" for key, path in places if "://" not in path and not os.path.isabs(path)]
+    last = ((key, path, path.rpartition("::")[2]) for key, path in places)  # zip://a.jsonl::questions.zip
+    wrong = [f"{key}: {path}" for key, path, end in last if "://" not in end and not os.path.isabs(end)]
     if wrong:
         raise ConfigError(
             f"relative paths: {', '.join(map(str, map(redact, wrong)))}. On the cluster they would be in the "

@@ -2,18 +2,19 @@
 
 from flexray.storage.access import connect, retry, starting, write_file
 from flexray.storage.error_messages import StorageError, describe, diagnose, translate
-from flexray.storage.listing import is_hidden, matches, one_each, type_of
+from flexray.storage.listing import BOOKKEEPING, distinct_files, is_hidden, matches, type_of
 from flexray.storage.read import open_file, read_range
 from flexray.storage.redact import redact
 
 __all__ = [
+    "BOOKKEEPING",
     "StorageError",
     "connect",
     "describe",
     "diagnose",
+    "distinct_files",
     "is_hidden",
     "matches",
-    "one_each",
     "open_file",
     "read_range",
     "redact",

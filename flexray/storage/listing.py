@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from functools import cache
 from heapq import heappop, heappush
 from typing import Any
@@ -14,13 +15,13 @@ from fsspec.utils import glob_translate
 
 from flexray.storage.access import retry
 
-# files of Spark and Hadoop that hold no rows, or unfinished copies of them
-_BOOKKEEPING = {"_temporary", "_SUCCESS", "_metadata", "_common_metadata", "_spark_metadata", "_delta_log"}
+BOOKKEEPING = {"_temporary", "_SUCCESS", "_metadata", "_common_metadata", "_spark_metadata", "_delta_log"}
+"""Files of Spark and Hadoop that hold no rows, or unfinished copies of them."""
 
 
 def is_hidden(name: str) -> bool:
     """Whether a glob skips this name, unless the pattern begins with the same character."""
-    return name.startswith(".") or name in _BOOKKEEPING
+    return name.startswith(".") or name in BOOKKEEPING
 
 
 def matches(fs: AbstractFileSystem, glob: str, url: str, *, hidden: bool = False) -> list[str]:
@@ -63,10 +64,24 @@ def matches(fs: AbstractFileSystem, glob: str, url: str, *, hidden: bool = False
             elif anywhere or not last:
                 further = links + bool(entry.get("islink"))
                 heappush(todo, (further, name, at if anywhere else at + 1))
-    return one_each(fs, names)
+    return _one_each(fs, names)
 
 
-def one_each(fs: AbstractFileSystem, names: set[str]) -> list[str]:
+def distinct_files(paths: Iterable[str]) -> list[str]:
+    """The absolute paths and URLs, one for each file: its own name rather than a link to it. Of a chained URL
+    (zip://a.jsonl::/data/q.zip) the last link counts, that to the archive."""
+    files: dict[str, str] = {}
+    for path in sorted(set(paths), key=lambda path: (_real_path(path) != path, path)):
+        files.setdefault(_real_path(path), path)
+    return sorted(files.values())
+
+
+def _real_path(path: str) -> str:
+    links, chained, last = path.rpartition("::")
+    return links + chained + (os.path.realpath(last) if os.path.isabs(last) else last)
+
+
+def _one_each(fs: AbstractFileSystem, names: set[str]) -> list[str]:
     """Sorted names, one for each file: its own name rather than a link, else the first link."""
     files: dict[str, str] = {}
     for name in sorted(names, key=lambda name: (real_name(fs, name) != name, name)):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from flexray.config.data import DataConfig, Fields
-from flexray.data.identity import short_digest, text_problem
-from flexray.data.record import FieldFault, Record, found, lookup
+from flexray.data.identity import id_problem, short_digest, text_problem
+from flexray.data.record import MISSING, FieldFault, Record, found, lookup
 from flexray.data.required_fields import RequiredFields
 
 PARTS = "(parts)"
@@ -18,12 +19,26 @@ OF_QUESTION = "id (made from the question)"
 """The field with the id of a record that has none; see `id_of_question`."""
 
 
+Key = tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """Which records make up one row."""
+    """Which records make up one row.
 
-    by: tuple[str, ...]  # the fields that have the same values in all of them; a record may lack some
-    part: tuple[str, ...]  # the fields that differ; all other fields are taken from the first record
+    Attributes:
+        key: what the records of a row have in common, of a record's value; None: it is a row by itself.
+        part: the fields that differ; all other fields are taken from the first record.
+    """
+
+    key: Callable[[dict[str, Any]], Key | None]
+    part: tuple[str, ...]
+
+
+def first_id(value: dict[str, Any], paths: Sequence[str]) -> Key | None:
+    """The first of these fields that a record has and that can be an id, with its path. Raises nothing."""
+    found = ((path, lookup(value, path)) for path in paths)
+    return next(((path, str(id_)) for path, id_ in found if id_ is not MISSING and not id_problem(id_)), None)
 
 
 class DatasetAdapter(ABC):

@@ -12,11 +12,11 @@ also across files; so one process reads the whole data set and has it in memory.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from flexray.config.data import DataConfig, Fields
-from flexray.data.adapters.adapter import PARTS, DatasetAdapter, FieldReader, Grouping, distinct
+from flexray.data.adapters.adapter import PARTS, DatasetAdapter, FieldReader, Grouping, distinct, first_id
 from flexray.data.adapters.templates import (
     Template,
     Templates,
@@ -32,6 +32,7 @@ from flexray.data.record import MISSING, FieldFault, Record, canonical, found
 from flexray.data.required_fields import RequiredFields
 
 _RELATION = ("predicate_id", "pred")
+_HUB_IDS = ("uuid", "id")  # the first that a record has; SQuAD has no uuid
 _FIELDS = Fields(id="uuid", answers="obj_label", relation="relation", num_manual="num_manual")
 _TEMPLATES = RequiredFields((("relation", "template"),), named="data.template_files", kind="lama")
 _OF_TEMPLATES = RequiredFields((("predicate_id", "sub_label", "obj_label"),), also=("uuid",), kind="lama")
@@ -92,12 +93,13 @@ class LAMAOfHub(DatasetAdapter):
         also=("sub_label", "template", *_RELATION),
         kind="lama_hub",
     )
-    grouping = Grouping(("uuid", "id"), ("masked_sentence",))
+    grouping = Grouping(partial(first_id, paths=_HUB_IDS), ("masked_sentence",))
 
     def adapt(self, record: Record, file: str) -> Record:
         reader = FieldReader(record)
-        id_ = "id" if reader.get("uuid") in (None, MISSING) else "uuid"
-        row = str(reader.get(id_))
+        assert record.value is not None
+        faulty = "id" if reader.get("uuid") in (None, MISSING) else "uuid"
+        id_, row = first_id(record.value, _HUB_IDS) or (faulty, "")
         sentences = distinct([sentence for (sentence,) in reader.get(PARTS)])
         _check_masks(reader, "masked_sentence", sentences)
         relations = [reader.get(path) for path in _RELATION]

@@ -15,12 +15,12 @@ there is no sub_ent.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from typing import Any
 
 from flexray.config.data import DataConfig, Fields
-from flexray.data.adapters.adapter import PARTS, DatasetAdapter, FieldReader, Grouping, distinct
+from flexray.data.adapters.adapter import PARTS, DatasetAdapter, FieldReader, Grouping, distinct, first_id
 from flexray.data.adapters.templates import (
     Template,
     Templates,
@@ -61,7 +61,7 @@ class MyriadLAMA(DatasetAdapter):
         if config.template_files:
             self._templates = _load(find_versions(config.template_files, "data.template_files"))
         else:
-            self.grouping = Grouping(("uuid",), _PART)
+            self.grouping = Grouping(partial(first_id, paths=("uuid",)), _PART)
 
     def adapt(self, record: Record, file: str) -> Record:
         reader = FieldReader(record)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import PurePosixPath
+from typing import Any
 
 from flexray.config.data import DataConfig, Fields
-from flexray.data.adapters.adapter import PARTS, DatasetAdapter, FieldReader, Grouping
+from flexray.data.adapters.adapter import PARTS, DatasetAdapter, FieldReader, Grouping, Key
 from flexray.data.adapters.templates import (
     Template,
     Templates,
@@ -24,9 +25,9 @@ from flexray.data.adapters.templates import (
     read_templates,
     slots_problem,
 )
-from flexray.data.identity import short_digest
+from flexray.data.identity import short_digest, text_problem
 from flexray.data.readers import FileVersions, find_versions
-from flexray.data.record import MISSING, FieldFault, Record, canonical, found
+from flexray.data.record import MISSING, FieldFault, Record, canonical, found, lookup
 from flexray.data.required_fields import RequiredFields
 from flexray.data.text import is_compressed, name_of
 
@@ -34,6 +35,7 @@ _FIELDS = Fields(id="uuid", answers="obj_label", relation="relation", num_manual
 _PATTERNS = RequiredFields((("pattern",),), named="data.template_files", kind="pararel")
 
 
+_FACT = ("relation", "subject", "object")
 _OF_HUB = RequiredFields((("relation", "template", "subject", "object"),), kind="pararel")
 
 
@@ -50,15 +52,14 @@ class ParaRel(DatasetAdapter):
             self._templates = _load(versions, config.pararel_style)
         else:
             self.required = _OF_HUB
-            self.grouping = Grouping(("relation", "subject", "object"), ("template",))
+            self.grouping = Grouping(_fact_of_hub, ("template",))
 
     def adapt(self, record: Record, file: str) -> Record:
         reader = FieldReader(record)
         return self._of_files(reader, file, self._templates) if self._templates else self._of_hub(reader)
 
     def _of_hub(self, reader: FieldReader) -> Record:
-        relation = reader.text("relation").removesuffix(".jsonl")
-        subject, answer = reader.text("subject").strip(), reader.text("object").strip()
+        relation, subject, answer = _normal(*(reader.text(path) for path in _FACT))
         templates = []
         for (pattern,) in reader.get(PARTS):
             problem = slots_problem(pattern) if isinstance(pattern, str) else f"it is {found(pattern)}"
@@ -90,6 +91,19 @@ class ParaRel(DatasetAdapter):
             row = str(values.get("uuid", reader.get("uuid")))
             values |= fill_all(templates, subject, row, self.config)
         return reader.row(_FIELDS, **values)
+
+
+def _fact_of_hub(value: dict[str, Any]) -> Key | None:
+    """What the records of a fact have in common; None: the record is faulty."""
+    texts = [lookup(value, path) for path in _FACT]
+    if any(not isinstance(text, str) or text_problem(text, "") for text in texts):
+        return None
+    return _normal(*texts)
+
+
+def _normal(relation: str, subject: str, answer: str) -> tuple[str, str, str]:
+    """A fact as its id has it."""
+    return relation.strip().removesuffix(".jsonl").strip(), subject.strip(), answer.strip()
 
 
 def _relation_of(file: str) -> str:

@@ -33,6 +33,7 @@ from flexray.data import (
 )
 from flexray.data.readers import find_versions
 from flexray.data.repeats import family_of
+from flexray.data.selection import id_versions
 from flexray.errors import DataError, OutputError
 from flexray.sink.folder import OutputFolder
 from flexray.sink.plan.scratch import FolderScratch, Scratch, Slice
@@ -233,10 +234,11 @@ def _stage_if_visible(
     config: DataConfig, scratch: Scratch, buckets: int, unit: Unit
 ) -> tuple[list[Summary], list[Piece]] | None:
     """As `stage_unit`. None: this machine lacks a file, as local paths are those of the driver's machine."""
-    local = (file.path for part in unit.ranges for file in part.files if os.path.isabs(file.path))
-    if not all(map(os.path.exists, local)):
+    places = (file.path.rpartition("::")[2] for part in unit.ranges for file in part.files)  # of the archive
+    if not all(map(os.path.exists, filter(os.path.isabs, places))):
         return None
     try:
+        id_versions(config)
         for patterns in (config.template_files, config.paraphrase_files):
             find_versions(patterns, "data")
     except DataError:

@@ -35,6 +35,7 @@ def placed(**tree: Any) -> Any:
 
 def test_inputs_are_looked_for_beside_the_recipe_then_in_the_current_folder(here: Path) -> None:
     files = ["data/a.jsonl", "data/b.jsonl", "data/?.jsonl", "none.jsonl", "s3://x/data/a.jsonl"]
+    files += ["zip://*.json::data/a.jsonl", "zip://a.json::data/b.jsonl", "zip://a.json::s3://x/data/a.jsonl"]
     tree = placed(data={"files": files}, model={"path": "m"}, plugins=["plug.py", "json"], output="data")
     assert tree["data"]["files"] == [
         "recipes/data/a.jsonl",
@@ -42,6 +43,9 @@ def test_inputs_are_looked_for_beside_the_recipe_then_in_the_current_folder(here
         "recipes/data/?.jsonl",
         "none.jsonl",
         "s3://x/data/a.jsonl",
+        "zip://*.json::recipes/data/a.jsonl",  # whatever the archive is called
+        "zip://a.json::data/b.jsonl",
+        "zip://a.json::s3://x/data/a.jsonl",
     ]
     assert tree["model"]["path"] == "recipes/m"
     assert tree["plugins"] == ["recipes/plug.py", "json"]

@@ -1,5 +1,7 @@
 import gzip
 import json
+import os
+import stat
 import tarfile
 import zipfile
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from flexray.data import list_files, list_ranges, scan
+from flexray.data import list_files, list_ranges, scan, source_versions
 from flexray.data.files import SourceFile, _format
 from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
@@ -144,7 +146,7 @@ def test_an_archive_stands_for_its_members_of_known_formats(tmp_path: Path) -> N
         "relation=P36/c.json": array,
         "README.md": lines,
         "__MACOSX/._b.jsonl": lines,
-        ".hidden.jsonl": lines,
+        ".git/b.jsonl": lines,
     }
     with (
         zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as zipped,
@@ -184,12 +186,132 @@ def test_an_archive_without_a_readable_member_says_what_it_has(tmp_path: Path) -
         list_files(data_config(tmp_path / "bad.zip"))
 
 
+def zip_of(path: Path, members: dict[str, str]) -> Path:
+    with zipfile.ZipFile(path, "w") as zipped:
+        for name, text in members.items():
+            zipped.writestr(name, text)
+    return path
+
+
+def line(i: int) -> str:
+    return json.dumps(record(i)) + "\n"
+
+
+def test_an_archive_and_a_link_to_it_are_one(tmp_path: Path) -> None:
+    plain = zip_of(tmp_path / "plain.zip", {"a.jsonl": line(1)})
+    link = tmp_path / "link.zip"
+    link.symlink_to(plain)
+    for files in ([plain, link], [link, f"zip://a.jsonl::{plain}"], [f"zip://*::{link}", plain]):
+        assert [file.path for file in list_files(data_config(files))] == [f"zip://a.jsonl::{plain}"]
+
+
+def test_members_are_found_by_the_names_they_have_when_unpacked(tmp_path: Path) -> None:
+    names = ["c.jsonl", "./d.jsonl", "x/./e.jsonl", "x//f.jsonl", ".h/g.jsonl"]
+    path = zip_of(tmp_path / "a.zip", {name: line(i) for i, name in enumerate(names)})
+    assert sorted(q.source_id for q in read_all(data_config(path))) == [f"q{i}" for i in range(5)]
+    for pattern, found in {"*.jsonl": 2, "x/*": 2, "**/[c-g].jsonl": 4, "d.jsonl": 1, "x/e.jsonl": 1}.items():
+        assert len(read_all(data_config(f"zip://{pattern}::{path}"))) == found, pattern
+    for i in range(2):
+        write(tmp_path / "in" / "s" / f"{i}.jsonl", [record(i)])
+    with tarfile.open(tmp_path / "x.tgz", "w:gz") as tarred:
+        tarred.add(tmp_path / "in", ".")  # as tar -czf x.tgz .
+    for files in (tmp_path / "x.tgz", f"tar://**/*.jsonl::{tmp_path}/x.tgz", f"tar://s/*::{tmp_path}/x.tgz"):
+        assert [q.source_id for q in read_all(data_config(files))] == ["q0", "q1"]
+    with pytest.raises(DataError, match=r"a folder, not a file\. .* tar://s/\*\.parquet::/.*x\.tgz\.$"):
+        list_files(data_config(f"tar://s::{tmp_path}/x.tgz"))
+
+
+@pytest.mark.parametrize("name", ["/etc/a.jsonl", "../b.jsonl", "x/../../b.jsonl", "a::b.jsonl"])
+def test_a_member_whose_name_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    path = zip_of(tmp_path / "a.zip", {"c.jsonl": line(1), name: line(2)})
+    for files in (path, f"zip://**/*.jsonl::{path}"):
+        with pytest.raises(DataError, match=r"a\.zip: the member .* cannot be read") as e:
+            list_files(data_config(files))
+        assert repr(name) in str(e.value)
+        assert f"name the others: zip://MEMBER::{path}" in str(e.value)
+    assert len(read_all(data_config(f"zip://c.jsonl::{path}"))) == 1
+
+
+def test_two_members_that_unpack_to_one_file_are_refused(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", {"a.jsonl": line(1), "./a.jsonl": line(2)})
+    with pytest.raises(DataError, match=r"'\./a\.jsonl' and 'a\.jsonl' have the same name"):
+        list_files(data_config(path))
+
+
+def test_links_in_an_archive_are_not_other_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write(tmp_path / "in" / "a.jsonl", [record(1)]).parent
+    (folder / "soft.jsonl").symlink_to("a.jsonl")
+    (folder / "z-hard.jsonl").hardlink_to(folder / "a.jsonl")
+    os.mkfifo(folder / "pipe.jsonl")
+    with tarfile.open(tmp_path / "a.tar", "w") as tarred:
+        for name in ("a", "soft", "z-hard", "pipe"):
+            tarred.add(folder / f"{name}.jsonl", f"{name}.jsonl")
+    soft = zipfile.ZipInfo("soft.jsonl")
+    soft.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.write(folder / "a.jsonl", "a.jsonl")
+        zipped.writestr(soft, "a.jsonl")
+    for kind in ("tar", "zip"):
+        for files in (tmp_path / f"a.{kind}", f"{kind}://*.jsonl::{tmp_path}/a.{kind}"):
+            caplog.clear()
+            assert [q.source_id for q in read_all(data_config(files))] == ["q1"]
+            assert f"a.{kind}: members that are links or special files are not read: " in caplog.text
+            assert "'soft.jsonl'" in caplog.text
+        with pytest.raises(DataError, match=r"'soft\.jsonl'\. Name the file that a link leads to"):
+            list_files(data_config(f"{kind}://soft.jsonl::{tmp_path}/a.{kind}"))
+
+
+def test_of_an_archive_with_a_format_the_members_of_it_are_read(tmp_path: Path) -> None:
+    members = {"README.md": "# About", "LICENSE": "MIT", "a.jsonl": line(1), "b.jsonl.gz": "", "c.csv": "id"}
+    path = zip_of(tmp_path / "a.zip", members)
+    files = list_files(data_config(path, format="jsonl"))
+    assert [file.path for file in files] == [f"zip://{name}::{path}" for name in ("a.jsonl", "b.jsonl.gz")]
+    path = zip_of(tmp_path / "b.zip", {"README.md": "# About", "a.txt": line(1)})
+    advice = rf"If this member .* is not meant, name one that is, or a glob: zip://MEMBER::{path}\."
+    with pytest.raises(DataError, match=rf"^zip://README\.md::{path}: none of the 1 row.*{advice}$"):
+        read_all(data_config(path, format="jsonl"))
+    assert len(read_all(data_config(f"zip://*.txt::{path}", format="jsonl"))) == 1
+    for name, text in {
+        "package.json": '{"name": 1}',
+        "a.csv": "a,a\n",
+        "a.parquet": "no",
+        "a.jsonl": "{}",
+    }.items():
+        path = zip_of(tmp_path / f"{name}.zip", {name: text})
+        with pytest.raises(DataError, match=rf"zip://MEMBER::{path}\.$") as e:
+            read_all(data_config(path))
+        assert str(e.value).count("MEMBER") == 1
+
+
 def test_members_of_archives_are_not_cut(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [record(i) for i in range(50)])
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
         zipped.write(path, "a.jsonl")
     assert len(list_ranges(data_config(path), 100)) > 1
     assert len(list_ranges(data_config(tmp_path / "a.zip"), 100)) == 1
+
+
+def test_a_member_of_an_archive_has_the_version_of_the_archive(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [record(1)])
+
+    def versions(i: int) -> set[str]:
+        path = write(tmp_path / "a.jsonl", [record(i)])
+        with (
+            zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped,
+            tarfile.open(tmp_path / "a.tgz", "w:gz") as tarred,
+        ):
+            zipped.write(path, "a.jsonl")
+            tarred.add(path, "a.jsonl")
+        return {source_versions(config) for config in configs for _ in range(2)}
+
+    packed = (tmp_path / "a.zip", tmp_path / "a.tgz", f"zip://a.jsonl::tar://a.zip::{tmp_path}/b.tar")
+    with tarfile.open(tmp_path / "b.tar", "w") as outer, zipfile.ZipFile(tmp_path / "a.zip", "w") as inner:
+        inner.write(path, "a.jsonl")
+        inner.close()
+        outer.add(tmp_path / "a.zip", "a.zip")
+    configs = [data_config(path) for path in packed]
+    before, after = versions(1), versions(22)
+    assert (len(before), len(after), len(before & after)) == (3, 3, 1)
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

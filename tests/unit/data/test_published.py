@@ -191,6 +191,17 @@ def test_lama_of_the_hub_has_a_row_for_each_sentence(tmp_path: Path) -> None:
     assert (first.paraphrases, first.num_manual) == (sentences[:1], 0)
 
 
+@pytest.mark.parametrize("ids", [("7", "8"), ("", "8"), (None, True), (..., "u")])
+def test_a_fact_of_lama_is_one_row_whatever_else_is_called_id(tmp_path: Path, ids: tuple[Any, ...]) -> None:
+    rows = [TREX | e | RELATION | {"id": id_} for e, id_ in zip(EVIDENCES, ids, strict=True)]
+    rows = [{key: value for key, value in row.items() if value is not ...} for row in rows]
+    only_id = [row | {"uuid": uuid, "id": "u9"} for row, uuid in zip(rows, (None, ""), strict=True)]
+    write(tmp_path / "trex" / "train.jsonl", rows + only_id)
+    found = by_recipe("lama_hub", tmp_path / "trex" / "*.jsonl", "data.max_automatic=null")
+    assert [(q.source_id, q.error) for q in found] == [(TREX["uuid"], ""), ("u9", "")]
+    assert [len(q.paraphrases) for q in found] == [3, 3]
+
+
 CONCEPTNET = {
     "uuid": "d4f11631dde8a43beda613ec845ff7d1",
     "sub": "alive",
@@ -268,6 +279,21 @@ def test_pararel_of_the_hub_has_a_row_for_each_pattern(tmp_path: Path) -> None:
     write(tmp_path / "facts" / "P30.jsonl", facts)
     (of_authors,) = by_recipe("pararel", tmp_path)
     assert (of_authors.source_id, of_authors.paraphrases) == (second.source_id, second.paraphrases)
+
+
+def test_a_fact_of_pararel_is_one_row_however_its_records_are_spaced(tmp_path: Path) -> None:
+    names = ("P30.jsonl", "P30", " P30.jsonl ")
+    rows = [
+        PARAREL[2 * i]
+        | {"relation": name, "subject": f"{' ' * i}Lavoisier Island", "object": f"Antarctica{' ' * i}"}
+        for i, name in enumerate(names)
+    ]
+    faulty = [rows[0] | {"subject": None}, rows[0] | {"object": " "}]
+    write(tmp_path / "a.parquet", rows + faulty)
+    fact, *others = by_recipe("pararel_hub", tmp_path / "a.parquet", "data.pararel_style=mask")
+    assert (fact.answers, fact.relation, fact.num_manual, fact.error) == (("Antarctica",), "P30", 3, "")
+    assert ["field 'subject'" in others[0].error, "field 'object'" in others[1].error] == [True, True]
+    assert len(others) == 2
 
 
 def test_pararel_of_its_authors_in_an_archive(tmp_path: Path) -> None:

@@ -187,6 +187,7 @@ def test_a_plugin_that_is_not_there_is_named(folder):
         ("model.path", "model.path=models/llama"),
         ("model.lora", "model.lora=[/mnt/qa/first, adapters/second]"),
         ("data.files", "data.files=[/mnt/a.jsonl, b.jsonl]"),
+        ("data.files", "data.files=['zip://a.jsonl::/mnt/q.zip', 'zip://a.jsonl::q.zip']"),
         ("data.paraphrase_files", "data.paraphrase_files=more.jsonl"),
         ("data.ids", "data.ids=wrong.txt"),
         ("prompt.few_shot_data.files", "prompt.few_shot_data={files: train.jsonl}"),

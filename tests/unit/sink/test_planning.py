@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ProcessPoolExecutor
 
 import pyarrow as pa
@@ -194,6 +195,27 @@ def test_of_bad_files_the_first_is_told_wherever_they_are_read(tmp_path, folder,
         with pytest.raises(DataError) as told:
             stage(config, folder, None, distribute)
         assert str(told.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("only_here", ["q.zip", "asked.txt", "more.jsonl"])
+def test_what_the_drivers_machine_alone_has_is_read_there(tmp_path, folder, small_pieces, only_here):
+    for number in range(2):
+        write(tmp_path / f"{number}.jsonl", [record(number)])
+    with zipfile.ZipFile(tmp_path / "q.zip", "w") as zipped:
+        for number in range(2):
+            zipped.write(tmp_path / f"{number}.jsonl", f"{number}.jsonl")
+    (tmp_path / "asked.txt").write_text("q0\nq1\n")
+    more = write(tmp_path / "more.jsonl", [{"id": f"q{i}", "paraphrases": ["So?"]} for i in range(2)])
+    config = data_config(tmp_path / "q.zip", ids=str(tmp_path / "asked.txt"), paraphrase_files=str(more))
+
+    def elsewhere(call, units):
+        (tmp_path / only_here).rename(tmp_path / "away")
+        found = list(map(call, units))
+        (tmp_path / "away").rename(tmp_path / only_here)
+        return found
+
+    staged = stage(config, folder, None, elsewhere)
+    assert pa.concat_tables(staged.tables())["source_id"].to_pylist() == ["q0", "q1"]
 
 
 @given(
