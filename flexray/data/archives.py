@@ -11,6 +11,7 @@ from typing import Any
 
 from fsspec.core import split_protocol
 from fsspec.implementations.tar import TarFileSystem
+from fsspec.implementations.zip import ZipFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from flexray.data.text import name_of
@@ -61,8 +62,9 @@ class Archive(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
         self._fs, self._url = fs, redact(url)
         self._members: dict[str, list[str]] = defaultdict(list)
         self._folders: dict[str, dict[str, str]] = {"": {}}  # the type of each name in a folder
-        self._links = _links(fs)
-        for member in fs.find(""):
+        are_files = _are_files(fs)
+        self._links = {member for member, is_file in are_files.items() if not is_file}
+        for member in are_files:
             name = _plain(member)
             self._members[name].append(member)
             kind, is_new = "file", True
@@ -133,14 +135,15 @@ class Archive(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
         return [member for member in members if member not in self._links]
 
 
-def _links(fs: AbstractFileSystem) -> set[str]:
-    """The members that are no files of their own."""
+def _are_files(fs: AbstractFileSystem) -> dict[str, bool]:
+    """The members except folders, and whether each is a file of its own: not a link nor a device."""
+    # not by `find`, which goes through all members for each folder
     if isinstance(fs, TarFileSystem):
-        is_file = {re.sub("/+", "/", member.name): member.isreg() for member in fs.tar.getmembers()}
-    else:
-        modes = {name: info.get("external_attr", 0) >> 16 for name, info in fs.find("", detail=True).items()}
-        is_file = {name: stat.S_IFMT(mode) in (0, stat.S_IFREG) for name, mode in modes.items()}
-    return {name for name, is_one in is_file.items() if not is_one}
+        return {re.sub("/+", "/", m.name): m.isreg() for m in fs.tar.getmembers() if not m.isdir()}
+    if isinstance(fs, ZipFileSystem):
+        modes = {m.filename: m.external_attr >> 16 for m in fs.zip.infolist() if not m.is_dir()}
+        return {name: stat.S_IFMT(mode) in (0, stat.S_IFREG) for name, mode in modes.items()}
+    return dict.fromkeys(fs.find(""), True)
 
 
 def _plain(name: str) -> str:

@@ -234,7 +234,7 @@ def test_a_member_whose_name_leads_elsewhere_is_refused(tmp_path: Path, name: st
 
 def test_two_members_that_unpack_to_one_file_are_refused(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "a.zip", {"a.jsonl": line(1), "./a.jsonl": line(2)})
-    with pytest.raises(DataError, match=r"'\./a\.jsonl' and 'a\.jsonl' have the same name"):
+    with pytest.raises(DataError, match=r"'a\.jsonl' and '\./a\.jsonl' have the same name"):
         list_files(data_config(path))
 
 
