@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ from flexray.errors import ConfigError
 PROJECT = Path(flexray.__file__).resolve().parent.parent
 KNOCK_SECONDS = 10
 ASK_SECONDS = 10
+NOISE = {
+    "ray.data._internal.progress": "Progress bars disabled",
+    "ray.data._internal.execution.streaming_executor": "execution finished in",
+}
+"""Messages of Ray's loggers that tell users nothing, by the text in them."""
 # Milliseconds. A host without power or network closes no connection. By default, Ray asks after five minutes
 # whether the host of a task is there, waits for two more, and only then runs the task elsewhere.
 _KEEPALIVE = {
@@ -52,13 +58,16 @@ def connect_ray(config: RayConfig, note: Callable[[str], None] = lambda line: No
         return
     address = _address(config)
     note(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
-    logging.getLogger("ray.data._internal.progress").addFilter(
-        lambda r: "Progress bars disabled" not in r.getMessage()
-    )
+    for module, message in NOISE.items():
+        logging.getLogger(module).addFilter(partial(_is_other, message))
     if address:
         _join(address)
     else:
         _start(config)
+
+
+def _is_other(message: str, record: logging.LogRecord) -> bool:
+    return message not in record.getMessage()
 
 
 def is_for_a_cluster(config: RunConfig) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flexray.data import PLAN_SCHEMA, to_questions
@@ -33,7 +33,6 @@ def question(values: tuple[Any, ...]) -> Question:
     return Question(**place, source_row=1, **named)
 
 
-@settings(deadline=None)
 @given(many=st.lists(_values, max_size=6))
 def test_rows_have_the_digest_of_their_values_also_after_they_are_read_back(many: list[Any]) -> None:
     questions = [question(values) for values in many]
@@ -46,7 +45,6 @@ def test_rows_have_the_digest_of_their_values_also_after_they_are_read_back(many
     assert to_questions(table, dataset="d", split="test") == questions
 
 
-@settings(deadline=None)
 @given(one=_values, other=_values)
 def test_other_values_have_another_digest(one: Any, other: Any) -> None:
     assert (digest_of(one) == digest_of(other)) == (repr(one) == repr(other))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flexray.evaluation.accuracy import wilson_interval
@@ -51,7 +51,6 @@ def test_95_percent_intervals_cover_the_truth_about_95_percent_of_the_time():
     assert 0.91 <= covered / 400 <= 0.98
 
 
-@settings(deadline=None)
 @given(SHARES)
 def test_the_interval_lies_within_the_values(values):
     kept = np.array(values)
@@ -61,7 +60,6 @@ def test_the_interval_lies_within_the_values(values):
         assert (low, high) == pytest.approx((kept[0], kept[0]))
 
 
-@settings(deadline=None)
 @given(SHARES)
 def test_the_same_seed_gives_the_same_interval_in_any_order(values):
     bootstrap = Bootstrap(resamples=50, seed=3)

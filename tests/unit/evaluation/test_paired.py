@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flexray.errors import OutputError
@@ -69,7 +69,6 @@ def test_two_methods_are_compared_on_the_questions_that_both_answered():
     assert f1.difference == pytest.approx((2 - 1 / 3) / 5)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(PREDICTION, PREDICTION), min_size=1, max_size=12), st.randoms())
 def test_counts_and_differences_are_those_of_plain_loops(pairs, random):
     rows = []

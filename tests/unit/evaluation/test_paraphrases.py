@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flexray.evaluation.answer_metrics import exact_match, normalize_answer
@@ -64,7 +64,6 @@ def test_without_paraphrases_there_is_no_summary():
     assert summary(([], ["Rome"])) is None
 
 
-@settings(deadline=None)
 @given(st.lists(QUESTION, min_size=1, max_size=6))
 def test_means_are_those_of_plain_loops(questions):
     found = summary(*questions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flexray.evaluation.accuracy import wilson_interval
@@ -56,7 +56,6 @@ def test_a_relation_to_which_a_metric_does_not_apply_is_left_out_of_its_macro_me
     assert found.macro["exact_match"].mean == 0.5
 
 
-@settings(deadline=None)
 @given(st.lists(ROW, min_size=1, max_size=20))
 def test_micro_and_macro_are_those_of_plain_loops(rows):
     found = summary(*rows)
