@@ -69,14 +69,14 @@ def submit(
         with tempfile.TemporaryDirectory() as folder:
             bundle = Path(folder, "job.zip")
             submission.bundle.write(bundle)
-            client.submit_job(
-                entrypoint=submission.entrypoint,
-                submission_id=submission.id,
-                runtime_env=submission.runtime_env | {"working_dir": str(bundle)},
-            )
-    except _FAILURES as e:
-        raise _refusal(client, address, submission, e) from None
-    try:
+            try:
+                client.submit_job(
+                    entrypoint=submission.entrypoint,
+                    submission_id=submission.id,
+                    runtime_env=submission.runtime_env | {"working_dir": str(bundle)},
+                )
+            except _FAILURES as e:
+                raise _refusal(client, address, submission, e) from None
         log(f"{submission.id}: submitted: {redact(submission.entrypoint)}")
         if not wait:
             log(f"to follow it: ray job logs --address {redact(address)} --follow {submission.id}")

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 import flexray
@@ -20,9 +21,12 @@ INSTALL = "make setup, or: pip install -c constraints.txt -e ."
 
 
 def check_packages(config: RunConfig | None) -> Iterator[Finding]:
-    """Whether each required package is installed, and in the version of constraints.txt."""
+    """Whether Python is new enough, and each required package installed, as constraints.txt has it."""
     requirements, tested = _required(), _tested()
     wrong, other = [], []
+    python = _required_python()
+    if not python.contains(platform.python_version(), prereleases=True):
+        yield fail(f"Python {platform.python_version()}, but {python} is needed", "Take another Python.")
     for requirement in requirements:
         name = requirement.name
         try:
@@ -51,6 +55,15 @@ def _required() -> list[Requirement]:
         return list(map(Requirement, tree["project"]["dependencies"]))
     requirements = map(Requirement, metadata.requires("flexray") or ())
     return [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+
+
+def _required_python() -> SpecifierSet:
+    """As `_required`."""
+    project = PROJECT / "pyproject.toml"
+    if project.is_file():
+        tree = tomllib.loads(project.read_text(encoding="utf-8"))
+        return SpecifierSet(tree["project"].get("requires-python", ""))
+    return SpecifierSet(metadata.metadata("flexray")["Requires-Python"] or "")
 
 
 def _tested() -> dict[str, str]:

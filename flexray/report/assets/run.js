@@ -3,7 +3,7 @@ const PAGE = 20;
 const { methods, questions } = await load();
 const count = (number) => number.toLocaleString("en");
 
-/** Answers as they are packed: see AnswerTable.packed. */
+/** Answers as they are packed: see AnswerTable.tree. */
 const METHOD = 0, GROUP = 1, RIGHT = 2, PREDICTION = 3, BACKEND = 4, FALLBACK = 5, ERROR = 6, SHARD = 7;
 const TESTS = {
   wrong: (answer) => answer[RIGHT] === 0,

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,24 @@ def test_the_check_reads_the_mounted_recipes_with_a_script_of_the_image():
     assert os.access(PROJECT / script.removeprefix("/opt/flexray/"), os.X_OK)
     mounts = {mount["mountPath"]: mount["readOnly"] for mount in container["volumeMounts"]}
     assert mounts == {folder: True, "/mnt/qa": True}
+
+
+def test_the_check_plans_for_the_cluster_and_not_for_its_own_pod(tiny_model, tmp_path):
+    (container,) = submitter("check")["spec"]["containers"]
+    env = os.environ | {variable["name"]: variable["value"] for variable in container["env"]}
+    recipe = [CLUSTER / "recipes" / "questions.yaml", PROJECT / "jobs" / "recipes" / "demo.yaml"]
+    here = {"model.path": tiny_model, "output": tmp_path / "out"}
+    words = [f"--set={key}={value}" for key, value in here.items()]
+    words += [f"--config={path}" for path in recipe]
+    done = subprocess.run(
+        [sys.executable, "-m", "flexray", "plan", *words],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a GPU has memory that is not known" in done.stdout
 
 
 def test_the_crontab_line_is_one_that_cron_takes():

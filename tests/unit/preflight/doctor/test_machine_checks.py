@@ -18,8 +18,9 @@ def test_this_environment_has_what_the_project_requires():
 def project(tmp_path, monkeypatch):
     """A project that requires this, and was tested with that."""
 
-    def write(dependencies, tested=""):
-        (tmp_path / "pyproject.toml").write_text(f"[project]\ndependencies = {dependencies!r}\n")
+    def write(dependencies, tested="", python=">=3.11"):
+        text = f"[project]\nrequires-python = {python!r}\ndependencies = {dependencies!r}\n"
+        (tmp_path / "pyproject.toml").write_text(text)
         (tmp_path / "constraints.txt").write_text(f"# tested on Linux\n{tested}\n")
         monkeypatch.setattr(packages, "PROJECT", tmp_path)
 
@@ -33,6 +34,13 @@ def test_packages_that_are_missing_or_too_old_fail(project):
     assert "torch 2." in found.what
     assert ">=99 is needed; no-such-package is missing" in found.what
     assert "pip install" in found.advice
+
+
+def test_a_python_that_is_too_old_fails(project):
+    project(["rich"], python=">=3.99")
+    old, _ = packages.check_packages(None)
+    assert old.status == "fail"
+    assert old.what.endswith(", but >=3.99 is needed")
 
 
 def test_a_version_that_was_not_tested_is_a_warning_and_a_local_build_is_none(project):
