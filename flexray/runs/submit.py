@@ -68,8 +68,8 @@ def submit(
     try:
         with tempfile.TemporaryDirectory() as folder:
             bundle = Path(folder, "job.zip")
-            submission.bundle.write(bundle)
             try:
+                submission.bundle.write(bundle)
                 client.submit_job(
                     entrypoint=submission.entrypoint,
                     submission_id=submission.id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
@@ -24,9 +24,9 @@ def check_packages(config: RunConfig | None) -> Iterator[Finding]:
     """Whether Python is new enough, and each required package installed, as constraints.txt has it."""
     requirements, tested = _required(), _tested()
     wrong, other = [], []
-    python = _required_python()
-    if not python.contains(platform.python_version(), prereleases=True):
-        yield fail(f"Python {platform.python_version()}, but {python} is needed", "Take another Python.")
+    python, needed = ".".join(map(str, sys.version_info[:3])), _required_python()
+    if not needed.contains(python):
+        yield fail(f"Python {python}, but {needed} is needed", "Make the environment with another one.")
     for requirement in requirements:
         name = requirement.name
         try:
@@ -44,7 +44,7 @@ def check_packages(config: RunConfig | None) -> Iterator[Finding]:
         yield warn(f"not the tested versions: {', '.join(other)}", f"For the tested ones: {INSTALL}.")
     if not wrong and not other:
         as_tested = ", at the tested versions" if tested else ""
-        yield passed(f"Python {platform.python_version()}, {len(requirements)} required packages{as_tested}")
+        yield passed(f"Python {python}, {len(requirements)} required packages{as_tested}")
 
 
 def _required() -> list[Requirement]:
