@@ -65,6 +65,16 @@ class Section(BaseModel):
     """A section of the configuration."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    LATER: ClassVar[tuple[str, ...]] = ()
+    """Keys that are written only if they are not at their defaults: fingerprints and records from before them
+    stay as they are."""
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        unused = {key for key in self.LATER if getattr(self, key) == fields[key].default}
+        return {key: value for key, value in tree.items() if key not in unused}
 
     @field_validator("*")
     @classmethod
@@ -132,8 +142,6 @@ class SourceConfig(Section):
     """Files of questions, and how to read them."""
 
     LATER: ClassVar[tuple[str, ...]] = ("myriadlama_answers",)
-    """Keys that are written only if they are not at their defaults."""
-
     kind: str = "records"
     """records: records read by `fields`. webqa, triviaqa, popqa, nq_open, squad, pararel, lama, lama_hub,
     myriadlama: data sets as they are published. Others: the name of a registered adapter; see
@@ -176,14 +184,6 @@ class SourceConfig(Section):
             return tree
         folder = folder.rstrip("/")
         return tree | {"files": f"{folder}/facts/P*.jsonl", "template_files": f"{folder}/patterns/P*.jsonl"}
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        tree: dict[str, Any] = handler(self)
-        for key in self.LATER:  # as in fingerprints and records from before the key
-            if tree.get(key) == type(self).model_fields[key].default:
-                tree.pop(key, None)
-        return tree
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from flexray.config.data import Section
 
 MAX_LOGPROBS = 20
-FIRST_KEYS = ("max_new_tokens", "stop_at_newline")
 CHANGES_CHOICE = ("stop", "min_new_tokens", "repetition_penalty")
 """Keys of `generation` that say how tokens are chosen and when an answer ends."""
 
 
 class GenerationConfig(Section):
+    LATER = (*CHANGES_CHOICE, "logprobs", "candidates", "length_penalty")
     max_new_tokens: int = Field(default=16, ge=1)
     """The most tokens of an answer."""
     stop_at_newline: bool = True
@@ -82,11 +82,3 @@ class GenerationConfig(Section):
                 "Lower one, or raise the other"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As in fingerprints and records from before a key."""
-        tree: dict[str, Any] = handler(self)
-        fields = type(self).model_fields
-        later = [key for key in tree if key not in FIRST_KEYS and getattr(self, key) == fields[key].default]
-        return {key: value for key, value in tree.items() if key not in later}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from flexray.config.data import Section
 
 
 class MethodConfig(Section):
+    LATER = ("do_sample", "match", "ties", "attention_temperature", "attention_scale")
     kind: str = "attention"
     """attention, ape, concat, origin, per_prompt, vote, avg, max, mean_prob, nbce, weighted_avg,
     weighted_max, draws, sampled, confidence, or a registered method. The next four settings are for
@@ -54,15 +55,6 @@ class MethodConfig(Section):
     of their tokens."""
     attention_scale: float = Field(default=0.9, gt=0)
     """ape: S, by which what the paraphrases weigh together is scaled. With 1 for both, ape is attention."""
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As in records from before the keys."""
-        tree: dict[str, Any] = handler(self)
-        fields = type(self).model_fields
-        since = "do_sample", "match", "ties", "attention_temperature", "attention_scale"
-        later = [key for key in since if getattr(self, key) == fields[key].default]
-        return {key: value for key, value in tree.items() if key not in later}
 
     @model_validator(mode="after")
     def _crossing(self) -> MethodConfig:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import (
-    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -16,6 +14,7 @@ from flexray.config.data import FewShotData, Section
 
 
 class FewShot(Section):
+    LATER = ("paraphrases",)
     question: str
     answer: str
     paraphrases: tuple[str, ...] = ()
@@ -33,15 +32,9 @@ class FewShot(Section):
             raise ValueError("paraphrases: neither the question nor one of them may be empty. Leave it out")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        tree: dict[str, Any] = handler(self)
-        if not self.paraphrases:  # as in fingerprints and records from before the key
-            tree.pop("paraphrases", None)
-        return tree
-
 
 class PromptConfig(Section):
+    LATER = ("few_shot_sets",)
     chat: bool = False
     """For instruct models: use the tokenizer's chat template. The instruction is the system message,
     few-shots are user and assistant turns, the question is the last user turn. Templates that write a date
@@ -97,10 +90,3 @@ class PromptConfig(Section):
             one, other = given[:2]
             raise ValueError(f"{one} and {other}: give one of them, and set the other to [] or null")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        tree: dict[str, Any] = handler(self)
-        if not self.few_shot_sets:  # as in fingerprints and records from before the key
-            tree.pop("few_shot_sets", None)
-        return tree

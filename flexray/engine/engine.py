@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Listed
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
@@ -15,8 +16,7 @@ from flexray.engine.fallback import BackendFallback
 from flexray.engine.generation import Generation
 from flexray.engine.kv_cache import context_size
 from flexray.engine.model_runner import ModelRunner
-from flexray.engine.request import Request, group_by_prefix, seen_by
-from flexray.engine.request import Sequence as Answering
+from flexray.engine.request import Request, Sequence, group_by_prefix, seen_by
 from flexray.engine.sampler import Sampler
 from flexray.engine.scheduler import Scheduler
 from flexray.engine.scheduler_config import plan_scheduler
@@ -58,7 +58,7 @@ class Engine:
         self,
         model: LlamaForCausalLM,
         tokenizer: PreTrainedTokenizerBase,
-        methods: Sequence[MethodConfig],
+        methods: Listed[MethodConfig],
         generation: GenerationConfig,
         config: EngineConfig,
         quantization: Quantization | None = None,
@@ -109,12 +109,12 @@ class Engine:
         self._sampler = None
         self.runner.reset()
 
-    def generate(self, prompts: Sequence[Prompt]) -> list[tuple[Answers, ...]]:
+    def generate(self, prompts: Listed[Prompt]) -> list[tuple[Answers, ...]]:
         """Answer prompts, in the order given, each by every method, in their order; see `stream`."""
         found = dict(self.stream(prompts))
         return [found[index] for index in range(len(prompts))]
 
-    def stream(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, tuple[Answers, ...]]]:
+    def stream(self, prompts: Listed[Prompt]) -> Iterator[tuple[int, tuple[Answers, ...]]]:
         """Answer prompts; yields the number of each prompt, and what every method says to it, as soon as
         all have answered. A prompt that no backend answers gets one Generation a method with `error` set.
 
@@ -203,7 +203,7 @@ class Engine:
             return tuple(best_of_each(said, request.num_candidates, self.generation))
         return tuple(said)
 
-    def _generation(self, request: Request, together: Sequence[Answering], method: Method) -> Generation:
+    def _generation(self, request: Request, together: Listed[Sequence], method: Method) -> Generation:
         """The answer of sequences that choose together, and so say the same."""
         first = together[0]
         return Generation(

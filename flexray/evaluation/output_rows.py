@@ -40,11 +40,12 @@ def to_table(shard: AnsweredShard, methods: tuple[str, ...]) -> pa.Table:
     edges = list(accumulate(shard.answers.value_lengths().to_pylist(), initial=0))
     rows, places = [], []
     scored = shard.questions.select(["paraphrases", "answers", "confidences"]).to_pylist() * len(methods)
-    each = pc.struct_field(said, ("logprobs", "chosen"))
-    sums = [math.fsum(values or ()) for values in each.to_pylist()]
+    chosen_tokens = pc.struct_field(said, ("logprobs", "chosen"))
     for question, (kind, match, by_sum), (start, end) in zip(scored, kinds, pairwise(edges), strict=True):
-        weights = sums[start:end] if by_sum else None
-        chosen, row = _score(question, kind, match, texts[start:end], weights, failed=bool(errors[start]))
+        logprobs = None
+        if by_sum:
+            logprobs = [math.fsum(values or ()) for values in chosen_tokens[start:end].to_pylist()]
+        chosen, row = _score(question, kind, match, texts[start:end], logprobs, failed=bool(errors[start]))
         row["subsets"] = drawn[start:end] if any(drawn[start:end]) else None
         places.append(start + chosen)
         rows.append(row)
@@ -147,7 +148,8 @@ def most_frequent(texts: Sequence[str], logprobs: Sequence[float] | None = None)
     """
     normal = [normalize_answer(text) for text in texts]
     counts = Counter(normal)
-    most = [text for text, count in counts.items() if count == max(counts.values())]
+    highest = max(counts.values())
+    most = [text for text, count in counts.items() if count == highest]
     if logprobs is None:
         return normal.index(most[0])
     sums = {

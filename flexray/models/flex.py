@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
-from flexray.masks.adaptive import AdaptiveTables
-from flexray.masks.visibility import ScoreMod
+from flexray.masks.visibility import ScoreMod, is_of_paraphrase
 from flexray.models.flex_on_cpu import log_sums_by_block, with_lists_in_mask_mod
 
 if TYPE_CHECKING:
@@ -42,10 +41,15 @@ def attend_by_flex(
         # torch compiles no flex for CPUs that tells the LSE
         flex, block_mask = _counted_flex, with_lists_in_mask_mod(block_mask)
     score_mod = metadata.score_mod
-    if metadata.adaptive is not None:
-        log_sums = _log_sums if query.is_cuda else log_sums_by_block
-        found = log_sums(folded, keys, values, scale, metadata.block_mask, metadata.adaptive, score_mod)
-        score_mod = metadata.adaptive.scaled(score_mod, found)
+    if (adaptive := metadata.adaptive) is not None:
+        of_paraphrases, listed = adaptive.of_paraphrases(score_mod), metadata.block_mask
+        if query.is_cuda:
+            _, log_sums = _flex(folded, keys[None], values[None], listed, of_paraphrases, scale, True)
+            assert log_sums is not None
+        else:
+            are_wanted = is_of_paraphrase(adaptive.keys.first)
+            log_sums = log_sums_by_block(folded, keys, listed, of_paraphrases, scale, are_wanted)
+        score_mod = adaptive.scaled(score_mod, log_sums)
     out, lse = flex(folded, keys[None], values[None], block_mask, score_mod, scale, metadata.calls, merged)
     out = out.reshape(B, H, T, D)
     if metadata.context is None:
@@ -69,6 +73,18 @@ def _counted_flex(
     with_lse: bool,
 ) -> tuple[Tensor, Tensor | None]:
     calls.add_(1)  # in the compiled graph: counts only if this very code ran
+    return _flex(query, keys, values, block_mask, score_mod, scale, with_lse)
+
+
+def _flex(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    block_mask: BlockMask,
+    score_mod: ScoreMod | None,
+    scale: float,
+    with_lse: bool,
+) -> tuple[Tensor, Tensor | None]:
     found: Any = flex_attention(
         query,
         keys,
@@ -81,36 +97,6 @@ def _counted_flex(
         return_aux=AuxRequest(lse=True) if with_lse else None,
     )
     return (found[0], found[1].lse) if with_lse else (found, None)
-
-
-def _log_sums(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    scale: float,
-    block_mask: BlockMask,
-    adaptive: AdaptiveTables,
-    score_mod: ScoreMod | None,
-) -> Tensor:
-    """Log of the sum of each query's exponentiated scores against paraphrases, float32 [B, H, T].
-
-    Args:
-        query: [B, H, T, D]. keys, values: [K, P, D].
-        score_mod: what is done to all scores besides.
-    """
-    found: Any = flex_attention(
-        query,
-        keys[None],
-        values[None],
-        score_mod=adaptive.of_paraphrases(score_mod),
-        block_mask=block_mask,
-        scale=scale,
-        enable_gqa=query.shape[1] != keys.shape[0],
-        kernel_options=_kernel_options(query, block_mask),
-        return_aux=AuxRequest(lse=True),
-    )
-    lse: Tensor = found[1].lse
-    return lse
 
 
 def attend_to_all(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -12,21 +12,24 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from flexray.masks.adaptive import AdaptiveTables
-from flexray.masks.visibility import MaskMod, ScoreMod, is_of_paraphrase
+from flexray.masks.visibility import MaskMod, ScoreMod
 
 
 def log_sums_by_block(
     query: Tensor,
     keys: Tensor,
-    values: Tensor,
-    scale: float,
     block_mask: BlockMask,
-    adaptive: AdaptiveTables,
-    score_mod: ScoreMod | None,
+    score_mod: ScoreMod,
+    scale: float,
+    are_wanted: Tensor,
 ) -> Tensor:
-    """See `flexray.models.flex`. Block by block in the order of each tile's list, as flex does: so a row's
-    sum is of its own blocks, to which those of others add exact zeros.
+    """Log of the sum of each query's exponentiated scores, float32 [B, H, T]. Block by block in the order of
+    each tile's list, as flex does: so a row's sum is of its own blocks, to which those of others add exact
+    zeros.
+
+    Args:
+        query: [B, H, T, D]. keys: [K, P, D].
+        are_wanted: bool [P], keys whose scores are not minus infinity; blocks without any are passed over.
 
     Scores of a block: [B, Q, K, G, t, block], Q tiles of t query tokens.
     """
@@ -39,7 +42,6 @@ def log_sums_by_block(
     token = torch.arange(T).reshape(T // t, 1, 1, t, 1)
     zero = torch.zeros((), dtype=torch.int64)
     sums = torch.full(tiles.shape[:-1], -math.inf)
-    of_paraphrases, wanted = adaptive.of_paraphrases(score_mod), is_of_paraphrase(adaptive.keys.first)
     partial = block_mask.kv_num_blocks, block_mask.kv_indices, block_mask.mask_mod
     lists: list[tuple[Tensor, Tensor, MaskMod | None]] = [partial]
     if block_mask.full_kv_num_blocks is not None:
@@ -49,11 +51,11 @@ def log_sums_by_block(
         for n in range(int(counts.max())):
             first = indices[:, 0, :, n].long() * key_block
             slots = first[..., None] + torch.arange(key_block)  # [B, Q, block]
-            if not wanted[slots].any():
+            if not are_wanted[slots].any():
                 continue
             kv = slots[:, :, None, None, None]
             scores = torch.einsum("bqkgtd,kbqsd->bqkgts", tiles, keys[:, slots].float()) * scale
-            scores = of_paraphrases(scores, batch, zero, token, kv)
+            scores = score_mod(scores, batch, zero, token, kv)
             seen = (n < counts[:, 0])[:, :, None, None, None, None]
             if mask_mod is not None:
                 seen = seen & mask_mod(batch, zero, token, kv)

@@ -16,10 +16,10 @@ from typing import Any, Literal
 from transformers import LlamaConfig
 
 from flexray.config import RunConfig
+from flexray.engine.candidates import too_many
 from flexray.engine.kv_cache import BLOCK_SIZE, blocks_for, context_size
 from flexray.engine.request import Request, group_by_prefix
 from flexray.engine.scheduler_config import prefill_bytes, scheduler_config_for, slot_bytes
-from flexray.masks.layout import MAX_ANSWERS
 from flexray.methods import Method
 from flexray.models.checkpoint import resolve_dtype
 from flexray.models.hub import model_folder
@@ -135,9 +135,8 @@ def engine_rows(
         [Request(i, prompt, plan, new) for i, prompt in enumerate(prompts)]
         for plan in group_by_prefix(methods, share_prefixes=config.engine.share_prefixes)
     ]
-    return list(
-        filter(None, ([row for row in part if 0 < len(row.sequences) <= MAX_ANSWERS] for part in rows))
-    )
+    asked = [[row for row in part if row.sequences and not too_many(len(row.sequences))] for part in rows]
+    return list(filter(None, asked))
 
 
 def plan_memory(

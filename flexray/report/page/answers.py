@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +65,8 @@ class AnswerTable:
         """[methods, methods]: how each method compares with each other one."""
         shape = len(self.questions), len(self.methods)
         said, right = np.full(shape, -1), np.full(shape, -1)
-        for number, question in enumerate(self.questions.values()):
-            for place, group, answer in self._by_method(question):
+        for number in range(len(self.questions)):
+            for place, group, answer in self._said[number]:
                 said[number, place] = group
                 right[number, place] = -1 if answer.right is None else answer.right
         return [[_disagreement(said, right, one, two) for two in range(shape[1])] for one in range(shape[1])]
@@ -95,12 +96,17 @@ class AnswerTable:
                         _text(redact(a.error)),
                         _text(a.shard_id),
                     )
-                    for place, group, a in self._by_method(q)
+                    for place, group, a in said
                 ],
             )
-            for q in self.questions.values()
+            for q, said in zip(self.questions.values(), self._said, strict=True)
         ]
         return {"methods": list(map(_text, self.methods)), "questions": questions}
+
+    @functools.cached_property
+    def _said(self) -> list[list[tuple[int, int, Answer]]]:
+        """`_by_method` of each question, once all rows are there."""
+        return list(map(self._by_method, self.questions.values()))
 
     def _by_method(self, question: AnsweredQuestion) -> list[tuple[int, int, Answer]]:
         """Of each answer, in the order of methods, the method's index and a number of what it says: the same

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 MAX_KINDS = 50
 MAX_SHARDS = 20
+ENDS = {
+    "eos": ("a", "end of text"),
+    "newline": ("b", "newline"),
+    "length": ("c", "length limit"),
+    "stop": ("warn", "a stop text"),
+    "candidate": ("a", "a candidate"),
+    "error": ("bad", "error"),
+}
+"""By finish reason its colour and name."""
 
 
 def tiles(totals: RunTotals, planned: Planned) -> list[tuple[str, str, str, str]]:
@@ -40,18 +49,14 @@ def tiles(totals: RunTotals, planned: Planned) -> list[tuple[str, str, str, str]
 def shares(work: WorkSummary) -> dict[str, list[tuple[str, str, float, str]]]:
     """What the time went into, how answers end: of each part its colour, name, size, and this in words."""
     prefill, decoding = work.engine["prefill_seconds"], work.engine["decode_seconds"]
-    seconds = {"prefill": prefill, "decoding": decoding, "other": max(0, work.seconds - prefill - decoding)}
-    names = {"eos": "end of text", "newline": "newline", "length": "length limit", "stop": "a stop text"}
-    names |= {"candidate": "a candidate", "error": "error"}
-    ends = {name: work.finish_reason[reason] for reason, name in names.items()}
-    colours = dict.fromkeys(("prefill", "end of text", "a candidate"), "a") | {
-        "decoding": "b",
-        "newline": "b",
-    }
-    colours |= {"other": "c", "length limit": "c", "a stop text": "warn", "error": "bad"}
+    other = max(0, work.seconds - prefill - decoding)
+    seconds = [("a", "prefill", prefill), ("b", "decoding", decoding), ("c", "other", other)]
     return {
-        title: [(f"var(--{colours[name]})", name, n, text(n)) for name, n in parts.items()]
-        for title, parts, text in (("Work time", seconds, duration), ("Answers end with", ends, count))
+        "Work time": [(f"var(--{colour})", name, n, duration(n)) for colour, name, n in seconds],
+        "Answers end with": [
+            (f"var(--{colour})", name, n := work.finish_reason[reason], count(n))
+            for reason, (colour, name) in ENDS.items()
+        ],
     }
 
 

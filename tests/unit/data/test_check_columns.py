@@ -20,7 +20,11 @@ from tests.unit.data.conftest import data_config, read_all, record, write
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 WITHOUT: dict[str, Any] = {"relation": None, "num_manual": None, "confidences": None}
 _without = st.sets(st.sampled_from([*WITHOUT, "answers"])).map(dict.fromkeys)
-_candidates = st.sampled_from([None, "answers", "paraphrases", "meta.relation"])
+ROLES = {
+    "without": _without,
+    "relation": st.sampled_from(["meta.relation", "id"]),
+    "candidates": st.sampled_from([None, "answers", "paraphrases", "meta.relation"]),
+}
 
 
 def one_by_one(config: DataConfig) -> pa.Table | str:
@@ -46,12 +50,7 @@ def assert_same(file: NastyFile, fields: dict[str, Any]) -> None:
 
 
 @MANY
-@given(
-    file=json_files(max_rows=8),
-    without=_without,
-    relation=st.sampled_from(["meta.relation", "id"]),
-    candidates=_candidates,
-)
+@given(file=json_files(max_rows=8), **ROLES)
 def test_records_of_json(
     file: NastyFile, without: dict[str, Any], relation: str, candidates: str | None
 ) -> None:
@@ -59,12 +58,7 @@ def test_records_of_json(
 
 
 @MANY
-@given(
-    file=parquet_files(max_rows=8),
-    without=_without,
-    relation=st.sampled_from(["meta.relation", "id"]),
-    candidates=_candidates,
-)
+@given(file=parquet_files(max_rows=8), **ROLES)
 def test_records_of_parquet(
     file: NastyFile, without: dict[str, Any], relation: str, candidates: str | None
 ) -> None:

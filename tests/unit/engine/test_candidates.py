@@ -11,18 +11,11 @@ from flexray.engine.request import Request
 from flexray.masks.layout import MAX_ANSWERS
 from flexray.methods.draws import subsets_of
 from tests import oracles
-from tests.unit.engine.test_generation_settings import next_logits
+from tests.unit.engine import test_generation_settings
+from tests.unit.engine.test_generation_settings import NEW, next_logits, rated
 
-NEW = 6
 METHODS = [
-    MethodConfig(),
-    MethodConfig(layout="full_prompt", positions="continuous"),
-    MethodConfig(layout="myriadlama", cross_attention=True, paraphrase_scale="-log N"),
-    MethodConfig(kind="origin"),
-    MethodConfig(kind="per_prompt"),
-    MethodConfig(kind="avg"),
-    MethodConfig(kind="max"),
-    MethodConfig(kind="weighted_avg"),
+    *test_generation_settings.METHODS,
     MethodConfig(kind="draws", draws=2, size=2),
     MethodConfig(kind="draws", draws=2, size=2, fusion="avg", seed=1),
 ]
@@ -32,18 +25,10 @@ GIVEN = {"candidates": ("given", "to", "the", "builder")}  # whose tokens the pr
 def with_candidates(prompts):
     """With candidates of 1 to NEW tokens: some begin alike, some have tokens that end answers."""
     rnd, found = random.Random(3), []
-    for i, prompt in enumerate(prompts):
+    for i, prompt in enumerate(rated(prompts)):
         some = tuple(rnd.randrange(3, 200) for _ in range(NEW))
         candidates = (some[:1], some[:3], some, (some[0], 2, some[1]), (10,))
-        found.append(
-            dataclasses.replace(
-                prompt,
-                row_id=f"qa/test/{i}",
-                num_manual=1,
-                confidences=tuple(1 / (1 + n) for n in range(len(prompt.segments))),
-                candidates=candidates[: 2 + i % 4],
-            )
-        )
+        found.append(dataclasses.replace(prompt, candidates=candidates[: 2 + i % 4]))
     return found
 
 

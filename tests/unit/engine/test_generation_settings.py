@@ -32,9 +32,8 @@ METHODS = [
 SETTINGS = {"min_new_tokens": 4, "repetition_penalty": 1.7, "logprobs": 3}
 
 
-@pytest.fixture(scope="module")
-def prompts(make_prompts):
-    """Of different lengths and numbers of paraphrases, with confidences and manual templates."""
+def rated(prompts):
+    """With confidences and manual templates, so that all methods can answer them."""
     return [
         dataclasses.replace(
             prompt,
@@ -42,8 +41,14 @@ def prompts(make_prompts):
             num_manual=1,
             confidences=tuple(1 / (1 + n) for n in range(len(prompt.segments))),
         )
-        for i, prompt in enumerate(make_prompts(4, num_context=20, longest=10))
+        for i, prompt in enumerate(prompts)
     ]
+
+
+@pytest.fixture(scope="module")
+def prompts(make_prompts):
+    """Of different lengths and numbers of paraphrases."""
+    return rated(make_prompts(4, num_context=20, longest=10))
 
 
 @torch.no_grad()
