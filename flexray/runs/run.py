@@ -160,11 +160,20 @@ def run(
     )
 
 
-def _stopped_early(output: str, rows: int, errors: int, empty: int) -> str:
-    found = look_at(RunFolder.open(output), examples=0)
+def judge(output: str, first: Sequence[CommittedShard]) -> None:
+    """Raises an OutputError with the reasons if most rows of a start's first shards are errors or empty."""
+    rows = sum(shard.rows for shard in first)
+    errors = sum(shard.errors for shard in first)
+    empty = sum(shard.empty for shard in first)
+    if 2 * (errors + empty) <= rows:
+        return
+    run = RunFolder.open(output)
+    judged = {shard.shard_id for shard in first}  # more may be committed by now
+    run.manifests = {shard_id: m for shard_id, m in run.manifests.items() if shard_id in judged}
+    found = look_at(run, examples=0)
     reasons = [f"{kind.rows:,} rows: {kind.example}" for kind in found.errors[:3]] if errors else []
     reasons += found.warnings if empty else []
-    return (
+    raise OutputError(
         f"{OutputFolder(output)}: of the first {rows:,} rows {errors:,} are errors and {empty:,} have an "
         "empty answer, so the run has ended; they are committed, and stay. limits.stop_early=false goes on "
         "nevertheless.\n  " + "\n  ".join(reasons)
@@ -224,7 +233,8 @@ def answer(
     """
     label = RunLabel.of_start(record.fingerprint, config.data.name)
     events = Log(run=label.run_id, dataset=label.dataset)
-    done = errors = empty = 0
+    done = errors = 0
+    first: list[CommittedShard] = []  # those of the first EARLY_ROWS rows
 
     def failed(e: BaseException) -> None:
         events.error("run.failed", e, rows_done=done, rows_planned=rows)
@@ -263,13 +273,14 @@ def answer(
         for fields in iter(next_shard, None):
             lock.check()
             shard = CommittedShard(**fields)
-            before, done = done, done + shard.rows
-            errors, empty = errors + shard.errors, empty + shard.empty
+            before, done, errors = done, done + shard.rows, errors + shard.errors
             progress.committed(shard)
             report_remaining(label, rows - done)
             events.info("shard.committed", **asdict(shard), rows_done=done, rows_planned=rows)
-            if stop_early and before < EARLY_ROWS <= done and 2 * (errors + empty) > done:
-                raise OutputError(_stopped_early(config.output, done, errors, empty))
+            if stop_early and before < EARLY_ROWS:
+                first.append(shard)
+                if done >= EARLY_ROWS:
+                    judge(config.output, first)
     except BaseException as e:
         failed(e)
         if isinstance(e, OSError) and not isinstance(e, BrokenPipeError):

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.nn.attention import flex_attention
 
 from flexray.config import MethodConfig
 from flexray.masks.layout import SEGMENT_BITS
@@ -61,7 +62,10 @@ def test_the_logits_are_those_of_the_oracle_and_with_1_and_1_those_of_attention(
 
 
 @pytest.mark.slow
-def test_beside_attention_to_a_context_apart_the_logits_are_the_oracle_s(make_model, make_engine, prompts):
+def test_beside_attention_to_a_context_apart_the_logits_are_the_oracle_s(
+    make_model, make_engine, prompts, monkeypatch
+):
+    monkeypatch.setattr(flex_attention, "_WARNINGS_SHOWN", set())  # torch warns once in a process
     engine = attend_apart(make_engine(make_model(), methods=[APE[1]], max_new_tokens=2), 64)
     with pytest.warns(UserWarning, match="flex_attention called without torch.compile"):
         said, found = logits_of(engine, prompts[0])
