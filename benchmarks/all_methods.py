@@ -1,7 +1,7 @@
 """All methods on a recipe's data, without Ray: `python -m benchmarks.all_methods RECIPE`.
 
 The recipe's data, prompt and model; its methods are replaced by METHODS unless --own is given. Each method
-has an engine of its own, whose second call is timed. Prints accuracy with Wilson's interval, the paired
+has an engine of its own, whose second call is timed where the first one compiles (on a GPU). Prints accuracy with Wilson's interval, the paired
 difference to `origin` (bootstrap over questions, 2,000 resamples), and seconds for 1,000 questions. With
 --out, predictions are written as JSON, to compare another run with by --beside. With --reword, a recipe such
 as jobs/recipes/prompts/paraphrase.yaml, the model first writes other wordings of each question.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 
 from benchmarks.machine import describe_commit, describe_machine
@@ -85,7 +86,8 @@ def main(
     for method in methods:
         if time.perf_counter() - began > seconds:
             break
-        answers = llm.answer(rows, [method], **texts, progress=False)  # compiles
+        if torch.cuda.is_available():
+            llm.answer(rows, [method], **texts, progress=False)  # compiles
         start = time.perf_counter()
         answers = llm.answer(rows, [method], **texts, progress=False)
         took = time.perf_counter() - start
