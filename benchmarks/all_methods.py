@@ -1,10 +1,11 @@
 """All methods on a recipe's data, without Ray: `python -m benchmarks.all_methods RECIPE`.
 
 The recipe's data, prompt and model; its methods are replaced by METHODS unless --own is given. Each method
-has an engine of its own, whose second call is timed where the first one compiles (on a GPU). Prints accuracy with Wilson's interval, the paired
-difference to `origin` (bootstrap over questions, 2,000 resamples), and seconds for 1,000 questions. With
---out, predictions are written as JSON, to compare another run with by --beside. With --reword, a recipe such
-as jobs/recipes/prompts/paraphrase.yaml, the model first writes other wordings of each question.
+has an engine of its own, whose second call is timed where the first one compiles (on a GPU). Prints accuracy
+with Wilson's interval, the paired difference to `origin` (bootstrap over questions, 2,000 resamples), and
+seconds for 1,000 questions. With --out, predictions are written as JSON, to compare another run with by
+--beside. With --reword, a recipe such as jobs/recipes/prompts/paraphrase.yaml, the model first writes other
+wordings of each question.
 """
 
 from __future__ import annotations
