@@ -176,7 +176,6 @@ def export(
 @command()
 def report(
     output: OutputArgument,
-    compare: Annotated[str | None, typer.Option(help="Output folder or URL of an earlier run.")] = None,
     html: Annotated[
         Path | None, typer.Option(help="Where the page goes; by default OUT-report.html, beside OUT.")
     ] = None,
@@ -186,7 +185,7 @@ def report(
     from flexray.report.page import default_page, write_page
 
     page = html or default_page(output)
-    write_page(output, page, earlier=compare, everything=everything)
+    write_page(output, page, everything=everything)
     log(f"report: {page}")
 
 
@@ -198,15 +197,14 @@ def show_mask(
     row: RowOption = "1",
     method: MethodOption = None,
     png: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("out/mask.png"),
-    html: Annotated[Path | None, typer.Option(help="Write a page that tells of each pair.")] = None,
     generated: Annotated[int, typer.Option(min=0, help="Answer tokens to add behind the answer prefix.")] = 2,
     download: DownloadOption = False,
 ) -> None:
-    """Draw who sees whom in one row's prompt: in the terminal, as PNG and as HTML."""
+    """Draw who sees whom in one row's prompt: in the terminal, and as PNG."""
     checked = load_recipe(named(recipe, config), set_, download)
     from flexray.report.show_mask import show_mask as draw_mask
 
-    draw_mask(checked, row=row, method=method, png=png, html=html, generated=generated)
+    draw_mask(checked, row=row, method=method, png=png, generated=generated)
 
 
 @command()
@@ -218,13 +216,12 @@ def explain(
     method: MethodOption = None,
     top: Annotated[int, typer.Option(min=1, help="Tokens shown for each step.")] = 5,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page there, with attention by layer.")] = None,
     download: DownloadOption = False,
 ) -> None:
     """Answer one row again on this machine, and show the alternatives and the attention of each token."""
     checked = load_recipe(named(recipe, config), set_, download)
     from flexray.report.explain import explain as explain_row
-    from flexray.report.explanation_output import explanation_page, print_explanation
+    from flexray.report.explain.show import print_explanation
     from flexray.report.output_files import write_file
 
     explanation = explain_row(checked, row=row, method=method, top=top)
@@ -232,6 +229,3 @@ def explain(
     if json_file is not None:
         write_file(json_file, explanation.to_json(), "--json")
         log(f"json: {json_file}")
-    if html is not None:
-        write_file(html, explanation_page(explanation), "--html")
-        log(f"page: {html}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NOT_SUBMITTED = ("init", "submit")
 RECIPES = ("recipe", "config", "recipes")
 OUTPUTS = ("output", "outputs", "folders", "folder")
-PATHS = ("compare", "html", "json_file", "like", "png", "to")
+PATHS = ("html", "json_file", "like", "png", "to")
 """Parameters of commands that name a file or a folder which the job reads or writes."""
 
 

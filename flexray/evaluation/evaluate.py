@@ -19,8 +19,9 @@ from flexray.evaluation.paired import Comparison, compare
 from flexray.evaluation.paraphrases import ParaphraseSummary
 from flexray.evaluation.relations import RelationSummary, by_relation
 from flexray.evaluation.scores import MethodScores, collect_scores
-from flexray.sink import OutputFolder, load_run, read_committed
+from flexray.sink import AnyRecord, OutputFolder, load_run, read_committed
 from flexray.sink.read.visible import look
+from flexray.sink.records.differences import differences
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +32,7 @@ class FolderSummary:
     fingerprint: str
     planned_rows: int
     committed_rows: int
+    differs: tuple[str, ...] = ()  # settings and versions that are others than in the first folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,9 +99,10 @@ def evaluate(
     lemmatizer = lemmatizer or find_lemmatizer()
     folders = [OutputFolder(output) for output in outputs]
     names = _folder_names(folders)
-    settings = parse_evaluation(load_run(folders[0]).config.get("evaluation", {}), overrides)
+    first = load_run(folders[0])
+    settings = parse_evaluation(first.config.get("evaluation", {}), overrides)
     metrics = make_metrics(settings, lemmatizer)
-    read = [_read(folder, metrics, everything) for folder in folders]
+    read = [_read(folder, metrics, everything, first) for folder in folders]
     shared = Counter(method for _, methods in read for method in methods)
     found = {
         method if shared[method] == 1 else f"{name}:{method}": (str(folder), method, scores)
@@ -120,7 +123,7 @@ def evaluate(
 
 
 def _read(
-    folder: OutputFolder, metrics: dict[str, Metric], everything: bool
+    folder: OutputFolder, metrics: dict[str, Metric], everything: bool, first: AnyRecord
 ) -> tuple[FolderSummary, dict[str, MethodScores]]:
     run, seen = look(folder, everything=everything)
     methods = collect_scores(read_committed(folder, everything=everything), metrics, where=str(folder))
@@ -133,7 +136,14 @@ def _read(
             "answers. Name the answers in the data's configuration and run again into another folder."
         )
     summary = FolderSummary(
-        folder=str(folder), fingerprint=run.fingerprint, planned_rows=seen.planned.rows, committed_rows=rows
+        folder=str(folder),
+        fingerprint=run.fingerprint,
+        planned_rows=seen.planned.rows,
+        committed_rows=rows,
+        differs=tuple(
+            differences(first.config, run.config, "config")
+            + differences(first.provenance, run.provenance, "versions")
+        ),
     )
     return summary, methods
 

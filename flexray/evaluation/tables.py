@@ -22,6 +22,7 @@ from flexray.evaluation.paraphrases import PositionAccuracy
 LOG_WIDTH = 130  # below it the methods' names are folded
 NAME_WIDTH = 32  # "attention/shared_context/restart"
 NOTHING = "-"
+MAX_DIFFERENCES = 20  # lines of settings and versions of a folder
 SHOWN = 2
 """Metrics, from the headline one on, that are shown over relations and as differences."""
 
@@ -148,6 +149,12 @@ def _notes(evaluation: Evaluation, by_relation: bool) -> list[str]:
         for folder in evaluation.folders
         if folder.committed_rows != folder.planned_rows
     ]
+    for folder in evaluation.folders:
+        lines = folder.differs
+        more = f"\n  ... and {len(lines) - MAX_DIFFERENCES} more" if len(lines) > MAX_DIFFERENCES else ""
+        if lines:
+            what = "".join(f"\n  {line}" for line in lines[:MAX_DIFFERENCES])
+            notes.append(f"{folder.folder}: what is other than in the first folder:{what}{more}")
     return notes
 
 

@@ -60,23 +60,6 @@ def percentage(share: float) -> str:
     return percent(share).removesuffix("%") if share else "0"
 
 
-def points(difference: float) -> str:
-    """A difference of shares, in points, with its sign.
-
-    >>> points(-0.0123), points(0.0)
-    ('−1.2', '0.0')
-    """
-    text = f"{100 * difference:+.1f}"
-    return text[1:] if text[1:] == "0.0" else text.replace("-", "−")
-
-
-def p_value(p: float | None) -> str:
-    """Of a test."""
-    if p is None:
-        return NOTHING
-    return f"{p:.4f}" if p >= 1e-4 else "<0.0001"
-
-
 def rate(number: float | None) -> str:
     """With three digits, or without decimals."""
     if number is None:

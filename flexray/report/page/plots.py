@@ -121,14 +121,8 @@ def throughput(shards: Sequence[Shard], start: float, end: float) -> Plot | None
     return _plot(figure, "Rows a second over time", f"highest {rate(rates.max())} rows/s")
 
 
-def intervals(
-    title: str, found: Iterable[tuple[str, float, tuple[float, float]]], *, zero: bool = False
-) -> Plot | None:
-    """Shares in [0, 1] (name, value, its interval), each a dot on its interval; None: there are none.
-
-    Args:
-        zero: they are differences of shares, shown in points, with a line at none.
-    """
+def intervals(title: str, found: Iterable[tuple[str, float, tuple[float, float]]]) -> Plot | None:
+    """Shares in [0, 1] (name, value, its interval), each a dot on its interval; None: there are none."""
     lines = list(found)
     if not lines:
         return None
@@ -141,10 +135,8 @@ def intervals(
         axes.text(0, 0.17 - place, label, color=INK, va="bottom", parse_math=False, transform=across)
     axes.set_ylim(-len(lines) + 0.6, 0.7)
     axes.set_yticks([])
-    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" points" if zero else "%"))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    if zero:
-        axes.axvline(0, color=INK, linewidth=0.8)
     return _plot(figure, title, "")
 
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from flexray.console.terminal import duration
-from flexray.report.formatting import NOTHING, count, fixed, moment, p_value, percent, points, rate, share
+from flexray.report.formatting import count, fixed, moment, rate, share
 from flexray.report.notes import RunNotes
-from flexray.report.tables import Fact, Table, Toned
+from flexray.report.tables import Fact, Table
 from flexray.report.work import RunTotals, WorkSummary
 from flexray.sink.read.visible import Planned
-
-if TYPE_CHECKING:
-    from flexray.report.page.page import MethodChange
 
 MAX_KINDS = 50
 MAX_SHARDS = 20
@@ -101,34 +97,3 @@ def slowest_shards(totals: RunTotals) -> Table:
         rows.append([*cells, moment(shard.committed)])
     heads = ("seconds", "prefill s", "decoding s", "rows", "rows/s", "errors", "fallbacks", "tokens a step")
     return Table(("shard", *(f"#{head}" for head in heads), "#committed, UTC"), rows)
-
-
-def methods_compared(changes: Sequence[MethodChange]) -> Table:
-    """Each method in the earlier run and in this one."""
-    rows: list[list[str | Toned]] = []
-    for change in changes:
-        found, paired = change.difference, change.paired
-        if found is None or paired is None:
-            earlier, now = (percent(of.accuracy if of else None) for of in (change.earlier, change.now))
-            rows.append([change.method, earlier, now, *[NOTHING] * 5, "0"])
-            continue
-        low, high = map(points, found.interval)
-        rows.append([change.method, percent(found.other_mean), percent(found.mean)])
-        rows[-1] += [Toned(points(found.difference), "strong"), f"{low} to {high}", p_value(paired.mcnemar_p)]
-        rows[-1] += map(count, (paired.only_other_right, paired.only_method_right, paired.questions))
-    heads = ["earlier", "now", "change, points", "95% interval", "McNemar p", "right only earlier"]
-    heads += ["right only now", "rows in common"]
-    return Table(("method", *(f"#{head}" for head in heads)), rows)
-
-
-def totals_compared(*both: RunTotals) -> Table:
-    """Figures of the earlier run, and of this one."""
-    rows = [
-        ("rows", *(count(of.work.rows) for of in both)),
-        ("errors", *(share(of.work.errors, of.work.rows) for of in both)),
-        ("fallbacks", *(share(of.work.fallbacks, of.work.rows) for of in both)),
-        ("rows a second", *(rate(of.rows_per_second(of.busy_seconds)) for of in both)),
-        ("wall time", *(duration(of.wall_seconds) for of in both)),
-        ("work time", *(duration(of.work.seconds) for of in both)),
-    ]
-    return Table(("", "#earlier", "#now"), rows)

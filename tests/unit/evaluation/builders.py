@@ -45,17 +45,22 @@ def scores_of(rows: Iterable[dict[str, Any]], **settings: Any) -> dict[str, Meth
     return collect_scores([table(list(rows))], metrics(**settings), where="out")
 
 
-def commit_run(path: str, rows: Sequence[dict[str, Any]], *, planned: int | None = None) -> None:
+def commit_run(
+    path: str, rows: Sequence[dict[str, Any]], *, planned: int | None = None, **record: Any
+) -> None:
     """A run in a folder: the rows of each method, all of the same questions, in one shard.
 
     `planned`: so many questions are planned; those behind the rows' are in a shard that is not committed.
+    `record`: other fields of the run record.
     """
     methods = tuple(dict.fromkeys(row["method"] for row in rows))
     row_ids = list(dict.fromkeys(row["row_id"] for row in rows))
     missing = [f"qa/test/missing{i}" for i in range((planned or len(row_ids)) - len(row_ids))]
     folder = OutputFolder(path)
     folder.prepare()
-    run = start(folder, row_ids + missing, methods, shard_rows=len(row_ids), parts=PARTS | {"path": path})
+    run = start(
+        folder, row_ids + missing, methods, shard_rows=len(row_ids), parts=PARTS | {"path": path}, **record
+    )
     shard = Shard(shard_id(0), tuple(row_ids), methods)
     made = [row | {"shard_id": shard.shard_id} for row in rows]
     commit(folder, run, shard, table=table(sorted(made, key=lambda row: methods.index(row["method"]))))

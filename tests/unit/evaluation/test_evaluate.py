@@ -136,7 +136,7 @@ def test_the_command_prints_tables_and_writes_everything_as_json(out, tmp_path):
     assert tree == json.loads(evaluate([out], baseline="avg").to_json())
     assert tree["baseline"] == "avg"
     assert tree["folders"][0] | {"fingerprint": ""} == {
-        "folder": out, "fingerprint": "", "planned_rows": 12, "committed_rows": 12
+        "folder": out, "fingerprint": "", "planned_rows": 12, "committed_rows": 12, "differs": []
     }  # fmt: skip
     assert tree["methods"][0]["relations"]["relations"][1]["relation"] == "P36"
     assert tree["comparisons"][0]["differences"]["exact_match"]["questions"] == 3
@@ -193,6 +193,18 @@ def test_runs_of_other_answers_are_not_compared(out, tmp_path):
     commit_run(other, rows_of("max", "Bonn", "Bonn", answers=["Bonn"]))
     with pytest.raises(OutputError, match="other accepted answers"):
         evaluate([out, other])
+
+
+def test_what_was_set_otherwise_in_a_second_run_is_told(out, tmp_path):
+    other = str(tmp_path / "other")
+    commit_run(other, rows_of("avg", "Berlin", "Rome"), config={"model": {"path": "larger"}})
+    first, second = evaluate([out, other], bootstrap=FEW).folders
+    assert first.differs == ()
+    assert 'config.model.path: "m" -> "larger"' in second.differs
+    code, text, _ = command(out, other)
+    assert code == 0
+    assert f"{other}: what is other than in the first folder:" in text.replace("\n", "")
+    assert '  config.model.path: "m" -> "larger"' in text
 
 
 def test_a_json_file_that_cannot_be_written_is_told_behind_the_tables(out):

@@ -94,7 +94,6 @@ def refusal(*arguments: str, address: str | None = "http://127.0.0.1:1") -> str:
             "export-a",
             "export --to=s3://b/a.csv --wide /mnt/a/",
         ),
-        ("report /mnt/a --compare /mnt/b", "report-a", "report --compare=/mnt/b /mnt/a"),
         ("doctor", "doctor", "doctor"),
     ],
 )
@@ -207,7 +206,6 @@ def test_a_relative_path_is_refused_by_its_key(folder, key, override):
         ("verify", "output", ["out"]),
         ("export", "--to", ["/mnt/a", "--to", "a.csv"]),
         ("evaluate", "--json", ["/mnt/a", "--json=found.json"]),
-        ("report", "--compare", ["/mnt/a", "--compare", "out/b"]),
         ("report", "--html", ["s3://bucket/a"]),
         ("show-mask", "--png", ["night.yaml"]),
         ("adopt", "output", ["--config", "night.yaml", "old"]),
@@ -278,7 +276,7 @@ def test_the_nodes_install_what_is_installed_here_but_for_ray():
 def test_the_bundle_is_this_package_and_the_same_bytes_each_time(folder):
     job = submission("run night.yaml")
     sources = {path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*.py")}
-    assert sources | {"flexray/report/assets/style.css", "night.yaml"} <= set(job.bundle.files)
+    assert sources | {"flexray/report/page/assets/style.css", "night.yaml"} <= set(job.bundle.files)
     assert not [name for name in job.bundle.files if "__pycache__" in name]
     job.bundle.write(folder / "a.zip")
     submission("run night.yaml").bundle.write(folder / "b.zip")

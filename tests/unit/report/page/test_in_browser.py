@@ -1,4 +1,4 @@
-"""Pages in a real browser: 50,000 rows are searched and filtered, text stays text, small screens will do."""
+"""The page in a real browser: search and filters of 50,000 rows; small screens will do; text stays text."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ import shutil
 
 import pytest
 
-from flexray.config import MethodConfig
 from flexray.evaluation.answer_metrics import normalize_answer
-from flexray.prompts.prompt import Prompt
-from flexray.report.explanation_output import explanation_page
-from flexray.report.mask_picture import MaskPicture
 from flexray.report.page import write_page
-from flexray.report.show_mask import mask_page, stream_of
 from flexray.sink import OutputFolder
 from tests.unit.report.page_runs import HOSTILE, hostile_run
-from tests.unit.report.test_explanation import LAYERS, explanation
 from tests.unit.sink.builders import ERROR, commit, planned, row, start, table
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -173,20 +167,16 @@ def test_a_cell_of_the_matrix_shows_the_questions_on_which_two_methods_differ(vi
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """Each kind of page with hostile texts in it, by name."""
+    """A page with hostile texts in it."""
     place = tmp_path_factory.mktemp("hostile")
     write_page(hostile_run(place / "out").url, place / "run.html")
-    prompt = Prompt(context=(1, 2), segments=((3,), (4, 5)), answer_prefix=(7,))
-    picture = MaskPicture.of(stream_of(prompt, MethodConfig(), 2), lambda i: HOSTILE)
-    (place / "mask.html").write_text(mask_page(picture, title=HOSTILE, question=HOSTILE))
-    (place / "explanation.html").write_text(explanation_page(explanation(question=HOSTILE, row_id=HOSTILE)))
-    return {name: place / f"{name}.html" for name in ("run", "mask", "explanation")}
+    return place / "run.html"
 
 
-def test_hostile_text_does_nothing_and_no_page_is_wider_than_a_small_screen(visit, many, hostile):
-    for path in [many[0], *hostile.values()]:
+def test_hostile_text_does_nothing_and_the_page_is_no_wider_than_a_small_screen(visit, many, hostile):
+    for path in (many[0], hostile):
         page = visit(path, width=400)
-        page.wait_for_function("document.querySelector('.answers tbody tr, canvas, [data-answer] td')")
+        page.wait_for_function("document.querySelector('.answers tbody tr')")
         widths = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
         wide, screen = page.evaluate(widths)
         assert wide <= screen == 400, path
@@ -204,7 +194,7 @@ def test_the_same_text_would_do_harm_if_it_were_not_escaped(visit, tmp_path):
 
 
 def test_texts_are_shown_as_they_are_with_invisible_characters_spelled_out(visit, hostile):
-    page = visit(hostile["run"])
+    page = visit(hostile)
     question = page.locator(".answers .question").first.text_content()
     assert question == HOSTILE.replace("\x00", "\\x00").replace("\x1b", "\\x1b").replace(
         "\u202e", "\\u202e"
@@ -222,23 +212,3 @@ def test_colours_follow_the_system_and_plots_are_drawn(visit, many):
         assert plots.count() >= 3
         seen[dark] = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert seen[False] != seen[True]
-
-
-def test_a_pair_of_the_mask_is_told_when_it_is_pointed_at(visit, hostile):
-    page = visit(hostile["mask"])
-    box = page.locator("canvas").bounding_box()
-    cell = box["width"] / 8
-    page.mouse.move(box["x"] + 2.5 * cell, box["y"] + 3.5 * cell)
-    assert page.locator("#reason").text_content() == "isolated: P2 does not see P1"
-    page.locator("canvas").press("ArrowLeft")
-    assert page.locator("#verdict").text_content() == "visible"
-    assert "context, token 2 of 2" in page.locator("#key").text_content()
-
-
-def test_attention_of_one_layer_can_be_chosen(visit, hostile):
-    page = visit(hostile["explanation"])
-    shown = page.locator("[data-answer='0']")
-    layers = shown.locator("option").all_text_contents()[: 1 + LAYERS]
-    assert layers == ["all layers", "layer 1", "layer 2"]
-    shown.locator("select").first.select_option(label="layer 2")
-    assert shown.locator("tbody tr").first.locator("td").all_text_contents() == ["20.0"] * 5

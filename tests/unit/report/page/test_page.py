@@ -9,7 +9,6 @@ import pytest
 from typer.testing import CliRunner
 
 from flexray.cli import app
-from flexray.errors import OutputError
 from flexray.report.notes import RunNotes
 from flexray.report.page import default_page, tables, write_page
 from flexray.report.page.page import gather
@@ -22,7 +21,6 @@ from tests.unit.report.page_reader import data_of, read_page, tiles
 from tests.unit.report.page_runs import MANY_METHODS, hostile_run, many_shards
 from tests.unit.sink.builders import (
     ERROR,
-    METHODS,
     ROWS,
     A,
     B,
@@ -30,7 +28,6 @@ from tests.unit.sink.builders import (
     Shard,
     commit,
     finished,
-    planned,
     row,
     start,
     table,
@@ -215,7 +212,7 @@ def test_a_rebuilt_record_does_not_begin_after_its_shards(folder):
 
 def test_hostile_text_is_only_text(tmp_path):
     place = hostile_run(tmp_path / 'out"><b onclick=1>')
-    page = page_of(place.url, tmp_path, earlier=place.url)
+    page = page_of(place.url, tmp_path)
     for element in page.everything():
         for name, value in element.attributes.items():
             assert not name.startswith(ATTRIBUTES_OF_CODE) or (
@@ -251,53 +248,6 @@ def test_a_hundred_shards_are_a_page_of_reasonable_size(tmp_path):
     assert len(data_of(page)["questions"]) == 300
 
 
-def other_run(tmp_path, right, *, methods=METHODS, **changes):
-    """A run beside the folder's, with so many right answers."""
-    place = OutputFolder(str(tmp_path / "other"))
-    place.prepare()
-    run = start(place, ROWS[:4], methods=methods, **changes)
-    (spec,) = planned(place, run)
-    rows = [
-        row(row_id, spec.shard_id, method=method, correct=number < right)
-        for method in methods
-        for number, row_id in enumerate(spec.row_ids)
-    ]
-    commit(place, run, spec, table=table(spec, rows=rows))
-    return place.url
-
-
-def test_a_comparison_pairs_the_rows_that_both_runs_have(folder, tmp_path):
-    finished(folder, config={"k": 1, "methods": [{"kind": "m"}], "same": 0})
-    config = {"k": 2, "methods": [{"kind": "m"}, {"kind": "n"}], "same": 0}
-    earlier = other_run(tmp_path, 1, methods=("m", "n"), config=config)
-    part = page_of(folder, tmp_path, earlier=earlier).by_id("comparison")
-    both, only_earlier = part.rows()
-    assert both[:4] == ["m", "25.0%", "100.0%", "+75.0"]
-    assert both[5:] == ["0.2500", "0", "3", "4"]
-    assert only_earlier == ["n", "25.0%", "–", *["–"] * 5, "0"]
-    assert [item.words for item in part.all("li")] == ["k: 2 -> 1", 'methods.2: {"kind": "n"} -> (absent)']
-    assert part.rows(1)[0] == ["rows", "8", "12"]
-
-
-def test_runs_with_other_accepted_answers_are_not_compared(folder, tmp_path):
-    finished(folder)
-    place = OutputFolder(str(tmp_path / "other"))
-    place.prepare()
-    run = start(place, ROWS[:4])
-    commit_rows(place, run, A, answers=["Rome"], correct=False)
-    with pytest.raises(OutputError, match="4 of the 4 rows they have in common have other accepted answers"):
-        page_of(folder, tmp_path, earlier=place.url)
-
-
-def test_an_earlier_run_of_nothing_is_compared_all_the_same(folder, tmp_path):
-    finished(folder)
-    place = OutputFolder(str(tmp_path / "other"))
-    place.prepare()
-    start(place)
-    (method,) = page_of(folder, tmp_path, earlier=place.url).by_id("comparison").rows()
-    assert method == ["m", "–", "100.0%", *["–"] * 5, "0"]
-
-
 def report(*arguments):
     return CliRunner().invoke(app, ["report", *map(str, arguments)])
 
@@ -312,7 +262,7 @@ def test_the_command_writes_beside_the_output_and_says_where(folder, tmp_path):
 
 def test_the_command_writes_where_it_is_told(folder, tmp_path):
     finished(folder)
-    done = report(tmp_path / "out", "--compare", tmp_path / "out", "--html", tmp_path / "new" / "page.html")
+    done = report(tmp_path / "out", "--html", tmp_path / "new" / "page.html")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "new" / "page.html").is_file()
     assert not (tmp_path / "out-report.html").exists()
@@ -322,11 +272,9 @@ def test_the_page_of_a_url_goes_into_out_of_this_folder():
     assert str(default_page("memory://bucket/answers/webqa/")) == "out/webqa-report.html"
 
 
-@pytest.mark.parametrize("which", ["OUT", "--compare"])
-def test_a_folder_without_a_run_is_2(folder, tmp_path, which):
-    finished(folder)
+def test_a_folder_without_a_run_is_2(tmp_path):
     empty = tmp_path / "empty"
-    done = report(empty) if which == "OUT" else report(tmp_path / "out", "--compare", empty)
+    done = report(empty)
     assert done.exit_code == 2
     assert done.stderr.startswith(f"error: {empty}: holds no run")
     assert not list(tmp_path.glob("*.html"))

@@ -83,4 +83,3 @@ def test_names_are_text_whatever_they_hold():
     assert {element.tag for element in drawn(plot).iter()}.isdisjoint({f"{SVG}image", f"{SVG}script"})
     assert HOSTILE[:50] in texts(plot)
     assert "$x^ 日本" in texts(plot)
-    assert "−10.0 points" in texts(intervals("Change", [("m", 0.0, (-0.1, 0.1))], zero=True))

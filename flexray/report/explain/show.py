@@ -1,15 +1,27 @@
-"""What an explanation says, as facts and tables: the same in the terminal and in HTML."""
+"""An explanation on the console."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
-from flexray.errors import first_few
-from flexray.report.explain import Explanation
-from flexray.report.explain.explanation import Committed, ExplainedAnswer, SegmentTokens, SequenceAttention
-from flexray.report.formatting import one_line, percentage
-from flexray.report.tables import Fact, Table, Tone, Toned
+from rich.console import Console
+from rich.text import Text
 
+from flexray.console.terminal import printable
+from flexray.errors import first_few
+from flexray.report.explain.explanation import (
+    Committed,
+    ExplainedAnswer,
+    Explanation,
+    SegmentTokens,
+    SequenceAttention,
+)
+from flexray.report.formatting import one_line, percentage
+from flexray.report.tables import Fact, Table, Tone, Toned, print_facts, print_table
+
+WIDTH = 100
+MAX_ANSWERS = 10
 MAX_NAMED = 5  # answers or steps that one line names
 MAX_SEGMENTS = 4
 """That are named at a step: those that get most of its attention."""
@@ -21,6 +33,23 @@ PROBABILITIES = {
     "max": "the largest that any paraphrase gives a token, which sum to more than 100 %",
 }
 """What a step's probabilities are, by the method's fusion."""
+
+
+def print_explanation(explanation: Explanation, console: Console | None = None) -> None:
+    """Print it, at most 100 columns wide: the summary, the segments, and for each answer its steps."""
+    width = min(WIDTH, Console().width) if sys.stdout.isatty() else WIDTH
+    console = console or Console(width=width)
+    console.print(Text(printable(explanation.row_id), "bold"))
+    print_facts(facts(explanation), console)
+    console.print()
+    print_table(segments_table(explanation), console)
+    for index, answer in enumerate(explanation.answers[:MAX_ANSWERS]):
+        if answer.steps:
+            console.print(Text(f"\n{answer_title(explanation, index)}", "bold"))
+            print_table(steps_table(answer, explanation.segment_names), console)
+    if rest := explanation.answers[MAX_ANSWERS:]:
+        console.print(Text(f"... and {len(rest)} more answers; --json has them all", "dim"))
+    console.print(Text(f"\n{note(explanation)}", "dim"))
 
 
 def facts(explanation: Explanation) -> Iterator[Fact]:
