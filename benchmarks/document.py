@@ -21,28 +21,30 @@ HERE = Path(__file__).resolve().parent
 
 def write_document(results: list[dict[str, Any]], docs: Path) -> Path:
     """docs/benchmarks.md, and its pictures in docs/pictures."""
-    runs = []
-    for number, result in enumerate(results, start=1):
+    runs, beside_vllm = [], []
+    for result in results:
         shapes = []
         for name, entry in result["shapes"].items():
-            pictures = []
+            tables = tables_of(entry, result["machine"]["device"])
             if entry.get("vllm"):
-                pictures.append(("beside vLLM", f"pictures/vllm-{number}-{name}.png"))
-                draw_beside_vllm(entry, docs / pictures[-1][1])
-            if any(entry.get("growth", {}).values()):
-                pictures.append(("over what grows", f"pictures/growth-{number}-{name}.png"))
-                draw_growth(entry, docs / pictures[-1][1])
+                picture = f"pictures/vllm-{name}.png"
+                draw_beside_vllm(entry, docs / picture)
+                beside_vllm.append({**result, "table": next(tables).for_markdown(), "picture": picture})
+            if not entry.get("flexray") and not entry.get("growth"):
+                continue
+            picture = f"pictures/growth-{name}.png" if any(entry.get("growth", {}).values()) else ""
+            if picture:
+                draw_growth(entry, docs / picture)
             shapes.append(
                 {
-                    "title": f"{entry['title']}, {entry.get('dtype', 'bfloat16 and FP8')}",
-                    "tables": [
-                        table.for_markdown() for table in tables_of(entry, result["machine"]["device"])
-                    ],
+                    "title": f"{entry['title']}, {entry['dtype']}",
+                    "tables": [table.for_markdown() for table in tables],
                     "ratios": last_line(entry) if entry.get("flexray") else None,
-                    "pictures": pictures,
+                    "picture": picture,
                 }
             )
-        runs.append({**result, "heading": heading(result), "shapes": shapes})
+        if shapes:
+            runs.append({**result, "heading": heading(result), "shapes": shapes})
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         undefined=jinja2.StrictUndefined,
@@ -53,6 +55,7 @@ def write_document(results: list[dict[str, Any]], docs: Path) -> Path:
     )
     text = environment.get_template("benchmarks.md.j2").render(
         runs=runs,
+        beside_vllm=beside_vllm,
         headline=(HERE / "headline.md").read_text(encoding="utf-8").strip(),
         log=(HERE / "log.md").read_text(encoding="utf-8").strip(),
     )
