@@ -3,6 +3,9 @@
 #
 # Reads recipes, data and the models' files, needs no GPU, and writes nothing.
 set -u
+# As in a job of the cluster: its nodes answer, so this machine's CPUs and memory are not compared with what a recipe
+# asks for. Nothing connects to the address.
+export RAY_ADDRESS=${RAY_ADDRESS:-auto}
 [ $# = 1 ] || { sed -n '2s/^# //p' "$0" >&2; exit 2; }
 
 worst=0 found=

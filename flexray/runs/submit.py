@@ -31,6 +31,7 @@ VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Name a cluster for Ray's own client, the first one before the other."""
 POLL_SECONDS = 2.0
 ASK_SECONDS = 10.0
+LATE_SECONDS = 5.0  # until a job is there whose submission was broken off
 LOST_SECONDS = 60.0  # without an answer of the dashboard, before it is given up
 
 # OSError: no answer. RuntimeError: a refusal. RayError: a token. ValueError: an address, an environment.
@@ -65,18 +66,10 @@ def submit(
     """
     client = _connect(address)
     address = client.get_address()
+    accepted = False
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            bundle = Path(folder, "job.zip")
-            try:
-                submission.bundle.write(bundle)
-                client.submit_job(
-                    entrypoint=submission.entrypoint,
-                    submission_id=submission.id,
-                    runtime_env=submission.runtime_env | {"working_dir": str(bundle)},
-                )
-            except _FAILURES as e:
-                raise _refusal(client, address, submission, e) from None
+        _send(client, address, submission)
+        accepted = True
         log(f"{submission.id}: submitted: {redact(submission.entrypoint)}")
         if not wait:
             log(f"to follow it: ray job logs --address {redact(address)} --follow {submission.id}")
@@ -84,9 +77,9 @@ def submit(
         job = _follow(client, address, submission.id, log)
     except Stopped as e:
         if stop_job:
-            _stop(client, address, submission.id, e)
+            _stop(client, address, submission.id, e, accepted=accepted)
         else:
-            e.add_note(_goes_on(address, submission.id))
+            e.add_note(_goes_on(address, submission.id, accepted=accepted))
         raise
     if job.status == JobStatus.SUCCEEDED:
         log(f"{submission.id}: {job.status}")
@@ -165,6 +158,21 @@ def _variable(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
+def _send(client: JobSubmissionClient, address: str, submission: Submission) -> None:
+    """Upload a job and have it started. A signal may come when the cluster has it, but has not said so."""
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder, "job.zip")
+        try:
+            submission.bundle.write(bundle)
+            client.submit_job(
+                entrypoint=submission.entrypoint,
+                submission_id=submission.id,
+                runtime_env=submission.runtime_env | {"working_dir": str(bundle)},
+            )
+        except _FAILURES as e:
+            raise _refusal(client, address, submission, e) from None
+
+
 def _refusal(
     client: JobSubmissionClient, address: str, submission: Submission, error: Exception
 ) -> SubmitError:
@@ -187,20 +195,29 @@ def _follow(client: JobSubmissionClient, address: str, job: str, log: Callable[[
     return _await_end(client, address, job)
 
 
-def _stop(client: JobSubmissionClient, address: str, job: str, why: Stopped) -> None:
-    """Stop a job, note that, and wait until it has released its folder, or this process is ended."""
-    try:
-        client.stop_job(job)
-    except _FAILURES as e:
-        why.add_note(f"the job could not be stopped ({_last_line(str(e))}); {_goes_on(address, job)}")
-        return
+def _stop(client: JobSubmissionClient, address: str, job: str, why: Stopped, *, accepted: bool) -> None:
+    """Stop a job, note that, and wait until it has released its folder, or this process is ended. A job that
+    the cluster has not said to have `accepted` may be about to start there."""
+    give_up = time.monotonic() + (0 if accepted else LATE_SECONDS)
+    while True:
+        late = time.monotonic() >= give_up
+        try:
+            if client.stop_job(job) or late:  # False: nothing of it runs, not yet or no more
+                break
+        except _FAILURES as e:
+            if late:
+                goes_on = _goes_on(address, job, accepted=accepted)
+                why.add_note(f"the job could not be stopped ({_last_line(str(e))}); {goes_on}")
+                return
+        time.sleep(0.5)
     why.add_note(f"the job {job} is stopped, too; submitted again, it goes on")
     with contextlib.suppress(SubmitError):
         _await_end(client, address, job)
 
 
-def _goes_on(address: str, job: str) -> str:
-    return f"the job goes on; to end it: ray job stop --address {redact(address)} {job}"
+def _goes_on(address: str, job: str, *, accepted: bool) -> str:
+    goes_on = "the job goes on" if accepted else "the job goes on, if the cluster has taken it"
+    return f"{goes_on}; to end it: ray job stop --address {redact(address)} {job}"
 
 
 async def _tail(client: JobSubmissionClient, job: str, log: Callable[[str], None]) -> None:

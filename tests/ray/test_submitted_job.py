@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
-from tests.ray.heads import end, free_ports, wait_until_it_listens
+from tests.ray.heads import end, free_ports, late_to_say_so, wait_until_it_listens
 from tests.ray.jobs import assert_whole, make_tree, question, rows_of, write, write_config
 from tests.unit.cluster.manifests import cluster_spec
 
@@ -172,6 +173,31 @@ def test_a_submission_that_is_ended_stops_its_job_too_if_told_so(head, environme
     end = time.monotonic() + 60
     while "was stopped" not in subprocess.run(asked, env=environment, **output).stdout:
         assert time.monotonic() < end
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_submission_that_is_ended_before_its_job_is_known_to_be_accepted_says_what_becomes_of_it(
+    head, environment, tiny_model, tmp_path, stop
+):
+    write_config(tmp_path, make_tree(tmp_path / "out", tiny_model, tmp_path / "none.jsonl"))
+    job = f"early-{stop}"
+    command = [sys.executable, "-m", "flexray.cli", "submit", "--no-install", "--job=evaluate", "config.yaml"]
+    command += [f"--id={job}", *["--stop-job"] * stop]
+    env = environment | {"PYTHONPATH": str(PROJECT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    submitted = threading.Event()
+    with late_to_say_so(head.dashboard, submitted) as address:
+        process = subprocess.Popen([*command, f"--address={address}"], env=env, cwd=tmp_path, **pipes)
+        assert submitted.wait(60)
+        process.terminate()
+        printed, said = process.communicate(timeout=120)
+    assert (process.returncode, printed) == (143, "")
+    becomes = {
+        True: f"the job {job} is stopped, too; submitted again, it goes on",
+        False: "the job goes on, if the cluster has taken it; to end it: ray job stop "
+        f"--address {address} {job}",
+    }
+    assert said.splitlines()[-1] == f"stopped by SIGTERM: {becomes[stop]}"
 
 
 def test_who_has_not_the_token_is_refused_in_one_line_and_told_where_it_belongs(

@@ -1,4 +1,4 @@
-"""The device that a plan is made for: a GPU of this machine, a named GPU, or this machine's CPUs."""
+"""The device that a plan is made for: a named GPU, or GPU or CPUs of this machine or of a cluster."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Device:
 
 
 def find_device(config: RunConfig, name: str | None, memory_gib: float | None) -> Device:
-    """The named device, else the one that a run started here would use.
+    """The named device, else the one that a run started here would use. Nothing is known of a cluster's.
 
     Args:
         name: a key of GPUS, or words of one that are in no other. memory_gib: overrides the GPU's memory.
@@ -78,8 +78,11 @@ def find_device(config: RunConfig, name: str | None, memory_gib: float | None) -
     if config.model.device != "cpu" and torch.cuda.is_available():
         local = torch.cuda.get_device_properties(0)
         return Device(name=local.name, is_gpu=True, memory=local.total_memory, gpu=_look_up(local.name))
-    if config.model.device == "cuda" or (config.model.device == "auto" and is_for_a_cluster(config)):
+    for_a_cluster = is_for_a_cluster(config)
+    if config.model.device == "cuda" or (config.model.device == "auto" and for_a_cluster):
         return Device(name="a GPU", is_gpu=True, memory=None)
+    if for_a_cluster:
+        return Device(name="a node's CPUs", is_gpu=False, memory=None)
     return Device(name=f"{os.cpu_count()} CPUs of this machine", is_gpu=False, memory=ram_bytes())
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from flexray.errors import ConfigError
+from flexray.preflight.plan import devices, make_plan
 from flexray.preflight.plan.devices import GPUS, _look_up, find_device
 
 
@@ -60,3 +61,14 @@ def test_a_run_on_the_cpus_has_their_memory(config_of):
     device = find_device(config_of(model={"device": "cpu"}), None, None)
     assert not device.is_gpu
     assert device.memory > 2**28
+
+
+def test_a_model_for_the_cpus_of_a_cluster_is_not_compared_with_this_machine(config_of, monkeypatch):
+    monkeypatch.setattr(devices, "ram_bytes", lambda: 1)
+    config = config_of(model={"device": "cpu"}, ray={"num_cpus_per_actor": 1000})
+    assert not make_plan(config).ready
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    plan = make_plan(config)
+    assert (plan.device.is_gpu, plan.device.memory) == (False, None)
+    assert plan.ready, plan.problems
+    assert plan.memory is not None
