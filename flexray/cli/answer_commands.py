@@ -69,9 +69,12 @@ def run(
     names = [method.name for method in checked.methods]
     print_summary(shards, methods=names, seconds=seconds)
     typer.echo()
-    print_answers(look_at(RunFolder.open(checked.output)), output=redact(checked.output))
-    if over := over_limits(result.manifests.values(), checked.limits):
+    folder = RunFolder.open(checked.output)
+    print_answers(look_at(folder), output=redact(checked.output))
+    over = over_limits(result.manifests.values(), checked.limits)
+    if over:
         complain(over)
+    if over or folder.damage:
         raise typer.Exit(1)
 
 

@@ -104,8 +104,8 @@ def show(
 
     run = RunFolder.open(output, everything=everything)
     print_answers(look_at(run, examples=answers, only_wrong=wrong), output=output)
-    for damage in run.damage:
-        typer.echo(printable(f"left out: {damage}"), err=True)
+    if run.damage:
+        raise typer.Exit(1)
 
 
 @command()

@@ -6,7 +6,7 @@ import os
 import re
 from glob import has_magic
 from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -75,6 +76,16 @@ class Section(BaseModel):
         fields = type(self).model_fields
         unused = {key for key in self.LATER if getattr(self, key) == fields[key].default}
         return {key: value for key, value in tree.items() if key not in unused}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_bool(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's `yes` for a number would be a 1."""
+        kinds = {cls.model_fields[info.field_name or ""].annotation}
+        kinds |= set(get_args(*kinds))
+        if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
+            raise ValueError("a number is needed, not true or false")
+        return value
 
     @field_validator("*")
     @classmethod

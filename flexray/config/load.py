@@ -68,6 +68,9 @@ def _checked(kind: type[S], tree: Any, source: str, place: tuple[str, ...] = ())
         return kind.model_validate(tree)
     except ValidationError as e:
         faults = e.errors(include_url=False, include_context=False)
+    within = {fault["loc"][:-1] for fault in faults} | {fault["loc"][:-2] for fault in faults}
+    # items with a fault do not count, so their list may seem too short
+    faults = [fault for fault in faults if fault["type"] != "too_short" or fault["loc"] not in within]
     lines = [f"  {_describe({**fault, 'loc': place + fault['loc']})}" for fault in faults[:MAX_FAULTS]]
     lines += [f"  and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
     # without the cause, whose text may be without end
@@ -107,4 +110,7 @@ def _describe(fault: Any) -> str:
         alike = get_close_matches(str(fault["loc"][-1]), known, n=1)
         meant = f" (did you mean {alike[0]}?)" if alike else ""
         return f"{key}: {problem}. Unknown key{meant}; known here: {', '.join(known)}"
-    return f"{key}: {problem} (value: {shown(fault['input'])})"
+    quotes = ""
+    if fault["type"] == "string_type" and not isinstance(fault["input"], dict | list | None):
+        quotes = ". YAML reads it as another type: put it in quotes"
+    return f"{key}: {problem} (value: {shown(fault['input'])}){quotes}"

@@ -38,18 +38,26 @@ def read_recipe(paths: Sequence[str], overrides: Sequence[str] = ()) -> dict[str
         ConfigError: a file is missing, no YAML mapping, or extends itself; an override has no `=`.
     """
     tree: dict[str, Any] = {}
+    known: dict[str, dict[str, Any]] = {}
     for path in paths:
-        tree = _merge(tree, _read(path, ()))
+        tree = _merge(tree, _read(path, (), known))
     for override in overrides:
         _apply(tree, override)
     return tree
 
 
-def _read(path: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
+def _read(path: str, extended_by: tuple[str, ...], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The tree of a file and those that it extends.
+
+    Args:
+        known: trees by place: several files may extend the same one, which is read once.
+    """
     place = _normal(path)
     if place in map(_normal, extended_by):
         way = " -> ".join((*extended_by, path))
         raise ConfigError(f"{path}: extends itself: {way}. Remove one `extends`.")
+    if place in known:
+        return known[place]
     said = f" (extended by {extended_by[-1]})" if extended_by else ""
     try:
         with starting(), open_file(path) as stream:
@@ -70,8 +78,9 @@ def _read(path: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
     tree = resolve_paths(tree, path)
     merged: dict[str, Any] = {}
     for name in _extends(tree.pop("extends", []), path):
-        merged = _merge(merged, _read(_beside(path, name), (*extended_by, path)))
-    return _merge(merged, tree)
+        merged = _merge(merged, _read(_beside(path, name), (*extended_by, path), known))
+    known[place] = _merge(merged, tree)
+    return known[place]
 
 
 def _extends(value: Any, path: str) -> list[str]:

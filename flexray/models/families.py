@@ -210,6 +210,8 @@ def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file of a model folder. Raises ModelError if there is none."""
     try:
         tree = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise ModelError(f"{file}: no such file. Is the folder whole?") from e
     except (OSError, ValueError, RecursionError) as e:  # ValueError: no JSON, or no UTF-8
         raise ModelError(f"{file}: cannot be read as JSON: {e}. It may be cut short: copy it again.") from e
     if not isinstance(tree, dict):

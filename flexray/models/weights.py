@@ -78,6 +78,8 @@ def read_file_headers(file: Path) -> dict[str, Header]:
                 name: Header(file.name, tuple(tensor.get_shape()), str(tensor.get_dtype()))
                 for name, tensor in slices.items()
             }
+    except FileNotFoundError as e:
+        raise ModelError(f"{file}: no such file. Is the folder whole?") from e
     except (SafetensorError, OSError) as e:
         raise ModelError(
             f"{file}: not a whole safetensors file ({e}). "

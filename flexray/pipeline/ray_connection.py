@@ -171,14 +171,23 @@ def _start(config: RayConfig) -> None:
     python_path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     # without this, Ray's core prints warnings about how Ray Data passes an actor's arguments
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    with _on_loopback():
-        _init(
-            address="local",  # by default, Ray would join a cluster that runs on this machine
-            num_cpus=config.num_cpus,
-            object_store_memory=config.object_store_mb and config.object_store_mb * 2**20,
-            include_dashboard=False,
-            runtime_env={"env_vars": {"PYTHONPATH": python_path}},
-        )
+    store = config.object_store_mb and config.object_store_mb * 2**20
+    try:
+        with _on_loopback():
+            _init(
+                address="local",  # by default, Ray would join a cluster that runs on this machine
+                num_cpus=config.num_cpus,
+                object_store_memory=store,
+                include_dashboard=False,
+                runtime_env={"env_vars": {"PYTHONPATH": python_path}},
+            )
+    except ValueError as e:
+        if not store:
+            raise
+        raise ConfigError(
+            f"ray.object_store_mb: Ray cannot start with a store of {config.object_store_mb:,} MiB: {e} "
+            "Set it lower, or not at all."
+        ) from e
 
 
 def _init(**arguments: Any) -> None:

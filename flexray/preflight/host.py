@@ -20,11 +20,19 @@ def ram_bytes() -> int:
 
 
 def existing_folder(path: str | Path) -> Path:
-    """The folder itself, or the nearest existing one above it. Raises OSError if a file is in the way."""
+    """The folder itself, or the nearest existing one above it. Raises OSError if a file is in the way,
+    or a name is too long."""
     at = Path(os.path.abspath(path))
+    missing = []
     while not os.path.lexists(at):
+        missing.append(at)
         at = at.parent
-    if not at.is_dir():
+    if at.is_dir():
+        longest = os.pathconf(at, "PC_NAME_MAX")
+        for folder in missing:
+            if len(os.fsencode(folder.name)) > longest:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(folder))
+    else:
         raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(at))
     return at
 

@@ -23,7 +23,8 @@ MAX_ANSWER = 200
 
 
 def print_answers(notes: RunNotes, *, output: str, console: Console | None = None) -> None:
-    """Print accuracy by method, some answers, the most frequent errors, what looks odd, and what to do next.
+    """Print accuracy by method, some answers, the most frequent errors, what looks odd, which files were left
+    out as they are damaged, and what to do next.
 
     Args:
         output: the run's folder or URL, as the next commands name it.
@@ -48,6 +49,13 @@ def print_answers(notes: RunNotes, *, output: str, console: Console | None = Non
             console.print(Text(f"  and {sum(kind.rows for kind in rest):,} rows of other kinds", "dim"))
     for warning in notes.warnings:
         console.print(_hung("\nwarning: ", warning, "yellow"))
+    damage = notes.run.damage
+    for found in damage[:MAX_KINDS]:
+        console.print(_hung("\nleft out: ", str(found), "red"))
+    if damage:
+        more = f"{len(damage) - MAX_KINDS} more files are damaged. " if len(damage) > MAX_KINDS else ""
+        advice = f"flexray repair {shlex.quote(output)}, then the run again, computes what they held."
+        console.print(Text(printable(more + advice), "bold"))
     console.print()
     for command, what in _next(notes, shlex.quote(output)):
         console.print(_hung(f"{command}  ", what, "dim"))

@@ -109,10 +109,10 @@ def _write(name: str, found: Peek, fields: dict[str, Guess], guesses: dict[str, 
     chat = bool(guesses["prompt.chat"].value)
     lines = [
         "# Made by `flexray init`; a line with `guessed` is worth a look.",
-        f"output: out/{name}",
+        f"output: {_yaml(f'out/{name}')}",
         "",
         "data:",
-        f"  name: {name}",
+        f"  name: {_yaml(name)}",
         *(f"  {key}: {_yaml(value)}" for key, value in found.source.items()),
     ]
     if not fields:

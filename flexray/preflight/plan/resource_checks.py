@@ -16,7 +16,7 @@ from flexray.models.checkpoint import resolve_dtype
 from flexray.pipeline.actors import settle_actors
 from flexray.pipeline.nodes import this_machine
 from flexray.pipeline.ray_connection import is_for_a_cluster
-from flexray.preflight.host import free_bytes
+from flexray.preflight.host import free_bytes, ram_bytes
 from flexray.preflight.plan.devices import Device
 from flexray.preflight.plan.dry_run import DryRun
 from flexray.preflight.plan.estimates import (
@@ -156,6 +156,12 @@ def check_engines(run: DryRun) -> Iterator[Finding]:
         import torch
 
         gpus = torch.cuda.device_count()
+    store = run.config.ray.object_store_mb
+    if store and store * 2**20 > ram_bytes():
+        yield fail(
+            f"ray.object_store_mb is {store:,}, and this machine has {ram_bytes() >> 20:,} MiB of memory. "
+            "Set it lower, or not at all."
+        )
     here = this_machine(run.config.ray.num_cpus, gpus)
     settled = settle_actors(run.config, [here], run.data.shards)
     if settled.note:

@@ -1,5 +1,6 @@
 """Recipes of 0.1 load, with one warning that names the new keys."""
 
+import datetime
 import warnings
 
 import pytest
@@ -33,3 +34,32 @@ def test_new_keys_are_not_warned_of():
 def test_an_old_key_beside_the_new_one_is_an_unknown_key():
     with pytest.raises(ConfigError, match=r"engine\.max_rows: .*Unknown key"):
         parse_config(TREE | {"engine": {"max_rows": 8, "max_num_seqs": 8}}, source="both.yaml")
+
+
+def faults(**sections):
+    with pytest.raises(ConfigError) as e:
+        parse_config(TREE | sections, source="my.yaml")
+    first, *lines = str(e.value).splitlines()
+    assert first == f"my.yaml: {len(lines)} fault(s) in the configuration"
+    return lines
+
+
+def test_true_is_no_number():
+    (line,) = faults(data=TREE["data"] | {"limit": True})
+    assert line == "  data.limit: a number is needed, not true or false (value: True)"
+    assert len(faults(engine={"max_num_seqs": True, "gpu_memory_utilization": True})) == 2
+    assert parse_config(TREE | {"engine": {"strict": True}}, source="my.yaml").engine.strict
+
+
+def test_a_fault_within_a_list_is_told_alone():
+    (line,) = faults(methods=[{"kind": "attention", "layout": "none"}])
+    assert line.startswith("  methods.0.layout: ")
+    (line,) = faults(methods=[])
+    assert line.startswith("  methods: ")
+
+
+def test_what_yaml_does_not_read_as_a_text_wants_quotes():
+    (line,) = faults(data=TREE["data"] | {"name": datetime.date(2020, 1, 1)})
+    assert line.endswith("YAML reads it as another type: put it in quotes")
+    (line,) = faults(data=TREE["data"] | {"name": ["a"]})
+    assert "quotes" not in line

@@ -1,15 +1,17 @@
 """The recipes of the project, and how recipes extend each other."""
 
+import itertools
 from pathlib import Path
 
 import fsspec
 import pytest
 import yaml
 
-from flexray.config import load_config
+from flexray.config import load_config, recipe
 from flexray.config.recipe import MAX_BYTES
 from flexray.errors import ConfigError
 from flexray.methods import make_methods
+from flexray.storage import open_file
 from tests.conftest import PROJECT
 
 RECIPES = PROJECT / "jobs" / "recipes"
@@ -104,6 +106,17 @@ def test_a_file_may_be_extended_twice_but_not_by_itself(tmp_path: Path) -> None:
     write(tmp_path / "b.yaml", {"extends": "a.yaml"})
     with pytest.raises(ConfigError, match=r"extends itself: .*a\.yaml -> .*b\.yaml -> .*a\.yaml"):
         load_config(str(tmp_path / "a.yaml"))
+
+
+def test_a_file_that_many_extend_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(recipe, "open_file", lambda path: (read.append(path), open_file(path))[1])
+    names = [f"{i}.yaml" for i in range(60)]  # each twice: 2 ** 60 ways from the first to the last
+    for name, next_one in itertools.pairwise(names):
+        write(tmp_path / name, {"extends": [next_one, f"./{next_one}"]})
+    write(tmp_path / names[-1], BASE)
+    assert load_config(str(tmp_path / names[0])).output == BASE["output"]
+    assert len(read) == len(names)
 
 
 def test_a_missing_or_broken_file_names_the_one_that_extends_it(tmp_path: Path) -> None:

@@ -30,6 +30,13 @@ def test_a_file_in_the_way_is_told(tmp_path):
         assert e.value.errno == errno.ENOTDIR
 
 
+def test_a_name_that_is_too_long_for_a_folder_to_be_is_told(tmp_path):
+    with pytest.raises(OSError, match="File name too long") as e:
+        check_writable(tmp_path / "none" / ("ü" * 130) / "below")
+    assert e.value.errno == errno.ENAMETOOLONG
+    check_writable(tmp_path / "none" / ("ü" * 127))
+
+
 def test_folders_that_are_not_there_have_the_room_of_those_above(tmp_path):
     assert existing_folder(tmp_path / "a" / "b") == tmp_path
     assert free_bytes(tmp_path / "a" / "b") == pytest.approx(free_bytes(tmp_path), rel=0.1)

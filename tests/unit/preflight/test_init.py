@@ -124,6 +124,13 @@ def test_data_sets_as_they_are_published_are_recognised(tmp_path, tiny_model):
     assert yaml.safe_load(draft.text)["prompt"]["answer_prefix"] == "\nCompletion:"
 
 
+@pytest.mark.parametrize("name", ["2020-01-01", "2020", "no", "1e3"])
+def test_a_file_whose_name_yaml_reads_as_no_text_has_a_recipe(tmp_path, tiny_model, name):
+    draft = draft_recipe(str(write(tmp_path / f"{name}.jsonl", [{"question": "Why?"}])), str(tiny_model))
+    tree = yaml.safe_load(draft.text)
+    assert (tree["data"]["name"], tree["output"]) == (name, f"out/{name}")
+
+
 def test_the_length_of_an_answer_follows_from_the_accepted_ones(tmp_path, tiny_model):
     data = write(tmp_path / "a.jsonl", [{"question": "Why?", "answer": " ".join("abcdefghijkl")}])
     assert draft_recipe(str(data), str(tiny_model)).guesses["generation.max_new_tokens"].value == 40

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from flexray.cli import app
 from flexray.models.hub import has_chat_template
 from flexray.report.notes import RunNotes, look_at
 from flexray.report.run_folder import RunFolder
@@ -174,3 +176,15 @@ def test_a_headline_metric_that_is_not_known_here_is_said(folder, monkeypatch):
     notes = look_at(made(folder, methods=("m",)))
     assert (notes.run.headline.name, notes.accuracy["m"].accuracy) == ("exact_match", 1.0)
     assert notes.warnings[0].startswith("scored by exact match, as evaluation.headline: there is no metric")
+
+
+def test_a_damaged_file_is_left_out_and_told_with_what_to_do(folder):
+    made(folder, shards=2)
+    data = f"data/{folder.list('data')[0]}"
+    folder.write_bytes(data, folder.read_bytes(data)[:-1] + b"x")
+    text = shown(look_at(RunFolder.open(folder.url)), output="my out")
+    (line,) = [line for line in text.splitlines() if line.startswith("left out: ")]
+    assert data in line
+    assert "flexray repair 'my out', then the run again, computes what they held." in text
+    done = CliRunner().invoke(app, ["show", folder.url])
+    assert (done.exit_code, "left out: " in done.stdout) == (1, True)

@@ -249,6 +249,8 @@ def test_engines_that_find_no_cpus_here_are_told_of_before_a_run(config_of, monk
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (error,) = problems_of(make_plan(config_of(ray={"num_cpus": 2, "num_cpus_per_actor": 4})), "fail")
     assert "ray.num_cpus_per_actor: an engine needs 4 CPUs on one node, but the only node has 2" in error
+    (error,) = problems_of(make_plan(config_of(ray={"num_cpus": 2, "object_store_mb": 10**7})), "fail")
+    assert "ray.object_store_mb is 10,000,000, and this machine has" in error
     fewer = make_plan(config_of(ray={"num_cpus": 2, "min_actors": 3, "max_actors": 4}))
     (warning,) = problems_of(fewer, "warn")
     assert "engines: ray.min_actors is 3, but there is room only for 2 with 1 CPU each" in warning
