@@ -16,7 +16,7 @@ from flexray.data.text import MAX_RECORD_BYTES, open_text, too_long
 from flexray.errors import DataError, shown
 from flexray.storage import redact
 
-_TRIVIAQA = "Data"
+_KINDS = {"Data": "triviaqa", "data": "squad"}  # data sets whose files are an object with this key
 _READ_BYTES = 2**20
 _LONGEST_NUMBER = 400  # one at the end of what is read may go on; a longer one is not told from two
 _WHITE = " \t\n\r"
@@ -184,7 +184,7 @@ class _Parser:
         hint = ""
         if isinstance(value, dict) and value:
             key = next(iter(value))
-            kind = " (as in TriviaQA: set data.kind: triviaqa)" if key == _TRIVIAQA else ""
+            kind = f" (if its form is {_KINDS[key]}'s, set data.kind: {_KINDS[key]})" if key in _KINDS else ""
             hint = f" whose key {shown(key)} has an array{kind}"
         return DataError(
             f"{self._path}: one JSON array of objects is expected, found {json_type(value)}{hint}. "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -54,13 +54,16 @@ def peek(data: str) -> Peek:
         kinds = {
             kind: required for kind, cls in ADAPTERS.items() if (required := getattr(cls, "required", None))
         }
-        records, problem = _first(files, "")
-        for under in {required.under for required in kinds.values()} - {""}:
-            if not records and files[0].format == "json":
-                records, _ = _first(files, under)
+        records, problem = _first(files, RequiredFields(((),)))
+        kind = ""
+        for name, required in kinds.items():
+            if not records and required.under and files[0].format == "json":
+                found, _ = _first(files, required)
+                if found and any(_has(found[0], form) for form in required.forms):
+                    records, kind = found, name
     if not records:
         raise DataError(f"{files[0].path}: has no record that is an object. {problem}".rstrip())
-    return Peek(source=source, records=records, kind=_kind(records, kinds))
+    return Peek(source=source, records=records, kind=kind or _kind(records, kinds))
 
 
 def _files(data: str) -> tuple[dict[str, Any], list[SourceFile]]:
@@ -92,15 +95,19 @@ def _first_split(files_of: Callable[[str], list[SourceFile]]) -> tuple[str, list
     raise errors[0]
 
 
-def _first(files: list[SourceFile], under: str) -> tuple[list[dict[str, Any]], str]:
-    """Some records of the first files that have any, and the problem of the first that is none."""
+def _first(files: list[SourceFile], within: RequiredFields) -> tuple[list[dict[str, Any]], str]:
+    """Some records of the first files that have any, and the problem of the first that is none.
+
+    Args:
+        within: says where in a JSON file the records are.
+    """
     found: list[dict[str, Any]] = []
     problem = ""
 
     def read() -> Iterator[Any]:
         for file in files:
             with reading(file.path):
-                yield from read_records(file, RequiredFields(((),), under=under, everything=True))
+                yield from read_records(file, replace(within, forms=((),), everything=True))
 
     try:
         for record in islice(read(), RECORDS):
@@ -118,12 +125,16 @@ def _first(files: list[SourceFile], under: str) -> tuple[list[dict[str, Any]], s
 def _kind(records: list[dict[str, Any]], kinds: dict[str, RequiredFields]) -> str:
     """The data set that the records are of, as it is published; records: none that is known."""
     for kind, paths in _WITH_TEMPLATES.items():
-        if all(lookup(records[0], path) is not MISSING for path in paths):
+        if _has(records[0], paths):
             return kind
     for kind, required in kinds.items():
         for form in required.forms:
             usual = {"question", "answers", "answer", "id"}
-            if set(form) <= usual or any(lookup(records[0], path) is MISSING for path in form):
+            if set(form) <= usual or not _has(records[0], form):
                 continue  # any data set may have fields of these names
             return kind
     return "records"
+
+
+def _has(record: dict[str, Any], paths: Sequence[str]) -> bool:
+    return all(lookup(record, path) is not MISSING for path in paths)

@@ -116,6 +116,11 @@ def test_data_sets_as_they_are_published_are_recognised(tmp_path, tiny_model):
     }.items():
         draft = draft_recipe(str(write(tmp_path / f"{kind}.parquet", [row])), str(tiny_model))
         assert (draft.guesses["data.kind"].value, draft.problems) == (kind, ())
+    asked = [{"id": f"{i}", "question": f"Where is {i}?", "answers": [{"text": "Rome"}]} for i in range(2)]
+    squad = {"version": "v2.0", "data": [{"title": "t", "paragraphs": [{"context": "c", "qas": asked}]}]}
+    (tmp_path / "squad.json").write_text(json.dumps(squad))
+    draft = draft_recipe(str(tmp_path / "squad.json"), str(tiny_model))
+    assert (draft.guesses["data.kind"].value, draft.problems) == ("squad", ())
     facts = [{"sub_label": "Rome", "obj_label": "Italy", "uuid": "1"}]
     write(tmp_path / "p/facts/P1.jsonl", facts)
     write(tmp_path / "p/patterns/P1.jsonl", [{"pattern": "[X] is in [Y]."}])
