@@ -36,7 +36,8 @@ from flexray.errors import ConfigError, OutputError, UserError
 from flexray.pipeline.hub import download
 from flexray.runs.retry_errors import retry_errors
 from flexray.runs.run import over_limits, run
-from flexray.sink import HeldError, Manifest, OutputFolder, load_run, verify, whole_shards
+from flexray.sink import HeldError, Manifest, OutputFolder, verify, whole_shards
+from flexray.sink.read.visible import look, seen_manifests
 from flexray.sink.records import OLD_NIGHT, RUN_FILE
 
 MAX_FINDINGS = 5  # of a damaged folder; `flexray verify` prints them all
@@ -106,7 +107,8 @@ class Night:
         if self.retry and _errors(committed):
             retried = retry_errors(config, allow_code_change=self.allow_code_change, log=indented)
             indented(retried.summary_line())
-            committed = whole_shards(folder, load_run(folder))
+            record, seen = look(folder)
+            committed = seen_manifests(folder, seen, whole_shards(folder, record))
             worked |= retried.retried > 0
         if (worked or self.verify_all) and not (report := verify(folder)).ok:
             findings = [f"\n  {finding}" for finding in report.findings if not finding.harmless]

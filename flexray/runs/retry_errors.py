@@ -29,6 +29,7 @@ from flexray.sink import (
     recommit_shard,
 )
 from flexray.sink.read.committed import load_shard
+from flexray.sink.read.visible import View, seen_manifests, view
 from flexray.sink.records.rows import keys_of
 
 
@@ -74,16 +75,21 @@ def retry_errors(
         planned = resume(job, folder, allow_code_change=allow_code_change)
         config, record = planned.config, planned.record
         known = {method.name for method in make_methods(config.methods)}
+        seen = view(folder, record)
+        errors = {
+            name: manifest.accounting.errors
+            for name, manifest in seen_manifests(folder, seen, planned.committed).items()
+        }
         faulty = {
             name: manifest
             for name, manifest in planned.committed.items()
-            if manifest.accounting.errors and set(manifest.accounting.rows_by_method) <= known
+            if errors.get(name) and set(manifest.accounting.rows_by_method) <= known
         }
         specs = checked_specs(folder, record, faulty)
-        rows = sum(manifest.accounting.errors for manifest in faulty.values())
+        rows = sum(errors[name] for name in faulty)
         if faulty:
             progress.note(f"{folder}: {rows} error rows in {len(faulty)} shards are tried again")
-            recommit = Recommit(folder.url, faulty, config.plugins)
+            recommit = Recommit(folder.url, faulty, seen.of_shards(faulty), config.plugins)
             still_errors = answer(
                 specs,
                 config,
@@ -106,13 +112,18 @@ class Recommit:
 
     output: str
     before: dict[str, Manifest]  # of the shards with errors, by shard id
+    seen: View  # rows that were replaced or left out since are not tried again
     plugins: tuple[str, ...] = ()
     code: CodeVersion = field(default_factory=code_version)
 
     def failed_row_ids(self, spec: ShardSpec) -> frozenset[str]:
         """The row ids of a shard that at least one method has not answered."""
         table = load_shard(OutputFolder(self.output), self.before[spec.shard_id])
-        return frozenset(table.filter(pc.not_equal(table["error"], ""))["row_id"].to_pylist())
+        return frozenset(self._failed(spec.shard_id, table)["row_id"].to_pylist())
+
+    def _failed(self, shard_id: str, table: pa.Table) -> pa.Table:
+        table = self.seen.of_shard(shard_id, table)
+        return table.filter(pc.not_equal(table["error"], ""))
 
     def __call__(self, shard: AnsweredShard) -> dict[str, Any]:
         """Commit if any row is answered now; returns the fields of a CommittedShard, which counts the rows
@@ -121,21 +132,22 @@ class Recommit:
         folder, old = OutputFolder(self.output), self.before[shard.spec.shard_id]
         retries = [*old.engine_stats.get("retries", ()), shard.engine_stats]
         before, after = load_shard(folder, old), to_table(shard, shard.spec.methods)
-        new = recommit_shard(
+        merged = merge(before, after)
+        recommit_shard(
             folder,
             old,
-            merge(before, after),
+            merged,
             engine_stats=old.engine_stats | {"retries": retries},  # the good rows were computed then
             seconds=round(old.seconds + shard.seconds, 3),
             code=self.code,
         )
-        failed = before.filter(pc.not_equal(before["error"], ""))
+        failed = self._failed(old.shard_id, before)
         again = set(keys_of(failed))
         fell_back = after.filter(pc.not_equal(after["fallback_reason"], ""))
         return {
             "shard_id": old.shard_id,
             "rows": failed.num_rows,
-            "errors": new.accounting.errors,
+            "errors": self._failed(old.shard_id, merged).num_rows,
             "fallbacks": sum(key in again for key in keys_of(fell_back)),
             "empty": 0,
             "seconds": round(shard.seconds, 3),

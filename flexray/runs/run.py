@@ -39,6 +39,7 @@ from flexray.sink import (
     hold,
     whole_shards,
 )
+from flexray.sink.read.visible import seen_manifests, view
 
 EARLY_ROWS = 200
 """Rows after which a run is judged (see LimitsConfig.stop_early)."""
@@ -46,9 +47,9 @@ EARLY_ROWS = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
-    """The committed shards of a run, and what this start added to them."""
+    """What is committed of what the recipe names, and what this start added."""
 
-    manifests: dict[str, Manifest]  # of all committed shards, by shard id
+    manifests: dict[str, Manifest]  # by shard id, see `seen_manifests`
     rows_before: int  # committed before this start
     rows_now: int  # committed by this start
     seconds: float  # of this start, with start-up and compilation
@@ -148,6 +149,7 @@ def run(
         else:
             progress.note("everything is committed: nothing to do")
         after = whole_shards(folder, record)
+        seen = seen_manifests(folder, view(folder, record), after)
     if lost := [shard_id for shard_id in record.shards() if shard_id not in after]:
         raise RuntimeError(
             f"{folder}: {len(lost)} shards are not committed ({first_few(lost)}); run again to redo them"
@@ -156,7 +158,7 @@ def run(
         progress.note(line)
     rows_now = sum(m.rows for m in after.values()) - rows_before
     return RunResult(
-        manifests=after, rows_before=rows_before, rows_now=rows_now, seconds=time.perf_counter() - start
+        manifests=seen, rows_before=rows_before, rows_now=rows_now, seconds=time.perf_counter() - start
     )
 
 

@@ -69,3 +69,33 @@ def test_a_run_whose_first_rows_are_mostly_errors_ends_with_the_reason(local_ray
     assert "questions.jsonl, row 1, field 'question': the text is empty" in errors
     rows = rows_of(tmp_path / "out")
     assert 240 <= len(rows) < 1000
+
+
+def test_a_mended_row_or_one_that_is_left_out_is_no_error_any_more(local_ray, tiny_model, tmp_path):
+    rows = [question(i) for i in range(6)]
+    data = write(tmp_path / "questions.jsonl", rows[:3] + [question(i, question="") for i in range(3, 6)])
+    tree = make_tree(tmp_path / "out", tiny_model, data, limits={"max_error_share": 0.05})
+    recipe = write_config(tmp_path, tree)
+
+    def told(*words: str) -> tuple[int, str]:
+        code, printed, errors = flexray_here(*words)
+        return code, printed + errors
+
+    code, text = told("run", recipe)
+    assert code == 1
+    assert "3 of 6 rows are errors" in text
+    code, text = told("run", recipe, "--set", "data.limit=3")
+    assert (code, "rows are errors" in text) == (0, False), text
+    assert "retried=0 " in told("retry-errors", recipe)[1]
+    assert "retried=3 answered=0 still_errors=3" in told("run", recipe)[1] + told("retry-errors", recipe)[1]
+    write(data, rows)
+    code, text = told("run", recipe)
+    assert code == 0, text
+    assert re.search(r"^errors +0 *$", text, re.MULTILINE), text
+    assert re.search(r"^rows +6 *$", text, re.MULTILINE), text
+    assert "retried=0 " in told("retry-errors", recipe)[1]
+    code, text = told("nightly", recipe)
+    assert (code, "complete, 6 rows" in text) == (0, True), text
+    page = tmp_path / "page.html"
+    assert told("report", str(tmp_path / "out"), "--html", str(page))[0] == 0
+    assert "of 6 planned" in page.read_text()

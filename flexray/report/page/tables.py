@@ -31,7 +31,7 @@ def tiles(totals: RunTotals, planned: Planned) -> list[tuple[str, str, str, str]
     busy = f"shards in work for {duration(totals.busy_seconds)}"
     errors, fallbacks = "bad" if work.errors else "", "warn" if work.fallbacks else ""
     return [
-        ("Rows", count(work.rows), f"of {count(planned.rows_in_shards)} planned", ""),
+        ("Rows", count(work.rows), f"of {count(planned.rows)} planned", ""),
         ("Answered", count(work.answered), f"{share(work.answered, work.rows)} {of}", ""),
         ("Errors", count(work.errors), f"{share(work.errors, work.rows)} {of}", errors),
         ("Fallbacks", count(work.fallbacks), f"{share(work.fallbacks, work.rows)} {of}", fallbacks),

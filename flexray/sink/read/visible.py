@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ from flexray.sink.plan.shards import part_rows
 from flexray.sink.read.committed import committed_shards, load_shard
 from flexray.sink.records import AnyRecord, Manifest, OldRunRecord, RunRecord
 from flexray.sink.records.damage import DamageError
+from flexray.sink.records.rows import account
 from flexray.sink.run.existing import load_run
 
 
@@ -27,8 +29,6 @@ class Planned:
     """Output rows that are seen when they are committed."""
     shards: int
     """The shards that they are in."""
-    rows_in_shards: int
-    """All output rows of those shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,16 @@ class View:
         by_method, gone = manifest.accounting.rows_by_method, self._unseen_of(manifest.shard_id)
         seen = (rows for method, rows in by_method.items() if method in self.methods)
         return any(rows > (0 if gone is None else len(gone)) for rows in seen)
+
+    def has_all(self, manifest: Manifest) -> bool:
+        """Whether all rows of a shard are seen."""
+        methods = set(manifest.accounting.rows_by_method)
+        return methods <= set(self.methods) and self._unseen_of(manifest.shard_id) is None
+
+    def of_shards(self, shard_ids: Container[str]) -> View:
+        """The same of these shards alone, which is small."""
+        unseen = ({name: ids for name, ids in part.items() if name in shard_ids} for part in self.unseen)
+        return replace(self, unseen=tuple(filter(None, unseen)))
 
     def expression(self, manifests: Sequence[Manifest]) -> pc.Expression | None:
         """The seen rows of these shards, as a filter of Arrow data sets; None: all are seen."""
@@ -109,9 +119,7 @@ def view(
     left_out = pa.array([], pa.string())
     if isinstance(run, OldRunRecord):
         rows, known = run.plan.rows, [method for method in run.methods if method in chosen]
-        whole = Planned(
-            rows=rows * len(known), shards=run.planned_shards if known else 0, rows_in_shards=run.planned_rows
-        )
+        whole = Planned(rows=rows * len(known), shards=run.planned_shards if known else 0)
         return View(chosen, whole)
     if not everything:
         left_out = left_out_ids(folder, run.selection)
@@ -132,14 +140,13 @@ def view(
 
 def _planned(run: RunRecord, methods: Sequence[str], unseen: Sequence[Mapping[str, pa.Array]]) -> Planned:
     gone = {shard_id: len(ids) for of_part in unseen for shard_id, ids in of_part.items()}
-    rows = shards = rows_in_shards = 0
+    rows = shards = 0
     for part in run.plan:
         known = sum(method in methods for method in part.methods)
         for number, size in part.shards.items():
             if seen := known * (size - gone.get(run.shard_id(number), 0)):
                 rows, shards = rows + seen, shards + 1
-                rows_in_shards += size * len(part.methods)
-    return Planned(rows=rows, shards=shards, rows_in_shards=rows_in_shards)
+    return Planned(rows=rows, shards=shards)
 
 
 def look(
@@ -160,6 +167,23 @@ def look(
             before, run = run, load_run(folder)
             if run == before:
                 raise
+
+
+def seen_manifests(
+    folder: OutputFolder, seen: View, manifests: Mapping[str, Manifest]
+) -> dict[str, Manifest]:
+    """The manifests of the shards that have seen rows, each with the numbers of these rows alone. So the data
+    files are read of shards of which only some rows are seen; a damaged one keeps its numbers."""
+    found = {}
+    for shard_id, manifest in manifests.items():
+        if not seen.has(manifest):
+            continue
+        if not seen.has_all(manifest):
+            with contextlib.suppress(DamageError):
+                stats = account(seen.of_shard(shard_id, load_shard(folder, manifest)))
+                manifest = manifest.model_copy(update={"accounting": stats, "rows": stats.rows})
+        found[shard_id] = manifest
+    return found
 
 
 def read_committed(

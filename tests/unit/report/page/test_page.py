@@ -85,7 +85,7 @@ def test_a_table_of_which_the_last_recipe_names_a_part_is_complete_with_that_par
     page = page_of(folder, tmp_path)
     assert page.all("strong")[0].words == "complete"
     assert tiles(page)["Shards"] == ("2", "of 2 planned")
-    assert tiles(page)["Rows"] == ("16", "of 16 planned")
+    assert tiles(page)["Rows"] == ("8", "of 8 planned")
     assert [method[1] for method in page.by_id("accuracy").rows()] == ["8"]
     everything = tiles(page_of(folder, tmp_path, everything=True))
     assert everything["Rows"] == ("24", "of 24 planned")
