@@ -37,6 +37,8 @@ def read_recipe(paths: Sequence[str], overrides: Sequence[str] = ()) -> dict[str
     Raises:
         ConfigError: a file is missing, no YAML mapping, or extends itself; an override has no `=`.
     """
+    if isinstance(overrides, str):
+        raise ConfigError(f"{overrides}: a list of overrides is needed, such as ['data.limit=10'].")
     tree: dict[str, Any] = {}
     known: dict[str, dict[str, Any]] = {}
     for path in paths:
@@ -134,9 +136,16 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{said}: {parent!r} is a value, not a section")
         node = child
     try:
-        node[leaf] = _parse(text)
+        value = _parse(text)
     except (yaml.YAMLError, ValueError) as e:
         raise ConfigError(f"{said}: the value is no YAML: {e}") from e
+    placed: Any = {leaf: value}
+    for parent in reversed(parents):
+        placed = {parent: placed}
+    placed = resolve_paths(placed, "--set")
+    for part in (*parents, leaf):
+        placed = placed[part]
+    node[leaf] = placed
 
 
 def _parse(text: str) -> Any:

@@ -28,7 +28,7 @@ def rows_of(rows: Any) -> list[dict[str, Any]]:
     Raises:
         DataError: `rows` has another type, or a row is not a mapping.
     """
-    if hasattr(rows, "iloc"):  # pandas, which need not be installed
+    if hasattr(rows, "iloc") and rows.ndim == 2:  # of pandas, which need not be installed
         rows = pa.Table.from_pandas(rows, preserve_index=False)
     if isinstance(rows, pa.Table | pa.RecordBatch):
         return list(rows.to_pylist())
@@ -46,21 +46,27 @@ def rows_of(rows: Any) -> list[dict[str, Any]]:
 
 
 def fields_of(rows: Sequence[Mapping[str, Any]], fields: Fields) -> Fields:
-    """The fields with those set to null that no row has, except `question`."""
+    """The fields with those set to null that no row has (a None is none), except `question`."""
     absent = {
         role: None
         for role, path in field_paths(fields).items()
-        if role != "question" and all(lookup(row, path) is MISSING for row in rows)
+        if role != "question" and all(lookup(row, path) in (MISSING, None) for row in rows)
     }
     return fields.model_copy(update=absent)
 
 
 def to_questions(rows: Sequence[Mapping[str, Any]], config: DataConfig) -> list[Question]:
-    """Check the rows like rows of a file. A faulty row gets an `error`. Equal ids are allowed here."""
+    """Check the rows like rows of a file, but a row without paraphrases asks the question itself, one
+    without answers is not scored, and none needs an id, which others may share. A faulty row gets an
+    `error`."""
     questions = []
     for number, row in enumerate(rows, start=1):
-        record = dataclasses.replace(to_record(number, dict(row)), fields=config.fields)
-        questions.append(to_question(record, identify(record, config), config, SOURCE))
+        asked_of_all = {"candidates": config.fields.candidates, "confidences": config.fields.confidences}
+        fields = fields_of([row], config.fields).model_copy(update=asked_of_all)
+        asks_itself = config.include_question or fields.paraphrases is None
+        own = config.model_copy(update={"fields": fields, "include_question": asks_itself})
+        record = dataclasses.replace(to_record(number, dict(row)), fields=fields)
+        questions.append(to_question(record, identify(record, own), own, SOURCE))
     return questions
 
 

@@ -94,8 +94,10 @@ def evaluate(
         OutputError: a folder holds no run, cannot be trusted, or has no scored row; or two folders
             have other answers for the same row.
         ConfigError: an override or a metric that cannot be used.
-        UserError: no such baseline, or the same folder twice.
+        UserError: no such baseline, the same folder twice, or none.
     """
+    if not outputs:
+        raise UserError("no output folder is named. Give at least one.")
     lemmatizer = lemmatizer or find_lemmatizer()
     folders = [OutputFolder(output) for output in outputs]
     names = _folder_names(folders)

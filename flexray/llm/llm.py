@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
 from flexray.config import RunConfig, parse_config
 from flexray.config.data import Fields
 from flexray.data.in_memory import fields_of, rows_of
+from flexray.errors import ConfigError
 from flexray.llm.answers import Answers
 from flexray.llm.row_answerer import OnAnswered, RowAnswerer
 from flexray.models.hub import download_model, pin_model
@@ -157,7 +159,13 @@ class LLM:
         if any(row.get("confidences") is None for row in given):
             unread.add("confidences")
         by_name = {name: name for name in Fields.model_fields if name not in unread}
-        names = fields_of(given, Fields.model_validate(by_name | dict(fields or {})))
+        try:
+            names = fields_of(given, Fields.model_validate(by_name | dict(fields or {})))
+        except ValidationError as e:
+            (fault, *_) = e.errors(include_url=False)
+            raise ConfigError(
+                f"fields: {'.'.join(map(str, fault['loc']))}: {fault['msg']}. Known: {', '.join(by_name)}."
+            ) from e
         if include_question is None:
             include_question = names.paraphrases is None
         prompt = {"instruction": instruction, "few_shots": list(few_shots), "chat": chat}

@@ -53,7 +53,8 @@ class RowAnswerer:
         answered = AnsweredShard(spec, shard.questions, shard.prompt_tokens, said, {}, 0.0)
         table = to_table(answered, tuple(method.name for method in config.methods))
         # from method by method to row by row
-        return table.take([method * n + row for row in range(n) for method in range(m)])
+        places = [method * n + row for row in range(n) for method in range(m)]
+        return table.take(pa.array(places, pa.int64()))
 
     def close(self) -> None:
         """End the other ranks' processes, if there are any."""

@@ -107,7 +107,31 @@ def test_what_is_no_rows_is_refused(rows):
         rows_of(rows)
 
 
+def test_of_no_rows_there_is_no_answer(llm):
+    for rows in ([], pa.table({"question": pa.array([], pa.string())}), iter(())):
+        answers = llm.answer(rows, METHODS)
+        assert answers == []
+        assert answers.to_arrow().num_rows == 0
+
+
+def test_each_row_may_lack_what_others_have(llm):
+    whole = ROWS[0] | {"id": "w", "relation": "P36"}
+    bare, none = {"question": "Where?"}, dict.fromkeys(whole) | {"question": "Where?"}
+    answers = llm.answer([whole, bare, none], "per_prompt", max_new_tokens=3)
+    assert [a.error for a in answers] == ["", "", ""]
+    assert [len(a.paraphrase_predictions) for a in answers] == [2, 1, 1]
+    assert [a.correct for a in answers] == [False, None, None]
+    (alone,) = llm.answer([bare], "per_prompt", max_new_tokens=3)
+    assert {a.token_ids for a in answers[1:]} == {alone.token_ids}
+
+
 def test_settings_that_cannot_be_used_are_refused_by_their_key(llm):
+    with pytest.raises(flexray.ConfigError, match=r"fields: questn: .* Known: id, question, "):
+        llm.answer(ROWS, fields={"questn": "query"})
+    with pytest.raises(flexray.UserError, match="no output folder is named"):
+        flexray.evaluate([])
+    with pytest.raises(flexray.ConfigError, match=r"a list of overrides is needed, such as"):
+        flexray.run("my.yaml", overrides="data.limit=3")
     with pytest.raises(flexray.ConfigError, match=r"generation\.max_new_tokens"):
         llm.answer(ROWS[:1], max_new_tokens=0)
     with pytest.raises(flexray.ConfigError, match="unknown kind 'median'"):

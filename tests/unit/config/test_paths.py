@@ -95,3 +95,15 @@ def test_sections_that_aliases_share_stay_as_they_are(here: Path) -> None:
     assert shared == {"files": "data/a.jsonl", "path": "m"}
     assert tree["data"] == {"files": "recipes/data/a.jsonl", "path": "m"}
     assert tree["model"] == {"files": "data/a.jsonl", "path": "recipes/m"}
+
+
+def test_variables_in_overrides_are_those_of_paths_in_recipes(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLACE", "/mnt/qa")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("{output: out, data: {name: qa, files: a.jsonl}, model: {path: m}}")
+    asked = ["output=${PLACE}/out", "data.files=['${PLACE}/a.jsonl', b.jsonl]", "prompt.instruction=${PLACE}"]
+    config = load_config(str(recipe), asked)
+    assert (config.output, config.data.files) == ("/mnt/qa/out", ("/mnt/qa/a.jsonl", "b.jsonl"))
+    assert config.prompt.instruction == "${PLACE}"  # no path
+    with pytest.raises(ConfigError, match="--set: output: the environment has no NOPE"):
+        load_config(str(recipe), ["output=${NOPE}/x"])
