@@ -63,8 +63,8 @@ class Archive(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
         self._members: dict[str, list[str]] = defaultdict(list)
         self._folders: dict[str, dict[str, str]] = {"": {}}  # the type of each name in a folder
         are_files = _are_files(fs)
-        self._links = {member for member, is_file in are_files.items() if not is_file}
-        for member in are_files:
+        self._links = {member for member, is_file in are_files if not is_file}
+        for member, _ in are_files:
             name = _plain(member)
             self._members[name].append(member)
             kind, is_new = "file", True
@@ -135,15 +135,17 @@ class Archive(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
         return [member for member in members if member not in self._links]
 
 
-def _are_files(fs: AbstractFileSystem) -> dict[str, bool]:
-    """The members except folders, and whether each is a file of its own: not a link nor a device."""
+def _are_files(fs: AbstractFileSystem) -> list[tuple[str, bool]]:
+    """The members except folders, and whether each is a file of its own: not a link nor a device. Of a tar's
+    members of one name the last, which is what unpacking leaves."""
     # not by `find`, which goes through all members for each folder
     if isinstance(fs, TarFileSystem):
-        return {re.sub("/+", "/", m.name): m.isreg() for m in fs.tar.getmembers() if not m.isdir()}
+        members = {re.sub("/+", "/", m.name): m.isreg() for m in fs.tar.getmembers() if not m.isdir()}
+        return list(members.items())
     if isinstance(fs, ZipFileSystem):
-        modes = {m.filename: m.external_attr >> 16 for m in fs.zip.infolist() if not m.is_dir()}
-        return {name: stat.S_IFMT(mode) in (0, stat.S_IFREG) for name, mode in modes.items()}
-    return dict.fromkeys(fs.find(""), True)
+        modes = [(m.filename, m.external_attr >> 16) for m in fs.zip.infolist() if not m.is_dir()]
+        return [(name, stat.S_IFMT(mode) in (0, stat.S_IFREG)) for name, mode in modes]
+    return [(name, True) for name in fs.find("")]
 
 
 def _plain(name: str) -> str:

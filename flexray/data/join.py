@@ -1,8 +1,9 @@
 """Join paraphrases from other files (`data.paraphrase_files`) to the rows by id.
 
-A record is {id, paraphrases} or {id, paraphrases, confidences}. Its paraphrases are added after the row's own
-ones (and after the question, if it is included), without those that the row already has. If the record has
-confidences, each of the row's own paraphrases gets its confidence from the record, or 1 if it is not in it.
+A record is {id, paraphrases} or {id, paraphrases, confidences}; a list may be JSON in a text. Its paraphrases
+are added after the row's own ones, if it has any (and after the question, if it is included), without those
+that the row already has. If the record has confidences, each of the row's own paraphrases gets its confidence
+from the record, or 1 if it is not in it.
 Each process that reads rows reads these files completely, and keeps them in memory.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 from flexray.config.data import DataConfig
 from flexray.data.identity import id_problem
 from flexray.data.readers import FileVersions, find_versions, read_whole, record_error
-from flexray.data.record import MISSING, FieldFault, Record, lookup, paraphrases_path
+from flexray.data.record import MISSING, FieldFault, Record, lookup, paraphrases_path, unpacked
 from flexray.data.required_fields import RequiredFields
 from flexray.errors import DataError
 from flexray.storage import redact
@@ -31,7 +32,7 @@ _REQUIRED = RequiredFields((("id", "paraphrases"),), also=("confidences",), name
 class _Entry:
     place: str  # file and row
     paraphrases: Any
-    confidences: Any  # MISSING or None if there are none
+    confidences: Any  # MISSING, None or "" if there are none
     again: str = ""  # file and row that repeat the id
 
     def without(self, known: list[Any]) -> tuple[Any, Any, dict[str, Any]]:
@@ -94,6 +95,7 @@ class Join:
             return replace(record, faults=(*record.faults, fault))
         own_path, place = paraphrases_path(record.fields), entry.place
         own = [] if own_path is None else lookup(record.value, own_path)
+        own = [] if own in (MISSING, None, "") else own  # all of them are in the files
         if not isinstance(own, list):
             return record  # the check of the row reports this
         question = lookup(record.value, record.fields.question)
@@ -102,7 +104,7 @@ class Join:
         texts = f"paraphrases of {place}"
         values = {texts: own + further if isinstance(further, list) else further}
         numbers = None
-        if confidences is not MISSING and confidences is not None:
+        if confidences not in (MISSING, None, ""):
             numbers = f"confidences of {place}"
             of_known = [theirs.get(text, 1.0) if isinstance(text, str) else 1.0 for text in known]
             values[numbers] = of_known + confidences if isinstance(confidences, list) else confidences
@@ -144,6 +146,6 @@ def _load(versions: FileVersions) -> dict[str, _Entry]:
         if first := entries.get(str(key)):
             entries[str(key)] = replace(first, again=first.again or place)
             continue
-        texts, numbers = lookup(value, "paraphrases"), lookup(value, "confidences")
+        texts, numbers = (unpacked(lookup(value, path)) for path in ("paraphrases", "confidences"))
         entries[str(key)] = _Entry(place, texts, numbers)
     return entries

@@ -44,10 +44,10 @@ def read(path: str, under: str = "", inside: Sequence[str] = ()) -> Iterator[Blo
 
 
 def _unfolded(value: Any, inside: Sequence[str]) -> Iterator[Any]:
-    if not inside or not isinstance(value, dict) or not isinstance(value.get(inside[0]), list):
+    if not inside or not isinstance(value, dict) or not isinstance(value.get(inside[0], 0), list | None):
         yield value
         return
-    for element in value[inside[0]]:
+    for element in value[inside[0]] or ():
         yield from _unfolded(element, inside[1:])
 
 

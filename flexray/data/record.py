@@ -145,6 +145,16 @@ def listed(value: Any) -> list[Any] | None:
     return parsed if isinstance(parsed, list) else None
 
 
+def unpacked(value: Any) -> Any:
+    """The list in a text with a JSON list; any other value as it is.
+
+    >>> unpacked('["a"]'), unpacked("a")
+    (['a'], 'a')
+    """
+    texts = listed(value)
+    return value if texts is None else texts
+
+
 def paraphrases_path(fields: Fields) -> str | None:
     """The path of the paraphrases; if they are in several fields, a name for all of these together."""
     paths = fields.paraphrases

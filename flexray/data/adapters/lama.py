@@ -3,7 +3,7 @@
 With `template_files` (relations.jsonl {relation, template}), a record of T-REx {uuid, predicate_id,
 sub_label, obj_label} is asked by the template of its relation. Without, its sentences are the paraphrases:
 those of `masked_sentences` (Google-RE, ConceptNet, SQuAD), or of each of its `evidences` (T-REx). A record
-without a uuid gets an id that is made from its relation, subject, object and sentences.
+without a uuid or id (SQuAD) gets an id that is made from its relation, subject, object and sentences.
 
 On the hub (kind lama_hub), a record is a fact with one of its sentences, {uuid (SQuAD: id), obj_label,
 masked_sentence}; of T-REx and Google-RE with the relation's template, too. The records of a fact are grouped,
@@ -32,12 +32,14 @@ from flexray.data.record import MISSING, FieldFault, Record, canonical, found
 from flexray.data.required_fields import RequiredFields
 
 _RELATION = ("predicate_id", "pred")
-_HUB_IDS = ("uuid", "id")  # the first that a record has; SQuAD has no uuid
+_IDS = ("uuid", "id")  # the first that a record has; SQuAD has no uuid
 _FIELDS = Fields(id="uuid", answers="obj_label", relation="relation", num_manual="num_manual")
 _TEMPLATES = RequiredFields((("relation", "template"),), named="data.template_files", kind="lama")
-_OF_TEMPLATES = RequiredFields((("predicate_id", "sub_label", "obj_label"),), also=("uuid",), kind="lama")
+_OF_TEMPLATES = RequiredFields((("predicate_id", "sub_label", "obj_label"),), also=_IDS, kind="lama")
 _OF_SENTENCES = RequiredFields(
-    (("obj_label", "masked_sentences"), ("obj_label", "evidences")), also=("uuid", *_RELATION), kind="lama"
+    (("obj_label", "masked_sentences"), ("obj_label", "evidences")),
+    also=(*_IDS, *_RELATION),
+    kind="lama",
 )
 
 
@@ -69,19 +71,22 @@ class LAMA(DatasetAdapter):
             if relation:
                 templates, faults = self._templates.for_relation(relation, "predicate_id", self.config)
                 reader.faults += faults
-        if reader.get("uuid") in (None, "", MISSING):
+        id_ = next((path for path in _IDS if reader.get(path) not in (None, "", MISSING)), None)
+        if id_ is None:
+            id_ = "uuid"
             parts = [values["relation"], subject, reader.get("obj_label"), texts]
             values["uuid"] = short_digest(canonical(parts).encode())
+        fields = _FIELDS.model_copy(update={"id": id_})
         if reader.faults:
-            return reader.row(_FIELDS, **values)
-        row = str(values.get("uuid", reader.get("uuid")))
+            return reader.row(fields, **values)
+        row = str(values.get(id_, reader.get(id_)))
         if self._templates is not None:
             values |= fill_all(templates, subject, row, self.config)
         else:
             keep = drawn(texts, self.config.max_automatic, row, self.config.paraphrase_seed)
             texts = [texts[i] for i in keep]
             values |= {"question": (texts or [""])[0], "paraphrases": texts, "num_manual": 0}
-        return reader.row(_FIELDS, **values)
+        return reader.row(fields, **values)
 
 
 class LAMAOfHub(DatasetAdapter):
@@ -93,13 +98,13 @@ class LAMAOfHub(DatasetAdapter):
         also=("sub_label", "template", *_RELATION),
         kind="lama_hub",
     )
-    grouping = Grouping(partial(first_id, paths=_HUB_IDS), ("masked_sentence",))
+    grouping = Grouping(partial(first_id, paths=_IDS), ("masked_sentence",))
 
     def adapt(self, record: Record, file: str) -> Record:
         reader = FieldReader(record)
         assert record.value is not None
         faulty = "id" if reader.get("uuid") in (None, MISSING) else "uuid"
-        id_, row = first_id(record.value, _HUB_IDS) or (faulty, "")
+        id_, row = first_id(record.value, _IDS) or (faulty, "")
         sentences = distinct([sentence for (sentence,) in reader.get(PARTS)])
         _check_masks(reader, "masked_sentence", sentences)
         relations = [reader.get(path) for path in _RELATION]

@@ -31,7 +31,7 @@ from flexray.data.adapters.templates import (
     slots_problem,
 )
 from flexray.data.readers import FileVersions, find_versions
-from flexray.data.record import MISSING, FieldFault, Record, found
+from flexray.data.record import MISSING, FieldFault, Record, found, unpacked
 from flexray.data.required_fields import RequiredFields
 
 _OBJECTS = ("obj_ent", "obj_ents", "obj_exps", "obj_aliases")
@@ -44,6 +44,7 @@ _TEMPLATES = RequiredFields(
     named="data.template_files",
     kind="myriadlama",
 )
+_BOOLS = {"true": True, "false": False}
 _TYPES = {"manual": True, "auto": False, "automatic": False}
 
 
@@ -102,7 +103,7 @@ def _row(
 
 
 def _subject(reader: FieldReader) -> str:
-    expressions = reader.get("sub_exps")
+    expressions = unpacked(reader.get("sub_exps"))
     if reader.get("sub_ent") is MISSING and isinstance(expressions, list) and expressions:
         if isinstance(expressions[0], str) and expressions[0].strip():
             return expressions[0]
@@ -117,7 +118,7 @@ def _answers(reader: FieldReader, objects: Sequence[str]) -> list[Any]:
     answers: list[Any] = []
     before = len(reader.faults)
     for path in objects:
-        value = reader.get(path)
+        value = unpacked(reader.get(path))
         if isinstance(value, str):
             answers.append(value)
         elif isinstance(value, list):  # of strings, or for each object a list of strings
@@ -132,6 +133,8 @@ def _answers(reader: FieldReader, objects: Sequence[str]) -> list[Any]:
 def _to_template(pattern: Any, is_manual: Any) -> tuple[Template | None, str]:
     if not isinstance(pattern, str):
         return None, f"the template must be a string, not {found(pattern)}"
+    if isinstance(is_manual, str):  # of CSV
+        is_manual = _BOOLS.get(is_manual.lower(), is_manual)
     if not isinstance(is_manual, bool):
         return None, f"is_manual must be true or false, not {found(is_manual)}"
     problem = slots_problem(pattern)

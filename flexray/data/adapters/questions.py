@@ -27,7 +27,7 @@ class Records(DatasetAdapter):
         assert record.value is not None
         parsed: dict[str, Any] = {}
         fields = self.config.fields
-        for path in (paraphrases_path(fields), fields.answers):
+        for path in (paraphrases_path(fields), fields.answers, fields.candidates):
             if path is not None and (texts := listed(lookup(record.value, path))) is not None:
                 parsed[path] = texts
         if isinstance(fields.paraphrases, tuple):
@@ -62,10 +62,11 @@ class WebQuestions(DatasetAdapter):
 
     def adapt(self, record: Record, file: str) -> Record:
         reader = FieldReader(record)
+        answers = {} if (texts := listed(reader.get("answers"))) is None else {"answers": texts}
         if "qText" in (record.value or {}):
-            return reader.row(_WITH_ID, num_manual=0)
+            return reader.row(_WITH_ID, num_manual=0, **answers)
         question = reader.text("question")
-        return reader.row(_WITHOUT_ID, num_manual=0, **id_of_question(question))
+        return reader.row(_WITHOUT_ID, num_manual=0, **answers, **id_of_question(question))
 
 
 class TriviaQA(DatasetAdapter):

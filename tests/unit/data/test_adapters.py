@@ -13,7 +13,7 @@ from flexray.data.adapters.adapter import FieldReader
 from flexray.data.record import Record
 from flexray.data.required_fields import RequiredFields
 from flexray.errors import ConfigError, DataError
-from tests.unit.data.conftest import data_config, read_all, write
+from tests.unit.data.conftest import data_config, read_all, record, write
 from tests.unit.data.published import FORMATS, HUB_WEBQA, TRIVIAQA, WEBQA
 
 
@@ -146,3 +146,41 @@ def test_files_of_another_data_set_are_refused_with_what_is_needed(
     config = data_config(path, kind=kind, **(keys if kind == "pararel" else {}))
     with pytest.raises(DataError, match=rf"a\.{extension}: .*Needed by kind {kind}: .*'other'.*data\.kind"):
         scan(config)
+
+
+@pytest.mark.parametrize("settings", [{}, {"paraphrases": [0]}, {"max_automatic": 1, "max_manual": 1}])
+def test_candidates_may_be_json_in_a_text_however_rows_are_read(tmp_path: Path, settings: Any) -> None:
+    rows = [record(i, cand='["x", "y"]') for i in range(2)]
+    config = data_config(write(tmp_path / "a.jsonl", rows), fields={"candidates": "cand"}, **settings)
+    assert [(q.candidates, q.error) for q in read_all(config)] == [(("x", "y"), "")] * 2
+
+
+def test_lists_of_published_kinds_may_be_json_in_a_text(tmp_path: Path) -> None:
+    (tmp_path / "w.csv").write_text('question,answers\nWho?,"[""Ada"",""A. L.""]"\n')
+    (question,) = read_all(data_config(tmp_path / "w.csv", kind="webqa"))
+    assert (question.answers, question.error) == (("Ada", "A. L."), "")
+    lines = [
+        "uuid,rel_uri,sub_ent,obj_aliases,template,is_manual",
+        'u,P19,Ann,"[""Rome"",""Roma""]",[X] was born in [Y].,True',
+        'u,P19,Ann,"[""Rome"",""Roma""]",[X] is a child of [Y].,false',
+    ]
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    (fact,) = read_all(data_config(tmp_path / "m.csv", kind="myriadlama"))
+    assert (fact.answers, fact.num_manual, len(fact.paraphrases), fact.error) == (("Rome", "Roma"), 1, 2, "")
+
+
+def test_lama_s_squad_has_its_own_ids(tmp_path: Path) -> None:
+    rows = [{"masked_sentences": ["It is [MASK]."], "obj_label": "gold", "id": f"5_{i}"} for i in range(2)]
+    found = read_all(data_config(write(tmp_path / "s.jsonl", rows), kind="lama"))
+    assert [(q.source_id, q.error) for q in found] == [("5_0", ""), ("5_1", "")]
+
+
+def test_articles_and_paragraphs_of_squad_may_be_empty(tmp_path: Path) -> None:
+    asked = {"id": "1", "question": "Who?", "answers": [{"text": "Ada"}]}
+    articles = [
+        {"title": "a", "paragraphs": None},
+        {"title": "b", "paragraphs": [{"context": "c", "qas": None}, {"context": "c", "qas": [asked]}]},
+    ]
+    (tmp_path / "s.json").write_text(json.dumps({"data": articles}))
+    (question,) = read_all(data_config(tmp_path / "s.json", kind="squad"))
+    assert (question.source_row, question.answers, question.error) == (1, ("Ada",), "")

@@ -236,6 +236,12 @@ def test_two_members_that_unpack_to_one_file_are_refused(tmp_path: Path) -> None
     path = zip_of(tmp_path / "a.zip", {"a.jsonl": line(1), "./a.jsonl": line(2)})
     with pytest.raises(DataError, match=r"'a\.jsonl' and '\./a\.jsonl' have the same name"):
         list_files(data_config(path))
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as packed:
+        packed.writestr("a.jsonl", line(1))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            packed.writestr("a.jsonl", line(2))
+    with pytest.raises(DataError, match=r"'a\.jsonl' and 'a\.jsonl' have the same name"):
+        list_files(data_config(tmp_path / "b.zip"))
 
 
 def test_links_in_an_archive_are_not_other_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

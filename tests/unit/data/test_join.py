@@ -55,6 +55,24 @@ def test_confidences_are_joined_and_the_question_has_one_of_1(tmp_path: Path) ->
     assert (cut[0].paraphrases, cut[0].confidences) == (("who is 0?", "0 is who?"), (1.0, 0.5))
 
 
+def test_lists_may_be_json_in_a_text(tmp_path: Path) -> None:
+    lines = ["id,paraphrases,confidences", 'q1,"[""x"",""y""]","[0.5,1]"', 'q2,"[""z""]",']
+    (tmp_path / "more.csv").write_text("\n".join(lines) + "\n")
+    data = write(tmp_path / "in.jsonl", [record(1), record(2)])
+    one, two = read_all(data_config(data, paraphrase_files=str(tmp_path / "more.csv")))
+    assert (one.paraphrases[2:], one.confidences, one.error) == (("x", "y"), (1.0, 1.0, 0.5, 1.0), "")
+    assert (two.paraphrases[2:], two.confidences, two.error) == (("z",), None, "")
+
+
+@pytest.mark.parametrize("own", [..., None, [], ""])
+def test_a_row_may_have_all_its_paraphrases_from_the_files(tmp_path: Path, own: Any) -> None:
+    files = {"paraphrase_files": str(write(tmp_path / "more.jsonl", [{"id": "q1", "paraphrases": ["x"]}]))}
+    rows = [record(0), record(1, paraphrases=own), record(2, paraphrases=own)]
+    _, one, two = read_all(data_config(write(tmp_path / "in.jsonl", rows), **files))
+    assert (one.paraphrases, one.error) == (("x",), "")
+    assert "field 'paraphrases'" in two.error
+
+
 def test_the_rows_own_paraphrases_come_first(tmp_path: Path) -> None:
     joined = [{"id": "q1", "paraphrases": ["joined"], "confidences": [0.25]}]
     files = {"paraphrase_files": str(write(tmp_path / "more.jsonl", joined))}

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from flexray.data import json_array, list_ranges, scan, text
+from flexray.data import delimited, json_array, list_ranges, scan, text
 from flexray.errors import DataError
 from tests.unit.data.conftest import data_config, read_all, record, write
 
@@ -81,11 +81,50 @@ def test_a_quote_that_is_not_closed_is_told_with_its_row(tmp_path: Path) -> None
     assert ["row 3" in q.error for q in read_all(data_config(path))] == [False, False, True]
 
 
+@pytest.mark.parametrize("extension", ["csv", "tsv"])
+@pytest.mark.parametrize("at", [0, 3, 8])
+def test_a_quote_that_is_not_closed_takes_no_other_row_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str, at: int
+) -> None:
+    between = {"csv": ",", "tsv": "\t"}[extension]
+    cells = [["id", "question", "answers"], *([f"q{i}", f"is it {i}?", f"a{i}"] for i in range(9))]
+    cells[1 + at][1] = '"' + cells[1 + at][1]
+    path = tmp_path / f"a.{extension}"
+    path.write_text("".join(between.join(row) + "\n" for row in cells))
+    for limit in (text.MAX_RECORD_BYTES, 40):  # it takes all lines up to the end, or up to the limit
+        monkeypatch.setattr(delimited, "MAX_RECORD_BYTES", limit)
+        rows = read_all(data_config(path, fields={"paraphrases": None}, include_question=True))
+        assert [bool(q.error) for q in rows] == [i == at for i in range(9)]
+        assert [q.answers for q in rows if not q.error] == [(f"a{i}",) for i in range(9) if i != at]
+        assert ("line(s), which are read as rows of their own" in rows[at].error) == (at < 8)
+    monkeypatch.undo()
+    quoted = [record(i, question=f'is\n"it"\n{i}?') for i in range(9)]
+    write_table(path, quoted)  # lines that a quote is to take
+    assert [q.question for q in read_all(data_config(path))] == [r["question"] for r in quoted]
+
+
+def test_a_cell_may_be_as_long_as_a_record(tmp_path: Path) -> None:
+    many = record(1, paraphrases=[f"{'word ' * 9}{i}?" for i in range(4_000)])
+    (question,) = read_all(data_config(write_table(tmp_path / "a.csv", [many])))
+    assert (len(question.paraphrases), question.error) == (4_000, "")
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "name"), [(";", "a.csv"), ("\t", "a.csv"), ("|", "a.csv"), (",", "a.tsv")]
+)
+def test_a_table_of_another_delimiter_is_read_by_it(tmp_path: Path, delimiter: str, name: str) -> None:
+    with (tmp_path / name).open("w", newline="") as stream:
+        rows = csv.writer(stream, delimiter=delimiter)
+        rows.writerows([["id", "question", "paraphrases", "answers"], ["1", "a;b,c|d?", '["e"]', "f"]])
+    (question,) = read_all(data_config(tmp_path / name))
+    assert (question.question, question.answers, question.error) == ("a;b,c|d?", ("f",), "")
+
+
 @pytest.mark.parametrize(
     ("header", "problem"),
     [
         ("id,id,question", r"header has 'id' more than once.*'id', 'id', 'question'"),
-        ("id;question;answers", "no record has the field .*one of: 'id;question;answers'"),
+        ("id question answers", "no record has the field .*one of: 'id question answers'"),
         ('"id"x,question', "the header cannot be read"),
     ],
 )
