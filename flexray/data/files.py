@@ -35,7 +35,7 @@ _FORMATS: dict[str, Format] = {
 }
 _COLUMNAR = ("parquet", "arrow")
 
-_ADVICE = dict.fromkeys((".7z", ".rar", ".lz4"), "Unpack the file.")
+_ADVICE = dict.fromkeys((".7z", ".rar", ".lz4", ".tar.zst", ".txz", ".tbz2"), "Unpack the file.")
 
 
 @dataclass(frozen=True, order=True, slots=True)
