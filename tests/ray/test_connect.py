@@ -5,14 +5,16 @@ import subprocess
 import sys
 
 LISTENERS = """
-import json, psutil, ray
+import contextlib, json, psutil, ray
 from flexray.config import RayConfig
 from flexray.pipeline.ray_connection import connect_ray
 connect_ray(RayConfig(num_cpus=1, object_store_mb=80))
 ray.get(ray.remote(lambda: 1).remote())
 me = psutil.Process()
-processes = [me, *me.children(recursive=True)]
-found = [(p.name(), c) for p in processes for c in p.net_connections()]
+found = []
+for p in [me, *me.children(recursive=True)]:
+    with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):  # it has just ended
+        found += [(p.name(), c) for c in p.net_connections()]
 print(json.dumps([[name, c.laddr.ip] for name, c in found if c.status == psutil.CONN_LISTEN]))
 """
 

@@ -52,6 +52,7 @@ def grow(
     committed: Collection[str],
     shard_rows: int,
     fingerprint: str,
+    first_shard: int,
     replace_changed: bool = False,
 ) -> Growth:
     """Compare what a recipe names with what is committed, and write the plan files of what is missing. No
@@ -62,6 +63,7 @@ def grow(
         data: the data set.
         methods, sources: of the recipe; see Selection.
         committed: ids of the committed shards.
+        first_shard: the number of the first shard that is planned now.
         replace_changed: compute committed rows again whose question has changed. A row whose question had a
             fault is computed again in any case.
 
@@ -87,7 +89,7 @@ def grow(
     if any(bucket.refused for bucket in found):
         raise _changed(folder, kept, found, data, pieces, wanted)
     tasks: list[FileTask] = []
-    number, next_shard = next_number(run), run.next_shard if run else 0
+    number, next_shard = next_number(run), first_shard
     for mask, counts in sorted(_counts(data, found, wanted).items()):
         for takes in cut_files(counts, shard_rows):
             task = FileTask(

@@ -147,6 +147,7 @@ def plan_run(
             committed=committed,
             shard_rows=config["data"]["shard_rows"],
             fingerprint=run.fingerprint if run else fingerprint(parts),
+            first_shard=_next_shard(folder, run) if run else 0,
             replace_changed=replace_changed,
         )
         return write_run(
@@ -227,3 +228,12 @@ def _refuse_foreign_files(folder: OutputFolder) -> None:
         raise OutputError(
             f"{folder}: is not empty and holds no run ({first_few(names)}). Use another output folder."
         )
+
+
+def _next_shard(folder: OutputFolder, run: RunRecord) -> int:
+    """The first number of a shard that no manifest has either: a record that was restored from a copy does
+    not know all shards, and the manifest of an unknown one would be taken for a new one's."""
+    stems = (name.removesuffix(".json") for name in folder.list(MANIFEST_FOLDER))
+    numbers = ((stem, stem.rpartition("-")[2]) for stem in stems)
+    used = (int(n) for stem, n in numbers if n.isdecimal() and run.shard_id(int(n)) == stem)
+    return max(run.next_shard, 1 + max(used, default=-1))

@@ -6,7 +6,7 @@ import pytest
 from flexray.errors import DataError, OutputError
 from flexray.sink import OutputFolder, committed_shards, compact, load_run, read_committed, repair, verify
 from flexray.sink.plan.growth import MAX_METHODS
-from flexray.sink.records import PLAN_FOLDER, manifest_name
+from flexray.sink.records import PLAN_FOLDER, RUN_FILE, manifest_name
 from tests.unit.sink.builders import (
     ERROR,
     ROWS,
@@ -178,6 +178,23 @@ def test_a_young_commit_of_a_withdrawn_shard_stays_as_other_orphans_do(folder):
     late = commit(folder, run, A)
     assert repair(folder, log=quiet).moved == ()
     assert set(verify(folder).orphans) == {late.file, manifest_name(A.shard_id)}
+
+
+def test_an_older_copy_of_the_record_takes_no_shard_for_another_one(folder):
+    commit_all(folder, start(folder, ROWS[:8]))
+    older = folder.read_bytes(RUN_FILE)
+    commit_all(folder, start(folder, ROWS))
+    folder.write_bytes(RUN_FILE, older)
+    changed = [*ROWS[:8], *(asked(i, "Who?") for i in ROWS[8:])]
+    run = start(folder, changed)
+    (new,) = planned(folder, run)[2:]
+    assert new == Shard(shard_id(3), ROWS[8:])  # shard 2 has the answers to what was asked before
+    commit_rows(folder, run, new, question="Who?")
+    assert verify(folder).ok
+    found = pa.concat_tables(read_committed(folder)).to_pylist()
+    assert {r["row_id"]: r["question"] for r in found} == dict.fromkeys(ROWS[:8], "q?") | dict.fromkeys(
+        ROWS[8:], "Who?"
+    )
 
 
 def test_changed_rows_are_refused_with_file_row_field_and_both_values(folder):
