@@ -18,7 +18,8 @@ from flexray.sink.commit.manifests import find_manifests
 from flexray.sink.lock.file import Owner
 from flexray.sink.lock.hold import is_lock
 from flexray.sink.read.committed import load_shard, only_planned
-from flexray.sink.read.visible import View, look
+from flexray.sink.read.visible import View, look, with_accounting
+from flexray.sink.records.rows import account
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +40,8 @@ class RunFolder:
     record: AnyRecord
     seen: View
     manifests: dict[str, Manifest]
-    """Of the committed shards, by shard id; a shard whose data turn out to be damaged leaves it."""
+    """Of the committed shards, by shard id. A shard whose data turn out to be damaged leaves it when its table
+    is read; one of which only some rows are seen then has the numbers of these alone."""
     damage: list[DamageError]
     owners: list[Owner] = field(default_factory=list)
     """Who holds the folder; a process that has certainly ended is left out."""
@@ -87,7 +89,10 @@ class RunFolder:
                 self.damage.append(e)
                 del self.manifests[shard_id]
                 continue
-            if (seen := self.seen.of_shard(shard_id, table)).num_rows:
+            seen = self.seen.of_shard(shard_id, table)
+            if len(seen) < len(table):
+                self.manifests[shard_id] = with_accounting(manifest, account(seen))
+            if len(seen):
                 yield seen
 
 

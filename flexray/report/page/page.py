@@ -17,7 +17,6 @@ from flexray.report.page.plots import Plot, histogram, intervals, throughput
 from flexray.report.run_folder import RunFolder
 from flexray.report.work import RunTotals
 from flexray.sink import OutputFolder
-from flexray.sink.read.visible import seen_manifests
 from flexray.sink.records import utc_now
 
 
@@ -101,7 +100,7 @@ def gather(output: str, *, everything: bool = False) -> PageData:
         answers.add(table)
     return PageData(
         run=run,
-        totals=RunTotals.of(run.record, seen_manifests(run.folder, run.seen, run.manifests).values()),
+        totals=RunTotals.of(run.record, run.manifests.values()),
         notes=notes,
         answers=answers,
     )

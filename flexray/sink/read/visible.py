@@ -15,7 +15,7 @@ from flexray.sink.folder import OutputFolder
 from flexray.sink.plan.files import left_out_ids
 from flexray.sink.plan.shards import part_rows
 from flexray.sink.read.committed import committed_shards, load_shard
-from flexray.sink.records import AnyRecord, Manifest, OldRunRecord, RunRecord
+from flexray.sink.records import AnyRecord, Manifest, OldRunRecord, RunRecord, ShardStats
 from flexray.sink.records.damage import DamageError
 from flexray.sink.records.rows import account
 from flexray.sink.run.existing import load_run
@@ -47,11 +47,15 @@ class View:
         gone = self._unseen_of(shard_id)
         return table if gone is None else table.filter(pc.invert(pc.is_in(table["row_id"], gone)))
 
+    def rows_of(self, manifest: Manifest) -> dict[str, int]:
+        """How many rows of a shard are seen, by method."""
+        by_method, gone = manifest.accounting.rows_by_method, self._unseen_of(manifest.shard_id)
+        fewer = 0 if gone is None else len(gone)
+        return {m: rows - fewer for m, rows in by_method.items() if m in self.methods and rows > fewer}
+
     def has(self, manifest: Manifest) -> bool:
         """Whether any row of a shard is seen."""
-        by_method, gone = manifest.accounting.rows_by_method, self._unseen_of(manifest.shard_id)
-        seen = (rows for method, rows in by_method.items() if method in self.methods)
-        return any(rows > (0 if gone is None else len(gone)) for rows in seen)
+        return bool(self.rows_of(manifest))
 
     def has_all(self, manifest: Manifest) -> bool:
         """Whether all rows of a shard are seen."""
@@ -172,18 +176,49 @@ def look(
 def seen_manifests(
     folder: OutputFolder, seen: View, manifests: Mapping[str, Manifest]
 ) -> dict[str, Manifest]:
-    """The manifests of the shards that have seen rows, each with the numbers of these rows alone. So the data
-    files are read of shards of which only some rows are seen; a damaged one keeps its numbers."""
+    """The manifests of the shards that have seen rows, each with the rows, errors, fallbacks and backends of
+    these rows alone.
+
+    A data file is read only if some of its shard's rows are seen and some are not, and they differ in that. A
+    damaged one's manifest keeps its numbers.
+    """
     found = {}
     for shard_id, manifest in manifests.items():
         if not seen.has(manifest):
             continue
         if not seen.has_all(manifest):
-            with contextlib.suppress(DamageError):
-                stats = account(seen.of_shard(shard_id, load_shard(folder, manifest)))
-                manifest = manifest.model_copy(update={"accounting": stats, "rows": stats.rows})
+            if (stats := _if_all_alike(manifest.accounting, seen.rows_of(manifest))) is not None:
+                manifest = with_accounting(manifest, stats)
+            else:
+                with contextlib.suppress(DamageError):
+                    table = seen.of_shard(shard_id, load_shard(folder, manifest))
+                    manifest = with_accounting(manifest, account(table))
         found[shard_id] = manifest
     return found
+
+
+def with_accounting(manifest: Manifest, stats: ShardStats) -> Manifest:
+    """The manifest with the numbers of the seen rows in place of those of all."""
+    return manifest.model_copy(update={"accounting": stats, "rows": stats.rows})
+
+
+def _if_all_alike(stats: ShardStats, seen: dict[str, int]) -> ShardStats | None:
+    """The numbers of the seen rows if all rows of a shard were answered by one backend; else None. What they
+    said, and so how many are correct, is not known."""
+    if stats.errors or stats.fallbacks or len(stats.backend_used) != 1:
+        return None
+    rows = sum(seen.values())
+    (used,), (requested,) = stats.backend_used, stats.backend_requested
+    return stats.model_copy(
+        update={
+            "rows": rows,
+            "answered": rows,
+            "rows_by_method": seen,
+            "backend_requested": {requested: rows},
+            "backend_used": {used: rows},
+            "fallback_reason": {"": rows},
+        }
+    )
 
 
 def read_committed(

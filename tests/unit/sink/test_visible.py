@@ -6,8 +6,19 @@ import pytest
 
 import flexray
 from flexray.sink import DamageError, OutputFolder, committed_shards, load_run, read_committed
-from flexray.sink.read.visible import view
-from tests.unit.sink.builders import ROWS, commit, commit_all, finished, planned, question, row, start, table
+from flexray.sink.read.visible import seen_manifests, view
+from tests.unit.sink.builders import (
+    ERROR,
+    ROWS,
+    commit,
+    commit_all,
+    finished,
+    planned,
+    question,
+    row,
+    start,
+    table,
+)
 
 
 def keys(tables):
@@ -116,3 +127,36 @@ def test_a_plan_file_that_is_lost_is_told_to_readers_who_need_it(grown):
     grown.remove("plan/0000.parquet")
     with pytest.raises(DamageError, match=r"plan/0000.parquet: is missing. Run again"):
         list(read_committed(grown))
+
+
+def counted(manifests):
+    stats = [manifest.accounting for manifest in manifests.values()]
+    return [(s.rows, s.errors, s.fallbacks, s.rows_by_method, s.backend_used) for s in stats]
+
+
+@pytest.mark.parametrize(("choice", "rows"), CHOICES)
+def test_the_numbers_of_shards_are_those_of_their_seen_rows(grown, choice, rows):
+    run = load_run(grown)
+    seen, manifests = view(grown, run, **choice), committed_shards(grown, run)
+    tables = list(read_committed(grown, **choice))
+    for manifest in manifests.values():
+        grown.remove(manifest.file)  # all of their rows were answered by one backend: no file is needed
+    found = seen_manifests(grown, seen, manifests)
+    assert counted(found) == [(len(t), 0, 0, counts(t, "method"), counts(t, "backend_used")) for t in tables]
+    assert sum(manifest.rows for manifest in found.values()) == len(rows)
+
+
+def counts(rows, column):
+    return {item["values"]: item["counts"] for item in rows[column].value_counts().to_pylist()}
+
+
+def test_errors_that_are_not_seen_do_not_count_and_those_that_are_do(folder):
+    run = start(folder)
+    first, second, third = planned(folder, run)
+    for shard in (first, second):
+        rows = [row(i, shard.shard_id, **(ERROR if i == shard.row_ids[1] else {})) for i in shard.row_ids]
+        commit(folder, run, shard, table=table(shard, rows=rows))
+    commit(folder, run, third)
+    run = start(folder, [r for r in ROWS if r not in (first.row_ids[1], second.row_ids[0], third.row_ids[0])])
+    found = seen_manifests(folder, view(folder, run), committed_shards(folder, run))
+    assert [(m.rows, m.accounting.errors) for m in found.values()] == [(3, 0), (3, 1), (3, 0)]
