@@ -68,9 +68,9 @@ def _checked(kind: type[S], tree: Any, source: str, place: tuple[str, ...] = ())
         return kind.model_validate(tree)
     except ValidationError as e:
         faults = e.errors(include_url=False, include_context=False)
-    within = {fault["loc"][:-1] for fault in faults} | {fault["loc"][:-2] for fault in faults}
     # items with a fault do not count, so their list may seem too short
-    faults = [fault for fault in faults if fault["type"] != "too_short" or fault["loc"] not in within]
+    inside = {fault["loc"][:end] for fault in faults for end in range(len(fault["loc"]))}
+    faults = [fault for fault in faults if fault["type"] != "too_short" or fault["loc"] not in inside]
     lines = [f"  {_describe({**fault, 'loc': place + fault['loc']})}" for fault in faults[:MAX_FAULTS]]
     lines += [f"  and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
     # without the cause, whose text may be without end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +15,8 @@ from flexray.data.record import MISSING, field_paths, lookup, to_record
 from flexray.data.validate import to_question
 from flexray.errors import DataError, shown
 
+NEEDED = ("question", "candidates", "confidences")
+"""Roles that each row must have if the recipe names a field for them."""
 SOURCE = "rows"
 """The text that replaces the file name in messages about a row."""
 
@@ -45,12 +47,14 @@ def rows_of(rows: Any) -> list[dict[str, Any]]:
     return found
 
 
-def fields_of(rows: Sequence[Mapping[str, Any]], fields: Fields) -> Fields:
-    """The fields with those set to null that no row has (a None is none), except `question`."""
+def fields_of(
+    rows: Sequence[Mapping[str, Any]], fields: Fields, *, keep: Container[str] = ("question",)
+) -> Fields:
+    """The fields with those set to null that no row has (a None is none), but for those to keep."""
     absent = {
         role: None
         for role, path in field_paths(fields).items()
-        if role != "question" and all(lookup(row, path) in (MISSING, None) for row in rows)
+        if role not in keep and all(lookup(row, path) in (MISSING, None) for row in rows)
     }
     return fields.model_copy(update=absent)
 
@@ -61,8 +65,7 @@ def to_questions(rows: Sequence[Mapping[str, Any]], config: DataConfig) -> list[
     `error`."""
     questions = []
     for number, row in enumerate(rows, start=1):
-        asked_of_all = {"candidates": config.fields.candidates, "confidences": config.fields.confidences}
-        fields = fields_of([row], config.fields).model_copy(update=asked_of_all)
+        fields = fields_of([row], config.fields, keep=NEEDED)
         asks_itself = config.include_question or fields.paraphrases is None
         own = config.model_copy(update={"fields": fields, "include_question": asks_itself})
         record = dataclasses.replace(to_record(number, dict(row)), fields=fields)

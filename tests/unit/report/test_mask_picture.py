@@ -149,3 +149,8 @@ def test_a_picture_needs_a_position_for_each_token():
     mask, names = sample(3, [2], 1)
     with pytest.raises(ValueError, match="position ids"):
         dataclasses.replace(picture_of(mask, names, names), positions=np.arange(3))
+
+
+def test_labels_must_be_as_many_as_tokens():
+    with pytest.raises(ValueError, match="3 labels"):
+        picture_of(np.tri(2, dtype=bool), ["a"] * 3, ["P1", "answer"])
