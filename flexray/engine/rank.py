@@ -10,6 +10,7 @@ from flexray.config import EngineConfig, GenerationConfig, MethodConfig, ModelCo
 from flexray.config import fault_injection as faults
 from flexray.config.plugins import load_plugins
 from flexray.engine.engine import Engine
+from flexray.engine.garbage import freeze
 from flexray.engine.parallel_engine import Digest, connect, load_part
 from flexray.models.all_reduce import RankGroup, join_ranks, leave_ranks
 from flexray.prompts.prompt import Prompt
@@ -60,6 +61,7 @@ class Rank:
         digest = Digest()
         for index, answers in self._engine.stream(prompts):
             digest.add(index, answers)
+        freeze()
         return digest.value
 
     def leave(self) -> None:

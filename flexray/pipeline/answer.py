@@ -33,15 +33,16 @@ from flexray.prompts.prompt import Prompt
 Note = Callable[[Mapping[str, RowRange]], None]
 
 
-class _Draft:
-    """A shard that is being answered."""
+class Draft:
+    """A shard whose tokens are being generated, or are."""
 
     def __init__(self, shard: PreparedShard, config: RunConfig):
         self.shard = shard
         self.answers = [unanswered(config, error) for error in shard.questions["error"].to_pylist()]
         self.counters: dict[str, Any] = {}
         self.counted_in = ""
-        self.seconds = 0.0
+        self.seconds = 0.0  # of the engine's calls
+        self.answered_at = time.time()
 
 
 class Answerer:
@@ -98,18 +99,19 @@ class Answerer:
 
     def answer(self, shard: PreparedShard) -> AnsweredShard:
         """Answer the rows of one shard, in order."""
-        return self.answer_together([(shard, untried(shard))])[0]
+        return self.finish(*self.generate([(shard, untried(shard))]))
 
-    def answer_together(
+    def generate(
         self, shards: Sequence[tuple[PreparedShard, Attempt]], note: Note = lambda ranges: None
-    ) -> list[AnsweredShard]:
-        """Answer the rows of several shards, in order. All shards without a crash are answered in one engine
-        call, so that the device does not idle between them. Each row range of the others gets its own call.
+    ) -> list[Draft]:
+        """Generate the tokens of several shards, in order, each for `finish`. All shards without a crash are
+        in one engine call, so that the device does not idle between them. Each row range of the others gets
+        its own call.
 
         Args:
             note: called with the row ranges by shard id before each engine call, and with {} after it.
         """
-        drafts = [_Draft(shard, self._config) for shard, _ in shards]
+        drafts = [Draft(shard, self._config) for shard, _ in shards]
         for draft, (shard, attempt) in zip(drafts, shards, strict=True):
             for row in attempt.given_up:
                 if shard.prompts[row] is not None:
@@ -123,11 +125,11 @@ class Answerer:
                 note({draft.shard.spec.shard_id: rows for draft, rows in call})
                 self._answer(call)
                 note({})
-        return [self._finish(draft) for draft in drafts]
+        return drafts
 
-    def _answer(self, call: list[tuple[_Draft, RowRange]]) -> None:
+    def _answer(self, call: list[tuple[Draft, RowRange]]) -> None:
         """Answer row ranges in one engine call."""
-        todo: list[tuple[_Draft, int, Prompt]] = []
+        todo: list[tuple[Draft, int, Prompt]] = []
         for draft, rows in call:
             found = [(draft, row, prompt) for row in range(*rows) if (prompt := draft.shard.prompts[row])]
             if faults.expected():
@@ -150,12 +152,14 @@ class Answerer:
         for draft, (begin, end) in call:
             draft.counted_in = "" if draft is first else first.shard.spec.shard_id
             draft.seconds += seconds * (end - begin) / num_rows
+            draft.answered_at = time.time()
 
-    def _finish(self, draft: _Draft) -> AnsweredShard:
+    def finish(self, draft: Draft) -> AnsweredShard:
+        """The answers of a shard, with their texts. Can be called in another thread, while the engine
+        generates those of other shards."""
         start = time.perf_counter()
         shard = draft.shard
         texts = decode_answers(draft.answers, shard.questions, self._tokenizer, self._config)
-        seconds = draft.seconds + time.perf_counter() - start
         now = self._counters()
         stats = {
             **add(difference(now, now), draft.counters),
@@ -164,10 +168,11 @@ class Answerer:
             "device": _device_name(self._device),
             "dtype": self._dtype,
             "rounding": self._engine.rounding if self.is_loaded else {},
-            "seconds": round(seconds, 3),
-            "answered_at": round(time.time(), 3),
+            "seconds": round(draft.seconds, 3),
+            "answered_at": round(draft.answered_at, 3),
         }
         answers = answer_lists(draft.answers, texts)
+        seconds = draft.seconds + time.perf_counter() - start
         return AnsweredShard(shard.spec, shard.questions, shard.prompt_tokens, answers, stats, seconds)
 
     def _counters(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import ray
 
 from flexray.config import RunConfig
 from flexray.console.log import RunLabel
+from flexray.engine.garbage import freeze
 from flexray.pipeline.actors import Pace
 from flexray.pipeline.columns import ANSWERED_SCHEMA, answered_row, failure_row, read_prepared
 from flexray.pipeline.crash_tracker import Attempt, RowRange
@@ -24,16 +25,16 @@ from flexray.pipeline.shards import AnsweredShard, PreparedShard
 from flexray.pipeline.telemetry import ActorTelemetry
 
 if TYPE_CHECKING:
-    from flexray.pipeline.answer import Answerer
+    from flexray.pipeline.answer import Answerer, Draft
 
 REPORT_SECONDS = 5.0
 
 
 class AnswerActor:
-    """While the engine's thread answers some shards, the next ones are read from their columns, and the
-    previous ones written. The actor reports to the job tracker what the engine is doing. If the engine cannot
-    be made, the actor returns a failure instead of shards, because Ray would restart an actor whose
-    constructor fails."""
+    """While the engine's thread generates the tokens of some shards, the next ones are read from their
+    columns, and the texts of the previous ones decoded and written. The actor reports to the job tracker what
+    the engine is doing. If the engine cannot be made, the actor returns a failure instead of shards, because
+    Ray would restart an actor whose constructor fails."""
 
     def __init__(self, config: RunConfig, tracker: Any, label: RunLabel):
         self._telemetry = ActorTelemetry(label, [method.name for method in config.methods])
@@ -66,25 +67,33 @@ class AnswerActor:
             left.append(given)
         while left:
             now, left = left[: self._pace.shards], left[self._pace.shards :]
-            answered = or_failure(self._thread.submit(self._answer, self._answerer, now).result)
+            answered = or_failure(lambda: self._answer(now))  # noqa: B023  called at once
             if isinstance(answered, Failure):
                 yield failure_row(answered, ANSWERED_SCHEMA)
                 return
             yield from map(answered_row, answered)
 
-    def _answer(self, answerer: Answerer, shards: list[PreparedShard]) -> list[AnsweredShard]:
-        """Answer shards; runs in the engine's thread."""
+    def _answer(self, shards: list[PreparedShard]) -> list[AnsweredShard]:
+        drafts = self._thread.submit(self._generate, self._answerer, shards).result()
+        answered = [self._answerer.finish(draft) for draft in drafts]
+        self._telemetry.answered(answered)
+        return answered
+
+    def _generate(self, answerer: Answerer, shards: list[PreparedShard]) -> list[Draft]:
+        """Generate the tokens of shards; runs in the engine's thread."""
         pending = [self._tracker.attempt.remote(s.spec.shard_id, len(s.questions)) for s in shards]
         attempts: list[Attempt] = ray.get(pending)
         questions = sum(len(shard.questions) for shard in shards)
         self._tokens_before = answerer.tokens
         self._status = EngineStatus("answering", len(shards), questions)
         start = time.monotonic()
-        with self._telemetry.batch(shards, attempts) as answered:
-            answered += answerer.answer_together(list(zip(shards, attempts, strict=True)), self._note)
+        with self._telemetry.batch(shards, attempts):
+            drafts = answerer.generate(list(zip(shards, attempts, strict=True)), self._note)
         self._pace.took(len(shards), time.monotonic() - start)
         self._status = EngineStatus()
-        return answered
+        if answerer.is_loaded:
+            freeze()
+        return drafts
 
     @contextlib.contextmanager
     def _loading(self) -> Iterator[None]:

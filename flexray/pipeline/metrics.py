@@ -117,9 +117,12 @@ class Metrics:
         questions = sum(len(shard.questions) for shard in shards)
         _metric("flexray_rows_in_flight").set(questions * len(self._methods), self._labels)
 
-    def answered(self, shards: Sequence[AnsweredShard], seconds: float) -> None:
-        """Count a batch of shards that this actor has answered."""
+    def took(self, seconds: float) -> None:
+        """Count the time that this actor took for a batch of shards."""
         _metric("flexray_batch_seconds").observe(seconds, self._labels)
+
+    def answered(self, shards: Sequence[AnsweredShard]) -> None:
+        """Count a batch of shards that this actor has answered."""
         for name, number, labels in engine_counts(shards):
             self._count(name, number, **labels)
         import torch  # here, because only actors need it, not the tasks that commit

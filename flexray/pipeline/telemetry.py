@@ -38,27 +38,27 @@ class ActorTelemetry:
         self._log.info("actor.ready", seconds=round(time.perf_counter() - self._start, 3))
 
     @contextlib.contextmanager
-    def batch(
-        self, shards: Sequence[PreparedShard], attempts: Sequence[Attempt]
-    ) -> Iterator[list[AnsweredShard]]:
-        """Report a batch of shards that is answered in this context. The caller adds the answered shards to
-        the list."""
+    def batch(self, shards: Sequence[PreparedShard], attempts: Sequence[Attempt]) -> Iterator[None]:
+        """Report a batch of shards that is answered in this context."""
         for shard, attempt in zip(shards, attempts, strict=True):
             if attempt.crashes:
                 counts = {"deaths": attempt.crashes, "rows_given_up": len(attempt.given_up)}
                 self._log.warning("shard.repeated", shard_id=shard.spec.shard_id, **counts)
-        answered: list[AnsweredShard] = []
         start = time.perf_counter()
         self._metrics.answering(shards)
         try:
-            yield answered
+            yield
         except Exception as e:
             self._log.error("batch.failed", e, shard_ids=[shard.spec.shard_id for shard in shards])
             raise
         self._metrics.answering(())
-        self._metrics.answered(answered, time.perf_counter() - start)
-        for done in answered:
-            self._log_answered(done)
+        self._metrics.took(time.perf_counter() - start)
+
+    def answered(self, shards: Sequence[AnsweredShard]) -> None:
+        """Report the answers of a batch. Can be called in another thread."""
+        self._metrics.answered(shards)
+        for shard in shards:
+            self._log_answered(shard)
 
     def _log_answered(self, shard: AnsweredShard) -> None:
         counts = RowCounts.of(shard, self._methods)

@@ -40,8 +40,8 @@ class RunFolder:
     record: AnyRecord
     seen: View
     manifests: dict[str, Manifest]
-    """Of the committed shards, by shard id. A shard whose data turn out to be damaged leaves it when its table
-    is read; one of which only some rows are seen then has the numbers of these alone."""
+    """Of the committed shards, by shard id. When a shard's table is read, a damaged one leaves it, and one of
+    which only some rows are seen gets the numbers of these alone."""
     damage: list[DamageError]
     owners: list[Owner] = field(default_factory=list)
     """Who holds the folder; a process that has certainly ended is left out."""

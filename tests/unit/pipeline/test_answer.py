@@ -33,6 +33,10 @@ def rows_of(answered):
     return [(answer["error"], answer["token_ids"]) for (answer,) in answered.answers.to_pylist()]
 
 
+def answer_together(answerer, *arguments):
+    return [answerer.finish(draft) for draft in answerer.generate(*arguments)]
+
+
 @pytest.fixture(scope="module")
 def alone(shards):
     config, prepared = shards
@@ -42,7 +46,7 @@ def alone(shards):
 
 def test_shards_answered_together_have_the_rows_that_each_has_alone(shards, alone):
     config, prepared = shards
-    together = Answerer(config).answer_together([(shard, untried(shard)) for shard in prepared])
+    together = answer_together(Answerer(config), [(shard, untried(shard)) for shard in prepared])
     assert [a.spec.shard_id for a in together] == [a.spec.shard_id for a in alone]
     for one, other in zip(together, alone, strict=True):
         assert rows_of(one) == rows_of(other)
@@ -52,7 +56,7 @@ def test_shards_answered_together_have_the_rows_that_each_has_alone(shards, alon
 
 def test_the_counters_of_a_call_stand_once_and_every_shard_says_where(shards, alone):
     config, prepared = shards
-    together = Answerer(config).answer_together([(shard, untried(shard)) for shard in prepared])
+    together = answer_together(Answerer(config), [(shard, untried(shard)) for shard in prepared])
     first, *others = [a.engine_stats for a in together]
     assert [stats["counted_in"] for stats in (first, *others)] == ["", *[prepared[0].spec.shard_id] * 2]
     for stats in others:
@@ -71,9 +75,8 @@ def test_a_shard_that_crashed_a_process_is_answered_by_itself_in_row_ranges(shar
     crashed = Attempt([(0, 1), (2, 3)], frozenset({1}), 3)
     notes = []
     attempts = [untried(prepared[0]), crashed, untried(prepared[2])]
-    together = Answerer(config).answer_together(
-        list(zip(prepared, attempts, strict=True)), lambda ranges: notes.append(dict(ranges))
-    )
+    pairs = list(zip(prepared, attempts, strict=True))
+    together = answer_together(Answerer(config), pairs, lambda ranges: notes.append(dict(ranges)))
     whole = {ids[0]: (0, 3), ids[2]: (0, 1)}
     assert notes == [whole, {}, {ids[1]: (0, 1)}, {}, {ids[1]: (2, 3)}, {}]
     assert [rows_of(a) for a in (together[0], together[2])] == [rows_of(a) for a in (alone[0], alone[2])]
