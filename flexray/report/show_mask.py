@@ -23,12 +23,7 @@ from flexray.report.output_files import write_file
 
 
 def show_mask(
-    config: RunConfig,
-    *,
-    row: str,
-    png: Path,
-    generated: int,
-    method: str | None = None,
+    config: RunConfig, *, row: str, png: Path, generated: int, method: str | None = None
 ) -> None:
     """Draw who sees whom in one row's prompt: in the terminal, and as a PNG.
 
@@ -52,7 +47,7 @@ def show_mask(
     )
     console.print(printable(f"{question.row_id}: {question.question}"), markup=False)
     console.print(render_mask_text(picture))
-    write_file(png, mask_png(picture, title=_title(chosen)), "--png")
+    write_file(png, mask_png(picture, title=chosen.name), "--png")
     console.print(f"picture: {png}", markup=False)
 
 
@@ -65,10 +60,3 @@ def stream_of(prompt: Prompt, method: MethodConfig, generated: int) -> Stream:
     )
     scopes = planned.scopes(prompt)
     return make_stream(prompt, prefix, scopes, [(-1,) * generated] * len(scopes))
-
-
-def _title(method: MethodConfig) -> str:
-    if method.kind != "attention":
-        return f"method {method.name}"
-    cross = ", cross_attention" if method.cross_attention else ""
-    return f"layout {method.layout}, positions {method.positions}{cross}"
