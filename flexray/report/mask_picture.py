@@ -50,10 +50,10 @@ class MaskPicture:
 
 
 def colour_of(name: str) -> str:
-    """The hex colour of a segment, by its name. Copies and parts of the context have that of the context; more
-    than eight paraphrases repeat theirs.
+    """The hex colour of a segment, by its name. Copies and parts of the context have that of the context;
+    more than eight paraphrases repeat theirs.
 
-    >>> [colour_of(name) == CONTEXT_COLOUR for name in ("context", "C12", "F1P2", "C12.F1P2", "P1", "answer 2")]
+    >>> [colour_of(name) == CONTEXT_COLOUR for name in ("context", "C12", "F1P2", "C12.F1P2", "P1", "answer")]
     [True, True, True, True, False, False]
     """
     if name.startswith("answer"):

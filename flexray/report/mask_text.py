@@ -31,7 +31,7 @@ def render_mask_text(picture: MaskPicture) -> Text:
     # filled if any of its pairs is visible: even a single leaking pair is seen
     seen = np.logical_or.reduceat(np.logical_or.reduceat(picture.mask, starts, axis=0), starts, axis=1)
     margin = max(len(cell.name) for cell in cells)
-    out = Text(" " * (margin + LABEL_WIDTH + 2), no_wrap=True, overflow="ignore")
+    out = Text(" " * (margin + LABEL_WIDTH + 2))
     for name, same in groupby(cell.name for cell in cells):
         width = 2 * len(list(same))
         out.append(name[:width].ljust(width), colour_of(name))

@@ -22,9 +22,7 @@ from flexray.report.mask_text import render_mask_text
 from flexray.report.output_files import write_file
 
 
-def show_mask(
-    config: RunConfig, *, row: str, png: Path, generated: int, method: str | None = None
-) -> None:
+def show_mask(config: RunConfig, *, row: str, png: Path, generated: int, method: str | None = None) -> None:
     """Draw who sees whom in one row's prompt: in the terminal, and as a PNG.
 
     Args:
@@ -46,7 +44,7 @@ def show_mask(
         stream_of(prompt, chosen, generated), lambda i: token_text(tokenizer, i) if i >= 0 else "..."
     )
     console.print(printable(f"{question.row_id}: {question.question}"), markup=False)
-    console.print(render_mask_text(picture))
+    console.print(render_mask_text(picture), soft_wrap=True)
     write_file(png, mask_png(picture, title=chosen.name), "--png")
     console.print(f"picture: {png}", markup=False)
 
