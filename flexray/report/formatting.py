@@ -51,15 +51,6 @@ def share(part: float, whole: float) -> str:
     return percent(part / whole if whole else None)
 
 
-def percentage(share: float) -> str:
-    """The same without the sign, for a column that has it; exactly nothing is a 0.
-
-    >>> [percentage(s) for s in (0.0, 0.0001, 0.5)]
-    ['0', '<0.1', '50.0']
-    """
-    return percent(share).removesuffix("%") if share else "0"
-
-
 def rate(number: float | None) -> str:
     """With three digits, or without decimals."""
     if number is None:
