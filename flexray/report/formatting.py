@@ -17,18 +17,6 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def compact(number: float) -> str:
-    """For the marks of an axis.
-
-    >>> [compact(n) for n in (0.25, 40.0, 2000, 25_000, 3e6)]
-    ['0.25', '40', '2,000', '25k', '3M']
-    """
-    for unit, size in (("M", 1_000_000), ("k", 1_000)):
-        if abs(number) >= max(size, 10_000):
-            return f"{number / size:g}{unit}"
-    return f"{number:,.0f}" if abs(number) >= 1_000 else f"{number:.6g}"
-
-
 def percent(share: float | None) -> str:
     """In percent; what is not 0 is not shown as 0.
 
@@ -49,13 +37,6 @@ def share(part: float, whole: float) -> str:
     ('25.0%', '–')
     """
     return percent(part / whole if whole else None)
-
-
-def rate(number: float | None) -> str:
-    """With three digits, or without decimals."""
-    if number is None:
-        return NOTHING
-    return f"{number:,.{2 if number < 10 else 1 if number < 100 else 0}f}"
 
 
 def fixed(number: float | None, digits: int = 1) -> str:

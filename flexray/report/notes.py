@@ -17,7 +17,7 @@ from flexray.evaluation.accuracy import row_scores
 from flexray.evaluation.metrics import title
 from flexray.report.formatting import NOTHING, count, percent
 from flexray.report.odd import Said
-from flexray.report.questions import AnsweredQuestion, answered_questions
+from flexray.report.questions import answered_questions
 from flexray.report.run_folder import RunFolder
 from flexray.report.tables import Table, Toned
 
@@ -42,11 +42,10 @@ class RunNotes:
     """Counts over the rows that are added."""
 
     run: RunFolder
-    backends: Counter[tuple[str, str]] = field(default_factory=Counter)  # requested, used -> rows
     prompt_tokens: Counter[int] = field(default_factory=Counter)  # length -> answered rows
     generated_tokens: Counter[int] = field(default_factory=Counter)  # the same
     shards_read: int = 0
-    examples: list[AnsweredQuestion] = field(default_factory=list)  # of `look_at`
+    examples: list[dict[str, Any]] = field(default_factory=list)  # of `look_at`: `answered_questions`
     _accuracy: dict[str, ScoreCounts] = field(default_factory=dict)
     _kinds: dict[str, ErrorKind] = field(default_factory=dict)
     _said: dict[str, Said] = field(default_factory=dict)
@@ -97,9 +96,6 @@ class RunNotes:
         answered = table.filter(pc.invert(failed))
         self.prompt_tokens.update(_counts(answered["prompt_tokens"]))
         self.generated_tokens.update(_counts(pc.list_value_length(answered["token_ids"])))
-        pairs = table.group_by(["backend_requested", "backend_used"]).aggregate([([], "count_all")])
-        for pair in pairs.to_pylist():
-            self.backends[pair["backend_requested"], pair["backend_used"]] += pair["count_all"]
         for error, rows in _counts(table["error"].filter(failed)).items():
             kind = kind_of(error)
             if kind in self._kinds:
@@ -129,7 +125,7 @@ def look_at(run: RunFolder, *, examples: int = 5, only_wrong: bool = False) -> R
     shards = list(run.manifests)
     step = max(1.0, len(shards) / MAX_SHARDS)
     chosen = {shards[int(i * step)] for i in range(min(len(shards), MAX_SHARDS))}
-    notes, drawn = RunNotes(run), dict[bytes, AnsweredQuestion]()
+    notes, drawn = RunNotes(run), dict[bytes, dict[str, Any]]()
     for table in run.tables(chosen):
         notes.add(table)
         metric, ids = run.headline.metric, table["row_id"]
@@ -137,7 +133,7 @@ def look_at(run: RunFolder, *, examples: int = 5, only_wrong: bool = False) -> R
             ids = ids.filter(pc.fill_null(pc.less(row_scores(table, metric), 1), False))
         smallest = heapq.nsmallest(examples, ids.unique().to_pylist(), _digest)
         kept = table.filter(pc.is_in(table["row_id"], pa.array(smallest, pa.string())))
-        drawn |= {_digest(found.row_id): found for found in answered_questions(kept, metric)}
+        drawn |= {_digest(found["row_id"]): found for found in answered_questions(kept, metric)}
         drawn = dict(heapq.nsmallest(examples, drawn.items()))
     notes.examples = list(drawn.values())
     return notes

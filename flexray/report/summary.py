@@ -31,7 +31,7 @@ def print_summary(
     """
     # a log or a job's output has no width of its own; rich would take 80 and fold names
     console = console or standard_output()
-    work = WorkSummary.sum(shard.work for shard in shards)
+    work = sum((shard.work for shard in shards), WorkSummary())
     print_facts(_facts(work, len(shards), methods, seconds), console)
     for reason, rows in work.fallback_reason.most_common(MAX_REASONS):
         console.print(Text(f"fallback: {rows:,} rows: {printable(reason)}", "yellow"))

@@ -47,7 +47,7 @@ def test_a_histogram_is_a_picture_with_its_quantiles_in_words(values):
     assert plot == histogram("Length", dict(values), "tokens", "rows")
     assert "rows" in texts(plot)
     assert plot.summary.endswith(f"highest {max(values):,.4g}")
-    assert any("or more" in text for text in texts(plot)) == (9_000 in values)
+    assert any("or more" in text for text in texts(plot)) == (len(values) > 2)
 
 
 def test_a_quantile_is_the_smallest_value_that_so_many_do_not_exceed():
@@ -79,7 +79,7 @@ def test_a_pause_is_seen_as_a_gap():
 def test_names_are_text_whatever_they_hold():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plot = intervals("Accuracy", [(HOSTILE[:50], 0.5, (0.4, 0.6)), ("$x^ 日本", 0.2, (0.1, 0.3))])
+        plot = intervals("Accuracy", [(HOSTILE[:40], 0.5, (0.4, 0.6)), ("$x^ 日本", 0.2, (0.1, 0.3))])
     assert {element.tag for element in drawn(plot).iter()}.isdisjoint({f"{SVG}image", f"{SVG}script"})
-    assert HOSTILE[:50] in texts(plot)
+    assert HOSTILE[:40] in texts(plot)
     assert "$x^ 日本" in texts(plot)
