@@ -1,4 +1,4 @@
-"""This machine's memory, and the free space and write access of its folders."""
+"""This machine's memory, and write access to its folders."""
 
 from __future__ import annotations
 
@@ -35,12 +35,6 @@ def existing_folder(path: str | Path) -> Path:
     else:
         raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(at))
     return at
-
-
-def free_bytes(path: str | Path) -> int:
-    """Free bytes for this user on the file system where a folder is, or will be. Raises OSError."""
-    found = os.statvfs(existing_folder(path))
-    return found.f_bavail * found.f_frsize
 
 
 def check_writable(path: str | Path) -> None:

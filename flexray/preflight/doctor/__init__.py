@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from flexray.config import RunConfig, load_config
 from flexray.console.checks import Check, Finding, make_checks, passed
-from flexray.preflight.doctor import machine_checks, packages, process_checks, recipe_checks
+from flexray.preflight.doctor import machine_checks, packages, recipe_checks
+from flexray.preflight.doctor.process_checks import in_process
 from flexray.preflight.plan import start_plan
 from flexray.preflight.plan.dry_run import DryRun
 from flexray.preflight.plan.resource_checks import check_device
@@ -29,8 +30,8 @@ RECIPE_CHECKS: tuple[Check[DryRun], ...] = (
 )
 """Of what the configuration names."""
 PROCESS_CHECKS: tuple[Check[RunConfig | None], ...] = (
-    Check("ray", process_checks.check_cluster),
-    Check("attention", process_checks.check_attention),
+    Check("ray", in_process("ray", seconds=180)),
+    Check("attention", in_process("attention", seconds=900)),  # a busy machine compiles for minutes
 )
 """The slow ones come last."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from flexray.models.checkpoint import resolve_dtype
 from flexray.pipeline.actors import settle_actors
 from flexray.pipeline.nodes import this_machine
 from flexray.pipeline.ray_connection import is_for_a_cluster
-from flexray.preflight.host import free_bytes, ram_bytes
+from flexray.preflight.host import existing_folder, ram_bytes
 from flexray.preflight.plan.devices import Device
 from flexray.preflight.plan.dry_run import DryRun
 from flexray.preflight.plan.estimates import (
@@ -201,19 +202,12 @@ def estimate_time(run: DryRun) -> Iterator[Finding]:
 
 
 def _time(estimate: TimeEstimate) -> str:
-    hours = "" if estimate.gpu_hours is None else f", {_figure(estimate.gpu_hours)} GPU-hours"
+    hours = "" if estimate.gpu_hours is None else f", {estimate.gpu_hours:,.2f} GPU-hours"
     return (
-        f"{duration(estimate.seconds)}{hours}, and start-up on top; {_figure(estimate.rows_per_second)} "
+        f"{duration(estimate.seconds)}{hours}, and start-up on top; {estimate.rows_per_second:,.2f} "
         f"output rows/s of each actor (actors: {estimate.actors}). "
         f"{estimate.basis[0].upper()}{estimate.basis[1:]}"
     )
-
-
-def _figure(value: float) -> str:
-    """The number with three significant digits, or all digits before the point."""
-    if 0 < value < 0.01:
-        return "less than 0.01"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def check_disk_space(run: DryRun) -> Iterator[Finding]:
@@ -222,7 +216,10 @@ def check_disk_space(run: DryRun) -> Iterator[Finding]:
         return
     needed = f"{decimal(run.room.bytes)} ({run.room.basis})"
     yield passed(needed)
-    if run.dry_folder.is_local and (free := free_bytes(run.dry_folder.url)) < run.room.bytes:
+    if not run.dry_folder.is_local:
+        return
+    free = shutil.disk_usage(existing_folder(run.dry_folder.url)).free
+    if free < run.room.bytes:
         note = fail if run.room.measured else warn
         yield note(
             f"{run.dry_folder}: {decimal(free)} are free, and the rows that are left need {needed}. Make "
