@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flexray.console.progress import CommittedShard, Lines, LogLine, Progress, Tracker
-from flexray.console.terminal import duration, printable
+from flexray.console.terminal import printable
 
 
 @contextlib.contextmanager
@@ -28,8 +28,8 @@ def show_progress(log: LogLine) -> Iterator[Progress]:
 class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
     """A progress bar. It is shown from `planned` to the end of the `with` block."""
 
-    def __init__(self, console: Console, tracker: Tracker | None = None):
-        self._tracker = tracker or Tracker()
+    def __init__(self, console: Console):
+        self._tracker = Tracker()
         self._display = progress.Progress(
             progress.BarColumn(bar_width=None),
             _Figures(self._tracker),
@@ -68,18 +68,4 @@ class _Figures(progress.ProgressColumn):
         self._tracker = tracker
 
     def render(self, task: progress.Task) -> Text:
-        done = self._tracker
-        text = Text(f"{done.rows:,}/{done.planned_rows:,} rows")
-        rate, remaining = done.rate, done.remaining
-        if not done.rows and done.planned_rows:
-            text.append("  starting")  # the model is loaded, and kernels are compiled
-        if rate is not None:
-            text.append(f"  {rate:,.1f} rows/s")
-        if done.errors:
-            text.append(f"  {done.errors:,} errors", "red")
-        if done.fallbacks:
-            text.append(f"  {done.fallbacks:,} fallbacks", "yellow")
-        text.append(f"  {duration(done.elapsed)}")
-        if remaining is not None and done.rows < done.planned_rows:
-            text.append(f"  {duration(remaining)} left", "bold")
-        return text
+        return Text(self._tracker.describe())
