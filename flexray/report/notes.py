@@ -29,14 +29,6 @@ _FAULT = re.compile(r"^.*?, row \d+, (field .*?) \(value: ", re.DOTALL)
 _NUMBER = re.compile(r"\d[\d.,]*")
 
 
-@dataclass(kw_only=True, slots=True)
-class ErrorKind:
-    """Error rows of one reason."""
-
-    rows: int
-    example: str  # the error of the first of them
-
-
 @dataclass(slots=True)
 class RunNotes:
     """Counts over the rows that are added."""
@@ -47,7 +39,8 @@ class RunNotes:
     shards_read: int = 0
     examples: list[dict[str, Any]] = field(default_factory=list)  # of `look_at`: `answered_questions`
     _accuracy: dict[str, ScoreCounts] = field(default_factory=dict)
-    _kinds: dict[str, ErrorKind] = field(default_factory=dict)
+    _kinds: Counter[str] = field(default_factory=Counter)  # kind of error -> rows
+    _errors: dict[str, str] = field(default_factory=dict)  # kind of error -> the first one
     _said: dict[str, Said] = field(default_factory=dict)
 
     @property
@@ -75,9 +68,9 @@ class RunNotes:
         )
 
     @property
-    def errors(self) -> list[ErrorKind]:
-        """The most frequent first."""
-        return sorted(self._kinds.values(), key=lambda kind: -kind.rows)
+    def errors(self) -> list[tuple[str, int]]:
+        """Of each kind of error one of them, and the rows, the most frequent first."""
+        return [(self._errors[kind], rows) for kind, rows in self._kinds.most_common()]
 
     @property
     def warnings(self) -> list[str]:
@@ -98,10 +91,9 @@ class RunNotes:
         self.generated_tokens.update(_counts(pc.list_value_length(answered["token_ids"])))
         for error, rows in _counts(table["error"].filter(failed)).items():
             kind = kind_of(error)
-            if kind in self._kinds:
-                self._kinds[kind].rows += rows
-            elif len(self._kinds) < MAX_KINDS:
-                self._kinds[kind] = ErrorKind(rows=rows, example=error)
+            if kind in self._kinds or len(self._kinds) < MAX_KINDS:
+                self._kinds[kind] += rows
+                self._errors.setdefault(kind, error)
         for row in (
             answered.group_by(["method", "prediction", "finish_reason"])
             .aggregate([([], "count_all")])

@@ -16,7 +16,7 @@ from flexray.evaluation.metrics import EXACT_MATCH, Metric
 from flexray.sink import AnyRecord, DamageError, Manifest, OutputFolder
 from flexray.sink.commit.manifests import find_manifests
 from flexray.sink.lock.file import Owner
-from flexray.sink.lock.hold import is_lock
+from flexray.sink.lock.hold import read_locks
 from flexray.sink.read.committed import load_shard, only_planned
 from flexray.sink.read.visible import View, look
 
@@ -93,8 +93,7 @@ class RunFolder:
 
 def _owners(folder: OutputFolder) -> list[Owner]:
     try:
-        files = [folder.read_if_there(name) for name in folder.list() if is_lock(name)]
+        owners = map(Owner.parse, read_locks(folder).values())
     except OSError as e:
         raise OutputError(f"{folder}: cannot be listed: {e}") from e
-    owners = [Owner.parse(data) for data in files if data is not None]
     return [owner for owner in owners if owner is not None and not owner.is_dead()]

@@ -40,14 +40,14 @@ def print_answers(notes: RunNotes, *, output: str, console: Console | None = Non
     for example in notes.examples:
         _print_example(example, console)
     if notes.errors:
-        rows = sum(kind.rows for kind in notes.errors)
+        rows = sum(rows for _, rows in notes.errors)
         console.print(
             Text(f"\n{rows:,} rows are errors. The most frequent, each with one of its rows", "bold")
         )
-        for kind in notes.errors[:MAX_KINDS]:
-            console.print(_hung(f"  {kind.rows:,} x ", cut(kind.example), "red"))
+        for error, times in notes.errors[:MAX_KINDS]:
+            console.print(_hung(f"  {times:,} x ", cut(error), "red"))
         if rest := notes.errors[MAX_KINDS:]:
-            console.print(Text(f"  and {sum(kind.rows for kind in rest):,} rows of other kinds", "dim"))
+            console.print(Text(f"  and {sum(rows for _, rows in rest):,} rows of other kinds", "dim"))
     for warning in notes.warnings:
         console.print(_hung("\nwarning: ", warning, "yellow"))
     damage = notes.run.damage

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from flexray.console.checks import Finding, fail, passed, warn
 from flexray.data import scan, with_few_shots
-from flexray.preflight.plan.dry_folder import DryFolder, read_locks
+from flexray.preflight.plan.dry_folder import DryFolder
 from flexray.preflight.plan.dry_run import DataFigures, DryRun
 from flexray.runs.job import Job, plan
 from flexray.sink.lock.file import Owner
-from flexray.sink.lock.hold import EXPIRY_SECONDS
+from flexray.sink.lock.hold import EXPIRY_SECONDS, read_locks
 
 
 def open_folder(run: DryRun) -> None:

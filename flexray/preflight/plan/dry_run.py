@@ -87,20 +87,16 @@ class DryRun(Start):
         return [finding for finding in self.findings if finding.status != "pass"]
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures and problems, for JSON."""
-        figures = ("data", "sample", "work", "device", "memory", "room")
-        found = {name: getattr(self, name) for name in figures}
-        levels = {"warn": "warning", "fail": "error"}
+        """All figures and findings, for JSON."""
+        found = {name: getattr(self, name) for name in ("data", "sample", "work", "device", "room")}
         return {
             "ready": self.ready,
             "output": str(self.folder or redact(self.config.output)),
             "methods": [method.name for method in self.methods],
             "max_new_tokens": self.config.generation.max_new_tokens,
             **{name: part and dataclasses.asdict(part) for name, part in found.items()},
-            "cards": [card.as_card() for card in self.cards],
+            "memory": self.memory and self.memory.to_dict(),
+            "cards": [card.to_dict() for card in self.cards],
             "estimates": [dataclasses.asdict(estimate) for estimate in self.estimates],
-            "problems": [
-                {"level": levels[problem.status], "about": problem.check, "text": problem.what}
-                for problem in self.problems
-            ],
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
         }

@@ -6,6 +6,7 @@ The engine's own functions compute it from sizes; nothing is loaded.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,17 +94,9 @@ class MemoryPlan:
         most = max(self.loading_bytes, self.weight_bytes)
         return most < self.device_bytes and self.questions_at_once > 0
 
-    def as_card(self) -> dict[str, Any]:
-        """For JSON, as one of several sizes."""
-        return {
-            "numbers": self.quantization or self.dtype,
-            "quantization": self.quantization,
-            "tensor_parallel": self.ranks,
-            "weight_bytes": self.weight_bytes,
-            "needed_bytes": self.needed,
-            "most_slots": None if self.device_bytes is None else self.most_slots,
-            "fits": self.fits,
-        }
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return dataclasses.asdict(self) | {"needed": self.needed, "fits": self.fits}
 
 
 def count_parameters(path: str | Path, lora: Sequence[str] = ()) -> int:

@@ -48,15 +48,6 @@ class PageData:
             "decoded": histogram("Decoded at once", means, "tokens a step, the mean of a shard", "shards"),
         }
 
-    @property
-    def problems(self) -> dict[str, list[tuple[int, str]]]:
-        """What went wrong: rows and an example of each kind of error, and of each reason of a fallback."""
-        reasons = self.totals.work.fallback_reason.most_common()
-        return {
-            "error rows, by what is wrong": [(kind.rows, kind.example) for kind in self.notes.errors],
-            "rows that needed another backend, or fewer rows at once": [(n, reason) for reason, n in reasons],
-        }
-
 
 def default_page(output: str) -> Path:
     """The page's default path: next to a local output folder; for a URL in `out/` of the current folder."""
@@ -74,18 +65,15 @@ def write_page(output: str, html: Path, *, everything: bool = False) -> None:
     Raises:
         OutputError: the folder holds no run or cannot be read, or the page cannot be written.
     """
-    write_file(html, render(gather(output, everything=everything)), "--html")
-
-
-def render(data: PageData) -> str:
-    """The page, with its style, script and plots in it: a browser loads nothing else."""
-    return fill_page(
+    data = gather(output, everything=everything)
+    page = fill_page(
         data.answers.tree(),
         page=data,
         tables=tables,
         headline=metric_title(data.run.headline.name),
         now=formatting.moment(utc_now()),
     )
+    write_file(html, page, "--html")
 
 
 def gather(output: str, *, everything: bool = False) -> PageData:

@@ -57,11 +57,11 @@ def shares(what: str, rows: Counter[str]) -> Table:
     return Table((what, "#rows", "#share"), lines)
 
 
-def problems(kinds: Sequence[tuple[int, str]]) -> Table:
+def problems(kinds: Sequence[tuple[str, int]]) -> Table:
     """How many rows each kind of error has, or each reason of a fallback."""
-    rows = [(count(rows), text) for rows, text in kinds[:MAX_KINDS]]
+    rows = [(count(rows), text) for text, rows in kinds[:MAX_KINDS]]
     if rest := kinds[MAX_KINDS:]:
-        rows.append((count(sum(rows for rows, _ in rest)), f"of {count(len(rest))} other kinds"))
+        rows.append((count(sum(rows for _, rows in rest)), f"of {count(len(rest))} other kinds"))
     return Table(("#rows", "what"), rows)
 
 

@@ -80,9 +80,9 @@ def test_errors_are_counted_by_kind_with_a_row_each(folder):
         return ERROR | {"error": f"a.jsonl, row {i}, field 'id': missing (value: 1)."} if i == 3 else {}
 
     notes = look_at(made(folder, change, methods=("attention",)))
-    assert [(kind.rows, kind.example[:16]) for kind in notes.errors] == [
-        (10, "a.jsonl, row 30,"),
-        (1, "a.jsonl, row 3, "),
+    assert [(error[:16], rows) for error, rows in notes.errors] == [
+        ("a.jsonl, row 30,", 10),
+        ("a.jsonl, row 3, ", 1),
     ]
     text = shown(notes)
     assert "11 rows are errors" in text
