@@ -16,9 +16,7 @@ from flexray.methods import make_methods
 from flexray.models.checkpoint import load_tokenizer
 from flexray.prompts.prompt import Prompt
 from flexray.report.explain.selection import choose_method, find_row
-from flexray.report.mask_picture import MaskPicture
-from flexray.report.mask_png import mask_png
-from flexray.report.mask_text import render_mask_text
+from flexray.report.mask_picture import MaskPicture, mask_png, render_mask_text
 from flexray.report.output_files import write_file
 
 

@@ -28,16 +28,12 @@ SCORE_BYTES = 8  # of a candidate's score
 class TimeEstimate:
     """The time for the rows that are left, without start-up, loading and compilation."""
 
-    basis: str
-    """How the figures were obtained, in words."""
-    rough: bool
-    """Whether they are not measured."""
-    rows_per_second: float
-    """Output rows that one actor answers in a second."""
+    basis: str  # how the figures were obtained, in words
+    rough: bool  # whether they are not measured
+    rows_per_second: float  # output rows that one actor answers in a second
     actors: int
     seconds: float
-    gpu_hours: float | None
-    """None: not on a GPU."""
+    gpu_hours: float | None  # None: not on a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +42,7 @@ class Room:
 
     bytes: int
     basis: str
-    measured: bool
-    """Whether it is taken from rows of this run."""
+    measured: bool  # whether it is taken from rows of this run
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +50,7 @@ class CommittedOutput:
     """The committed shards of an output folder."""
 
     output: str
-    parts: dict[str, Any]
-    """Of the run's fingerprint."""
+    parts: dict[str, Any]  # of the run's fingerprint
     manifests: Collection[Manifest]
 
     def differs_in(self, parts: dict[str, Any] | None) -> list[str]:

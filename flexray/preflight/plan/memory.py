@@ -53,33 +53,22 @@ class Work:
 class MemoryPlan:
     """Bytes on the device, and the batch sizes that follow from them."""
 
-    device_bytes: int | None
-    """The device's memory; None: not known."""
+    device_bytes: int | None  # the device's memory; None: not known
     dtype: str
     quantization: Literal["fp8"] | None
-    parameters: int
-    """Of the whole model."""
-    ranks: int
-    """That hold the model together, `engine.tensor_parallel`: all bytes are those of each."""
+    parameters: int  # of the whole model
+    ranks: int  # that hold the model together, `engine.tensor_parallel`: all bytes are those of each
     weight_bytes: int
-    loading_bytes: int
-    """Of the weights before they are quantised."""
+    loading_bytes: int  # of the weights before they are quantised
     kv_bytes_per_token: int
-    activation_bytes: int
-    """For the largest prefill pass, and on a GPU the CUDA graphs of passes."""
-    cuda_bytes: int
-    """For CUDA itself, about; 0 on a CPU."""
-    least_slots: int
-    """Of a KV cache that holds the context and the largest row of the sample."""
-    most_slots: int
-    """Of the largest KV cache that fits beside the weights."""
-    cache_slots: int
-    """Of the KV cache that a shard will have."""
+    activation_bytes: int  # for the largest prefill pass, and on a GPU the CUDA graphs of passes
+    cuda_bytes: int  # for CUDA itself, about; 0 on a CPU
+    least_slots: int  # of a KV cache that holds the context and the largest row of the sample
+    most_slots: int  # of the largest KV cache that fits beside the weights
+    cache_slots: int  # of the KV cache that a shard will have
     cache_bytes: int
-    questions_at_once: int
-    """Questions in a batch; fewer if they are longer than the sample's mean."""
-    wanted_at_once: int
-    """The same with unlimited memory."""
+    questions_at_once: int  # questions in a batch; fewer if they are longer than the sample's mean
+    wanted_at_once: int  # the same with unlimited memory
 
     @property
     def needed(self) -> int:

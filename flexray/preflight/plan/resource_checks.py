@@ -62,11 +62,11 @@ def lacks_cuda(device: Device, config: RunConfig) -> bool:
 def plan_memory_of_rows(run: DryRun) -> Iterator[Finding]:
     """The engine's work and memory, and whether weights and KV cache fit."""
     assert run.drawn is not None
-    assert run.rows is not None
+    assert run.sample is not None
     assert run.shape is not None
     assert run.found is not None
     config, device = run.drawn, run.device
-    rows = engine_rows(config, run.methods, run.rows.prompts)
+    rows = engine_rows(config, run.methods, run.sample.prompts)
     if not rows:
         return
     largest = min(config.data.shard_rows, run.found.num_rows)
@@ -191,8 +191,8 @@ def estimate_time(run: DryRun) -> Iterator[Finding]:
     run.estimates = tuple(estimates)
     if measured:
         run.room = measured[0][1]
-    elif run.rows and run.rows.questions:
-        run.room = room_of_sample(data.left_rows, run.rows)
+    elif run.sample and run.sample.questions:
+        run.room = room_of_sample(data.left_rows, run.sample)
     yield from map(passed, map(_time, estimates))
     if not estimates:
         yield passed(

@@ -12,9 +12,14 @@ from rich.console import Console
 from flexray.masks.layout import AttentionScope, SharedPrefix
 from flexray.masks.stream import make_stream
 from flexray.prompts.prompt import Prompt
-from flexray.report.mask_picture import ANSWER_COLOUR, CONTEXT_COLOUR, MaskPicture, colour_of
-from flexray.report.mask_png import mask_png
-from flexray.report.mask_text import render_mask_text
+from flexray.report.mask_picture import (
+    ANSWER_COLOUR,
+    CONTEXT_COLOUR,
+    MaskPicture,
+    colour_of,
+    mask_png,
+    render_mask_text,
+)
 from tests.unit.report.pictures import picture_of
 
 

@@ -50,7 +50,7 @@ def test_faulty_rows_below_the_limit_are_a_warning_with_the_first_message(config
     plan = make_plan(config_of(records, limits={"max_error_share": 0.5}))
     warnings = problems_of(plan, "warn")
     assert plan.ready
-    assert plan.sample.faulty == 2
+    assert len(plan.sample.faults) == 2
     assert "qa.jsonl, row 10" in plan.sample.faults[1]
     assert "1 of 10 rows have the id or the content of another row" in warnings[0]
     assert "qa.jsonl, row 9, as " in warnings[0]
@@ -80,7 +80,7 @@ def test_prompts_that_are_too_long_for_the_model_are_found(config_of):
     plan = make_plan(config_of([question(0), question(1, question="?", paraphrases=["word " * 3000])]))
     (warning,) = problems_of(plan, "warn")
     assert "the prompt is longer than the context" in warning
-    assert plan.sample.faulty == 1
+    assert len(plan.sample.faults) == 1
 
 
 def test_weighted_methods_without_confidences_are_an_error(config_of):
