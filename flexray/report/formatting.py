@@ -39,9 +39,9 @@ def share(part: float, whole: float) -> str:
     return percent(part / whole if whole else None)
 
 
-def fixed(number: float | None, digits: int = 1) -> str:
-    """With a fixed number of decimals, so that a column lines up."""
-    return NOTHING if number is None else f"{number:,.{digits}f}"
+def fixed(number: float | None) -> str:
+    """With one decimal, so that a column lines up."""
+    return NOTHING if number is None else f"{number:,.1f}"
 
 
 def moment(when: float | str) -> str:

@@ -1,7 +1,7 @@
 """A mask to be drawn, with its tokens, segments and colours: as text for the terminal, and as PNG.
 
-Rows are queries, columns keys. A filled cell has the colour of its key's segment, so that a row shows what its
-query sees.
+Rows are queries, columns keys. A filled cell has the colour of its key's segment, so that a row shows what
+its query sees.
 """
 
 from __future__ import annotations

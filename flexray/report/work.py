@@ -23,7 +23,6 @@ class WorkSummary(ScoreCounts):
     fallback_reason: Counter[str] = field(default_factory=Counter)  # rows that needed a fallback
     finish_reason: Counter[str] = field(default_factory=Counter)  # rows
     engine: Counter[str] = field(default_factory=Counter)  # its counters; 0 where a manifest does not say
-    mask_cache: Counter[str] = field(default_factory=Counter)  # hits, misses
 
     @classmethod
     def of(cls, manifest: Manifest) -> WorkSummary:
@@ -41,7 +40,6 @@ class WorkSummary(ScoreCounts):
             fallback_reason=Counter({reason: n for reason, n in stats.fallback_reason.items() if reason}),
             finish_reason=Counter(stats.finish_reason),
             engine=sum(map(_numbers, calls), Counter()),
-            mask_cache=sum((Counter(call.get("mask_cache", {})) for call in calls), Counter()),
         )
 
     @property

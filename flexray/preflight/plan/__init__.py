@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
 from flexray.config import RunConfig
 from flexray.console.checks import Check, Finding, make_checks
@@ -73,10 +71,3 @@ def look(run: DryRun) -> Iterator[Finding]:
     for finding in make_checks(CHECKS, run):
         run.findings.append(finding)
         yield finding
-
-
-def make_plan(config: RunConfig, **options: Any) -> DryRun:
-    """The whole plan. Options and errors as of `start_plan`."""
-    run = start_plan(config, **options)
-    deque(look(run), maxlen=0)
-    return run

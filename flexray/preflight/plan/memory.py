@@ -91,20 +91,13 @@ class MemoryPlan:
 def count_parameters(path: str | Path, lora: Sequence[str] = ()) -> int:
     """The parameters of a checked checkpoint with adapters merged, counted by the headers of its files:
     those of quantised weights, too, which are dequantised when they are loaded."""
-    sizes = [size for name, size in _sizes(path).items() if is_part_of_model(name)]
+    sizes = [prod(shape) for name, shape in _shapes(path).items() if is_part_of_model(name)]
     return sum(sizes) + check_adapters(path, lora).more_parameters
 
 
-def _sizes(path: str | Path) -> dict[str, int]:
-    """Numbers in each tensor."""
-    return {name: prod(weight.shape) for name, weight in read_weights(model_folder(path)).items()}
-
-
-def _count_linear(path: str | Path) -> int:
-    """The weights of the decoder layers' linear layers, which are quantised."""
-    weights = read_weights(model_folder(path)).items()
-    shapes = [weight.shape for name, weight in weights if name.startswith("model.layers.")]
-    return sum(prod(shape) for shape in shapes if len(shape) == 2)
+def _shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Of each tensor."""
+    return {name: tuple(weight.shape) for name, weight in read_weights(model_folder(path)).items()}
 
 
 def engine_rows(
@@ -136,10 +129,13 @@ def plan_memory(
     ranks = config.engine.tensor_parallel
     shape = local_config(shape, ranks)
     parameters = count_parameters(config.model.path, config.model.lora)
-    split = sum(size for name, size in _sizes(config.model.path).items() if SPLIT.search(name))
+    shapes = _shapes(config.model.path)
+    split = sum(prod(shape) for name, shape in shapes.items() if SPLIT.search(name))
     loading = weights = (parameters - split + split // ranks) * itemsize
-    if config.model.quantization is not None:  # a CPU holds the quantised numbers as float32
-        weights += _count_linear(config.model.path) // ranks * ((1 if device.is_gpu else 4) - itemsize)
+    if config.model.quantization is not None:  # of linear layers; a CPU holds their numbers as float32
+        layers = [shape for name, shape in shapes.items() if name.startswith("model.layers.")]
+        linear = sum(prod(shape) for shape in layers if len(shape) == 2)
+        weights += linear // ranks * ((1 if device.is_gpu else 4) - itemsize)
     cuda = CUDA_BYTES if device.is_gpu else 0
     free = None
     if device.is_gpu:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pyarrow.compute as pc
 
 from flexray.console.checks import Finding, fail, passed, warn
 from flexray.data.repeats import first_of
-from flexray.errors import first_few
+from flexray.errors import first_few, shown
 from flexray.pipeline.prepare import prompt_builder
 from flexray.preflight.plan.dry_run import DryRun
 from flexray.preflight.plan.sample import take_sample
-from flexray.prompts import PromptBuilder
 
 BEFORE = 4
 """Tokens shown before the first one that differs."""
-SHOWN = 24
-"""The most tokens shown of each list."""
 
 
 def check_duplicates(run: DryRun) -> Iterator[Finding]:
@@ -106,11 +102,5 @@ def check_tokens(run: DryRun) -> Iterator[Finding]:
             "the same text has as a whole, which is how few-shots are written: the tokenizer joins what "
             "stands around a boundary. Begin question_template and answer_prefix with a newline. The first: "
             "in parts "
-            f"{_shown(builder, apart[start:])}, as a whole {_shown(builder, whole[start:])}."
+            f"{shown(builder.tokens(apart[start:]))}, as a whole {shown(builder.tokens(whole[start:]))}."
         )
-
-
-def _shown(builder: PromptBuilder, token_ids: Sequence[int]) -> str:
-    """The first tokens as a JSON list."""
-    more = ", ..." if len(token_ids) > SHOWN else ""
-    return json.dumps(builder.tokens(token_ids[:SHOWN]), ensure_ascii=False)[:-1] + more + "]"

@@ -13,7 +13,7 @@ from flexray.report.output_files import write_file
 from flexray.report.page import tables
 from flexray.report.page.answers import AnswerTable
 from flexray.report.page.html import fill_page
-from flexray.report.page.plots import Plot, histogram, intervals, throughput
+from flexray.report.page.plots import Plot, accuracies, histogram, throughput
 from flexray.report.run_folder import RunFolder
 from flexray.report.work import RunTotals
 from flexray.sink import OutputFolder
@@ -36,11 +36,8 @@ class PageData:
         totals, notes = self.totals, self.notes
         seconds = Counter(shard.work.seconds for shard in totals.shards)
         means = Counter(mean for shard in totals.shards if (mean := shard.work.tokens_per_step))
-        scored = [(m, s.accuracy, s.interval) for m, s in notes.accuracy.items()]
         return {
-            "accuracy": intervals(
-                "Accuracy with its 95% interval", [(m, a, i) for m, a, i in scored if i and a is not None]
-            ),
+            "accuracy": accuracies(notes.accuracy),
             "throughput": throughput(totals.timed, totals.start, totals.end),
             "prompt": histogram("Prompt length", notes.prompt_tokens, "tokens", "rows"),
             "generated": histogram("Generated length", notes.generated_tokens, "tokens", "rows"),

@@ -10,7 +10,7 @@ import base64
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from flexray.console.terminal import printable
+from flexray.evaluation import ScoreCounts
 from flexray.report.formatting import cut, fixed
 from flexray.report.work import Shard
 
@@ -102,9 +103,10 @@ def throughput(shards: Sequence[Shard], start: float, end: float) -> Plot | None
     return _plot("Rows a second over time", f"highest {fixed(rates.max())} rows/s", draw)
 
 
-def intervals(title: str, found: Iterable[tuple[str, float, tuple[float, float]]]) -> Plot | None:
-    """Shares in [0, 1] (name, value, its interval), each a dot on its interval; None: there are none."""
-    lines = list(found)
+def accuracies(found: Mapping[str, ScoreCounts]) -> Plot | None:
+    """The accuracy of each method, a dot on its interval; None: nothing is scored."""
+    scored = [(name, n.accuracy, n.interval) for name, n in found.items()]
+    lines = [(name, value, ends) for name, value, ends in scored if value is not None and ends]
     if not lines:
         return None
 
@@ -116,7 +118,7 @@ def intervals(title: str, found: Iterable[tuple[str, float, tuple[float, float]]
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter(PercentFormatter(1))
 
-    return _plot(title, "", draw, height=0.6 + 0.25 * len(lines))
+    return _plot("Accuracy with its 95% interval", "", draw, height=0.6 + 0.25 * len(lines))
 
 
 def _plot(title: str, summary: str, draw: Callable[[Axes], None], height: float = HEIGHT) -> Plot:

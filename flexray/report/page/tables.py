@@ -36,7 +36,7 @@ def totals_of(totals: RunTotals, planned: Planned) -> list[Fact]:
 
 def work_done(work: WorkSummary) -> list[Fact]:
     """What the engines did."""
-    engine, masks = work.engine, work.mask_cache
+    engine = work.engine
     return [
         Fact("time for prefill", duration(engine["prefill_seconds"])),
         Fact("time for decoding", duration(engine["decode_seconds"])),
@@ -47,7 +47,6 @@ def work_done(work: WorkSummary) -> list[Fact]:
         Fact("tokens generated", count(engine["generated_tokens"])),
         Fact("decoding steps", count(engine["decode_steps"])),
         Fact("tokens a step", fixed(work.tokens_per_step)),
-        Fact("mask cache hits", share(masks["hits"], masks["hits"] + masks["misses"])),
     ]
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from flexray.cli import app
 from flexray.console.checks import print_findings
-from flexray.preflight.plan import make_plan
+from tests.plans import make_plan
 from tests.ray.jobs import make_tree, question, write, write_config
 
 

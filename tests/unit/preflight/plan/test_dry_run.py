@@ -2,8 +2,8 @@
 
 import pytest
 
-from flexray.preflight.plan import make_plan
 from flexray.sink import Manifest, OutputFolder, committed_shards, load_run
+from tests.plans import make_plan
 from tests.ray.jobs import make_config, question, write
 from tests.runs import run_shards
 

@@ -13,10 +13,10 @@ from flexray.engine.engine import Engine
 from flexray.engine.scheduler_config import GIB, plan_scheduler, scheduler_config_for
 from flexray.methods import make_methods
 from flexray.models.checkpoint import check_checkpoint, load_model
-from flexray.preflight.plan import make_plan
 from flexray.preflight.plan.devices import GPUS, Device
 from flexray.preflight.plan.memory import count_parameters, engine_rows, least_cards, plan_memory
 from flexray.preflight.plan.sample import take_sample
+from tests.plans import make_plan
 from tests.quantised_models import write_quantised
 from tests.random_models import save_model
 from tests.ray.jobs import question

@@ -8,13 +8,14 @@ import pytest
 
 from flexray.config import RayConfig, versions
 from flexray.config.versions import Package
-from flexray.preflight.plan import make_plan, start_plan
+from flexray.preflight.plan import start_plan
 from flexray.preflight.plan.data_checks import check_locks, read_first_locks
 from flexray.preflight.plan.dry_folder import DryFolder
 from flexray.preflight.plan.estimates import Room
 from flexray.preflight.plan.resource_checks import check_disk_space
 from flexray.sink import OutputFolder, hold
 from flexray.sink.lock.file import Owner
+from tests.plans import make_plan
 from tests.ray.jobs import question
 
 
