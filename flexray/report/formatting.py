@@ -9,7 +9,6 @@ from typing import Any
 
 NOTHING = "–"
 MAX_TEXT = 500  # characters of a text that comes from data
-MAX_VALUE = 4_000  # of a configured value
 
 
 def count(number: float) -> str:
@@ -75,4 +74,4 @@ def leaves(tree: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, str]]
         if isinstance(value, Mapping) and value:
             yield from leaves(value, inner)
         else:
-            yield inner, cut(json.dumps(value, ensure_ascii=False), MAX_VALUE)
+            yield inner, json.dumps(value, ensure_ascii=False)

@@ -43,16 +43,13 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class Step(Candidate):
     """One generated token, as the dense pass sees it.
 
     Probabilities are the softmax of the step's logits, of the fused ones where sequences are fused;
     with method max they are the largest of each token's probabilities, which sum to more than 1.
     """
 
-    id: int
-    text: str
-    probability: float
     rank: int  # in the dense pass; 1: nothing is better, so it agrees with the engine
     gap: float  # log probability by which the dense pass's best token is ahead of this one; 0.0 at rank 1
     top: tuple[Candidate, ...]  # best first

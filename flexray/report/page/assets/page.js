@@ -33,8 +33,8 @@ const texts = questions.map((question) =>
     ...question.said.flatMap((said) => [said.prediction, said.backend_used, said.fallback_reason, said.error, said.shard_id]),
   ].join("\n").toLowerCase(),
 );
-const pressed = new Set();
-let query = "", only = "", pair = null, page = 0, found = questions;
+const filters = [...document.querySelectorAll("[type=checkbox]")];
+let only = "", pair = null, page = 0, found = questions;
 
 /** Whether two answers, or any two of some, say different things. An error says nothing. */
 function differ(answers) {
@@ -49,10 +49,12 @@ function passes(question, filter) {
 const answerOf = (question, method) => question.said.find((answer) => answer.method === method);
 
 function filter() {
+  const query = byId("search").value.trim().toLowerCase();
+  const chosen = filters.filter((box) => box.checked);
   found = questions.filter(
     (question, i) =>
       (!query || texts[i].includes(query)) &&
-      [...pressed].every((name) => passes(question, name)) &&
+      chosen.every((box) => passes(question, box.value)) &&
       (!pair || differ(pair.map((method) => answerOf(question, method)))),
   );
   show(0);
@@ -97,11 +99,9 @@ function said(answer) {
 }
 
 function countFilters() {
-  for (const button of document.querySelectorAll("[data-filter]")) {
-    const name = button.dataset.filter;
-    const number = questions.filter((question) => passes(question, name)).length;
-    button.querySelector("span").textContent = count(number);
-    button.disabled = number === 0 && !pressed.has(name);
+  for (const box of filters) {
+    const number = questions.filter((question) => passes(question, box.value)).length;
+    box.parentElement.querySelector("span").textContent = count(number);
   }
 }
 
@@ -112,24 +112,13 @@ function choosePair(chosen) {
   filter();
 }
 
-byId("search").addEventListener("input", (event) => {
-  query = event.target.value.trim().toLowerCase();
-  filter();
-});
+for (const input of [byId("search"), ...filters]) input.addEventListener("input", filter);
 byId("method").append(...methods.map((name) => make("option", { value: name }, name)));
 byId("method").addEventListener("change", (event) => {
   only = event.target.value;
   countFilters();
   filter();
 });
-for (const button of document.querySelectorAll("[data-filter]")) {
-  button.addEventListener("click", () => {
-    const on = !pressed.delete(button.dataset.filter);
-    if (on) pressed.add(button.dataset.filter);
-    button.setAttribute("aria-pressed", on);
-    filter();
-  });
-}
 for (const button of document.querySelectorAll("[data-pair]")) {
   button.addEventListener("click", () => {
     choosePair(button.dataset.pair.split(" ").map((place) => methods[place]));
