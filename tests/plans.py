@@ -8,7 +8,7 @@ from flexray.preflight.plan.dry_run import DryRun
 
 
 def make_plan(config: RunConfig, **options: Any) -> DryRun:
-    """The whole plan. Options as of `start_plan`."""
+    """The whole plan; its warnings and failures are in `problems`. Options as of `start_plan`."""
     run = start_plan(config, **options)
-    list(look(run))
+    run.problems = [finding for finding in look(run) if finding.status != "pass"]
     return run

@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flexray.console.standard_output import standard_output
-from flexray.console.terminal import printable
+from flexray.console.terminal import printable, standard_output
 from flexray.errors import UserError
 from flexray.storage import redact
 

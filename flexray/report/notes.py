@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -46,9 +47,7 @@ class RunNotes:
     @property
     def accuracy(self) -> dict[str, ScoreCounts]:
         """By method, in the run's order, by the headline metric."""
-        return {
-            method: self._accuracy[method] for method in self.run.seen.methods if method in self._accuracy
-        }
+        return {m: self._accuracy[m] for m in self.run.seen.methods if m in self._accuracy}
 
     @property
     def accuracy_table(self) -> Table:
@@ -115,8 +114,7 @@ def look_at(run: RunFolder, *, examples: int = 5, only_wrong: bool = False) -> R
         only_wrong: keep questions only that a method has answered wrongly.
     """
     shards = list(run.manifests)
-    step = max(1.0, len(shards) / MAX_SHARDS)
-    chosen = {shards[int(i * step)] for i in range(min(len(shards), MAX_SHARDS))}
+    chosen = set(shards[:: max(1, math.ceil(len(shards) / MAX_SHARDS))])
     notes, drawn = RunNotes(run), dict[bytes, dict[str, Any]]()
     for table in run.tables(chosen):
         notes.add(table)

@@ -9,8 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from flexray.console.standard_output import standard_output
-from flexray.console.terminal import printable
+from flexray.console.terminal import printable, standard_output
 from flexray.errors import first_few
 from flexray.report.formatting import cut
 from flexray.report.notes import RunNotes

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from flexray.console.standard_output import standard_output
-from flexray.console.terminal import printable
+from flexray.console.terminal import printable, standard_output
 from flexray.report.tables import Fact, print_facts
 from flexray.report.work import WorkSummary
 

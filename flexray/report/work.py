@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -111,10 +110,6 @@ class RunTotals:
     def wall_seconds(self) -> float | None:
         """From the first start to the last commit, pauses included; None: not known."""
         return self.end - self.start if self.timed else None
-
-    def slowest(self, most: int) -> list[Shard]:
-        """The slowest shards, the slowest first."""
-        return heapq.nlargest(most, self.shards, key=lambda shard: shard.work.seconds)
 
     @property
     def rows_per_second(self) -> float | None:

@@ -33,13 +33,12 @@ CHECKS: tuple[Check[DryRun], ...] = (
     Check("lock", data_checks.check_locks, needs=("output", "lock")),
 )
 """In the order in which they are made."""
-SAMPLE_ROWS = 256
 
 
 def start_plan(
     config: RunConfig,
     *,
-    sample_rows: int = SAMPLE_ROWS,
+    sample_rows: int = 256,
     gpu: str | None = None,
     gpu_memory: float | None = None,
     like: str | None = None,

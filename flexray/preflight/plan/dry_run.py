@@ -72,11 +72,6 @@ class DryRun(Start):
         """Whether the run can be started."""
         return is_ready(self.findings)
 
-    @property
-    def problems(self) -> list[Finding]:
-        """The warnings and failures."""
-        return [finding for finding in self.findings if finding.status != "pass"]
-
     def to_dict(self) -> dict[str, Any]:
         """All figures and findings, for JSON."""
         found = {name: getattr(self, name) for name in ("data", "work", "device", "room")}

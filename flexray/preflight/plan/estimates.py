@@ -84,7 +84,7 @@ def from_committed(
         return None
     devices = Counter(str(manifest.engine_stats.get("device", "unknown")) for manifest in manifests)
     device = devices.most_common(1)[0][0]
-    basis = f"measured: median of {len(rates)} committed shards of {committed.output}, on {device}"
+    basis = f"Measured: median of {len(rates)} committed shards of {committed.output}, on {device}"
     differs_in = committed.differs_in(parts)
     if differs_in:
         basis += f"; that run differs in {', '.join(differs_in)}"
@@ -106,7 +106,7 @@ def from_peak(
     cards = config.engine.tensor_parallel
     seconds = 2 * memory.parameters * tokens / (PEAK_SHARE * peak * cards)  # of a question, by all methods
     basis = (
-        f"rough, not measured: 2 x {memory.parameters / 1e6:,.0f} million parameters x {tokens:,.0f} tokens "
+        f"Rough, not measured: 2 x {memory.parameters / 1e6:,.0f} million parameters x {tokens:,.0f} tokens "
         f"for a question (answers as long as they may be), at {PEAK_SHARE:.0%} of the {peak / 1e12:.0f} "
         f"TFLOP/s of {device.name}" + (f", of which a model takes {cards}" if cards > 1 else "")
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow.compute as pc
@@ -54,13 +55,10 @@ def explain(config: RunConfig, *, row: str, method: str | None = None, top: int 
     )
     engine = Engine(model, tokenizer, [asked], config.generation, config.engine, config.model.quantization)
     ((generations,),) = engine.generate([prompt])
-
-    def text_of(ids: Sequence[int]) -> str:
-        return "".join(token_text(tokenizer, i) for i in ids)
-
     questions = question_table([question])
     ((texts,),) = decode_answers([(generations,)], questions, tokenizer, config)
     (planned,) = engine.methods
+    text_of = partial(token_text, tokenizer)
     segments, answers = trace(
         engine.model, planned, prompt, generations, top=top, text_of=text_of, texts=texts
     )

@@ -8,8 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from flexray.console.standard_output import standard_output
-from flexray.console.terminal import printable
+from flexray.console.terminal import printable, standard_output
 from flexray.errors import first_few
 from flexray.report.explain.explanation import ExplainedAnswer, Explanation, SegmentTokens
 from flexray.report.formatting import one_line, percent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from heapq import nlargest
 
 from flexray.console.terminal import duration
 from flexray.report.formatting import count, fixed, moment, share
@@ -67,7 +68,7 @@ def problems(kinds: Sequence[tuple[str, int]]) -> Table:
 def slowest_shards(totals: RunTotals) -> Table:
     """The slowest shards, the slowest first."""
     rows = []
-    for shard in totals.slowest(MAX_SHARDS):
+    for shard in nlargest(MAX_SHARDS, totals.shards, key=lambda shard: shard.work.seconds):
         work = shard.work
         seconds = (work.seconds, work.engine["prefill_seconds"], work.engine["decode_seconds"])
         counts = (work.rows, work.errors, work.fallbacks)

@@ -53,7 +53,7 @@ def test_the_time_left_is_taken_from_what_is_committed(config_of, commit):
     assert estimate.actors == 1  # one shard is left
     assert estimate.seconds == pytest.approx(3 / estimate.rows_per_second)
     assert estimate.gpu_hours is None
-    assert "measured: median of 2 committed shards" in estimate.basis
+    assert "Measured: median of 2 committed shards" in estimate.basis
     assert "on cpu" in estimate.basis
     each = sum(m.bytes for m in manifests) / 5
     assert plan.room.bytes == int(3 * each)

@@ -92,7 +92,7 @@ def test_quantised_weights_take_a_byte_on_a_gpu_but_first_they_must_be_loaded(co
     assert memory.weight_bytes == 2 * (memory.parameters - linear) + linear
     assert memory.loading_bytes == 2 * memory.parameters
     (error,) = [p.what for p in make_plan(config, gpu_memory=5).problems if p.status == "fail"]
-    assert error.startswith("6.0 GiB of weights (bfloat16, before they are quantised) do not fit")
+    assert error.startswith("6.0 GiB of weights (bfloat16) do not fit")
 
 
 @pytest.mark.parametrize("kind", ["fp8, a block", "gptq"])
