@@ -1,4 +1,4 @@
-"""What people read on a terminal: a console, texts from data that a terminal must not obey, and time spans."""
+"""What people read on a terminal: a console, texts from data that a terminal must not obey, and times."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
             refresh_per_second=4,
             redirect_stderr=sys.stderr.isatty(),  # a log that goes to a file stays there
         )
-        self._task: progress.TaskID | None = None
+        self._task = self._display.add_task("", total=None)
 
     def __exit__(self, *error: object) -> None:
         self._display.stop()
@@ -46,14 +46,13 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
     def planned(self, *, rows: int, shards: int) -> None:
         """So much is to be done by this start."""
         self._tracker.plan(rows=rows, shards=shards)
-        self._task = self._display.add_task("", total=rows)
+        self._display.update(self._task, total=rows)
         self._display.start()
 
     def committed(self, shard: CommittedShard) -> None:
         """A shard is done."""
         self._tracker.add(shard)
-        if self._task is not None:
-            self._display.update(self._task, completed=self._tracker.rows)
+        self._display.update(self._task, completed=self._tracker.rows)
 
     def note(self, line: str) -> None:
         """Anything else that people should know."""
