@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -27,8 +27,7 @@ class Headline:
 
     name: str
     metric: Metric | None  # None: exact match, which the rows have
-    warning: str = ""
-    """Why it is exact match, and not what the recipe names."""
+    warning: str = ""  # why it is exact match, and not what the recipe names
 
 
 @dataclass
@@ -41,8 +40,7 @@ class RunFolder:
     manifests: dict[str, Manifest]
     """Of the committed shards, by shard id; a shard whose data turn out to be damaged leaves it."""
     damage: list[DamageError]
-    owners: list[Owner] = field(default_factory=list)
-    """Who holds the folder; a process that has certainly ended is left out."""
+    owners: list[Owner]  # who holds the folder; a process that has certainly ended is left out
 
     @classmethod
     def open(cls, url: str, *, everything: bool = False) -> RunFolder:

@@ -39,8 +39,7 @@ class Fact(NamedTuple):
 class Table:
     """Rows under a head."""
 
-    heads: Sequence[str]
-    """A column of numbers begins with "#", which is not shown."""
+    heads: Sequence[str]  # that of a column of numbers begins with "#", which is not shown
     rows: Sequence[Sequence[str | Toned]]
 
 

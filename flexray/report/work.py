@@ -82,18 +82,18 @@ class Shard:
 class RunTotals:
     """A run's committed shards, added up."""
 
-    shards: tuple[Shard, ...]
+    shards: list[Shard]
     work: WorkSummary
     busy_seconds: float  # in which some shard was worked on
     start: float  # seconds since 1970
     end: float
-    timed: tuple[Shard, ...]  # those that were committed once; the others are revised
+    timed: list[Shard]  # those that were committed once; the others are revised
 
     @classmethod
     def of(cls, record: AnyRecord, manifests: Iterable[Manifest]) -> RunTotals:
         """Add up the shards of these manifests."""
-        shards = tuple(map(Shard.of, manifests))
-        timed = tuple(shard for shard in shards if not shard.revised)
+        shards = list(map(Shard.of, manifests))
+        timed = [shard for shard in shards if not shard.revised]
         started = [shard.span[0] for shard in timed]
         if not record.rebuilt or not started:  # else it was written after the run
             started.append(datetime.fromisoformat(record.created).timestamp())

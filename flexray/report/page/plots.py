@@ -117,6 +117,7 @@ def accuracies(found: Mapping[str, ScoreCounts]) -> Plot | None:
         axes.set_yticks(range(len(lines)), [cut(printable(name), 40) for name, _, _ in lines])
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
 
     return _plot("Accuracy with its 95% interval", "", draw, height=0.6 + 0.25 * len(lines))
 
