@@ -47,11 +47,12 @@ def run(
     """Answer what the recipe names and its output folder does not have yet."""
     checked = load_recipe(named(recipe, config), set_, download)
     log("checking methods, output folder and model")  # the imports below take seconds
-    from flexray.report import Shard, print_summary
     from flexray.report.notes import look_at
     from flexray.report.progress_bar import show_progress
     from flexray.report.run_folder import RunFolder
     from flexray.report.show import print_answers
+    from flexray.report.summary import print_summary
+    from flexray.report.work import WorkSummary
     from flexray.runs.run import over_limits
     from flexray.runs.run import run as run_job
 
@@ -63,7 +64,7 @@ def run(
             replace_changed=replace_changed,
             progress=progress,
         )
-    shards = [Shard.of(manifest) for manifest in result.manifests.values()]
+    shards = [WorkSummary.of(manifest) for manifest in result.manifests.values()]
     # the wall time is that of this start's rows only
     seconds = None if result.rows_before else result.seconds
     names = [method.name for method in checked.methods]

@@ -133,7 +133,7 @@ def evaluate(
     evaluation = evaluate_runs(outputs, baseline=baseline, everything=everything, overrides=set_)
     print_evaluation(evaluation, by_relation=by_relation)
     if json_file is not None:
-        write_file(json_file, evaluation.to_json(), "--json", "the evaluation")
+        write_file(json_file, evaluation.to_json(), "--json")
 
 
 @command()

@@ -37,7 +37,7 @@ def init(
     recipe = to or Path(f"{draft.name}.yaml")
     if recipe.exists() and not force:
         raise OutputError(f"{recipe}: is there already. Name another file with --to, or give --force.")
-    write_file(recipe, draft.text, "--to", "the recipe")
+    write_file(recipe, draft.text, "--to")
     for key, guess in draft.guesses.items():
         log(f"{key}: {json.dumps(guess.value)}  ({guess.why})")
     if draft.problems:

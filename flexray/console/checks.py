@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flexray.console.standard_output import standard_output
-from flexray.console.terminal import printable
+from flexray.console.terminal import printable, standard_output
 from flexray.errors import UserError
 from flexray.storage import redact
 
@@ -60,9 +59,9 @@ class Check(Generic[S_contra]):
     """One check of a subject, such as a run that is about to start."""
 
     name: str
-    look: Callable[[S_contra], Iterable[Finding]]
+    look: Callable[[S_contra], Iterable[Finding] | None]
     """Yields findings, and may keep in the subject what later checks need. Raises UserError or OSError where
-    a run would end."""
+    a run would end. None: there is nothing to say."""
     needs: tuple[str, ...] = ()
     """Checks before it that must have been made; it is left out if one of them was broken off."""
 
@@ -76,7 +75,7 @@ def make_checks(checks: Iterable[Check[S]], subject: S) -> Iterator[Finding]:
             without.add(check.name)
             continue
         try:
-            for finding in check.look(subject):
+            for finding in check.look(subject) or ():
                 yield replace(finding, what=redact(finding.what), check=finding.check or check.name)
         except Exception as e:
             without.add(check.name)

@@ -113,8 +113,11 @@ class Tracker:
         return left / rate if rate else None
 
     def describe(self) -> str:
-        """Rows done, time, rate and time left, in one line."""
-        parts = [f"{self.rows:,}/{self.planned_rows:,} rows", duration(self.elapsed)]
+        """Rows done, errors and fallbacks among them, time, rate and time left, in one line."""
+        parts = [f"{self.rows:,}/{self.planned_rows:,} rows"]
+        parts += [f"{self.errors:,} errors"] * (self.errors > 0)
+        parts += [f"{self.fallbacks:,} fallbacks"] * (self.fallbacks > 0)
+        parts.append(duration(self.elapsed))
         if (rate := self.rate) is not None:
             parts.append(f"{rate:,.1f} rows/s")
         if (remaining := self.remaining) is not None and self.rows < self.planned_rows:

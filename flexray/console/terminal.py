@@ -1,6 +1,19 @@
-"""Text for people: texts from data that a terminal must not obey, and time spans."""
+"""What people read on a terminal: a console, texts from data that a terminal must not obey, and times."""
 
 from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+
+def standard_output(log_width: int = 120) -> Console:
+    """A console for standard output.
+
+    Args:
+        log_width: columns of a file or pipe, which has no width of its own; rich would take 80.
+    """
+    return Console(width=None if sys.stdout.isatty() else log_width)
 
 
 def printable(text: object) -> str:

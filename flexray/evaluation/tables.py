@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flexray.console.standard_output import standard_output
-from flexray.console.terminal import printable
+from flexray.console.terminal import printable, standard_output
 from flexray.evaluation.accuracy import sentences_note
 from flexray.evaluation.bootstrap import Estimate, Interval
 from flexray.evaluation.evaluate import Evaluation, MethodSummary

@@ -1,4 +1,4 @@
-"""This machine's memory, and the free space and write access of its folders."""
+"""This machine's memory, and write access to its folders."""
 
 from __future__ import annotations
 
@@ -27,20 +27,12 @@ def existing_folder(path: str | Path) -> Path:
     while not os.path.lexists(at):
         missing.append(at)
         at = at.parent
-    if at.is_dir():
-        longest = os.pathconf(at, "PC_NAME_MAX")
-        for folder in missing:
-            if len(os.fsencode(folder.name)) > longest:
-                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(folder))
-    else:
+    if not at.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(at))
+    for folder in missing:
+        if len(os.fsencode(folder.name)) > os.pathconf(at, "PC_NAME_MAX"):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(folder))
     return at
-
-
-def free_bytes(path: str | Path) -> int:
-    """Free bytes for this user on the file system where a folder is, or will be. Raises OSError."""
-    found = os.statvfs(existing_folder(path))
-    return found.f_bavail * found.f_frsize
 
 
 def check_writable(path: str | Path) -> None:

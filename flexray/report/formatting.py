@@ -9,24 +9,11 @@ from typing import Any
 
 NOTHING = "–"
 MAX_TEXT = 500  # characters of a text that comes from data
-MAX_VALUE = 4_000  # of a configured value
 
 
 def count(number: float) -> str:
     """A whole number, with a comma at each thousand."""
     return f"{number:,.0f}"
-
-
-def compact(number: float) -> str:
-    """For the marks of an axis.
-
-    >>> [compact(n) for n in (0.25, 40.0, 2000, 25_000, 3e6)]
-    ['0.25', '40', '2,000', '25k', '3M']
-    """
-    for unit, size in (("M", 1_000_000), ("k", 1_000)):
-        if abs(number) >= max(size, 10_000):
-            return f"{number / size:g}{unit}"
-    return f"{number:,.0f}" if abs(number) >= 1_000 else f"{number:.6g}"
 
 
 def percent(share: float | None) -> str:
@@ -51,25 +38,9 @@ def share(part: float, whole: float) -> str:
     return percent(part / whole if whole else None)
 
 
-def percentage(share: float) -> str:
-    """The same without the sign, for a column that has it; exactly nothing is a 0.
-
-    >>> [percentage(s) for s in (0.0, 0.0001, 0.5)]
-    ['0', '<0.1', '50.0']
-    """
-    return percent(share).removesuffix("%") if share else "0"
-
-
-def rate(number: float | None) -> str:
-    """With three digits, or without decimals."""
-    if number is None:
-        return NOTHING
-    return f"{number:,.{2 if number < 10 else 1 if number < 100 else 0}f}"
-
-
-def fixed(number: float | None, digits: int = 1) -> str:
-    """With a fixed number of decimals, so that a column lines up."""
-    return NOTHING if number is None else f"{number:,.{digits}f}"
+def fixed(number: float | None) -> str:
+    """With one decimal, so that a column lines up."""
+    return NOTHING if number is None else f"{number:,.1f}"
 
 
 def moment(when: float | str) -> str:
@@ -103,4 +74,4 @@ def leaves(tree: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, str]]
         if isinstance(value, Mapping) and value:
             yield from leaves(value, inner)
         else:
-            yield inner, cut(json.dumps(value, ensure_ascii=False), MAX_VALUE)
+            yield inner, json.dumps(value, ensure_ascii=False)

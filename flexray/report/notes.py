@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from flexray.evaluation.accuracy import row_scores
 from flexray.evaluation.metrics import title
 from flexray.report.formatting import NOTHING, count, percent
 from flexray.report.odd import Said
-from flexray.report.questions import AnsweredQuestion, answered_questions
+from flexray.report.questions import answered_questions
 from flexray.report.run_folder import RunFolder
 from flexray.report.tables import Table, Toned
 
@@ -29,34 +30,24 @@ _FAULT = re.compile(r"^.*?, row \d+, (field .*?) \(value: ", re.DOTALL)
 _NUMBER = re.compile(r"\d[\d.,]*")
 
 
-@dataclass(kw_only=True, slots=True)
-class ErrorKind:
-    """Error rows of one reason."""
-
-    rows: int
-    example: str  # the error of the first of them
-
-
 @dataclass(slots=True)
 class RunNotes:
     """Counts over the rows that are added."""
 
     run: RunFolder
-    backends: Counter[tuple[str, str]] = field(default_factory=Counter)  # requested, used -> rows
     prompt_tokens: Counter[int] = field(default_factory=Counter)  # length -> answered rows
     generated_tokens: Counter[int] = field(default_factory=Counter)  # the same
     shards_read: int = 0
-    examples: list[AnsweredQuestion] = field(default_factory=list)  # of `look_at`
+    examples: list[dict[str, Any]] = field(default_factory=list)  # of `look_at`: `answered_questions`
     _accuracy: dict[str, ScoreCounts] = field(default_factory=dict)
-    _kinds: dict[str, ErrorKind] = field(default_factory=dict)
+    _kinds: Counter[str] = field(default_factory=Counter)  # kind of error -> rows
+    _errors: dict[str, str] = field(default_factory=dict)  # kind of error -> the first one
     _said: dict[str, Said] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> dict[str, ScoreCounts]:
         """By method, in the run's order, by the headline metric."""
-        return {
-            method: self._accuracy[method] for method in self.run.seen.methods if method in self._accuracy
-        }
+        return {m: self._accuracy[m] for m in self.run.seen.methods if m in self._accuracy}
 
     @property
     def accuracy_table(self) -> Table:
@@ -76,9 +67,9 @@ class RunNotes:
         )
 
     @property
-    def errors(self) -> list[ErrorKind]:
-        """The most frequent first."""
-        return sorted(self._kinds.values(), key=lambda kind: -kind.rows)
+    def errors(self) -> list[tuple[str, int]]:
+        """Of each kind of error one of them, and the rows, the most frequent first."""
+        return [(self._errors[kind], rows) for kind, rows in self._kinds.most_common()]
 
     @property
     def warnings(self) -> list[str]:
@@ -97,15 +88,11 @@ class RunNotes:
         answered = table.filter(pc.invert(failed))
         self.prompt_tokens.update(_counts(answered["prompt_tokens"]))
         self.generated_tokens.update(_counts(pc.list_value_length(answered["token_ids"])))
-        pairs = table.group_by(["backend_requested", "backend_used"]).aggregate([([], "count_all")])
-        for pair in pairs.to_pylist():
-            self.backends[pair["backend_requested"], pair["backend_used"]] += pair["count_all"]
         for error, rows in _counts(table["error"].filter(failed)).items():
             kind = kind_of(error)
-            if kind in self._kinds:
-                self._kinds[kind].rows += rows
-            elif len(self._kinds) < MAX_KINDS:
-                self._kinds[kind] = ErrorKind(rows=rows, example=error)
+            if kind in self._kinds or len(self._kinds) < MAX_KINDS:
+                self._kinds[kind] += rows
+                self._errors.setdefault(kind, error)
         for row in (
             answered.group_by(["method", "prediction", "finish_reason"])
             .aggregate([([], "count_all")])
@@ -127,9 +114,8 @@ def look_at(run: RunFolder, *, examples: int = 5, only_wrong: bool = False) -> R
         only_wrong: keep questions only that a method has answered wrongly.
     """
     shards = list(run.manifests)
-    step = max(1.0, len(shards) / MAX_SHARDS)
-    chosen = {shards[int(i * step)] for i in range(min(len(shards), MAX_SHARDS))}
-    notes, drawn = RunNotes(run), dict[bytes, AnsweredQuestion]()
+    chosen = set(shards[:: max(1, math.ceil(len(shards) / MAX_SHARDS))])
+    notes, drawn = RunNotes(run), dict[bytes, dict[str, Any]]()
     for table in run.tables(chosen):
         notes.add(table)
         metric, ids = run.headline.metric, table["row_id"]
@@ -137,7 +123,7 @@ def look_at(run: RunFolder, *, examples: int = 5, only_wrong: bool = False) -> R
             ids = ids.filter(pc.fill_null(pc.less(row_scores(table, metric), 1), False))
         smallest = heapq.nsmallest(examples, ids.unique().to_pylist(), _digest)
         kept = table.filter(pc.is_in(table["row_id"], pa.array(smallest, pa.string())))
-        drawn |= {_digest(found.row_id): found for found in answered_questions(kept, metric)}
+        drawn |= {_digest(found["row_id"]): found for found in answered_questions(kept, metric)}
         drawn = dict(heapq.nsmallest(examples, drawn.items()))
     notes.examples = list(drawn.values())
     return notes

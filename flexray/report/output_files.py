@@ -7,12 +7,11 @@ from pathlib import Path
 from flexray.errors import OutputError
 
 
-def write_file(path: Path, content: str | bytes, option: str, what: str = "") -> None:
+def write_file(path: Path, content: str | bytes, option: str) -> None:
     """Write a file that the user asked for; its folder is made.
 
     Args:
         option: the command line option that names the file.
-        what: the content, in words, for the error message.
 
     Raises:
         OutputError: the folder cannot be made or the file not be written.
@@ -21,5 +20,4 @@ def write_file(path: Path, content: str | bytes, option: str, what: str = "") ->
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as e:
-        cannot = f"{what} cannot" if what else "cannot"
-        raise OutputError(f"{path}: {cannot} be written: {e}. Give another {option}.") from e
+        raise OutputError(f"{path}: cannot be written: {e}. Give another {option}.") from e

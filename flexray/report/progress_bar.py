@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.text import Text
 
 from flexray.console.progress import CommittedShard, Lines, LogLine, Progress, Tracker
-from flexray.console.terminal import duration, printable
+from flexray.console.terminal import printable
 
 
 @contextlib.contextmanager
 def show_progress(log: LogLine) -> Iterator[Progress]:
-    """Progress of one run: a bar if standard output is a terminal, else plain lines through `say`."""
+    """Progress of one run: a bar if standard output is a terminal, else plain lines."""
     console = Console()
     if not console.is_terminal or console.is_dumb_terminal:
         yield Lines(log)
@@ -28,8 +28,8 @@ def show_progress(log: LogLine) -> Iterator[Progress]:
 class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
     """A progress bar. It is shown from `planned` to the end of the `with` block."""
 
-    def __init__(self, console: Console, tracker: Tracker | None = None):
-        self._tracker = tracker or Tracker()
+    def __init__(self, console: Console):
+        self._tracker = Tracker()
         self._display = progress.Progress(
             progress.BarColumn(bar_width=None),
             _Figures(self._tracker),
@@ -38,7 +38,7 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
             refresh_per_second=4,
             redirect_stderr=sys.stderr.isatty(),  # a log that goes to a file stays there
         )
-        self._task: progress.TaskID | None = None
+        self._task = self._display.add_task("", total=None)
 
     def __exit__(self, *error: object) -> None:
         self._display.stop()
@@ -46,14 +46,13 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
     def planned(self, *, rows: int, shards: int) -> None:
         """So much is to be done by this start."""
         self._tracker.plan(rows=rows, shards=shards)
-        self._task = self._display.add_task("", total=rows)
+        self._display.update(self._task, total=rows)
         self._display.start()
 
     def committed(self, shard: CommittedShard) -> None:
         """A shard is done."""
         self._tracker.add(shard)
-        if self._task is not None:
-            self._display.update(self._task, completed=self._tracker.rows)
+        self._display.update(self._task, completed=self._tracker.rows)
 
     def note(self, line: str) -> None:
         """Anything else that people should know."""
@@ -68,18 +67,4 @@ class _Figures(progress.ProgressColumn):
         self._tracker = tracker
 
     def render(self, task: progress.Task) -> Text:
-        done = self._tracker
-        text = Text(f"{done.rows:,}/{done.planned_rows:,} rows")
-        rate, remaining = done.rate, done.remaining
-        if not done.rows and done.planned_rows:
-            text.append("  starting")  # the model is loaded, and kernels are compiled
-        if rate is not None:
-            text.append(f"  {rate:,.1f} rows/s")
-        if done.errors:
-            text.append(f"  {done.errors:,} errors", "red")
-        if done.fallbacks:
-            text.append(f"  {done.fallbacks:,} fallbacks", "yellow")
-        text.append(f"  {duration(done.elapsed)}")
-        if remaining is not None and done.rows < done.planned_rows:
-            text.append(f"  {duration(remaining)} left", "bold")
-        return text
+        return Text(self._tracker.describe())

@@ -2,69 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from flexray.evaluation.accuracy import row_scores
 from flexray.evaluation.metrics import Metric
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What one method said."""
-
-    method: str
-    prediction: str
-    right: bool | None
-    """Whether the headline metric is 1. None: an error, or nothing to score against."""
-    backend: str
-    fallback_reason: str
-    error: str
-    shard_id: str
+QUESTION = ("row_id", "question", "paraphrases", "answers", "source_file", "source_row")
+SAID = ("method", "prediction", "backend_used", "fallback_reason", "error", "shard_id")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnsweredQuestion:
-    """A question with the answers of all methods."""
-
-    row_id: str
-    question: str
-    paraphrases: tuple[str, ...]
-    gold: tuple[str, ...] | None
-    """Accepted answers; None: nothing to score against."""
-    source: str
-    answers: list[Answer]
-
-
-def answered_questions(table: pa.Table, metric: Metric | None) -> list[AnsweredQuestion]:
-    """The questions of some rows (ROW_SCHEMA), in order.
+def answered_questions(table: pa.Table, metric: Metric | None) -> list[dict[str, Any]]:
+    """The questions of some rows (ROW_SCHEMA), in order: each with its columns QUESTION, and in `said` each
+    method's answer: its columns SAID, and whether it is `right`, that is whether the metric is 1; None: an
+    error, or nothing to score against.
 
     Args:
         metric: what says whether an answer is right. None: exact match.
     """
-    found: dict[str, AnsweredQuestion] = {}
-    columns = ["row_id", "question", "paraphrases", "answers", "source_file", "source_row", "method"]
-    columns += ["prediction", "backend_used", "fallback_reason", "error", "shard_id"]
+    found: dict[str, dict[str, Any]] = {}
     scores = row_scores(table, metric).to_pylist()
-    for row, score in zip(table.select(columns).to_pylist(), scores, strict=True):
-        if row["row_id"] not in found:
-            found[row["row_id"]] = AnsweredQuestion(
-                row_id=row["row_id"],
-                question=row["question"],
-                paraphrases=tuple(row["paraphrases"]),
-                gold=None if row["answers"] is None else tuple(row["answers"]),
-                source=f"{row['source_file']}, row {row['source_row']}",
-                answers=[],
-            )
-        answer = Answer(
-            method=row["method"],
-            prediction=row["prediction"],
-            right=None if score is None else score == 1,
-            backend=row["backend_used"],
-            fallback_reason=row["fallback_reason"],
-            error=row["error"],
-            shard_id=row["shard_id"],
-        )
-        found[row["row_id"]].answers.append(answer)
+    for row, score in zip(table.select([*QUESTION, *SAID]).to_pylist(), scores, strict=True):
+        question = found.setdefault(row["row_id"], {name: row[name] for name in QUESTION} | {"said": []})
+        right = None if score is None else score == 1
+        question["said"].append({name: row[name] for name in SAID} | {"right": right})
     return list(found.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -16,7 +16,7 @@ from flexray.evaluation.metrics import EXACT_MATCH, Metric
 from flexray.sink import AnyRecord, DamageError, Manifest, OutputFolder
 from flexray.sink.commit.manifests import find_manifests
 from flexray.sink.lock.file import Owner
-from flexray.sink.lock.hold import is_lock
+from flexray.sink.lock.hold import read_locks
 from flexray.sink.read.committed import load_shard, only_planned
 from flexray.sink.read.visible import View, look, with_accounting
 from flexray.sink.records.rows import account
@@ -28,8 +28,7 @@ class Headline:
 
     name: str
     metric: Metric | None  # None: exact match, which the rows have
-    warning: str = ""
-    """Why it is exact match, and not what the recipe names."""
+    warning: str = ""  # why it is exact match, and not what the recipe names
 
 
 @dataclass
@@ -43,8 +42,7 @@ class RunFolder:
     """Of the committed shards, by shard id. When a shard's table is read, a damaged one leaves it, and one of
     which only some rows are seen gets the numbers of these alone."""
     damage: list[DamageError]
-    owners: list[Owner] = field(default_factory=list)
-    """Who holds the folder; a process that has certainly ended is left out."""
+    owners: list[Owner]  # who holds the folder; a process that has certainly ended is left out
 
     @classmethod
     def open(cls, url: str, *, everything: bool = False) -> RunFolder:
@@ -98,8 +96,7 @@ class RunFolder:
 
 def _owners(folder: OutputFolder) -> list[Owner]:
     try:
-        files = [folder.read_if_there(name) for name in folder.list() if is_lock(name)]
+        owners = map(Owner.parse, read_locks(folder).values())
     except OSError as e:
         raise OutputError(f"{folder}: cannot be listed: {e}") from e
-    owners = [Owner.parse(data) for data in files if data is not None]
     return [owner for owner in owners if owner is not None and not owner.is_dead()]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from flexray.console.standard_output import standard_output
-from flexray.console.terminal import printable
+from flexray.console.terminal import printable, standard_output
+from flexray.errors import first_few
 from flexray.report.formatting import cut
 from flexray.report.notes import RunNotes
-from flexray.report.questions import Answer, AnsweredQuestion
 from flexray.report.tables import print_table
 
 MAX_KINDS = 5
@@ -39,14 +39,14 @@ def print_answers(notes: RunNotes, *, output: str, console: Console | None = Non
     for example in notes.examples:
         _print_example(example, console)
     if notes.errors:
-        rows = sum(kind.rows for kind in notes.errors)
+        rows = sum(rows for _, rows in notes.errors)
         console.print(
             Text(f"\n{rows:,} rows are errors. The most frequent, each with one of its rows", "bold")
         )
-        for kind in notes.errors[:MAX_KINDS]:
-            console.print(_hung(f"  {kind.rows:,} x ", cut(kind.example), "red"))
+        for error, times in notes.errors[:MAX_KINDS]:
+            console.print(_hung(f"  {times:,} x ", cut(error), "red"))
         if rest := notes.errors[MAX_KINDS:]:
-            console.print(Text(f"  and {sum(kind.rows for kind in rest):,} rows of other kinds", "dim"))
+            console.print(Text(f"  and {sum(rows for _, rows in rest):,} rows of other kinds", "dim"))
     for warning in notes.warnings:
         console.print(_hung("\nwarning: ", warning, "yellow"))
     damage = notes.run.damage
@@ -61,22 +61,17 @@ def print_answers(notes: RunNotes, *, output: str, console: Console | None = Non
         console.print(_hung(f"{command}  ", what, "dim"))
 
 
-def _print_example(example: AnsweredQuestion, console: Console) -> None:
-    console.print(_hung("\n", _text(example.question), "bold"))
-    if example.gold is not None:
-        more = len(example.gold) - MAX_GOLD
-        gold = " | ".join(map(_text, example.gold[:MAX_GOLD])) + (f" | and {more} more" if more > 0 else "")
+def _print_example(example: dict[str, Any], console: Console) -> None:
+    console.print(_hung("\n", _text(example["question"]), "bold"))
+    if example["answers"] is not None:
+        gold = first_few(map(_text, example["answers"]), MAX_GOLD, " | ")
         console.print(_hung("  gold     ", gold))
-    several = len(example.answers) > 1
-    for answer in example.answers:
-        console.print(_answer(answer, with_method=several))
-
-
-def _answer(answer: Answer, *, with_method: bool) -> Text:
-    marks = {True: ("right", "green"), False: ("wrong", "red"), None: ("answer", "")}
-    word, style = ("error", "red") if answer.error else marks[answer.right]
-    said = _text(answer.error or answer.prediction) or "(empty)"
-    return _hung(f"  {word:<9}", f"{said}  [{printable(answer.method)}]" if with_method else said, style)
+    for answer in example["said"]:
+        marks = {True: ("right", "green"), False: ("wrong", "red"), None: ("answer", "")}
+        word, style = ("error", "red") if answer["error"] else marks[answer["right"]]
+        said = _text(answer["error"] or answer["prediction"]) or "(empty)"
+        method = f"  [{answer['method']}]" if len(example["said"]) > 1 else ""
+        console.print(_hung(f"  {word:<9}", said + method, style))
 
 
 def _text(text: str) -> str:

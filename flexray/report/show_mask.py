@@ -16,20 +16,11 @@ from flexray.methods import make_methods
 from flexray.models.checkpoint import load_tokenizer
 from flexray.prompts.prompt import Prompt
 from flexray.report.explain.selection import choose_method, find_row
-from flexray.report.mask_picture import MaskPicture
-from flexray.report.mask_png import mask_png
-from flexray.report.mask_text import render_mask_text
+from flexray.report.mask_picture import MaskPicture, mask_png, render_mask_text
 from flexray.report.output_files import write_file
 
 
-def show_mask(
-    config: RunConfig,
-    *,
-    row: str,
-    png: Path,
-    generated: int,
-    method: str | None = None,
-) -> None:
+def show_mask(config: RunConfig, *, row: str, png: Path, generated: int, method: str | None = None) -> None:
     """Draw who sees whom in one row's prompt: in the terminal, and as a PNG.
 
     Args:
@@ -51,8 +42,8 @@ def show_mask(
         stream_of(prompt, chosen, generated), lambda i: token_text(tokenizer, i) if i >= 0 else "..."
     )
     console.print(printable(f"{question.row_id}: {question.question}"), markup=False)
-    console.print(render_mask_text(picture))
-    write_file(png, mask_png(picture, title=_title(chosen)), "--png")
+    console.print(render_mask_text(picture), soft_wrap=True)
+    write_file(png, mask_png(picture, title=chosen.name), "--png")
     console.print(f"picture: {png}", markup=False)
 
 
@@ -65,10 +56,3 @@ def stream_of(prompt: Prompt, method: MethodConfig, generated: int) -> Stream:
     )
     scopes = planned.scopes(prompt)
     return make_stream(prompt, prefix, scopes, [(-1,) * generated] * len(scopes))
-
-
-def _title(method: MethodConfig) -> str:
-    if method.kind != "attention":
-        return f"method {method.name}"
-    cross = ", cross_attention" if method.cross_attention else ""
-    return f"layout {method.layout}, positions {method.positions}{cross}"

@@ -7,16 +7,15 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from flexray.console.standard_output import standard_output
-from flexray.console.terminal import printable
+from flexray.console.terminal import printable, standard_output
 from flexray.report.tables import Fact, print_facts
-from flexray.report.work import Shard, WorkSummary
+from flexray.report.work import WorkSummary
 
 MAX_REASONS = 10
 
 
 def print_summary(
-    shards: Sequence[Shard],
+    shards: Sequence[WorkSummary],
     *,
     methods: Sequence[str],
     seconds: float | None = None,
@@ -25,13 +24,14 @@ def print_summary(
     """Print the totals of a run.
 
     Args:
+        shards: the work of each.
         methods: the names of the run's methods.
         seconds: the run's wall time. None: rows/s is given for one worker, from the shards' own times.
         console: where to print. None: standard output.
     """
     # a log or a job's output has no width of its own; rich would take 80 and fold names
     console = console or standard_output()
-    work = WorkSummary.sum(shard.work for shard in shards)
+    work = sum(shards, WorkSummary())
     print_facts(_facts(work, len(shards), methods, seconds), console)
     for reason, rows in work.fallback_reason.most_common(MAX_REASONS):
         console.print(Text(f"fallback: {rows:,} rows: {printable(reason)}", "yellow"))

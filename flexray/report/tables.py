@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from rich import box
 from rich import table as rich_table
@@ -16,15 +16,15 @@ from flexray.report.formatting import cut
 
 MAX_TEXT = 300
 """Characters of a cell on the console."""
-Tone = Literal["", "good", "warn", "bad", "strong", "muted"]
-STYLES = {"": "", "good": "green", "warn": "yellow", "bad": "bold red", "strong": "bold", "muted": "dim"}
+STYLES = {"": "", "good": "green", "warn": "yellow", "bad": "bold red", "strong": "bold"}
+"""What a tone is on the console; on pages it is a class."""
 
 
 class Toned(NamedTuple):
     """A text that stands out."""
 
     text: str
-    tone: Tone
+    tone: str
 
 
 class Fact(NamedTuple):
@@ -32,15 +32,14 @@ class Fact(NamedTuple):
 
     name: str
     text: str
-    tone: Tone = ""
+    tone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows under a head."""
 
-    heads: Sequence[str]
-    """A column of numbers begins with "#", which is not shown."""
+    heads: Sequence[str]  # that of a column of numbers begins with "#", which is not shown
     rows: Sequence[Sequence[str | Toned]]
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +22,6 @@ class WorkSummary(ScoreCounts):
     fallback_reason: Counter[str] = field(default_factory=Counter)  # rows that needed a fallback
     finish_reason: Counter[str] = field(default_factory=Counter)  # rows
     engine: Counter[str] = field(default_factory=Counter)  # its counters; 0 where a manifest does not say
-    mask_cache: Counter[str] = field(default_factory=Counter)  # hits, misses
 
     @classmethod
     def of(cls, manifest: Manifest) -> WorkSummary:
@@ -40,28 +38,13 @@ class WorkSummary(ScoreCounts):
             backend_used=Counter(stats.backend_used),
             fallback_reason=Counter({reason: n for reason, n in stats.fallback_reason.items() if reason}),
             finish_reason=Counter(stats.finish_reason),
-            engine=_add_up({k: v for k, v in call.items() if isinstance(v, int | float)} for call in calls),
-            mask_cache=_add_up(call.get("mask_cache", {}) for call in calls),
+            engine=sum(map(_numbers, calls), Counter()),
         )
-
-    @classmethod
-    def sum(cls, parts: Iterable[WorkSummary]) -> WorkSummary:
-        """Add up, counters key by key."""
-        parts = list(parts)
-        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
-        counters = {f.name for f in fields(cls) if f.default_factory is Counter}
-        totals: dict[str, Any] = {n: (_add_up if n in counters else sum)(c) for n, c in columns.items()}
-        return cls(**totals)
 
     @property
     def fallbacks(self) -> int:
         """Rows that needed another backend, or fewer rows at once."""
         return self.fallback_reason.total()
-
-    @property
-    def rows_per_second(self) -> float | None:
-        """None: its time was not measured."""
-        return self.rows / self.seconds if self.seconds else None
 
     @property
     def tokens_per_step(self) -> float | None:
@@ -99,24 +82,24 @@ class Shard:
 class RunTotals:
     """A run's committed shards, added up."""
 
-    shards: tuple[Shard, ...]
+    shards: list[Shard]
     work: WorkSummary
     busy_seconds: float  # in which some shard was worked on
     start: float  # seconds since 1970
     end: float
-    timed: tuple[Shard, ...]  # those that were committed once; the others are revised
+    timed: list[Shard]  # those that were committed once; the others are revised
 
     @classmethod
     def of(cls, record: AnyRecord, manifests: Iterable[Manifest]) -> RunTotals:
         """Add up the shards of these manifests."""
-        shards = tuple(map(Shard.of, manifests))
-        timed = tuple(shard for shard in shards if not shard.revised)
+        shards = list(map(Shard.of, manifests))
+        timed = [shard for shard in shards if not shard.revised]
         started = [shard.span[0] for shard in timed]
         if not record.rebuilt or not started:  # else it was written after the run
             started.append(datetime.fromisoformat(record.created).timestamp())
         return cls(
             shards=shards,
-            work=WorkSummary.sum(shard.work for shard in shards),
+            work=sum((shard.work for shard in shards), WorkSummary()),
             busy_seconds=_covered(shard.span for shard in timed),
             start=min(started),
             end=max((shard.committed for shard in timed), default=min(started)),
@@ -128,13 +111,16 @@ class RunTotals:
         """From the first start to the last commit, pauses included; None: not known."""
         return self.end - self.start if self.timed else None
 
-    def slowest(self, most: int) -> list[Shard]:
-        """The slowest shards, the slowest first."""
-        return heapq.nlargest(most, self.shards, key=lambda shard: shard.work.seconds)
+    @property
+    def rows_per_second(self) -> float | None:
+        """Of the timed shards, while they were in work; None: not measured."""
+        rows = sum(shard.work.rows for shard in self.timed)
+        return rows / self.busy_seconds if self.busy_seconds else None
 
-    def rows_per_second(self, seconds: float | None) -> float | None:
-        """Rows of the timed shards over a time; None: not measured."""
-        return sum(shard.work.rows for shard in self.timed) / seconds if seconds else None
+
+def _numbers(stats: Mapping[str, Any]) -> Counter[str]:
+    """The counters of a call of the engine."""
+    return Counter({name: value for name, value in stats.items() if isinstance(value, int | float)})
 
 
 def _covered(spans: Iterable[tuple[float, float]]) -> float:
@@ -144,10 +130,3 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
         covered += max(0.0, end - max(start, reached))
         reached = max(reached, end)
     return covered
-
-
-def _add_up(counters: Iterable[Any]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for counter in counters:
-        total.update(counter)
-    return total

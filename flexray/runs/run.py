@@ -173,7 +173,7 @@ def judge(output: str, first: Sequence[CommittedShard]) -> None:
     judged = {shard.shard_id for shard in first}  # more may be committed by now
     run.manifests = {shard_id: m for shard_id, m in run.manifests.items() if shard_id in judged}
     found = look_at(run, examples=0)
-    reasons = [f"{kind.rows:,} rows: {kind.example}" for kind in found.errors[:3]] if errors else []
+    reasons = [f"{n:,} rows: {error}" for error, n in found.errors[:3]] if errors else []
     reasons += found.warnings if empty else []
     raise OutputError(
         f"{OutputFolder(output)}: of the first {rows:,} rows {errors:,} are errors and {empty:,} have an "

@@ -46,21 +46,18 @@ def _versions(start: Start) -> Iterator[Finding]:
         yield warn(note)
 
 
-def _methods(start: Start) -> Iterator[Finding]:
+def _methods(start: Start) -> None:
     start.methods = make_methods(start.config.methods)
     check_match(start.config.methods)
-    yield from ()
 
 
-def _evaluation(start: Start) -> Iterator[Finding]:
+def _evaluation(start: Start) -> None:
     make_metrics(start.config.evaluation, PLAIN_TOKENS)
-    yield from ()
 
 
-def _output(start: Start) -> Iterator[Finding]:
+def _output(start: Start) -> None:
     if start.folder is not None:
         start.folder.prepare()
-    yield from ()
 
 
 def _model(start: Start) -> Iterator[Finding]:
@@ -80,9 +77,8 @@ def _data(start: Start) -> Iterator[Finding]:
     yield from map(passed, notes_of(start.config, ["data.hub", "prompt.few_shot_data.hub"]))
 
 
-def _prompt(start: Start) -> Iterator[Finding]:
+def _prompt(start: Start) -> None:
     prompt_builder(start.config)
-    yield from ()
 
 
 START_CHECKS: tuple[Check[Start], ...] = (

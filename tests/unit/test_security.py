@@ -19,8 +19,8 @@ from flexray.cli import app
 from flexray.config import DataConfig, load_config, parse_config
 from flexray.data import scan, to_questions
 from flexray.errors import ConfigError, DataError, RowFault
-from flexray.report import print_summary
-from flexray.report.work import Shard, WorkSummary
+from flexray.report.summary import print_summary
+from flexray.report.work import WorkSummary
 
 SOURCES = Path(flexray.__file__).parent
 RUNS_CODE = {
@@ -182,10 +182,10 @@ def test_an_error_of_the_command_line_shows_no_control_characters(tmp_path):
 def test_the_summary_shows_no_control_characters_and_reads_no_markup():
     name = f"[red]x[/red]{HOSTILE}"
     counted = Counter({name: 1})
-    shard = Shard(shard_id=name, work=WorkSummary(rows=1, backend_used=counted, fallback_reason=counted))
+    work = WorkSummary(rows=1, backend_used=counted, fallback_reason=counted)
     out = io.StringIO()
     console = Console(file=out, width=400, force_terminal=True, color_system=None)
-    print_summary([shard], methods=[name], console=console)
+    print_summary([work], methods=[name], console=console)
     assert out.getvalue().count("[red]x[/red]") == 3
     assert "\x1b]" not in out.getvalue()
     assert "\x1b[2J" not in out.getvalue()

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from flexray.config import RunConfig, load_config
-from flexray.console.checks import Check, Finding, make_checks, passed
-from flexray.preflight.doctor import machine_checks, packages, process_checks, recipe_checks
+from flexray.console.checks import Check, Finding, make_checks
+from flexray.errors import UserError
+from flexray.preflight.doctor import machine_checks, packages, recipe_checks
+from flexray.preflight.doctor.process_checks import in_process
 from flexray.preflight.plan import start_plan
 from flexray.preflight.plan.dry_run import DryRun
 from flexray.preflight.plan.resource_checks import check_device
 from flexray.runs.start_checks import START_CHECKS
+from flexray.storage import redact
 
 MACHINE_CHECKS: tuple[Check[RunConfig | None], ...] = (
     Check("packages", packages.check_packages),
@@ -29,8 +32,8 @@ RECIPE_CHECKS: tuple[Check[DryRun], ...] = (
 )
 """Of what the configuration names."""
 PROCESS_CHECKS: tuple[Check[RunConfig | None], ...] = (
-    Check("ray", process_checks.check_cluster),
-    Check("attention", process_checks.check_attention),
+    Check("ray", in_process("ray", seconds=180)),
+    Check("attention", in_process("attention", seconds=900)),  # a busy machine compiles for minutes
 )
 """The slow ones come last."""
 
@@ -41,15 +44,13 @@ def examine(paths: Sequence[str] = (), overrides: Sequence[str] = ()) -> Iterato
     Args:
         paths, overrides: of the configuration, as for `load_config`. No paths: without one.
     """
-    read: list[RunConfig] = []
-
-    def read_config(paths: Sequence[str]) -> Iterator[Finding]:
-        read.append(load_config(paths, overrides))
-        yield passed(", ".join(paths))
-
+    config = None
     if paths:
-        yield from make_checks([Check("config", read_config)], paths)
-    config = read[0] if read else None
+        try:
+            config = load_config(paths, overrides)
+            yield Finding("pass", ", ".join(paths), check="config")
+        except UserError as e:
+            yield Finding("fail", redact(str(e)), check="config")
     yield from make_checks(MACHINE_CHECKS, config)
     if config is not None:
         yield from make_checks(RECIPE_CHECKS, start_plan(config))

@@ -15,7 +15,7 @@ from flexray.config import RunConfig
 from flexray.console.checks import Finding, fail, passed, warn
 from flexray.engine.scheduler_config import GIB
 from flexray.models.checkpoint import resolve_dtype
-from flexray.preflight.host import check_writable, existing_folder, free_bytes, ram_bytes
+from flexray.preflight.host import check_writable, existing_folder, ram_bytes
 from flexray.preflight.plan.dry_folder import DryFolder
 
 SHM = "/dev/shm"
@@ -133,13 +133,13 @@ def check_disk(config: RunConfig | None) -> Iterator[Finding]:
     for purpose, path in places.items():
         try:
             check_writable(path)
-            free, total = free_bytes(path), shutil.disk_usage(existing_folder(path)).total or 1
+            disk = shutil.disk_usage(existing_folder(path))
         except OSError as e:
             yield fail(f"{purpose}: {path} cannot be written: {e.strerror}", "Make it writable.")
             continue
-        what, used = f"{decimal(free)} free for {purpose} ({path})", 1 - free / total
-        if free < LOW_DISK:
-            yield Finding("fail" if free < NO_DISK else "warn", what, "Make room.")
+        what, used = f"{decimal(disk.free)} free for {purpose} ({path})", 1 - disk.free / (disk.total or 1)
+        if disk.free < LOW_DISK:
+            yield Finding("fail" if disk.free < NO_DISK else "warn", what, "Make room.")
         elif purpose == "Ray" and used > RAY_FULL:
             yield warn(f"{what}; {used:.0%} used", f"Ray stores nothing on a disk over {RAY_FULL:.0%}.")
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import platform
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
@@ -22,9 +22,9 @@ INSTALL = "make setup, or: pip install -c constraints.txt -e ."
 
 def check_packages(config: RunConfig | None) -> Iterator[Finding]:
     """Whether Python is new enough, and each required package installed, as constraints.txt has it."""
-    requirements, tested = _required(), _tested()
+    (needed, requirements), tested = _required(), _tested()
     wrong, other = [], []
-    python, needed = ".".join(map(str, sys.version_info[:3])), _required_python()
+    python = platform.python_version()
     if not needed.contains(python):
         yield fail(f"Python {python}, but {needed} is needed", "Make the environment with another one.")
     for requirement in requirements:
@@ -47,23 +47,16 @@ def check_packages(config: RunConfig | None) -> Iterator[Finding]:
         yield passed(f"Python {python}, {len(requirements)} required packages{as_tested}")
 
 
-def _required() -> list[Requirement]:
-    """From pyproject.toml, or else from the installed metadata."""
-    project = PROJECT / "pyproject.toml"
-    if project.is_file():
-        tree = tomllib.loads(project.read_text(encoding="utf-8"))
-        return list(map(Requirement, tree["project"]["dependencies"]))
-    requirements = map(Requirement, metadata.requires("flexray") or ())
-    return [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
-
-
-def _required_python() -> SpecifierSet:
-    """As `_required`."""
-    project = PROJECT / "pyproject.toml"
-    if project.is_file():
-        tree = tomllib.loads(project.read_text(encoding="utf-8"))
-        return SpecifierSet(tree["project"].get("requires-python", ""))
-    return SpecifierSet(metadata.metadata("flexray")["Requires-Python"] or "")
+def _required() -> tuple[SpecifierSet, list[Requirement]]:
+    """The versions of Python, and the packages: from pyproject.toml, or else from the installed metadata."""
+    file = PROJECT / "pyproject.toml"
+    if file.is_file():
+        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+        return SpecifierSet(project["requires-python"]), list(map(Requirement, project["dependencies"]))
+    found = metadata.metadata("flexray")
+    requirements = map(Requirement, found.get_all("Requires-Dist") or ())
+    needed = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return SpecifierSet(found["Requires-Python"]), needed
 
 
 def _tested() -> dict[str, str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
 from flexray.config import RunConfig
 from flexray.console.checks import Check, Finding, make_checks
@@ -35,13 +33,12 @@ CHECKS: tuple[Check[DryRun], ...] = (
     Check("lock", data_checks.check_locks, needs=("output", "lock")),
 )
 """In the order in which they are made."""
-SAMPLE_ROWS = 256
 
 
 def start_plan(
     config: RunConfig,
     *,
-    sample_rows: int = SAMPLE_ROWS,
+    sample_rows: int = 256,
     gpu: str | None = None,
     gpu_memory: float | None = None,
     like: str | None = None,
@@ -73,10 +70,3 @@ def look(run: DryRun) -> Iterator[Finding]:
     for finding in make_checks(CHECKS, run):
         run.findings.append(finding)
         yield finding
-
-
-def make_plan(config: RunConfig, **options: Any) -> DryRun:
-    """The whole plan. Options and errors as of `start_plan`."""
-    run = start_plan(config, **options)
-    deque(look(run), maxlen=0)
-    return run

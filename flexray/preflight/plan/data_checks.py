@@ -6,17 +6,16 @@ from collections.abc import Iterator
 
 from flexray.console.checks import Finding, fail, passed, warn
 from flexray.data import scan, with_few_shots
-from flexray.preflight.plan.dry_folder import DryFolder, read_locks
+from flexray.preflight.plan.dry_folder import DryFolder
 from flexray.preflight.plan.dry_run import DataFigures, DryRun
 from flexray.runs.job import Job, plan
 from flexray.sink.lock.file import Owner
-from flexray.sink.lock.hold import EXPIRY_SECONDS
+from flexray.sink.lock.hold import EXPIRY_SECONDS, read_locks
 
 
-def open_folder(run: DryRun) -> Iterator[Finding]:
+def open_folder(run: DryRun) -> None:
     """The output folder, which is only read."""
     run.folder = DryFolder(run.config.output)
-    yield from ()
 
 
 def read_first_locks(run: DryRun) -> Iterator[Finding]:
@@ -25,22 +24,19 @@ def read_first_locks(run: DryRun) -> Iterator[Finding]:
     yield passed(str(run.folder), "output")
 
 
-def read_data(run: DryRun) -> Iterator[Finding]:
+def read_data(run: DryRun) -> None:
     """Read all rows of the data set."""
     run.found = scan(run.config.data)
-    yield from ()
 
 
-def draw_few_shots(run: DryRun) -> Iterator[Finding]:
+def draw_few_shots(run: DryRun) -> None:
     """Draw the few-shots, if a run would."""
     run.drawn = with_few_shots(run.config, [run.found])
-    yield from ()
 
 
-def plan_in_folder(run: DryRun) -> Iterator[Finding]:
+def plan_in_folder(run: DryRun) -> None:
     """Plan the run as its start does, in a folder that only pretends to write."""
     run.planned = plan(Job(config=run.config), run.dry_folder, found=run.found)
-    yield from ()
 
 
 def count_rows(run: DryRun) -> Iterator[Finding]:

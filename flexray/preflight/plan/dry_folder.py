@@ -6,7 +6,6 @@ import contextlib
 
 from flexray.preflight.host import check_writable
 from flexray.sink import OutputFolder
-from flexray.sink.lock.hold import is_lock
 from flexray.sink.records import RUN_FILE
 from flexray.storage import retry
 
@@ -47,9 +46,3 @@ class DryFolder(OutputFolder):
 
     def remove_folder(self, name: str) -> None:
         """Nothing is removed."""
-
-
-def read_locks(folder: OutputFolder) -> dict[str, bytes]:
-    """The lock files that are there, by name. Raises OSError."""
-    found = {name: folder.read_if_there(name) for name in folder.list() if is_lock(name)}
-    return {name: data for name, data in found.items() if data is not None}

@@ -15,7 +15,7 @@ from flexray.preflight.plan.devices import Device
 from flexray.preflight.plan.dry_folder import DryFolder
 from flexray.preflight.plan.estimates import CommittedOutput, Room, TimeEstimate
 from flexray.preflight.plan.memory import MemoryPlan, Work
-from flexray.preflight.plan.sample import Sample, SampleFigures
+from flexray.preflight.plan.sample import Sample
 from flexray.runs.job import Planned
 from flexray.runs.start_checks import Start
 from flexray.sink import OutputFolder
@@ -30,10 +30,8 @@ class DataFigures:
     files: int
     rows: int
     shards: int
-    output_rows: int
-    """One for each row and method."""
-    committed_rows: int
-    """Counted as output rows, and so are `left_rows`."""
+    output_rows: int  # one for each row and method
+    committed_rows: int  # counted as output rows, and so are `left_rows`
     committed_shards: int
     left_rows: int
     left_shards: int
@@ -44,25 +42,18 @@ class DryRun(Start):
     """What the checks of a plan find out, in their order. A part that is not found out is None or empty, and
     a finding says why."""
 
-    folder: OutputFolder | None = None
-    """A DryFolder, once it is opened."""
+    folder: OutputFolder | None = None  # a DryFolder, once it is opened
     device: Device
-    named: bool
-    """Whether the device is the one that the user asked for, not this machine's."""
+    named: bool  # whether the device is the one that the user asked for, not this machine's
     sample_rows: int
-    like: CommittedOutput | None
-    """Another run, whose speed is assumed for this one."""
+    like: CommittedOutput | None  # another run, whose speed is assumed for this one
     findings: list[Finding] = field(default_factory=list)
-    locks: Mapping[str, bytes] = field(default_factory=dict)
-    """The lock files at the first look."""
-    found: pa.Table | None = None
-    """The data set, PLAN_SCHEMA."""
-    drawn: RunConfig | None = None
-    """The configuration with its few-shots drawn."""
+    locks: Mapping[str, bytes] = field(default_factory=dict)  # the lock files at the first look
+    found: pa.Table | None = None  # the data set, PLAN_SCHEMA
+    drawn: RunConfig | None = None  # the configuration with its few-shots drawn
     planned: Planned | None = None
     data: DataFigures | None = None
-    rows: Sample | None = None
-    sample: SampleFigures | None = None
+    sample: Sample | None = None
     work: Work | None = None
     memory: MemoryPlan | None = None
     cards: tuple[MemoryPlan, ...] = ()
@@ -81,26 +72,18 @@ class DryRun(Start):
         """Whether the run can be started."""
         return is_ready(self.findings)
 
-    @property
-    def problems(self) -> list[Finding]:
-        """The warnings and failures."""
-        return [finding for finding in self.findings if finding.status != "pass"]
-
     def to_dict(self) -> dict[str, Any]:
-        """All figures and problems, for JSON."""
-        figures = ("data", "sample", "work", "device", "memory", "room")
-        found = {name: getattr(self, name) for name in figures}
-        levels = {"warn": "warning", "fail": "error"}
+        """All figures and findings, for JSON."""
+        found = {name: getattr(self, name) for name in ("data", "work", "device", "room")}
         return {
             "ready": self.ready,
             "output": str(self.folder or redact(self.config.output)),
             "methods": [method.name for method in self.methods],
             "max_new_tokens": self.config.generation.max_new_tokens,
             **{name: part and dataclasses.asdict(part) for name, part in found.items()},
-            "cards": [card.as_card() for card in self.cards],
+            "sample": self.sample and self.sample.to_dict(),
+            "memory": self.memory and self.memory.to_dict(),
+            "cards": [card.to_dict() for card in self.cards],
             "estimates": [dataclasses.asdict(estimate) for estimate in self.estimates],
-            "problems": [
-                {"level": levels[problem.status], "about": problem.check, "text": problem.what}
-                for problem in self.problems
-            ],
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
         }

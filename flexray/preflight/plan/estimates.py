@@ -28,16 +28,12 @@ SCORE_BYTES = 8  # of a candidate's score
 class TimeEstimate:
     """The time for the rows that are left, without start-up, loading and compilation."""
 
-    basis: str
-    """How the figures were obtained, in words."""
-    rough: bool
-    """Whether they are not measured."""
-    rows_per_second: float
-    """Output rows that one actor answers in a second."""
+    basis: str  # how the figures were obtained, in words
+    rough: bool  # whether they are not measured
+    rows_per_second: float  # output rows that one actor answers in a second
     actors: int
     seconds: float
-    gpu_hours: float | None
-    """None: not on a GPU."""
+    gpu_hours: float | None  # None: not on a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +42,7 @@ class Room:
 
     bytes: int
     basis: str
-    measured: bool
-    """Whether it is taken from rows of this run."""
+    measured: bool  # whether it is taken from rows of this run
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +50,7 @@ class CommittedOutput:
     """The committed shards of an output folder."""
 
     output: str
-    parts: dict[str, Any]
-    """Of the run's fingerprint."""
+    parts: dict[str, Any]  # of the run's fingerprint
     manifests: Collection[Manifest]
 
     def differs_in(self, parts: dict[str, Any] | None) -> list[str]:
@@ -90,7 +84,7 @@ def from_committed(
         return None
     devices = Counter(str(manifest.engine_stats.get("device", "unknown")) for manifest in manifests)
     device = devices.most_common(1)[0][0]
-    basis = f"measured: median of {len(rates)} committed shards of {committed.output}, on {device}"
+    basis = f"Measured: median of {len(rates)} committed shards of {committed.output}, on {device}"
     differs_in = committed.differs_in(parts)
     if differs_in:
         basis += f"; that run differs in {', '.join(differs_in)}"
@@ -112,7 +106,7 @@ def from_peak(
     cards = config.engine.tensor_parallel
     seconds = 2 * memory.parameters * tokens / (PEAK_SHARE * peak * cards)  # of a question, by all methods
     basis = (
-        f"rough, not measured: 2 x {memory.parameters / 1e6:,.0f} million parameters x {tokens:,.0f} tokens "
+        f"Rough, not measured: 2 x {memory.parameters / 1e6:,.0f} million parameters x {tokens:,.0f} tokens "
         f"for a question (answers as long as they may be), at {PEAK_SHARE:.0%} of the {peak / 1e12:.0f} "
         f"TFLOP/s of {device.name}" + (f", of which a model takes {cards}" if cards > 1 else "")
     )

@@ -6,6 +6,7 @@ The engine's own functions compute it from sizes; nothing is loaded.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,33 +53,22 @@ class Work:
 class MemoryPlan:
     """Bytes on the device, and the batch sizes that follow from them."""
 
-    device_bytes: int | None
-    """The device's memory; None: not known."""
+    device_bytes: int | None  # the device's memory; None: not known
     dtype: str
     quantization: Literal["fp8"] | None
-    parameters: int
-    """Of the whole model."""
-    ranks: int
-    """That hold the model together, `engine.tensor_parallel`: all bytes are those of each."""
+    parameters: int  # of the whole model
+    ranks: int  # that hold the model together, `engine.tensor_parallel`: all bytes are those of each
     weight_bytes: int
-    loading_bytes: int
-    """Of the weights before they are quantised."""
+    loading_bytes: int  # of the weights before they are quantised
     kv_bytes_per_token: int
-    activation_bytes: int
-    """For the largest prefill pass, and on a GPU the CUDA graphs of passes."""
-    cuda_bytes: int
-    """For CUDA itself, about; 0 on a CPU."""
-    least_slots: int
-    """Of a KV cache that holds the context and the largest row of the sample."""
-    most_slots: int
-    """Of the largest KV cache that fits beside the weights."""
-    cache_slots: int
-    """Of the KV cache that a shard will have."""
+    activation_bytes: int  # for the largest prefill pass, and on a GPU the CUDA graphs of passes
+    cuda_bytes: int  # for CUDA itself, about; 0 on a CPU
+    least_slots: int  # of a KV cache that holds the context and the largest row of the sample
+    most_slots: int  # of the largest KV cache that fits beside the weights
+    cache_slots: int  # of the KV cache that a shard will have
     cache_bytes: int
-    questions_at_once: int
-    """Questions in a batch; fewer if they are longer than the sample's mean."""
-    wanted_at_once: int
-    """The same with unlimited memory."""
+    questions_at_once: int  # questions in a batch; fewer if they are longer than the sample's mean
+    wanted_at_once: int  # the same with unlimited memory
 
     @property
     def needed(self) -> int:
@@ -93,36 +83,21 @@ class MemoryPlan:
         most = max(self.loading_bytes, self.weight_bytes)
         return most < self.device_bytes and self.questions_at_once > 0
 
-    def as_card(self) -> dict[str, Any]:
-        """For JSON, as one of several sizes."""
-        return {
-            "numbers": self.quantization or self.dtype,
-            "quantization": self.quantization,
-            "tensor_parallel": self.ranks,
-            "weight_bytes": self.weight_bytes,
-            "needed_bytes": self.needed,
-            "most_slots": None if self.device_bytes is None else self.most_slots,
-            "fits": self.fits,
-        }
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return dataclasses.asdict(self) | {"needed": self.needed, "fits": self.fits}
 
 
 def count_parameters(path: str | Path, lora: Sequence[str] = ()) -> int:
     """The parameters of a checked checkpoint with adapters merged, counted by the headers of its files:
     those of quantised weights, too, which are dequantised when they are loaded."""
-    sizes = [size for name, size in _sizes(path).items() if is_part_of_model(name)]
+    sizes = [prod(shape) for name, shape in _shapes(path).items() if is_part_of_model(name)]
     return sum(sizes) + check_adapters(path, lora).more_parameters
 
 
-def _sizes(path: str | Path) -> dict[str, int]:
-    """Numbers in each tensor."""
-    return {name: prod(weight.shape) for name, weight in read_weights(model_folder(path)).items()}
-
-
-def _count_linear(path: str | Path) -> int:
-    """The weights of the decoder layers' linear layers, which are quantised."""
-    weights = read_weights(model_folder(path)).items()
-    shapes = [weight.shape for name, weight in weights if name.startswith("model.layers.")]
-    return sum(prod(shape) for shape in shapes if len(shape) == 2)
+def _shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Of each tensor."""
+    return {name: tuple(weight.shape) for name, weight in read_weights(model_folder(path)).items()}
 
 
 def engine_rows(
@@ -154,10 +129,13 @@ def plan_memory(
     ranks = config.engine.tensor_parallel
     shape = local_config(shape, ranks)
     parameters = count_parameters(config.model.path, config.model.lora)
-    split = sum(size for name, size in _sizes(config.model.path).items() if SPLIT.search(name))
+    shapes = _shapes(config.model.path)
+    split = sum(prod(shape) for name, shape in shapes.items() if SPLIT.search(name))
     loading = weights = (parameters - split + split // ranks) * itemsize
-    if config.model.quantization is not None:  # a CPU holds the quantised numbers as float32
-        weights += _count_linear(config.model.path) // ranks * ((1 if device.is_gpu else 4) - itemsize)
+    if config.model.quantization is not None:  # of linear layers; a CPU holds their numbers as float32
+        layers = [shape for name, shape in shapes.items() if name.startswith("model.layers.")]
+        linear = sum(prod(shape) for shape in layers if len(shape) == 2)
+        weights += linear // ranks * ((1 if device.is_gpu else 4) - itemsize)
     cuda = CUDA_BYTES if device.is_gpu else 0
     free = None
     if device.is_gpu:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,12 +17,11 @@ from flexray.models.checkpoint import resolve_dtype
 from flexray.pipeline.actors import settle_actors
 from flexray.pipeline.nodes import this_machine
 from flexray.pipeline.ray_connection import is_for_a_cluster
-from flexray.preflight.host import free_bytes, ram_bytes
+from flexray.preflight.host import existing_folder, ram_bytes
 from flexray.preflight.plan.devices import Device
 from flexray.preflight.plan.dry_run import DryRun
 from flexray.preflight.plan.estimates import (
     CommittedOutput,
-    TimeEstimate,
     from_committed,
     from_peak,
     room_of_sample,
@@ -61,11 +61,11 @@ def lacks_cuda(device: Device, config: RunConfig) -> bool:
 def plan_memory_of_rows(run: DryRun) -> Iterator[Finding]:
     """The engine's work and memory, and whether weights and KV cache fit."""
     assert run.drawn is not None
-    assert run.rows is not None
+    assert run.sample is not None
     assert run.shape is not None
     assert run.found is not None
     config, device = run.drawn, run.device
-    rows = engine_rows(config, run.methods, run.rows.prompts)
+    rows = engine_rows(config, run.methods, run.sample.prompts)
     if not rows:
         return
     largest = min(config.data.shard_rows, run.found.num_rows)
@@ -118,19 +118,21 @@ def _check_fit(memory: MemoryPlan, device: Device, cards: int | None) -> Iterato
     if device.memory is None:
         return
     sharing = 1 if device.is_gpu else memory.ranks  # the processes that share the memory
-    more = "" if cards is None else f"Set engine.tensor_parallel to {cards}, or more. Or take"
-    larger = f"{more or 'Take'} a larger GPU"
-    weights = f"{memory.weight_bytes / GIB:.1f} GiB of weights ({memory.dtype})"
-    if max(memory.loading_bytes, memory.weight_bytes) * sharing >= device.memory:
-        if memory.weight_bytes < memory.loading_bytes:
-            first = f"({memory.dtype}, before they are quantised)"
-            weights = f"{memory.loading_bytes / GIB:.1f} GiB of weights {first}"
+    larger = "Take a larger GPU"
+    if cards is not None:
+        larger = f"Set engine.tensor_parallel to {cards}, or more. Or take a larger GPU"
+    most = max(memory.loading_bytes, memory.weight_bytes)
+    if most * sharing >= device.memory:
         smaller = ", model.dtype: bfloat16" if memory.dtype == "float32" else ""
-        yield fail(f"{weights} do not fit: {device.has}. {larger}{smaller}, or a smaller model.")
+        yield fail(
+            f"{most / GIB:.1f} GiB of weights ({memory.dtype}) do not fit: {device.has}. {larger}{smaller}, "
+            "or a smaller model."
+        )
     elif device.is_gpu and not memory.questions_at_once:
         yield fail(
-            f"{device.has}: beside {weights} there is no room for a KV cache of one row. {larger}, raise "
-            "engine.gpu_memory_utilization, or lower engine.max_num_batched_tokens."
+            f"{device.has}: beside {memory.weight_bytes / GIB:.1f} GiB of weights there is no room for a KV "
+            f"cache of one row. {larger}, raise engine.gpu_memory_utilization, or lower "
+            "engine.max_num_batched_tokens."
         )
     elif memory.least_slots > memory.most_slots:
         yield warn(
@@ -184,36 +186,25 @@ def estimate_time(run: DryRun) -> Iterator[Finding]:
         own = run.planned
         outputs.insert(0, CommittedOutput(str(run.dry_folder), own.record.parts, own.committed.values()))
     measured = [both for output in outputs if (both := from_committed(output, parts, *left))]
-    estimates = [time for time, _ in measured]
+    estimates = [both[0] for both in measured]
     if run.memory and run.work and (rough := from_peak(run.device, run.memory, run.work, *left)):
         estimates.append(rough)
     run.estimates = tuple(estimates)
     if measured:
         run.room = measured[0][1]
-    elif run.rows and run.rows.questions:
-        run.room = room_of_sample(data.left_rows, run.rows)
-    yield from map(passed, map(_time, estimates))
+    elif run.sample and run.sample.questions:
+        run.room = room_of_sample(data.left_rows, run.sample)
+    for time in estimates:
+        hours = "" if time.gpu_hours is None else f", {time.gpu_hours:,.2f} GPU-hours"
+        yield passed(
+            f"{duration(time.seconds)}{hours}, and start-up on top; {time.rows_per_second:,.2f} output "
+            f"rows/s of each actor (actors: {time.actors}). {time.basis}"
+        )
     if not estimates:
         yield passed(
             "not estimated: nothing is committed here to go by, and no peak of the device is known. Give "
             "--like OUT, the output of a run of this kind, or --gpu NAME."
         )
-
-
-def _time(estimate: TimeEstimate) -> str:
-    hours = "" if estimate.gpu_hours is None else f", {_figure(estimate.gpu_hours)} GPU-hours"
-    return (
-        f"{duration(estimate.seconds)}{hours}, and start-up on top; {_figure(estimate.rows_per_second)} "
-        f"output rows/s of each actor (actors: {estimate.actors}). "
-        f"{estimate.basis[0].upper()}{estimate.basis[1:]}"
-    )
-
-
-def _figure(value: float) -> str:
-    """The number with three significant digits, or all digits before the point."""
-    if 0 < value < 0.01:
-        return "less than 0.01"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def check_disk_space(run: DryRun) -> Iterator[Finding]:
@@ -222,7 +213,10 @@ def check_disk_space(run: DryRun) -> Iterator[Finding]:
         return
     needed = f"{decimal(run.room.bytes)} ({run.room.basis})"
     yield passed(needed)
-    if run.dry_folder.is_local and (free := free_bytes(run.dry_folder.url)) < run.room.bytes:
+    if not run.dry_folder.is_local:
+        return
+    free = shutil.disk_usage(existing_folder(run.dry_folder.url)).free
+    if free < run.room.bytes:
         note = fail if run.room.measured else warn
         yield note(
             f"{run.dry_folder}: {decimal(free)} are free, and the rows that are left need {needed}. Make "

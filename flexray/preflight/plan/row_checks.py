@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pyarrow.compute as pc
 
 from flexray.console.checks import Finding, fail, passed, warn
 from flexray.data.repeats import first_of
-from flexray.errors import first_few
+from flexray.errors import first_few, shown
 from flexray.pipeline.prepare import prompt_builder
 from flexray.preflight.plan.dry_run import DryRun
-from flexray.preflight.plan.sample import figures, take_sample
-from flexray.prompts import PromptBuilder
+from flexray.preflight.plan.sample import take_sample
 
 BEFORE = 4
 """Tokens shown before the first one that differs."""
-SHOWN = 24
-"""The most tokens shown of each list."""
 
 
 def check_duplicates(run: DryRun) -> Iterator[Finding]:
@@ -42,13 +38,13 @@ def check_duplicates(run: DryRun) -> Iterator[Finding]:
 def take_sample_of_rows(run: DryRun) -> Iterator[Finding]:
     """Make the prompts of some rows."""
     assert run.drawn is not None
-    run.rows = take_sample(run.found, run.drawn, run.sample_rows)
-    run.sample = sample = figures(run.rows)
-    yield passed(f"{sample.rows:,} rows, {sample.faulty:,} faulty")
-    if sample.prompt_tokens and sample.paraphrases:
+    run.sample = sample = take_sample(run.found, run.drawn, run.sample_rows)
+    yield passed(f"{sample.rows:,} rows, {len(sample.faults):,} faulty")
+    if sample.prompts:
+        first = sample.prompts[0]
         yield passed(
-            f"{sample.prompt_tokens} tokens, of which {sample.context_tokens:,} are the context and "
-            f"{sample.answer_prefix_tokens:,} the answer prefix",
+            f"{sample.prompt_tokens} tokens, of which {len(first.context):,} are the context and "
+            f"{len(first.answer_prefix):,} the answer prefix",
             "prompt",
         )
         yield passed(f"{sample.paraphrases} a row", "paraphrases")
@@ -56,10 +52,9 @@ def take_sample_of_rows(run: DryRun) -> Iterator[Finding]:
 
 def check_sample(run: DryRun) -> Iterator[Finding]:
     """Sampled rows that will be error rows, and whether there are more than the limit allows."""
-    sample, methods, limits = run.rows, run.methods, run.config.limits
+    sample, methods, limits = run.sample, run.methods, run.config.limits
     assert sample is not None
-    rows = len(sample.questions)
-    faults = [question.error for question in sample.questions if question.error]
+    rows, faults = sample.rows, sample.faults
     if faults:
         yield warn(
             f"{len(faults)} of {rows} sampled rows are faulty and will be error rows. The first: "
@@ -87,7 +82,7 @@ def check_tokens(run: DryRun) -> Iterator[Finding]:
     """A missing BOS, and prompts whose segments have other tokens than the text as a whole, which is how
     few-shots are tokenised; shows both token lists of the first such prompt."""
     assert run.drawn is not None
-    assert run.rows is not None
+    assert run.sample is not None
     builder = prompt_builder(run.drawn)
     if builder.lacks_bos:
         if_not = "" if run.config.prompt.chat else "; if not, set prompt.add_bos to false"
@@ -95,7 +90,7 @@ def check_tokens(run: DryRun) -> Iterator[Finding]:
             f"{run.config.model.path}: the tokenizer has no BOS token, so prompts begin without one. If the "
             f"model was trained with one, copy its tokenizer_config.json into the folder{if_not}."
         )
-    texts = [text for question in run.rows.questions if not question.error for text in question.paraphrases]
+    texts = [text for question in run.sample.questions if not question.error for text in question.paraphrases]
     pairs = [builder.apart_and_whole(text) for text in texts]
     differing = [(apart, whole) for apart, whole in pairs if apart != whole]
     if differing:
@@ -107,11 +102,5 @@ def check_tokens(run: DryRun) -> Iterator[Finding]:
             "the same text has as a whole, which is how few-shots are written: the tokenizer joins what "
             "stands around a boundary. Begin question_template and answer_prefix with a newline. The first: "
             "in parts "
-            f"{_shown(builder, apart[start:])}, as a whole {_shown(builder, whole[start:])}."
+            f"{shown(builder.tokens(apart[start:]))}, as a whole {shown(builder.tokens(whole[start:]))}."
         )
-
-
-def _shown(builder: PromptBuilder, token_ids: Sequence[int]) -> str:
-    """The first tokens as a JSON list."""
-    more = ", ..." if len(token_ids) > SHOWN else ""
-    return json.dumps(builder.tokens(token_ids[:SHOWN]), ensure_ascii=False)[:-1] + more + "]"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +20,6 @@ from flexray.prompts.prompt import Prompt
 
 SEED = 0
 SHOWN_FAULTS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Rows as a worker reads them; `prompts` are those of the good rows."""
-
-    questions: list[Question]
-    prompts: list[Prompt]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +44,44 @@ class Spread:
         return f"{self.min:,} to {self.max:,} (median {self.median:,}, p95 {self.p95:,})"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SampleFigures:
-    """A sample in numbers; lengths are those of its good rows, in tokens."""
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Rows as a worker reads them; `prompts` are those of the good rows. Lengths are in tokens."""
 
-    rows: int
-    faulty: int
-    faults: tuple[str, ...]
-    """The first error messages."""
-    context_tokens: int
-    answer_prefix_tokens: int
-    prompt_tokens: Spread | None
-    """See `Prompt.num_tokens`. None: no good row."""
-    paraphrases: Spread | None
+    questions: list[Question]
+    prompts: list[Prompt]
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self.questions)
+
+    @property
+    def faults(self) -> list[str]:
+        """The error messages of the faulty rows."""
+        return [question.error for question in self.questions if question.error]
+
+    @property
+    def prompt_tokens(self) -> Spread | None:
+        """See `Prompt.num_tokens`. None: no good row."""
+        return Spread.of([prompt.num_tokens for prompt in self.prompts])
+
+    @property
+    def paraphrases(self) -> Spread | None:
+        """Of a good row."""
+        return Spread.of([len(prompt.segments) for prompt in self.prompts])
+
+    def to_dict(self) -> dict[str, Any]:
+        """In numbers, for JSON."""
+        spreads = {"prompt_tokens": self.prompt_tokens, "paraphrases": self.paraphrases}
+        return {
+            "rows": self.rows,
+            "faulty": len(self.faults),
+            "faults": self.faults[:SHOWN_FAULTS],
+            "context_tokens": len(self.prompts[0].context) if self.prompts else 0,
+            "answer_prefix_tokens": len(self.prompts[0].answer_prefix) if self.prompts else 0,
+            **{name: spread and dataclasses.asdict(spread) for name, spread in spreads.items()},
+        }
 
 
 def take_sample(found: pa.Table, config: RunConfig, rows: int) -> Sample:
@@ -74,18 +93,3 @@ def take_sample(found: pa.Table, config: RunConfig, rows: int) -> Sample:
     asked = to_questions(found.take(places), dataset=config.data.name, split=config.data.split)
     questions, prompts = build_prompts(asked, prompt_builder(config))
     return Sample(questions, [prompt for prompt in prompts if prompt is not None])
-
-
-def figures(sample: Sample) -> SampleFigures:
-    """The sample in numbers."""
-    faults = [question.error for question in sample.questions if question.error]
-    first = sample.prompts[0] if sample.prompts else None
-    return SampleFigures(
-        rows=len(sample.questions),
-        faulty=len(faults),
-        faults=tuple(faults[:SHOWN_FAULTS]),
-        context_tokens=len(first.context) if first else 0,
-        answer_prefix_tokens=len(first.answer_prefix) if first else 0,
-        prompt_tokens=Spread.of([prompt.num_tokens for prompt in sample.prompts]),
-        paraphrases=Spread.of([len(prompt.segments) for prompt in sample.prompts]),
-    )

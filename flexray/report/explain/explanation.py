@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from flexray.config import Backend
-from flexray.engine.generation import FinishReason, Generation
+from flexray.engine.generation import Generation
 from flexray.methods import Fusion, SamplingParams
 
 SHARE_DIGITS = 6
@@ -43,16 +43,13 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class Step(Candidate):
     """One generated token, as the dense pass sees it.
 
     Probabilities are the softmax of the step's logits, of the fused ones where sequences are fused;
     with method max they are the largest of each token's probabilities, which sum to more than 1.
     """
 
-    id: int
-    text: str
-    probability: float
     rank: int  # in the dense pass; 1: nothing is better, so it agrees with the engine
     gap: float  # log probability by which the dense pass's best token is ahead of this one; 0.0 at rank 1
     top: tuple[Candidate, ...]  # best first
@@ -92,21 +89,6 @@ class ExplainedAnswer:
         return [number for number, step in enumerate(self.steps, start=1) if step.rank > 1]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Committed:
-    """The row as the output folder has it: columns of its table."""
-
-    shard_id: str
-    token_ids: tuple[int, ...]
-    prediction: str
-    paraphrase_predictions: tuple[str, ...]
-    finish_reason: FinishReason
-    backend_used: Backend | str
-    fallback_reason: str
-    error: str
-    changed: tuple[str, ...]  # settings that differ between that run and this one
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Explanation:
     """Everything `flexray explain` finds."""
@@ -115,44 +97,22 @@ class Explanation:
     model: str  # folder
     device: str
     dtype: str
-    row_id: str
-    source_file: str
-    source_row: int
-    question: str
-    accepted: tuple[str, ...] | None  # answers; None: nothing to score against
-    method: str
-    methods: tuple[str, ...]  # of the recipe
+    row: dict[str, Any]  # ROW_SCHEMA, as a run would write it; its shard_id is ""
     fusion: Fusion | None
     segments: tuple[SegmentTokens, ...]  # those that all sequences share, in stream order
     answers: tuple[ExplainedAnswer, ...]  # several if each paraphrase has an answer of its own
     chosen: int  # index of the answer that is the row's prediction
-    paraphrase_predictions: tuple[str, ...]  # of the row, as a run writes it
-    correct: bool | None  # exact match; None: an error, or nothing to score against
-    committed: Committed | None
-    not_committed: str  # why there is no committed row to compare with; "" if there is one
+    committed: str  # the row as the output folder has it, in words; or why it has none
+    same_tokens: bool | None  # whether that row's tokens are those of this one; None: there is none
 
     @property
     def segment_names(self) -> tuple[str, ...]:
         """[P]: what the attention of a sequence is divided among, its own two segments last."""
         return (*(segment.name for segment in self.segments), "answer_prefix", "answer")
 
-    @property
-    def prediction(self) -> str:
-        """The row's prediction."""
-        return self.answers[self.chosen].text
-
-    @property
-    def same_tokens(self) -> bool | None:
-        """Whether the tokens of the row's prediction are those that are committed; None: none are."""
-        if self.committed is None:
-            return None
-        return self.answers[self.chosen].generation.token_ids == self.committed.token_ids
-
     def to_json(self) -> str:
         """All of it; `attention` is [step][segment], `attention_by_layer` is [step][layer][segment]."""
-        tree = dataclasses.asdict(self)
-        for name in ("segment_names", "prediction", "same_tokens"):
-            tree[name] = getattr(self, name)
+        tree = dataclasses.asdict(self) | {"segment_names": self.segment_names}
         for answer in tree["answers"]:
             for sequence in answer["sequences"]:
                 by_layer = sequence["attention_by_layer"].astype(float)

@@ -23,7 +23,7 @@ from flexray.report.explain.explanation import (
     Token,
 )
 
-TextOf = Callable[[Sequence[int]], str]
+TextOf = Callable[[int], str]
 
 
 def trace(
@@ -42,7 +42,7 @@ def trace(
         model: the engine's.
         generations: the engine's, of this method: one answer, or one for each sequence.
         top: candidates of each step.
-        text_of: the text of tokens, as it is.
+        text_of: the text of a token, as it is.
         texts: of the generations, as they are scored.
 
     Returns:
@@ -109,12 +109,12 @@ def _step(scores_V: Tensor, token_id: int, top: int, text_of: TextOf) -> Step:
     best = scores_V.topk(min(top, len(scores_V)))
     return Step(
         id=token_id,
-        text=text_of([token_id]),
+        text=text_of(token_id),
         probability=float(own.exp()),
         rank=int((scores_V > own).sum()) + 1,
         gap=float(best.values[0] - own),
         top=tuple(
-            Candidate(id=i, text=text_of([i]), probability=p)
+            Candidate(id=i, text=text_of(i), probability=p)
             for i, p in zip(best.indices.tolist(), best.values.exp().tolist(), strict=True)
         ),
     )
@@ -124,5 +124,5 @@ def _tokens(stream: Stream, segment: Segment, text_of: TextOf) -> SegmentTokens:
     part = slice(segment.start, segment.stop)
     pairs = zip(stream.token_ids[part].tolist(), stream.positions[part].tolist(), strict=True)
     return SegmentTokens(
-        name=segment.name, tokens=tuple(Token(id=i, text=text_of([i]), position=p) for i, p in pairs)
+        name=segment.name, tokens=tuple(Token(id=i, text=text_of(i), position=p) for i, p in pairs)
     )

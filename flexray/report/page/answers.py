@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from flexray.console.terminal import printable
 from flexray.evaluation.answer_metrics import normalize_answer
 from flexray.evaluation.metrics import Metric
 from flexray.report.formatting import cut
-from flexray.report.questions import Answer, AnsweredQuestion, answered_questions
+from flexray.report.questions import answered_questions
 from flexray.storage import redact
 
 MAX_QUESTIONS = 100_000
@@ -22,16 +21,17 @@ MAX_QUESTIONS = 100_000
 MAX_ERRORS = 1_000
 MAX_TEXT = 2_000
 """Characters of a text."""
+REDACTED = ("source_file", "fallback_reason", "error")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(slots=True)
 class Disagreement:
     """A method held against another, on the questions that both answered."""
 
-    answered: int
-    differ: int  # predictions that are not the same, both normalised as exact match does
-    scored: int  # of these
-    right: int  # of those: the first method is right; the other one may be, too
+    answered: int = 0
+    differ: int = 0  # predictions that are not the same, both normalised as exact match does
+    scored: int = 0  # of these
+    right: int = 0  # of those: the first method is right; the other one may be, too
 
 
 class AnswerTable:
@@ -43,98 +43,60 @@ class AnswerTable:
     """
 
     def __init__(self, methods: Sequence[str], metric: Metric | None) -> None:
-        self.methods = tuple(methods)
+        self.methods = [_text(method) for method in methods]
         self._metric = metric
-        self.questions: dict[str, AnsweredQuestion] = {}
+        self.questions: dict[str, dict[str, Any]] = {}
 
     @property
     def rows(self) -> int:
         """Output rows: the answers of all questions."""
-        return sum(len(question.answers) for question in self.questions.values())
+        return sum(len(question["said"]) for question in self.questions.values())
 
     def add(self, table: pa.Table) -> None:
         """Take the rows (ROW_SCHEMA) of a shard; a method that came later is in another one."""
         for found in answered_questions(table, self._metric):
-            known, failed = len(self.questions), any(answer.error for answer in found.answers)
-            if found.row_id in self.questions:
-                self.questions[found.row_id].answers.extend(found.answers)
+            for answer in found["said"]:
+                answer["normalized"] = normalize_answer(answer["prediction"])
+            row_id, known = found["row_id"], len(self.questions)
+            failed = any(answer["error"] for answer in found["said"])
+            if row_id in self.questions:
+                self.questions[row_id]["said"] += _shown(found)["said"]
             elif known < MAX_QUESTIONS or (failed and known < MAX_QUESTIONS + MAX_ERRORS):
-                self.questions[found.row_id] = found
+                self.questions[row_id] = _shown(found)
 
     def disagreements(self) -> list[list[Disagreement]]:
         """[methods, methods]: how each method compares with each other one."""
-        shape = len(self.questions), len(self.methods)
-        said, right = np.full(shape, -1), np.full(shape, -1)
-        for number in range(len(self.questions)):
-            for place, group, answer in self._said[number]:
-                said[number, place] = group
-                right[number, place] = -1 if answer.right is None else answer.right
-        return [[_disagreement(said, right, one, two) for two in range(shape[1])] for one in range(shape[1])]
+        place = {method: number for number, method in enumerate(self.methods)}
+        cells = [[Disagreement() for _ in place] for _ in place]
+        for question in self.questions.values():
+            for one, two in permutations((a for a in question["said"] if not a["error"]), 2):
+                cell = cells[place[one["method"]]][place[two["method"]]]
+                cell.answered += 1
+                if one["normalized"] == two["normalized"]:
+                    continue
+                cell.differ += 1
+                if one["right"] is not None and two["right"] is not None:
+                    cell.scored += 1
+                    cell.right += one["right"]
+        return cells
 
     def tree(self) -> dict[str, Any]:
-        """All of it for the page's script, as JSON.
-
-        `methods`, and `questions`: each [id, question, paraphrases, accepted answers or null, source,
-        answers]; an answer is [index of its method, number of what it says (equal texts have the same one) or
-        -1 for an error, 1 right, 0 wrong or null, prediction, backend, reason of a fallback, error, shard].
-        """
-        questions = [
-            (
-                _text(q.row_id),
-                _text(q.question),
-                [_text(text) for text in q.paraphrases],
-                q.gold if q.gold is None else [_text(text) for text in q.gold],
-                _text(redact(q.source)),
-                [
-                    (
-                        place,
-                        group,
-                        None if a.right is None else int(a.right),
-                        _text(a.prediction),
-                        _text(a.backend),
-                        _text(redact(a.fallback_reason)),
-                        _text(redact(a.error)),
-                        _text(a.shard_id),
-                    )
-                    for place, group, a in said
-                ],
-            )
-            for q, said in zip(self.questions.values(), self._said, strict=True)
-        ]
-        return {"methods": list(map(_text, self.methods)), "questions": questions}
-
-    @functools.cached_property
-    def _said(self) -> list[list[tuple[int, int, Answer]]]:
-        """`_by_method` of each question, once all rows are there."""
-        return list(map(self._by_method, self.questions.values()))
-
-    def _by_method(self, question: AnsweredQuestion) -> list[tuple[int, int, Answer]]:
-        """Of each answer, in the order of methods, the method's index and a number of what it says: the same
-        for predictions that are the same once normalised; -1 for an error."""
-        groups: dict[str, int] = {}
-        found = []
-        for place, answer in sorted(
-            ((self.methods.index(a.method), a) for a in question.answers), key=_first
-        ):
-            said = normalize_answer(answer.prediction)
-            found.append((place, -1 if answer.error else groups.setdefault(said, len(groups)), answer))
-        return found
+        """All of it for the page's script: `methods`, and `questions` as `answered_questions` has them, the
+        answers in the order of methods. `normalized` is the same for answers that say the same."""
+        for question in self.questions.values():
+            question["said"].sort(key=lambda answer: self.methods.index(answer["method"]))
+        return {"methods": self.methods, "questions": list(self.questions.values())}
 
 
-def _first(pair: tuple[int, Answer]) -> int:
-    return pair[0]
-
-
-def _disagreement(said: np.ndarray, right: np.ndarray, one: int, two: int) -> Disagreement:
-    both = (said[:, [one, two]] >= 0).all(axis=1)
-    differ = both & (said[:, one] != said[:, two])
-    scored = differ & (right[:, [one, two]] >= 0).all(axis=1)
-    return Disagreement(
-        answered=int(both.sum()),
-        differ=int(differ.sum()),
-        scored=int(scored.sum()),
-        right=int((right[scored, one] == 1).sum()),
-    )
+def _shown(value: Any, name: str = "") -> Any:
+    """A tree with its texts as the page shows them."""
+    if isinstance(value, dict):
+        return {key: _shown(inner, key) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_shown(inner) for inner in value]
+    if isinstance(value, str):
+        return _text(redact(value) if name in REDACTED else value)
+    return value
 
 
 def _text(text: str) -> str:

@@ -14,12 +14,11 @@ from markupsafe import Markup
 
 from flexray import __version__
 from flexray.console.terminal import printable
-from flexray.report import formatting
+from flexray.report.formatting import count, cut, leaves, moment, share
 from flexray.report.tables import toned
 from flexray.storage import redact
 
 ASSETS = Path(__file__).parent / "assets"
-FILTERS = ("count", "cut", "leaves", "moment", "share")  # of formatting
 
 
 def fill_page(data: object, **values: Any) -> str:
@@ -39,7 +38,7 @@ def fill_page(data: object, **values: Any) -> str:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else printable(value),
     )
-    environment.filters.update({name: getattr(formatting, name) for name in FILTERS})
+    environment.filters.update(count=count, cut=cut, leaves=leaves, moment=moment, share=share)
     environment.filters.update(redact=redact, toned=toned)
     return environment.get_template("page.html.j2").render(
         **values,

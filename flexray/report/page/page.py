@@ -13,7 +13,7 @@ from flexray.report.output_files import write_file
 from flexray.report.page import tables
 from flexray.report.page.answers import AnswerTable
 from flexray.report.page.html import fill_page
-from flexray.report.page.plots import Plot, histogram, intervals, throughput
+from flexray.report.page.plots import Plot, accuracies, histogram, throughput
 from flexray.report.run_folder import RunFolder
 from flexray.report.work import RunTotals
 from flexray.sink import OutputFolder
@@ -35,25 +35,13 @@ class PageData:
         totals, notes = self.totals, self.notes
         seconds = Counter(shard.work.seconds for shard in totals.shards)
         means = Counter(mean for shard in totals.shards if (mean := shard.work.tokens_per_step))
-        scored = [(m, s.accuracy, s.interval) for m, s in notes.accuracy.items()]
         return {
-            "accuracy": intervals(
-                "Accuracy with its 95% interval", [(m, a, i) for m, a, i in scored if i and a is not None]
-            ),
+            "accuracy": accuracies(notes.accuracy),
             "throughput": throughput(totals.timed, totals.start, totals.end),
             "prompt": histogram("Prompt length", notes.prompt_tokens, "tokens", "rows"),
             "generated": histogram("Generated length", notes.generated_tokens, "tokens", "rows"),
             "seconds": histogram("Time of a shard", seconds, "seconds", "shards"),
             "decoded": histogram("Decoded at once", means, "tokens a step, the mean of a shard", "shards"),
-        }
-
-    @property
-    def problems(self) -> dict[str, list[tuple[int, str]]]:
-        """What went wrong: rows and an example of each kind of error, and of each reason of a fallback."""
-        reasons = self.totals.work.fallback_reason.most_common()
-        return {
-            "error rows, by what is wrong": [(kind.rows, kind.example) for kind in self.notes.errors],
-            "rows that needed another backend, or fewer rows at once": [(n, reason) for reason, n in reasons],
         }
 
 
@@ -73,18 +61,15 @@ def write_page(output: str, html: Path, *, everything: bool = False) -> None:
     Raises:
         OutputError: the folder holds no run or cannot be read, or the page cannot be written.
     """
-    write_file(html, render(gather(output, everything=everything)), "--html")
-
-
-def render(data: PageData) -> str:
-    """The page, with its style, script and plots in it: a browser loads nothing else."""
-    return fill_page(
+    data = gather(output, everything=everything)
+    page = fill_page(
         data.answers.tree(),
         page=data,
         tables=tables,
         headline=metric_title(data.run.headline.name),
         now=formatting.moment(utc_now()),
     )
+    write_file(html, page, "--html")
 
 
 def gather(output: str, *, everything: bool = False) -> PageData:

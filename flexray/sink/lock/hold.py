@@ -44,6 +44,12 @@ def is_lock(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def read_locks(folder: OutputFolder) -> dict[str, bytes]:
+    """The lock files that are there, by name. Raises OSError."""
+    found = {name: folder.read_if_there(name) for name in folder.list() if is_lock(name)}
+    return {name: data for name, data in found.items() if data is not None}
+
+
 class HeldError(OutputError):
     """Another run holds the lock of the output folder."""
 
@@ -202,9 +208,8 @@ class Lock:
 
     def _files(self) -> dict[int, bytes]:
         """All lock files by number."""
-        numbers = [int(match[1]) for name in self._folder.list() if (match := _NAME.fullmatch(name))]
-        files = {number: self._folder.read_if_there(_name(number)) for number in numbers}
-        return {number: data for number, data in files.items() if data is not None}
+        found = read_locks(self._folder).items()
+        return {int(match[1]): data for name, data in found if (match := _NAME.fullmatch(name))}
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(OSError):  # the next start finds it dead again

@@ -187,18 +187,17 @@ def seen_manifests(
         if not seen.has(manifest):
             continue
         if not seen.has_all(manifest):
-            if (stats := _if_all_alike(manifest.accounting, seen.rows_of(manifest))) is not None:
-                manifest = with_accounting(manifest, stats)
-            else:
+            stats = _if_all_alike(manifest.accounting, seen.rows_of(manifest))
+            if stats is None:
                 with contextlib.suppress(DamageError):
-                    table = seen.of_shard(shard_id, load_shard(folder, manifest))
-                    manifest = with_accounting(manifest, account(table))
+                    stats = account(seen.of_shard(shard_id, load_shard(folder, manifest)))
+            manifest = with_accounting(manifest, stats or manifest.accounting)
         found[shard_id] = manifest
     return found
 
 
 def with_accounting(manifest: Manifest, stats: ShardStats) -> Manifest:
-    """The manifest with the numbers of the seen rows in place of those of all."""
+    """The manifest with the numbers of some of its rows in place of those of all."""
     return manifest.model_copy(update={"accounting": stats, "rows": stats.rows})
 
 

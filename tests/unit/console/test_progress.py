@@ -125,7 +125,9 @@ def test_each_of_a_few_shards_has_a_line(clock):
 def test_thousands_of_shards_have_a_line_every_few_seconds_and_lose_no_count(clock):
     lines = said_of(clock, 4001, 1 / 16, errors=1, fallbacks=2)
     assert len(lines) == pytest.approx(4001 / 16 / LINE_SECONDS, abs=2)
-    assert lines[0].startswith("  80 shards: 800 rows, 80 errors, 160 fallbacks, 160.0 s [800/40,010 rows, ")
+    assert lines[0].startswith(
+        "  80 shards: 800 rows, 80 errors, 160 fallbacks, 160.0 s [800/40,010 rows, 80 errors, 160 "
+    )
     assert "[40,010/40,010 rows" in lines[-1]
     told = [int(line.split()[0]) for line in lines if " shards: " in line]
     assert sum(told) + len(lines) - len(told) == 4001

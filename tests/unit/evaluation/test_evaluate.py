@@ -211,4 +211,4 @@ def test_a_json_file_that_cannot_be_written_is_told_behind_the_tables(out):
     code, text, error = command(out, "--json", f"{out}/_run.json/x.json")
     assert code == 2
     assert "Methods" in text
-    assert f"{out}/_run.json/x.json: the evaluation cannot be written" in error
+    assert f"{out}/_run.json/x.json: cannot be written" in error

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from flexray.preflight.host import check_writable, existing_folder, free_bytes, ram_bytes
+from flexray.preflight.host import check_writable, existing_folder, ram_bytes
 
 
 def test_the_check_that_a_folder_can_be_written_leaves_it_as_it_was(tmp_path):
@@ -37,7 +37,6 @@ def test_a_name_that_is_too_long_for_a_folder_to_be_is_told(tmp_path):
     check_writable(tmp_path / "none" / ("ü" * 127))
 
 
-def test_folders_that_are_not_there_have_the_room_of_those_above(tmp_path):
+def test_folders_that_are_not_there_are_made_in_the_nearest_that_is(tmp_path):
     assert existing_folder(tmp_path / "a" / "b") == tmp_path
-    assert free_bytes(tmp_path / "a" / "b") == pytest.approx(free_bytes(tmp_path), rel=0.1)
     assert ram_bytes() > 2**28

@@ -81,14 +81,10 @@ def read_page(source: Path | str) -> Element:
     return reader.root
 
 
-def tiles(page: Element) -> dict[str, tuple[str, str]]:
-    """The figures on top: label -> number, and the note below it."""
-    (found,) = (e for e in page.all("dl") if e.attributes.get("class") == "tiles")
-    figures = {}
-    for tile in found.all("div"):
-        number, note = tile.all("dd")[0], tile.all("small")[0]
-        figures[tile.all("dt")[0].words] = number.text.removesuffix(note.text), note.words
-    return figures
+def figures(page: Element) -> dict[str, str]:
+    """The figures on top, by their names."""
+    found = next(e for e in page.all("dl") if e.attributes.get("class") == "figures")
+    return {line.all("dt")[0].words: line.all("dd")[0].words for line in found.all("div")}
 
 
 def data_of(page: Element) -> Any:

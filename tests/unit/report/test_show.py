@@ -63,13 +63,13 @@ def test_each_method_has_its_accuracy_with_its_interval(folder):
 def test_answers_are_shown_with_gold_and_whether_they_are_right(folder):
     run = made(folder, half_wrong)
     notes = look_at(run)
-    assert [example.row_id for example in notes.examples] == [e.row_id for e in look_at(run).examples]
-    assert len({example.row_id for example in notes.examples}) == 5
+    assert [example["row_id"] for example in notes.examples] == [e["row_id"] for e in look_at(run).examples]
+    assert len({example["row_id"] for example in notes.examples}) == 5
     text = shown(notes)
     assert text.count("gold     Berlin") == 5
     assert "right    Berlin  [attention]" in text
     wrong = look_at(run, examples=3, only_wrong=True).examples
-    assert [any(not answer.right for answer in example.answers) for example in wrong] == [True] * 3
+    assert [any(not answer["right"] for answer in example["said"]) for example in wrong] == [True] * 3
     assert shown(look_at(run, examples=3, only_wrong=True)).count("wrong    Rome  [origin]") == 3
 
 
@@ -80,9 +80,9 @@ def test_errors_are_counted_by_kind_with_a_row_each(folder):
         return ERROR | {"error": f"a.jsonl, row {i}, field 'id': missing (value: 1)."} if i == 3 else {}
 
     notes = look_at(made(folder, change, methods=("attention",)))
-    assert [(kind.rows, kind.example[:16]) for kind in notes.errors] == [
-        (10, "a.jsonl, row 30,"),
-        (1, "a.jsonl, row 3, "),
+    assert [(error[:16], rows) for error, rows in notes.errors] == [
+        ("a.jsonl, row 30,", 10),
+        ("a.jsonl, row 3, ", 1),
     ]
     text = shown(notes)
     assert "11 rows are errors" in text

@@ -1,6 +1,7 @@
 """`flexray show-mask`: each method of a recipe can be drawn, for any row."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -18,6 +19,11 @@ METHODS = [
     {"layout": "myriadlama", "cross_attention": True},
     "avg",
 ]
+
+
+def drawn(output):
+    """The names of the segments that begin the lines of the picture."""
+    return {re.match(r" *(answer \d+|\S*) ", line)[1] for line in output.splitlines() if "█" in line}
 
 
 @pytest.fixture
@@ -46,7 +52,7 @@ def test_without_a_method_the_first_that_is_attention_is_drawn(show, tmp_path):
     code, output = show("--row", "qa/test/b")
     assert code == 0, output
     assert output.startswith("qa/test/b: Where?")
-    assert "■ C1 " in output
+    assert "C1" in drawn(output)
     assert (tmp_path / "mask.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -62,7 +68,7 @@ def test_each_method_is_drawn_by_its_name_or_number(show, method, segments):
     code, output = show("--method", method)
     assert code == 0, output
     for segment in segments:
-        assert f"■ {segment} " in output
+        assert segment in drawn(output)
 
 
 @pytest.mark.parametrize(
@@ -92,5 +98,5 @@ def test_few_shots_paraphrases_are_segments_of_the_context(show, method, copy):
     code, output = show("--method", method, *settings)
     assert code == 0, output
     for part in ("F1P1", "F1P2", "F1A"):
-        assert f"■ {copy}{part} " in output
-    assert f"{copy}F2P1" not in output  # it has one wording: nothing to isolate
+        assert f"{copy}{part}" in drawn(output)
+    assert f"{copy}F2P1" not in drawn(output)  # it has one wording: nothing to isolate

@@ -10,17 +10,17 @@ import pytest
 from rich.console import Console
 
 from flexray.report.summary import print_summary
-from flexray.report.work import Shard, WorkSummary
+from flexray.report.work import WorkSummary
 
 
-def shard(number: int, *, shard_id: str = "", **changes: Any) -> Shard:
+def shard(**changes: Any) -> WorkSummary:
     counted = {"rows": 100, "scored": 100, "correct": 60, "seconds": 2.0, "backend_used": {"flex": 100}}
     counters = ("backend_used", "fallback_reason")
     work = {name: Counter(v) if name in counters else v for name, v in (counted | changes).items()}
-    return Shard(shard_id=shard_id or f"test-{number:05d}", work=WorkSummary(**work))
+    return WorkSummary(**work)
 
 
-def summary(shards: list[Shard], width: int = 110, **options: Any) -> str:
+def summary(shards: list[WorkSummary], width: int = 110, **options: Any) -> str:
     out = io.StringIO()
     run = {"methods": ["attention/shared/restart"]} | options
     print_summary(shards, console=Console(file=out, width=width), **run)
@@ -32,7 +32,7 @@ def line(text: str, start: str) -> str:
 
 
 def test_totals_and_speed_are_printed():
-    text = summary([shard(0), shard(1, errors=4, scored=96, correct=36)], seconds=8.0)
+    text = summary([shard(), shard(errors=4, scored=96, correct=36)], seconds=8.0)
     assert "attention/shared/restart" in line(text, "method")
     assert line(text, "rows").split() == ["rows", "200"]
     assert line(text, "answered").split() == ["answered", "196"]
@@ -43,24 +43,24 @@ def test_totals_and_speed_are_printed():
 def test_backends_and_fallbacks_are_those_of_all_shards():
     used = {"flex": 90, "sdpa": 8, "": 2}
     reasons = {"flex: out of memory": 8}
-    text = summary([shard(0), shard(1, errors=2, backend_used=used, fallback_reason=reasons)])
+    text = summary([shard(), shard(errors=2, backend_used=used, fallback_reason=reasons)])
     assert "flex 190, sdpa 8, none 2" in line(text, "backend used")
     assert "fallback: 8 rows: flex: out of memory" in text
 
 
 def test_of_many_shards_there_is_no_list():
-    text = summary([shard(i, errors=i % 2) for i in range(1000)])
+    text = summary([shard(errors=i % 2) for i in range(1000)])
     assert line(text, "shards").split() == ["shards", "1,000"]
     assert len(text.splitlines()) < 12
 
 
 def test_many_reasons_are_cut():
-    text = summary([shard(0, fallback_reason={f"reason {i}": 1 for i in range(50)})])
+    text = summary([shard(fallback_reason={f"reason {i}": 1 for i in range(50)})])
     assert "... and 40 more reasons" in text
 
 
 def test_without_wall_time_the_speed_is_one_workers():
-    assert "50.00 rows/s  (100 rows in 2.0 s of work, per worker)" in summary([shard(0)])
+    assert "50.00 rows/s  (100 rows in 2.0 s of work, per worker)" in summary([shard()])
 
 
 def test_a_run_without_shards_is_printed():
@@ -74,10 +74,10 @@ def test_names_and_reasons_are_never_markup(terminal):
     out = io.StringIO()
     bad = "[bold]x[/red] [link=http://evil]y"
     console = Console(file=out, width=200, force_terminal=terminal, color_system=None)
-    shards = [shard(0, shard_id=bad, backend_used={bad: 100}, fallback_reason={bad: 1})]
+    shards = [shard(backend_used={bad: 100}, fallback_reason={bad: 1})]
     print_summary(shards, methods=[bad], console=console)
     assert out.getvalue().count(bad) == 3
 
 
 def test_a_file_gets_plain_text():
-    assert "\x1b" not in summary([shard(0, errors=1)])
+    assert "\x1b" not in summary([shard(errors=1)])

@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 from flexray.cli import app
 from flexray.errors import ConfigError, DataError, OutputError
 from flexray.pipeline.hub import download
-from flexray.preflight.plan import make_plan
 from flexray.runs.job import check_job
 from flexray.runs.nightly import nightly
 from flexray.sink import OutputFolder, load_run
 from tests.hub import FakeHub
+from tests.plans import make_plan
 from tests.ray.jobs import assert_whole, make_config, make_tree, question, rows_of, write, write_config
 from tests.runs import planned, run_shards
 
@@ -152,13 +152,14 @@ def test_plan_says_what_is_missing_and_downloads_it_if_told(hub: FakeHub, named,
         return done.exit_code, json.loads(done.stdout[done.stdout.index("{") :])
 
     code, told = plan()
-    texts = [problem["text"] for problem in told["problems"] if problem["level"] == "error"]
+    texts = [found["what"] for found in told["findings"] if found["status"] == "fail"]
     assert code == 2
     assert f"hf download {MODEL} --revision main" in texts[0]
     assert f"hf download {DATA} --repo-type dataset --revision main" in texts[1]
     assert hub.asked == []
     code, told = plan("--download")
-    assert (code, told["data"]["rows"], told["problems"]) == (0, len(ROWS), [])
+    assert (code, told["data"]["rows"]) == (0, len(ROWS))
+    assert {found["status"] for found in told["findings"]} == {"pass"}
 
 
 def test_a_night_downloads_if_told_and_is_of_the_commits_that_it_names(

@@ -9,10 +9,10 @@ import pytest
 
 from flexray.config import parse_config
 from flexray.errors import ModelError
-from flexray.preflight.plan import make_plan
 from flexray.runs.fingerprint import fingerprint_parts
 from flexray.runs.job import check_job
 from flexray.sink import OutputFolder
+from tests.plans import make_plan
 from tests.unit.preflight.doctor.conftest import config_of, told  # noqa: F401  fixtures
 
 

@@ -17,13 +17,13 @@ import flexray
 from flexray.cli import app
 from flexray.config import parse_config
 from flexray.errors import ConfigError, OutputError
-from flexray.preflight.plan import make_plan
 from flexray.preflight.plan.memory import count_parameters
 from flexray.report.explain import explain
 from flexray.runs.fingerprint import adapter_digest, fingerprint_parts
 from flexray.runs.job import check_job
 from flexray.sink import OutputFolder
 from tests.lora_adapters import plain_model, save_adapter
+from tests.plans import make_plan
 from tests.ray.jobs import make_tree, question, rows_of, write
 from tests.runs import run_shards
 from tests.tiny_model import VOCAB

@@ -21,37 +21,40 @@ const PAGE = 20;
 const { methods, questions } = await load();
 const count = (number) => number.toLocaleString("en");
 
-/** Answers as they are packed: see AnswerTable.tree. */
-const METHOD = 0, GROUP = 1, RIGHT = 2, PREDICTION = 3, BACKEND = 4, FALLBACK = 5, ERROR = 6, SHARD = 7;
 const TESTS = {
-  wrong: (answer) => answer[RIGHT] === 0,
-  fallback: (answer) => answer[FALLBACK] !== "",
-  error: (answer) => answer[ERROR] !== "",
+  wrong: (answer) => answer.right === false,
+  fallback: (answer) => answer.fallback_reason !== "",
+  error: (answer) => answer.error !== "",
 };
-const texts = questions.map(([id, question, paraphrases, gold, source, answers]) =>
-  [id, question, paraphrases, gold ?? [], source, answers.map((answer) => answer.slice(PREDICTION))].flat(2).join("\n").toLowerCase(),
+const sourceOf = (question) => `${question.source_file}, row ${question.source_row}`;
+const texts = questions.map((question) =>
+  [
+    ...[question.row_id, question.question, ...question.paraphrases, ...(question.answers ?? []), sourceOf(question)],
+    ...question.said.flatMap((said) => [said.prediction, said.backend_used, said.fallback_reason, said.error, said.shard_id]),
+  ].join("\n").toLowerCase(),
 );
-const pressed = new Set();
-let query = "", only = null, pair = null, page = 0, found = questions;
+const filters = [...document.querySelectorAll("[type=checkbox]")];
+let only = "", pair = null, page = 0, found = questions;
 
 /** Whether two answers, or any two of some, say different things. An error says nothing. */
 function differ(answers) {
-  const said = answers.filter((answer) => answer && answer[GROUP] >= 0);
-  return said.some((answer) => answer[GROUP] !== said[0][GROUP]);
+  return new Set(answers.filter((answer) => answer && !answer.error).map((answer) => answer.normalized)).size > 1;
 }
 
 function passes(question, filter) {
-  if (filter === "differ") return differ(question[5]);
-  return question[5].some((answer) => (only === null || answer[METHOD] === only) && TESTS[filter](answer));
+  if (filter === "differ") return differ(question.said);
+  return question.said.some((answer) => (only === "" || answer.method === only) && TESTS[filter](answer));
 }
 
-const answerOf = (question, method) => question[5].find((answer) => answer[METHOD] === method);
+const answerOf = (question, method) => question.said.find((answer) => answer.method === method);
 
 function filter() {
+  const query = byId("search").value.trim().toLowerCase();
+  const chosen = filters.filter((box) => box.checked);
   found = questions.filter(
     (question, i) =>
       (!query || texts[i].includes(query)) &&
-      [...pressed].every((name) => passes(question, name)) &&
+      chosen.every((box) => passes(question, box.value)) &&
       (!pair || differ(pair.map((method) => answerOf(question, method)))),
   );
   show(0);
@@ -67,69 +70,58 @@ function show(number) {
   byId("next").disabled = end === found.length;
 }
 
-function row([id, question, paraphrases, gold, source, answers]) {
+function row(question) {
+  const { paraphrases, answers: gold } = question;
   const more = make("details", {}, make("summary", {}, `${paraphrases.length} paraphrases, source, backends`));
-  more.append(make("ol", {}, ...paraphrases.map((text) => make("li", { dir: "auto" }, text))), make("p", {}, source));
-  for (const answer of answers) {
-    more.append(make("p", {}, `${methods[answer[METHOD]]}: ${answer[BACKEND] || "no backend"}, ${answer[SHARD]}`));
+  more.append(make("ol", {}, ...paraphrases.map((text) => make("li", { dir: "auto" }, text))));
+  more.append(make("p", {}, sourceOf(question)));
+  for (const answer of question.said) {
+    more.append(make("p", {}, `${answer.method}: ${answer.backend_used || "no backend"}, ${answer.shard_id}`));
   }
   return make("tr", {},
     make("td", {},
-      make("span", { className: "id" }, id),
-      make("p", { className: "question", dir: "auto" }, question),
+      make("span", { className: "id" }, question.row_id),
+      make("p", { className: "question", dir: "auto" }, question.question),
       make("p", { className: "gold", dir: "auto" }, gold === null ? "no accepted answers" : `accepted: ${gold.join(" | ")}`),
       more,
     ),
-    make("td", {}, make("ul", {}, ...answers.map(said))),
+    make("td", {}, make("ul", {}, ...question.said.map(said))),
   );
 }
 
 function said(answer) {
-  const kind = answer[ERROR] ? "error" : { 1: "right", 0: "wrong" }[answer[RIGHT]] ?? "unscored";
+  const kind = answer.error ? "error" : answer.right === null ? "unscored" : answer.right ? "right" : "wrong";
   const item = make("li", { className: kind }, make("b", {}, kind));
-  item.append(make("span", { dir: "auto" }, answer[ERROR] || answer[PREDICTION] || "(empty)"));
-  item.append(make("small", {}, methods[answer[METHOD]]));
-  if (answer[FALLBACK]) item.append(make("small", { className: "warn" }, `fallback: ${answer[FALLBACK]}`));
+  item.append(make("span", { dir: "auto" }, answer.error || answer.prediction || "(empty)"));
+  item.append(make("small", {}, answer.method));
+  if (answer.fallback_reason) item.append(make("small", { className: "warn" }, `fallback: ${answer.fallback_reason}`));
   return item;
 }
 
 function countFilters() {
-  for (const button of document.querySelectorAll("[data-filter]")) {
-    const name = button.dataset.filter;
-    const number = questions.filter((question) => passes(question, name)).length;
-    button.querySelector("span").textContent = count(number);
-    button.disabled = number === 0 && !pressed.has(name);
+  for (const box of filters) {
+    const number = questions.filter((question) => passes(question, box.value)).length;
+    box.parentElement.querySelector("span").textContent = count(number);
   }
 }
 
 function choosePair(chosen) {
   pair = chosen;
   byId("pair").hidden = pair === null;
-  byId("pair").textContent = pair ? `${pair.map((method) => methods[method]).join(" ≠ ")} ✕` : "";
+  byId("pair").textContent = pair ? `${pair.join(" ≠ ")} ✕` : "";
   filter();
 }
 
-byId("search").addEventListener("input", (event) => {
-  query = event.target.value.trim().toLowerCase();
-  filter();
-});
-byId("method").append(...methods.map((name, i) => make("option", { value: i }, name)));
+for (const input of [byId("search"), ...filters]) input.addEventListener("input", filter);
+byId("method").append(...methods.map((name) => make("option", { value: name }, name)));
 byId("method").addEventListener("change", (event) => {
-  only = event.target.value === "" ? null : Number(event.target.value);
+  only = event.target.value;
   countFilters();
   filter();
 });
-for (const button of document.querySelectorAll("[data-filter]")) {
-  button.addEventListener("click", () => {
-    const on = !pressed.delete(button.dataset.filter);
-    if (on) pressed.add(button.dataset.filter);
-    button.setAttribute("aria-pressed", on);
-    filter();
-  });
-}
 for (const button of document.querySelectorAll("[data-pair]")) {
   button.addEventListener("click", () => {
-    choosePair(button.dataset.pair.split(" ").map(Number));
+    choosePair(button.dataset.pair.split(" ").map((place) => methods[place]));
     byId("answers").scrollIntoView();
   });
 }

@@ -1,8 +1,9 @@
 import pytest
 
 from flexray.errors import ConfigError
-from flexray.preflight.plan import devices, make_plan
+from flexray.preflight.plan import devices
 from flexray.preflight.plan.devices import GPUS, _look_up, find_device
+from tests.plans import make_plan
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from flexray.preflight.plan import make_plan
 from flexray.sink import Manifest, OutputFolder, committed_shards, load_run
+from tests.plans import make_plan
 from tests.ray.jobs import make_config, question, write
 from tests.runs import run_shards
 
@@ -24,7 +24,7 @@ def test_prompts_of_the_sample_are_those_of_the_run(config_of):
     plan = make_plan(config)
     in_output = sum(manifest.accounting.prompt_tokens for manifest in manifests) / 2  # two methods
     sample = plan.sample
-    assert (sample.rows, sample.faulty) == (8, 0)
+    assert (sample.rows, sample.faults) == (8, [])
     assert sample.prompt_tokens.min * 8 <= in_output <= sample.prompt_tokens.max * 8
     prefilled = sum(manifest.engine_stats["prefill_tokens"] for manifest in manifests)
     assert plan.work.prefill_tokens * 8 == prefilled
@@ -53,7 +53,7 @@ def test_the_time_left_is_taken_from_what_is_committed(config_of, commit):
     assert estimate.actors == 1  # one shard is left
     assert estimate.seconds == pytest.approx(3 / estimate.rows_per_second)
     assert estimate.gpu_hours is None
-    assert "measured: median of 2 committed shards" in estimate.basis
+    assert "Measured: median of 2 committed shards" in estimate.basis
     assert "on cpu" in estimate.basis
     each = sum(m.bytes for m in manifests) / 5
     assert plan.room.bytes == int(3 * each)
@@ -95,8 +95,8 @@ def test_the_sample_is_spread_over_the_shards_and_the_same_each_time(config_of):
 def test_few_shots_that_are_drawn_are_part_of_the_context(config_of, tmp_path):
     shots = write(tmp_path / "shots.jsonl", [question(100 + i) for i in range(4)])
     drawn = {"few_shots": [], "few_shot_data": {"files": str(shots), "count": 3}}
-    with_them = make_plan(config_of(prompt=drawn)).sample.context_tokens
-    assert with_them > make_plan(config_of(prompt={"few_shots": []})).sample.context_tokens
+    with_them = len(make_plan(config_of(prompt=drawn)).sample.prompts[0].context)
+    assert with_them > len(make_plan(config_of(prompt={"few_shots": []})).sample.prompts[0].context)
 
 
 def test_a_run_resumes_after_a_plan(config_of, commit):

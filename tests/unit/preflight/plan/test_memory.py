@@ -13,10 +13,10 @@ from flexray.engine.engine import Engine
 from flexray.engine.scheduler_config import GIB, plan_scheduler, scheduler_config_for
 from flexray.methods import make_methods
 from flexray.models.checkpoint import check_checkpoint, load_model
-from flexray.preflight.plan import make_plan
 from flexray.preflight.plan.devices import GPUS, Device
 from flexray.preflight.plan.memory import count_parameters, engine_rows, least_cards, plan_memory
 from flexray.preflight.plan.sample import take_sample
+from tests.plans import make_plan
 from tests.quantised_models import write_quantised
 from tests.random_models import save_model
 from tests.ray.jobs import question
@@ -92,7 +92,7 @@ def test_quantised_weights_take_a_byte_on_a_gpu_but_first_they_must_be_loaded(co
     assert memory.weight_bytes == 2 * (memory.parameters - linear) + linear
     assert memory.loading_bytes == 2 * memory.parameters
     (error,) = [p.what for p in make_plan(config, gpu_memory=5).problems if p.status == "fail"]
-    assert error.startswith("6.0 GiB of weights (bfloat16, before they are quantised) do not fit")
+    assert error.startswith("6.0 GiB of weights (bfloat16) do not fit")
 
 
 @pytest.mark.parametrize("kind", ["fp8, a block", "gptq"])

@@ -8,13 +8,14 @@ import pytest
 
 from flexray.config import RayConfig, versions
 from flexray.config.versions import Package
-from flexray.preflight.plan import make_plan, start_plan
+from flexray.preflight.plan import start_plan
 from flexray.preflight.plan.data_checks import check_locks, read_first_locks
 from flexray.preflight.plan.dry_folder import DryFolder
 from flexray.preflight.plan.estimates import Room
 from flexray.preflight.plan.resource_checks import check_disk_space
 from flexray.sink import OutputFolder, hold
 from flexray.sink.lock.file import Owner
+from tests.plans import make_plan
 from tests.ray.jobs import question
 
 
@@ -50,7 +51,7 @@ def test_faulty_rows_below_the_limit_are_a_warning_with_the_first_message(config
     plan = make_plan(config_of(records, limits={"max_error_share": 0.5}))
     warnings = problems_of(plan, "warn")
     assert plan.ready
-    assert plan.sample.faulty == 2
+    assert len(plan.sample.faults) == 2
     assert "qa.jsonl, row 10" in plan.sample.faults[1]
     assert "1 of 10 rows have the id or the content of another row" in warnings[0]
     assert "qa.jsonl, row 9, as " in warnings[0]
@@ -80,7 +81,7 @@ def test_prompts_that_are_too_long_for_the_model_are_found(config_of):
     plan = make_plan(config_of([question(0), question(1, question="?", paraphrases=["word " * 3000])]))
     (warning,) = problems_of(plan, "warn")
     assert "the prompt is longer than the context" in warning
-    assert plan.sample.faulty == 1
+    assert len(plan.sample.faults) == 1
 
 
 def test_weighted_methods_without_confidences_are_an_error(config_of):

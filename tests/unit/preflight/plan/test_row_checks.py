@@ -1,7 +1,7 @@
 """A plan shows where a model would be asked in other tokens than its few-shots have."""
 
 from flexray.models.checkpoint import load_tokenizer
-from flexray.preflight.plan import make_plan
+from tests.plans import make_plan
 from tests.ray.jobs import question
 from tests.tiny_model import save_tiny_model
 from tests.unit.preflight.plan.test_problems import problems_of
@@ -15,7 +15,7 @@ def test_both_token_lists_of_a_template_that_the_tokenizer_joins_are_shown_once(
     (warning,) = problems_of(plan, "warn")
     assert plan.ready
     assert warning.startswith("prompt: ")
-    assert 'in parts ["a", "Ġhis", "t", "ory", ":"], as a whole ["a", "Ġhistory", ":"].' in warning
+    assert "in parts ['a', 'Ġhis', 't', 'ory', ':'], as a whole ['a', 'Ġhistory', ':']." in warning
 
 
 def test_a_template_whose_parts_keep_their_tokens_is_no_problem(config_of):

@@ -9,7 +9,7 @@ import pytest
 from flexray.config import parse_config
 from flexray.errors import ConfigError, DataError
 from flexray.report.explain import explain
-from flexray.report.explain.explain import find_committed
+from flexray.report.explain.explain import compare
 from flexray.report.explain.selection import find_row
 from tests.runs import run_shards
 
@@ -29,25 +29,25 @@ def explained(tree, row="1", **changes):
 def test_a_row_is_found_by_its_number_and_by_its_id(config):
     assert find_row(config, "2") == find_row(config, "qa/test/b")
     found = explain(config, row="qa/test/b", method="attention/shared_context/restart")
-    assert found.row_id == "qa/test/b"
-    assert found.accepted == ("Rome", "Roma")
-    assert found.correct is False
+    assert found.row["row_id"] == "qa/test/b"
+    assert found.row["answers"] == ["Rome", "Roma"]
+    assert found.row["correct"] is False
     assert found.segment_names == ("context", "P1", "P2", "answer_prefix", "answer")
 
 
 @pytest.mark.parametrize("method", ["3", "4"])
 def test_methods_that_ask_each_paraphrase_alone_have_a_sequence_for_each(config, method):
     found = explain(config, row="1", method=method, top=3)
-    assert found.method == config.methods[int(method) - 1].name
-    assert found.method == found.methods[int(method) - 1]
-    assert len(found.answers) == (3 if found.method == "per_prompt" else 1)
+    name = found.row["method"]
+    assert name == config.methods[int(method) - 1].name
+    assert len(found.answers) == (3 if name == "per_prompt" else 1)
     for answer in found.answers:
         assert answer.disagreements == []
         assert answer.generation.backend_used == "sdpa"
         assert all(len(step.top) == 3 for step in answer.steps)
-        assert len(answer.sequences) == (3 if found.method == "max" else 1)
-    assert found.prediction == found.answers[found.chosen].text
-    assert len(found.paraphrase_predictions) == (3 if found.method == "per_prompt" else 0)
+        assert len(answer.sequences) == (3 if name == "max" else 1)
+    assert found.row["prediction"] == found.answers[found.chosen].text
+    assert len(found.row["paraphrase_predictions"]) == (3 if name == "per_prompt" else 0)
 
 
 def test_the_json_has_the_attention_of_each_step_by_segment_and_layer(config):
@@ -96,9 +96,8 @@ def test_a_method_that_the_recipe_has_not_is_named_beside_those_that_it_has(conf
 
 def test_where_nothing_is_committed_the_reason_is_told_and_nothing_is_written(config, tmp_path):
     found = explain(config, row="1")
-    assert found.committed is None
     assert found.same_tokens is None
-    assert found.not_committed == f"nothing to compare with: {tmp_path}/out holds no run"
+    assert found.committed.startswith(f"nothing to compare with: {tmp_path}/out has no answer")
     assert not (tmp_path / "out").exists()
 
 
@@ -106,34 +105,25 @@ def test_where_nothing_is_committed_the_reason_is_told_and_nothing_is_written(co
 def test_the_committed_row_is_compared_token_by_token(committed, method):
     found = explain(parse_config(committed, source="test"), row="1", method=method)
     assert found.same_tokens is True
-    assert found.committed.shard_id == "qa-test-000000"
-    assert found.committed.token_ids == found.answers[found.chosen].generation.token_ids
-    assert found.committed.prediction == found.prediction
-    assert found.committed.paraphrase_predictions == found.paraphrase_predictions
-    assert found.committed.backend_used == "sdpa"
-    assert found.committed.changed == ()
+    said = f"{found.row['prediction']!r}, by sdpa, in shard qa-test-000000: the same"
+    assert found.committed == said
 
 
-def test_other_tokens_than_committed_are_told_with_what_has_changed_since(
-    committed, save_tiny_model, tmp_path
-):
+def test_other_tokens_than_committed_are_told(committed, save_tiny_model, tmp_path):
     other = save_tiny_model(tmp_path / "other", seed=1)
     found = explained(committed, model={"path": str(other)}, engine={"backend": "eager"})
     assert found.same_tokens is False
-    assert found.committed.changed == (
-        'engine.backend: "sdpa" -> "eager"',
-        f'model.path: "{committed["model"]["path"]}" -> "{other}"',
-    )
+    assert found.committed.endswith(", by sdpa, in shard qa-test-000000: differs")
 
 
-def test_what_the_committed_run_has_not_is_told(committed):
-    def reason(config, row_id, method):
-        return find_committed(parse_config(config, source="test"), row_id, method)
-
-    folder = committed["output"]
-    assert reason(committed, "qa/test/a", "avg") == f"{folder}: the run there has no method avg"
-    assert reason(committed, "qa/dev/a", "max") == f"{folder}: the run there has no row qa/dev/a"
-    assert reason(committed, "qa/test/c", "max") == f"{folder}: shard qa-test-000001 is not committed yet"
+@pytest.mark.parametrize(
+    ("row_id", "method"), [("qa/test/a", "avg"), ("qa/dev/a", "max"), ("qa/test/c", "max")]
+)
+def test_what_the_committed_run_has_not_is_told(committed, row_id, method):
+    row = {"row_id": row_id, "method": method}
+    said, same = compare(parse_config(committed, source="test"), row)
+    assert said.startswith(f"nothing to compare with: {committed['output']} has no answer to this row")
+    assert same is None
 
 
 def test_a_damaged_folder_is_told_and_the_row_explained_all_the_same(committed, tmp_path):
@@ -141,5 +131,5 @@ def test_a_damaged_folder_is_told_and_the_row_explained_all_the_same(committed, 
     (file,) = (tmp_path / "copy" / "data").iterdir()
     file.write_bytes(file.read_bytes()[:-1])
     found = explained(committed, output=str(tmp_path / "copy"))
-    assert str(file) in found.not_committed
+    assert str(file) in found.committed
     assert found.answers[0].steps

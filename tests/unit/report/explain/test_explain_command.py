@@ -22,10 +22,10 @@ def test_a_row_is_printed_and_written_as_json(tree, tmp_path):
     lines = done.output.splitlines()
     assert lines[0].strip() == "qa/test/a"
     assert "\x1b" not in done.output
-    assert "the same best token as the engine for all" in done.output
+    assert "the same best token as the engine at each step" in done.output
     assert lines[-1] == f"json: {file}"
     tree = json.loads(file.read_text())
-    assert (tree["row_id"], tree["method"], tree["fusion"]) == ("qa/test/a", "max", "max")
+    assert (tree["row"]["row_id"], tree["row"]["method"], tree["fusion"]) == ("qa/test/a", "max", "max")
     assert len(tree["answers"][0]["steps"][0]["top"]) == 2
 
 

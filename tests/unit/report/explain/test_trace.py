@@ -73,7 +73,7 @@ def follow(engine, number, prompt, generations, top=5):
             prompt,
             generations,
             top=top,
-            text_of=lambda ids: bytes(ids).decode("latin-1"),
+            text_of=lambda i: chr(i),
             texts=[bytes(g.token_ids).decode("latin-1").strip() for g in generations],
         )
     )

@@ -40,13 +40,14 @@ def both():
 def test_a_question_has_the_answers_of_all_methods_in_their_order(both):
     assert both.rows == 10
     questions = both.tree()["questions"]
-    assert [question[0] for question in questions] == list(SAID)
-    assert [[answer[0] for answer in question[5]] for question in questions] == [[0, 1]] * 5
-    same, one_right, *_, failed = (question[5] for question in questions)
-    assert [answer[1] for answer in same] == [0, 0]
-    assert [answer[1:4] for answer in one_right] == [(0, 1, "Berlin"), (1, 0, "Rome")]
-    assert [answer[1:3] for answer in failed] == [(-1, None), (0, 1)]
-    assert (failed[0][6], failed[0][7]) == ("d.jsonl, row 1: bad", "s0")
+    assert [question["row_id"] for question in questions] == list(SAID)
+    said = [question["said"] for question in questions]
+    assert [[answer["method"] for answer in answers] for answers in said] == [["m", "n"]] * 5
+    same, one_right, *_, failed = said
+    assert len({answer["normalized"] for answer in same}) == 1
+    assert [(a["right"], a["prediction"]) for a in one_right] == [(True, "Berlin"), (False, "Rome")]
+    assert [answer["right"] for answer in failed] == [None, True]
+    assert (failed[0]["error"], failed[0]["shard_id"]) == ("d.jsonl, row 1: bad", "s0")
 
 
 def test_methods_are_compared_where_both_answered(both):
@@ -62,8 +63,9 @@ def test_right_is_what_the_headline_metric_says():
         row("b", "s", answers=None, correct=None),
     ]
     made.add(table(Shard("s", ()), rows=said))
-    assert [question[5][0][2] for question in made.tree()["questions"]] == [1, None]
-    assert [question[3] for question in made.tree()["questions"]] == [["Berlin"], None]
+    questions = made.tree()["questions"]
+    assert [question["said"][0]["right"] for question in questions] == [True, None]
+    assert [question["answers"] for question in questions] == [["Berlin"], None]
 
 
 def test_of_more_questions_than_a_page_has_room_for_the_first_and_some_errors_are_kept(

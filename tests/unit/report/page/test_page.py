@@ -17,7 +17,7 @@ from flexray.sink import DamageError, OutputFolder, committed_shards, recommit_s
 from flexray.sink.lock.file import Owner
 from flexray.sink.lock.hold import hold
 from flexray.sink.records import manifest_name
-from tests.unit.report.page_reader import data_of, read_page, tiles
+from tests.unit.report.page_reader import data_of, figures, read_page
 from tests.unit.report.page_runs import MANY_METHODS, hostile_run, many_shards
 from tests.unit.sink.builders import (
     ERROR,
@@ -54,14 +54,14 @@ def test_a_finished_run_is_added_up(folder, tmp_path):
     commit_rows(folder, run, B, correct=False)
     commit_rows(folder, run, C, **ERROR)
     page = page_of(folder, tmp_path)
-    found = tiles(page)
+    found = figures(page)
     assert page.all("strong")[0].words == "complete"
-    assert found["Rows"] == ("12", "of 12 planned")
-    assert found["Answered"] == ("8", "66.7% of the rows")
-    assert found["Errors"] == ("4", "33.3% of the rows")
-    assert found["Fallbacks"] == ("0", "0.0% of the rows")
-    assert found["Shards"] == ("3", "of 3 planned")
-    assert found["Work time"][0] == "5.0 s"
+    assert "3 of 3 planned shards are committed" in page.words
+    assert found["rows"] == "12 of 12 planned"
+    assert found["answered"] == "8 (66.7%)"
+    assert found["errors"] == "4 (33.3%)"
+    assert found["fallbacks"] == "0 (0.0%)"
+    assert found["work time of all shards together"] == "5.0 s"
     (method,) = page.by_id("accuracy").rows()
     assert method == ["m", "12", "4", "8", "4", "50.0%", "21.5% to 78.5%"]
     (first, *_) = page.by_id("shards").rows()
@@ -84,11 +84,10 @@ def test_a_table_of_which_the_last_recipe_names_a_part_is_complete_with_that_par
     start(folder, ROWS[:8])
     page = page_of(folder, tmp_path)
     assert page.all("strong")[0].words == "complete"
-    assert tiles(page)["Shards"] == ("2", "of 2 planned")
-    assert tiles(page)["Rows"] == ("8", "of 8 planned")
+    assert figures(page)["rows"] == "8 of 8 planned"
     assert [method[1] for method in page.by_id("accuracy").rows()] == ["8"]
-    everything = tiles(page_of(folder, tmp_path, everything=True))
-    assert everything["Rows"] == ("24", "of 24 planned")
+    everything = figures(page_of(folder, tmp_path, everything=True))
+    assert everything["rows"] == "24 of 24 planned"
 
 
 def test_what_is_not_scored_has_no_accuracy(folder, tmp_path):
@@ -101,7 +100,7 @@ def test_what_is_not_scored_has_no_accuracy(folder, tmp_path):
 def test_a_run_with_nothing_committed_is_a_page_too(folder, tmp_path):
     start(folder)
     page = page_of(folder, tmp_path)
-    assert tiles(page)["Rows"] == ("0", "of 12 planned")
+    assert figures(page)["rows"] == "0 of 12 planned"
     assert "0 of 3 planned shards are committed" in page.text
     assert page.by_id("backends").rows() == page.by_id("shards").rows() == []
     assert data_of(page) == {"methods": ["m"], "questions": []}
@@ -131,7 +130,7 @@ def test_damage_is_named_and_the_rest_is_counted(folder, tmp_path, what):
     assert folder.where(name) in damage.text
     assert "flexray repair" in damage.text
     assert page.all("strong")[0].words == "not complete"
-    assert tiles(page)["Rows"] == ("8", "of 12 planned")
+    assert figures(page)["rows"] == "8 of 12 planned"
     assert page.by_id("accuracy").rows()[0][1] == "8"
 
 
@@ -148,7 +147,7 @@ def test_backends_fallbacks_and_errors_are_named_with_their_rows(folder, tmp_pat
     commit_rows(folder, run, B, backend_used="sdpa", fallback_reason="flex: no compiler")
     commit_rows(folder, run, C, **ERROR)
     page = page_of(folder, tmp_path)
-    assert [line[1:] for line in page.by_id("backends").rows()] == [
+    assert page.by_id("backends").rows() == [
         ["flex", "4", "33.3%"],
         ["sdpa", "4", "33.3%"],
         ["none", "4", "33.3%"],
@@ -160,11 +159,11 @@ def test_backends_fallbacks_and_errors_are_named_with_their_rows(folder, tmp_pat
 
 
 def test_of_many_kinds_of_errors_the_frequent_ones_are_named(folder, tmp_path):
-    kinds = [(100 - number, f"kind {number}") for number in range(60)]
+    kinds = [(f"kind {number}", 100 - number) for number in range(60)]
     table = tables.problems(kinds)
     assert len(table.rows) == 51
     assert table.rows[0] == ("100", "kind 0")
-    assert table.rows[-1] == (f"{sum(rows for rows, _ in kinds[50:])}", "of 10 other kinds")
+    assert table.rows[-1] == (f"{sum(rows for _, rows in kinds[50:])}", "of 10 other kinds")
 
 
 def test_what_is_kept_of_rows_does_not_grow_with_their_number(folder):
@@ -174,19 +173,16 @@ def test_what_is_kept_of_rows_does_not_grow_with_their_number(folder):
         notes.add(table(Shard("a", ROWS[:10] * 5)))
     assert notes.prompt_tokens == {10: 2_500}
     assert notes.generated_tokens == {3: 2_500}
-    assert notes.backends == {("flex", "flex"): 2_500}
 
 
 def test_the_engines_work_is_that_of_all_shards_and_of_retries(folder):
     stats = {"prefill_seconds": 1.0, "decode_seconds": 2.0, "generated_tokens": 30, "decode_steps": 10}
     run = start(folder, ROWS[:8])
     commit(folder, run, A, engine_stats=stats | {"mask_cache": {"hits": 90, "misses": 10}})
-    retry = stats | {"mask_cache": {"hits": 5, "misses": 1}}
-    commit(folder, run, B, engine_stats=stats | {"retries": [retry]})
+    commit(folder, run, B, engine_stats=stats | {"retries": [stats]})
     work = gather(str(folder)).totals.work
     assert work.engine["prefill_seconds"] == 3.0
     assert work.tokens_per_step == 3.0
-    assert work.mask_cache == {"hits": 95, "misses": 11}
 
 
 def test_a_shard_that_was_retried_is_left_out_of_the_throughput(folder, tmp_path):
@@ -196,7 +192,7 @@ def test_a_shard_that_was_retried_is_left_out_of_the_throughput(folder, tmp_path
     commit(folder, run, B)
     page = page_of(folder, tmp_path)
     assert "without 1 shards whose error rows were retried" in page.text
-    assert tiles(page)["Wall time"][1] == "shards in work for 1.5 s"
+    assert figures(page)["time in which shards were in work"] == "1.5 s"
 
 
 def test_a_rebuilt_record_does_not_begin_after_its_shards(folder):
