@@ -5,7 +5,8 @@ VENV    := .venv
 # A GPU machine has a torch of its own: without .venv, `make test-gpu` uses its python3.
 PYTHON  ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
 MODEL   := models/smollm2-135m
-WORKERS ?= 2
+# More than cores: tests wait for processes, locks and storage.
+WORKERS ?= 3
 FAST    ?= config console storage data prompts masks methods evaluation
 STAMP   := $(VENV)/.setup-done
 
