@@ -46,7 +46,7 @@ def run(
 ) -> None:
     """Answer what the recipe names and its output folder does not have yet."""
     checked = load_recipe(named(recipe, config), set_, download)
-    log("checking methods, output folder and model")  # the imports below take seconds
+    log("checking methods, output folder, data files and model")  # the imports below take seconds
     from flexray.report.notes import look_at
     from flexray.report.progress_bar import show_progress
     from flexray.report.run_folder import RunFolder
@@ -89,7 +89,7 @@ def retry_errors(
 ) -> None:
     """Answer the error rows of a run again; good rows, and shards not committed yet, stay as they are."""
     checked = load_recipe(named(recipe, config), set_, download)
-    log("checking methods, output folder and model")
+    log("checking methods, output folder, data files and model")
     from flexray.report.progress_bar import show_progress
     from flexray.runs.retry_errors import retry_errors as retry
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flexray.config import RunConfig
 from flexray.console.checks import Check, Finding, passed, warn
+from flexray.data import list_files
 from flexray.evaluation import make_metrics
 from flexray.evaluation.answer_metrics import PLAIN_TOKENS
 from flexray.evaluation.output_rows import check_match
@@ -20,6 +21,7 @@ from flexray.pipeline.hub import notes_of, pin_data_sets, pin_model_paths
 from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.software import check_software
 from flexray.sink import OutputFolder
+from flexray.storage import starting
 
 if TYPE_CHECKING:  # it takes seconds to import
     from transformers import LlamaConfig, PreTrainedTokenizerBase
@@ -72,6 +74,12 @@ def _model(start: Start) -> Iterator[Finding]:
     yield from map(warn, remark(path, tokenizer))
 
 
+def _files(start: Start) -> None:
+    if start.config.data.hub is None:
+        with starting():
+            list_files(start.config.data)  # all are there
+
+
 def _data(start: Start) -> Iterator[Finding]:
     start.config = pin_data_sets(start.config)
     yield from map(passed, notes_of(start.config, ["data.hub", "prompt.few_shot_data.hub"]))
@@ -86,6 +94,7 @@ START_CHECKS: tuple[Check[Start], ...] = (
     Check("methods", _methods),
     Check("evaluation", _evaluation),
     Check("output", _output),
+    Check("data", _files),
     Check("model", _model),
     Check("data", _data),
     Check("prompt", _prompt, needs=("methods", "model")),

@@ -37,7 +37,10 @@ def tree(tmp_path, tiny_model):
     }
 
 
-BEGUN = {"checking methods, output folder and model", "reading the data set qa/test, and planning its rows"}
+BEGUN = {
+    "checking methods, output folder, data files and model",
+    "reading the data set qa/test, and planning its rows",
+}
 """All that a run may have said before it is refused."""
 
 

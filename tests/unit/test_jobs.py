@@ -47,5 +47,5 @@ def test_generate_is_flexray_run(job_here, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"{{output: out, data: {{name: d, files: none.jsonl}}, model: {{path: {tmp_path}}}}}")
     code, said, told = job_here("--config", str(recipe), name="generate")
-    assert (code, said) == (2, "checking methods, output folder and model\n")
-    assert told.startswith(f"error: {tmp_path}: has no config.json")
+    assert (code, said) == (2, "checking methods, output folder, data files and model\n")
+    assert told == "error: none.jsonl: no such file. Correct data.files.\n"

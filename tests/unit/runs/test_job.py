@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flexray.config import parse_config
-from flexray.errors import ModelError
+from flexray.errors import DataError, ModelError
 from flexray.runs.fingerprint import fingerprint_parts
 from flexray.runs.job import check_job
 from flexray.sink import OutputFolder
@@ -76,3 +76,12 @@ def test_a_leading_tilde_is_the_home_folder(monkeypatch):
     assert config.model.lora == ("/home/someone/adapter",)
     config = parse_config({**tree, "output": "s3://bucket/~/out"}, source="test")
     assert config.output == "s3://bucket/~/out"
+
+
+def test_a_file_that_is_not_there_is_told_before_the_model_is_looked_at(config_of, told, tmp_path):  # noqa: F811
+    config = config_of(model={"path": str(tmp_path)}, data={"files": [str(tmp_path / "none.jsonl")]})
+    missing = f"{tmp_path}/none.jsonl: no such file. Correct data.files."
+    with pytest.raises(DataError, match=r"none.jsonl: no such file\. Correct data.files\."):
+        checked(config)
+    assert [p.what for p in make_plan(config).problems if p.check == "data"] == [missing]
+    assert [p.what for p in told(config, "data")] == [missing]

@@ -37,13 +37,13 @@ def test_all_that_is_wrong_is_named_at_once(config_of, tmp_path):
     plan = make_plan(config)
     errors = problems_of(plan, "fail")
     assert not plan.ready
-    assert [error.partition(":")[0] for error in errors] == ["methods", "output", "model", "data"]
+    assert [error.partition(":")[0] for error in errors] == ["methods", "output", "data", "model"]
     assert "unknown kind 'guess'; known: attention" in errors[0]
     assert (
         f"{tmp_path}/out: the output folder cannot be created or written: a file is in the way" in errors[1]
     )
-    assert "no/model: no such model folder" in errors[2]
-    assert "none.jsonl: no such file. Correct data.files." in errors[3]
+    assert "no/model: no such model folder" in errors[3]
+    assert "none.jsonl: no such file. Correct data.files." in errors[2]
 
 
 def test_faulty_rows_below_the_limit_are_a_warning_with_the_first_message(config_of):
