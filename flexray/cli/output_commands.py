@@ -220,7 +220,7 @@ def explain(
 ) -> None:
     """Answer one row again on this machine, and show the alternatives and the attention of each token."""
     checked = load_recipe(named(recipe, config), set_, download)
-    from flexray.report.explain import explain as explain_row
+    from flexray.report.explain.explain import explain as explain_row
     from flexray.report.explain.show import print_explanation
     from flexray.report.output_files import write_file
 

@@ -39,10 +39,11 @@ class Draft:
     def __init__(self, shard: PreparedShard, config: RunConfig):
         self.shard = shard
         self.answers = [unanswered(config, error) for error in shard.questions["error"].to_pylist()]
-        self.counters: dict[str, Any] = {}
+        self.counters = _no_counts()
         self.counted_in = ""
         self.seconds = 0.0  # of the engine's calls
         self.answered_at = time.time()
+        self.rounding: dict[str, Any] = {}  # of the engine's thread
 
 
 class Answerer:
@@ -86,11 +87,7 @@ class Answerer:
     @property
     def tokens(self) -> int:
         """Tokens of finished answers since the engine was made. Can be read from another thread."""
-        return self._stats.generated_tokens
-
-    @property
-    def _stats(self) -> EngineStats:
-        return self._engine.stats if self.is_loaded else EngineStats.zero(self._device)
+        return self._engine.stats.generated_tokens if self.is_loaded else 0
 
     @property
     def is_loaded(self) -> bool:
@@ -125,6 +122,9 @@ class Answerer:
                 note({draft.shard.spec.shard_id: rows for draft, rows in call})
                 self._answer(call)
                 note({})
+        if self.is_loaded:
+            for draft in drafts:
+                draft.rounding = self._engine.rounding
         return drafts
 
     def _answer(self, call: list[tuple[Draft, RowRange]]) -> None:
@@ -156,18 +156,17 @@ class Answerer:
 
     def finish(self, draft: Draft) -> AnsweredShard:
         """The answers of a shard, with their texts. Can be called in another thread, while the engine
-        generates those of other shards."""
+        generates those of other shards: it leaves the device alone, whose work may be being captured."""
         start = time.perf_counter()
         shard = draft.shard
         texts = decode_answers(draft.answers, shard.questions, self._tokenizer, self._config)
-        now = self._counters()
         stats = {
-            **add(difference(now, now), draft.counters),
+            **draft.counters,
             "counted_in": draft.counted_in,
             "process": f"{platform.node()}:{os.getpid()}",
             "device": _device_name(self._device),
             "dtype": self._dtype,
-            "rounding": self._engine.rounding if self.is_loaded else {},
+            "rounding": draft.rounding,
             "seconds": round(draft.seconds, 3),
             "answered_at": round(draft.answered_at, 3),
         }
@@ -177,9 +176,10 @@ class Answerer:
 
     def _counters(self) -> dict[str, Any]:
         """All counters since the engine was made."""
-        cache = self._engine.mask_cache if self.is_loaded else None
-        lookups = {"hits": cache.hits if cache else 0, "misses": cache.misses if cache else 0}
-        return {**self._stats.to_dict(), "mask_cache": lookups}
+        if not self.is_loaded:
+            return _no_counts()
+        cache = self._engine.mask_cache
+        return {**self._engine.stats.to_dict(), "mask_cache": {"hits": cache.hits, "misses": cache.misses}}
 
     def _generate(self, prompts: list[Any]) -> list[tuple[Answers, ...]]:
         try:
@@ -200,6 +200,11 @@ class Answerer:
         fault = unanswered(self._config, str(_no_confidences(shard.questions, row)))
         pairs = zip(self._engine.methods, found, fault, strict=True)
         return tuple(none if method.needs_confidences else some for method, some, none in pairs)
+
+
+def _no_counts() -> dict[str, Any]:
+    """The counters of an engine that has done nothing."""
+    return {**EngineStats.zero(torch.device("cpu")).to_dict(), "mask_cache": {"hits": 0, "misses": 0}}
 
 
 def unanswered(config: RunConfig, error: str, attempts: int = 0) -> tuple[Answers, ...]:

@@ -74,8 +74,12 @@ class AnswerActor:
             yield from map(answered_row, answered)
 
     def _answer(self, shards: list[PreparedShard]) -> list[AnsweredShard]:
-        drafts = self._thread.submit(self._generate, self._answerer, shards).result()
-        answered = [self._answerer.finish(draft) for draft in drafts]
+        try:
+            drafts = self._thread.submit(self._generate, self._answerer, shards).result()
+            answered = [self._answerer.finish(draft) for draft in drafts]
+        except Exception as e:
+            self._telemetry.failed(e, shards)
+            raise
         self._telemetry.answered(answered)
         return answered
 

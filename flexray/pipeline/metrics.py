@@ -41,7 +41,7 @@ METRICS = (
     Spec("counter", "flexray_tokens_total", ("kind",), "Tokens that engines computed."),
     Spec("counter", "flexray_engine_seconds_total", ("phase",), "Seconds of engine work, by host clock."),
     Spec("counter", "flexray_mask_cache_total", ("result",), "Lookups in the cache of block masks."),
-    Spec("histogram", "flexray_batch_seconds", (), "Time that an actor took to answer one call's shards."),
+    Spec("histogram", "flexray_batch_seconds", (), "Time that an engine took to answer one call's shards."),
     Spec("histogram", "flexray_commit_seconds", (), "Time to score and commit one shard."),
     Spec("gauge", "flexray_rows_remaining", (), "Rows that this start still has to commit."),
     Spec("gauge", "flexray_rows_in_flight", (), "Rows that an actor is answering; one series per actor."),

@@ -46,13 +46,13 @@ class ActorTelemetry:
                 self._log.warning("shard.repeated", shard_id=shard.spec.shard_id, **counts)
         start = time.perf_counter()
         self._metrics.answering(shards)
-        try:
-            yield
-        except Exception as e:
-            self._log.error("batch.failed", e, shard_ids=[shard.spec.shard_id for shard in shards])
-            raise
+        yield
         self._metrics.answering(())
         self._metrics.took(time.perf_counter() - start)
+
+    def failed(self, error: Exception, shards: Sequence[PreparedShard]) -> None:
+        """Report that a batch has not been answered. Can be called in another thread."""
+        self._log.error("batch.failed", error, shard_ids=[shard.spec.shard_id for shard in shards])
 
     def answered(self, shards: Sequence[AnsweredShard]) -> None:
         """Report the answers of a batch. Can be called in another thread."""

@@ -39,8 +39,8 @@ def share(part: float, whole: float) -> str:
 
 
 def fixed(number: float | None) -> str:
-    """With one decimal, so that a column lines up."""
-    return NOTHING if number is None else f"{number:,.1f}"
+    """With one decimal, so that a column lines up; a small number with the digits that it needs."""
+    return NOTHING if number is None else f"{number:,.2g}" if 0 < number < 0.1 else f"{number:,.1f}"
 
 
 def moment(when: float | str) -> str:

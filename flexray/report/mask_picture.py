@@ -91,7 +91,7 @@ def render_mask_text(picture: MaskPicture) -> Text:
     out = Text(" " * (margin + LABEL_WIDTH + 2))
     for name, same in groupby(cell.name for cell in cells):
         width = 2 * len(list(same))
-        out.append(name[:width].ljust(width), colour_of(name))
+        out.append((name if len(name) < width else "").ljust(width), colour_of(name))
     for query, cell in enumerate(cells):
         is_first = query == 0 or cells[query - 1].name != cell.name
         label = f"{cell.start}-{cell.stop - 1}" if size > 1 else one_line(picture.labels[cell.start])

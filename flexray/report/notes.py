@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -114,7 +113,8 @@ def look_at(run: RunFolder, *, examples: int = 5, only_wrong: bool = False) -> R
         only_wrong: keep questions only that a method has answered wrongly.
     """
     shards = list(run.manifests)
-    chosen = set(shards[:: max(1, math.ceil(len(shards) / MAX_SHARDS))])
+    read = min(len(shards), MAX_SHARDS)
+    chosen = {shards[i * len(shards) // read] for i in range(read)}
     notes, drawn = RunNotes(run), dict[bytes, dict[str, Any]]()
     for table in run.tables(chosen):
         notes.add(table)

@@ -49,7 +49,9 @@ EARLY_ROWS = 200
 class RunResult:
     """What is committed of what the recipe names, and what this start added."""
 
-    manifests: dict[str, Manifest]  # by shard id, see `seen_manifests`
+    manifests: dict[str, Manifest]
+    """By shard id, with the rows, errors, fallbacks and backends of the rows that the recipe names; see
+    `seen_manifests`."""
     rows_before: int  # committed before this start
     rows_now: int  # committed by this start
     seconds: float  # of this start, with start-up and compilation

@@ -32,8 +32,8 @@ RECIPE_CHECKS: tuple[Check[DryRun], ...] = (
 )
 """Of what the configuration names."""
 PROCESS_CHECKS: tuple[Check[RunConfig | None], ...] = (
-    Check("ray", in_process("ray", seconds=180)),
-    Check("attention", in_process("attention", seconds=900)),  # a busy machine compiles for minutes
+    Check("ray", in_process("ray", 180, "Check ray.address, the network, Ray's token and its logs.")),
+    Check("attention", in_process("attention", 900, "Set engine.backend to sdpa to do without it.")),
 )
 """The slow ones come last."""
 
@@ -48,7 +48,7 @@ def examine(paths: Sequence[str] = (), overrides: Sequence[str] = ()) -> Iterato
     if paths:
         try:
             config = load_config(paths, overrides)
-            yield Finding("pass", ", ".join(paths), check="config")
+            yield Finding("pass", redact(", ".join(paths)), check="config")
         except UserError as e:
             yield Finding("fail", redact(str(e)), check="config")
     yield from make_checks(MACHINE_CHECKS, config)

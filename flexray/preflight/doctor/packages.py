@@ -24,7 +24,7 @@ def check_packages(config: RunConfig | None) -> Iterator[Finding]:
     """Whether Python is new enough, and each required package installed, as constraints.txt has it."""
     (needed, requirements), tested = _required(), _tested()
     wrong, other = [], []
-    python = platform.python_version()
+    python = platform.python_version().rstrip("+")
     if not needed.contains(python):
         yield fail(f"Python {python}, but {needed} is needed", "Make the environment with another one.")
     for requirement in requirements:

@@ -17,7 +17,7 @@ TASKS = "flexray.preflight.doctor.process_tasks"
 SHOWN_LINES = 3
 
 
-def in_process(name: str, seconds: float) -> Callable[[RunConfig | None], Iterator[Finding]]:
+def in_process(name: str, seconds: float, advice: str) -> Callable[[RunConfig | None], Iterator[Finding]]:
     """A check of `process_tasks`, which fails if its process dies or gives no answer in so many seconds."""
 
     def look(config: RunConfig | None) -> Iterator[Finding]:
@@ -32,14 +32,14 @@ def in_process(name: str, seconds: float) -> Callable[[RunConfig | None], Iterat
                 timeout=seconds,
             )
         except subprocess.TimeoutExpired:
-            yield fail(f"the process that tried it gave no answer in {seconds:.0f} s")
+            yield fail(f"the process that tried it gave no answer in {seconds:.0f} s", advice)
             return
         if done.returncode:
             end = f"ended with exit code {done.returncode}"
             if done.returncode < 0:
                 end = f"was killed by {signal.Signals(-done.returncode).name}"
             last = " / ".join(done.stderr.strip().splitlines()[-SHOWN_LINES:])
-            yield fail(f"the process that tried it {end}: {last}")
+            yield fail(f"the process that tried it {end}: {last}", advice)
             return
         yield from (Finding(**found) for found in json.loads(done.stdout.splitlines()[-1]))
 

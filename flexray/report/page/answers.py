@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import permutations
 from typing import Any
 
@@ -56,7 +57,8 @@ class AnswerTable:
         """Take the rows (ROW_SCHEMA) of a shard; a method that came later is in another one."""
         for found in answered_questions(table, self._metric):
             for answer in found["said"]:
-                answer["normalized"] = normalize_answer(answer["prediction"])
+                said = normalize_answer(answer["prediction"]).encode()
+                answer["normalized"] = blake2b(said, digest_size=8).hexdigest()
             row_id, known = found["row_id"], len(self.questions)
             failed = any(answer["error"] for answer in found["said"])
             if row_id in self.questions:
@@ -82,7 +84,7 @@ class AnswerTable:
 
     def tree(self) -> dict[str, Any]:
         """All of it for the page's script: `methods`, and `questions` as `answered_questions` has them, the
-        answers in the order of methods. `normalized` is the same for answers that say the same."""
+        answers in the order of methods. `normalized` is a digest, the same for answers that say the same."""
         for question in self.questions.values():
             question["said"].sort(key=lambda answer: self.methods.index(answer["method"]))
         return {"methods": self.methods, "questions": list(self.questions.values())}

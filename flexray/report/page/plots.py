@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from flexray.console.terminal import printable
 from flexray.evaluation import ScoreCounts
-from flexray.report.formatting import cut, fixed
+from flexray.report.formatting import fixed
 from flexray.report.work import Shard
 
 WIDTH, HEIGHT = 5.0, 1.9
@@ -66,7 +66,9 @@ def histogram(
 
     def draw(axes: Axes) -> None:
         shown = xs.clip(max=p99)
-        axes.hist(shown, bins=min(BARS, len(np.unique(shown))), weights=counts, color=BAR)
+        width = max(1.0, np.ceil((shown[-1] - xs[0]) / BARS))
+        whole = list(np.arange(xs[0] - 0.5, shown[-1] + width, width))  # as many whole numbers in each bar
+        axes.hist(shown, bins=whole if (xs == xs.round()).all() else BARS, weights=counts, color=BAR)
         axes.set_xlabel(f"{unit}, the last bar: {p99:,.4g} or more" if p99 < xs[-1] else unit)
         axes.set_ylabel(things)
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -114,7 +116,7 @@ def accuracies(found: Mapping[str, ScoreCounts]) -> Plot | None:
         for place, (_, value, (low, high)) in enumerate(lines):
             axes.plot([low, high], [place, place], color=BAR, linewidth=5, alpha=0.4)
             axes.plot(value, place, "o", color=BAR)
-        axes.set_yticks(range(len(lines)), [cut(printable(name), 40) for name, _, _ in lines])
+        axes.set_yticks(range(len(lines)), [printable(name)[:40] for name, _, _ in lines])
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.xaxis.set_major_locator(MaxNLocator(5))

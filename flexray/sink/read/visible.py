@@ -202,8 +202,8 @@ def with_accounting(manifest: Manifest, stats: ShardStats) -> Manifest:
 
 
 def _if_all_alike(stats: ShardStats, seen: dict[str, int]) -> ShardStats | None:
-    """The numbers of the seen rows if all rows of a shard were answered by one backend; else None. What they
-    said, and so how many are correct, is not known."""
+    """The numbers of the seen rows if all rows of a shard were answered by one backend; else None. Those that
+    are of what was said, and so not known, are 0."""
     if stats.errors or stats.fallbacks or len(stats.backend_used) != 1:
         return None
     rows = sum(seen.values())
@@ -216,6 +216,8 @@ def _if_all_alike(stats: ShardStats, seen: dict[str, int]) -> ShardStats | None:
             "backend_requested": {requested: rows},
             "backend_used": {used: rows},
             "fallback_reason": {"": rows},
+            "finish_reason": {},
+            **dict.fromkeys(("scored", "correct", "prompt_tokens", "generated_tokens"), 0),
         }
     )
 

@@ -69,6 +69,18 @@ def test_the_counters_of_a_call_stand_once_and_every_shard_says_where(shards, al
     assert {stats["process"] for stats in (first, *others)} == {f"{platform.node()}:{os.getpid()}"}
 
 
+def test_texts_are_made_without_the_engine_which_may_be_at_work_for_other_shards(shards, alone):
+    config, prepared = shards
+    answerer = Answerer(config)
+    drafts = answerer.generate([(shard, untried(shard)) for shard in prepared])
+    rounding = answerer._engine.rounding
+    del vars(answerer)["_engine"]
+    answered = [answerer.finish(draft) for draft in drafts]
+    assert not answerer.is_loaded
+    assert [rows_of(a) for a in answered] == [rows_of(a) for a in alone]
+    assert all(a.engine_stats["rounding"] == rounding for a in answered)
+
+
 def test_a_shard_that_crashed_a_process_is_answered_by_itself_in_row_ranges(shards, alone):
     config, prepared = shards
     ids = [shard.spec.shard_id for shard in prepared]

@@ -42,7 +42,7 @@ def test_a_small_mask_shows_each_token_and_each_pair():
     mask, names = sample(2, [2, 1], 1)
     text = str(render_mask_text(picture_of(mask, ["<s>", "Q", "a", "b", "c", ":"], names)))
     margin = len("context ") + 12 + 1
-    assert grid(text, margin, slice(0, 1)) == ["contP1  P2an"]
+    assert grid(text, margin, slice(0, 1)) == ["    P1      "]
     assert [row.rstrip() for row in grid(text, margin, slice(1, 7))] == [
         "██",
         "████",

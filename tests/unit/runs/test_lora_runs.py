@@ -18,7 +18,7 @@ from flexray.cli import app
 from flexray.config import parse_config
 from flexray.errors import ConfigError, OutputError
 from flexray.preflight.plan.memory import count_parameters
-from flexray.report.explain import explain
+from flexray.report.explain.explain import explain
 from flexray.runs.fingerprint import adapter_digest, fingerprint_parts
 from flexray.runs.job import check_job
 from flexray.sink import OutputFolder

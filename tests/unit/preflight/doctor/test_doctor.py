@@ -49,6 +49,15 @@ def test_overrides_reach_the_checks(tmp_path, only):
     assert [result.what for result in results] == [str(config), "other"]
 
 
+def test_a_recipe_by_url_is_told_without_its_secrets(tmp_path, only, monkeypatch):
+    only(lambda config: ())
+    monkeypatch.setattr(doctor, "load_config", lambda paths, overrides: None)
+    (found,) = examine(["https://ada:s3cret@example.com/recipe.yaml?X-Amz-Signature=abc"])
+    assert found.status == "pass"
+    assert "s3cret" not in found.what
+    assert "abc" not in found.what
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize(("status", "code"), [("pass", 0), ("warn", 0), ("fail", 1)])
 def test_the_command_ends_with_1_if_a_check_fails(only, status, code, as_json):

@@ -31,7 +31,7 @@ def call(tmp_path, monkeypatch, config_of):
 
     def call(name, seconds=30.0):
         monkeypatch.setattr(process_checks, "TASKS", name)
-        (found,) = in_process("look", seconds)(config_of())
+        (found,) = in_process("look", seconds, "Look.")(config_of())
         return found.status, found.what
 
     return call
@@ -108,13 +108,13 @@ def test_eager_needs_no_check(config_of):
 
 @pytest.mark.slow
 def test_a_ray_is_started_and_ended(config_of):
-    (found,) = in_process("ray", 100)(config_of())
+    (found,) = in_process("ray", 100, "Check.")(config_of())
     assert found.status == "pass", found
     assert "a Ray on this machine did a task on" in found.what
     assert "nodes: 1, CPUs: 1" in found.what
 
 
 def test_a_cluster_that_does_not_answer_fails(config_of):
-    (found,) = in_process("ray", 100)(config_of(ray={"address": "127.0.0.1:9"}))
+    (found,) = in_process("ray", 100, "Check.")(config_of(ray={"address": "127.0.0.1:9"}))
     assert found.status == "fail"
     assert "no Ray cluster answers at 127.0.0.1:9" in found.what

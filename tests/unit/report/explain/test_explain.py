@@ -8,8 +8,7 @@ import pytest
 
 from flexray.config import parse_config
 from flexray.errors import ConfigError, DataError
-from flexray.report.explain import explain
-from flexray.report.explain.explain import compare
+from flexray.report.explain.explain import compare, explain
 from flexray.report.explain.selection import find_row
 from tests.runs import run_shards
 

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from flexray.engine.generation import Generation
 from flexray.methods import SamplingParams
-from flexray.report.explain import Explanation
 from flexray.report.explain.explanation import (
     Candidate,
     ExplainedAnswer,
+    Explanation,
     SegmentTokens,
     SequenceAttention,
     Step,

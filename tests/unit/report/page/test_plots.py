@@ -9,9 +9,11 @@ import warnings
 from collections import Counter
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 
 from flexray.evaluation import ScoreCounts
 from flexray.report import formatting
@@ -54,6 +56,20 @@ def test_a_histogram_is_a_picture_with_its_quantiles_in_words(values):
 def test_a_quantile_is_the_smallest_value_that_so_many_do_not_exceed():
     plot = histogram("Length", Counter(range(1, 101)), "tokens", "rows")
     assert plot.summary == "median 50 · 95th percentile 95 · highest 100"
+
+
+@pytest.mark.parametrize("values", [range(60), range(7, 400), [5, 6, 7, 40]])
+def test_equal_counts_of_whole_numbers_are_bars_of_equal_height(values, monkeypatch):
+    heights = []
+
+    def hist(axes, shown, *, bins, weights, color):
+        heights.extend(np.histogram(shown, bins, weights=weights)[0])
+
+    monkeypatch.setattr(Axes, "hist", hist)
+    histogram("Length", dict.fromkeys(values, 100), "tokens", "rows")
+    inner = {height for height in heights[:-2] if height}  # above the 99th percentile the last bar has more
+    assert len(inner) == 1
+    assert sum(heights) == 100 * len(values)
 
 
 def test_nothing_counted_is_no_plot():
