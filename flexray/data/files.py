@@ -62,6 +62,14 @@ def list_files(config: DataConfig) -> list[SourceFile]:
     return find_files(config.files, "data.files", form=config.format, split=config.split)
 
 
+def check_paths(config: DataConfig) -> None:
+    """See that the local paths and globs of `data.files` have files, before anything that takes longer. What
+    is in archives and in other storage is seen when it is read. Raises DataError, as `list_files`."""
+    for pattern in config.files:
+        if "::" not in pattern and split_protocol(pattern)[0] in (None, "file", "local"):
+            _expand(pattern, "data.files", config.split)
+
+
 def find_files(
     patterns: Sequence[str], key: str, *, form: Format | Literal["auto"] = "auto", split: str = ""
 ) -> list[SourceFile]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flexray.config import RunConfig
 from flexray.console.checks import Check, Finding, passed, warn
-from flexray.data import list_files
+from flexray.data.files import check_paths
 from flexray.evaluation import make_metrics
 from flexray.evaluation.answer_metrics import PLAIN_TOKENS
 from flexray.evaluation.output_rows import check_match
@@ -21,7 +21,6 @@ from flexray.pipeline.hub import notes_of, pin_data_sets, pin_model_paths
 from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.software import check_software
 from flexray.sink import OutputFolder
-from flexray.storage import starting
 
 if TYPE_CHECKING:  # it takes seconds to import
     from transformers import LlamaConfig, PreTrainedTokenizerBase
@@ -75,9 +74,7 @@ def _model(start: Start) -> Iterator[Finding]:
 
 
 def _files(start: Start) -> None:
-    if start.config.data.hub is None:
-        with starting():
-            list_files(start.config.data)  # all are there
+    check_paths(start.config.data)
 
 
 def _data(start: Start) -> Iterator[Finding]:
@@ -90,11 +87,11 @@ def _prompt(start: Start) -> None:
 
 
 START_CHECKS: tuple[Check[Start], ...] = (
-    Check("versions", _versions),
     Check("methods", _methods),
     Check("evaluation", _evaluation),
     Check("output", _output),
     Check("data", _files),
+    Check("versions", _versions),
     Check("model", _model),
     Check("data", _data),
     Check("prompt", _prompt, needs=("methods", "model")),
