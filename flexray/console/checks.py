@@ -65,6 +65,10 @@ class Check(Generic[S_contra]):
     needs: tuple[str, ...] = ()
     """Checks before it that must have been made; it is left out if one of them was broken off."""
 
+    def findings(self, subject: S_contra) -> Iterable[Finding]:
+        """What it finds. Raises as `look`."""
+        return self.look(subject) or ()
+
 
 def make_checks(checks: Iterable[Check[S]], subject: S) -> Iterator[Finding]:
     """Make all checks; yields each finding as soon as it is there. A check that raises is a failure, and
@@ -75,7 +79,7 @@ def make_checks(checks: Iterable[Check[S]], subject: S) -> Iterator[Finding]:
             without.add(check.name)
             continue
         try:
-            for finding in check.look(subject) or ():
+            for finding in check.findings(subject):
                 yield replace(finding, what=redact(finding.what), check=finding.check or check.name)
         except Exception as e:
             without.add(check.name)

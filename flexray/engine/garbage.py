@@ -8,7 +8,7 @@ import gc
 
 @functools.cache
 def freeze() -> None:
-    """Once a process: the collector never again looks at the objects that there are now, half a million of
-    torch alone. Each of its full passes would take 0.3 s, in which nothing is launched on the GPU."""
+    """Once a process: the collector never again looks at the objects that there are now, which are torch's
+    for the most part. Nothing is launched on the GPU while it looks at all of them."""
     gc.collect()
     gc.freeze()

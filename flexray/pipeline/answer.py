@@ -33,7 +33,7 @@ from flexray.prompts.prompt import Prompt
 Note = Callable[[Mapping[str, RowRange]], None]
 
 
-class Draft:
+class GeneratedShard:
     """A shard whose tokens are being generated, or are."""
 
     def __init__(self, shard: PreparedShard, config: RunConfig):
@@ -100,7 +100,7 @@ class Answerer:
 
     def generate(
         self, shards: Sequence[tuple[PreparedShard, Attempt]], note: Note = lambda ranges: None
-    ) -> list[Draft]:
+    ) -> list[GeneratedShard]:
         """Generate the tokens of several shards, in order, each for `finish`. All shards without a crash are
         in one engine call, so that the device does not idle between them. Each row range of the others gets
         its own call.
@@ -108,70 +108,70 @@ class Answerer:
         Args:
             note: called with the row ranges by shard id before each engine call, and with {} after it.
         """
-        drafts = [Draft(shard, self._config) for shard, _ in shards]
-        for draft, (shard, attempt) in zip(drafts, shards, strict=True):
+        results = [GeneratedShard(shard, self._config) for shard, _ in shards]
+        for result, (shard, attempt) in zip(results, shards, strict=True):
             for row in attempt.given_up:
                 if shard.prompts[row] is not None:
                     error = _crashed(attempt.crashes)
-                    draft.answers[row] = unanswered(self._config, error, attempt.crashes)
-        work = list(zip(drafts, (attempt for _, attempt in shards), strict=True))
-        together = [(draft, rows) for draft, a in work if not a.crashes for rows in a.ranges]
-        isolated = [[(draft, rows)] for draft, a in work if a.crashes for rows in a.ranges]
+                    result.answers[row] = unanswered(self._config, error, attempt.crashes)
+        work = list(zip(results, (attempt for _, attempt in shards), strict=True))
+        together = [(result, rows) for result, a in work if not a.crashes for rows in a.ranges]
+        isolated = [[(result, rows)] for result, a in work if a.crashes for rows in a.ranges]
         for call in [together, *isolated]:
             if call:
-                note({draft.shard.spec.shard_id: rows for draft, rows in call})
-                self._answer(call)
+                note({result.shard.spec.shard_id: rows for result, rows in call})
+                self._generate_ranges(call)
                 note({})
         if self.is_loaded:
-            for draft in drafts:
-                draft.rounding = self._engine.rounding
-        return drafts
+            for result in results:
+                result.rounding = self._engine.rounding
+        return results
 
-    def _answer(self, call: list[tuple[Draft, RowRange]]) -> None:
-        """Answer row ranges in one engine call."""
-        todo: list[tuple[Draft, int, Prompt]] = []
-        for draft, rows in call:
-            found = [(draft, row, prompt) for row in range(*rows) if (prompt := draft.shard.prompts[row])]
+    def _generate_ranges(self, call: list[tuple[GeneratedShard, RowRange]]) -> None:
+        """Generate the tokens of row ranges in one engine call."""
+        todo: list[tuple[GeneratedShard, int, Prompt]] = []
+        for result, rows in call:
+            found = [(result, row, prompt) for row in range(*rows) if (prompt := result.shard.prompts[row])]
             if faults.expected():
                 ids = " ".join(prompt.row_id for _, _, prompt in found)
-                faults.reach("pipeline.answer", shard_id=draft.shard.spec.shard_id, row_ids=ids)
+                faults.reach("pipeline.answer", shard_id=result.shard.spec.shard_id, row_ids=ids)
             todo += found
         if todo:
             _ = self._engine  # so that the time to load the model is not counted for these rows
         start, before = time.perf_counter(), self._counters()
-        generated = self._generate([prompt for _, _, prompt in todo]) if todo else []
-        for (draft, row, prompt), answers in zip(todo, generated, strict=True):
+        generated = self._call_engine([prompt for _, _, prompt in todo]) if todo else []
+        for (result, row, prompt), answers in zip(todo, generated, strict=True):
             if prompt.confidences is None:
-                answers = self._unweighted(draft.shard, row, answers)
-            draft.answers[row] = answers
+                answers = self._unweighted(result.shard, row, answers)
+            result.answers[row] = answers
         seconds = time.perf_counter() - start
         counted = difference(self._counters(), before)
         first = call[0][0]
         num_rows = sum(end - begin for _, (begin, end) in call)
         first.counters = add(first.counters, counted)  # in one shard only: sums over shards must be right
-        for draft, (begin, end) in call:
-            draft.counted_in = "" if draft is first else first.shard.spec.shard_id
-            draft.seconds += seconds * (end - begin) / num_rows
-            draft.answered_at = time.time()
+        for result, (begin, end) in call:
+            result.counted_in = "" if result is first else first.shard.spec.shard_id
+            result.seconds += seconds * (end - begin) / num_rows
+            result.answered_at = time.time()
 
-    def finish(self, draft: Draft) -> AnsweredShard:
+    def finish(self, result: GeneratedShard) -> AnsweredShard:
         """The answers of a shard, with their texts. Can be called in another thread, while the engine
         generates those of other shards: it leaves the device alone, whose work may be being captured."""
         start = time.perf_counter()
-        shard = draft.shard
-        texts = decode_answers(draft.answers, shard.questions, self._tokenizer, self._config)
+        shard = result.shard
+        texts = decode_answers(result.answers, shard.questions, self._tokenizer, self._config)
         stats = {
-            **draft.counters,
-            "counted_in": draft.counted_in,
+            **result.counters,
+            "counted_in": result.counted_in,
             "process": f"{platform.node()}:{os.getpid()}",
             "device": _device_name(self._device),
             "dtype": self._dtype,
-            "rounding": draft.rounding,
-            "seconds": round(draft.seconds, 3),
-            "answered_at": round(draft.answered_at, 3),
+            "rounding": result.rounding,
+            "seconds": round(result.seconds, 3),
+            "answered_at": round(result.answered_at, 3),
         }
-        answers = answer_lists(draft.answers, texts)
-        seconds = draft.seconds + time.perf_counter() - start
+        answers = answer_lists(result.answers, texts)
+        seconds = result.seconds + time.perf_counter() - start
         return AnsweredShard(shard.spec, shard.questions, shard.prompt_tokens, answers, stats, seconds)
 
     def _counters(self) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class Answerer:
         cache = self._engine.mask_cache
         return {**self._engine.stats.to_dict(), "mask_cache": {"hits": cache.hits, "misses": cache.misses}}
 
-    def _generate(self, prompts: list[Any]) -> list[tuple[Answers, ...]]:
+    def _call_engine(self, prompts: list[Any]) -> list[tuple[Answers, ...]]:
         try:
             return self._engine.generate(prompts)
         except Exception as error:

@@ -25,7 +25,7 @@ from flexray.pipeline.shards import AnsweredShard, PreparedShard
 from flexray.pipeline.telemetry import ActorTelemetry
 
 if TYPE_CHECKING:
-    from flexray.pipeline.answer import Answerer, Draft
+    from flexray.pipeline.answer import Answerer, GeneratedShard
 
 REPORT_SECONDS = 5.0
 
@@ -75,15 +75,15 @@ class AnswerActor:
 
     def _answer(self, shards: list[PreparedShard]) -> list[AnsweredShard]:
         try:
-            drafts = self._thread.submit(self._generate, self._answerer, shards).result()
-            answered = [self._answerer.finish(draft) for draft in drafts]
+            generated = self._thread.submit(self._generate, self._answerer, shards).result()
+            answered = [self._answerer.finish(result) for result in generated]
         except Exception as e:
             self._telemetry.failed(e, shards)
             raise
         self._telemetry.answered(answered)
         return answered
 
-    def _generate(self, answerer: Answerer, shards: list[PreparedShard]) -> list[Draft]:
+    def _generate(self, answerer: Answerer, shards: list[PreparedShard]) -> list[GeneratedShard]:
         """Generate the tokens of shards; runs in the engine's thread."""
         pending = [self._tracker.attempt.remote(s.spec.shard_id, len(s.questions)) for s in shards]
         attempts: list[Attempt] = ray.get(pending)
@@ -92,12 +92,12 @@ class AnswerActor:
         self._status = EngineStatus("answering", len(shards), questions)
         start = time.monotonic()
         with self._telemetry.batch(shards, attempts):
-            drafts = answerer.generate(list(zip(shards, attempts, strict=True)), self._note)
+            generated = answerer.generate(list(zip(shards, attempts, strict=True)), self._note)
         self._pace.took(len(shards), time.monotonic() - start)
         self._status = EngineStatus()
         if answerer.is_loaded:
             freeze()
-        return drafts
+        return generated
 
     @contextlib.contextmanager
     def _loading(self) -> Iterator[None]:

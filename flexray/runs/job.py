@@ -81,7 +81,7 @@ def check_job(config: RunConfig, folder: OutputFolder | None) -> Job:
         folder: checked for writing; None: nothing is to be written.
     """
     start = Start(config=config, folder=folder)
-    found = [finding for check in START_CHECKS for finding in check.look(start) or ()]
+    found = [finding for check in START_CHECKS for finding in check.findings(start)]
     notes = (f"note: {finding.what}" if finding.status == "warn" else finding.what for finding in found)
     return Job(config=start.config, notes=tuple(notes))
 

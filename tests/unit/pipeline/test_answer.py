@@ -34,7 +34,7 @@ def rows_of(answered):
 
 
 def answer_together(answerer, *arguments):
-    return [answerer.finish(draft) for draft in answerer.generate(*arguments)]
+    return [answerer.finish(result) for result in answerer.generate(*arguments)]
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +72,10 @@ def test_the_counters_of_a_call_stand_once_and_every_shard_says_where(shards, al
 def test_texts_are_made_without_the_engine_which_may_be_at_work_for_other_shards(shards, alone):
     config, prepared = shards
     answerer = Answerer(config)
-    drafts = answerer.generate([(shard, untried(shard)) for shard in prepared])
+    generated = answerer.generate([(shard, untried(shard)) for shard in prepared])
     rounding = answerer._engine.rounding
     del vars(answerer)["_engine"]
-    answered = [answerer.finish(draft) for draft in drafts]
+    answered = [answerer.finish(result) for result in generated]
     assert not answerer.is_loaded
     assert [rows_of(a) for a in answered] == [rows_of(a) for a in alone]
     assert all(a.engine_stats["rounding"] == rounding for a in answered)

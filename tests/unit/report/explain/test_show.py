@@ -19,6 +19,7 @@ from flexray.report.explain.explanation import (
     Token,
 )
 from flexray.report.explain.show import facts, print_explanation
+from tests.unit.sink.builders import row as output_row
 
 LAYERS, WIDTH = 2, 100
 NASTY = ["</script><b>", "\x1b[2J\n", "‮gnp.exe", "日本"]
@@ -58,22 +59,16 @@ def answer(names, text=" Rome", paraphrase=None, sequences=None, **changes):
     return dataclasses.replace(made, **changes)
 
 
-ROW = {
-    "row_id": "qa/test/a",
-    "source_file": "f.jsonl",
-    "source_row": 3,
-    "question": "Where?",
-    "answers": ["Rome"],
-    "method": "attention/shared_context/restart",
-    "prediction": "Rome",
-    "correct": True,
-    "finish_reason": "newline",
-    "backend_requested": "flex",
-    "backend_used": "flex",
-    "fallback_reason": "",
-    "attempts": 1,
-    "error": "",
-}
+ROW = output_row(
+    "qa/test/a",
+    "",
+    source_file="f.jsonl",
+    source_row=3,
+    question="Where?",
+    answers=["Rome"],
+    method="attention/shared_context/restart",
+    prediction="Rome",
+)
 
 
 def explanation(paraphrases=2, row=(), **changes) -> Explanation:
