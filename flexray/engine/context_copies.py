@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexray.engine.kv_cache import KVCache, to_device
+from flexray.engine.kv_cache import KVCache
 from flexray.engine.request import Request
+from flexray.engine.transfers import to_device
 from flexray.models.decoder_layer import rotate
 from flexray.models.llama import Llama, compiled
 

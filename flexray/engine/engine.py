@@ -145,15 +145,15 @@ class Engine:
 
     def _answer(self, context: SharedContext, requests: list[Request]) -> Iterator[Request]:
         """Run the requests that can be run; yields all of them, each when its outcome is known."""
-        sizes, good = self.fallback.sizes, []
+        sizes, good, taken = self.fallback.sizes, [], context_size(context)
         for request in requests:
             request.error = too_many(len(request.sequences)) if request.sequences else NO_CONFIDENCES
             if request.error:
                 yield request
                 continue
-            needed = sizes.least_slots(context_size(context), request.most_slots)
+            needed = sizes.least_slots(taken, request.most_slots)
             if needed > sizes.max_num_slots:
-                needed = sizes.least_slots(context_size(context), request.num_slots)
+                needed = sizes.least_slots(taken, request.num_slots)
             if needed > sizes.max_num_slots:
                 request.attempts = 1
                 request.error = f"needs a KV cache of {needed} slots; the memory holds {sizes.max_num_slots}"

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from flexray.engine.transfers import to_device
 from flexray.masks.block_masks import BlockLists
 from flexray.masks.layout import MAX_REQUESTS, SEGMENT_BITS, PackedPrompt
 from flexray.masks.runs import FIRST, LAST, LENGTH, count_each, tabulate
@@ -58,15 +58,6 @@ def all_slots(block_tables: Sequence[BlockTable]) -> tuple[np.ndarray, np.ndarra
     """The cache's slots of all requests, one request behind the other, and where each one's begin."""
     lengths = np.array([len(table.slots) for table in block_tables])
     return np.concatenate([table.slots for table in block_tables]), np.cumsum(lengths) - lengths
-
-
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """Copy to the device without waiting for it. From pinned memory the copy queues up behind the device's
-    work while the host goes on; from pageable memory the host would wait until all of that is done."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 class KVCache:

@@ -17,13 +17,14 @@ from flexray.config import fault_injection as faults
 from flexray.engine.context_copies import copy_context
 from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.decode_inputs import DecodeInputs
-from flexray.engine.kv_cache import BLOCK_SIZE, KVCache, blocks_for, context_size, to_device
+from flexray.engine.kv_cache import BLOCK_SIZE, KVCache, blocks_for, context_size
 from flexray.engine.prefill_inputs import PrefillInputs, TokenStream, context_stream, requests_stream
 from flexray.engine.request import Request, sequences_at_once
 from flexray.engine.scheduler import Batch, DecodeBatch, PrefillBatch
 from flexray.engine.scheduler_config import LARGEST_GRAPH, SchedulerConfig
 from flexray.engine.sequence_table import FindEnd, SequenceTable
 from flexray.engine.stats import EngineStats
+from flexray.engine.transfers import to_device
 from flexray.masks.block_masks import NO_BLOCKS, BlockMaskCache
 from flexray.masks.shared_context import SharedContext
 from flexray.masks.visibility import Bias

@@ -24,9 +24,9 @@ from flexray.engine.kv_cache import (
     KVCache,
     all_slots,
     first_ids,
-    to_device,
 )
 from flexray.engine.scheduler_config import SchedulerConfig
+from flexray.engine.transfers import to_device
 from flexray.masks import runs as run_columns
 from flexray.masks.adaptive import AdaptiveTables
 from flexray.masks.block_masks import (

@@ -121,14 +121,13 @@ class Request:
             answers = method.answer_numbers(self.prompt, len(scopes))
             weights = method.weights_of(self.prompt, answers)
             assert not method.attends_to_one or all(scope.paraphrase is not None for scope in scopes)
-            own = list(zip(scopes, sampling, weights, answers, strict=True))
             count = self.num_candidates
             for index, forced in enumerate(self.prompt.candidates or ((),)):
                 found += [
                     Sequence(
                         self, number, method.fusion, scope, params, weight, answer * count + index, forced
                     )
-                    for scope, params, weight, answer in own
+                    for scope, params, weight, answer in zip(scopes, sampling, weights, answers, strict=True)
                 ]
         return tuple(found)
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from flexray.config import GenerationConfig
 from flexray.engine.cuda_graph import CudaGraph
-from flexray.engine.kv_cache import to_device
 from flexray.engine.logits_processors import LogitsProcessors, prompt_ids
 from flexray.engine.token_logprobs import TokenLogprobs, token_logprobs
+from flexray.engine.transfers import to_device
 from flexray.methods import Fusion, SamplingParams
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from flexray.engine.kv_cache import KVCache
 from flexray.engine.request import Request, Sequence
 from flexray.engine.sampler import SampledTokens
 from flexray.engine.scheduler_config import SchedulerConfig
-from flexray.engine.sequence_table import SequenceTable
+from flexray.engine.sequence_table import SequenceTable, Snapshot
 from flexray.engine.stats import EngineStats
 
 
@@ -45,7 +46,9 @@ class DecodeBatch:
 
 Batch = PrefillBatch | DecodeBatch
 FIRST_TOKENS = 8192
-"""Of a batch for a GPU that has nothing to do."""
+"""Of a prefill batch for a GPU that has nothing to do."""
+GROWTH = 4
+"""At most so many times as many tokens has the next one: the host lays them out while the GPU is at work."""
 
 
 class Scheduler:
@@ -71,19 +74,24 @@ class Scheduler:
         self._sizes, self._kv_cache, self._table, self._stats = sizes, kv_cache, table, stats
         self._alone = alone
         self._finished: list[Request] = []
-        self._steps: deque[DecodeBatch] = deque()  # left before the host looks which sequences have finished
+        self._steps: deque[DecodeBatch] = deque()  # left of a round, in which each batch takes a few
+        self._snapshots: deque[Snapshot] = deque()  # of batches whose steps of this round are done
         self._batches: list[DecodeBatch] = []  # of all running sequences; [] after any change
         self._filling = True  # the last batch was a prefill
+        self._most_tokens = 0.0  # of the next prefill batch, more or less
 
     def has_work(self) -> bool:
         """Whether any request is not finished."""
         return bool(self.waiting or self.running)
 
     def schedule(self) -> Batch:
-        """What runs next: decode steps until the host looks, then a prefill if enough requests fit, else
-        decode steps again."""
+        """What runs next: the steps of this round, then a prefill if enough requests fit, else steps of a
+        new round."""
         if not self._steps:
             new = self._admit()
+            if not new and self._snapshots:
+                self._collect(0)
+                new = self._admit()
             self._filling = bool(new)
             if new:
                 self._batches = []
@@ -91,53 +99,60 @@ class Scheduler:
             assert self.running, "the KV cache holds the largest request: see ModelRunner.prepare"
             if not self._batches:
                 self._batches = list(self._decode_batches())
-            steps = min(self._sizes.num_scheduler_steps, max(s.steps_left for s in self.running))
-            self._steps.extend(batch for batch in self._batches for _ in range(steps))
+            for batch in self._batches:
+                steps = max(1, max(sequence.steps_left for sequence in batch.sequences))
+                self._steps += [batch] * min(self._sizes.num_scheduler_steps, steps)
         return self._steps.popleft()
 
     def postprocess(self, batch: Batch, tokens: SampledTokens) -> list[Request]:
-        """Append the tokens. After a round of decode steps, take out the sequences that have finished; their
-        requests free their blocks.
+        """Append the tokens. Once a batch has taken its steps of this round, look which of its sequences have
+        finished, while the device is at what comes next; requests that have free their blocks.
 
         Returns:
-            Requests that have finished: those of the round before, so that the caller's work with them is
-            done while the device is at work.
+            Requests that were found to have finished earlier, so that the caller's work with them is done
+            while the device is at work.
         """
         assert batch.rows is not None
         self._table.append(batch.rows, tokens)
         ready, self._finished = self._finished, []
+        sequences = batch.sequences
         if isinstance(batch, PrefillBatch):
-            self.running += batch.sequences
-            for sequence in batch.sequences:
+            self.running += sequences
+            for sequence in sequences:
                 sequence.steps_left = (len(sequence.forced) or self._table.max_new_tokens) - 1
-            if all(sequence.steps_left <= 0 for sequence in self.running):
-                self._collect()
-            return ready
-        for sequence in batch.sequences:
-            sequence.steps_left -= 1
-        if not self._steps:
-            self._allocate(self._sizes.lookahead)  # the host's work while the device is at the last steps
-            self._collect()
+            is_last = all(sequence.steps_left <= 0 for sequence in sequences)
+        else:
+            for sequence in sequences:
+                sequence.steps_left -= 1
+            is_last = not self._steps or self._steps[0] is not batch
+            if not self._steps:
+                self._allocate(self._sizes.lookahead)  # the host's work while the device is at these steps
+        if is_last:
+            self._snapshots.append(self._table.snapshot(sequences, batch.rows))
+        self._collect(1 if is_last and (self._steps or self.waiting) else 0)
         return ready
 
     def take_finished(self) -> list[Request]:
-        """Those of the last round."""
+        """Those that were found last."""
         ready, self._finished = self._finished, []
         return ready
 
     def _admit(self) -> list[Request]:
         """Waiting requests to prefill now: if there is room for enough of them to make a pass worth while."""
         running = len({sequence.request for sequence in self.running})
+        if not running and self._sizes.lookahead:  # a GPU, and idle
+            self._most_tokens = FIRST_TOKENS
+        else:
+            self._most_tokens = self._most_tokens * GROWTH if self._filling and running else math.inf
         room = self._sizes.max_num_requests - running
         if running and not self._filling and room < min(len(self.waiting), self._sizes.max_num_requests // 4):
             return []
-        is_idle = not running and self._sizes.lookahead > 0  # and it is not the host itself
         fit = sequences = tokens = 0
         most = min(room, 1 if self._alone else self._sizes.max_num_seqs)
         first = list(itertools.islice(self.waiting, most))
         for request in first:
-            if fit and is_idle and tokens >= FIRST_TOKENS:
-                break  # the device gets something to do before the others are laid out
+            if fit and tokens >= self._most_tokens:
+                break
             sequences += len(request.sequences)
             if fit and sequences > self._sizes.max_num_requests:
                 break
@@ -174,23 +189,27 @@ class Scheduler:
             part += group
         yield _decode_batch(part)
 
-    def _collect(self) -> None:
-        """Take out the sequences that have finished, and their requests with the last of them."""
-        start = time.perf_counter()
-        gone = self._table.finished(self.running)
-        self._stats.decode_seconds += (
-            time.perf_counter() - start
-        )  # this is where the host waits for the device
+    def _collect(self, pending: int) -> None:
+        """Take out the sequences that have finished, and their requests with the last of them.
+
+        Args:
+            pending: of the snapshots, the last so many are left for when the device has something to do.
+        """
+        start, gone = time.perf_counter(), []
+        while len(self._snapshots) > pending:
+            gone += self._table.finished(self._snapshots.popleft())  # here the host waits for the device
+        self._stats.decode_seconds += time.perf_counter() - start
         if not gone:
             return
         self._batches = []
         self._stats.generated_tokens += sum(len(sequence.token_ids or ()) for sequence in gone)
         self.running = [sequence for sequence in self.running if sequence.token_ids is None]
-        self._finished = [r for r in dict.fromkeys(s.request for s in gone) if r.is_finished]
-        if broken := [r.block_table for r in self._finished if r.block_table is not None and not r.is_finite]:
+        found = [r for r in dict.fromkeys(s.request for s in gone) if r.is_finished]
+        self._finished += found
+        if broken := [r.block_table for r in found if r.block_table is not None and not r.is_finite]:
             self._kv_cache.zero(broken)
-        self._kv_cache.free([r.block_table for r in self._finished if r.block_table is not None])
-        for request in self._finished:
+        self._kv_cache.free([r.block_table for r in found if r.block_table is not None])
+        for request in found:
             request.block_table = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Listed
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from flexray.engine.block_lists import members_of, sequence_blocks
 from flexray.engine.cuda_graph import CudaGraph
-from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, KVCache, all_slots, first_ids, to_device
+from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, KVCache, all_slots, first_ids
 from flexray.engine.request import Request, Sequence
 from flexray.engine.sampler import SampledTokens, uniform_numbers
 from flexray.engine.token_logprobs import LogprobsTable
+from flexray.engine.transfers import ToHost, to_device
 from flexray.masks.block_masks import BlockLists
 from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER, NUM_BIASES
 from flexray.masks.runs import FIRST, POSITION, PREFILLED, SLOT, VISIBLE_FIRST, VISIBLE_LAST, tabulate
@@ -23,9 +25,17 @@ FindEnd = Callable[[Listed[int]], int]
 """From the tokens of an answer to how many of them are left of it; 0: it has no end yet."""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Snapshot:
+    """What the table held of some sequences, on its way to the host."""
+
+    sequences: Listed[Sequence]
+    columns: ToHost  # int64 [3, B]: done, tokens produced, not finite; int64 [B, most]: the tokens
+
+
 class SequenceTable:
     """One row a running sequence, and a last one for padding, `R + 1` in all. The next token's forward pass
-    reads it, and `append` writes what was chosen; the host reads it only in `finished`.
+    reads it, and `append` writes what was chosen; the host reads it only by `snapshot` and `finished`.
 
     Args:
         max_sequences: R, sequences that may be running at once.
@@ -209,18 +219,26 @@ class SequenceTable:
             ends = torch.where(num_forced > 0, produced >= num_forced, ends)
         self.done[rows] |= ends | not_finite
 
-    def finished(self, sequences: Listed[Sequence]) -> list[Sequence]:
-        """Those of the sequences that have finished, with their tokens; their rows are free. Waits for the
-        device."""
-        rows = to_device(np.asarray([sequence.row for sequence in sequences]), self.token.device)
+    def snapshot(self, sequences: Listed[Sequence], rows: Tensor) -> Snapshot:
+        """Begin to read how far sequences are.
+
+        Args:
+            rows: int64 [B], theirs; more may follow.
+        """
+        rows = rows[: len(sequences)]
         states = torch.stack([self.done[rows].long(), self.produced[rows], self.not_finite[rows].long()])
+        return Snapshot(sequences, ToHost(states, self.output[rows]))
+
+    def finished(self, snapshot: Snapshot) -> list[Sequence]:
+        """Those of the sequences that had finished then, with their tokens; their rows are free. Waits for
+        the snapshot."""
+        states, output = snapshot.columns.wait()
         done, produced, not_finite = states.tolist()
-        if not any(done) and self._find_end is None:
-            return []
-        output = self.output[rows].tolist()
         found = []
-        for i, sequence in enumerate(sequences):
-            tokens = tuple(output[i][: produced[i]])
+        for i, sequence in enumerate(snapshot.sequences):
+            if not done[i] and self._find_end is None:
+                continue
+            tokens = tuple(output[i, : produced[i]].tolist())
             end = 0 if self._find_end is None else self._find_end(tokens)
             if done[i] or end:
                 sequence.token_ids = tokens[: end or None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 from flexray.config import MethodConfig
@@ -19,12 +20,16 @@ def attention(config: MethodConfig) -> Method:
     copies = config.copies_context
     equal_copies = config.layout == "full_prompt" and not copies
 
-    def scopes(prompt: Prompt) -> tuple[AttentionScope, ...]:
-        log_n = math.log(len(prompt.segments))
+    @functools.cache
+    def scopes_of(count: int) -> tuple[AttentionScope, ...]:
+        log_n = math.log(count)
         scale = -log_n if config.paraphrase_scale == "-log N" else config.paraphrase_scale
         # a segment of full_prompt is the whole prompt: what scales it scales its copy of the context
         context = log_n + scale if equal_copies else 0.0
         return (AttentionScope(None, context, scale),)
+
+    def scopes(prompt: Prompt) -> tuple[AttentionScope, ...]:
+        return scopes_of(len(prompt.segments))
 
     return Method(
         name=config.name,

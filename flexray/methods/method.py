@@ -96,5 +96,7 @@ class Method:
         """The weight of each sequence in its answer."""
         if self.weights:
             return self.weights(prompt)
+        if self.fusion is None:
+            return (1.0,) * len(answer_numbers)
         sizes = Counter(answer_numbers)
         return tuple(1 / sizes[number] for number in answer_numbers)

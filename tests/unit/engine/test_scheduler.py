@@ -200,6 +200,67 @@ def test_the_host_looks_every_few_steps_and_never_after_more_than_an_answer_has(
     assert (loop.scheduler.take_finished(), loop.stats.generated_tokens) == ([], 6)
 
 
+def test_the_host_looks_at_a_batch_while_the_next_one_is_decoded(loop, monkeypatch):
+    loop = loop(6, new=9, num_scheduler_steps=2, max_num_seqs=2, max_num_requests=6)
+    for _ in range(3):
+        assert isinstance(loop.step()[0], PrefillBatch)
+    events = []
+    snapshot, finished = loop.table.snapshot, loop.table.finished
+    names = {}
+
+    def taken(sequences, rows):
+        found = snapshot(sequences, rows)
+        names[id(found)] = [sequence.request.index for sequence in sequences]
+        return found
+
+    def looked(found):
+        events.append(("look", names[id(found)]))
+        return finished(found)
+
+    monkeypatch.setattr(loop.table, "snapshot", taken)
+    monkeypatch.setattr(loop.table, "finished", looked)
+    for _ in range(6):
+        events.append(("step", numbers(loop.step(2)[0])))
+    first, second, third = [0, 1], [2, 3], [4, 5]
+    assert events == [
+        ("step", first),
+        ("step", first),
+        ("look", first),  # within the first step of the second batch
+        ("step", second),
+        ("step", second),
+        ("look", second),
+        ("step", third),
+        ("look", third),  # none waits, so there is nothing else to do
+        ("step", third),
+    ]
+    batch, finished = loop.step()
+    assert (numbers(batch), finished) == ([0, 1], [])
+    assert sorted(s.request.index for s in loop.scheduler.running) == [0, 1, 3, 4, 5]
+
+
+def test_those_that_wait_are_prefilled_before_the_host_looks_at_the_last_batch(loop):
+    loop = loop(5, new=9, max_num_seqs=2, max_num_requests=4)
+    loop.step(), loop.step()
+    loop.step(0), loop.step(2)
+    batch, _ = loop.step()
+    assert isinstance(batch, PrefillBatch)
+    assert numbers(batch) == [4]
+    assert sorted(s.request.index for s in loop.scheduler.running) == [1, 3, 4]
+
+
+def test_prefill_batches_grow_so_that_a_gpu_soon_has_something_to_do(loop):
+    loop = loop(300, new=2, lookahead=8, max_num_seqs=512, max_num_requests=512, blocks=8192)
+    for request in loop.scheduler.waiting:
+        request.prompt = Prompt((), ((3,) * 511,), (9,))  # of 512 tokens
+    sizes = []
+    while loop.scheduler.waiting:
+        batch = loop.scheduler.schedule()
+        assert isinstance(batch, PrefillBatch)
+        sizes.append(len(batch.requests))
+        loop.scheduler.running += batch.sequences
+    assert sizes == [16, 64, 220]
+
+
 def test_requests_ahead_get_their_blocks_while_others_are_decoded(loop):
     loop = loop(12, lookahead=3)
     loop.step()

@@ -95,20 +95,34 @@ def test_a_sequence_ends_with_a_stop_token_a_number_that_is_not_finite_or_its_la
     rows = table.admit(requests, cache.context_lists(head=False))
     assert table.num_free == 3
     append(table, rows, OTHER, OTHER, OTHER)
-    assert table.finished([stopped, broken, whole]) == []
+    assert table.finished(table.snapshot([stopped, broken, whole], rows)) == []
     table.append(rows, SampledTokens(torch.tensor([STOP, OTHER, OTHER]), torch.tensor([True, False, True])))
     for _ in range(NEW - 3):
         append(table, rows, *[OTHER] * 3, finite=True)
-    assert table.finished([stopped, broken, whole]) == [stopped, broken]
+    assert table.finished(table.snapshot([stopped, broken, whole], rows)) == [stopped, broken]
     assert stopped.token_ids == (OTHER, STOP)
     assert broken.token_ids == (OTHER, OTHER)
     assert (stopped.is_finite, broken.is_finite) == (True, False)
     assert table.num_free == 5
     append(table, rows, *[OTHER] * 3)
-    assert table.finished([whole]) == [whole]
+    assert table.finished(table.snapshot([whole], rows[2:])) == [whole]
     assert whole.token_ids == (OTHER,) * NEW
     assert whole.is_finite
     assert table.num_free == 6
+
+
+def test_a_snapshot_holds_what_was_so_when_it_was_taken(cache, table):
+    requests = [place(cache, 5) for _ in range(2)]
+    early, late = (request.sequences[0] for request in requests)
+    rows = table.admit(requests, cache.context_lists(head=False))
+    append(table, rows, STOP, OTHER)
+    padded = torch.cat([rows, torch.tensor([table.padding_row])])  # as those of a decode batch are
+    snapshot = table.snapshot([early, late], padded)
+    append(table, rows, OTHER, STOP)
+    assert table.finished(snapshot) == [early]
+    assert (early.token_ids, late.token_ids) == ((STOP,), None)
+    assert table.finished(table.snapshot([late], rows[1:])) == [late]
+    assert late.token_ids == (OTHER, STOP)
 
 
 def test_a_row_of_a_sequence_that_has_finished_serves_the_next_one_from_its_start(cache, table):
@@ -116,11 +130,11 @@ def test_a_row_of_a_sequence_that_has_finished_serves_the_next_one_from_its_star
     rows = table.admit([first], cache.context_lists(head=False))
     append(table, rows, OTHER)
     append(table, rows, STOP, finite=False)
-    table.finished(list(first.sequences))
+    table.finished(table.snapshot(first.sequences, rows))
     cache.free([first.block_table])
     second = place(cache, 4)
     rows = table.admit([second], cache.context_lists(head=False))
     append(table, rows, STOP)
-    assert table.finished(list(second.sequences)) == list(second.sequences)
+    assert table.finished(table.snapshot(second.sequences, rows)) == list(second.sequences)
     assert second.sequences[0].token_ids == (STOP,)
     assert second.sequences[0].is_finite
