@@ -147,7 +147,7 @@ class Engine:
         """Run the requests that can be run; yields all of them, each when its outcome is known."""
         sizes, good, taken = self.fallback.sizes, [], context_size(context)
         for request in requests:
-            request.error = too_many(len(request.sequences)) if request.sequences else NO_CONFIDENCES
+            request.error = too_many(request.num_sequences) if request.num_sequences else NO_CONFIDENCES
             if request.error:
                 yield request
                 continue

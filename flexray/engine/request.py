@@ -110,13 +110,25 @@ class Request:
             self.max_new_tokens = max(map(len, self.prompt.candidates))
 
     @functools.cached_property
+    def _scopes(self) -> list[tuple[int, Method, tuple[AttentionScope, ...]]]:
+        """Of each method; none for one that needs confidences that the prompt has not."""
+        prompt = self.prompt
+        return [
+            (number, method, method.scopes(prompt))
+            for number, method in self.group.methods
+            if prompt.confidences is not None or not method.needs_confidences
+        ]
+
+    @property
+    def num_sequences(self) -> int:
+        """How many `sequences` it has: known before they are made."""
+        return sum([len(scopes) for _, _, scopes in self._scopes]) * self.num_candidates
+
+    @functools.cached_property
     def sequences(self) -> tuple[Sequence, ...]:
-        """Its answers, method by method; none for a method that needs confidences that the prompt has not."""
+        """Its answers, method by method."""
         found: list[Sequence] = []
-        for number, method in self.group.methods:
-            if method.needs_confidences and self.prompt.confidences is None:
-                continue
-            scopes = method.scopes(self.prompt)
+        for number, method, scopes in self._scopes:
             sampling = method.sampling(self.prompt) if method.sampling else [GREEDY] * len(scopes)
             answers = method.answer_numbers(self.prompt, len(scopes))
             weights = method.weights_of(self.prompt, answers)
@@ -161,7 +173,7 @@ class Request:
     @functools.cached_property
     def most_slots(self) -> int:
         """KV slots that it takes at most: known before it is laid out."""
-        prompt, count = self.prompt, len(self.sequences)
+        prompt, count = self.prompt, self.num_sequences
         copies = len(prompt.context) * len(prompt.segments) if self.group.prefix.copies else 0
         own = sum(map(len, prompt.segments)) + count * (len(prompt.answer_prefix) + self.max_new_tokens)
         return copies + own
@@ -201,7 +213,7 @@ class Request:
     def restart(self) -> None:
         """Forget what an earlier attempt has generated, and the KV blocks that it may have held."""
         self.block_table = None
-        for sequence in self.sequences:
+        for sequence in self.__dict__.get("sequences", ()):  # if they were made
             sequence.row, sequence.token_ids, sequence.is_finite = -1, None, True
             sequence.logprobs = None
 
@@ -213,4 +225,4 @@ def seen_by(sequences: Listed[Sequence]) -> tuple[int, ...]:
 
 def sequences_at_once(requests: Listed[Request], most: int) -> int:
     """The most sequences that `most` of the requests have together."""
-    return sum(sorted((len(request.sequences) for request in requests), reverse=True)[:most])
+    return sum(sorted((request.num_sequences for request in requests), reverse=True)[:most])

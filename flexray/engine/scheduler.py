@@ -153,7 +153,7 @@ class Scheduler:
         for request in first:
             if fit and tokens >= self._most_tokens:
                 break
-            sequences += len(request.sequences)
+            sequences += request.num_sequences
             if fit and sequences > self._sizes.max_num_requests:
                 break
             tokens += request.packed.num_tokens

@@ -234,11 +234,11 @@ class SequenceTable:
         the snapshot."""
         states, output = snapshot.columns.wait()
         done, produced, not_finite = states.tolist()
-        found = []
+        found, written = [], output.numpy()
         for i, sequence in enumerate(snapshot.sequences):
             if not done[i] and self._find_end is None:
                 continue
-            tokens = tuple(output[i, : produced[i]].tolist())
+            tokens = tuple(written[i, : produced[i]].tolist())
             end = 0 if self._find_end is None else self._find_end(tokens)
             if done[i] or end:
                 sequence.token_ids = tokens[: end or None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from flexray.pipeline.answer import Answerer, GeneratedShard
 
 REPORT_SECONDS = 5.0
+SWITCH_SECONDS = 0.0005
+"""How long a thread keeps the interpreter while another waits for it. The engine's thread gives it away with
+each operation of torch; it would get it back after 5 ms only, Python's default, whenever columns are read or
+texts written beside it, and the GPU would run out of work."""
 
 
 class AnswerActor:
@@ -37,6 +42,7 @@ class AnswerActor:
     Ray would restart an actor whose constructor fails."""
 
     def __init__(self, config: RunConfig, tracker: Any, label: RunLabel):
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._telemetry = ActorTelemetry(label, [method.name for method in config.methods])
         self._tracker = tracker
         self._open: list[str] = []

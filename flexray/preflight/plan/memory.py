@@ -110,7 +110,7 @@ def engine_rows(
         [Request(i, prompt, plan, new) for i, prompt in enumerate(prompts)]
         for plan in group_by_prefix(methods, share_prefixes=config.engine.share_prefixes)
     ]
-    asked = [[row for row in part if row.sequences and not too_many(len(row.sequences))] for part in rows]
+    asked = [[row for row in part if row.num_sequences and not too_many(row.num_sequences)] for part in rows]
     return list(filter(None, asked))
 
 
