@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Listed
@@ -23,7 +24,7 @@ from flexray.engine.scheduler_config import plan_scheduler
 from flexray.engine.stats import EngineStats
 from flexray.engine.stopping_criteria import StoppingCriteria, make_stopping_criteria
 from flexray.masks.block_masks import BlockMaskCache
-from flexray.masks.shared_context import SharedContext, shared_context
+from flexray.masks.shared_context import SharedContext, group_by_context
 from flexray.masks.visibility import Bias
 from flexray.methods import Method, make_methods
 from flexray.models import llama
@@ -122,10 +123,8 @@ class Engine:
             the backend's own error, with `strict`; any error that `BackendFallback` does not know, always.
         """
         self.fallback.start_call()
-        by_context: dict[SharedContext, list[int]] = {}
-        for index, prompt in enumerate(prompts):  # all groups have the same context, but for its positions
-            context = shared_context(prompt, with_head=self.groups[0].with_head, continuous=False)
-            by_context.setdefault(context, []).append(index)
+        # all groups have the same context, but for its positions
+        by_context = group_by_context(prompts, with_head=self.groups[0].with_head)
         missing = Counter({index: len(self.groups) for index in range(len(prompts))})
         answers: dict[int, dict[int, Answers]] = {index: {} for index in range(len(prompts))}
         new = self.generation.max_new_tokens
@@ -134,7 +133,7 @@ class Engine:
             for group in sorted(self.groups, key=lambda group: group.prefix.continuous):
                 requests = [Request(index, prompts[index], group, new) for index in indices]
                 # length-sorted: requests prefilled together are alike, and the long ones find the cache empty
-                requests.sort(key=lambda request: -request.most_slots)
+                requests.sort(key=operator.attrgetter("most_slots"), reverse=True)
                 for request in self._answer(context, requests):
                     index = request.index
                     answers[index] |= self._answers(request)
@@ -145,21 +144,20 @@ class Engine:
 
     def _answer(self, context: SharedContext, requests: list[Request]) -> Iterator[Request]:
         """Run the requests that can be run; yields all of them, each when its outcome is known."""
-        sizes, good, taken = self.fallback.sizes, [], context_size(context)
+        sizes, good = self.fallback.sizes, []
+        room = sizes.room(context_size(context))
         for request in requests:
             request.error = too_many(request.num_sequences) if request.num_sequences else NO_CONFIDENCES
             if request.error:
                 yield request
                 continue
-            needed = sizes.least_slots(taken, request.most_slots)
-            if needed > sizes.max_num_slots:
-                needed = sizes.least_slots(taken, request.num_slots)
-            if needed > sizes.max_num_slots:
-                request.attempts = 1
-                request.error = f"needs a KV cache of {needed} slots; the memory holds {sizes.max_num_slots}"
-                yield request
-            else:
+            if request.most_slots <= room or request.num_slots <= room:
                 good.append(request)
+                continue
+            needed = sizes.least_slots(context_size(context), request.num_slots)
+            request.attempts = 1
+            request.error = f"needs a KV cache of {needed} slots; the memory holds {sizes.max_num_slots}"
+            yield request
         if good:
             yield from self.fallback.run(good, self._attempt)
 

@@ -104,25 +104,25 @@ class Request:
     backend: Backend | None = None  # that answered it
     error: str = ""
     block_table: BlockTable | None = None  # while it holds KV blocks
+    num_sequences: int = field(init=False)
+    """How many `sequences` it has: known before they are made."""
+    most_slots: int = field(init=False)
+    """KV slots that it takes at most: known before it is laid out."""
 
     def __post_init__(self) -> None:
-        if self.prompt.candidates:
-            self.max_new_tokens = max(map(len, self.prompt.candidates))
-
-    @functools.cached_property
-    def _scopes(self) -> list[tuple[int, Method, tuple[AttentionScope, ...]]]:
-        """Of each method; none for one that needs confidences that the prompt has not."""
         prompt = self.prompt
-        return [
+        if prompt.candidates:
+            self.max_new_tokens = max(map(len, prompt.candidates))
+        # of each method; none for one that needs confidences that the prompt has not
+        self._scopes = [
             (number, method, method.scopes(prompt))
             for number, method in self.group.methods
             if prompt.confidences is not None or not method.needs_confidences
         ]
-
-    @property
-    def num_sequences(self) -> int:
-        """How many `sequences` it has: known before they are made."""
-        return sum([len(scopes) for _, _, scopes in self._scopes]) * self.num_candidates
+        self.num_sequences = sum([len(scopes) for _, _, scopes in self._scopes]) * self.num_candidates
+        copies = len(prompt.context) * len(prompt.segments) if self.group.prefix.copies else 0
+        answers = self.num_sequences * (len(prompt.answer_prefix) + self.max_new_tokens)
+        self.most_slots = copies + sum(map(len, prompt.segments)) + answers
 
     @functools.cached_property
     def sequences(self) -> tuple[Sequence, ...]:
@@ -169,14 +169,6 @@ class Request:
         """What it has in common with other requests."""
         group = self.group
         return shared_context(self.prompt, with_head=group.with_head, continuous=group.prefix.continuous)
-
-    @functools.cached_property
-    def most_slots(self) -> int:
-        """KV slots that it takes at most: known before it is laid out."""
-        prompt, count = self.prompt, self.num_sequences
-        copies = len(prompt.context) * len(prompt.segments) if self.group.prefix.copies else 0
-        own = sum(map(len, prompt.segments)) + count * (len(prompt.answer_prefix) + self.max_new_tokens)
-        return copies + own
 
     @property
     def num_slots(self) -> int:

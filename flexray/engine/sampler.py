@@ -178,7 +178,7 @@ def draw(
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class BatchPart:
     """The sequences of a batch that choose their tokens in the same way: n, in G groups that choose together;
     without a fuser each for itself."""
 
@@ -199,8 +199,6 @@ class Sampler:
 
     def __init__(self, table: SequenceTable, generation: GenerationConfig = GenerationConfig()):  # noqa: B008
         self.table, self.processors = table, LogitsProcessors(generation, table)
-        self._batch: Batch | None = None
-        self._parts: list[_Part] = []
         self._logprobs = generation.num_logprobs
         self._only_chooses = self._logprobs is None and not self.processors
         self._greedy: dict[tuple[int, int], CudaGraph[SampledTokens]] = {}  # by place and size of logits
@@ -208,14 +206,14 @@ class Sampler:
     @torch.no_grad()
     def __call__(self, logits_BV: Tensor, batch: Batch) -> SampledTokens:
         """One token for each row of the logits; rows behind the batch's sequences are padding."""
-        if batch is not self._batch:  # a decode batch comes again, step by step
+        if batch.parts is None:  # a decode batch comes again, step by step
             seen = self.processors.reads_prompts
-            self._batch, self._parts = batch, _parts(batch.sequences, logits_BV.device, seen=seen)
-        if self._only_chooses and all(part.fuser is None and not part.drawn for part in self._parts):
+            batch.parts = _parts(batch.sequences, logits_BV.device, seen=seen)
+        if self._only_chooses and all(part.fuser is None and not part.drawn for part in batch.parts):
             return self._all_greedy(logits_BV, batch)
         n, found = len(batch.sequences), []
-        for part in self._parts:
-            own = logits_BV[:n] if len(self._parts) == 1 else logits_BV[part.index]
+        for part in batch.parts:
+            own = logits_BV[:n] if len(batch.parts) == 1 else logits_BV[part.index]
             found.append((part.index, self._choose(own, part)))
         return together(found, len(logits_BV))
 
@@ -229,7 +227,7 @@ class Sampler:
         tokens = graph()
         return replace(tokens, is_replayed=graph.is_captured)
 
-    def _choose(self, logits_BV: Tensor, part: _Part) -> SampledTokens:
+    def _choose(self, logits_BV: Tensor, part: BatchPart) -> SampledTokens:
         fuser = part.fuser
         if self._only_chooses and not part.drawn:
             return greedy(logits_BV) if fuser is None else fuser(logits_BV)
@@ -241,7 +239,7 @@ class Sampler:
         chosen = together(found, n)
         return chosen if fuser is None else chosen.of(fuser.group)
 
-    def _choose_some(self, scores_NV: Tensor, part: _Part, some: Tensor) -> SampledTokens:
+    def _choose_some(self, scores_NV: Tensor, part: BatchPart, some: Tensor) -> SampledTokens:
         """For some of a part's groups."""
         table, rows = self.table, part.rows[some]
         # their softmax is the distribution: of probabilities it is that of their logarithms
@@ -265,7 +263,7 @@ class Sampler:
         return replace(chosen, logprobs=token_logprobs(logits_NV, chosen.token_ids, self._logprobs))
 
 
-def _parts(sequences: Listed[Sequence], device: torch.device, *, seen: bool) -> list[_Part]:
+def _parts(sequences: Listed[Sequence], device: torch.device, *, seen: bool) -> list[BatchPart]:
     """The sequences by how they choose."""
     found: dict[tuple[Fusion | None, bool, bool], list[int]] = {}
     for i, s in enumerate(sequences):
@@ -281,7 +279,7 @@ def _parts(sequences: Listed[Sequence], device: torch.device, *, seen: bool) -> 
         if fusion is not None:
             fuser = LogitsFuser(fusion, [s.fusion_group for s in own], [s.weight for s in own], device)
         parts.append(
-            _Part(
+            BatchPart(
                 index=to_device(np.asarray(members), device),
                 rows=to_device(np.asarray([group[0].row for group in groups.values()]), device),
                 seen=to_device(prompt_ids(list(groups.values())), device) if seen else None,

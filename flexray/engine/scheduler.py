@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flexray.engine.kv_cache import KVCache
 from flexray.engine.request import Request, Sequence
-from flexray.engine.sampler import SampledTokens
+from flexray.engine.sampler import BatchPart, SampledTokens
 from flexray.engine.scheduler_config import SchedulerConfig
 from flexray.engine.sequence_table import SequenceTable, Snapshot
 from flexray.engine.stats import EngineStats
@@ -26,6 +26,7 @@ class PrefillBatch:
 
     requests: list[Request]
     rows: Tensor | None = None  # int64 [B] of the SequenceTable, set by the runner
+    parts: list[BatchPart] | None = None  # set by the sampler
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -42,6 +43,7 @@ class DecodeBatch:
     num_blocks: int  # KV blocks of the widest of their requests
     rows: Tensor | None = None  # int64 [B], padded, set by the runner
     is_replayed: bool = False  # set by the runner: its logits lie where those of the step before lay
+    parts: list[BatchPart] | None = None  # set by the sampler
 
 
 Batch = PrefillBatch | DecodeBatch
@@ -139,6 +141,8 @@ class Scheduler:
 
     def _admit(self) -> list[Request]:
         """Waiting requests to prefill now: if there is room for enough of them to make a pass worth while."""
+        if not self.waiting:
+            return []
         running = len({sequence.request for sequence in self.running})
         if not running and self._sizes.lookahead:  # a GPU, and idle
             self._most_tokens = FIRST_TOKENS

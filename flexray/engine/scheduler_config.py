@@ -85,6 +85,10 @@ class SchedulerConfig:
         """Slots of a KV cache that holds the scratch block, a context and one request."""
         return (1 + blocks_for(num_context) + blocks_for(needed)) * BLOCK_SIZE
 
+    def room(self, num_context: int) -> int:
+        """Slots that a request may have beside a context, in the largest KV cache."""
+        return self.max_num_slots - self.least_slots(num_context, 0)
+
     def halved(self) -> SchedulerConfig:
         """Half the sequences and tokens at once."""
         return dataclasses.replace(

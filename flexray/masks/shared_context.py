@@ -12,6 +12,7 @@ Requests have positive ids, so they see all of it. A context without such few-sh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -99,3 +100,28 @@ def shared_context(prompt: Prompt, *, with_head: bool, continuous: bool) -> Shar
     head = prompt.num_head if with_head else 0
     ids = prompt.context + prompt.segments[0][:head]
     return SharedContext(ids, head, prompt.few_shots, continuous and bool(prompt.few_shots))
+
+
+def group_by_context(prompts: Sequence[Prompt], *, with_head: bool) -> dict[SharedContext, list[int]]:
+    """The numbers of the prompts that share each context, at restarting positions."""
+    found: dict[SharedContext, list[int]] = {}
+    before: Prompt | None = None
+    numbers: list[int] = []
+    for number, prompt in enumerate(prompts):
+        if before is None or not _is_alike(prompt, before):  # most are: to hash each context takes longer
+            context = shared_context(prompt, with_head=with_head, continuous=False)
+            numbers = found.setdefault(context, [])
+        numbers.append(number)
+        before = prompt
+    return found
+
+
+def _is_alike(one: Prompt, other: Prompt) -> bool:
+    """Whether the contexts of two prompts are equal, with their heads."""
+    head = one.num_head
+    return (
+        one.context == other.context
+        and one.few_shots == other.few_shots
+        and one.num_head == other.num_head
+        and one.segments[0][:head] == other.segments[0][:head]
+    )
