@@ -22,6 +22,7 @@ class DecodeInputs:
 
     Args:
         group: query heads for each key/value head.
+        splits: parts that a sequence's keys are attended to in, one by one: every so manieth of its blocks.
         apart: slots of the context that the sequences' block lists leave out.
         subsets: whether a sequence of this run may see some of the paraphrases only.
         adaptive: whether the sequences' shared prefix is.
@@ -35,6 +36,7 @@ class DecodeInputs:
         *,
         backend: Backend,
         group: int,
+        splits: int,
         bias: Bias | None,
         apart: Slots | None,
         subsets: bool,
@@ -43,12 +45,18 @@ class DecodeInputs:
         self.size, self.table, self.kv_cache = size, table, kv_cache
         self.backend, self.bias, self.apart, self.subsets = backend, bias, apart, subsets
         self.adaptive = adaptive
+        # an adaptive prefix needs the sum of all scores before it scales them
+        self.splits = splits if backend == "flex" and not adaptive else 1
         device = kv_cache.device
         self.rows = torch.full((size,), table.padding_row, dtype=torch.int64, device=device)
-        # folded heads are query tokens: each of the G copies of a sequence has the sequence's tables
-        self.tables = QueryTables.zeros((size, group if backend == "flex" else 1), device)
-        self.block_counts = torch.zeros((2, size, 1, 1), dtype=torch.int32, device=device)
-        indices = (2, size, 1, 1, kv_cache.num_blocks)
+        # folded heads are query tokens: each of the G copies of a sequence has the sequence's tables;
+        # and the parts of its keys are batch rows
+        parts = size * self.splits
+        self.rows_of_parts = torch.zeros(parts, dtype=torch.int64, device=device)
+        self.tables = QueryTables.zeros((parts, group if backend == "flex" else 1), device)
+        self.part = torch.arange(self.splits, device=device)
+        self.block_counts = torch.zeros((2, parts, 1, 1), dtype=torch.int32, device=device)
+        indices = (2, parts, 1, 1, kv_cache.num_blocks)
         self.block_indices = torch.zeros(indices, dtype=torch.int32, device=device)
         self.mask_mod = make_visible(self.tables, kv_cache.tables, subsets=subsets)
         self.score_mod = make_score_mod(self.tables, kv_cache.tables, bias) if bias else None
@@ -61,10 +69,15 @@ class DecodeInputs:
         table = self.table
         self.rows.fill_(table.padding_row)
         self.rows[: len(rows)] = rows
-        ids, biases = table.segment_ids[:, self.rows, None], table.biases[:, self.rows, None]
-        members = table.members[self.rows, None] if self.subsets else None
-        self.tables.refresh(ids[:2], ids[2], table.causal_index[self.rows, None], biases, members)
-        self.block_indices[..., : table.max_blocks] = table.block_indices[:, self.rows, None, None]
+        self.rows_of_parts.copy_(self.rows[:, None].expand(-1, self.splits).reshape(-1))
+        of_parts = self.rows_of_parts
+        ids, biases = table.segment_ids[:, of_parts, None], table.biases[:, of_parts, None]
+        members = table.members[of_parts, None] if self.subsets else None
+        self.tables.refresh(ids[:2], ids[2], table.causal_index[of_parts, None], biases, members)
+        blocks = table.block_indices[:, self.rows]
+        for part in range(self.splits):
+            own = blocks[..., part :: self.splits]
+            self.block_indices[:, part :: self.splits, 0, 0, : own.shape[-1]] = own
 
     def block_mask(self, masks: BlockMaskCache) -> BlockMask:
         """The mask of this batch size over this cache: its tensors' contents follow the sequences."""
@@ -95,11 +108,13 @@ class DecodeInputs:
             widest: the most blocks, partial or full, that any of the sequences looks at.
         """
         table, rows = self.table, self.rows
-        self.tables.causal_index.copy_(table.causal_index[rows, None].expand_as(self.tables.causal_index))
-        self.block_counts.copy_(table.block_counts(rows)[:, :, None, None])
+        index = table.causal_index[self.rows_of_parts, None]
+        self.tables.causal_index.copy_(index.expand_as(self.tables.causal_index))
+        counts = table.block_counts(rows)[..., None] + (self.splits - 1 - self.part)
+        self.block_counts.copy_((counts // self.splits).flatten(1)[:, :, None, None])
         slots = table.slot_mapping(rows)
         if self.backend == "flex":
-            bias = self.tables.context_bias[:, :1] if self.apart and self.bias == "all" else None
+            bias = self.tables.context_bias[:: self.splits, :1] if self.apart and self.bias == "all" else None
             return AttentionMetadata(
                 "flex",
                 slots,
@@ -107,6 +122,7 @@ class DecodeInputs:
                 block_mask,
                 self.score_mod,
                 fold_heads=True,
+                key_splits=self.splits,
                 context=self.apart,
                 context_bias=bias,
                 adaptive=AdaptiveTables(self.tables, self.kv_cache.tables) if self.adaptive else None,

@@ -32,6 +32,10 @@ device."""
 REQUESTS_PER_SEQUENCE = 4
 """On a GPU so many times as many requests are running as a decode batch has sequences, so that few prefill
 passes are padded."""
+ATTENTION_PROGRAMS = 256
+"""On a GPU the attention of a decode step is split over the keys until it has so many programs, each
+for one sequence and key/value head: with fewer, most of the GPU waits for the longest."""
+MOST_SPLITS = 8
 APART_IN_PREFILL = 512
 APART_IN_DECODE = 2**15
 """On a GPU. What attending apart saves grows with the context's length, and in decoding with the sequences
@@ -57,10 +61,19 @@ class SchedulerConfig:
     # tokens of a context, in decoding times sequences, from which on it is attended to apart; 0: never
     apart_in_prefill: int = 0
     apart_in_decode: int = 0
+    attention_programs: int = 0  # of a decode step, that it is split over the keys for; 0: never
 
     def decode_bucket(self, sequences: int) -> int:
         """Sequences that a decode batch is padded to."""
         return _round_up(sequences, self.max_num_seqs if self.fixed else MIN_DECODE_BUCKET)
+
+    def key_splits(self, bucket: int, num_kv_heads: int) -> int:
+        """Parts of its keys that a sequence of a decode batch attends to one by one: by the batch's size
+        alone, so that a deterministic engine has one number."""
+        splits = 1
+        while splits < MOST_SPLITS and 2 * splits * bucket * num_kv_heads <= self.attention_programs:
+            splits *= 2
+        return splits
 
     def prefill_bucket(self, tokens: int) -> int:
         """Tokens that a pass of `tokens` is padded to."""
@@ -148,6 +161,7 @@ def scheduler_config_for(
         fixed=config.deterministic,
         apart_in_prefill=APART_IN_PREFILL if on_gpu else 0,
         apart_in_decode=APART_IN_DECODE if on_gpu else 0,
+        attention_programs=ATTENTION_PROGRAMS if on_gpu else 0,
     )
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 HAS_CUDNN = torch.backends.cudnn.is_available()
+LEAST_LOG = torch.finfo(torch.float32).min
+"""In place of minus infinity, of which two have no difference."""
 
 
 def attend_by_flex(
@@ -34,10 +36,13 @@ def attend_by_flex(
     if metadata.fold_heads:
         # flex_decoding wants a power-of-two H/K (3 in Llama-3.2-3B); as query tokens the ratio is 1
         folded = query.reshape(B, K, (H // K) * T, D)
-    block_mask, merged = metadata.block_mask, metadata.context is not None
+    splits = metadata.key_splits
+    if splits > 1:
+        folded = folded[:, None].expand(-1, splits, -1, -1, -1).flatten(0, 1)
+    block_mask, merged = metadata.block_mask, metadata.context is not None or splits > 1
     # within a compiled layer, flex is part of its graph
     flex = _counted_flex if torch.compiler.is_compiling() else compiled_flex()
-    if metadata.context is not None and not query.is_cuda:
+    if merged and not query.is_cuda:
         # torch compiles no flex for CPUs that tells the LSE
         flex, block_mask = _counted_flex, with_lists_in_mask_mod(block_mask)
     score_mod = metadata.score_mod
@@ -51,6 +56,9 @@ def attend_by_flex(
             log_sums = log_sums_by_block(folded, keys, listed, of_paraphrases, scale, are_wanted)
         score_mod = adaptive.scaled(score_mod, log_sums)
     out, lse = flex(folded, keys[None], values[None], block_mask, score_mod, scale, metadata.calls, merged)
+    if splits > 1:
+        assert lse is not None
+        out, lse = merge_splits(out, lse, splits)
     out = out.reshape(B, H, T, D)
     if metadata.context is None:
         return out
@@ -134,12 +142,25 @@ def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
     return torch.lerp(out.float(), other.float(), share).to(out.dtype)
 
 
+def merge_splits(out: Tensor, lse: Tensor, splits: int) -> tuple[Tensor, Tensor]:
+    """Attention of each batch row from that to disjoint parts of its keys (Dao et al. 2023, Flash-Decoding).
+
+    Args:
+        out: [B * splits, K, G, D], the parts of a row one after the other; 0 where a part has no keys.
+        lse: float32 [B * splits, K, G]; minus infinity where a part has no keys.
+    """
+    parts, sums = out.unflatten(0, (-1, splits)), lse.unflatten(0, (-1, splits))
+    whole = sums.logsumexp(1)
+    shares = (sums - whole.clamp_min(LEAST_LOG)[:, None]).exp()[..., None]
+    return (parts * shares).sum(1).to(out.dtype), whole
+
+
 def _kernel_options(query: Tensor, block_mask: BlockMask) -> Any:
     """Tiles for the GPU. They must divide the mask's blocks. Few query tokens: decoding. The figures are the
     fastest of those tried on an H100 (docs/benchmarks.md); torch's own are for long rows."""
     query_block, key_block = block_mask.BLOCK_SIZE
     decoding = query.shape[2] < query_block
-    # unsplit, as splits are of the cache's size: a row's sums would depend on the rows beside it
+    # torch splits the whole cache, of which a row's blocks may be anywhere; see `key_splits`
     options = {"BLOCK_N": key_block} | ({"SPLIT_KV": 1} if decoding else {"BLOCK_M": query_block})
     if query.dtype.itemsize == 2:
         options |= {"num_stages": 3, "num_warps": 2 if decoding else 4}
