@@ -101,9 +101,14 @@ class Engine:
         """What the bits of answers rest on beside row, model and code; {} if not deterministic."""
         if not self.config.deterministic:
             return {}
-        sizes, shared, group = self.fallback.full_sizes, self.config.share_prefixes, self.model.shape.group
-        ranks = group.ranks if group is not None else 1
-        return describe_rounding(self.device, sizes, share_prefixes=shared, ranks=ranks)
+        shape = self.model.shape
+        return describe_rounding(
+            self.device,
+            self.fallback.full_sizes,
+            share_prefixes=self.config.share_prefixes,
+            ranks=shape.group.ranks if shape.group is not None else 1,
+            num_kv_heads=shape.num_kv_heads,
+        )
 
     def reset(self) -> None:
         """Free what lies on the device beside the weights; the next call makes it anew."""

@@ -80,6 +80,7 @@ def test_answers_of_a_deterministic_engine_still_depend_on_the_row_alone(make_mo
     engine = split(make_engine(make_model().bfloat16(), methods=METHODS[:4], max_new_tokens=NEW), 64)
     together = tokens(engine.generate(prompts))
     assert splits_of(engine) == {False: 8}
+    assert engine.rounding["key_splits"] == 8
     for index in (3, 0):
         assert tokens(engine.generate([prompts[index]])) == [together[index]]
 
