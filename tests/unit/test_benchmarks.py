@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.idle import busy
 from benchmarks.job_rate import calls_of, lanes_of, loss, steady
 
 
@@ -62,3 +63,10 @@ def test_after_a_kill_that_nobody_came_back_from_the_time_until_the_end_is_lost(
     cost = loss(every, lanes_of(every, 13.5), "a", 13.5)
     assert cost.until_answers is None
     assert cost.actor_seconds == 12
+
+
+def test_a_gpu_waits_between_kernels_that_do_not_follow_each_other_at_once():
+    found = busy([(5.0, 6.0), (1.0, 2.0), (1.5, 3.0), (3.0 + 1e-5, 4.0)])  # two of them at once
+    assert (found.waiting, found.span) == (1.0, 5.0)
+    assert found.between_kernels == pytest.approx(1e-5)
+    assert found.at_work == pytest.approx(4.0 - 1e-5)
