@@ -82,11 +82,14 @@ class ExplainedAnswer:
     sequences: tuple[SequenceAttention, ...]  # several if they are fused; empty if it could not answer
 
     @property
+    def is_greedy(self) -> bool:
+        """Whether each token was chosen as the best one: neither drawn, nor that of a candidate."""
+        return self.draw is None and self.generation.candidate is None
+
+    @property
     def disagreements(self) -> list[int]:
-        """Steps, from 1, at which the dense pass has another best token; none for drawn answers."""
-        if self.draw is not None:
-            return []
-        return [number for number, step in enumerate(self.steps, start=1) if step.rank > 1]
+        """Steps, from 1, at which the dense pass has another best token; none unless greedy."""
+        return [n for n, step in enumerate(self.steps, start=1) if step.rank > 1 and self.is_greedy]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

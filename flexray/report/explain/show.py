@@ -16,8 +16,7 @@ from flexray.report.tables import Fact, Table, Toned, print_facts, print_table
 
 MAX_ANSWERS = 10
 MAX_NAMED = 5  # answers or steps that one line names
-MAX_SEGMENTS = 4
-"""That are named at a step: those that get most of its attention."""
+MAX_SEGMENTS = 4  # that are named at a step: those that get most of its attention
 NOTE = (
     "%: probabilities by the dense pass, after the method's fusion. attention: of the query that chose the "
     f"token, mean of heads and layers; the {MAX_SEGMENTS} segments that get most."
@@ -75,9 +74,9 @@ def _backend(row: Mapping[str, Any]) -> str:
 
 def _dense(answers: Sequence[ExplainedAnswer]) -> Fact:
     """Whether the dense pass agrees with the engine."""
-    steps = sum(len(answer.steps) for answer in answers if answer.draw is None)
+    steps = sum(len(answer.steps) for answer in answers if answer.is_greedy)
     if not steps:
-        return Fact("dense pass", "nothing to hold against it: the tokens were drawn at random")
+        return Fact("dense pass", "nothing to hold against it: the tokens were drawn, or a candidate's")
     found = [
         f"answer {number} step {step} (its best is ahead by {answer.steps[step - 1].gap:.2g})"
         for number, answer in enumerate(answers, start=1)
@@ -118,8 +117,7 @@ def steps_table(answer: ExplainedAnswer, names: tuple[str, ...]) -> Table:
     Args:
         names: [P], of the segments.
     """
-    rows = []
-    several = len(answer.sequences) > 1
+    rows, several = [], len(answer.sequences) > 1
     for number, step in enumerate(answer.steps):
         best = "  ".join(f"{_quoted(c.text)} {percent(c.probability)}" for c in step.top)
         if step.rank > 1:
@@ -130,7 +128,7 @@ def steps_table(answer: ExplainedAnswer, names: tuple[str, ...]) -> Table:
             most = "  ".join(f"{name} {percent(share)}" for share, name in shares[:MAX_SEGMENTS] if share)
             of = f"P{sequence.paraphrase}, weight {sequence.weight:.2g}: " if several else ""
             attention.append(of + most)
-        tone = "bad" if step.rank > 1 and answer.draw is None else "strong"
+        tone = "bad" if step.rank > 1 and answer.is_greedy else "strong"
         chosen, chance = Toned(_quoted(step.text), tone), percent(step.probability)
         rows.append((f"{number + 1}", chosen, chance, best, "\n".join(attention)))
     return Table(("#step", "chosen", "#%", "best", "attention"), rows)

@@ -162,6 +162,9 @@ def test_a_token_that_the_dense_pass_would_not_choose_is_pointed_at():
     assert "rank 3, behind by 0.012" in " ".join(shown(explained).split())
     drawn = explanation(answers=(answer(names, steps=(good.steps[0], wrong), draw=SamplingParams(0.7)),))
     assert line_of(drawn, "dense pass").tone == ""
+    given = dataclasses.replace(good.generation, candidate_scores=(-1.0, -2.0))  # its tokens, too
+    said = answer(names, steps=(good.steps[0], wrong), generation=given)
+    assert (line_of(explanation(answers=(said,)), "dense pass").tone, said.disagreements) == ("", [])
 
 
 @pytest.mark.parametrize(("same", "tone"), [(None, ""), (True, "good"), (False, "bad")])
