@@ -22,7 +22,8 @@ class DecodeInputs:
 
     Args:
         group: query heads for each key/value head.
-        splits: parts that a sequence's keys are attended to in, one by one: every so manieth of its blocks.
+        splits: parts that a sequence's keys are attended to in: part p has every `splits`-th of its blocks,
+            from the p-th on.
         apart: slots of the context that the sequences' block lists leave out.
         subsets: whether a sequence of this run may see some of the paraphrases only.
         adaptive: whether the sequences' shared prefix is.
@@ -51,12 +52,12 @@ class DecodeInputs:
         self.rows = torch.full((size,), table.padding_row, dtype=torch.int64, device=device)
         # folded heads are query tokens: each of the G copies of a sequence has the sequence's tables;
         # and the parts of its keys are batch rows
-        parts = size * self.splits
-        self.rows_of_parts = torch.zeros(parts, dtype=torch.int64, device=device)
-        self.tables = QueryTables.zeros((parts, group if backend == "flex" else 1), device)
-        self.part = torch.arange(self.splits, device=device)
-        self.block_counts = torch.zeros((2, parts, 1, 1), dtype=torch.int32, device=device)
-        indices = (2, parts, 1, 1, kv_cache.num_blocks)
+        num_parts = size * self.splits
+        self.part_numbers = torch.arange(self.splits, device=device)
+        self.rows_of_parts = self.rows.repeat_interleave(self.splits)
+        self.tables = QueryTables.zeros((num_parts, group if backend == "flex" else 1), device)
+        self.block_counts = torch.zeros((2, num_parts, 1, 1), dtype=torch.int32, device=device)
+        indices = (2, num_parts, 1, 1, kv_cache.num_blocks)
         self.block_indices = torch.zeros(indices, dtype=torch.int32, device=device)
         self.mask_mod = make_visible(self.tables, kv_cache.tables, subsets=subsets)
         self.score_mod = make_score_mod(self.tables, kv_cache.tables, bias) if bias else None
@@ -70,14 +71,14 @@ class DecodeInputs:
         self.rows.fill_(table.padding_row)
         self.rows[: len(rows)] = rows
         self.rows_of_parts.copy_(self.rows[:, None].expand(-1, self.splits).reshape(-1))
-        of_parts = self.rows_of_parts
-        ids, biases = table.segment_ids[:, of_parts, None], table.biases[:, of_parts, None]
-        members = table.members[of_parts, None] if self.subsets else None
-        self.tables.refresh(ids[:2], ids[2], table.causal_index[of_parts, None], biases, members)
+        parts = self.rows_of_parts
+        ids, biases = table.segment_ids[:, parts, None], table.biases[:, parts, None]
+        members = table.members[parts, None] if self.subsets else None
+        self.tables.refresh(ids[:2], ids[2], table.causal_index[parts, None], biases, members)
         blocks = table.block_indices[:, self.rows]
-        for part in range(self.splits):
-            own = blocks[..., part :: self.splits]
-            self.block_indices[:, part :: self.splits, 0, 0, : own.shape[-1]] = own
+        for number in range(self.splits):
+            own = blocks[..., number :: self.splits]
+            self.block_indices[:, number :: self.splits, 0, 0, : own.shape[-1]] = own
 
     def block_mask(self, masks: BlockMaskCache) -> BlockMask:
         """The mask of this batch size over this cache: its tensors' contents follow the sequences."""
@@ -110,7 +111,7 @@ class DecodeInputs:
         table, rows = self.table, self.rows
         index = table.causal_index[self.rows_of_parts, None]
         self.tables.causal_index.copy_(index.expand_as(self.tables.causal_index))
-        counts = table.block_counts(rows)[..., None] + (self.splits - 1 - self.part)
+        counts = table.block_counts(rows)[..., None] + (self.splits - 1 - self.part_numbers)
         self.block_counts.copy_((counts // self.splits).flatten(1)[:, :, None, None])
         slots = table.slot_mapping(rows)
         if self.backend == "flex":

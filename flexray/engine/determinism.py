@@ -34,11 +34,10 @@ def set_rounding(device: torch.device) -> None:
 
 
 def describe_rounding(
-    device: torch.device, sizes: SchedulerConfig, *, share_prefixes: bool, ranks: int, num_kv_heads: int
+    device: torch.device, sizes: SchedulerConfig, *, share_prefixes: bool, ranks: int, key_splits: int
 ) -> dict[str, str | int]:
     """What the bits of a deterministic engine's answers rest on, beside the row, the model and the code."""
     on_gpu = device.type == "cuda"
-    splits = sizes.key_splits(sizes.decode_bucket(sizes.max_num_seqs), num_kv_heads)
     library = torch.backends.cudnn.version() or 0 if on_gpu else torch.get_num_threads()
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability(),
@@ -47,6 +46,6 @@ def describe_rounding(
         "share_prefixes": str(share_prefixes).lower(),
         "tokens_of_a_pass": sizes.max_num_batched_tokens,
         "sequences_of_a_step": sizes.max_num_seqs,
-        **({"key_splits": splits} if splits > 1 else {}),
+        **({"key_splits": key_splits} if key_splits > 1 else {}),
         **({"tensor_parallel": ranks} if ranks > 1 else {}),
     }

@@ -101,13 +101,14 @@ class Engine:
         """What the bits of answers rest on beside row, model and code; {} if not deterministic."""
         if not self.config.deterministic:
             return {}
-        shape = self.model.shape
+        sizes, shape = self.fallback.full_sizes, self.model.shape
+        splits = sizes.key_splits(sizes.decode_bucket(sizes.max_num_seqs), shape.num_kv_heads)
         return describe_rounding(
             self.device,
-            self.fallback.full_sizes,
+            sizes,
             share_prefixes=self.config.share_prefixes,
             ranks=shape.group.ranks if shape.group is not None else 1,
-            num_kv_heads=shape.num_kv_heads,
+            key_splits=splits if self.config.backend == "flex" else 1,
         )
 
     def reset(self) -> None:

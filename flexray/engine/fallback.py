@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import torch
 
 from flexray.config import Backend
+from flexray.engine.kv_cache import context_size
 from flexray.engine.request import Request
 from flexray.engine.scheduler_config import SchedulerConfig
 
@@ -98,7 +99,7 @@ class BackendFallback:
                         raise
                     reason = describe_fault(backend, error)
                     if halves := is_out_of_memory(error) and self.sizes.max_num_seqs > 1:
-                        self._halve()
+                        self._halve(left)
                         reason = f"{reason} (rows at once halved to {self.sizes.max_num_seqs})"
                         self._why_halved = reason
                     for request in left:
@@ -114,10 +115,12 @@ class BackendFallback:
                     requests, alone = list(left), True
         return requests
 
-    def _halve(self) -> None:
+    def _halve(self, requests: Iterable[Request]) -> None:
+        """Fewer rows at once, but a cache that holds each of these requests."""
         if self.sizes == self.full_sizes:  # sizes below it do not count
             self._full_size_failed += 1
-        self.sizes = self.sizes.halved()
+        needs = [(context_size(request.context), request.num_slots) for request in requests]
+        self.sizes = self.sizes.halved(max(self.sizes.least_slots(*need) for need in needs))
 
     def _note_success(self, backend: Backend, instead_of: dict[Backend, str]) -> None:
         """A backend has run requests at which others failed: then it was those, not the requests. One that

@@ -80,7 +80,7 @@ class Scheduler:
         self._snapshots: deque[Snapshot] = deque()  # of batches whose steps of this round are done
         self._batches: list[DecodeBatch] = []  # of all running sequences; [] after any change
         self._filling = True  # the last batch was a prefill
-        self._most_tokens = 0.0  # of the next prefill batch, more or less
+        self._most_tokens = math.inf  # of the last prefill batch, more or less
 
     def has_work(self) -> bool:
         """Whether any request is not finished."""
@@ -145,9 +145,9 @@ class Scheduler:
             return []
         running = len({sequence.request for sequence in self.running})
         if not running and self._sizes.lookahead:  # a GPU, and idle
-            self._most_tokens = FIRST_TOKENS
+            most_tokens: float = FIRST_TOKENS
         else:
-            self._most_tokens = self._most_tokens * GROWTH if self._filling and running else math.inf
+            most_tokens = self._most_tokens * GROWTH if self._filling and running else math.inf
         room = self._sizes.max_num_requests - running
         if running and not self._filling and room < min(len(self.waiting), self._sizes.max_num_requests // 4):
             return []
@@ -155,7 +155,7 @@ class Scheduler:
         most = min(room, 1 if self._alone else self._sizes.max_num_seqs)
         first = list(itertools.islice(self.waiting, most))
         for request in first:
-            if fit and tokens >= self._most_tokens:
+            if fit and tokens >= most_tokens:
                 break
             sequences += request.num_sequences
             if fit and sequences > self._sizes.max_num_requests:
@@ -168,7 +168,13 @@ class Scheduler:
             while tokens > whole > 0 and fit > 1:
                 fit -= 1
                 tokens -= first[fit].packed.num_tokens
-        return [self.waiting.popleft() for _ in range(self._allocate(fit))]
+        count = self._allocate(fit)
+        if count < fit and self._snapshots:  # the cache is full: first look who has finished
+            self._collect(0)
+            count = self._allocate(fit)
+        if count:
+            self._most_tokens = most_tokens
+        return [self.waiting.popleft() for _ in range(count)]
 
     def _allocate(self, count: int) -> int:
         """Give the first `count` waiting requests their KV blocks, as far as there is room; returns how many

@@ -69,7 +69,7 @@ class SchedulerConfig:
 
     def key_splits(self, bucket: int, num_kv_heads: int) -> int:
         """Parts of its keys that a sequence of a decode batch attends to one by one: by the batch's size
-        alone, so that a deterministic engine has one number."""
+        alone, of which a deterministic engine has one."""
         splits = 1
         while splits < MOST_SPLITS and 2 * splits * bucket * num_kv_heads <= self.attention_programs:
             splits *= 2
@@ -102,15 +102,17 @@ class SchedulerConfig:
         """Slots that a request may have beside a context, in the largest KV cache."""
         return self.max_num_slots - self.least_slots(num_context, 0)
 
-    def halved(self) -> SchedulerConfig:
-        """Half the sequences and tokens at once."""
+    def halved(self, least_slots: int) -> SchedulerConfig:
+        """Half the sequences and tokens at once, in a KV cache of so many slots at least, a whole number of
+        blocks."""
+        slots = max(MIN_CACHE_SLOTS, least_slots, self.max_num_slots // 2 // BLOCK_SIZE * BLOCK_SIZE)
         return dataclasses.replace(
             self,
             max_num_seqs=max(1, self.max_num_seqs // 2),
             max_num_requests=max(1, self.max_num_requests // 2),
             lookahead=self.lookahead // 2,
             max_num_batched_tokens=max(MIN_PREFILL_BUCKET, self.max_num_batched_tokens // 2),
-            max_num_slots=min(self.max_num_slots, max(MIN_CACHE_SLOTS, self.max_num_slots // 2)),
+            max_num_slots=min(self.max_num_slots, slots),
         )
 
 

@@ -15,7 +15,7 @@ from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.kv_cache import BLOCK_SIZE, PADDING_ID, KVCache, all_slots, first_ids
 from flexray.engine.request import Request, Sequence
 from flexray.engine.sampler import SampledTokens, uniform_numbers
-from flexray.engine.token_logprobs import LogprobsTable
+from flexray.engine.token_logprobs import LogprobsTable, read_logprobs
 from flexray.engine.transfers import ToHost, to_device
 from flexray.masks.block_masks import BlockLists
 from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER, NUM_BIASES
@@ -30,7 +30,9 @@ class Snapshot:
     """What the table held of some sequences, on its way to the host."""
 
     sequences: Listed[Sequence]
-    columns: ToHost  # int64 [3, B]: done, tokens produced, not finite; int64 [B, most]: the tokens
+    rows: ToHost
+    """int64 [3, B]: done, tokens produced, not finite; int64 [B, n]: tokens, as many as the longest answer
+    may have by now; with log-probabilities, `LogprobsTable.rows`."""
 
 
 class SequenceTable:
@@ -226,13 +228,15 @@ class SequenceTable:
             rows: int64 [B], theirs; more may follow.
         """
         rows = rows[: len(sequences)]
+        longest = self.max_new_tokens - min(sequence.steps_left for sequence in sequences)
         states = torch.stack([self.done[rows].long(), self.produced[rows], self.not_finite[rows].long()])
-        return Snapshot(sequences, ToHost(states, self.output[rows]))
+        logprobs = () if self.logprobs is None else self.logprobs.rows(rows, longest)
+        return Snapshot(sequences, ToHost(states, self.output[rows, :longest], *logprobs))
 
     def finished(self, snapshot: Snapshot) -> list[Sequence]:
         """Those of the sequences that had finished then, with their tokens; their rows are free. Waits for
         the snapshot."""
-        states, output = snapshot.columns.wait()
+        states, output, *logprobs = snapshot.rows.wait()
         done, produced, not_finite = states.tolist()
         found, written = [], output.numpy()
         for i, sequence in enumerate(snapshot.sequences):
@@ -243,13 +247,10 @@ class SequenceTable:
             if done[i] or end:
                 sequence.token_ids = tokens[: end or None]
                 sequence.is_finite = not not_finite[i]
+                if self.logprobs is not None:
+                    sequence.logprobs = read_logprobs(logprobs, i, len(sequence.token_ids))
                 found.append(sequence)
         self._free += [sequence.row for sequence in found]
-        if self.logprobs is not None and found:
-            rows = to_device(np.asarray([sequence.row for sequence in found]), self.token.device)
-            read = self.logprobs.read(rows, [len(sequence.token_ids or ()) for sequence in found])
-            for sequence, logprobs in zip(found, read, strict=True):
-                sequence.logprobs = logprobs
         return found
 
     def slot_mapping(self, rows: Tensor) -> Tensor:

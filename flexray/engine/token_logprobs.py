@@ -67,10 +67,13 @@ class LogprobsTable:
         for held, values in ((self.top_token_ids, new.top_token_ids), (self.top, new.top)):
             held[rows, places] = torch.where(going[:, None], values, held[rows, places])
 
-    def read(self, rows: Tensor, counts: Sequence[int]) -> list[Logprobs]:
-        """Those of the first so many tokens of some rows. Waits for the device."""
-        columns = (self.chosen[rows].tolist(), self.top_token_ids[rows].tolist(), self.top[rows].tolist())
-        return [
-            Logprobs(tuple(chosen[:n]), tuple(map(tuple, ids[:n])), tuple(map(tuple, top[:n])))
-            for n, chosen, ids, top in zip(counts, *columns, strict=True)
-        ]
+    def rows(self, rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of some rows, int64 [B], those of the first so many tokens: of the chosen ones [B, count]; of the
+        most likely ones ids and log-probabilities, [B, count, k]."""
+        return self.chosen[rows, :count], self.top_token_ids[rows, :count], self.top[rows, :count]
+
+
+def read_logprobs(rows: Sequence[Tensor], row: int, count: int) -> Logprobs:
+    """Those of the first so many tokens of one row, from copies of what `LogprobsTable.rows` returned."""
+    chosen, top_token_ids, top = (column[row, :count].tolist() for column in rows)
+    return Logprobs(tuple(chosen), tuple(map(tuple, top_token_ids)), tuple(map(tuple, top)))

@@ -63,7 +63,7 @@ class AttentionMetadata:
     score_mod: ScoreMod | None = None  # flex
     dense: DenseMask | None = None  # sdpa, eager
     fold_heads: bool = False  # flex, T == 1: the G heads of a group become G query tokens
-    key_splits: int = 1  # flex, T == 1: rows of the mask for each batch row, each with some of its blocks
+    key_splits: int = 1  # flex, T == 1: disjoint parts of each row's blocks, which are rows of the mask
     context: Slots | None = None  # flex: not in the block mask, but seen by all queries; see `merge`
     context_bias: Tensor | None = None  # float32 [B, T], added to the scores against it
     adaptive: AdaptiveTables | None = None  # flex: see flexray.masks.adaptive

@@ -209,6 +209,30 @@ def test_drawn_answers_are_those_of_the_oracle(make_model, make_engine, make_pro
         ]
 
 
+def test_few_sequences_whose_attention_is_split_are_those_of_the_oracle_also_beside_a_broken_row(
+    make_model, make_engine, make_prompts
+):
+    prompts = make_prompts(5, longest=40)
+    used = {
+        token for p in prompts for segment in (p.context, *p.segments, p.answer_prefix) for token in segment
+    }
+    plain, model = make_model(kv_heads=1).cuda(), make_model(kv_heads=1).cuda()
+    engine = make_engine(make_model(kv_heads=1).cuda(), max_num_seqs=16, gpu_memory_utilization=0.1)
+    expected = tokens(engine.generate(prompts))
+    assert expected == oracle_answers(plain, prompts, engine)
+    assert {inputs.splits for inputs in engine.runner._decodes.values()} == {8}
+    said = {token for answer in expected for token in answer}
+    unused = max(set(range(256)) - used - said)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[unused] = float("nan")
+    bad = dataclasses.replace(prompts[0], segments=((40, 41), (40, unused), (40, 41, 42)))
+    engine = make_engine(model, max_num_seqs=16, gpu_memory_utilization=0.1, strict=False)
+    for _ in range(3):  # replays CUDA graphs
+        generations = engine.generate([prompts[0], bad, *prompts[1:]])
+        assert generations.pop(1)[0][0].error
+        assert tokens(generations) == expected
+
+
 def test_graphs_stay_the_same_after_warm_up(make_model, make_engine, make_prompts):
     engine = make_engine(
         make_model().cuda(), max_num_seqs=16, max_num_batched_tokens=512, gpu_memory_utilization=0.1

@@ -8,7 +8,9 @@ import torch
 
 from flexray.config import MethodConfig
 from flexray.config.fault_injection import VARIABLE
+from flexray.engine import scheduler_config
 from flexray.engine.fallback import FAULTS_ALLOWED, describe_fault, is_poisoned
+from flexray.engine.kv_cache import BLOCK_SIZE
 from tests.expected import oracle_answers, tokens
 
 NO_KERNEL = "raise:NotImplementedError"
@@ -88,6 +90,22 @@ def test_out_of_memory_halves_the_rows_at_once_and_the_next_call_has_the_full_si
     assert engine.fallback.sizes == engine.fallback.full_sizes
     assert tokens(again) == tokens(generations)
     assert {(g.backend_used, g.attempts, g.fallback_reason) for g in only(again)} == {("sdpa", 1, "")}
+
+
+def test_a_row_that_needs_more_than_half_of_the_cache_is_answered_after_it_was_halved(
+    make_model, make_engine, make_prompts, inject, monkeypatch
+):
+    monkeypatch.setattr(scheduler_config, "MIN_CACHE_SLOTS", 64)
+    prompts = make_prompts(6)
+    prompts[3] = dataclasses.replace(prompts[3], segments=tuple((40 + i,) * 40 for i in range(15)))
+    engine = make_engine(make_model(), backend="sdpa", strict=False, max_num_seqs=4)
+    sizes = dataclasses.replace(engine.fallback.sizes, max_num_slots=31 * BLOCK_SIZE)
+    engine.fallback.full_sizes = engine.fallback.sizes = sizes
+    inject(OUT_OF_MEMORY, times=2)
+    generations = engine.generate(prompts)
+    assert engine.fallback.sizes.max_num_seqs == 1
+    assert 600 < engine.fallback.sizes.max_num_slots < sizes.max_num_slots
+    assert tokens(generations) == oracle_answers(make_model(), prompts, engine)
 
 
 def test_after_so_many_calls_in_which_the_full_size_failed_the_rows_at_once_stay_halved(

@@ -248,6 +248,16 @@ def test_those_that_wait_are_prefilled_before_the_host_looks_at_the_last_batch(l
     assert sorted(s.request.index for s in loop.scheduler.running) == [1, 3, 4]
 
 
+def test_if_the_cache_is_full_the_host_looks_before_it_prefills_little(loop):
+    loop = loop(12, new=9, max_num_seqs=4, max_num_requests=8, blocks=7)  # a block a request, one is scratch
+    assert [numbers(loop.step()[0]) for _ in range(2)] == [[0, 1, 2, 3], [4, 5]]
+    loop.step(0), loop.step(4, 5)
+    assert loop.cache.num_free_blocks == 1, "that 4 and 5 have finished is not known yet"
+    batch, _ = loop.step()
+    assert isinstance(batch, PrefillBatch)
+    assert numbers(batch) == [6, 7, 8]
+
+
 def test_prefill_batches_grow_so_that_a_gpu_soon_has_something_to_do(loop):
     loop = loop(300, new=2, lookahead=8, max_num_seqs=512, max_num_requests=512, blocks=8192)
     for request in loop.scheduler.waiting:

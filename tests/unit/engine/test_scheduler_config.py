@@ -6,6 +6,7 @@ import pytest
 from transformers import LlamaConfig
 
 from flexray.config import EngineConfig
+from flexray.engine.kv_cache import BLOCK_SIZE
 from flexray.engine.scheduler_config import (
     MIN_CACHE_SLOTS,
     activation_bytes,
@@ -32,16 +33,17 @@ def sizes_of(make_model):
     return sizes_of
 
 
-@pytest.mark.parametrize("slots", [0, 64, MIN_CACHE_SLOTS - 32, MIN_CACHE_SLOTS, 2**20])
+@pytest.mark.parametrize("slots", [0, 64, MIN_CACHE_SLOTS - 32, MIN_CACHE_SLOTS, 2**19 + 32, 2**20])
 def test_no_size_grows_when_it_is_halved(make_model, slots):
     whole = scheduler_config_for(make_model().config, 2, None, EngineConfig())
     sizes = dataclasses.replace(whole, max_num_slots=slots)
     while sizes.max_num_seqs > 1:
-        half = sizes.halved()
+        half = sizes.halved(64)
+        assert half.max_num_slots % BLOCK_SIZE == 0
         for size in dataclasses.fields(half):
             assert getattr(half, size.name) <= getattr(sizes, size.name), size.name
         sizes = half
-    assert sizes.max_num_slots == min(slots, max(MIN_CACHE_SLOTS, slots >> 5))
+    assert sizes.max_num_slots == min(slots, max(MIN_CACHE_SLOTS, (slots >> 5) & -BLOCK_SIZE))
 
 
 def test_a_memory_that_the_weights_fill_holds_no_slots(make_model):
