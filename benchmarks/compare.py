@@ -45,26 +45,35 @@ BEGAN = "FLEXRAY_BENCHMARK_BEGAN"
 """Environment variable: when the process was started, seconds since 1970."""
 
 
+def make_engine(model: Any, mode: str, method: dict[str, Any]) -> Any:
+    """An engine of this process, for W1 without an end, in a mode and by a method."""
+    from benchmarks.models import NoStops
+    from benchmarks.work import W1
+    from flexray.config import EngineConfig, GenerationConfig, MethodConfig
+    from flexray.engine.engine import Engine
+
+    settings = dict(MODES[mode])
+    quantization = settings.pop("quantization", None)
+    known = EngineConfig.model_fields
+    config = EngineConfig(strict=True, **{key: value for key, value in settings.items() if key in known})
+    generation = GenerationConfig(max_new_tokens=W1.new_tokens, stop_at_newline=False)
+    more = () if quantization is None else (quantization,)
+    return Engine(model, NoStops(), [MethodConfig(**method)], generation, config, *more)  # type: ignore[arg-type]
+
+
 def measure(shape: str, mode: str, works: str) -> dict[str, dict[str, Any]]:
     """Of each work: samples per second by the engine that this process imports, and more."""
     import torch
 
-    from benchmarks.models import NoStops, free_memory, make_model
+    from benchmarks.models import free_memory, make_model
     from benchmarks.work import CPU, GPU, W1
-    from flexray.config import EngineConfig, GenerationConfig, MethodConfig
-    from flexray.engine.engine import Engine
+    from flexray.engine.engine import Engine  # noqa: F401  counts as a part of the start
 
     on_gpu = torch.cuda.is_available()
     imported = time.time()
     model = make_model(shape, "cuda" if on_gpu else "cpu")
     began = float(os.environ[BEGAN]) + time.time() - imported  # as if the weights had been there
-    settings = dict(MODES[mode])
-    quantization = settings.pop("quantization", None)
     found: dict[str, dict[str, Any]] = {}
-    known = EngineConfig.model_fields
-    config = EngineConfig(strict=True, **{key: value for key, value in settings.items() if key in known})
-    generation = GenerationConfig(max_new_tokens=W1.new_tokens, stop_at_newline=False)
-    more = () if quantization is None else (quantization,)
     for name in works.split(","):
         if name == LIMIT:  # by itself: an engine sets how the products of its process round
             from benchmarks.limit import measure_limit
@@ -72,7 +81,7 @@ def measure(shape: str, mode: str, works: str) -> dict[str, dict[str, Any]]:
             assert works == LIMIT
             return {LIMIT: {"rate": measure_limit(model, W1, GPU if on_gpu else CPU).samples_per_second}}
         method, change, samples = WORKS[name]
-        engine = Engine(model, NoStops(), [MethodConfig(**method)], generation, config, *more)  # type: ignore[arg-type]
+        engine = make_engine(model, mode, method)
         work = dataclasses.replace(W1, **change)
         calls = [work.prompts(samples, model.config.vocab_size, seed) for seed in range(20)]
         found[name] = _measure(engine, calls if samples < 128 else calls[:5], samples)

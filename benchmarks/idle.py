@@ -13,19 +13,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.clock import seconds
-from benchmarks.compare import MODES
+from benchmarks.compare import MODES, make_engine
 from benchmarks.machine import describe_commit, describe_machine
-from benchmarks.models import NoStops, make_model
+from benchmarks.models import free_memory, make_model
 from benchmarks.work import SHAPES, W1
-from flexray.config import EngineConfig, GenerationConfig, MethodConfig
-from flexray.engine.engine import Engine
 
 LAUNCH_SECONDS = 20e-6
 ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
@@ -69,21 +67,22 @@ def main(
     print("| shape | a call | with the profiler | at work | between kernels | waiting | before and behind |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name in shape.split(","):
-        settings = dict(MODES[mode])
-        quantization: Any = settings.pop("quantization", None)
-        model = make_model(name, "cuda")
-        config = EngineConfig(strict=True, **settings)
-        generation = GenerationConfig(max_new_tokens=W1.new_tokens, stop_at_newline=False)
-        engine = Engine(model, NoStops(), [MethodConfig()], generation, config, quantization)  # type: ignore[arg-type]
-        calls = [W1.prompts(samples, model.config.vocab_size, seed) for seed in range(5)]
-        run = [partial(engine.generate, prompts) for prompts in calls]
-        alone = [seconds(call) for call in run[:-1]][-1]
-        with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-            whole = seconds(run[-1])
-        found = busy(_intervals(profiled))
-        parts = (alone, whole, found.at_work, found.between_kernels, found.waiting, whole - found.span)
+        parts = _measure(name, mode, samples)
         print("| " + " | ".join([name, *(f"{part * 1e3:.1f}" for part in parts)]) + " |", flush=True)
-        del engine, model
+        free_memory()
+
+
+def _measure(shape: str, mode: str, samples: int) -> tuple[float, ...]:
+    """Seconds, in the order of the columns: of the fourth call, and with the profiler of the fifth."""
+    model = make_model(shape, "cuda")
+    engine = make_engine(model, mode, {})
+    calls = [W1.prompts(samples, model.config.vocab_size, seed) for seed in range(5)]
+    run = [partial(engine.generate, prompts) for prompts in calls]
+    alone = [seconds(call) for call in run[:-1]][-1]
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        whole = seconds(run[-1])
+    found = busy(_intervals(profiled))
+    return alone, whole, found.at_work, found.between_kernels, found.waiting, whole - found.span
 
 
 def _intervals(profiled: profile) -> list[tuple[float, float]]:

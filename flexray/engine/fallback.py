@@ -119,8 +119,8 @@ class BackendFallback:
         """Fewer rows at once, but a cache that holds each of these requests."""
         if self.sizes == self.full_sizes:  # sizes below it do not count
             self._full_size_failed += 1
-        needs = [(context_size(request.context), request.num_slots) for request in requests]
-        self.sizes = self.sizes.halved(max(self.sizes.least_slots(*need) for need in needs))
+        needs = [self.sizes.least_slots(context_size(r.context), r.num_slots) for r in requests]
+        self.sizes = self.sizes.halved(max(needs, default=0))  # none: the fault came behind the last answer
 
     def _note_success(self, backend: Backend, instead_of: dict[Backend, str]) -> None:
         """A backend has run requests at which others failed: then it was those, not the requests. One that

@@ -169,9 +169,8 @@ class Scheduler:
                 fit -= 1
                 tokens -= first[fit].packed.num_tokens
         count = self._allocate(fit)
-        if count < fit and self._snapshots:  # the cache is full: first look who has finished
-            self._collect(0)
-            count = self._allocate(fit)
+        if count < fit and self._snapshots:
+            return []  # the cache is full: first look which sequences have finished
         if count:
             self._most_tokens = most_tokens
         return [self.waiting.popleft() for _ in range(count)]

@@ -11,6 +11,7 @@ from flexray.config.fault_injection import VARIABLE
 from flexray.engine import scheduler_config
 from flexray.engine.fallback import FAULTS_ALLOWED, describe_fault, is_poisoned
 from flexray.engine.kv_cache import BLOCK_SIZE
+from flexray.engine.request import Request
 from tests.expected import oracle_answers, tokens
 
 NO_KERNEL = "raise:NotImplementedError"
@@ -106,6 +107,19 @@ def test_a_row_that_needs_more_than_half_of_the_cache_is_answered_after_it_was_h
     assert engine.fallback.sizes.max_num_seqs == 1
     assert 600 < engine.fallback.sizes.max_num_slots < sizes.max_num_slots
     assert tokens(generations) == oracle_answers(make_model(), prompts, engine)
+
+
+def test_out_of_memory_behind_the_last_answer_changes_none_of_them(make_model, make_engine, make_prompts):
+    engine = make_engine(make_model(), backend="sdpa", strict=False)
+    (group,) = engine.groups
+    requests = [Request(i, prompt, group, 6) for i, prompt in enumerate(make_prompts(3))]
+
+    def attempt(given, backend, alone):
+        yield from given
+        raise torch.OutOfMemoryError
+
+    assert list(engine.fallback.run(requests, attempt)) == requests
+    assert [(request.backend, request.attempts) for request in requests] == [("sdpa", 1)] * 3
 
 
 def test_after_so_many_calls_in_which_the_full_size_failed_the_rows_at_once_stay_halved(
