@@ -1,18 +1,32 @@
-"""(c) What the matrix products alone allow: all linear layers, and nothing else, at full batches."""
+"""(c) What the matrix products alone allow: all linear layers, and nothing else, at full batches.
+
+For calls of few samples: `python -m benchmarks.limit --shape 3b --samples 1,8,32`, on a GPU. Each layer's
+products are those of the engine, merged, of as many rows as its batches are padded to, one after the other
+in a CUDA graph, so that the host has no part.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from benchmarks.clock import median_seconds
-from benchmarks.work import W1, Sizes, Work
+from benchmarks.machine import describe_commit, describe_machine
+from benchmarks.models import make_model
+from benchmarks.work import GPU, SHAPES, W1, Sizes, Work
+from flexray.engine.cuda_graph import CudaGraph
+from flexray.engine.determinism import set_rounding
+from flexray.engine.scheduler_config import MIN_DECODE_BUCKET
+from flexray.models import llama
+from flexray.models.decoder_layer import LayerWeights
 from flexray.models.fused import as_rows
-from flexray.models.quantization import Rows, apply_linear
+from flexray.models.quantization import Linear, Rows, apply_linear
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,27 +77,70 @@ def _products(model: LlamaForCausalLM, x: Tensor) -> None:
 def measure_split_limit(model: Any, sizes: Sizes) -> float:
     """Samples of W1 a second, of a rank of a model that `flexray.models.llama` has patched: merged products,
     in FP8 or not."""
+    prefill = median_seconds(merged_products(model, sizes.gemm_tokens), at_most=sizes.seconds)
+    decode = median_seconds(merged_products(model, sizes.rows, head=True), at_most=sizes.seconds)
+    return 1 / (W1.own_tokens * prefill / sizes.gemm_tokens + W1.new_tokens * decode / sizes.rows)
+
+
+def merged_products(model: Any, count: int, *, head: bool = False) -> Callable[[], None]:
+    """A function that multiplies `count` rows by the weights of all layers, and of lm_head."""
     shape, quantized = model.shape, model.quantization is not None
 
-    def rows(x: Tensor) -> Rows:
+    def rows(width: int) -> Rows:
+        x = torch.randn(count, width, device=model.device).to(model.dtype)
         return as_rows(x, quantized=quantized)
 
-    hidden = torch.randn(sizes.gemm_tokens, model.config.hidden_size, device=model.device).to(model.dtype)
-    wide = hidden.new_zeros(sizes.gemm_tokens, model.config.intermediate_size).normal_()
-    heads = hidden.new_zeros(sizes.gemm_tokens, shape.num_heads * shape.head_dim).normal_()
-    inputs = [rows(hidden), rows(heads), rows(hidden), rows(wide)]
-    few = [rows(x[: sizes.rows].clone()) for x in (hidden, heads, hidden, wide)]
+    hidden, heads = rows(model.config.hidden_size), rows(shape.num_heads * shape.head_dim)
+    wide, last = rows(model.config.intermediate_size), hidden.values.to(model.dtype)
 
     @torch.no_grad()
-    def products(given: list[Rows]) -> None:
+    def products() -> None:
         for layer in model.layers:
-            for x, linear in zip(given, (layer.qkv, layer.out, layer.gate_up, layer.down), strict=True):
+            for x, linear in zip((hidden, heads, hidden, wide), _linears(layer), strict=True):
                 apply_linear(x, linear)
+        if head:
+            model.model.lm_head(last)
 
-    def step() -> None:
-        products(few)
-        model.model.lm_head(hidden[: sizes.rows])
+    return products
 
-    prefill = median_seconds(lambda: products(inputs), at_most=sizes.seconds)
-    decode = median_seconds(step, at_most=sizes.seconds)
-    return 1 / (W1.own_tokens * prefill / sizes.gemm_tokens + W1.new_tokens * decode / sizes.rows)
+
+def _linears(layer: LayerWeights) -> tuple[Linear, ...]:
+    return layer.qkv, layer.out, layer.gate_up, layer.down
+
+
+def main(
+    shape: Annotated[str, typer.Option(help=f"Of {', '.join(SHAPES)}.")] = "3b",
+    samples: Annotated[str, typer.Option(help="Of W1, in a call, by commas.")] = "1,8,32",
+) -> None:
+    """Print a table: of a call, its pass and one of its steps, and how many samples a second they allow."""
+    if not torch.cuda.is_available():
+        raise SystemExit("torch finds no GPU, whose limit this is")
+    set_rounding(torch.device("cuda"))
+    model: Any = llama.patch(make_model(shape, "cuda"))
+    weights = [linear.weight for layer in model.layers for linear in _linears(layer)]
+    size = sum(weight.nbytes for weight in (*weights, model.model.lm_head.weight))
+    print(
+        f"{describe_machine()}\ncommit {describe_commit()}, {shape}, {size / 1e9:.2f} GB of weights in a step"
+    )
+    print("| samples a call | pass ms | step ms | weights read, GB/s | samples/s, at most |")
+    print("|---:|---:|---:|---:|---:|")
+    for count in map(int, samples.split(",")):
+        one_pass = _graphed_seconds(merged_products(model, count * W1.own_tokens))
+        step = _graphed_seconds(merged_products(model, max(count, MIN_DECODE_BUCKET), head=True))
+        # the first token comes with the pass
+        rate = count / (one_pass + (W1.new_tokens - 1) * step)
+        print(
+            f"| {count} | {one_pass * 1e3:.2f} | {step * 1e3:.3f} | {size / step / 1e9:.0f} | {rate:.1f} |",
+            flush=True,
+        )
+
+
+def _graphed_seconds(function: Callable[[], None]) -> float:
+    graph, times = CudaGraph(function), 20
+    for _ in range(3):
+        graph()
+    return median_seconds(lambda: [graph() for _ in range(times)], at_most=GPU.seconds) / times
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -14,6 +14,7 @@ from flexray.masks.adaptive import AdaptiveTables
 from flexray.masks.block_masks import BlockMaskCache, make_block_mask
 from flexray.masks.visibility import Bias, QueryTables, make_score_mod, make_visible
 from flexray.models.attention import AttentionMetadata, Slots, make_dense_mask
+from flexray.models.llama import compiled
 
 
 class DecodeInputs:
@@ -108,12 +109,8 @@ class DecodeInputs:
         Args:
             widest: the most blocks, partial or full, that any of the sequences looks at.
         """
-        table, rows = self.table, self.rows
-        index = table.causal_index[self.rows_of_parts, None]
-        self.tables.causal_index.copy_(index.expand_as(self.tables.causal_index))
-        counts = table.block_counts(rows)[..., None] + (self.splits - 1 - self.part_numbers)
-        self.block_counts.copy_((counts // self.splits).flatten(1)[:, :, None, None])
-        slots = table.slot_mapping(rows)
+        on_gpu = self.rows.is_cuda and self.backend == "flex"
+        slots = (compiled(_refresh, dynamic=True) if on_gpu else _refresh)(self)
         if self.backend == "flex":
             bias = self.tables.context_bias[:: self.splits, :1] if self.apart and self.bias == "all" else None
             return AttentionMetadata(
@@ -139,3 +136,13 @@ class DecodeInputs:
             adaptive=self.adaptive,
         )
         return AttentionMetadata(self.backend, slots, calls, dense=dense)
+
+
+def _refresh(inputs: DecodeInputs) -> Tensor:
+    """Refresh what a step has changed; slot mapping, int64 [B]."""
+    table, rows, splits = inputs.table, inputs.rows, inputs.splits
+    index = table.causal_index[inputs.rows_of_parts, None]
+    inputs.tables.causal_index.copy_(index.expand_as(inputs.tables.causal_index))
+    counts = table.block_counts(rows)[..., None] + (splits - 1 - inputs.part_numbers)
+    inputs.block_counts.copy_((counts // splits).flatten(1)[:, :, None, None])
+    return table.slot_mapping(rows)

@@ -333,7 +333,7 @@ class ModelRunner:
                 self.kv_cache,
                 backend=self._backend,
                 group=heads,
-                splits=self._sizes.key_splits(size, shape.num_kv_heads),
+                splits=self._sizes.key_splits(size, shape.num_kv_heads, self.table.max_blocks),
                 bias=self._bias,
                 subsets=self._subsets,
                 apart=self._apart_in_decode,

@@ -91,7 +91,7 @@ class Scheduler:
         new round."""
         if not self._steps:
             new = self._admit()
-            if not new and self._snapshots:
+            if not new and self._snapshots and not self._is_one_batch:
                 self._collect(0)
                 new = self._admit()
             self._filling = bool(new)
@@ -103,7 +103,8 @@ class Scheduler:
                 self._batches = list(self._decode_batches())
             for batch in self._batches:
                 steps = max(1, max(sequence.steps_left for sequence in batch.sequences))
-                self._steps += [batch] * min(self._sizes.num_scheduler_steps, steps)
+                most = 1 if self._is_one_batch else self._sizes.num_scheduler_steps
+                self._steps += [batch] * min(most, steps)
         return self._steps.popleft()
 
     def postprocess(self, batch: Batch, tokens: SampledTokens) -> list[Request]:
@@ -131,13 +132,23 @@ class Scheduler:
                 self._allocate(self._sizes.lookahead)  # the host's work while the device is at these steps
         if is_last:
             self._snapshots.append(self._table.snapshot(sequences, batch.rows))
-        self._collect(1 if is_last and (self._steps or self.waiting) else 0)
+        goes_on = bool(self._steps or self.waiting)
+        if self._is_one_batch:
+            goes_on = any(sequence.steps_left > 0 for sequence in self.running)
+        self._collect(1 if is_last and goes_on else 0)
         return ready
 
     def take_finished(self) -> list[Request]:
         """Those that were found last."""
         ready, self._finished = self._finished, []
         return ready
+
+    @property
+    def _is_one_batch(self) -> bool:
+        """Whether a GPU has one batch to decode and no more: it is looked at after each step, while it takes
+        the next one. So it takes one in vain at most, and the GPU does not wait."""
+        is_one = not self.waiting and len(self.running) <= self._sizes.max_num_seqs
+        return is_one and self._sizes.lookahead > 0
 
     def _admit(self) -> list[Request]:
         """Waiting requests to prefill now: if there is room for enough of them to make a pass worth while."""

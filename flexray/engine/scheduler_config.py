@@ -36,6 +36,8 @@ ATTENTION_PROGRAMS = 256
 """On a GPU the attention of a decode step is split over the keys until it has so many programs, each
 for one sequence and key/value head: with fewer, most of the GPU waits for the longest."""
 MOST_SPLITS = 8
+BLOCKS_OF_A_SPLIT = 8
+"""Merging the parts takes as long as attending to so many blocks."""
 APART_IN_PREFILL = 512
 APART_IN_DECODE = 2**15
 """On a GPU. What attending apart saves grows with the context's length, and in decoding with the sequences
@@ -62,16 +64,23 @@ class SchedulerConfig:
     apart_in_prefill: int = 0
     apart_in_decode: int = 0
     attention_programs: int = 0  # of a decode step, that it is split over the keys for; 0: never
+    blocks_of_a_split: int = 0  # of the longest row, at least, unless sizes are fixed
 
     def decode_bucket(self, sequences: int) -> int:
         """Sequences that a decode batch is padded to."""
         return _round_up(sequences, self.max_num_seqs if self.fixed else MIN_DECODE_BUCKET)
 
-    def key_splits(self, bucket: int, num_kv_heads: int) -> int:
-        """Parts of its keys that a sequence of a decode batch attends to one by one: by the batch's size
-        alone, of which a deterministic engine has one."""
-        splits = 1
-        while splits < MOST_SPLITS and 2 * splits * bucket * num_kv_heads <= self.attention_programs:
+    def key_splits(self, bucket: int, num_kv_heads: int, blocks: int) -> int:
+        """Parts of its keys that a sequence of a decode batch attends to one by one: with fixed sizes, by the
+        batch's size alone, of which there is one.
+
+        Args:
+            blocks: that a row attends to at most.
+        """
+        most, splits = MOST_SPLITS, 1
+        if not self.fixed and self.blocks_of_a_split:
+            most = min(most, blocks // self.blocks_of_a_split)
+        while 2 * splits <= most and 2 * splits * bucket * num_kv_heads <= self.attention_programs:
             splits *= 2
         return splits
 
@@ -164,6 +173,7 @@ def scheduler_config_for(
         apart_in_prefill=APART_IN_PREFILL if on_gpu else 0,
         apart_in_decode=APART_IN_DECODE if on_gpu else 0,
         attention_programs=ATTENTION_PROGRAMS if on_gpu else 0,
+        blocks_of_a_split=BLOCKS_OF_A_SPLIT,
     )
 
 

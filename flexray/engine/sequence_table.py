@@ -20,6 +20,7 @@ from flexray.engine.transfers import ToHost, to_device
 from flexray.masks.block_masks import BlockLists
 from flexray.masks.layout import ALL_MEMBERS, FIRST_ANSWER, NUM_BIASES
 from flexray.masks.runs import FIRST, POSITION, PREFILLED, SLOT, VISIBLE_FIRST, VISIBLE_LAST, tabulate
+from flexray.models.llama import compiled
 
 FindEnd = Callable[[Listed[int]], int]
 """From the tokens of an answer to how many of them are left of it; 0: it has no end yet."""
@@ -190,36 +191,15 @@ class SequenceTable:
             rows: int64 [B]. With replayed tokens it must be the same tensor at each step.
         """
         if not sampled.is_replayed:
-            return self._append(rows, sampled)
+            return _append(self, rows, sampled)
         place = (rows.data_ptr(), sampled.token_ids.data_ptr())
         if place not in self._appends:
-            self._appends[place] = CudaGraph(lambda: self._append(rows, sampled))
+            self._appends[place] = CudaGraph(lambda: compiled(_append, dynamic=True)(self, rows, sampled))
         return self._appends[place]()
 
     def forget_graphs(self) -> None:
         """Let go of what holds the table itself, and so the KV cache."""
         self._appends.clear()
-
-    def _append(self, rows: Tensor, sampled: SampledTokens) -> None:
-        going = ~self.done[rows]
-        token = torch.where(going, sampled.token_ids, self.token[rows])
-        produced = self.produced[rows] + going
-        places = (produced - 1).clamp_min(0)
-        self.output[rows, places] = token
-        if self.logprobs is not None:
-            assert sampled.logprobs is not None
-            self.logprobs.append(rows, places, going, sampled.logprobs)
-        self.token[rows] = token
-        self.position[rows] += going
-        self.causal_index[rows] += going
-        self.produced[rows] = produced
-        not_finite = self.not_finite[rows] | (going & ~sampled.is_finite)
-        self.not_finite[rows] = not_finite
-        ends = self.stop[token] | (produced >= self.max_new_tokens)
-        if self.forced is not None:
-            num_forced = self.num_forced[rows]
-            ends = torch.where(num_forced > 0, produced >= num_forced, ends)
-        self.done[rows] |= ends | not_finite
 
     def snapshot(self, sequences: Listed[Sequence], rows: Tensor) -> Snapshot:
         """Begin to read how far sequences are.
@@ -240,8 +220,8 @@ class SequenceTable:
         done, produced, not_finite = states.tolist()
         found, written = [], output.numpy()
         for i, sequence in enumerate(snapshot.sequences):
-            if not done[i] and self._find_end is None:
-                continue
+            if sequence.token_ids is not None or (not done[i] and self._find_end is None):
+                continue  # found by an earlier snapshot, or not finished
             tokens = tuple(written[i, : produced[i]].tolist())
             end = 0 if self._find_end is None else self._find_end(tokens)
             if done[i] or end:
@@ -265,3 +245,25 @@ class SequenceTable:
             BLOCK_SIZE, rounding_mode="floor"
         ) + 1
         return torch.stack([self.other_blocks[rows] + reached, self.full_blocks[rows]]).int()
+
+
+def _append(table: SequenceTable, rows: Tensor, sampled: SampledTokens) -> None:
+    going = ~table.done[rows]
+    token = torch.where(going, sampled.token_ids, table.token[rows])
+    produced = table.produced[rows] + going
+    places = (produced - 1).clamp_min(0)
+    table.output[rows, places] = token
+    if table.logprobs is not None:
+        assert sampled.logprobs is not None
+        table.logprobs.append(rows, places, going, sampled.logprobs)
+    table.token[rows] = token
+    table.position[rows] += going
+    table.causal_index[rows] += going
+    table.produced[rows] = produced
+    not_finite = table.not_finite[rows] | (going & ~sampled.is_finite)
+    table.not_finite[rows] = not_finite
+    ends = table.stop[token] | (produced >= table.max_new_tokens)
+    if table.forced is not None:
+        num_forced = table.num_forced[rows]
+        ends = torch.where(num_forced > 0, produced >= num_forced, ends)
+    table.done[rows] |= ends | not_finite

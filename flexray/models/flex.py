@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 HAS_CUDNN = torch.backends.cudnn.is_available()
+LEAST_TILE = 16
+"""Query tokens of a product on a GPU, at least."""
 LEAST_LOG = torch.finfo(torch.float32).min
 """In place of minus infinity, of which two have no difference."""
 
@@ -160,8 +162,10 @@ def _kernel_options(query: Tensor, block_mask: BlockMask) -> Any:
     fastest of those tried on an H100 (docs/benchmarks.md); torch's own are for long rows."""
     query_block, key_block = block_mask.BLOCK_SIZE
     decoding = query.shape[2] < query_block
-    # torch splits the whole cache, of which a row's blocks may be anywhere; see `key_splits`
-    options = {"BLOCK_N": key_block} | ({"SPLIT_KV": 1} if decoding else {"BLOCK_M": query_block})
+    # not torch's kernel for few query tokens: it splits the whole cache, of which a row's blocks may be
+    # anywhere (see `key_splits`), and takes a second kernel to put the parts together
+    options = {"FORCE_USE_FLEX_ATTENTION": True, "BLOCK_N": key_block}
+    options |= {"BLOCK_M": LEAST_TILE if decoding else query_block}
     if query.dtype.itemsize == 2:
         options |= {"num_stages": 3, "num_warps": 2 if decoding else 4}
     return options
@@ -177,8 +181,12 @@ def compiled_flex() -> Callable[..., tuple[Tensor, Tensor | None]]:
     return static_compile(_counted_flex)
 
 
-def static_compile(function: Callable[..., T]) -> Callable[..., T]:
-    """torch.compile with a graph for each shape, none of them ever given up silently."""
+def static_compile(function: Callable[..., T], *, dynamic: bool = False) -> Callable[..., T]:
+    """torch.compile with a graph for each shape, none of them ever given up silently.
+
+    Args:
+        dynamic: with one for all shapes.
+    """
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
-    return torch.compile(function, dynamic=False, fullgraph=True)
+    return torch.compile(function, dynamic=dynamic, fullgraph=True)

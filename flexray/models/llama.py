@@ -36,6 +36,7 @@ from flexray.models.decoder_layer import (
 from flexray.models.differences import multipliers, rotated_layers, window
 from flexray.models.families import kv_shape
 from flexray.models.flex import static_compile
+from flexray.models.fused import add_rms_norm
 from flexray.models.quantization import check_products
 
 LlamaLike = (
@@ -94,7 +95,7 @@ class Llama:
         keys: list[Tensor],
         values: list[Tensor],
     ) -> Tensor:
-        """Hidden states before the last norm, [B, T, hidden].
+        """Hidden states behind the last norm, [B, T, hidden].
 
         Args:
             ids_BT: int64 [B, T]. positions_BT: int64 [B, T], RoPE positions.
@@ -102,8 +103,7 @@ class Llama:
             keys, values: the KV cache's, [K, P, D] for each layer; this pass's are written into them.
         """
         before = self._before_last_layer(ids_BT, positions_BT, metadata, keys, values)
-        hidden, update = self._layer(self.num_layers - 1, *before, metadata, keys, values)
-        return hidden + update
+        return self._last_layer(*before, metadata, keys, values)
 
     def prefill(
         self,
@@ -129,16 +129,13 @@ class Llama:
         keys: list[Tensor],
         values: list[Tensor],
     ) -> Tensor:
-        """The last layer for hidden states of `prefill`, [B, T, hidden]."""
+        """The last layer and norm for hidden states of `prefill`, [B, T, hidden]."""
         rotations, update = self._rotations(hidden_BT, positions_BT), torch.zeros_like(hidden_BT)
-        hidden, update = self._layer(
-            self.num_layers - 1, hidden_BT, update, rotations, metadata, keys, values
-        )
-        return hidden + update
+        return self._last_layer(hidden_BT, update, rotations, metadata, keys, values)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states of `forward` or `finish`, [..., hidden], to logits [..., V]."""
-        found: Tensor = self.model.lm_head(self.model.model.norm(hidden))
+        found: Tensor = self.model.lm_head(hidden)
         scaling = self.multipliers.logits_scaling
         return found if scaling == 1 else found / scaling
 
@@ -177,6 +174,20 @@ class Llama:
             return [rotation] * self.num_layers
         still = torch.ones_like(rotation[0]), torch.zeros_like(rotation[1])
         return [rotation if is_rotated else still for is_rotated in self.rotated]
+
+    def _last_layer(
+        self,
+        hidden: Tensor,
+        update: Tensor,
+        rotations: list[Rotation],
+        metadata: AttentionMetadata,
+        keys: list[Tensor],
+        values: list[Tensor],
+    ) -> Tensor:
+        hidden, update = self._layer(self.num_layers - 1, hidden, update, rotations, metadata, keys, values)
+        run = compiled(add_rms_norm) if _compiles(metadata) else add_rms_norm
+        weight = self.model.model.norm.weight.detach()
+        return run(hidden, update, weight, self.shape.epsilon, quantized=False)[1].values
 
     def _layer(
         self,
@@ -227,6 +238,6 @@ def _compiles(metadata: AttentionMetadata) -> bool:
 
 
 @functools.cache
-def compiled(function: Callable[..., T]) -> Callable[..., T]:
-    """A function of one layer's tensors: one graph for each shape, the same for all layers."""
-    return static_compile(function)
+def compiled(function: Callable[..., T], *, dynamic: bool = False) -> Callable[..., T]:
+    """A function of tensors, such as one layer's: one graph for each shape, or one for all."""
+    return static_compile(function, dynamic=dynamic)

@@ -87,10 +87,18 @@ def test_answers_of_a_deterministic_engine_still_depend_on_the_row_alone(make_mo
 
 def test_few_sequences_are_split_and_many_are_not(make_model, make_engine):
     sizes = split(make_engine(make_model()), 256).fallback.sizes
-    few = [sizes.key_splits(bucket, 8) for bucket in (8, 16, 32, 512)]
+    few = [sizes.key_splits(bucket, 8, 64) for bucket in (8, 16, 32, 512)]
     assert few == [4, 2, 1, 1]
-    assert (sizes.key_splits(8, 4), sizes.key_splits(8, 1)) == (8, 8)
-    assert dataclasses.replace(sizes, attention_programs=0).key_splits(1, 1) == 1
+    assert (sizes.key_splits(8, 4, 64), sizes.key_splits(8, 1, 64)) == (8, 8)
+    assert dataclasses.replace(sizes, attention_programs=0).key_splits(1, 1, 64) == 1
+
+
+def test_short_rows_are_not_split_unless_sizes_are_fixed(make_model, make_engine):
+    fixed = split(make_engine(make_model()), 256).fallback.sizes
+    fixed = dataclasses.replace(fixed, blocks_of_a_split=8)
+    free = dataclasses.replace(fixed, fixed=False)
+    assert [free.key_splits(8, 4, blocks) for blocks in (1, 8, 16, 32, 512)] == [1, 1, 2, 4, 8]
+    assert {fixed.key_splits(8, 4, blocks) for blocks in (1, 8, 16, 32, 512)} == {8}
 
 
 def test_parts_are_merged_as_if_they_had_been_one():

@@ -238,6 +238,35 @@ def test_the_host_looks_at_a_batch_while_the_next_one_is_decoded(loop, monkeypat
     assert sorted(s.request.index for s in loop.scheduler.running) == [0, 1, 3, 4, 5]
 
 
+def test_a_batch_that_is_alone_on_a_gpu_is_looked_at_while_it_takes_its_next_step(loop, monkeypatch):
+    loop = loop(3, new=6, lookahead=8, num_scheduler_steps=4)
+    loop.step()
+    looks, finished = [], loop.table.finished
+    monkeypatch.setattr(loop.table, "finished", lambda taken: looks.append(len(seen)) or finished(taken))
+    seen, found = [], []
+    while loop.scheduler.has_work():
+        batch, ready = loop.step(*[1] * (len(seen) == 1))
+        seen.append(numbers(batch))
+        found += ready
+    assert seen == [[0, 1, 2]] * 3 + [[0, 2]] * 2, (
+        "1 has finished in the second step, which the third one shows"
+    )
+    assert looks == [1, 2, 3, 4, 4], "in each step at the one before, in the last one at that, too"
+    assert found + [request.index for request in loop.scheduler.take_finished()] == [1, 0, 2]
+    assert loop.stats.generated_tokens == 6 + 3 + 6
+
+
+def test_it_takes_one_step_in_vain_at_most(loop):
+    loop = loop(2, new=9, lookahead=8, num_scheduler_steps=4)
+    loop.step()
+    loop.step(0, 1)
+    assert loop.scheduler.has_work(), "that both have finished is not known yet"
+    loop.step()
+    assert not loop.scheduler.has_work()
+    assert [request.index for request in loop.scheduler.take_finished()] == [0, 1]
+    assert (loop.stats.generated_tokens, loop.cache.num_held, loop.table.num_free) == (4, 0, 8)
+
+
 def test_those_that_wait_are_prefilled_before_the_host_looks_at_the_last_batch(loop):
     loop = loop(5, new=9, max_num_seqs=2, max_num_requests=4)
     loop.step(), loop.step()

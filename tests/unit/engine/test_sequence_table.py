@@ -7,9 +7,10 @@ from flexray.config import MethodConfig
 from flexray.engine.kv_cache import BLOCK_SIZE, KVCache
 from flexray.engine.request import PrefixGroup, Request
 from flexray.engine.sampler import SampledTokens
-from flexray.engine.sequence_table import SequenceTable
+from flexray.engine.sequence_table import SequenceTable, _append
 from flexray.masks.shared_context import SharedContext
 from flexray.methods import make_methods
+from flexray.models.llama import compiled
 from flexray.prompts.prompt import Prompt
 
 NEW = 40  # tokens of an answer, more than a block holds
@@ -138,3 +139,23 @@ def test_a_row_of_a_sequence_that_has_finished_serves_the_next_one_from_its_star
     assert table.finished(table.snapshot(second.sequences, rows)) == list(second.sequences)
     assert second.sequences[0].token_ids == (STOP,)
     assert second.sequences[0].is_finite
+
+
+def test_as_a_graph_which_serves_all_sizes_appending_is_the_same(cache):
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for rows, count in ((6, 4), (9, 8)):
+        stop = torch.arange(16) == STOP
+        plain, other = (SequenceTable(cache, rows, 16, NEW, stop) for _ in range(2))
+        for table in (plain, other):
+            torch.manual_seed(rows)
+            table.done[:rows] = torch.rand(rows) < 0.3
+            table.produced.copy_(torch.randint(0, NEW, (rows + 1,)))
+            table.token.copy_(torch.randint(0, 16, (rows + 1,)))
+        padded = torch.cat([torch.randperm(rows)[: count - 2], torch.full((2,), plain.padding_row)])
+        sampled = SampledTokens(torch.randint(0, 16, (count,)), torch.rand(count) < 0.8)
+        _append(plain, padded, sampled)
+        compiled(_append, dynamic=True)(other, padded, sampled)
+        for name in ("done", "produced", "token", "output", "position", "causal_index", "not_finite"):
+            assert torch.equal(getattr(plain, name), getattr(other, name)), name
+        assert plain.done[-1], "padding is never under way"
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs + 1
