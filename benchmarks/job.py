@@ -162,6 +162,9 @@ def main(
     tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of an actor.")] = 1,
     seconds: Annotated[float, typer.Option(help="Of steady state, at least.")] = 60.0,
     kill: Annotated[bool, typer.Option(help="Kill an actor, or a rank, in the middle.")] = False,
+    bare_rate: Annotated[
+        float | None, typer.Option(help="Rows/s of the bare engine, if they are known: it is not measured.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda"
     if torch.cuda.is_available()
     else "cpu",
@@ -193,7 +196,7 @@ def main(
                 tree["model"] |= {"device": device, "quantization": DTYPES[kind]}
                 tree["engine"] |= {"tensor_parallel": tensor_parallel}
                 tree["engine"] |= {} if on_gpu else {"max_num_seqs": CPU_ROWS}
-                bare = _bare(tree, place)
+                bare = {"rows_per_second": bare_rate} if bare_rate else _bare(tree, place)
                 print(f"{name} {kind}: bare engine {bare}", flush=True)
                 for number in numbers:
                     actors = number // tensor_parallel
