@@ -3,7 +3,8 @@
 For each shape and precision, a checkpoint of random weights is written, and a bare engine on one GPU answers
 W1 rows in a process of its own. Then `flexray run` answers enough of them for `--seconds` of steady state, on
 1, 2, 4, .. GPUs: a process with a Ray of its own, through plan, pipeline and sink. Efficiency is its speed
-against the bare engine's times the number of actors. With --kill an actor is killed once that was measured.
+against the bare engine's times the number of actors. With --kill an actor is killed once that was measured,
+or with --tensor-parallel a rank. With --bare-rate the bare engine is not measured.
 
 A line is printed as soon as it is known; a table, and a picture in OUT, come last. Without GPUs, for trying:
 `python -m benchmarks.job --shape tiny --device cpu --seconds 10 --gpus 1,2`, where actors are processes.

@@ -36,7 +36,7 @@ def attend_by_flex(
     assert metadata.block_mask is not None
     folded = query
     if metadata.fold_heads:
-        # flex_decoding wants a power-of-two H/K (3 in Llama-3.2-3B); as query tokens the ratio is 1
+        # a program of the kernel has query tokens of one head: so it reads the keys once for all G
         folded = query.reshape(B, K, (H // K) * T, D)
     splits = metadata.key_splits
     if splits > 1:
