@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,10 +166,25 @@ def _expand(pattern: str, key: str, split: str) -> list[str]:
     for n in names:
         _check_utf8(n)
     if isinstance(fs, LocalFileSystem):
+        for n in names:
+            _check_regular(n)
         return names  # absolute, because fsspec makes them so; workers have another working directory
     if "::" in pattern:
         return _chained(names, name, pattern)
     return [cast(str, fs.unstrip_protocol(n)) for n in names]
+
+
+def _check_regular(name: str) -> None:
+    """Refuse what is no file: whoever opens a pipe waits for somebody who writes into it."""
+    try:
+        is_regular = stat.S_ISREG(os.stat(name).st_mode)
+    except OSError:
+        return  # as of a broken link: told by what opens it
+    if not is_regular:
+        raise DataError(
+            f"{name}: a pipe, socket or device, not a file. Files are read more than once, and by several "
+            "processes: write what it gives into one."
+        )
 
 
 def _unpacked(path: str, key: str, form: str) -> list[str]:

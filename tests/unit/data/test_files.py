@@ -267,6 +267,18 @@ def test_links_in_an_archive_are_not_other_files(tmp_path: Path, caplog: pytest.
             list_files(data_config(f"{kind}://soft.jsonl::{tmp_path}/a.{kind}"))
 
 
+@pytest.mark.timeout(60)
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    folder = write(tmp_path / "in" / "a.jsonl", [record(1)]).parent
+    os.mkfifo(folder / "pipe.jsonl")
+    for files in (folder / "pipe.jsonl", folder / "*.jsonl"):
+        with pytest.raises(
+            DataError, match=r"pipe\.jsonl: a pipe, socket or device, not a file\. "
+        ):
+            list_files(data_config(files))
+    assert [file.path for file in list_files(data_config(folder / "a*"))] == [str(folder / "a.jsonl")]
+
+
 def test_of_an_archive_with_a_format_the_members_of_it_are_read(tmp_path: Path) -> None:
     members = {"README.md": "# About", "LICENSE": "MIT", "a.jsonl": line(1), "b.jsonl.gz": "", "c.csv": "id"}
     path = zip_of(tmp_path / "a.zip", members)
