@@ -164,7 +164,7 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of steady state, at least.")] = 60.0,
     kill: Annotated[bool, typer.Option(help="Kill an actor, or a rank, in the middle.")] = False,
     bare_rate: Annotated[
-        float | None, typer.Option(help="Rows/s of the bare engine, if they are known: it is not measured.")
+        float | None, typer.Option(help="Of one case: its bare engine's rows/s, which then is not measured.")
     ] = None,
     device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda"
     if torch.cuda.is_available()
@@ -184,6 +184,8 @@ def main(
         raise typer.BadParameter(f"--gpus: torch finds {torch.cuda.device_count()}")
     if odd := [number for number in numbers if number % tensor_parallel]:
         raise typer.BadParameter(f"--gpus: {odd} are no actors of {tensor_parallel} GPUs each")
+    if bare_rate and "," in shape + dtype:
+        raise typer.BadParameter("--bare-rate is of one shape and dtype")
     out.mkdir(parents=True, exist_ok=True)
     head = {"machine": describe_machine(), "commit": describe_commit()}
     print(head, flush=True)
@@ -197,7 +199,9 @@ def main(
                 tree["model"] |= {"device": device, "quantization": DTYPES[kind]}
                 tree["engine"] |= {"tensor_parallel": tensor_parallel}
                 tree["engine"] |= {} if on_gpu else {"max_num_seqs": CPU_ROWS}
-                bare = {"rows_per_second": bare_rate} if bare_rate else _bare(tree, place)
+                bare = (
+                    {"rows_per_second": bare_rate, "is_measured": False} if bare_rate else _bare(tree, place)
+                )
                 print(f"{name} {kind}: bare engine {bare}", flush=True)
                 for number in numbers:
                     actors = number // tensor_parallel

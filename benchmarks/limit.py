@@ -1,8 +1,8 @@
 """(c) What the matrix products alone allow: all linear layers, and nothing else, at full batches.
 
 For calls of few samples: `python -m benchmarks.limit --shape 3b --samples 1,8,32`, on a GPU. Each layer's
-products are those of the engine, merged, of as many rows as its batches are padded to, one after the other
-in a CUDA graph, so that the host has no part.
+products are those of the engine, merged: a step's of as many rows as its batches are padded to, the pass's
+without padding, one after the other in a CUDA graph, so that the host has no part.
 """
 
 from __future__ import annotations
@@ -126,7 +126,10 @@ def main(
     print("|---:|---:|---:|---:|---:|")
     for count in map(int, samples.split(",")):
         one_pass = _graphed_seconds(merged_products(model, count * W1.own_tokens))
-        step = _graphed_seconds(merged_products(model, max(count, MIN_DECODE_BUCKET), head=True))
+        rows = MIN_DECODE_BUCKET
+        while rows < count:
+            rows *= 2
+        step = _graphed_seconds(merged_products(model, rows, head=True))
         # the first token comes with the pass
         rate = count / (one_pass + (W1.new_tokens - 1) * step)
         print(

@@ -90,6 +90,7 @@ class DecodeInputs:
                 self.size,
                 self.apart,
                 self.adaptive,
+                self.splits,
                 kv_cache.num_slots,
                 BLOCK_SIZE,
                 str(kv_cache.device),

@@ -102,7 +102,7 @@ class Engine:
         if not self.config.deterministic:
             return {}
         sizes, shape = self.fallback.full_sizes, self.model.shape
-        splits = sizes.key_splits(sizes.max_num_seqs, shape.num_kv_heads, 0)
+        splits = sizes.key_splits(sizes.max_num_seqs, shape.num_kv_heads)
         return describe_rounding(
             self.device,
             sizes,

@@ -69,11 +69,12 @@ class ModelRunner:
         self._kv_cache: KVCache | None = None
         self._table: SequenceTable | None = None
         self._prefills: dict[int, PrefillInputs] = {}
-        self._decodes: dict[tuple[Backend, int, Slots | None, bool], DecodeInputs] = {}
+        self._decodes: dict[tuple[Backend, int, Slots | None, bool, int], DecodeInputs] = {}
         # slots of the context that passes and decode steps attend to apart: block lists leave them out
         self._apart_in_prefill: Slots | None = None
         self._apart_in_decode: Slots | None = None
         self._adaptive = False  # whether the requests' shared prefix is
+        self._widest = 0  # blocks that a sequence may attend to, the context's among them
         self._loaded: DecodeBatch | None = None
         self._backend: Backend = "flex"
         self._sizes: SchedulerConfig | None = None
@@ -103,6 +104,7 @@ class ModelRunner:
         width = context_size(context) // BLOCK_SIZE + max(
             blocks_for(request.most_slots) for request in requests
         )
+        self._widest = width
         kept = self._context  # at other positions it takes the same slots
         if (
             kept is None
@@ -322,10 +324,11 @@ class ModelRunner:
     def _inputs_for(self, num_sequences: int) -> DecodeInputs:
         """The inputs of a batch of this size."""
         assert self._sizes is not None
-        size = self._sizes.decode_bucket(num_sequences)
-        key = (self._backend, size, self._apart_in_decode, self._adaptive)
+        size, shape, apart = self._sizes.decode_bucket(num_sequences), self.model.shape, self._apart_in_decode
+        blocks = self._widest - (0 if apart is None else (apart[1] - apart[0]) // BLOCK_SIZE)
+        splits = self._sizes.key_splits(size, shape.num_kv_heads, blocks)
+        key = (self._backend, size, apart, self._adaptive, splits)
         if key not in self._decodes:
-            shape = self.model.shape
             heads = shape.num_heads // shape.num_kv_heads
             self._decodes[key] = DecodeInputs(
                 size,
@@ -333,10 +336,10 @@ class ModelRunner:
                 self.kv_cache,
                 backend=self._backend,
                 group=heads,
-                splits=self._sizes.key_splits(size, shape.num_kv_heads, self.table.max_blocks),
+                splits=splits,
                 bias=self._bias,
                 subsets=self._subsets,
-                apart=self._apart_in_decode,
+                apart=apart,
                 adaptive=self._adaptive,
             )
         return self._decodes[key]

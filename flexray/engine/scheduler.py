@@ -49,6 +49,9 @@ class DecodeBatch:
 Batch = PrefillBatch | DecodeBatch
 FIRST_TOKENS = 8192
 """Of a prefill batch for a GPU that has nothing to do."""
+LOOK_TOKENS = 8192
+"""Of answers, that the host may have to read after each step: with log-probabilities, or texts that end an
+answer, to read more takes as long as a step."""
 GROWTH = 4
 """At most so many times as many tokens has the next one: the host lays them out while the GPU is at work."""
 
@@ -91,7 +94,7 @@ class Scheduler:
         new round."""
         if not self._steps:
             new = self._admit()
-            if not new and self._snapshots and not self._is_one_batch:
+            if not new and self._snapshots and not self._looks_each_step:
                 self._collect(0)
                 new = self._admit()
             self._filling = bool(new)
@@ -103,7 +106,7 @@ class Scheduler:
                 self._batches = list(self._decode_batches())
             for batch in self._batches:
                 steps = max(1, max(sequence.steps_left for sequence in batch.sequences))
-                most = 1 if self._is_one_batch else self._sizes.num_scheduler_steps
+                most = 1 if self._looks_each_step else self._sizes.num_scheduler_steps
                 self._steps += [batch] * min(most, steps)
         return self._steps.popleft()
 
@@ -132,9 +135,7 @@ class Scheduler:
                 self._allocate(self._sizes.lookahead)  # the host's work while the device is at these steps
         if is_last:
             self._snapshots.append(self._table.snapshot(sequences, batch.rows))
-        goes_on = bool(self._steps or self.waiting)
-        if self._is_one_batch:
-            goes_on = any(sequence.steps_left > 0 for sequence in self.running)
+        goes_on = self._steps or self.waiting or (self._looks_each_step and self._may_go_on)
         self._collect(1 if is_last and goes_on else 0)
         return ready
 
@@ -144,11 +145,17 @@ class Scheduler:
         return ready
 
     @property
-    def _is_one_batch(self) -> bool:
-        """Whether a GPU has one batch to decode and no more: it is looked at after each step, while it takes
-        the next one. So it takes one in vain at most, and the GPU does not wait."""
-        is_one = not self.waiting and len(self.running) <= self._sizes.max_num_seqs
-        return is_one and self._sizes.lookahead > 0
+    def _looks_each_step(self) -> bool:
+        """Whether a GPU has but one small batch to decode: the host looks at it after each step, while it
+        takes the next one. So the GPU does not wait, and takes one step in vain at most."""
+        if self.waiting or not self._sizes.lookahead:
+            return False
+        most = min(self._sizes.max_num_seqs, LOOK_TOKENS // self._table.max_new_tokens)
+        return len(self.running) <= most
+
+    @property
+    def _may_go_on(self) -> bool:
+        return any(sequence.steps_left > 0 for sequence in self.running)
 
     def _admit(self) -> list[Request]:
         """Waiting requests to prefill now: if there is room for enough of them to make a pass worth while."""

@@ -64,22 +64,20 @@ class SchedulerConfig:
     apart_in_prefill: int = 0
     apart_in_decode: int = 0
     attention_programs: int = 0  # of a decode step, that it is split over the keys for; 0: never
-    blocks_of_a_split: int = 0  # of the longest row, at least, unless sizes are fixed
 
     def decode_bucket(self, sequences: int) -> int:
         """Sequences that a decode batch is padded to."""
         return _round_up(sequences, self.max_num_seqs if self.fixed else MIN_DECODE_BUCKET)
 
-    def key_splits(self, bucket: int, num_kv_heads: int, blocks: int) -> int:
+    def key_splits(self, bucket: int, num_kv_heads: int, blocks: int = 0) -> int:
         """Parts of its keys that a sequence of a decode batch attends to one by one: with fixed sizes, by the
         batch's size alone, of which there is one.
 
         Args:
-            blocks: that a row attends to at most.
+            blocks: that the longest row attends to; not looked at if sizes are fixed.
         """
-        most, splits = MOST_SPLITS, 1
-        if not self.fixed and self.blocks_of_a_split:
-            most = min(most, blocks // self.blocks_of_a_split)
+        most = MOST_SPLITS if self.fixed else min(MOST_SPLITS, blocks // BLOCKS_OF_A_SPLIT)
+        splits = 1
         while 2 * splits <= most and 2 * splits * bucket * num_kv_heads <= self.attention_programs:
             splits *= 2
         return splits
@@ -173,7 +171,6 @@ def scheduler_config_for(
         apart_in_prefill=APART_IN_PREFILL if on_gpu else 0,
         apart_in_decode=APART_IN_DECODE if on_gpu else 0,
         attention_programs=ATTENTION_PROGRAMS if on_gpu else 0,
-        blocks_of_a_split=BLOCKS_OF_A_SPLIT,
     )
 
 

@@ -184,6 +184,7 @@ class SequenceTable:
         self.sampling[:, rows] = to_device(np.asarray(params, dtype=np.float32).T.copy(), device)
         self.uniforms[rows] = to_device(np.stack(numbers), device)
 
+    @torch.no_grad()
     def append(self, rows: Tensor, sampled: SampledTokens) -> None:
         """Add one token to each sequence; those that have finished stay as they are.
 

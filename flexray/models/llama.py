@@ -1,6 +1,6 @@
 """The LLaMA that the engine runs: a transformers model's weights in our own loop over our own layers.
 
-Embeddings, the last norm, the head and the rotary embedding are the model's own modules.
+Embeddings, the head and the rotary embedding are the model's own modules.
 Shapes: B batch rows, T tokens a row, K key/value heads, D numbers a head.
 """
 

@@ -25,7 +25,7 @@ def dense_pass(model: Llama, stream: Stream) -> list[tuple[Tensor, Tensor]]:
         model: the engine's.
 
     Returns:
-        For each sequence, of its T queries: hidden states before the last norm, [T, hidden]; and the share of
+        For each sequence, of its T queries: hidden states behind the last norm, [T, hidden]; and the share of
         attention that each segment gets, float32 [layers, T, P], the mean of the heads. Shares of a query sum
         to 1.
     """

@@ -272,9 +272,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     folder = write(tmp_path / "in" / "a.jsonl", [record(1)]).parent
     os.mkfifo(folder / "pipe.jsonl")
     for files in (folder / "pipe.jsonl", folder / "*.jsonl"):
-        with pytest.raises(
-            DataError, match=r"pipe\.jsonl: a pipe, socket or device, not a file\. "
-        ):
+        with pytest.raises(DataError, match=r"pipe\.jsonl: a pipe, socket or device, not a file\. "):
             list_files(data_config(files))
     assert [file.path for file in list_files(data_config(folder / "a*"))] == [str(folder / "a.jsonl")]
 

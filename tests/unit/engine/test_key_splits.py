@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from flexray.config import MethodConfig
+from flexray.engine.decode_inputs import _refresh
 from flexray.models.flex import merge_splits
+from flexray.models.llama import compiled
 from tests.unit.engine.test_methods import tokens
 from tests.unit.engine.test_shared_prefixes import attend_apart, logits_of
 
@@ -85,17 +87,32 @@ def test_answers_of_a_deterministic_engine_still_depend_on_the_row_alone(make_mo
         assert tokens(engine.generate([prompts[index]])) == [together[index]]
 
 
+def test_as_a_graph_a_step_s_inputs_are_refreshed_alike(make_model, make_engine, prompts):
+    for programs in (0, 32):
+        engine = split(make_engine(make_model(), max_new_tokens=NEW), programs)
+        engine.generate(prompts)
+        for inputs in engine.runner._decodes.values():
+            slots, counts, causal_index = _refresh(inputs), inputs.block_counts, inputs.tables.causal_index
+            expected = counts.clone(), causal_index.clone()
+            counts.zero_()
+            causal_index.zero_()
+            assert torch.equal(compiled(_refresh, dynamic=True)(inputs), slots)
+            assert torch.equal(counts, expected[0])
+            assert torch.equal(causal_index, expected[1])
+            assert counts.any()
+            assert inputs.splits == max(1, programs // 8)
+
+
 def test_few_sequences_are_split_and_many_are_not(make_model, make_engine):
     sizes = split(make_engine(make_model()), 256).fallback.sizes
-    few = [sizes.key_splits(bucket, 8, 64) for bucket in (8, 16, 32, 512)]
+    few = [sizes.key_splits(bucket, 8) for bucket in (8, 16, 32, 512)]
     assert few == [4, 2, 1, 1]
-    assert (sizes.key_splits(8, 4, 64), sizes.key_splits(8, 1, 64)) == (8, 8)
-    assert dataclasses.replace(sizes, attention_programs=0).key_splits(1, 1, 64) == 1
+    assert (sizes.key_splits(8, 4), sizes.key_splits(8, 1)) == (8, 8)
+    assert dataclasses.replace(sizes, attention_programs=0).key_splits(1, 1) == 1
 
 
 def test_short_rows_are_not_split_unless_sizes_are_fixed(make_model, make_engine):
     fixed = split(make_engine(make_model()), 256).fallback.sizes
-    fixed = dataclasses.replace(fixed, blocks_of_a_split=8)
     free = dataclasses.replace(fixed, fixed=False)
     assert [free.key_splits(8, 4, blocks) for blocks in (1, 8, 16, 32, 512)] == [1, 1, 2, 4, 8]
     assert {fixed.key_splits(8, 4, blocks) for blocks in (1, 8, 16, 32, 512)} == {8}

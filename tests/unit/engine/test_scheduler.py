@@ -256,6 +256,16 @@ def test_a_batch_that_is_alone_on_a_gpu_is_looked_at_while_it_takes_its_next_ste
     assert loop.stats.generated_tokens == 6 + 3 + 6
 
 
+def test_of_a_large_batch_the_host_would_read_too_much_at_each_step(loop, monkeypatch):
+    monkeypatch.setattr("flexray.engine.scheduler.LOOK_TOKENS", 3 * 9 - 1)
+    loop = loop(3, new=9, lookahead=8, num_scheduler_steps=4)
+    loop.step()
+    batches = [loop.step(*[1] * (step == 1))[0] for step in range(4)]
+    assert all(batch is batches[0] for batch in batches)
+    assert [numbers(loop.step()[0]) for _ in range(2)] == [[0, 2]] * 2
+    assert len(loop.scheduler._steps) == 0, "two are few enough"
+
+
 def test_it_takes_one_step_in_vain_at_most(loop):
     loop = loop(2, new=9, lookahead=8, num_scheduler_steps=4)
     loop.step()
