@@ -20,9 +20,10 @@ from benchmarks.clock import median_seconds
 from benchmarks.machine import describe_commit, describe_machine
 from benchmarks.models import make_model
 from benchmarks.work import GPU, SHAPES, W1, Sizes, Work
+from flexray.config import EngineConfig
 from flexray.engine.cuda_graph import CudaGraph
 from flexray.engine.determinism import set_rounding
-from flexray.engine.scheduler_config import MIN_DECODE_BUCKET
+from flexray.engine.scheduler_config import plan_scheduler
 from flexray.models import llama
 from flexray.models.decoder_layer import LayerWeights
 from flexray.models.fused import as_rows
@@ -117,6 +118,7 @@ def main(
         raise SystemExit("torch finds no GPU, whose limit this is")
     set_rounding(torch.device("cuda"))
     model: Any = llama.patch(make_model(shape, "cuda"))
+    padded = plan_scheduler(model, EngineConfig(deterministic=False))
     weights = [linear.weight for layer in model.layers for linear in _linears(layer)]
     size = sum(weight.nbytes for weight in (*weights, model.model.lm_head.weight))
     print(
@@ -126,10 +128,7 @@ def main(
     print("|---:|---:|---:|---:|---:|")
     for count in map(int, samples.split(",")):
         one_pass = _graphed_seconds(merged_products(model, count * W1.own_tokens))
-        rows = MIN_DECODE_BUCKET
-        while rows < count:
-            rows *= 2
-        step = _graphed_seconds(merged_products(model, rows, head=True))
+        step = _graphed_seconds(merged_products(model, padded.decode_bucket(count), head=True))
         # the first token comes with the pass
         rate = count / (one_pass + (W1.new_tokens - 1) * step)
         print(

@@ -104,9 +104,9 @@ class Scheduler:
             assert self.running, "the KV cache holds the largest request: see ModelRunner.prepare"
             if not self._batches:
                 self._batches = list(self._decode_batches())
+            most = 1 if self._looks_each_step else self._sizes.num_scheduler_steps
             for batch in self._batches:
                 steps = max(1, max(sequence.steps_left for sequence in batch.sequences))
-                most = 1 if self._looks_each_step else self._sizes.num_scheduler_steps
                 self._steps += [batch] * min(most, steps)
         return self._steps.popleft()
 

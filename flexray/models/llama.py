@@ -103,7 +103,7 @@ class Llama:
             keys, values: the KV cache's, [K, P, D] for each layer; this pass's are written into them.
         """
         before = self._before_last_layer(ids_BT, positions_BT, metadata, keys, values)
-        return self._last_layer(*before, metadata, keys, values)
+        return self._normed(*self._layer(self.num_layers - 1, *before, metadata, keys, values), metadata)
 
     def prefill(
         self,
@@ -131,7 +131,8 @@ class Llama:
     ) -> Tensor:
         """The last layer and norm for hidden states of `prefill`, [B, T, hidden]."""
         rotations, update = self._rotations(hidden_BT, positions_BT), torch.zeros_like(hidden_BT)
-        return self._last_layer(hidden_BT, update, rotations, metadata, keys, values)
+        states = self._layer(self.num_layers - 1, hidden_BT, update, rotations, metadata, keys, values)
+        return self._normed(*states, metadata)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states of `forward` or `finish`, [..., hidden], to logits [..., V]."""
@@ -175,16 +176,8 @@ class Llama:
         still = torch.ones_like(rotation[0]), torch.zeros_like(rotation[1])
         return [rotation if is_rotated else still for is_rotated in self.rotated]
 
-    def _last_layer(
-        self,
-        hidden: Tensor,
-        update: Tensor,
-        rotations: list[Rotation],
-        metadata: AttentionMetadata,
-        keys: list[Tensor],
-        values: list[Tensor],
-    ) -> Tensor:
-        hidden, update = self._layer(self.num_layers - 1, hidden, update, rotations, metadata, keys, values)
+    def _normed(self, hidden: Tensor, update: Tensor, metadata: AttentionMetadata) -> Tensor:
+        """What the last layer gives, behind the last norm."""
         run = compiled(add_rms_norm) if _compiles(metadata) else add_rms_norm
         weight = self.model.model.norm.weight.detach()
         return run(hidden, update, weight, self.shape.epsilon, quantized=False)[1].values
