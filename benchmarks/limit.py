@@ -26,8 +26,8 @@ from flexray.engine.determinism import set_rounding
 from flexray.engine.scheduler_config import plan_scheduler
 from flexray.models import llama
 from flexray.models.decoder_layer import LayerWeights
-from flexray.models.fused import as_rows
-from flexray.models.quantization import Linear, Rows, apply_linear
+from flexray.models.fused import as_rows, product
+from flexray.models.quantization import Linear, Rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +91,7 @@ def merged_products(model: Any, count: int, *, head: bool = False) -> Callable[[
         x = torch.randn(count, width, device=model.device).to(model.dtype)
         return as_rows(x, quantized=quantized)
 
+    multiply = llama.compiled(product) if model.device.type == "cuda" else product
     hidden, heads = rows(model.config.hidden_size), rows(shape.num_heads * shape.head_dim)
     wide, last = rows(model.config.intermediate_size), hidden.values.to(model.dtype)
 
@@ -98,7 +99,7 @@ def merged_products(model: Any, count: int, *, head: bool = False) -> Callable[[
     def products() -> None:
         for layer in model.layers:
             for x, linear in zip((hidden, heads, hidden, wide), _linears(layer), strict=True):
-                apply_linear(x, linear)
+                multiply(x, linear)
         if head:
             model.model.lm_head(last)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flexray.models.all_reduce import RankGroup, all_reduce
 from flexray.models.attention import AttentionMetadata, attend, write
-from flexray.models.fused import add_rms_norm, as_rows, gated, has_kernels, rms_norm
+from flexray.models.fused import add_rms_norm, as_rows, gated_product, has_kernels, product, rms_norm
 from flexray.models.quantization import Linear, apply_linear, quantize
 
 if torch.cuda.is_available():
@@ -70,20 +70,21 @@ def decoder_layer(
     are one kernel, as in vLLM."""
     quantized = weights.qkv.scale is not None
     hidden, normed = add_rms_norm(hidden, update, weights.input_norm, shape.epsilon, quantized=quantized)
-    states = apply_linear(normed, weights.qkv)
+    states = product(normed, weights.qkv)
     query = _write_heads(weights, states, rotary, metadata.slot_mapping, key_cache, value_cache, shape)
     out = attend(query.transpose(1, 2), key_cache, value_cache, shape.scale, metadata)
-    attended = apply_linear(as_rows(out.transpose(1, 2).flatten(2), quantized=quantized), weights.out)
+    attended = product(as_rows(out.transpose(1, 2).flatten(2), quantized=quantized), weights.out)
     attended = _update(attended, weights.post_attention_norm, shape)
     hidden, normed = add_rms_norm(hidden, attended, weights.mlp_norm, shape.epsilon, quantized=quantized)
-    gate_up = apply_linear(normed, weights.gate_up)
-    product = gated(gate_up, shape.activation, is_silu=shape.is_silu, quantized=quantized)
-    return hidden, _update(apply_linear(product, weights.down), weights.post_mlp_norm, shape)
+    through = gated_product(
+        normed, weights.gate_up, shape.activation, is_silu=shape.is_silu, quantized=quantized
+    )
+    return hidden, _update(product(through, weights.down), weights.post_mlp_norm, shape)
 
 
-def _update(product: Tensor, norm: Tensor | None, shape: LayerShape) -> Tensor:
+def _update(part: Tensor, norm: Tensor | None, shape: LayerShape) -> Tensor:
     """What attention or MLP add to the hidden states, from what their last products give."""
-    added = all_reduce(product, shape.group)
+    added = all_reduce(part, shape.group)
     if norm is not None:
         added = rms_norm(added, norm, shape.epsilon)
     return added if shape.residual_multiplier == 1 else added * shape.residual_multiplier

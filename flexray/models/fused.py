@@ -1,6 +1,8 @@
-"""What stands between a layer's products: sums, norms, activations, and quantising what they give.
+"""What stands between a layer's products: sums, norms, activations, and quantising what they give; and the
+products of few rows.
 
-In a compiled layer on a GPU each is one kernel (flexray.models.triton_kernels); here is what they compute.
+In a compiled layer on a GPU each is one kernel (flexray.models.triton_kernels, flexray.models.few_rows); here
+is what they compute.
 Shapes: [..., N], rows of N numbers.
 """
 
@@ -11,10 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flexray.models.quantization import Rows, quantize_rows
+from flexray.models.quantization import Linear, Rows, apply_linear, quantize_rows
 
 if torch.cuda.is_available():
-    from flexray.models import triton_kernels
+    from flexray.models import few_rows, triton_kernels
 
 
 def has_kernels(x: Tensor) -> bool:
@@ -42,6 +44,32 @@ def add_rms_norm(
         flat, update.reshape(flat.shape), weight, epsilon, quantized=quantized
     )
     return added.view(hidden.shape), Rows(out.view(hidden.shape), scale, hidden.dtype)
+
+
+def product(x: Rows, linear: Linear) -> Tensor:
+    """[..., in] to [..., out]: see `apply_linear`."""
+    if not _is_of_few_rows(x, linear):
+        return apply_linear(x, linear)
+    return few_rows.multiply(_flat(x.values), linear.weight).view(*x.values.shape[:-1], -1)
+
+
+def gated_product(
+    x: Rows, gate_up: Linear, activation: Callable[[Tensor], Tensor], *, is_silu: bool, quantized: bool
+) -> Rows:
+    """[..., in] to [..., N] by gates and what they let through, [2 N, in]: see `gated`."""
+    if not (is_silu and _is_of_few_rows(x, gate_up)):
+        return gated(apply_linear(x, gate_up), activation, is_silu=is_silu, quantized=quantized)
+    found = few_rows.multiply(_flat(x.values), gate_up.weight, gated=True)
+    return Rows(found.view(*x.values.shape[:-1], -1), None, x.dtype)
+
+
+def _is_of_few_rows(x: Rows, linear: Linear) -> bool:
+    plain = linear.scale is None and linear.bias is None
+    return plain and has_kernels(x.values) and few_rows.is_for(_flat(x.values), linear.weight)
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
 
 
 def gated(gate_up: Tensor, activation: Callable[[Tensor], Tensor], *, is_silu: bool, quantized: bool) -> Rows:

@@ -9,10 +9,10 @@ from flexray.models import fused
 from flexray.models.attention import write
 from flexray.models.decoder_layer import rotate
 from flexray.models.flex import static_compile
-from flexray.models.quantization import FP8_MAX
+from flexray.models.quantization import FP8_MAX, Linear, Rows
 
 if torch.cuda.is_available():
-    from flexray.models import triton_kernels
+    from flexray.models import few_rows, triton_kernels
 
 compiled = functools.cache(static_compile)
 SHAPES = [(3, 5, 96), (1, 7, 3072), (300, 1, 8192)]
@@ -70,6 +70,56 @@ def test_what_is_not_finite_stays_so(bad):
     x[2, 5] = bad
     rows = compiled(fused.as_rows)(x, quantized=True)
     assert (rows.values.float() * rows.scale).isfinite().all(-1).tolist() == [True, True, False, True]
+
+
+def few(rows, width, outputs, dtype):
+    """Rows, and a linear layer's weight."""
+    torch.manual_seed(0)
+    x = torch.randn(rows, 1, width, device="cuda").to(dtype)
+    return x, (torch.randn(outputs, width, device="cuda") * width**-0.5).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("width", "outputs"), [(512, 32), (3072, 5120), (8192, 3072)])
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_products_of_few_rows_are_those_of_float32(rows, width, outputs, dtype):
+    x, weight = few(rows, width, outputs, dtype)
+    assert few_rows.is_for(x[:, 0], weight)
+    expected = x.double() @ weight.double().t()
+    close = functools.partial(torch.testing.assert_close, rtol=2 * torch.finfo(dtype).eps, atol=1e-2)
+    given, linear = Rows(x, None, dtype), Linear(weight, None)
+    close(compiled(fused.product)(given, linear), expected.to(dtype))
+    how = {"is_silu": True, "quantized": False}
+    gated = compiled(fused.gated_product)(given, linear, torch.nn.SiLU(), **how)
+    gate, up = expected.chunk(2, dim=-1)
+    close(gated.values, (torch.nn.functional.silu(gate) * up).to(dtype))
+
+
+def test_one_of_few_rows_is_multiplied_as_if_it_were_alone():
+    x, weight = few(8, 2048, 4096, torch.bfloat16)
+    x[5] = float("nan")
+    product = compiled(fused.product)
+    together = product(Rows(x, None, x.dtype), Linear(weight, None))
+    assert together[5].isnan().all()
+    for i in (0, 4, 7):
+        alone = product(Rows(x[i : i + 1].clone(), None, x.dtype), Linear(weight, None))
+        assert torch.equal(together[i : i + 1], alone)
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "outputs", "dtype"),
+    [
+        (9, 512, 32, torch.bfloat16),
+        (8, 576, 32, torch.bfloat16),
+        (8, 512, 48, torch.bfloat16),
+        (8, 512, 32, torch.float32),
+    ],
+)
+def test_other_products_are_left_to_torch(rows, width, outputs, dtype):
+    x, weight = few(rows, width, outputs, dtype)
+    assert not few_rows.is_for(x[:, 0], weight)
+    found = compiled(fused.product)(Rows(x, None, x.dtype), Linear(weight, None))
+    torch.testing.assert_close(found.double(), x.double() @ weight.double().t(), rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize(
