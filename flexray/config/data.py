@@ -205,6 +205,8 @@ class SourceConfig(Section):
     def _files_or_hub(self) -> SourceConfig:
         if not self.files and self.hub is None:
             raise ValueError("files: no file is named. Name files, or a data set of the hub as hub")
+        if "" in self.files:
+            raise ValueError("files: an empty name, as of a ${VARIABLE} without a value. Name a file")
         if self.files and self.hub is not None:
             raise ValueError("files and hub: give one of them, and set the other to [] or null")
         if self.hub is not None and self.format != "auto":

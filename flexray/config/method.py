@@ -23,14 +23,14 @@ class MethodConfig(Section):
     """restart: each paraphrase starts right after the context, the answer after the longest."""
     cross_attention: bool = False
     """myriadlama: each manual template sees the manual templates before it."""
-    paraphrase_scale: float | Literal["-log N"] = 0.0
+    paraphrase_scale: Annotated[float, Field(allow_inf_nan=False)] | Literal["-log N"] = 0.0
     """Added to the attention scores of the answer for the paraphrases; "-log N" gives all N the weight of
     one."""
     samples: int = Field(default=8, ge=1, le=1000)
     """Answers drawn. sampled: for the first paraphrase; confidence: for each."""
     do_sample: bool = False
     """Draw each token instead of taking the most likely one. sampled and confidence do without."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=1e-6, allow_inf_nan=False)
     """Divides the logits before an answer is drawn."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Tokens are drawn from the most likely ones that together have this probability (below 1: of 1,024)."""
@@ -50,7 +50,7 @@ class MethodConfig(Section):
     """How the paraphrases of a subset make one answer: as the method of this name."""
     beta: float = Field(default=0.25, ge=0)
     """How much the prediction without any paraphrase counts against those with one."""
-    attention_temperature: float = Field(default=0.9, gt=0)
+    attention_temperature: float = Field(default=0.9, ge=1e-6, allow_inf_nan=False)
     """ape: T, which divides the answer's attention scores against the paraphrases; below 1 it looks at fewer
     of their tokens."""
     attention_scale: float = Field(default=0.9, gt=0)

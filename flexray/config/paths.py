@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
@@ -46,8 +47,9 @@ def resolve_paths(tree: dict[str, Any], recipe: str) -> dict[str, Any]:
         links, chained, last = path.rpartition("::")  # of zip://a.jsonl::questions.zip
         if key == OUTPUT or not folder or "://" in last or os.path.isabs(os.path.expanduser(last)):
             return path
-        beside = os.path.normpath(os.path.join(folder, last))
-        there = any(glob.iglob(beside)) if glob.has_magic(last) else os.path.exists(beside)
+        is_glob = glob.has_magic(last)
+        beside = os.path.normpath(os.path.join(glob.escape(folder) if is_glob else folder, last))
+        there = any(glob.iglob(beside)) if is_glob else os.path.exists(beside)
         return links + chained + beside if there else path
 
     placed = dict(tree)
@@ -59,6 +61,27 @@ def resolve_paths(tree: dict[str, Any], recipe: str) -> dict[str, Any]:
             elif isinstance(value, list):
                 section[name] = [seen(path, key) if isinstance(path, str) else path for path in value]
     return placed
+
+
+def reads_output(pattern: str, output: str) -> bool:
+    """Whether a path or glob of input files, with `**`, has a folder of output within its reach, and files of
+    the kinds that are written there."""
+    _, separator, rest = pattern.rpartition("://")
+    if "::" in pattern or "**" not in rest or not rest.endswith((".parquet", ".json", "*")):
+        return False
+    if separator:
+        parts, folders = pattern.split("/"), output.rstrip("/").split("/")
+    else:
+        parts, folders = (os.path.abspath(path).split("/") for path in (pattern, output))
+
+    def reaches(parts: list[str], folders: list[str]) -> bool:
+        if not parts or not folders:
+            return parts[:1] == ["**"]
+        if parts[0] == "**":
+            return reaches(parts[1:], folders) or reaches(parts, folders[1:])
+        return fnmatch.fnmatchcase(folders[0], parts[0]) and reaches(parts[1:], folders[1:])
+
+    return reaches(parts, folders)
 
 
 def _sections(tree: dict[str, Any], parts: list[str]) -> Iterator[tuple[dict[str, Any], str]]:

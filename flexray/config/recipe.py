@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Sequence
 from copy import copy
 from typing import Any
@@ -61,6 +62,8 @@ def _read(path: str, extended_by: tuple[str, ...], known: dict[str, dict[str, An
     if place in known:
         return known[place]
     said = f" (extended by {extended_by[-1]})" if extended_by else ""
+    if extended_by and "://" not in path and os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(f"{path}: is no regular file{said}. Give a YAML file.")
     try:
         with starting(), open_file(path) as stream:
             data = stream.read(MAX_BYTES + 1)
@@ -187,6 +190,20 @@ class _Loader(yaml.SafeLoader):
         if self._merged > MAX_MERGED:
             raise self._fault(node, f"merges (<<) of more than {MAX_MERGED} keys")
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, AttributeError, LookupError, TypeError) as e:  # of a date, or an explicit tag
+            kind = node.tag.rpartition(":")[2]
+            raise self._fault(node, f"{shown(node.value)} is no {kind} ({e}). Put it in quotes") from e
+
+    def _decimal(self, node: yaml.ScalarNode) -> Any:
+        if re.fullmatch(r"[-+]?0[0-9_]+|.*:.*", node.value):
+            raise self._fault(
+                node, f"{node.value} is another number in YAML, octal or of base 60. Write a decimal number"
+            )
+        return self.construct_yaml_int(node)
+
     def _check_keys(self, node: yaml.MappingNode) -> None:
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
@@ -197,3 +214,6 @@ class _Loader(yaml.SafeLoader):
 
     def _fault(self, node: yaml.Node, problem: str) -> yaml.YAMLError:
         return yaml.composer.ComposerError(None, None, problem, node.start_mark)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader._decimal)

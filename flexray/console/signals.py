@@ -1,4 +1,5 @@
-"""SIGTERM and Ctrl-C end a command cleanly: it releases what it holds, and its last line says how far it got.
+"""SIGTERM, Ctrl-C and the end of its terminal end a command cleanly: it releases what it holds, and its last
+line says how far it got.
 
 `timeout`, systemd and Kubernetes send SIGTERM. So does `ray job stop`, which kills three seconds later.
 """
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 GRACE_SECONDS = 25.0
 """After this the process ends in any case: a storage that does not answer must not hold it up."""
 
@@ -87,7 +88,8 @@ class _Handler:
     def listen(self) -> None:
         _Handler.current = self
         for signum in SIGNALS:
-            signal.signal(signum, self._handle)
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:  # nohup ignores it
+                signal.signal(signum, self._handle)
 
     def forget(self, before: dict[signal.Signals, Any]) -> None:
         _Handler.current = self._outer

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flexray.config.data import Fields
-from flexray.data.record import MISSING, field_paths, listed, lookup
+from flexray.data.record import MISSING, field_paths, listed, looks_like_data, lookup
 
 TEXTS = pa.list_(pa.string())
 NUMBERS = pa.list_(pa.float64())
@@ -108,7 +108,7 @@ def _answers(column: Iterable[Any]) -> pa.Array:
 
 def _alone(value: Any) -> list[str] | None:
     """A single answer; a text that looks like a list is none."""
-    if type(value) is not str or (value.strip()[:1] == "[" and value.strip()[-1:] == "]"):
+    if type(value) is not str or looks_like_data(value):
         return None
     return [value]
 

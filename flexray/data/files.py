@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import has_magic
+from glob import escape, has_magic
 from pathlib import PurePosixPath
 from typing import Literal, cast
 
@@ -150,6 +150,9 @@ def _expand(pattern: str, key: str, split: str) -> list[str]:
                     f"{chained}{rest}."
                 )
         elif has_magic(str(name_of(name))):
+            here = os.getcwd()
+            if name == f"{here}/{pattern}":  # only what the user wrote is a pattern
+                name = f"{escape(here)}/{pattern}"
             names = matches(fs, name, pattern)
             if not names and (hidden := matches(fs, name, pattern, hidden=True)):
                 raise DataError(

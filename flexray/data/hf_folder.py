@@ -12,7 +12,7 @@ import posixpath
 import re
 from typing import Any
 
-from flexray.errors import DataError
+from flexray.errors import DataError, first_few
 from flexray.storage import is_hidden, retry, type_of
 
 
@@ -59,11 +59,27 @@ def _parquet_files(fs: Any, folder: str, split: str, url: str) -> list[str] | No
         names = _parquet_in(fs, place, url) if type_of(fs, place, url) == "directory" else []
         found = [n for n in names if everything or named.fullmatch(posixpath.basename(n))]
         if found:
+            _check_parts(folder, [posixpath.basename(name) for name in found])
             return sorted(found)
         others += [posixpath.basename(n) for n in names]
     if others:
         raise _no_split(folder, split, others)
     return None
+
+
+def _check_parts(folder: str, names: list[str]) -> None:
+    """Files that are numbered as parts of a whole, such as train-00001-of-00004.parquet, are all there."""
+    parts: dict[tuple[str, str], set[int]] = {}
+    for name in names:
+        if numbered := re.fullmatch(r"(.*)-(\d{5})-of-(\d{5})(-[0-9a-f]+)?\.parquet", name):
+            parts.setdefault((numbered[1], numbered[3]), set()).add(int(numbered[2]))
+    for (name, count), there in parts.items():
+        if missing := sorted(set(range(int(count))) - there):
+            names = [f"{name}-{number:05}-of-{count}.parquet" for number in missing]
+            raise DataError(
+                f"{folder}: {len(missing)} of {int(count)} files are missing: {first_few(names)}. Copy the "
+                "data set again, or give a glob to read what is there."
+            )
 
 
 def _parquet_in(fs: Any, place: str, url: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from flexray.data.block import BLOCK_ROWS, Block, of_records
 from flexray.data.record import json_type, parse_json, parse_json_at, to_record
 from flexray.data.text import MAX_RECORD_BYTES, open_text, too_long
-from flexray.errors import DataError, shown
+from flexray.errors import DataError, first_few, shown
 from flexray.storage import redact
 
 _KINDS = {"Data": "triviaqa", "data": "squad"}  # data sets whose files are an object with this key
@@ -76,11 +76,13 @@ class _Parser:
     def _of_object(self, under: str) -> Iterator[Any]:
         self._take("{")
         there = False
+        keys: list[str] = []
         while self._peek() != "}":
             key = self._value()
             if not isinstance(key, str):
                 raise self._not_json("a key is not a string")
             self._take(":")
+            keys += [key] if len(keys) < 20 else []
             if key == under and there:
                 raise DataError(f"{self._path}: the key {under!r} is repeated. Keep only one of them.")
             if self._peek() != "[":
@@ -96,7 +98,7 @@ class _Parser:
                 self._take(",")
         self._take("}")
         if not there:
-            raise self._no_array({})
+            raise self._no_array({}) if not under else self._no_key(under, keys)
 
     def _elements(self) -> Iterator[Any]:
         self._take("[")
@@ -177,6 +179,14 @@ class _Parser:
     def _not_json(self, problem: str) -> DataError:
         return DataError(
             f"{self._path}: is not JSON at record {self._row}: {problem}. One array of objects is expected."
+        )
+
+    def _no_key(self, under: str, keys: list[str]) -> DataError:
+        kinds = [f" (if its form is {_KINDS[k]}'s, set data.kind: {_KINDS[k]})" for k in keys if k in _KINDS]
+        names = first_few(map(shown, keys), 5) or "none"
+        return DataError(
+            f"{self._path}: an object whose key {under!r} has an array is expected, found the keys {names}"
+            f"{''.join(kinds[:1])}. Correct data.kind, or the file."
         )
 
     def _no_array(self, value: Any) -> DataError:

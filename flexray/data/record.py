@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -143,6 +144,21 @@ def listed(value: Any) -> list[Any] | None:
     except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, list) else None
+
+
+_DATA = re.compile(
+    r"""\s*(\[.*\]|\[\s*['"].*|\{\s*['"].*\}|\(\s*['"].*(['"]|,)\s*\)|array\(\s*\[.*\))\s*""", re.DOTALL
+)
+
+
+def looks_like_data(text: str) -> bool:
+    """Whether a text is written as a list, a mapping or a tuple is in Python or JSON, or the beginning of
+    such a list.
+
+    >>> looks_like_data("['a', 'b']"), looks_like_data('{"text": ["a"]}'), looks_like_data("(a)")
+    (True, True, False)
+    """
+    return text.lstrip()[:1] in ("[", "{", "(", "a") and _DATA.fullmatch(text) is not None
 
 
 def unpacked(value: Any) -> Any:

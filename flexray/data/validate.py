@@ -8,7 +8,15 @@ from flexray.config.data import DataConfig
 from flexray.data.choice import choose, chooses
 from flexray.data.identity import Identity, id_problem, text_problem
 from flexray.data.question import Question
-from flexray.data.record import MISSING, Record, found, json_type, lookup, paraphrases_path
+from flexray.data.record import (
+    MISSING,
+    Record,
+    found,
+    json_type,
+    looks_like_data,
+    lookup,
+    paraphrases_path,
+)
 from flexray.errors import RowFault
 
 _SHOWN_BYTES = 200
@@ -214,8 +222,9 @@ class _RowChecker:
         """The usable elements of a list of strings. `alone`: a single string counts as a list of one."""
         if_none = if_none if self._configured else f"Give the row {role}."
         value = lookup(self._record.value, path)
-        if isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]":
-            problem = "the text looks like a list, but is not a JSON list"
+        if isinstance(value, str) and looks_like_data(value):
+            what = "a mapping" if value.lstrip()[0] == "{" else "a list"
+            problem = f"the text looks like {what}, but is not a JSON list"
             self._fault(path, value, problem, 'Write it as a list of strings: ["...", "..."].')
             return ()
         if isinstance(value, str) and alone:

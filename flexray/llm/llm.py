@@ -168,7 +168,7 @@ class LLM:
             ) from e
         if include_question is None:
             include_question = names.paraphrases is None
-        prompt = {"instruction": instruction, "few_shots": list(few_shots), "chat": chat}
+        prompt = {"instruction": instruction, "few_shots": list(few_shots or ()), "chat": chat}
         prompt |= {} if question_template is None else {"question_template": question_template}
         prompt |= {} if answer_prefix is None else {"answer_prefix": answer_prefix}
         config = self._parse(
@@ -184,7 +184,7 @@ class LLM:
                 "generation": {
                     "max_new_tokens": max_new_tokens,
                     "stop_at_newline": stop_at_newline,
-                    "stop": [stop] if isinstance(stop, str) else list(stop),
+                    "stop": [stop] if isinstance(stop, str) else list(stop or ()),
                     "min_new_tokens": min_new_tokens,
                     "repetition_penalty": repetition_penalty,
                     "logprobs": logprobs,

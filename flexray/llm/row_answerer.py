@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,12 +25,14 @@ OnAnswered = Callable[[int], None]
 
 
 class RowAnswerer:
-    """A loaded model, with an engine for the settings of the last call."""
+    """A loaded model, with an engine for the settings of the last call. Calls from several threads take
+    turns."""
 
     def __init__(self, config: RunConfig):
         self._loaded = ParallelModel(config.model, config.engine.tensor_parallel, config.plugins)
         self._tokenizer = self._loaded.tokenizer
         self._settings: object = None
+        self._lock = threading.Lock()
         self._engine: Engine
         self._builder: PromptBuilder
 
@@ -37,6 +40,12 @@ class RowAnswerer:
         self, rows: Sequence[Mapping[str, Any]], config: RunConfig, on_answered: OnAnswered = lambda n: None
     ) -> pa.Table:
         """Rows of ROW_SCHEMA: for each row in turn one by every method."""
+        with self._lock:
+            return self._answer(rows, config, on_answered)
+
+    def _answer(
+        self, rows: Sequence[Mapping[str, Any]], config: RunConfig, on_answered: OnAnswered
+    ) -> pa.Table:
         self._use(config)
         n, m = len(rows), len(config.methods)
         spec = ShardSpec(shard_id="", file="", row_group=0, num_rows=n, methods=())

@@ -123,6 +123,12 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreT
             advice = (
                 "It is made by Python code (auto_map): if you trust it, set model.trust_remote_code: true."
             )
+        elif not (Path(path) / "tokenizer.json").is_file() and (Path(path) / "tokenizer.model").is_file():
+            advice = (
+                "tokenizer.model takes the package sentencepiece: pip install sentencepiece, or where it is "
+                "installed, write a tokenizer.json with AutoTokenizer.from_pretrained(FOLDER)"
+                ".save_pretrained(FOLDER)."
+            )
         raise ModelError(f"{path}: the tokenizer cannot be loaded: {reason(e)}. {advice}") from e
 
 

@@ -7,7 +7,8 @@ weights are dequantised on the device, in float32, some rows at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -194,6 +195,8 @@ def check_finite(model: LlamaForCausalLM, folder: Path) -> None:
     ends = torch.stack([torch.stack(torch.aminmax(weight.detach())) for weight in weights])
     bad = (~ends.isfinite().all(dim=1)).nonzero().flatten().tolist()
     if not bad:
+        zeros = (ends == 0).all(dim=1).nonzero().flatten().tolist()
+        _check_not_zero([names[i] for i in zeros], folder)
         return
     name, weight = names[bad[0]], weights[bad[0]].detach()
     count = int((~weight.isfinite()).sum())
@@ -214,6 +217,17 @@ def check_finite(model: LlamaForCausalLM, folder: Path) -> None:
         f"{file}: {what}. No answer could be computed. Copy the checkpoint again; if it was "
         "merged or trained here, that went wrong."
     )
+
+
+def _check_not_zero(zeros: Sequence[str], folder: Path) -> None:
+    """Some models have layers that add nothing, but none is without embeddings, norms or head."""
+    if needed := [name for name in zeros if re.search(r"(embed_tokens|norm|lm_head)\.weight$", name)]:
+        file = folder / read_weights(folder)[needed[0]].header.file
+        raise ModelError(
+            f"{file}: {needed[0]} holds nothing but zeros"
+            + (f", and so do {len(needed) - 1} other weight(s)" if len(needed) > 1 else "")
+            + ". No answer could be computed. Copy the checkpoint again."
+        )
 
 
 def _without_memory(config: LlamaConfig, dtype: torch.dtype, attn_implementation: str) -> LlamaForCausalLM:

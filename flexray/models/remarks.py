@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexray.errors import first_few
-from flexray.models.checkpoint import check_checkpoint, read_eos
+from flexray.models.checkpoint import GENERATION, check_checkpoint, read_eos
 from flexray.models.families import read_json
 from flexray.models.hub import model_folder
 
@@ -15,6 +15,21 @@ if TYPE_CHECKING:  # it takes seconds to import
 
 NO_TOKEN = -1
 """Means no token where an id is required."""
+UNREAD: dict[str, tuple[object, ...]] = {
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "bad_words_ids": (None, []),
+    "sequence_bias": (None, {}, []),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "repetition_penalty": (None, 1),
+    "no_repeat_ngram_size": (None, 0),
+    "min_new_tokens": (None, 0),
+    "min_length": (None, 0),
+    "num_beams": (None, 1),
+    "guidance_scale": (None, 1),
+}
+"""Keys of generation_config.json that change a greedy answer, and the values with which they do not."""
 FEW = 0.9
 """Share of the vocabulary: a tokenizer with fewer tokens may be another model's. Padding adds less."""
 
@@ -33,9 +48,23 @@ def remark(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> list[str]:
             f"{folder}: config.json has tie_word_embeddings: true, but the files hold a head "
             "(lm_head.weight), and that is used. If it is not meant, remove it from the files."
         )
+    found += _of_generation(folder)
     found += _of_eos(folder, tokenizer, config.vocab_size)
     found += _of_size(folder, tokenizer, config.vocab_size)
     return found
+
+
+def _of_generation(folder: Path) -> list[str]:
+    file = folder / GENERATION
+    tree = read_json(file) if file.is_file() else {}
+    unread = sorted(key for key, value in tree.items() if key in UNREAD and value not in UNREAD[key])
+    if not unread:
+        return []
+    verb = "is" if len(unread) == 1 else "are"
+    return [
+        f"{file}: {', '.join(unread)} {verb} not applied: only EOS of it is read. What generation.* and "
+        "methods offer can be set in the recipe."
+    ]
 
 
 def _of_eos(folder: Path, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[str]:

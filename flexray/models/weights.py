@@ -7,6 +7,7 @@ Of files only headers are read, in milliseconds. That the numbers are numbers is
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -193,6 +194,12 @@ def _no_weights(folder: Path) -> ModelError:
             'run code. Convert them once, where you trust them: python -c "from transformers import '
             "AutoModelForCausalLM as M; M.from_pretrained('FOLDER', use_safetensors=False)"
             ".save_pretrained('NEW_FOLDER')\", then copy the tokenizer's files."
+        )
+    if (folder / WEIGHTS).is_symlink():
+        target = os.readlink(folder / WEIGHTS)
+        return ModelError(
+            f"{folder / WEIGHTS}: is a link to {target}, which is not there. Copy the folder with the files "
+            "that its links stand for (cp -rL)."
         )
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     found = f" (found only {first_few(sorted(others))})" if others else ""

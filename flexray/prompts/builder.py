@@ -16,7 +16,7 @@ from flexray.errors import ConfigError, RowFault
 from flexray.prompts.candidates import candidates_of
 from flexray.prompts.chat import split_template
 from flexray.prompts.context import make_context, plain_text
-from flexray.prompts.encoding import TextEncoder, find_bos
+from flexray.prompts.encoding import TextEncoder, UnencodableError, find_bos
 from flexray.prompts.prompt import MAX_PARAPHRASES, Prompt
 
 if TYPE_CHECKING:  # takes seconds to import
@@ -164,7 +164,10 @@ class PromptBuilder:
         return [str(token) for token in self._tokenizer.convert_ids_to_tokens(list(token_ids))]
 
     def _segment(self, question: Question, paraphrase: str) -> tuple[int, ...]:
-        ids = self._frame.segment(paraphrase.strip())
+        try:
+            ids = self._frame.segment(paraphrase.strip())
+        except UnencodableError as e:
+            raise self._fault(question, paraphrase, e.problem, e.advice) from e
         if not ids or ids == self._empty:
             raise self._fault(question, paraphrase, "the paraphrase has no tokens", "Write it out.")
         if (unknown := max(ids)) >= self._vocab_size:
@@ -186,7 +189,10 @@ class PromptBuilder:
     def _candidate(self, question: Question, text: str) -> tuple[int, ...]:
         if (ids := self._known.get(text)) is not None:
             return ids
-        ids = self._frame.answer(self._gap + text.strip())
+        try:
+            ids = self._frame.answer(self._gap + text.strip())
+        except UnencodableError as e:
+            raise self._fault(question, text, e.problem, e.advice, "candidates") from e
         most = self._generation.max_new_tokens
         problem, advice = "", "Change it."
         if not ids:

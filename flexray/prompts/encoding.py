@@ -5,8 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from flexray.errors import ModelError, shown
+
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedTokenizerBase
+
+
+GUARDS = ("\n", "a", ".", "0", ":")
+"""Texts that another one may be encoded after, the first that a tokenizer does not join with it."""
+
+
+class UnencodableError(ModelError):
+    """A text that the tokenizer refuses."""
+
+    advice = "Leave out what it has no token for, or give it a token for what it does not know (unk_token)."
+
+    def __init__(self, text: str, reason: Exception):
+        self.problem = f"the tokenizer cannot encode it ({reason})"
+        super().__init__(f"{shown(text)}: {self.problem}. {self.advice}")
 
 
 class TextPiece(NamedTuple):
@@ -39,7 +55,8 @@ class TextEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self._tokenizer = tokenizer
-        self._newline = self._ids("\n", template=False)
+        guards = [(guard, ids) for guard in GUARDS if (ids := self._ids_or_none(guard))]
+        self._guards = guards if self._puts_space(guards) else guards[:1] if self._ids_or_none("\n") else []
         added = tokenizer.added_tokens_decoder.items()
         self._special = {i for i, token in added if token.special} | set(tokenizer.all_special_ids)
 
@@ -64,19 +81,37 @@ class TextEncoder:
 
     def _encode(self, text: str, template: bool, follows: bool) -> tuple[int, ...]:
         """SentencePiece tokenizers put a space before a text. So a text that follows another is encoded after
-        a newline, whose ids are removed again. A tokenizer that joins the two is of another type, and needs
-        no such help."""
-        if follows and self._newline:
-            ids = self._ids("\n" + text, template)
-            if ids[: len(self._newline)] == self._newline:
-                return ids[len(self._newline) :]
+        a newline, whose ids are removed again, or after another text if the tokenizer joins the two. One that
+        puts no space needs no such help."""
+        for guard, before in self._guards if follows else ():
+            ids = self._ids(guard + text, template)
+            if ids[: len(before)] == before:
+                return ids[len(before) :]
         return self._ids(text, template)
+
+    def _puts_space(self, guards: list[tuple[str, tuple[int, ...]]]) -> bool:
+        alone = self._ids_or_none("Q")
+        for guard, before in guards[::-1]:  # a newline may be a space itself
+            ids = self._ids_or_none(guard + "Q")
+            if ids[: len(before)] == before:
+                return ids[len(before) :] != alone
+        return False
+
+    def _ids_or_none(self, text: str) -> tuple[int, ...]:
+        """() if the tokenizer refuses the text."""
+        try:
+            return self._ids(text, template=False)
+        except UnencodableError:
+            return ()
 
     def _ids(self, text: str, template: bool) -> tuple[int, ...]:
         if not text:
             return ()
-        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=not template)["input_ids"]
-        return tuple(ids)
+        try:
+            found = self._tokenizer(text, add_special_tokens=False, split_special_tokens=not template)
+        except Exception as e:  # tokenizers raises a bare Exception, for a character without a token
+            raise UnencodableError(text, e) from e
+        return tuple(found["input_ids"])
 
     def _specials(self, ids: tuple[int, ...]) -> list[int]:
         return [i for i in ids if i in self._special]
@@ -95,7 +130,10 @@ def find_bos(tokenizer: PreTrainedTokenizerBase, vocab_size: int, named: int | N
     Returns:
         None if there is none.
     """
-    with_special, without = (tokenizer("a", add_special_tokens=add)["input_ids"] for add in (True, False))
+    try:
+        with_special, without = (tokenizer("a", add_special_tokens=add)["input_ids"] for add in (True, False))
+    except Exception:  # it has no token for an "a"
+        with_special, without = [], [0]
     put_before = with_special[0] if with_special[1 : len(without) + 1] == without else None
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     found = (tokenizer.bos_token_id, put_before, named if named in special else None)

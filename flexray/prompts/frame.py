@@ -13,7 +13,7 @@ import itertools
 import string
 from collections.abc import Iterable, Sequence
 
-from flexray.prompts.encoding import TextEncoder, TextPiece, boundaries
+from flexray.prompts.encoding import TextEncoder, TextPiece, UnencodableError, boundaries
 
 PROBES = (
     *string.ascii_letters,
@@ -66,8 +66,15 @@ class Frame:
     @functools.cached_property
     def head(self) -> tuple[int, ...]:
         """The ids that a segment begins with whatever its question is, as far as the probes can tell."""
-        columns = zip(*(self.segment(question) for question in PROBES), strict=False)
+        columns = zip(*filter(None, map(self._probe, PROBES)), strict=False)
         return tuple(ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, columns))
+
+    def _probe(self, question: str) -> tuple[int, ...]:
+        """As `segment`; () if the tokenizer refuses the question."""
+        try:
+            return self.segment(question)
+        except UnencodableError:
+            return ()
 
     def whole(self, question: str, earlier: Sequence[TextPiece] = ()) -> tuple[int, ...]:
         """Ids of context, question and answer prefix as one text, with the text that comes before these."""
@@ -76,7 +83,10 @@ class Frame:
 
     def agrees(self, question: str) -> bool:
         """Whether the ids of the segments together are those of the whole text."""
-        return self.context + self.segment(question) + self.answer_prefix == self.whole(question)
+        try:
+            return self.context + self.segment(question) + self.answer_prefix == self.whole(question)
+        except UnencodableError:
+            return True  # no row can ask it
 
     def middle(self, question: str) -> TextPiece:
         """The text of a question in its segment."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flexray.config import RunConfig
+from flexray.config.paths import reads_output
 from flexray.console.checks import Check, Finding, passed, warn
 from flexray.data.files import check_paths
+from flexray.errors import ConfigError
 from flexray.evaluation import make_metrics
 from flexray.evaluation.answer_metrics import PLAIN_TOKENS
 from flexray.evaluation.output_rows import check_match
@@ -21,6 +23,7 @@ from flexray.pipeline.hub import notes_of, pin_data_sets, pin_model_paths
 from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.software import check_software
 from flexray.sink import OutputFolder
+from flexray.storage import redact
 
 if TYPE_CHECKING:  # it takes seconds to import
     from transformers import LlamaConfig, PreTrainedTokenizerBase
@@ -57,6 +60,12 @@ def _evaluation(start: Start) -> None:
 
 
 def _output(start: Start) -> None:
+    for pattern in start.config.data.files:
+        if reads_output(pattern, start.config.output):
+            raise ConfigError(
+                f"output: {redact(start.config.output)} is within the reach of data.files: {redact(pattern)},"
+                " so a second start would read what the first one has written. Give an output outside of it."
+            )
     if start.folder is not None:
         start.folder.prepare()
 

@@ -38,7 +38,7 @@ def matches(fs: AbstractFileSystem, glob: str, url: str, *, hidden: bool = False
     before = re.split(r"[*?[]", glob, maxsplit=1)[0]
     root = before[: before.rfind("/") + 1]
     parts = glob[len(root) :].split("/")
-    patterns = [re.compile(glob_translate(part)) for part in parts]
+    patterns = [re.compile(glob_translate(part.replace("[^", "[!"))) for part in parts]
     names: set[str] = set()
     entries = cache(lambda folder: _entries(fs, folder, url))
     # (links on the path to a folder, fewest first; the folder; the component that its entries must match).

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
@@ -37,6 +38,20 @@ def test_one_answer_a_row_and_method_and_error_rows_among_them(llm):
     assert answers[-1] == answers[7]
     with pytest.raises(IndexError):
         answers[8]
+
+
+def test_calls_from_several_threads_take_turns(llm):
+    rows = [{"question": f"Where is {i}?"} for i in range(12)]
+    alone = {n: [a.text for a in llm.answer(rows, max_new_tokens=n)] for n in (3, 5)}
+    with ThreadPoolExecutor(4) as threads:
+        lengths = [3, 5] * 8
+        said = threads.map(lambda n: [a.text for a in llm.answer(rows, max_new_tokens=n)], lengths)
+        for n, texts in zip(lengths, said, strict=True):
+            assert texts == alone[n]
+
+
+def test_nothing_to_stop_at_may_be_none(llm):
+    assert llm.answer(ROWS[:1], stop=None, few_shots=None, max_new_tokens=2)[0].token_ids
 
 
 def test_rows_choose_among_their_candidates(llm):

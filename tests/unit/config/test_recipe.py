@@ -1,6 +1,7 @@
 """The recipes of the project, and how recipes extend each other."""
 
 import itertools
+import os
 from pathlib import Path
 
 import fsspec
@@ -108,6 +109,18 @@ def test_a_file_may_be_extended_twice_but_not_by_itself(tmp_path: Path) -> None:
         load_config(str(tmp_path / "a.yaml"))
 
 
+def test_a_pipe_is_not_extended(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match=r"pipe\.yaml: is no regular file \(extended by .*a\.yaml\)"):
+        load_config(write(tmp_path / "a.yaml", {"extends": "pipe.yaml"}))
+
+
+def test_a_file_name_may_not_be_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMPTY_ONE", "")
+    with pytest.raises(ConfigError, match="files: an empty name, as of a"):
+        load_config(write(tmp_path / "a.yaml", BASE), ["data.files=${EMPTY_ONE}"])
+
+
 def test_a_file_that_many_extend_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     monkeypatch.setattr(recipe, "open_file", lambda path: (read.append(path), open_file(path))[1])
@@ -184,8 +197,23 @@ def test_few_lines_that_stand_for_billions_of_values_are_refused(
         ("[" * 9999, "nested more than 50 levels deep"),
         ("{chat: true, chat: false}", "the key 'chat' is there twice"),
         ("9" * 9999, "Exceeds the limit"),
+        ("{add_bos: 010}", "010 is another number in YAML, octal or of base 60(?s:.*)line"),
+        ("{add_bos: 1:30}", "1:30 is another number in YAML"),
+        ("{instruction: 2026-02-30}", "'2026-02-30' is no timestamp(?s:.*)line"),
+        ("{instruction: !!timestamp x}", "'x' is no timestamp"),
     ],
-    ids=["list in itself", "section in itself", "deep", "deeper", "twice", "digits"],
+    ids=[
+        "list in itself",
+        "section in itself",
+        "deep",
+        "deeper",
+        "twice",
+        "digits",
+        "octal",
+        "60",
+        "date",
+        "tag",
+    ],
 )
 def test_what_yaml_allows_and_nobody_means_is_refused(tmp_path: Path, value: str, said: str) -> None:
     path = write(tmp_path / "good.yaml", BASE)

@@ -38,6 +38,16 @@ with stoppable(), ending_by(lambda e: (e.add_note("0 of 4"), print("released", f
     except BaseException:
         print("raised", flush=True)
 """,
+    "the_end_of_the_terminal": """
+with stoppable():
+    send(signal.SIGHUP)
+""",
+    "not_under_nohup": """
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with stoppable():
+    os.kill(os.getpid(), signal.SIGHUP)
+    print("on", flush=True)
+""",
     "a_second_signal": """
 with stoppable():
     try:
@@ -51,6 +61,8 @@ ENDS = {
     "raised": (143, "released\n", "stopped by SIGTERM: 3 of 4\n"),
     "what_a_library_makes_of_it": (143, "", "stopped by SIGTERM\n"),
     "not_raised_where_it_would_be_lost": (130, "released\n", "stopped by SIGINT: 0 of 4\n"),
+    "the_end_of_the_terminal": (129, "", "stopped by SIGHUP\n"),
+    "not_under_nohup": (0, "on\n", ""),
     "a_second_signal": (143, "", "stopped by SIGTERM\n"),
 }
 

@@ -58,6 +58,16 @@ def test_a_split_that_no_parquet_file_is_named_after_is_told(tmp_path: Path) -> 
         scan(data_config(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["test-{:05}-of-00003.parquet", "data/test-{:05}-of-00003-a1b2.parquet"])
+def test_parts_of_a_split_that_are_not_there_are_named(tmp_path: Path, name: str) -> None:
+    for number in (0, 2):
+        write(tmp_path / name.format(number), ROWS)
+    with pytest.raises(DataError, match=r"1 of 3 files are missing: test-00001-of-00003\.parquet\. Copy"):
+        list_files(data_config(tmp_path))
+    write(tmp_path / name.format(1), ROWS)
+    assert len(list_files(data_config(tmp_path))) == 3
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"_data_files": [{}]}', '{"_data_files": [{"filename": 3}]}'])
 def test_a_broken_index_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)

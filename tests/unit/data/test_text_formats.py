@@ -212,7 +212,11 @@ def test_json_is_the_same_in_pieces_of_any_size(
         ('[{"a": 1}, {"a" 2}]', "is not JSON at record 2"),
         ('[{"a": 1}] [', "more follows after its end"),
         ('[{"a": 1}', "it ends too early"),
-        ('{"other": [{}]}', "one JSON array of objects is expected, found an object"),
+        ('{"other": [{}]}', "an object whose key 'data' has an array is expected, found the keys 'other'"),
+        (
+            '{"version": 2, "Data": [{}]}',
+            r"the keys 'version', 'Data' .if its form is triviaqa's, set data.kind",
+        ),
     ],
 )
 def test_json_that_is_broken_or_has_no_array_is_an_error(tmp_path: Path, content: str, problem: str) -> None:

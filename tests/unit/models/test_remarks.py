@@ -57,6 +57,15 @@ def test_an_eos_beyond_the_vocabulary_is_named_with_its_file_and_never_comes(fol
     assert make_stopping_criteria(model, tokenizer, at_newline=False).stop_ids() == {2}  # those of the others
 
 
+def test_what_is_not_applied_of_a_generation_config_is_told(folder):
+    neutral = {"repetition_penalty": 1.0, "num_beams": 1, "suppress_tokens": None, "temperature": 0.6}
+    edit(folder / "generation_config.json", **neutral)
+    assert remarks(folder) == []
+    edit(folder / "generation_config.json", repetition_penalty=1.1, suppress_tokens=[5])
+    (said,) = remarks(folder)
+    assert "generation_config.json: repetition_penalty, suppress_tokens are not applied" in said
+
+
 @pytest.mark.parametrize("eos", [-1, None, [], [-1]])
 def test_an_eos_that_stands_for_none_ends_nothing(folder, eos):
     edit(folder / "config.json", eos_token_id=eos)

@@ -223,6 +223,25 @@ def test_one_weight_that_is_not_finite_is_refused_by_name(folder, name, value):
         load_model(folder, device="cpu")
 
 
+@pytest.mark.parametrize("name", [EMBEDDINGS, NORM, HEAD])
+def test_a_needed_weight_of_zeros_is_refused_by_name(folder, name):
+    edit_weights(folder, lambda w: w[name].zero_())
+    with pytest.raises(ModelError, match=rf"model\.safetensors: {name} holds nothing but zeros.*Copy"):
+        load_model(folder, device="cpu")
+
+
+def test_a_layer_of_zeros_adds_nothing_and_is_no_fault(folder):
+    edit_weights(folder, lambda w: w["model.layers.0.mlp.down_proj.weight"].zero_())
+    load_model(folder, device="cpu")
+
+
+def test_a_link_to_weights_that_are_not_there_is_told(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("../../blobs/abc")
+    with pytest.raises(ModelError, match=r"is a link to \.\./\.\./blobs/abc, which is not there.*cp -rL"):
+        load_model(folder, device="cpu")
+
+
 def test_a_weight_that_is_finite_in_the_file_only_is_told_from_a_broken_one(folder):
     edit_weights(folder, lambda w: w[HEAD].view(-1)[:2].fill_(1e6))
     message = rf"in float16, {HEAD} has 2 of 8192 .* In the file they are finite.*model\.dtype: bfloat16"

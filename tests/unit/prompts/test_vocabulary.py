@@ -1,13 +1,16 @@
 """BOS is found wherever a folder names it, and no token that the model does not know reaches it."""
 
+import dataclasses
 import json
+import string
 from typing import Any
 
 import pytest
-from tokenizers import processors
+from tokenizers import Tokenizer, models, processors
+from transformers import PreTrainedTokenizerFast
 
 from flexray.config import GenerationConfig, MethodConfig, PromptConfig, parse_config
-from flexray.errors import ConfigError, RowFault
+from flexray.errors import ConfigError, ModelError, RowFault
 from flexray.pipeline.prepare import prompt_builder
 from flexray.prompts import PromptBuilder
 from tests.tiny_model import save_tiny_model
@@ -120,6 +123,38 @@ def test_a_token_that_the_model_does_not_know_is_a_fault_of_its_row(builder_with
     assert message.startswith("a.jsonl, row 7, field 'paraphrases': the token '<think>' (id ")
     assert "is unknown to the model, whose vocabulary has " in message
     assert "Who <think> else?" in message
+
+
+def refusing() -> PreTrainedTokenizerFast:
+    """A tokenizer that raises for a character without a token."""
+    pieces = sorted({*string.printable, "▁"})
+    backend = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=None))
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def test_a_text_that_the_tokenizer_refuses_is_a_fault_of_its_row():
+    tokenizer = refusing()
+    texts, methods, generation = PromptConfig(), [MethodConfig()], GenerationConfig(candidates="row")
+    builder = PromptBuilder(tokenizer, texts, methods, generation, 2048, vocab_size=len(tokenizer))
+    good = dataclasses.replace(question("Who?", "Where?"), candidates=("I",))
+    assert builder.build(good)
+    for bad, field in (
+        ({"paraphrases": ("Who?", "東京?")}, "paraphrases"),
+        ({"candidates": ("東",)}, "candidates"),
+    ):
+        with pytest.raises(RowFault) as fault:
+            builder.build(dataclasses.replace(good, **bad))
+        message = str(fault.value)
+        assert message.startswith(f"a.jsonl, row 7, field '{field}': the tokenizer cannot encode it (")
+        assert "東" in message
+        assert "unk_token" in message
+
+
+def test_what_all_prompts_share_must_be_encodable():
+    tokenizer = refusing()
+    texts = PromptConfig(instruction="東京")
+    with pytest.raises(ModelError, match=r"'東京.*: the tokenizer cannot encode it"):
+        PromptBuilder(tokenizer, texts, [MethodConfig()], GenerationConfig(), 2048, vocab_size=len(tokenizer))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ GLOBS = {
     "**/a.jsonl": ["a.jsonl", "x/a.jsonl", "x/y/a.jsonl"],
     "x/**": ["x/a.jsonl", "x/y/a.jsonl"],
     "[xz]/*": ["x/a.jsonl", "z/[1].jsonl"],
+    "[!x]/*": ["z/[1].jsonl"],
     "no*/*": [],
     "nothing/*": [],
 }

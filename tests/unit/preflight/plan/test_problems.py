@@ -46,6 +46,14 @@ def test_all_that_is_wrong_is_named_at_once(config_of, tmp_path):
     assert "none.jsonl: no such file. Correct data.files." in errors[2]
 
 
+def test_an_output_among_the_data_is_an_error_as_at_a_start(config_of, tmp_path):
+    plan = make_plan(config_of(data={"files": f"{tmp_path}/**/*.parquet"}))
+    (error, *_) = problems_of(plan, "fail")
+    assert error.startswith("output: ")
+    assert "/out is within the reach of data.files: " in error
+    assert "Give an output outside of it." in error
+
+
 def test_faulty_rows_below_the_limit_are_a_warning_with_the_first_message(config_of):
     records = [question(i) for i in range(8)] + [question(3), question(8, paraphrases=[])]
     plan = make_plan(config_of(records, limits={"max_error_share": 0.5}))
