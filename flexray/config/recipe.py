@@ -197,6 +197,13 @@ class _Loader(yaml.SafeLoader):
             kind = node.tag.rpartition(":")[2]
             raise self._fault(node, f"{shown(node.value)} is no {kind} ({e}). Put it in quotes") from e
 
+    def _text(self, node: yaml.ScalarNode) -> str:
+        value: str = self.construct_scalar(node)
+        try:  # JSON spells a character beyond 16 bits as a pair of surrogates
+            return value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            return value
+
     def _decimal(self, node: yaml.ScalarNode) -> Any:
         if re.fullmatch(r"[-+]?0[0-9_]+|.*:.*", node.value):
             raise self._fault(
@@ -217,3 +224,4 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader._decimal)
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader._text)

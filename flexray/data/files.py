@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import tarfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ _FORMATS: dict[str, Format] = {
     ".arrow": "arrow",
 }
 _COLUMNAR = ("parquet", "arrow")
+_CUT_OFF = (zipfile.BadZipFile, tarfile.ReadError, EOFError)
 
 _ADVICE = dict.fromkeys((".7z", ".rar", ".lz4", ".tar.zst", ".txz", ".tbz2"), "Unpack the file.")
 
@@ -124,7 +127,9 @@ def _listing(pattern: str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as e:  # each store has its own exceptions for a bad URL, key or permission
-        raise DataError(f"{redact(pattern)}: cannot be listed: {describe(e, pattern)}") from e
+        is_cut = any(isinstance(error, _CUT_OFF) for error in (e, e.__cause__, e.__context__))
+        advice = " Copy the archive again." if is_cut else ""
+        raise DataError(f"{redact(pattern)}: cannot be listed: {describe(e, pattern)}{advice}") from e
 
 
 def _connect(pattern: str) -> tuple[AbstractFileSystem, str]:

@@ -6,12 +6,13 @@ The records are parsed one after the other; the file is never in memory as a who
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, BinaryIO
 
 from flexray.data.block import BLOCK_ROWS, Block, of_records
-from flexray.data.record import json_type, parse_json, parse_json_at, to_record
+from flexray.data.record import Record, json_type, parse_json, parse_json_at, to_record
 from flexray.data.text import MAX_RECORD_BYTES, open_text, too_long
 from flexray.errors import DataError, first_few, shown
 from flexray.storage import redact
@@ -20,6 +21,7 @@ _KINDS = {"Data": "triviaqa", "data": "squad"}  # data sets whose files are an o
 _READ_BYTES = 2**20
 _LONGEST_NUMBER = 400  # one at the end of what is read may go on; a longer one is not told from two
 _WHITE = " \t\n\r"
+_BAD_BYTE = re.compile("[\udc80-\udcff]")
 
 
 def read(path: str, under: str = "", inside: Sequence[str] = ()) -> Iterator[Block]:
@@ -34,13 +36,23 @@ def read(path: str, under: str = "", inside: Sequence[str] = ()) -> Iterator[Blo
         DataError: while iterating, if the file is not JSON, or has no array.
     """
     with open_text(path) as stream:
-        values = _Parser(path, stream).records(under)
+        values = _Parser(path, stream, bad_bytes="strict" if inside else "surrogateescape").records(under)
         if inside:
             values = (record for value in values for record in _unfolded(value, inside))
         row = 1
         while chunk := list(islice(values, BLOCK_ROWS)):
-            yield of_records([to_record(i, value) for i, value in enumerate(chunk, start=row)], row)
+            yield of_records([_record(i, value) for i, value in enumerate(chunk, start=row)], row)
             row += len(chunk)
+
+
+class _NotUTF8(bytes):
+    """A record in which bytes are not UTF-8."""
+
+
+def _record(row: int, value: Any) -> Record:
+    if isinstance(value, _NotUTF8):
+        return Record(row, None, "the record is not UTF-8", value)
+    return to_record(row, value)
 
 
 def _unfolded(value: Any, inside: Sequence[str]) -> Iterator[Any]:
@@ -52,17 +64,24 @@ def _unfolded(value: Any, inside: Sequence[str]) -> Iterator[Any]:
 
 
 class _Parser:
-    """Parses a JSON text of which only a part is in memory."""
+    """Parses a JSON text of which only a part is in memory.
 
-    def __init__(self, path: str, stream: BinaryIO) -> None:
+    Args:
+        bad_bytes: what a codec does with bytes that are not UTF-8: "strict", or with "surrogateescape" the
+            values that have some are `_NotUTF8`.
+    """
+
+    def __init__(self, path: str, stream: BinaryIO, *, bad_bytes: str) -> None:
         self._path, self._stream = redact(path), stream
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")(bad_bytes)
         self._text, self._at = "", 0
         self._ended, self._size, self._bytes = False, _READ_BYTES, 0
         self._row = 1  # of the record that is being read
 
     def records(self, under: str) -> Iterator[Any]:
         first = self._peek()
+        if _BAD_BYTE.match(first):
+            raise self._not_utf8(1)
         if first == "{":
             self._refuse_lines()
             yield from self._of_object(under)
@@ -128,6 +147,8 @@ class _Parser:
             else:
                 whole = isinstance(value, dict | list | str) or end + _LONGEST_NUMBER < len(self._text)
                 if whole or self._ended:
+                    if _BAD_BYTE.search(self._text, self._at, end):
+                        value = _NotUTF8(self._text[self._at : end].encode("utf-8", "surrogateescape"))
                     self._at, self._size = end, _READ_BYTES
                     return value
             if len(self._text) - self._at > MAX_RECORD_BYTES:
@@ -157,11 +178,13 @@ class _Parser:
         try:
             text = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as e:
-            byte = self._bytes - pending + e.start + 1
-            raise DataError(f"{self._path}: is not UTF-8 (byte {byte}). Convert the file to UTF-8.") from e
+            raise self._not_utf8(self._bytes - pending + e.start + 1) from e
         self._bytes += len(data)
         self._ended = not data
         self._text, self._at = self._text[self._at :] + text, 0
+
+    def _not_utf8(self, byte: int) -> DataError:
+        return DataError(f"{self._path}: is not UTF-8 (byte {byte}). Convert the file to UTF-8.")
 
     def _refuse_lines(self) -> None:
         """Raises DataError if the first line is an object and more follow."""

@@ -1,6 +1,7 @@
 """The recipes of the project, and how recipes extend each other."""
 
 import itertools
+import json
 import os
 from pathlib import Path
 
@@ -107,6 +108,13 @@ def test_a_file_may_be_extended_twice_but_not_by_itself(tmp_path: Path) -> None:
     write(tmp_path / "b.yaml", {"extends": "a.yaml"})
     with pytest.raises(ConfigError, match=r"extends itself: .*a\.yaml -> .*b\.yaml -> .*a\.yaml"):
         load_config(str(tmp_path / "a.yaml"))
+
+
+def test_a_recipe_may_be_json_with_pairs_of_surrogates(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(json.dumps(BASE | {"prompt": {"instruction": "Answer \U0001f600"}}))
+    assert load_config(str(tmp_path / "a.yaml")).prompt.instruction == "Answer \U0001f600"
+    with pytest.raises(ConfigError, match="surrogates not allowed"):
+        load_config(str(tmp_path / "a.yaml"), [r'prompt.instruction="\ud83d"'])
 
 
 def test_a_pipe_is_not_extended(tmp_path: Path) -> None:

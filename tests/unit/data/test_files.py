@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -297,6 +298,16 @@ def test_of_an_archive_with_a_format_the_members_of_it_are_read(tmp_path: Path) 
         with pytest.raises(DataError, match=rf"zip://MEMBER::{path}\.$") as e:
             read_all(data_config(path))
         assert str(e.value).count("MEMBER") == 1
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
+def test_an_archive_that_is_cut_off_is_to_be_copied_again(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text('{"question": "a"}\n' * 5000)
+    path = Path(shutil.make_archive(str(tmp_path / "a"), kind, tmp_path / "in"))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"cannot be listed: .*\. Copy the archive again\."):
+        list_files(data_config(path))
 
 
 def test_members_of_archives_are_not_cut(tmp_path: Path) -> None:

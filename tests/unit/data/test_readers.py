@@ -100,6 +100,20 @@ def test_a_json_file_that_is_not_utf8_is_a_data_error(tmp_path: Path) -> None:
         scan(data_config(path))
 
 
+def test_a_record_of_a_json_file_that_is_not_utf8_is_an_error_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    texts = [json.dumps(record(i)) for i in range(3)]
+    texts[1] = texts[1].replace("1 is what?", "caf\udce9?")
+    path.write_bytes(f"[{', '.join(texts)}]".encode("utf-8", "surrogateescape"))
+    first, bad, last = read_all(data_config(path))
+    assert (first.source_id, last.source_id, first.error, last.error) == ("q0", "q2", "", "")
+    assert "a.json, row 2, field '(record)': the record is not UTF-8" in bad.error
+    assert "caf" in bad.error
+    path.write_text("x", encoding="utf-16")
+    with pytest.raises(DataError, match=r"a\.json: is not UTF-8 \(byte 1\)"):
+        scan(data_config(path))
+
+
 @pytest.mark.parametrize("keep", [0, 10, 400])
 def test_a_damaged_parquet_file_is_a_data_error(tmp_path: Path, keep: int) -> None:
     path = write(tmp_path / "a.parquet", [record(i) for i in range(9)])
