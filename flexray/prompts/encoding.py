@@ -20,9 +20,9 @@ class UnencodableError(ModelError):
 
     advice = "Leave out what it has no token for, or give it a token for what it does not know (unk_token)."
 
-    def __init__(self, text: str, reason: Exception):
-        self.problem = f"the tokenizer cannot encode it ({reason})"
-        super().__init__(f"{shown(text)}: {self.problem}. {self.advice}")
+    def __init__(self, message: str, problem: str = ""):
+        super().__init__(message)
+        self.problem = problem
 
 
 class TextPiece(NamedTuple):
@@ -110,7 +110,8 @@ class TextEncoder:
         try:
             found = self._tokenizer(text, add_special_tokens=False, split_special_tokens=not template)
         except Exception as e:  # tokenizers raises a bare Exception, for a character without a token
-            raise UnencodableError(text, e) from e
+            problem = f"the tokenizer cannot encode it ({e})"
+            raise UnencodableError(f"{shown(text)}: {problem}. {UnencodableError.advice}", problem) from e
         return tuple(found["input_ids"])
 
     def _specials(self, ids: tuple[int, ...]) -> list[int]:
