@@ -50,7 +50,7 @@ class MethodConfig(Section):
     """How the paraphrases of a subset make one answer: as the method of this name."""
     beta: float = Field(default=0.25, ge=0)
     """How much the prediction without any paraphrase counts against those with one."""
-    attention_temperature: float = Field(default=0.9, ge=1e-6, allow_inf_nan=False)
+    attention_temperature: float = Field(default=0.9, gt=0, allow_inf_nan=False)
     """ape: T, which divides the answer's attention scores against the paraphrases; below 1 it looks at fewer
     of their tokens."""
     attention_scale: float = Field(default=0.9, gt=0)

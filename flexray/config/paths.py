@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import os
 import re
@@ -61,27 +60,6 @@ def resolve_paths(tree: dict[str, Any], recipe: str) -> dict[str, Any]:
             elif isinstance(value, list):
                 section[name] = [seen(path, key) if isinstance(path, str) else path for path in value]
     return placed
-
-
-def reads_output(pattern: str, output: str) -> bool:
-    """Whether a path or glob of input files, with `**`, has a folder of output within its reach, and files of
-    the kinds that are written there."""
-    _, separator, rest = pattern.rpartition("://")
-    if "::" in pattern or "**" not in rest or not rest.endswith((".parquet", ".json", "*")):
-        return False
-    if separator:
-        parts, folders = pattern.split("/"), output.rstrip("/").split("/")
-    else:
-        parts, folders = (os.path.abspath(path).split("/") for path in (pattern, output))
-
-    def reaches(parts: list[str], folders: list[str]) -> bool:
-        if not parts or not folders:
-            return parts[:1] == ["**"]
-        if parts[0] == "**":
-            return reaches(parts[1:], folders) or reaches(parts, folders[1:])
-        return fnmatch.fnmatchcase(folders[0], parts[0]) and reaches(parts[1:], folders[1:])
-
-    return reaches(parts, folders)
 
 
 def _sections(tree: dict[str, Any], parts: list[str]) -> Iterator[tuple[dict[str, Any], str]]:

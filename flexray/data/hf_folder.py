@@ -75,9 +75,9 @@ def _check_parts(folder: str, names: list[str]) -> None:
             parts.setdefault((numbered[1], numbered[3]), set()).add(int(numbered[2]))
     for (name, count), there in parts.items():
         if missing := sorted(set(range(int(count))) - there):
-            names = [f"{name}-{number:05}-of-{count}.parquet" for number in missing]
+            lost = [f"{name}-{number:05}-of-{count}.parquet" for number in missing]
             raise DataError(
-                f"{folder}: {len(missing)} of {int(count)} files are missing: {first_few(names)}. Copy the "
+                f"{folder}: {len(missing)} of {int(count)} files are missing: {first_few(lost)}. Copy the "
                 "data set again, or give a glob to read what is there."
             )
 

@@ -18,6 +18,7 @@ from flexray.errors import DataError, first_few, shown
 from flexray.storage import redact
 
 _KINDS = {"Data": "triviaqa", "data": "squad"}  # data sets whose files are an object with this key
+_MOST_KEYS = 20  # of an object, for a message
 _READ_BYTES = 2**20
 _LONGEST_NUMBER = 400  # one at the end of what is read may go on; a longer one is not told from two
 _WHITE = " \t\n\r"
@@ -81,7 +82,7 @@ class _Parser:
     def records(self, under: str) -> Iterator[Any]:
         first = self._peek()
         if _BAD_BYTE.match(first):
-            raise self._not_utf8(1)
+            raise self._not_utf8(self._at + 1)
         if first == "{":
             self._refuse_lines()
             yield from self._of_object(under)
@@ -101,7 +102,8 @@ class _Parser:
             if not isinstance(key, str):
                 raise self._not_json("a key is not a string")
             self._take(":")
-            keys += [key] if len(keys) < 20 else []
+            if len(keys) < _MOST_KEYS:
+                keys.append(key)
             if key == under and there:
                 raise DataError(f"{self._path}: the key {under!r} is repeated. Keep only one of them.")
             if self._peek() != "[":

@@ -39,7 +39,7 @@ def add_rms_norm(
         hidden = hidden + update
         normed = hidden if weight is None else rms_norm(hidden, weight, epsilon)
         return hidden, as_rows(normed, quantized=quantized)
-    flat = hidden.reshape(-1, hidden.shape[-1])
+    flat = _flat(hidden)
     added, out, scale = triton_kernels.add_rms_norm(
         flat, update.reshape(flat.shape), weight, epsilon, quantized=quantized
     )
@@ -75,7 +75,7 @@ def _flat(x: Tensor) -> Tensor:
 def gated(gate_up: Tensor, activation: Callable[[Tensor], Tensor], *, is_silu: bool, quantized: bool) -> Rows:
     """Of [..., 2 N], gates and what they let through: activation(gate) * up, quantised if so wanted."""
     if quantized and is_silu and has_kernels(gate_up):
-        out, scale = triton_kernels.silu_and_mul(gate_up.reshape(-1, gate_up.shape[-1]))
+        out, scale = triton_kernels.silu_and_mul(_flat(gate_up))
         return Rows(out.view(*gate_up.shape[:-1], -1), scale, gate_up.dtype)
     gate, up = gate_up.chunk(2, dim=-1)
     return as_rows(activation(gate) * up, quantized=quantized)
@@ -85,6 +85,6 @@ def as_rows(x: Tensor, *, quantized: bool) -> Rows:
     """x as it is, or quantised."""
     if not quantized:
         return Rows(x, None, x.dtype)
-    flat = x.reshape(-1, x.shape[-1])
+    flat = _flat(x)
     values, scale = triton_kernels.quantize(flat) if has_kernels(x) else quantize_rows(flat)
     return Rows(values.view(x.shape), scale, x.dtype)

@@ -195,7 +195,7 @@ def _no_weights(folder: Path) -> ModelError:
             "AutoModelForCausalLM as M; M.from_pretrained('FOLDER', use_safetensors=False)"
             ".save_pretrained('NEW_FOLDER')\", then copy the tokenizer's files."
         )
-    if (folder / WEIGHTS).is_symlink():
+    if (folder / WEIGHTS).is_symlink() and not (folder / WEIGHTS).exists():
         target = os.readlink(folder / WEIGHTS)
         return ModelError(
             f"{folder / WEIGHTS}: is a link to {target}, which is not there. Copy the folder with the files "

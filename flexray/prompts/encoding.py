@@ -55,8 +55,9 @@ class TextEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self._tokenizer = tokenizer
-        guards = [(guard, ids) for guard in GUARDS if (ids := self._ids_or_none(guard))]
-        self._guards = guards if self._puts_space(guards) else guards[:1] if self._ids_or_none("\n") else []
+        self._guards = [(guard, ids) for guard in GUARDS if (ids := self._ids_or_none(guard))]
+        if not self._puts_space():
+            self._guards = [(guard, ids) for guard, ids in self._guards if guard == GUARDS[0]]
         added = tokenizer.added_tokens_decoder.items()
         self._special = {i for i, token in added if token.special} | set(tokenizer.all_special_ids)
 
@@ -89,9 +90,9 @@ class TextEncoder:
                 return ids[len(before) :]
         return self._ids(text, template)
 
-    def _puts_space(self, guards: list[tuple[str, tuple[int, ...]]]) -> bool:
+    def _puts_space(self) -> bool:
         alone = self._ids_or_none("Q")
-        for guard, before in guards[::-1]:  # a newline may be a space itself
+        for guard, before in self._guards[::-1]:  # a newline may be a space itself
             ids = self._ids_or_none(guard + "Q")
             if ids[: len(before)] == before:
                 return ids[len(before) :] != alone
@@ -133,9 +134,9 @@ def find_bos(tokenizer: PreTrainedTokenizerBase, vocab_size: int, named: int | N
     """
     try:
         with_special, without = (tokenizer("a", add_special_tokens=add)["input_ids"] for add in (True, False))
+        put_before = with_special[0] if with_special[1 : len(without) + 1] == without else None
     except Exception:  # it has no token for an "a"
-        with_special, without = [], [0]
-    put_before = with_special[0] if with_special[1 : len(without) + 1] == without else None
+        put_before = None
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     found = (tokenizer.bos_token_id, put_before, named if named in special else None)
     return next((i for i in found if i is not None and i < vocab_size), None)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flexray.config import RunConfig
-from flexray.config.paths import reads_output
 from flexray.console.checks import Check, Finding, passed, warn
 from flexray.data.files import check_paths
 from flexray.errors import ConfigError
@@ -23,7 +22,7 @@ from flexray.pipeline.hub import notes_of, pin_data_sets, pin_model_paths
 from flexray.pipeline.prepare import prompt_builder
 from flexray.pipeline.software import check_software
 from flexray.sink import OutputFolder
-from flexray.storage import redact
+from flexray.storage import reads_output, redact
 
 if TYPE_CHECKING:  # it takes seconds to import
     from transformers import LlamaConfig, PreTrainedTokenizerBase

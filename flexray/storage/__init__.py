@@ -2,7 +2,14 @@
 
 from flexray.storage.access import connect, retry, starting, write_file
 from flexray.storage.error_messages import StorageError, describe, diagnose, translate
-from flexray.storage.listing import BOOKKEEPING, distinct_files, is_hidden, matches, type_of
+from flexray.storage.listing import (
+    BOOKKEEPING,
+    distinct_files,
+    is_hidden,
+    matches,
+    reads_output,
+    type_of,
+)
 from flexray.storage.read import open_file, read_range
 from flexray.storage.redact import redact
 
@@ -17,6 +24,7 @@ __all__ = [
     "matches",
     "open_file",
     "read_range",
+    "reads_output",
     "redact",
     "retry",
     "starting",

@@ -38,7 +38,7 @@ def matches(fs: AbstractFileSystem, glob: str, url: str, *, hidden: bool = False
     before = re.split(r"[*?[]", glob, maxsplit=1)[0]
     root = before[: before.rfind("/") + 1]
     parts = glob[len(root) :].split("/")
-    patterns = [re.compile(glob_translate(part.replace("[^", "[!"))) for part in parts]
+    patterns = [_pattern(part) for part in parts]
     names: set[str] = set()
     entries = cache(lambda folder: _entries(fs, folder, url))
     # (links on the path to a folder, fewest first; the folder; the component that its entries must match).
@@ -56,8 +56,7 @@ def matches(fs: AbstractFileSystem, glob: str, url: str, *, hidden: bool = False
         for entry in entries(folder):
             name = entry["name"].rstrip("/")
             base = name.rpartition("/")[2]
-            skipped = is_hidden(base) and not hidden and parts[at][0:1] != base[0]
-            if skipped or not patterns[at].match(base):
+            if (not hidden and _is_skipped(base, parts[at])) or not patterns[at].match(base):
                 continue
             if not _is_folder(fs, entry, url):
                 names.update([name] if last else [])
@@ -65,6 +64,38 @@ def matches(fs: AbstractFileSystem, glob: str, url: str, *, hidden: bool = False
                 further = links + bool(entry.get("islink"))
                 heappush(todo, (further, name, at if anywhere else at + 1))
     return _one_each(fs, names)
+
+
+def reads_output(glob: str, output: str) -> bool:
+    """Whether a glob of input files, with `**`, has a folder of output within its reach, and files of the
+    kinds that are written there. Both are paths or URLs."""
+    _, separator, path = glob.rpartition("://")
+    if "::" in glob or "**" not in path or not path.endswith((".parquet", ".json", "*")):
+        return False
+    if separator:
+        parts, folders = glob.split("/"), output.rstrip("/").split("/")
+    else:
+        parts, folders = (os.path.abspath(path).split("/") for path in (glob, output))
+
+    def reaches(parts: list[str], folders: list[str]) -> bool:
+        if not parts or not folders:
+            return parts[:1] == ["**"]
+        if _is_skipped(folders[0], parts[0]):
+            return False
+        if parts[0] == "**":
+            return reaches(parts[1:], folders) or reaches(parts, folders[1:])
+        return bool(_pattern(parts[0]).match(folders[0])) and reaches(parts[1:], folders[1:])
+
+    return reaches(parts, folders)
+
+
+def _pattern(part: str) -> re.Pattern[str]:
+    """Of a component of a glob."""
+    return re.compile(glob_translate(part.replace("[^", "[!")))
+
+
+def _is_skipped(name: str, part: str) -> bool:
+    return is_hidden(name) and part[:1] != name[0]
 
 
 def distinct_files(paths: Iterable[str]) -> list[str]:

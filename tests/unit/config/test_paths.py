@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from flexray.config import load_config
-from flexray.config.paths import reads_output, resolve_paths
+from flexray.config.paths import resolve_paths
 from flexray.data.files import find_files
 from flexray.errors import ConfigError
 
@@ -65,24 +65,6 @@ def test_only_what_the_user_wrote_is_a_pattern(tmp_path: Path, monkeypatch: Patc
     assert [file.path for file in find_files([files], "data.files")] == own
     monkeypatch.chdir(tmp_path / "exp[1]")
     assert [file.path for file in find_files(["*.jsonl"], "data.files")] == own
-
-
-@pytest.mark.parametrize(
-    ("files", "output", "is_read"),
-    [
-        ("d/**/*.parquet", "d/out", True),
-        ("d/**", "d/a/b/out", True),
-        ("**/*.json", "out", True),
-        ("s3://b/d/**/*.parquet", "s3://b/d/out", True),
-        ("d/**/*.jsonl", "d/out", False),
-        ("d/*.parquet", "d/out", False),
-        ("d/**/*.parquet", "out", False),
-        ("d/x*/**/*.parquet", "d/out", False),
-        ("s3://b/d/**/*.parquet", "d/out", False),
-    ],
-)
-def test_an_output_that_a_second_start_would_read_is_found(files: str, output: str, is_read: bool) -> None:
-    assert reads_output(files, output) == is_read
 
 
 def test_what_a_recipe_extends_has_paths_of_its_own(here: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_setting_of_ape_is_refused_by_every_other_kind(kind):
 
 @pytest.mark.parametrize("key", ["attention_temperature", "attention_scale"])
 def test_ape_has_a_temperature_and_a_scale_above_0_and_its_records_tell_what_is_not_the_default(key):
-    with pytest.raises(ValueError, match="greater than"):
+    with pytest.raises(ValueError, match="greater than 0"):
         MethodConfig(kind="ape", **{key: 0})
     method = MethodConfig(kind="ape", **{key: 0.75})
     assert method.name == f"ape/{key} 0.75"

@@ -1,7 +1,7 @@
 import fsspec
 import pytest
 
-from flexray.storage import connect, matches
+from flexray.storage import connect, matches, reads_output
 from tests.faulty_s3 import answer
 
 FILES = ("a.jsonl", "b.txt", "x/a.jsonl", "x/y/a.jsonl", "xx/b.jsonl", "z/[1].jsonl")
@@ -62,3 +62,29 @@ def test_a_listing_that_fails_once_is_repeated(root, s3):
     s3.fail("GET", "*prefix=in%2Fxx%2F*", answer(503, "SlowDown"))
     fs, name = connect(f"{root}/*/*.jsonl")
     assert len(matches(fs, name, root)) == 3
+
+
+def test_a_class_may_be_negated_as_in_a_shell(root):
+    fs, name = connect(root)
+    assert matches(fs, f"{name}/[^x]/*", root) == matches(fs, f"{name}/[!x]/*", root) != []
+
+
+@pytest.mark.parametrize(
+    ("files", "output", "is_read"),
+    [
+        ("d/**/*.parquet", "d/out", True),
+        ("d/**", "d/a/b/out", True),
+        ("**/*.json", "out", True),
+        ("s3://b/d/**/*.parquet", "s3://b/d/out", True),
+        ("d/**/*.jsonl", "d/out", False),
+        ("d/**/*.parquet", "d/.out", False),
+        ("d/[^x]/**", "d/x/out", False),
+        ("d/[^x]/**", "d/y/out", True),
+        ("d/*.parquet", "d/out", False),
+        ("d/**/*.parquet", "out", False),
+        ("d/x*/**/*.parquet", "d/out", False),
+        ("s3://b/d/**/*.parquet", "d/out", False),
+    ],
+)
+def test_an_output_that_a_second_start_would_read_is_found(files, output, is_read):
+    assert reads_output(files, output) == is_read
